@@ -1,0 +1,62 @@
+"""dark_current: subtract the dark current's slope from the count-rate image."""
+
+import sys
+
+import numpy as np
+from wfi.detector import SCIENCE
+from wfi.errors import RampflowError
+from wfi.step import Job, Reference, Step
+
+STEP = Step(
+    name="dark_current",
+    status="dark",
+    suffix="darkcurrent",
+    takes="wfi_image",
+    summary="Subtract the dark current from a count-rate image.",
+    references=(Reference("dark", "dark current (dark_slope, DN/s) and its data quality, with the reference border"),),
+)
+
+
+def subtract_dark_current(
+    image: np.ndarray, dq: np.ndarray, dark_slope: np.ndarray, dark_dq: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Subtract the dark current and add its flags.
+
+    Parameters
+    ----------
+    image : numpy.ndarray
+        Count rate, DN/s, float32, without the reference border.
+    dq : numpy.ndarray
+        Its flags, uint32.
+    dark_slope : numpy.ndarray
+        Dark current, DN/s, with the reference border.
+    dark_dq : numpy.ndarray
+        Its flags, uint32, with the reference border.
+
+    Returns
+    -------
+    image, dq : numpy.ndarray
+        ``image − dark_slope`` and ``dq | dark_dq``, both trimmed.
+    """
+    return image - dark_slope[SCIENCE], dq | dark_dq[SCIENCE]
+
+
+def run(job: Job) -> None:
+    """Process one exposure."""
+    if job.references["dark"] is None:
+        return job.skip("There is no dark reference")
+    image, dq = job.exposure.array("data", 2).read(), job.exposure.array("dq", 2).read()
+    with job.open_reference("dark") as reference:
+        dark_slope, dark_dq = reference.array("dark_slope", 2).read(), reference.array("dq", 2).read()
+        if dark_slope[SCIENCE].shape != image.shape:
+            raise RampflowError(
+                f"{reference.path}: dark_slope has the shape {dark_slope.shape}, and the image {image.shape} without its "
+                "border; give the dark of this detector"
+            )
+    image, dq = subtract_dark_current(image, dq, dark_slope, dark_dq)
+    with job.create(arrays={"data": image, "dq": dq}):
+        pass
+
+
+if __name__ == "__main__":
+    sys.exit(STEP.main(run))

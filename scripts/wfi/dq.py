@@ -1,0 +1,30 @@
+"""Data-quality flags (those of `roman_datamodels.dqflags`, without its import time) and what is asked of them.
+
+A flag has the same bit in `groupdq` (uint8, per resultant) and in `pixeldq` (uint32, per pixel), but for bit 7, which in
+`groupdq` says WFI18_TRANSIENT.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+DO_NOT_USE = 1 << 0
+SATURATED = 1 << 1
+JUMP_DET = 1 << 2
+DROPOUT = 1 << 3
+GW_AFFECTED_DATA = 1 << 4
+AD_FLOOR = 1 << 6
+WFI18_TRANSIENT = 1 << 7  # groupdq only
+DEAD = 1 << 10
+HOT = 1 << 11
+BAD_REF_PIXEL = 1 << 17
+NO_FLAT_FIELD = 1 << 18
+NO_GAIN_VALUE = 1 << 19
+NO_LIN_CORR = 1 << 20
+NO_SAT_CHECK = 1 << 21
+REFERENCE_PIXEL = 1 << 31
+
+
+def has(dq: np.ndarray, flags: int) -> np.ndarray:
+    """Where any of `flags` is set (bool, shape of `dq`)."""
+    return (dq & dq.dtype.type(flags)) != 0

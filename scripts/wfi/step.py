@@ -1,0 +1,510 @@
+"""What a step is, how it is told what to do, and how it reads and writes one exposure.
+
+A step script declares a `Step` (its name, references and parameters, once) and has a function that takes a `Job`. The
+command line, the workflow's configuration schema and the parameter reference all follow from the declaration.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import datetime
+import logging
+import math
+import os
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import SimpleNamespace
+
+from wfi import SOFTWARE_NAME, __version__
+from wfi.asdf_io import AsdfFile, EmptyArray, StoredArray, TaggedDict, create_asdf, tagged
+from wfi.detector import detector_number
+from wfi.errors import RampflowError
+
+NOT_APPLICABLE = "N/A"  #: CRDS's word for a reference that an exposure does without
+
+ROMAN_TAGS = "asdf://stsci.edu/datamodels/roman/tags/"
+
+
+# --------------------------------------------------------------------------------------------------------- declarations
+@dataclasses.dataclass(frozen=True)
+class Parameter:
+    """One parameter of a step: its name and default are romancal's.
+
+    Attributes
+    ----------
+    name : str
+    type : type
+        bool, int, float or str; `None` is accepted where it is the default.
+    default : object
+    meaning : str
+        One line, for ``--help`` and the parameter reference.
+    unit : str
+    minimum : float or None
+        Smallest value accepted.
+    choices : tuple
+        The values accepted, where they are few.
+    """
+
+    name: str
+    type: type
+    default: object
+    meaning: str
+    unit: str = ""
+    minimum: float | None = None
+    choices: tuple = ()
+
+    def schema(self) -> dict:
+        """JSON schema of a value."""
+        kind = {bool: "boolean", int: "integer", float: "number", str: "string"}[self.type]
+        result = {"type": [kind, "null"] if self.default is None else kind, "default": self.default}
+        if self.minimum is not None:
+            result["minimum"] = self.minimum
+        if self.choices:
+            result["enum"] = list(self.choices)
+        return result
+
+    def parse(self, text: str):
+        """Value of a command-line argument.
+
+        Raises
+        ------
+        argparse.ArgumentTypeError
+            Not of the type, or out of range.
+        """
+        if self.default is None and text == "none":
+            return None
+        try:
+            value = {"true": True, "false": False}[text.lower()] if self.type is bool else self.type(text)
+        except (KeyError, ValueError):
+            takes = "true or false" if self.type is bool else f"a value of type {self.type.__name__}"
+            raise argparse.ArgumentTypeError(f"takes {takes}, not {text!r}") from None
+        if self.type is float and not math.isfinite(value):
+            raise argparse.ArgumentTypeError(f"takes a finite number, not {text!r}")
+        if self.minimum is not None and value < self.minimum:
+            raise argparse.ArgumentTypeError(f"takes no value below {self.minimum:g}, not {text!r}")
+        if self.choices and value not in self.choices:
+            raise argparse.ArgumentTypeError(f"takes one of {', '.join(self.choices)}, not {text!r}")
+        return value
+
+
+@dataclasses.dataclass(frozen=True)
+class Reference:
+    """One reference file that a step reads.
+
+    Attributes
+    ----------
+    type : str
+        CRDS's name of the type, also the name of the command-line option.
+    meaning : str
+    needed : bool
+        Without it the step fails; otherwise N/A is accepted, and the step decides what that means.
+    """
+
+    type: str
+    meaning: str
+    needed: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Step:
+    """The declaration of a step.
+
+    Attributes
+    ----------
+    name : str
+        Name of the script, of the rule and of the key in the configuration.
+    status : str
+        Name in ``meta.cal_step``.
+    suffix : str
+        Suffix of the intermediate file (romancal's).
+    takes : str
+        The data model that it works on: ``wfi_science_raw``, ``ramp`` or ``wfi_image``.
+    summary : str
+        What it turns into what, for ``--help``.
+    references : tuple of Reference
+    parameters : tuple of Parameter
+    """
+
+    name: str
+    status: str
+    suffix: str
+    takes: str
+    summary: str
+    references: tuple[Reference, ...] = ()
+    parameters: tuple[Parameter, ...] = ()
+
+    def parser(self) -> argparse.ArgumentParser:
+        """The command line."""
+        parser = argparse.ArgumentParser(
+            prog=f"{self.name}.py", description=self.summary, formatter_class=argparse.RawDescriptionHelpFormatter
+        )
+        parser.add_argument("input", metavar="INPUT", type=Path, help="the exposure as the step before left it (.asdf)")
+        parser.add_argument("output", metavar="OUTPUT", type=Path, help="the exposure after this step (.asdf)")
+        for reference in self.references:
+            parser.add_argument(
+                f"--{reference.type}",
+                metavar="FILE",
+                required=True,
+                help=reference.meaning + ("" if reference.needed else f"; {NOT_APPLICABLE} for none"),
+            )
+        for p in self.parameters:
+            unit = f" [{p.unit}]" if p.unit else ""
+            shown = {True: "true", False: "false", None: "none"}.get(p.default, p.default) if p.type is not int else p.default
+            takes = (
+                "{true,false}" if p.type is bool else "{" + ",".join(p.choices) + "}" if p.choices else p.type.__name__.upper()
+            )
+            help_text = f"{p.meaning}{unit} (default: {shown})".replace("%", "%%")
+            parser.add_argument(f"--{p.name}", type=p.parse, default=p.default, metavar=takes, help=help_text)
+        parser.add_argument("--threads", type=int, default=1, metavar="N", help="cores to use (default: 1)")
+        parser.add_argument("--crds_context", metavar="NAME", help="CRDS context that chose the references, to be recorded")
+        return parser
+
+    def main(self, function, argv: list[str] | None = None, *, when_skipped=None) -> int:
+        """Run the step as a program: `function(job)` does the work.
+
+        An exposure whose status for this step is SKIPPED already (a fully saturated one: saturation marks all that would
+        follow) goes to `when_skipped`, by default `Job.pass_on`.
+
+        Returns
+        -------
+        int
+            Exit status: 0, or 1 after an error message.
+        """
+        arguments = vars(self.parser().parse_args(argv))
+        if arguments["threads"] < 1:
+            self.parser().error("argument --threads: takes a positive number")
+        with reported_errors(self.name) as outcome, AsdfFile(arguments["input"]) as file:
+            job = Job(self, file, arguments)
+            if job.exposure.meta["cal_step"].get(self.status) == "SKIPPED":
+                job.log.info("The exposure is marked as one that this step has nothing to do for")
+                (when_skipped or Job.pass_on)(job)
+            else:
+                function(job)
+        return outcome.status
+
+
+# ----------------------------------------------------------------------------------------------------------------- logs
+log = logging.getLogger(SOFTWARE_NAME)
+
+
+class _MemoryHandler(logging.Handler):
+    def __init__(self):
+        super().__init__()
+        self.lines: list[str] = []
+
+    def emit(self, record):
+        self.lines.append(self.format(record))
+
+
+_memory = _MemoryHandler()
+
+
+def configure_logging() -> None:
+    """Send the log to standard error, and keep it for ``meta.cal_logs``, in romancal's form with times in UTC."""
+    formatter = logging.Formatter("%(asctime)s.%(msecs)03dZ :: %(name)s :: %(levelname)s :: %(message)s", "%Y-%m-%dT%H:%M:%S")
+    formatter.converter = time.gmtime
+    log.handlers.clear()
+    _memory.lines.clear()
+    for handler in (logging.StreamHandler(sys.stderr), _memory):
+        handler.setFormatter(formatter)
+        log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    log.propagate = False
+    logging.captureWarnings(True)
+    logging.getLogger("py.warnings").handlers = log.handlers
+
+
+def step_logger(name: str) -> logging.Logger:
+    """The logger of a step or a module."""
+    return log.getChild(name)
+
+
+@contextlib.contextmanager
+def reported_errors(program: str):
+    """Turn an error that the user can mend into one line on standard error and an exit status of 1."""
+    configure_logging()
+    outcome = SimpleNamespace(status=0)
+    try:
+        yield outcome
+    except RampflowError as error:
+        log.error("%s: %s", program, error)
+        outcome.status = 1
+    except MemoryError:
+        log.error("%s: not enough memory; give the job more, or use fewer --threads", program)
+        outcome.status = 1
+
+
+# ------------------------------------------------------------------------------------------------------------- exposures
+class Exposure:
+    """The ``roman`` tree of an exposure in a file, with errors that name the file and the field.
+
+    Attributes
+    ----------
+    path : `pathlib.Path`
+    tree : dict
+        The whole tree of the file.
+    roman : dict
+        Arrays (`StoredArray`) and ``meta``.
+    """
+
+    def __init__(self, file: AsdfFile):
+        self.file, self.path, self.tree = file, file.path, file.tree
+        self.roman = file.tree.get("roman")
+        if not isinstance(self.roman, dict) or not isinstance(self.roman.get("meta"), dict):
+            raise RampflowError(f"{self.path}: has no 'roman' tree with 'meta'; it is not a Roman data model")
+
+    @property
+    def meta(self) -> dict:
+        return self.roman["meta"]
+
+    @property
+    def tag(self) -> str:
+        """Name of the data model and its version, as ``ramp-2.1.0``; empty when the tree has no tag."""
+        return getattr(self.roman, "tag", "").removeprefix(ROMAN_TAGS)
+
+    def get(self, field: str, kind: type | tuple = object):
+        """Value of a dotted field as ``meta.exposure.frame_time``.
+
+        Raises
+        ------
+        RampflowError
+            It is missing or not of `kind`.
+        """
+        node = self.roman
+        for name in field.split("."):
+            if not isinstance(node, dict) or name not in node:
+                raise RampflowError(f"{self.path}: {field} is missing; the file is incomplete, make it again")
+            node = node[name]
+        if not isinstance(node, kind) or (isinstance(node, bool) and kind in (int, float, (int, float))):
+            expected = " or ".join(k.__name__ for k in (kind if isinstance(kind, tuple) else (kind,)))
+            raise RampflowError(f"{self.path}: {field} is {node!r}; it must be of type {expected}")
+        return node
+
+    def array(self, name: str, ndim: int | None = None) -> StoredArray:
+        """The stored array `name`.
+
+        Raises
+        ------
+        RampflowError
+            It is missing or has another number of axes.
+        """
+        array = self.get(name)
+        if not hasattr(array, "dtype"):
+            raise RampflowError(f"{self.path}: {name} is not an array")
+        if not isinstance(array, StoredArray):  # inline in the tree: the same face as one in a block
+            array = InlineArray(array)
+        if ndim is not None and array.ndim != ndim:
+            raise RampflowError(f"{self.path}: {name} has {array.ndim} axes; it must have {ndim}")
+        return array
+
+    @property
+    def read_pattern(self) -> list[list[int]]:
+        """``meta.exposure.read_pattern``: the 1-based reads of each resultant, checked against the data."""
+        pattern = self.get("meta.exposure.read_pattern", list)
+        reads = [list(r) if isinstance(r, list) else None for r in pattern]
+        if not reads or any(not r or any(type(n) is not int or n < 1 for n in r) for r in reads):
+            raise RampflowError(
+                f"{self.path}: meta.exposure.read_pattern must list the reads of each resultant, as [[1], [2, 3]]"
+            )
+        flat = [n for r in reads for n in r]
+        if any(b <= a for a, b in zip(flat, flat[1:], strict=False)):
+            raise RampflowError(f"{self.path}: the reads of meta.exposure.read_pattern must increase")
+        resultants = self.array("data").shape[0]
+        if len(reads) != resultants:
+            raise RampflowError(
+                f"{self.path}: meta.exposure.read_pattern lists {len(reads)} resultants and data has {resultants}; "
+                "the file is inconsistent, make it again"
+            )
+        return reads
+
+    @property
+    def detector(self) -> int:
+        """Number of the detector, from ``meta.instrument.detector``."""
+        try:
+            return detector_number(self.get("meta.instrument.detector"))
+        except RampflowError as error:
+            raise RampflowError(f"{self.path}: {error}") from None
+
+    @property
+    def frame_time(self) -> float:
+        """Seconds per read."""
+        value = self.get("meta.exposure.frame_time", (int, float))
+        if not (math.isfinite(value) and value > 0):
+            raise RampflowError(f"{self.path}: meta.exposure.frame_time is {value}; it must be a positive number of seconds")
+        return float(value)
+
+
+class InlineArray:
+    """An array written in the tree itself, with the methods of `StoredArray`."""
+
+    def __init__(self, array):
+        self._array, self.shape, self.dtype, self.ndim, self.nbytes = array, array.shape, array.dtype, array.ndim, array.nbytes
+
+    def read(self):
+        return self._array.copy()
+
+    def read_rows(self, start, stop):
+        return self._array[..., max(start, 0) : stop, :].copy()
+
+    def read_plane(self, index):
+        return self._array[index].copy()
+
+
+class Job:
+    """One run of a step: the exposure, its references and parameters, and the way to write the result.
+
+    Attributes
+    ----------
+    step : Step
+    exposure : Exposure
+    parameters : `types.SimpleNamespace`
+    references : dict
+        Reference type to path, `None` for N/A.
+    threads : int
+    output : `pathlib.Path`
+    log : `logging.Logger`
+    """
+
+    def __init__(self, step: Step, file: AsdfFile, arguments: dict):
+        self.step, self.exposure, self.log = step, Exposure(file), step_logger(step.name)
+        self.output, self.threads = arguments["output"], arguments["threads"]
+        self.parameters = SimpleNamespace(**{p.name: arguments[p.name] for p in step.parameters})
+        self.references = {r.type: self._reference_path(r, arguments[r.type]) for r in step.references}
+        self._crds_context = arguments["crds_context"]
+        if self.output.resolve() == file.path.resolve():
+            raise RampflowError(f"{self.output}: is the input too; give another name for the output")
+        model = self.exposure.tag.rpartition("-")[0]
+        if step.takes != "wfi_science_raw" and model != step.takes:
+            raise RampflowError(
+                f"{file.path}: holds the data model {model or 'of no name'!r}, and {step.name} works on {step.takes!r}; "
+                "give it the file that the step before wrote"
+            )
+        self.exposure.meta.setdefault("cal_step", {})
+        self.log.info("%s %s: %s -> %s", SOFTWARE_NAME, __version__, file.path.name, self.output.name)
+
+    @staticmethod
+    def _reference_path(reference: Reference, given: str) -> Path | None:
+        if given == NOT_APPLICABLE:
+            if reference.needed:
+                raise RampflowError(f"--{reference.type} is {given}, and the step can't do without it: give a file")
+            return None
+        path = Path(given)
+        if not path.is_file():
+            raise RampflowError(f"{path}: this {reference.type} reference does not exist")
+        return path
+
+    @contextlib.contextmanager
+    def open_reference(self, reftype: str):
+        """Open a reference file; its log line says which."""
+        path = self.references[reftype]
+        self.log.info("Using %s reference file: %s", reftype.upper(), path)
+        with AsdfFile(path) as file:
+            yield Exposure(file)
+
+    def map_rows(self, function, rows: int, block: int = 64) -> list:
+        """Call `function(start, stop)` for blocks of rows, `threads` at a time, and list what it returns in order."""
+        starts = range(0, rows, block)
+        with ThreadPoolExecutor(self.threads) as pool:
+            return list(pool.map(lambda start: function(start, min(start + block, rows)), starts))
+
+    @contextlib.contextmanager
+    def create(self, *, rewrite: tuple[str, ...] = (), arrays: dict | None = None, roman: dict | None = None):
+        """Write the output: what is not named here is carried over from the input.
+
+        Parameters
+        ----------
+        rewrite : tuple of str
+            Arrays of the input that will be written anew, with their shape and dtype.
+        arrays : dict
+            Arrays by name that are new or change their form: `numpy.ndarray` or `EmptyArray`.
+        roman : dict, optional
+            A whole tree in place of the input's.
+
+        Yields
+        ------
+        Product
+        """
+        roman = self.exposure.roman if roman is None else roman
+        new = TaggedDict(roman)
+        new.tag = roman.tag if hasattr(roman, "tag") else ROMAN_TAGS + "ramp-2.1.0"
+        for name in rewrite:
+            source = self.exposure.array(name)
+            new[name] = EmptyArray(source.shape, source.dtype.newbyteorder("="))
+        new.update(arrays or {})
+        tree = dict(self.exposure.tree, roman=new)
+        with create_asdf(self.output, tree, self.exposure.file.standard) as writer:
+            product = Product(writer, new)
+            yield product
+            self._record(new["meta"], product.status)
+
+    def pass_on(self) -> None:
+        """Write the input unchanged but for its name and log: the step has nothing to do for this exposure."""
+        with self.create() as product:
+            product.status = self.exposure.meta["cal_step"].get(self.step.status, "SKIPPED")
+
+    def skip(self, reason: str) -> None:
+        """Write the input with the step's status SKIPPED, and say why."""
+        self.log.warning("%s; the step is skipped", reason)
+        with self.create() as product:
+            product.status = "SKIPPED"
+
+    def _record(self, meta: dict, status: str) -> None:
+        meta["cal_step"][self.step.status] = status
+        used = {t: path for t, path in self.references.items() if path is not None}
+        ref_file = meta.setdefault("ref_file", {})
+        for reftype in self.references:
+            ref_file[reftype] = reference_name(used[reftype]) if reftype in used else NOT_APPLICABLE
+        if self._crds_context:
+            ref_file["crds"] = {"context": self._crds_context, "version": crds_version()}
+        stamp(meta, self.output.name)
+        self.log.info("Step %s: %s", self.step.name, status)
+        meta["cal_logs"] = [*meta.get("cal_logs", []), *_memory.lines]
+
+
+class Product:
+    """The output of a step while it is written."""
+
+    def __init__(self, writer, roman):
+        self._writer, self.roman, self.meta, self.status = writer, roman, roman["meta"], "COMPLETE"
+
+    def write(self, name, values):
+        """Write the whole array `name`."""
+        self._writer.write(self.roman[name], values)
+
+    def write_rows(self, name, start, values):
+        """Write rows from `start` on of every plane of the array `name`."""
+        self._writer.write_rows(self.roman[name], start, values)
+
+    def write_plane(self, name, index, values):
+        """Write one plane of the array `name`."""
+        self._writer.write_plane(self.roman[name], index, values)
+
+
+def stamp(meta: dict, filename: str) -> None:
+    """Record the file's name, the time and the software in `meta`."""
+    now = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3]
+    meta["filename"] = filename
+    meta["file_date"] = tagged({"base_format": "datetime", "value": now}, "tag:stsci.edu:asdf/time/time-1.4.0")
+    meta["calibration_software_name"] = SOFTWARE_NAME
+    meta["calibration_software_version"] = __version__
+
+
+def reference_name(path: Path) -> str:
+    """Name to record for a reference: ``crds://…`` for a file of a CRDS cache, the path as it was given for another."""
+    parts = path.parts
+    in_cache = any(parts[i : i + 2] == ("references", "roman") for i in range(len(parts) - 1))
+    return f"crds://{path.name}" if in_cache else os.fspath(path)
+
+
+def crds_version() -> str:
+    """Version of the `crds` package, for ``meta.ref_file.crds``; empty where it is not installed."""
+    import importlib.metadata
+
+    try:
+        return importlib.metadata.version("crds")
+    except importlib.metadata.PackageNotFoundError:
+        return ""
