@@ -73,16 +73,16 @@ def pixel_read_times(shape: tuple[int, int], frame_time: float, detector: int) -
     return times[:, ::-1] if detector % 3 == 0 else times[::-1]
 
 
-def check_shape(shape: tuple[int, ...]) -> None:
+def check_shape(path, shape: tuple[int, ...]) -> None:
     """Refuse a ramp whose shape is not that of a WFI detector.
 
     Raises
     ------
     RampflowError
-        Not three axes, columns that are no multiple of 128, or too few rows.
+        Not three axes, columns that are no multiple of 128, or too few rows; the message names the file `path`.
     """
     if len(shape) != 3 or shape[2] % CHANNEL_WIDTH or shape[1] <= 2 * BORDER or not shape[0]:
         raise RampflowError(
-            f"data has the shape {tuple(shape)}; it must be (resultants, rows, columns) with columns a multiple of "
+            f"{path}: data has the shape {tuple(shape)}; it must be (resultants, rows, columns) with columns a multiple of "
             f"{CHANNEL_WIDTH} and more than {2 * BORDER} rows"
         )

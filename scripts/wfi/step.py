@@ -20,13 +20,35 @@ from pathlib import Path
 from types import SimpleNamespace
 
 from wfi import SOFTWARE_NAME, __version__
-from wfi.asdf_io import AsdfFile, EmptyArray, StoredArray, TaggedDict, create_asdf, tagged
+from wfi.asdf_io import AsdfFile, EmptyArray, StoredArray, create_asdf, tagged
 from wfi.detector import detector_number
 from wfi.errors import RampflowError
 
 NOT_APPLICABLE = "N/A"  #: CRDS's word for a reference that an exposure does without
 
 ROMAN_TAGS = "asdf://stsci.edu/datamodels/roman/tags/"
+RAMP_TAG = ROMAN_TAGS + "ramp-2.1.0"
+IMAGE_TAG = ROMAN_TAGS + "wfi_image-2.1.0"
+
+#: The entries of ``meta.cal_step`` (RAD's l2_cal_step-2.0.0).
+CAL_STEPS = (
+    "dq_init",
+    "saturation",
+    "refpix",
+    "dark_decay",
+    "wfi18_transient",
+    "linearity",
+    "ramp_fit",
+    "dark",
+    "assign_wcs",
+    "photom",
+    "flat_field",
+    "source_catalog",
+    "tweakreg",
+    "flux",
+    "outlier_detection",
+    "skymatch",
+)
 
 
 # --------------------------------------------------------------------------------------------------------- declarations
@@ -384,7 +406,7 @@ class Job:
                 "give it the file that the step before wrote"
             )
         self.exposure.meta.setdefault("cal_step", {})
-        self.log.info("%s %s: %s -> %s", SOFTWARE_NAME, __version__, file.path.name, self.output.name)
+        self.log.info("%s %s, step %s: %s -> %s", SOFTWARE_NAME, __version__, step.name, file.path.name, self.output.name)
 
     @staticmethod
     def _reference_path(reference: Reference, given: str) -> Path | None:
@@ -429,8 +451,7 @@ class Job:
         Product
         """
         roman = self.exposure.roman if roman is None else roman
-        new = TaggedDict(roman)
-        new.tag = roman.tag if hasattr(roman, "tag") else ROMAN_TAGS + "ramp-2.1.0"
+        new = tagged(roman, roman.tag)
         for name in rewrite:
             source = self.exposure.array(name)
             new[name] = EmptyArray(source.shape, source.dtype.newbyteorder("="))

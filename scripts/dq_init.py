@@ -1,0 +1,207 @@
+"""dq_init: turn a raw exposure into a ramp with data-quality arrays, and flag its bad pixels and guide window."""
+
+import copy
+import sys
+from pathlib import Path
+
+import numpy as np
+from wfi import dq as dqflags
+from wfi.asdf_io import AsdfFile, EmptyArray, tagged
+from wfi.detector import BORDER, check_shape
+from wfi.errors import RampflowError
+from wfi.level1 import GROUND_TEST_MODELS, RAW_TAG, spell_data_problem, updated_raw_file
+from wfi.step import CAL_STEPS, RAMP_TAG, Exposure, Job, Parameter, Reference, Step
+
+STEP = Step(
+    name="dq_init",
+    status="dq_init",
+    suffix="dqinit",
+    takes="wfi_science_raw",
+    summary="Turn a raw exposure into a ramp with data-quality arrays, and flag its bad pixels and guide window.",
+    references=(Reference("mask", "bad pixels (dq)"),),
+    parameters=(
+        Parameter(
+            "expand_gw_flagging",
+            int,
+            0,
+            "grow the box of the guide window that is marked DO_NOT_USE by this much on each side",
+            unit="pixel",
+            minimum=0,
+        ),
+    ),
+)
+
+
+def flag_guide_window(pixeldq: np.ndarray, x: tuple[int, int], y: tuple[int, int], *, expand: int = 0) -> bool:
+    """Flag what the guide window's reads disturb, in place.
+
+    Parameters
+    ----------
+    pixeldq : numpy.ndarray
+        Flags of the whole detector, uint32. All rows of the window's columns get GW_AFFECTED_DATA, and the window's box
+        DO_NOT_USE too.
+    x, y : tuple of int
+        First column (row) of the window and the one after its last.
+    expand : int
+        Pixels by which the box grows on each side.
+
+    Returns
+    -------
+    bool
+        Whether the window begins on the detector; if not, nothing is flagged.
+    """
+    rows, columns = pixeldq.shape
+    if not (0 <= x[0] < columns and 0 <= y[0] < rows):
+        return False
+    pixeldq[:, x[0] : max(x[1], 0)] |= dqflags.GW_AFFECTED_DATA
+    box = (slice(max(y[0] - expand, 0), max(y[1] + expand, 0)), slice(max(x[0] - expand, 0), max(x[1] + expand, 0)))
+    pixeldq[box] |= dqflags.DO_NOT_USE | dqflags.GW_AFFECTED_DATA
+    return True
+
+
+def decode_counts(raw: np.ndarray, reference_read: np.ndarray | None, offset: int) -> np.ndarray:
+    """Undo what was done to the counts for the downlink.
+
+    Parameters
+    ----------
+    raw : numpy.ndarray
+        Counts as they came, DN; the last two axes are rows and columns.
+    reference_read : numpy.ndarray or None
+        The read that was subtracted on board, DN, of the shape of one resultant; it is added back.
+    offset : int
+        ``meta.instrument.data_encoding_offset``, DN, which was added; it is subtracted.
+
+    Returns
+    -------
+    numpy.ndarray
+        Counts in DN, float32.
+    """
+    counts = raw.astype(np.float32)
+    if reference_read is not None:
+        counts += reference_read
+    if offset:
+        counts -= offset
+    return counts
+
+
+def border_arrays(data: dict[str, np.ndarray], pixeldq: np.ndarray) -> dict[str, np.ndarray]:
+    """Arrays of the reference border: counts (resultant, row, column) and flags of each side, corners included."""
+    sides = {
+        "left": np.s_[:, :BORDER],
+        "right": np.s_[:, -BORDER:],
+        "top": np.s_[:BORDER],
+        "bottom": np.s_[-BORDER:],
+    }
+    flags = {f"dq_border_ref_pix_{side}": pixeldq[index].copy() for side, index in sides.items()}
+    return {f"border_ref_pix_{side}": data[side] for side in sides} | flags
+
+
+def ramp_tree(raw: Exposure) -> dict:
+    """The tree of a ramp with the metadata of a raw exposure; arrays come later."""
+    meta = copy.deepcopy(raw.meta)
+    meta["cal_step"] = dict.fromkeys(CAL_STEPS, "INCOMPLETE")
+    meta["cal_logs"] = []
+    meta["model_type"] = "RampModel"
+    spell_data_problem(meta)
+    carried = {k: v for k, v in raw.roman.items() if k not in ("meta", "resultantdq", "reference_read", "reference_amp33")}
+    return tagged({"meta": meta, **carried}, RAMP_TAG)
+
+
+def run(job: Job) -> None:
+    """Process one exposure."""
+    raw = job.exposure
+    if raw.tag == RAW_TAG:
+        return initialize(job, raw, ground_test=False)
+    job.log.info("%s holds %s: it is brought to %s first", raw.path.name, raw.tag or "no tag", RAW_TAG)
+    with updated_raw_file(raw) as path, AsdfFile(path) as file:
+        initialize(job, Exposure(file), ground_test=raw.tag.rpartition("-")[0] in GROUND_TEST_MODELS)
+
+
+def initialize(job: Job, raw: Exposure, *, ground_test: bool) -> None:
+    """Write the ramp of a raw exposure of the newest model.
+
+    Files of ground tests have had their reference read added back already.
+    """
+    counts, amp33 = raw.array("data", 3), raw.array("amp33", 3)
+    check_shape(raw.path, counts.shape)
+    _ = raw.read_pattern, raw.frame_time, raw.detector  # refuse now what a later step would stumble over
+    shape = counts.shape
+    if amp33.shape[:2] != shape[:2]:
+        raise RampflowError(f"{raw.path}: amp33 has the shape {amp33.shape}, which doesn't fit data of shape {shape}")
+    offset = raw.meta.get("instrument", {}).get("data_encoding_offset") or 0
+    reference_read = _optional(raw, "reference_read", shape[1:]) if not ground_test else None
+    reference_amp33 = _optional(raw, "reference_amp33", amp33.shape[1:]) if not ground_test else None
+    resultantdq = _optional(raw, "resultantdq", shape)
+
+    pixeldq = np.zeros(shape[1:], np.uint32)
+    guide = {k: raw.get(f"meta.guide_star.window_{k}", int) for k in ("xstart", "xstop", "ystart", "ystop")}
+    if flag_guide_window(
+        pixeldq, (guide["xstart"], guide["xstop"]), (guide["ystart"], guide["ystop"]), expand=job.parameters.expand_gw_flagging
+    ):
+        job.log.info("Flagged columns %d to %d, which the guide window's reads disturb", guide["xstart"], guide["xstop"] - 1)
+    else:
+        job.log.info("The guide window is not on the detector: %s", guide)
+    status = "COMPLETE" if _apply_mask(job, pixeldq) else "SKIPPED"
+
+    decoded_amp33 = amp33.read().astype(np.int64) + (reference_amp33 if reference_amp33 is not None else 0) - offset
+    edges = {"left": (shape[1], BORDER), "right": (shape[1], BORDER), "top": (BORDER, shape[2]), "bottom": (BORDER, shape[2])}
+    border = {side: np.empty((shape[0], *size), np.float32) for side, size in edges.items()}
+    for rows, side in ((slice(0, BORDER), "top"), (slice(shape[1] - BORDER, shape[1]), "bottom")):
+        edge = counts.read_rows(rows.start, rows.stop)
+        border[side][:] = decode_counts(edge, None if reference_read is None else reference_read[rows], offset)
+    empty = EmptyArray(shape, np.float32)
+    for side in ("left", "right"):
+        border[side] = EmptyArray((shape[0], *edges[side]), np.float32)
+    arrays = {
+        "data": empty,
+        "pixeldq": pixeldq,
+        # A file made longer reads as zeros where nothing was written: no flags need no writing.
+        "groupdq": EmptyArray(shape, np.uint8) if resultantdq is None else resultantdq,
+        "amp33": decoded_amp33.astype(np.uint16),
+        **border_arrays(border, pixeldq),
+    }
+    with job.create(roman=ramp_tree(raw), arrays=arrays) as product:
+        product.status = status
+
+        def decode_rows(start, stop):
+            rows = decode_counts(
+                counts.read_rows(start, stop), None if reference_read is None else reference_read[start:stop], offset
+            )
+            product.write_rows("data", start, rows)
+            product.write_rows("border_ref_pix_left", start, rows[:, :, :BORDER])
+            product.write_rows("border_ref_pix_right", start, rows[:, :, -BORDER:])
+
+        job.map_rows(decode_rows, shape[1])
+
+
+def _apply_mask(job: Job, pixeldq: np.ndarray) -> bool:
+    """Add the mask's flags to `pixeldq`; whether there is a mask that fits."""
+    if job.references["mask"] is None:
+        job.log.warning("There is no mask reference: bad pixels are not flagged, and the step is marked SKIPPED")
+        return False
+    with job.open_reference("mask") as mask:
+        flags = mask.array("dq").read()
+        if flags.shape != pixeldq.shape:
+            job.log.warning(
+                "%s: dq has the shape %s, and the exposure %s: bad pixels are not flagged, and the step is marked SKIPPED",
+                Path(mask.path).name,
+                flags.shape,
+                pixeldq.shape,
+            )
+            return False
+        pixeldq |= flags
+    return True
+
+
+def _optional(raw: Exposure, name: str, shape: tuple[int, ...]) -> np.ndarray | None:
+    """An array that a raw exposure may bring."""
+    if raw.roman.get(name) is None:
+        return None
+    array = raw.array(name)
+    if array.shape != shape:
+        raise RampflowError(f"{raw.path}: {name} has the shape {array.shape}; it must be {shape}, to fit data")
+    return array.read()
+
+
+if __name__ == "__main__":
+    sys.exit(STEP.main(run))
