@@ -12,11 +12,13 @@ layout: comment lines, a YAML document, then blocks of a 6 + 48 byte header and 
 
 from __future__ import annotations
 
+import bz2
 import contextlib
 import io
 import os
 import re
 import struct
+import threading
 import zlib
 from pathlib import Path
 
@@ -123,7 +125,7 @@ def _numpy_dtype(datatype: str, byteorder: str) -> np.dtype:
 
 
 def _asdf_datatype(dtype: np.dtype) -> tuple[str, str]:
-    if dtype == bool:
+    if dtype.kind == "b":
         return "bool8", "little"
     big = dtype.byteorder == ">" or (dtype.byteorder == "=" and not np.little_endian)
     return dtype.newbyteorder("=").name, "big" if big else "little"
@@ -140,14 +142,16 @@ class StoredArray:
         Bytes when uncompressed.
     """
 
-    def __init__(self, file: AsdfFile, shape, dtype, offset, nbytes, compression=b"\0" * 4, start=0, strides=None):
+    def __init__(self, file: AsdfFile, node: dict, dtype: np.dtype, block: tuple[int, int, bytes, int]):
         self._file = file
-        self.shape = tuple(int(n) for n in shape)
+        self.shape = tuple(int(n) for n in node["shape"])
         self.dtype = dtype
         self.nbytes = int(np.prod(self.shape, dtype=np.int64)) * dtype.itemsize
-        self._offset, self._stored, self._compression = offset, nbytes, compression
-        self._start, self._strides = start, strides
-        self._decompressed = None
+        self._offset, self._stored, self._compression, self._size = block
+        self._start, self._strides = node.get("offset", 0), node.get("strides")
+        if min(self.shape, default=0) < 0 or (self._strides is None and self._start + self.nbytes > self._size):
+            raise ValueError(f"its block has {self._size} bytes")
+        self._decompressed, self._lock = None, threading.Lock()
 
     @property
     def ndim(self) -> int:
@@ -192,12 +196,13 @@ class StoredArray:
         return result if self.dtype.isnative else result.astype(self.dtype.newbyteorder("="))
 
     def _whole(self) -> np.ndarray:
-        # Compressed blocks can't be read by rows: they are kept whole once decompressed.
-        if self._decompressed is None:
-            stored = np.empty(self._stored, np.uint8)
-            self._file.read_into(stored, self._offset)
-            raw = _decompress(stored.tobytes(), self._compression, self._file.path)
-            self._decompressed = np.ndarray(self.shape, self.dtype, raw, self._start, self._strides)
+        # Compressed blocks can't be read by rows: they are kept whole once decompressed, by whichever thread comes first.
+        with self._lock:
+            if self._decompressed is None:
+                stored = np.empty(self._stored, np.uint8)
+                self._file.read_into(stored, self._offset)
+                raw = _decompress(stored, self._compression, self._size, self._file.path)
+                self._decompressed = np.ndarray(self.shape, self.dtype, raw, self._start, self._strides)
         return self._decompressed
 
     def copy_to(self, descriptor: int, position: int) -> None:
@@ -219,24 +224,35 @@ class StoredArray:
             offset, position, left = offset + copied, position + copied, left - copied
 
 
-def _decompress(raw: bytes, compression: bytes, path) -> bytes:
-    if compression == b"zlib":
-        return zlib.decompress(raw)
-    if compression == b"bzp2":
-        import bz2
-
-        return bz2.decompress(raw)
-    if compression == b"lz4\0":
-        import lz4.block
-
-        # A series of frames: the length of what follows (big-endian), then an lz4 block that begins with its own length.
-        out, position = [], 0
-        while position < len(raw):
-            (length,) = struct.unpack_from(">I", raw, position)
-            out.append(lz4.block.decompress(raw[position + 4 : position + 4 + length]))
-            position += 4 + length
-        return b"".join(out)
+def _decompress(stored: np.ndarray, compression: bytes, size: int, path):
+    """The bytes of a block; `size` is how many they are when uncompressed."""
+    try:
+        if compression == b"\0" * 4:
+            return stored
+        if compression == b"zlib":
+            return zlib.decompress(stored)
+        if compression == b"bzp2":
+            return bz2.decompress(stored)
+        if compression == b"lz4\0":
+            return _decompress_lz4(stored, size)
+    except (zlib.error, OSError, ValueError, RuntimeError, struct.error) as error:
+        raise RampflowError(f"{path}: a compressed block is damaged ({_one_line(error)}); get the file again") from None
     raise RampflowError(f"{path}: a block is compressed with {compression!r}, which can't be read; write it with lz4")
+
+
+def _decompress_lz4(stored: np.ndarray, size: int) -> np.ndarray:
+    # A series of frames: the length of what follows (big-endian), then an lz4 block that begins with its own length.
+    import lz4.block
+
+    result, filled, position, view = np.empty(size, np.uint8), 0, 0, memoryview(stored)
+    while position < len(view):
+        (length,) = struct.unpack_from(">I", view, position)
+        frame = lz4.block.decompress(view[position + 4 : position + 4 + length])
+        result[filled : filled + len(frame)] = np.frombuffer(frame, np.uint8)
+        filled, position = filled + len(frame), position + 4 + length
+    if filled != size:
+        raise ValueError(f"{filled} bytes of {size}")
+    return result
 
 
 class EmptyArray:
@@ -350,21 +366,15 @@ class AsdfFile:
         datatype = node.get("datatype", "float64")
         if "source" not in node:
             return np.array(node["data"], dtype=_numpy_dtype(datatype, "little")) if isinstance(datatype, str) else node
-        try:
-            dtype = _numpy_dtype(datatype, node.get("byteorder", "big"))
-            start, used, compression, size = self._blocks[node["source"]]
-            array = StoredArray(
-                self, node["shape"], dtype, start, used, compression, node.get("offset", 0), node.get("strides")
-            )
-        except (TypeError, KeyError, ValueError):
-            raise RampflowError(f"{self.path}: an array is described in a way that can't be read: {dict(node)}") from None
-        except IndexError:
+        if isinstance(node["source"], int) and node["source"] >= len(self._blocks):
             raise RampflowError(
                 f"{self.path}: block {node['source']} of {len(self._blocks)} is missing (truncated); get the file again"
-            ) from None
-        if array._strides is None and array._start + array.nbytes > size:
-            raise RampflowError(f"{self.path}: block {node['source']} is smaller than its array of shape {array.shape}")
-        return array
+            )
+        try:
+            dtype = _numpy_dtype(datatype, node.get("byteorder", "big"))
+            return StoredArray(self, node, dtype, self._blocks[node["source"]])
+        except (TypeError, KeyError, ValueError) as error:
+            raise RampflowError(f"{self.path}: the array {dict(node)} can't be read ({_one_line(error)})") from None
 
 
 def _standard(header: bytes) -> str:

@@ -1,0 +1,99 @@
+"""dark_decay: subtract the signal that decays after a detector's reset from a ramp."""
+
+import sys
+
+import numpy as np
+from wfi.detector import pixel_read_times
+from wfi.errors import RampflowError
+from wfi.step import Exposure, Job, Reference, Step
+
+STEP = Step(
+    name="dark_decay",
+    status="dark_decay",
+    suffix="dark_decay",
+    takes="ramp",
+    summary="Subtract the signal that decays after a detector's reset from a ramp.",
+    references=(
+        Reference("darkdecaysignal", "decay of each detector (decay_table: amplitude in DN, time_constant in seconds)"),
+    ),
+)
+
+#: The reference gives the amplitude in the middle of the first read: 1.5 frames after the (virtual) read number zero.
+FIRST_READ_MIDDLE = 1.5
+
+
+def decay_factors(time_constant: float, frame_time: float, read_pattern: list[list[int]]) -> np.ndarray:
+    """Mean of exp(−t/τ) over the reads of each resultant, with t the time at which each frame begins.
+
+    The decay at a pixel that is read a time p into its frame is exp(−(p + t)/τ) = exp(−p/τ) · exp(−t/τ): one frame of
+    exponentials and these factors, one per resultant, are all that is needed.
+
+    Parameters
+    ----------
+    time_constant : float
+        τ in seconds.
+    frame_time : float
+        Seconds per read.
+    read_pattern : list of list of int
+        1-based reads of each resultant.
+
+    Returns
+    -------
+    numpy.ndarray
+        float64, one per resultant.
+    """
+    frame_start = [(np.asarray(reads) - FIRST_READ_MIDDLE) * frame_time for reads in read_pattern]
+    return np.array([np.mean(np.exp(-t / time_constant)) for t in frame_start])
+
+
+def subtract_dark_decay(data: np.ndarray, decay: np.ndarray, factors: np.ndarray) -> None:
+    """Subtract the decaying signal, in place.
+
+    Parameters
+    ----------
+    data : numpy.ndarray
+        Ramp in DN, float32 (resultant, row, column).
+    decay : numpy.ndarray
+        amplitude · exp(−p/τ) in DN, float64 (row, column), p the pixel's read time within a frame.
+    factors : numpy.ndarray
+        From `decay_factors`.
+    """
+    for counts, factor in zip(data, factors, strict=True):
+        counts -= decay * factor
+
+
+def _decay_of(reference: Exposure, detector: str) -> tuple[float, float]:
+    """Amplitude (DN) and time constant (s) of a detector."""
+    table = reference.get("decay_table", dict)
+    if detector not in table:
+        raise RampflowError(f"{reference.path}: decay_table has no entry for {detector}; give a reference that has one")
+    amplitude = reference.get(f"decay_table.{detector}.amplitude", (int, float))
+    time_constant = reference.get(f"decay_table.{detector}.time_constant", (int, float))
+    if not (np.isfinite(amplitude) and np.isfinite(time_constant) and time_constant > 0):
+        raise RampflowError(f"{reference.path}: decay_table.{detector} must have a finite amplitude and time_constant > 0")
+    return float(amplitude), float(time_constant)
+
+
+def run(job: Job) -> None:
+    """Process one exposure."""
+    if job.references["darkdecaysignal"] is None:
+        return job.skip("There is no darkdecaysignal reference")
+    ramp = job.exposure
+    data, frame_time = ramp.array("data", 3), ramp.frame_time
+    with job.open_reference("darkdecaysignal") as reference:
+        amplitude, time_constant = _decay_of(reference, ramp.get("meta.instrument.detector"))
+    factors = decay_factors(time_constant, frame_time, ramp.read_pattern)
+    job.log.info("Amplitude %.4g DN, time constant %.4g s", amplitude, time_constant)
+    times = pixel_read_times(data.shape[1:], frame_time, ramp.detector)
+    with job.create(rewrite=("data",)) as product:
+
+        def correct_rows(start, stop):
+            rows = data.read_rows(start, stop)
+            subtract_dark_decay(rows, amplitude * np.exp(-times[start:stop] / time_constant), factors)
+            product.write_rows("data", start, rows)
+
+        job.map_rows(correct_rows, data.shape[1])
+
+
+if __name__ == "__main__":
+    sys.exit(STEP.main(run))
