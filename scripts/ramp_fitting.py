@@ -1,0 +1,598 @@
+"""ramp_fitting: turn a ramp into a count-rate image, and find the cosmic rays that hit it."""
+
+import argparse
+import dataclasses
+import math
+import sys
+
+import numpy as np
+
+from wfi import dq as flags
+from wfi.asdf_io import tagged
+from wfi.detector import BORDER, SCIENCE
+from wfi.errors import RampflowError
+from wfi.step import IMAGE_TAG, Job, Parameter, Reference, Step
+
+MINIMUM_RESULTANTS = 4  #: with fewer, a jump can't be told from a bad fit
+LARGEST_EVENT_WIDTH = 200  #: pixels; the full axes of an expanded event are cut to this
+UNKNOWN_PHOTOMETRY = -999999  #: what the photom step replaces
+
+CARRIED_ARRAYS = ("amp33",) + tuple(
+    f"{kind}border_ref_pix_{side}" for kind in ("", "dq_") for side in ("left", "right", "top", "bottom")
+)
+
+
+class _Algorithm(Parameter):
+    def parse(self, text: str):
+        """Value of the command-line argument."""
+        if text == "ols_cas22":
+            raise argparse.ArgumentTypeError("ols_cas22 is deprecated in romancal and not offered here; use likely")
+        return super().parse(text)
+
+
+STEP = Step(
+    name="ramp_fitting",
+    status="ramp_fit",
+    suffix="rampfit",
+    takes="ramp",
+    summary="Fit a count rate to the ramp of each pixel, and leave out what cosmic rays spoiled (Brandt 2024).",
+    references=(
+        Reference("readnoise", "read noise of one read (DN), with the reference border", needed=True),
+        Reference("gain", "gain (electron/DN), with the reference border", needed=True),
+    ),
+    parameters=(
+        _Algorithm(
+            "algorithm",
+            str,
+            "likely",
+            "likelihood fit; ols_cas22, deprecated in romancal, is not offered",
+            choices=("likely",),
+        ),
+        Parameter("rejection_threshold", float, 4.5, "significance at which a jump is left out", "sigma", minimum=0),
+        Parameter("use_ramp_jump_detection", bool, True, "search the ramps for jumps"),
+        Parameter("include_var_rnoise", bool, False, "write the read-noise variance var_rnoise too"),
+        Parameter("record_jumps", bool, True, "write jump_indices, the resultant and pixel of each jump"),
+        Parameter("expand_large_events", bool, False, "flag the surroundings of large events (snowballs) as jumps"),
+        Parameter("min_sat_area", float, 1.0, "smallest saturated core of a large event", "pixels", minimum=0),
+        Parameter("min_jump_area", float, 6.0, "smallest area of jumps that is a large event", "pixels", minimum=0),
+        Parameter("expand_factor", float, 1.9, "factor by which a large event grows", minimum=0),
+        Parameter("sat_required_snowball", bool, True, "a large event needs a saturated core"),
+        Parameter(
+            "min_sat_radius_extend",
+            float,
+            0.5,
+            "saturated cores of a longer minor axis are extended",
+            "pixels",
+            minimum=0,
+        ),
+        Parameter("sat_expand", int, 2, "amount by which the radius of a saturated core is extended", "pixels", minimum=0),
+        Parameter("edge_size", int, 0, "this close to the detector's edge no saturated core is needed", "pixels", minimum=0),
+    ),
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class RampFit:
+    """Straight lines fitted to ramps; all arrays are float32 of shape (row, column), and NaN where there was nothing to fit.
+
+    Attributes
+    ----------
+    slope : numpy.ndarray
+        Count rate, DN/s.
+    err : numpy.ndarray
+        Its standard deviation, DN/s.
+    var_poisson, var_rnoise : numpy.ndarray
+        Variance from photon noise and from read noise, (DN/s)².
+    chisq : numpy.ndarray
+        χ² of the fit.
+    """
+
+    slope: np.ndarray
+    err: np.ndarray
+    var_poisson: np.ndarray
+    var_rnoise: np.ndarray
+    chisq: np.ndarray
+
+
+# ------------------------------------------------------------------------------------------------------------ the fit
+def difference_covariance(read_pattern: list[list[int]], frame_time: float) -> np.ndarray:
+    """Covariance of the differences of successive resultants, divided by their time steps (Brandt 2024, PASP 136, 045004).
+
+    A resultant is the mean of N reads at the times t_k. For one count per second its photon noise has the variance
+    τ = Σ (2N + 1 − 2k) t_k / N² (k from 1), and its covariance with any later resultant is its mean time t. Read noise is
+    independent from read to read.
+
+    Parameters
+    ----------
+    read_pattern : list of list of int
+        1-based reads of each resultant.
+    frame_time : float
+        Seconds per read.
+
+    Returns
+    -------
+    numpy.ndarray
+        float64 of shape (6, differences): time step (s); variance and covariance with the difference before it (0 for the
+        first) from photons, per count/s; the same from read noise, per squared noise of a read; and whether the difference
+        may be left out together with the next one (1 where the resultant between them has several reads: a jump within it
+        spoils both).
+
+    Raises
+    ------
+    RampflowError
+        There are fewer than four resultants.
+    """
+    if len(read_pattern) < MINIMUM_RESULTANTS:
+        raise RampflowError(
+            f"the ramp has {len(read_pattern)} resultants; ramp_fitting needs at least {MINIMUM_RESULTANTS}, "
+            "so leave this exposure out"
+        )
+    times = [np.array(reads) * frame_time for reads in read_pattern]
+    reads = np.array([len(t) for t in times])
+    mean = np.array([t.mean() for t in times])
+    tau = np.array([(np.arange(2 * len(t) - 1, 0, -2) * t).sum() / len(t) ** 2 for t in times])
+    step = np.diff(mean)
+    link = 1 / (step[1:] * step[:-1])
+    return np.array(
+        [
+            step,
+            (tau[:-1] + tau[1:] - 2 * mean[:-1]) / step**2,
+            np.r_[0, (mean[1:-1] - tau[1:-1]) * link],
+            (1 / reads[:-1] + 1 / reads[1:]) / step**2,
+            np.r_[0, -link / reads[1:-1]],
+            np.r_[reads[1:-1] > 1, False],
+        ]
+    )
+
+
+def jump_thresholds(rejection_threshold: float) -> tuple[float, float]:
+    """By how much χ² must fall for one difference to be left out, and for two.
+
+    The first is `rejection_threshold` squared; the second has the same probability of being passed by chance, with two
+    degrees of freedom.
+    """
+    from scipy.special import log_ndtr
+
+    return rejection_threshold**2, -2 * (math.log(2) + float(log_ndtr(-rejection_threshold)))
+
+
+def has_gain(gain: np.ndarray) -> np.ndarray:
+    """Where the gain is known: positive and finite (bool)."""
+    return (gain > 0) & (gain < np.inf)
+
+
+def find_jumps(
+    resultants: np.ndarray,
+    groupdq: np.ndarray,
+    gain: np.ndarray,
+    readnoise: np.ndarray,
+    covariance: np.ndarray,
+    *,
+    rejection_threshold: float | None = 4.5,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Find jumps in ramps by what leaving out differences of resultants does to χ² (Brandt 2024, PASP 136, 045005).
+
+    The covariance follows from the median difference of each ramp, which a jump hardly moves. The one difference, or the two
+    around a resultant of several reads, whose omission lowers χ² by most beyond its threshold, is left out, and again,
+    until none does or no more than three differences are left.
+
+    Parameters
+    ----------
+    resultants : numpy.ndarray
+        Ramps, DN, float32 of shape (resultant, row, column).
+    groupdq : numpy.ndarray
+        Their flags, uint8. A difference with a flagged resultant is not used.
+    gain : numpy.ndarray
+        electron/DN, float32 of shape (row, column).
+    readnoise : numpy.ndarray
+        Noise of one read, DN, float32.
+    covariance : numpy.ndarray
+        From `difference_covariance`.
+    rejection_threshold : float or None
+        Significance of a jump in sigma; None looks for none.
+
+    Returns
+    -------
+    rate : numpy.ndarray
+        Count rate of this first fit, DN/s, float64 of shape (row, column).
+    jumps : numpy.ndarray
+        JUMP_DET at each resultant that ends a difference left out, uint8 of the shape of `resultants`.
+    """
+    from wfi.kernels import ramp_fitting as kernels
+
+    one, two = (math.inf, math.inf) if rejection_threshold is None else jump_thresholds(rejection_threshold)
+    rate, jumps = np.empty(gain.shape), np.zeros(groupdq.shape, np.uint8)
+    network = kernels.sorting_network(len(resultants) - 1)
+    gain = np.where(has_gain(gain), gain, np.float32(np.nan))
+    kernels.find_jumps(
+        resultants, groupdq, gain, readnoise, covariance, network, one, two, np.uint8(flags.JUMP_DET), rate, jumps
+    )
+    return rate, jumps
+
+
+def fit_slopes(
+    resultants: np.ndarray,
+    groupdq: np.ndarray,
+    jumps: np.ndarray,
+    gain: np.ndarray,
+    readnoise: np.ndarray,
+    covariance: np.ndarray,
+    rate: np.ndarray,
+) -> RampFit:
+    """Fit the slope of largest likelihood to ramps, without what is flagged (Brandt 2024, PASP 136, 045004).
+
+    Parameters
+    ----------
+    resultants, groupdq, gain, readnoise, covariance
+        As in `find_jumps`.
+    jumps : numpy.ndarray
+        Not 0 at each resultant that ends a difference to leave out, uint8 of the shape of `resultants`.
+    rate : numpy.ndarray
+        Count rate that sets the photon noise, DN/s, float64 of shape (row, column); none where it is negative.
+
+    Returns
+    -------
+    RampFit
+    """
+    from wfi.kernels import ramp_fitting as kernels
+
+    gain = np.where(has_gain(gain), gain, np.float32(np.nan))
+    results = [np.empty(gain.shape, np.float32) for _ in dataclasses.fields(RampFit)]
+    kernels.fit_slopes(resultants, groupdq, jumps, gain, readnoise, covariance, rate, *results)
+    return RampFit(*results)
+
+
+def fit_ramps(
+    resultants: np.ndarray,
+    groupdq: np.ndarray,
+    gain: np.ndarray,
+    readnoise: np.ndarray,
+    read_pattern: list[list[int]],
+    frame_time: float,
+    *,
+    rejection_threshold: float | None = 4.5,
+) -> tuple[RampFit, np.ndarray]:
+    """Find jumps in ramps and fit the slope of what is left.
+
+    Parameters
+    ----------
+    resultants, groupdq, gain, readnoise, rejection_threshold
+        As in `find_jumps`.
+    read_pattern : list of list of int
+        1-based reads of each resultant.
+    frame_time : float
+        Seconds per read.
+
+    Returns
+    -------
+    fit : RampFit
+    jumps : numpy.ndarray
+        JUMP_DET where a jump was found, uint8 of the shape of `resultants`.
+
+    Raises
+    ------
+    RampflowError
+        There are fewer than four resultants.
+    """
+    covariance = difference_covariance(read_pattern, frame_time)
+    arrays = resultants, groupdq, gain, readnoise, covariance
+    rate, jumps = find_jumps(*arrays, rejection_threshold=rejection_threshold)
+    return fit_slopes(resultants, groupdq, jumps, gain, readnoise, covariance, rate), jumps
+
+
+def fit_uniform(resultants: np.ndarray, read_pattern: list[list[int]], frame_time: float) -> np.ndarray:
+    """Slope of ramps with the same weight for each read, the best one where read noise rules; flags don't count.
+
+    Parameters
+    ----------
+    resultants : numpy.ndarray
+        Ramps, DN, of shape (resultant, row, column).
+    read_pattern : list of list of int
+        1-based reads of each resultant.
+    frame_time : float
+        Seconds per read.
+
+    Returns
+    -------
+    numpy.ndarray
+        DN/s, float64 of shape (row, column).
+    """
+    n = np.array([len(reads) for reads in read_pattern])
+    t = np.array([np.mean(reads) for reads in read_pattern]) * frame_time
+    weights = n * (n.sum() * t - (n * t).sum()) / (n.sum() * (n * t**2).sum() - (n * t).sum() ** 2)
+    slope = np.zeros(resultants.shape[1:])
+    for weight, resultant in zip(weights, resultants, strict=True):
+        slope += weight * resultant.astype(np.float64)
+    return slope
+
+
+# ---------------------------------------------------------------------------------------------------------- the flags
+def image_dq(pixeldq: np.ndarray, groupdq: np.ndarray, slope: np.ndarray, gain: np.ndarray) -> np.ndarray:
+    """Combine the flags of a ramp into those of its image.
+
+    Parameters
+    ----------
+    pixeldq : numpy.ndarray
+        Flags per pixel, uint32 of shape (row, column).
+    groupdq : numpy.ndarray
+        Flags per resultant with the jumps found, uint8 of shape (resultant, row, column).
+    slope : numpy.ndarray
+        Count rate, DN/s.
+    gain : numpy.ndarray
+        electron/DN.
+
+    Returns
+    -------
+    numpy.ndarray
+        `pixeldq`, and JUMP_DET or SATURATED where any resultant has it; DO_NOT_USE where at most one resultant is neither
+        SATURATED nor DO_NOT_USE, or where the slope is not finite; NO_GAIN_VALUE and DO_NOT_USE where the gain is not
+        positive and finite.
+    """
+    result = pixeldq | (np.bitwise_or.reduce(groupdq, axis=0) & np.uint8(flags.JUMP_DET | flags.SATURATED))
+    good = np.zeros(pixeldq.shape, np.uint16)
+    for group in groupdq:
+        good += ~flags.has(group, flags.SATURATED | flags.DO_NOT_USE)
+    known = has_gain(gain)
+    result[~known] |= np.uint32(flags.NO_GAIN_VALUE)
+    result[(good <= 1) | ~known | ~np.isfinite(slope)] |= np.uint32(flags.DO_NOT_USE)
+    return result
+
+
+@dataclasses.dataclass(frozen=True)
+class _Event:
+    """A connected region and the ellipse with its second moments; angles run from the row axis to the column axis."""
+
+    row: float
+    column: float
+    major: float  # full axes, pixels
+    minor: float
+    angle: float  # of the major axis, radians
+
+    def along_axes(self, row, column):
+        """Offsets from the centre along the major and the minor axis."""
+        row, column, cosine, sine = row - self.row, column - self.column, math.cos(self.angle), math.sin(self.angle)
+        return row * cosine + column * sine, row * sine - column * cosine
+
+    def contains(self, other: "_Event") -> bool:
+        if not self.minor:
+            return False
+        along, across = self.along_axes(other.row, other.column)
+        return (2 * along / self.major) ** 2 + (2 * across / self.minor) ** 2 <= 1
+
+    def near_edge(self, shape: tuple[int, int], distance: int) -> bool:
+        return not all(distance <= x <= n - distance for x, n in zip((self.row, self.column), shape, strict=True))
+
+    def fill(self, shape: tuple[int, int], major: float, minor: float):
+        """Pixels within an ellipse of other full axes around the same centre: the slices of its box, and a mask there."""
+        radii = [round(min(axis, LARGEST_EVENT_WIDTH) / 2) for axis in (major, minor)]
+        drawn = dataclasses.replace(self, row=round(self.row), column=round(self.column))
+        reach = max(*radii, 0)
+        box = tuple(
+            slice(max(x - reach, 0), min(x + reach + 1, n)) for x, n in zip((drawn.row, drawn.column), shape, strict=True)
+        )
+        if not all(radii):
+            return box, np.zeros([s.stop - s.start for s in box], bool)
+        along, across = drawn.along_axes(*np.ogrid[box])
+        return box, (along / radii[0]) ** 2 + (across / radii[1]) ** 2 < 1
+
+
+def _find_events(mask: np.ndarray, minimum_area: float) -> list[_Event]:
+    """Connected regions (diagonals connect) that cover `minimum_area` pixels with their holes filled."""
+    from scipy import ndimage
+
+    connected = np.ones((3, 3))
+    events = []
+    labels, _ = ndimage.label(mask, connected)
+    for label, box in enumerate(ndimage.find_objects(labels), start=1):
+        if math.prod(s.stop - s.start for s in box) < minimum_area:
+            continue
+        region = labels[box] == label
+        if np.count_nonzero(ndimage.binary_fill_holes(region, connected)) < minimum_area:
+            continue
+        rows, columns = np.nonzero(region)
+        row, column = rows.mean(), columns.mean()
+        rr, cc, rc = ((rows - row) ** 2).mean(), ((columns - column) ** 2).mean(), ((rows - row) * (columns - column)).mean()
+        mean, half_range = (rr + cc) / 2, math.hypot((rr - cc) / 2, rc)
+        # The outermost pixels' centres, not their edges, lie on the ellipse: one pixel less than the moments give.
+        axes = [4 * math.sqrt(max(moment, 0.0)) - 1 for moment in (mean + half_range, mean - half_range)]
+        angle = 0.5 * math.atan2(2 * rc, rr - cc)
+        events.append(_Event(box[0].start + row, box[1].start + column, *axes, angle))
+    return events
+
+
+def expand_large_events(
+    groupdq: np.ndarray,
+    *,
+    min_sat_area: float = 1.0,
+    min_jump_area: float = 6.0,
+    expand_factor: float = 1.9,
+    sat_required_snowball: bool = True,
+    min_sat_radius_extend: float = 0.5,
+    sat_expand: int = 2,
+    edge_size: int = 0,
+) -> tuple[np.ndarray, int]:
+    """Flag the surroundings of large events (snowballs), where charge spreads too faintly for each ramp to show it.
+
+    In each resultant, a large event is a connected area of jumps around the centre of a core that saturates there or in the
+    next resultant. Its ellipse grows by `expand_factor` along the minor axis and by as many pixels along the major one, and
+    what is not saturated in it is flagged JUMP_DET. Each newly saturated core is extended: from there on its surroundings
+    are SATURATED, which replaces their other flags.
+
+    Parameters
+    ----------
+    groupdq : numpy.ndarray
+        Flags with the jumps found, uint8 of shape (resultant, row, column).
+    min_sat_area, min_jump_area : float
+        Smallest areas of a core and of an event, pixels.
+    expand_factor : float
+        Growth of the minor axis.
+    sat_required_snowball : bool
+        If False, every area of jumps grows, core or not, and cores are not extended.
+    min_sat_radius_extend : float
+        Cores whose minor axis is longer, pixels, are extended.
+    sat_expand : int
+        Growth of a core's radius, pixels.
+    edge_size : int
+        Events centred this close to the edge of the detector, pixels, need no core: it may lie outside.
+
+    Returns
+    -------
+    groupdq : numpy.ndarray
+        The flags with those of large events, a new array.
+    events : int
+        How many grew.
+    """
+    groupdq = groupdq.copy()
+    shape = groupdq.shape[1:]
+    number = 0
+    for k in range(1, len(groupdq)):
+        saturated = [flags.has(group, flags.SATURATED) for group in groupdq[k - 1 : k + 2]]
+        events = _find_events(flags.has(groupdq[k], flags.JUMP_DET), min_jump_area)
+        if sat_required_snowball:
+            cores = _find_events(saturated[1] & ~saturated[0], min_sat_area)
+            next_cores = _find_events(saturated[2] & ~saturated[1], min_sat_area) if len(saturated) > 2 else []
+            events = [
+                event
+                for event in events
+                if event.near_edge(shape, edge_size) or any(event.contains(core) for core in cores + next_cores)
+            ]
+            for core in cores:
+                if core.minor > min_sat_radius_extend:
+                    box, inside = core.fill(shape, core.major + 2 * sat_expand, core.minor + 2 * sat_expand)
+                    groupdq[k:, *box][:, inside] = flags.SATURATED
+        for event in events:
+            box, inside = event.fill(shape, event.major + (expand_factor - 1) * event.minor, event.minor * expand_factor)
+            plane = groupdq[k][box]
+            plane[inside & ~flags.has(plane, flags.SATURATED)] |= np.uint8(flags.JUMP_DET)
+        number += len(events)
+    return groupdq, number
+
+
+# ----------------------------------------------------------------------------------------------------------- the step
+def run(job: Job) -> None:
+    """Process one exposure."""
+    exposure, p = job.exposure, job.parameters
+    read_pattern, frame_time = exposure.read_pattern, exposure.frame_time
+    try:
+        covariance = difference_covariance(read_pattern, frame_time)
+    except RampflowError as error:
+        raise RampflowError(f"{exposure.path}: {error}") from None
+    data, groupdq, pixeldq = ramp_arrays(job)
+    readnoise, gain = (read_reference(job, reftype, data.shape[1:]) for reftype in ("readnoise", "gain"))
+    threshold = p.rejection_threshold if p.use_ramp_jump_detection else None
+
+    def search_rows(start, stop):
+        rows = slice(start, stop)
+        return find_jumps(
+            data.read_rows(start, stop),
+            groupdq.read_rows(start, stop),
+            gain[rows],
+            readnoise[rows],
+            covariance,
+            rejection_threshold=threshold,
+        )
+
+    if p.expand_large_events:  # an event may lie anywhere: all jumps are needed before the first fit
+        found = groupdq.read()
+        rate = np.empty(data.shape[1:])
+
+        def search_into(start, stop):
+            rate[start:stop], jumps = search_rows(start, stop)
+            found[:, start:stop] |= jumps
+
+        job.map_rows(search_into, data.shape[1])
+        names = (q.name for q in STEP.parameters if q.name in expand_large_events.__kwdefaults__)
+        found, events = expand_large_events(found, **{name: getattr(p, name) for name in names})
+        job.log.info("Large events expanded: %d", events)
+
+    results = image_arrays(job, [n - 2 * BORDER for n in data.shape[1:]])
+
+    def fit_rows(start, stop):
+        rows = slice(start + BORDER, stop + BORDER)
+        resultants, group = data.read_rows(rows.start, rows.stop), groupdq.read_rows(rows.start, rows.stop)
+        ramps = gain[rows], readnoise[rows], covariance
+        if p.expand_large_events:
+            first, jumps = rate[rows], found[:, rows] & np.uint8(flags.JUMP_DET)
+            group |= found[:, rows] & np.uint8(flags.SATURATED)
+        else:
+            first, jumps = find_jumps(resultants, group, *ramps, rejection_threshold=threshold)
+        fit = fit_slopes(resultants, group, jumps, *ramps, first)
+        group |= jumps
+        columns = np.s_[..., BORDER:-BORDER]
+        with np.errstate(over="ignore", invalid="ignore"):  # χ² of a ramp full of trouble may pass the range of float16
+            for name in results:
+                if name not in ("data", "dq", "dumo"):
+                    results[name][start:stop] = getattr(fit, name)[columns]
+            results["dumo"][start:stop] = (fit_uniform(resultants, read_pattern, frame_time) - fit.slope)[columns]
+        results["data"][start:stop] = fit.slope[columns]
+        dq = image_dq(pixeldq.read_rows(rows.start, rows.stop), group, fit.slope, gain[rows])
+        results["dq"][start:stop] = dq[columns]
+        return jump_indices(group[columns], start)
+
+    indices = np.concatenate(job.map_rows(fit_rows, results["data"].shape[0]))
+    job.log.info("Jumps found: %d", len(indices))
+    if p.record_jumps:
+        results["jump_indices"] = indices[np.argsort(indices[:, 0], kind="stable")]
+    write_image(job, results)
+
+
+def write_saturated(job: Job) -> None:
+    """Write the image of an exposure that is saturated everywhere: zeros, flagged."""
+    data, groupdq, pixeldq = ramp_arrays(job)
+    results = image_arrays(job, [n - 2 * BORDER for n in data.shape[1:]])
+    results["dq"][:] = (pixeldq.read() | groupdq.read_plane(0) | np.uint32(flags.SATURATED))[SCIENCE]
+    write_image(job, results, status="SKIPPED")
+
+
+def ramp_arrays(job: Job):
+    """The stored data, groupdq and pixeldq, of shapes that fit each other."""
+    data, groupdq, pixeldq = (job.exposure.array(name, n) for name, n in (("data", 3), ("groupdq", 3), ("pixeldq", 2)))
+    if groupdq.shape != data.shape or pixeldq.shape != data.shape[1:]:
+        raise RampflowError(
+            f"{job.exposure.path}: data, groupdq and pixeldq have the shapes {data.shape}, {groupdq.shape} and "
+            f"{pixeldq.shape}, which don't fit; make the file again"
+        )
+    return data, groupdq, pixeldq
+
+
+def read_reference(job: Job, reftype: str, shape: tuple[int, int]) -> np.ndarray:
+    """Values of a reference (float32) of the shape of the detector."""
+    with job.open_reference(reftype) as reference:
+        values = reference.array("data", 2).read().astype(np.float32, copy=False)
+        if values.shape != shape:
+            raise RampflowError(
+                f"{reference.path}: data has the shape {values.shape}, and the ramp's rows and columns {shape}; "
+                f"give the {reftype} of this detector"
+            )
+    return values
+
+
+def image_arrays(job: Job, shape) -> dict[str, np.ndarray]:
+    """The arrays of an image, zero."""
+    dtypes = {"data": np.float32, "dq": np.uint32, "err": np.float16, "var_poisson": np.float16}
+    if job.parameters.include_var_rnoise:
+        dtypes["var_rnoise"] = np.float16
+    dtypes |= {"chisq": np.float16, "dumo": np.float16}
+    return {name: np.zeros(shape, dtype) for name, dtype in dtypes.items()}
+
+
+def jump_indices(groupdq: np.ndarray, first_row: int) -> np.ndarray:
+    """Resultant, row and column (int16, shape (jumps, 3)) of each JUMP_DET in rows from `first_row` on."""
+    resultant, row, column = np.nonzero(flags.has(groupdq, flags.JUMP_DET))
+    return np.stack([resultant, row + first_row, column], axis=1).astype(np.int16)
+
+
+def write_image(job: Job, arrays: dict[str, np.ndarray], status: str = "COMPLETE") -> None:
+    """Write the image in place of the ramp, with what the ramp hands down."""
+    ramp = job.exposure.roman
+    photometry = ("conversion_megajanskys", "conversion_megajanskys_uncertainty", "pixel_area")
+    handed_down = {name: ramp[name] for name in CARRIED_ARRAYS if name in ramp}
+    image = tagged({"meta": ramp["meta"], **arrays, **handed_down}, IMAGE_TAG)
+    image["meta"].update(model_type="ImageModel", product_type="l2", photometry=dict.fromkeys(photometry, UNKNOWN_PHOTOMETRY))
+    image["meta"].setdefault("wcs", None)
+    with job.create(roman=image) as product:
+        product.status = status
+
+
+if __name__ == "__main__":
+    sys.exit(STEP.main(run, when_skipped=write_saturated))

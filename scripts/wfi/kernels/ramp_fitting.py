@@ -1,0 +1,236 @@
+"""Compiled loops of ramp_fitting: generalized least squares with a tridiagonal covariance, and the search for jumps.
+
+The differences d of successive resultants, divided by their time steps, have the tridiagonal covariance S of Brandt (2024,
+PASP 136, 045004). With the factorization S = L P L^T (L unit bidiagonal, P the pivots), and the vectors u and v that solve
+L u = 1 and L v = d, everything that a straight line needs is a running sum:
+
+    C = 1' S^-1 1 = sum u^2 / P,    B = 1' S^-1 d = sum u v / P,    A = d' S^-1 d = sum v^2 / P,
+    slope = B / C,    variance = 1 / C,    chi^2 = A - B^2 / C.
+
+The pivots neither overflow nor underflow, however long the ramp. A difference that is left out has 1 and d replaced by 0
+and its links to its neighbours cut, so that it adds nothing to any sum.
+
+To leave out differences is to give each a free offset. With y = S^-1 1, r = S^-1 (d - slope) and Q = S^-1 - y y' / C, the
+offsets b of a set of differences solve Q b = r (rows and columns of the set alone), chi^2 falls by r' b, and the slope by
+y' b / C (equivalent to sections 3.1 and 3.2 of Brandt 2024, PASP 136, 045005).
+
+Loops over pixels lie inside loops over differences, on pieces of a row that stay in the processor's cache.
+"""
+
+import numpy as np
+from numba import njit
+
+PIECE = 256  #: pixels that are worked on together
+#: Rows of the table that describes the covariance (`ramp_fitting.difference_covariance`).
+TIME_STEP, PHOTON, PHOTON_LINK, READ, READ_LINK, PAIR = range(6)
+
+# "contract" lets a product and a sum be one instruction; nothing is reordered, and NaN stays NaN.
+compiled = njit(nogil=True, cache=True, error_model="numpy", fastmath={"contract"})
+
+
+def sorting_network(n: int) -> np.ndarray:
+    """Comparisons that sort `n` values: pairs (i, j), i < j, each to be put in order in turn.
+
+    Batcher's merge exchange (Knuth, The Art of Computer Programming 3, 5.2.2, algorithm M): it needs no branches that depend
+    on the values, so that many pixels are sorted at once.
+    """
+    pairs, top = [], 1 << ((n - 1).bit_length() - 1)
+    p = top
+    while p:
+        q, r, distance = top, 0, p
+        while distance:
+            pairs += [(i, i + distance) for i in range(n - distance) if i & p == r]
+            q, r, distance = q // 2, p, q - p
+        p //= 2
+    return np.array(pairs)
+
+
+@compiled
+def _load(resultants, groupdq, row, left, width, table, difference, used):
+    """Differences per second, and 1 where both of their resultants are free of flags, else 0."""
+    for i in range(len(difference)):
+        step = table[TIME_STEP, i]
+        for p in range(width):
+            difference[i, p] = (resultants[i + 1, row, left + p] - resultants[i, row, left + p]) / step
+            used[i, p] = (groupdq[i, row, left + p] | groupdq[i + 1, row, left + p]) == 0
+
+
+@compiled
+def _median(difference, network, width, scratch, median):
+    n = len(difference)
+    for i in range(n):
+        for p in range(width):
+            scratch[i, p] = difference[i, p]
+    for k in range(len(network)):
+        low, high = scratch[network[k, 0]], scratch[network[k, 1]]
+        for p in range(width):
+            a, b = low[p], high[p]
+            low[p] = a if a < b else b
+            high[p] = b if a < b else a
+    below, above = scratch[(n - 1) // 2], scratch[n // 2]
+    for p in range(width):
+        median[p] = 0.5 * (below[p] + above[p])
+
+
+@compiled
+def _fit(difference, used, width, table, photon, read, link, weight, u, v, sums):
+    """Sums A, B, C of a piece of a row; `link` takes L's off-diagonal and `weight` u / P."""
+    for k in range(3):
+        sums[k, :width] = 0.0
+    for i in range(len(difference)):
+        for p in range(width):
+            pivot = photon[p] * table[PHOTON, i] + read[p] * table[READ, i]
+            ui, vi, link_i = used[i, p], used[i, p] * difference[i, p], 0.0
+            if i > 0:
+                covariance = (photon[p] * table[PHOTON_LINK, i] + read[p] * table[READ_LINK, i]) * used[i, p] * used[i - 1, p]
+                link_i = covariance * v[1, p]  # times the inverse of the pivot before
+                pivot -= covariance * link_i
+                ui -= link_i * u[p]
+                vi -= link_i * v[0, p]
+            inverse = 1.0 / pivot
+            link[i, p], weight[i, p] = link_i, ui * inverse
+            u[p], v[0, p], v[1, p] = ui, vi, inverse
+            sums[0, p] += vi * vi * inverse
+            sums[1, p] += ui * vi * inverse
+            sums[2, p] += ui * ui * inverse
+
+
+@compiled
+def _search(difference, used, p, table, photon, read, one, two, scratch):
+    """Leave out differences of one ramp, one or a pair at a time, until none lowers chi^2 by its threshold.
+
+    Returns the slope; `used` becomes 0 where a difference is left out.
+    """
+    n = len(difference)
+    inverse, link, u, v = scratch[0], scratch[1], scratch[2], scratch[3]
+    slope = 0.0
+    for _ in range(n):
+        left = 0
+        a = b = c = 0.0
+        for i in range(n):
+            pivot = photon * table[PHOTON, i] + read * table[READ, i]
+            u[i], v[i], link[i] = used[i, p], used[i, p] * difference[i, p], 0.0
+            if i > 0 and used[i, p] and used[i - 1, p]:
+                covariance = photon * table[PHOTON_LINK, i] + read * table[READ_LINK, i]
+                link[i] = covariance * inverse[i - 1]
+                pivot -= covariance * link[i]
+                u[i] -= link[i] * u[i - 1]
+                v[i] -= link[i] * v[i - 1]
+            inverse[i] = 1.0 / pivot
+            left += used[i, p] != 0
+            a += v[i] * v[i] * inverse[i]
+            b += u[i] * v[i] * inverse[i]
+            c += u[i] * u[i] * inverse[i]
+        slope = b / c
+
+        best_one = best_two = 0.0
+        where_one = where_two = -1
+        slope_one = slope_two = slope
+        diagonal = y = r = q = 0.0  # of the difference after; what follows the last one is nothing
+        for i in range(n - 1, -1, -1):
+            link_after = link[i + 1] if i + 1 < n else 0.0
+            diagonal_after, y_after, r_after, q_after = diagonal, y, r, q
+            diagonal = inverse[i] + link_after * link_after * diagonal_after  # S^-1
+            y = u[i] * inverse[i] - link_after * y_after
+            r = (v[i] - slope * u[i]) * inverse[i] - link_after * r_after
+            q = diagonal - y * y / c
+            if not used[i, p]:
+                continue
+            gain = r * r / q
+            if left > 1 and gain > best_one:
+                best_one, where_one, slope_one = gain, i, slope - y * r / q / c
+            if left > 2 and i + 1 < n and used[i + 1, p] and table[PAIR, i]:
+                beside = -link_after * diagonal_after - y * y_after / c
+                determinant = q * q_after - beside * beside
+                offset = (q_after * r - beside * r_after) / determinant
+                offset_after = (q * r_after - beside * r) / determinant
+                gain = r * offset + r_after * offset_after
+                if gain > best_two:
+                    best_two, where_two = gain, i
+                    slope_two = slope - (y * offset + y_after * offset_after) / c
+
+        # A pair always gains more than one of its two: the thresholds make them comparable.
+        if best_one - one > best_two - two:
+            if not best_one > one:
+                break
+            used[where_one, p], slope, left = 0.0, slope_one, left - 1
+        else:
+            if not best_two > two:
+                break
+            used[where_two, p] = used[where_two + 1, p] = 0.0
+            slope, left = slope_two, left - 2
+        if left <= 3:
+            break
+    return slope
+
+
+@compiled
+def find_jumps(resultants, groupdq, gain, readnoise, table, network, one, two, flag, rate, jumps):
+    """First fit, with the noise of the median rate, and search for jumps; see `ramp_fitting.find_jumps`.
+
+    `rate` takes the slope and `jumps` the flag at the resultants after the differences left out.
+    """
+    n, rows, columns = len(resultants) - 1, resultants.shape[1], resultants.shape[2]
+    difference, used = np.empty((n, PIECE)), np.empty((n, PIECE))
+    link, weight, sums = np.empty((n, PIECE)), np.empty((n, PIECE)), np.empty((3, PIECE))
+    photon, read, u, v = np.empty(PIECE), np.empty(PIECE), np.empty(PIECE), np.empty((2, PIECE))
+    scratch, used_before = np.empty((4, n)), np.empty(n)
+    threshold = min(one, two)
+    for row in range(rows):
+        for left in range(0, columns, PIECE):
+            width = min(PIECE, columns - left)
+            _load(resultants, groupdq, row, left, width, table, difference, used)
+            _median(difference, network, width, link, photon)
+            for p in range(width):
+                photon[p] = max(photon[p], 0.0) / gain[row, left + p]
+                read[p] = np.float64(readnoise[row, left + p]) ** 2
+            _fit(difference, used, width, table, photon, read, link, weight, u, v, sums)
+            for p in range(width):
+                rate[row, left + p] = sums[1, p] / sums[2, p]
+            for p in range(width):
+                # No omission can lower chi^2 by more than all of it: few ramps need the search.
+                if sums[0, p] - sums[1, p] * sums[1, p] / sums[2, p] > threshold:
+                    used_before[:] = used[:, p]
+                    rate[row, left + p] = _search(difference, used, p, table, photon[p], read[p], one, two, scratch)
+                    for i in range(n):
+                        if used[i, p] != used_before[i]:
+                            jumps[i + 1, row, left + p] |= flag
+
+
+@compiled
+def fit_slopes(resultants, groupdq, jumps, gain, readnoise, table, rate, slope, err, var_poisson, var_rnoise, chisq):
+    """Final fit, with the noise of the rate given; see `ramp_fitting.fit_slopes`."""
+    n, rows, columns = len(resultants) - 1, resultants.shape[1], resultants.shape[2]
+    difference, used = np.empty((n, PIECE)), np.empty((n, PIECE))
+    link, weight, sums = np.empty((n, PIECE)), np.empty((n, PIECE)), np.empty((3, PIECE))
+    photon, read, u, v = np.empty(PIECE), np.empty(PIECE), np.empty(PIECE), np.empty((2, PIECE))
+    for row in range(rows):
+        for left in range(0, columns, PIECE):
+            width = min(PIECE, columns - left)
+            _load(resultants, groupdq, row, left, width, table, difference, used)
+            for i in range(n):
+                for p in range(width):
+                    if jumps[i + 1, row, left + p]:
+                        used[i, p] = 0.0
+            for p in range(width):
+                photon[p] = max(rate[row, left + p], 0.0) / gain[row, left + p]
+                read[p] = np.float64(readnoise[row, left + p]) ** 2
+            _fit(difference, used, width, table, photon, read, link, weight, u, v, sums)
+            # Photon noise of the slope: the quadratic form of its weights y = S^-1 1 with the photon covariance.
+            u[:width] = 0.0
+            v[:, :width] = 0.0
+            for i in range(n - 1, -1, -1):
+                for p in range(width):
+                    y_after = v[0, p]
+                    y = weight[i, p] - v[1, p] * y_after
+                    u[p] += y * y * table[PHOTON, i]
+                    if i + 1 < n:
+                        u[p] += 2.0 * y * y_after * table[PHOTON_LINK, i + 1]
+                    v[0, p], v[1, p] = y, link[i, p]
+            for p in range(width):
+                c = sums[2, p]
+                slope[row, left + p] = sums[1, p] / c
+                err[row, left + p] = np.sqrt(1.0 / c)
+                var_poisson[row, left + p] = photon[p] * u[p] / (c * c)
+                var_rnoise[row, left + p] = 1.0 / c - photon[p] * u[p] / (c * c)
+                chisq[row, left + p] = sums[0, p] - sums[1, p] * sums[1, p] / c
