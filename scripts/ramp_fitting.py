@@ -394,7 +394,7 @@ def _find_events(mask: np.ndarray, minimum_area: float) -> list[_Event]:
         rr, cc, rc = ((rows - row) ** 2).mean(), ((columns - column) ** 2).mean(), ((rows - row) * (columns - column)).mean()
         mean, half_range = (rr + cc) / 2, math.hypot((rr - cc) / 2, rc)
         # The outermost pixels' centres, not their edges, lie on the ellipse: one pixel less than the moments give.
-        axes = [4 * math.sqrt(max(moment, 0.0)) - 1 for moment in (mean + half_range, mean - half_range)]
+        axes = [max(4 * math.sqrt(max(moment, 0.0)) - 1, 0.0) for moment in (mean + half_range, mean - half_range)]
         angle = 0.5 * math.atan2(2 * rc, rr - cc)
         events.append(_Event(box[0].start + row, box[1].start + column, *axes, angle))
     return events

@@ -137,7 +137,11 @@ def _search(difference, used, p, table, photon, read, one, two, scratch):
             if not used[i, p]:
                 continue
             gain = r * r / q
-            if left > 1 and gain > best_one:
+            better = gain > best_one
+            if left == 2 and where_one >= 0:
+                # Without either of two differences nothing is left of chi^2. A jump adds counts: the larger one goes.
+                better = difference[i, p] > difference[where_one, p]
+            if left > 1 and better:
                 best_one, where_one, slope_one = gain, i, slope - y * r / q / c
             if left > 2 and i + 1 < n and used[i + 1, p] and table[PAIR, i]:
                 beside = -link_after * diagonal_after - y * y_after / c
