@@ -1,0 +1,243 @@
+"""linearity: correct the detector's non-linear response, at the level of single reads."""
+
+import sys
+from dataclasses import dataclass
+
+import numpy as np
+from wfi import dq
+from wfi.detector import BORDER, CHANNEL_WIDTH, check_shape, mean_reads
+from wfi.errors import RampflowError
+from wfi.step import Exposure, Job, Reference, Step
+
+STEP = Step(
+    name="linearity",
+    status="linearity",
+    suffix="linearity",
+    takes="ramp",
+    summary="Correct the non-linear response of the detector and of its converters, read by read.",
+    references=(
+        Reference("linearity", "polynomials from measured to linear counts (coeffs) and their data quality"),
+        Reference("inverselinearity", "polynomials from linear to measured counts (coeffs)"),
+        Reference("integralnonlinearity", "correction of the converters, by channel and counts (inl_table, value)"),
+    ),
+)
+
+LARGEST = 1e6  #: DN; many times the full well: what is beyond comes from a bad polynomial
+
+
+@dataclass(frozen=True)
+class IntegralNonlinearity:
+    """What the analog-to-digital converters add to the counts, on a uniform grid.
+
+    Attributes
+    ----------
+    start, step : float
+        Start and step of the grid, DN.
+    correction : numpy.ndarray
+        DN to be added, float32, (channel, grid point).
+    """
+
+    start: float
+    step: float
+    correction: np.ndarray
+
+
+def grid_nonlinearity(value: np.ndarray, correction: np.ndarray) -> IntegralNonlinearity:
+    """Put a table of integral nonlinearity on the coarsest uniform grid that holds all its points.
+
+    The points are whole numbers of DN, so that linear interpolation on the grid is that of the table. A uniform table stays
+    as it is.
+
+    Parameters
+    ----------
+    value : numpy.ndarray
+        Counts, whole DN, increasing, (point).
+    correction : numpy.ndarray
+        DN to be added there, (channel, point).
+
+    Returns
+    -------
+    IntegralNonlinearity
+
+    Raises
+    ------
+    ValueError
+        The counts are not increasing whole numbers, or fewer than two, or a correction is not finite.
+    """
+    whole = np.asarray(value).astype(np.int64)
+    steps = np.diff(whole)
+    if not (np.array_equal(whole, value) and whole.size > 1 and np.all(steps > 0)):
+        raise ValueError("must be two or more increasing whole numbers of DN")
+    if not np.all(np.isfinite(correction)):
+        raise ValueError("has corrections that are not finite")
+    step = np.gcd.reduce(steps)
+    grid = np.arange(whole[0], whole[-1] + 1, step)
+    on_grid = np.stack([np.interp(grid, whole, c) for c in correction])
+    return IntegralNonlinearity(float(whole[0]), float(step), on_grid.astype(np.float32))
+
+
+def correct_linearity(
+    data: np.ndarray,
+    groupdq: np.ndarray,
+    pixeldq: np.ndarray,
+    coefficients: np.ndarray,
+    coefficients_dq: np.ndarray,
+    inverse_coefficients: np.ndarray,
+    read_pattern: list[list[int]],
+    *,
+    nonlinearity: IntegralNonlinearity | None = None,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Correct a ramp, or rows of it, for non-linear response.
+
+    A resultant is a mean of reads, and the polynomial of a mean is not the mean of polynomials; so the correction is that of
+    the reads. The first resultant and the last good one (the one before the last unsaturated, at least the second) are
+    linearized; the line through them, at their mean read numbers, predicts the linear counts of every read, and the inverse
+    polynomial its measured counts. These are shifted so that their mean is the observed resultant; then the integral
+    nonlinearity is added, the polynomial applied, and the mean taken.
+
+    Parameters
+    ----------
+    data : numpy.ndarray
+        Counts, DN, float32, (resultant, row, column); columns are a multiple of 128, whole channels from the first on.
+    groupdq : numpy.ndarray
+        uint8, like `data`. SATURATED resultants keep their values.
+    pixeldq : numpy.ndarray
+        uint32, (row, column).
+    coefficients : numpy.ndarray
+        Polynomials from measured to linear counts, ascending powers, (term, row, column).
+    coefficients_dq : numpy.ndarray
+        Their flags, uint32, (row, column). Pixels with NO_LIN_CORR get no correction by either polynomial.
+    inverse_coefficients : numpy.ndarray
+        Polynomials from linear to measured counts, likewise.
+    read_pattern : list of list of int
+        The 1-based reads of each resultant.
+    nonlinearity : IntegralNonlinearity, optional
+        Added to the measured counts.
+
+    Returns
+    -------
+    data : numpy.ndarray
+        Linear counts, DN, float32. Beyond ±1e6 they are clipped.
+    groupdq : numpy.ndarray
+        With DO_NOT_USE where the result was clipped or is not a number.
+    pixeldq : numpy.ndarray
+        With the flags of `coefficients_dq`, and with NO_LIN_CORR where a polynomial has a NaN coefficient or no linear term
+        and the identity takes its place.
+    """
+    from wfi.kernels.linearity import correct_rows
+
+    means = mean_reads(read_pattern)
+    counts = [len(reads) for reads in read_pattern]
+    table = nonlinearity or IntegralNonlinearity(0.0, 1.0, np.empty((data.shape[2] // CHANNEL_WIDTH, 0), np.float32))
+    corrected, corrected_dq = np.empty_like(data), np.empty_like(groupdq)
+    uncorrected = np.empty(pixeldq.shape, bool)
+    correct_rows(
+        data,
+        groupdq,
+        dq.has(coefficients_dq, dq.NO_LIN_CORR),
+        coefficients,
+        inverse_coefficients,
+        (np.concatenate(read_pattern) - means[0]).astype(np.float32),
+        np.concatenate([[0], np.cumsum(counts)]).astype(np.intp),
+        (means - means[0]).astype(np.float32),
+        table.correction,
+        np.float32(table.start),
+        np.float32(1 / table.step),
+        np.uint8(dq.SATURATED),
+        np.uint8(dq.DO_NOT_USE),
+        np.float32(LARGEST),
+        corrected,
+        corrected_dq,
+        uncorrected,
+    )
+    return corrected, corrected_dq, pixeldq | coefficients_dq | np.where(uncorrected, np.uint32(dq.NO_LIN_CORR), np.uint32(0))
+
+
+def check_polynomials(reference: Exposure, shape: tuple[int, int]) -> None:
+    """Refuse polynomials that are not those of a detector of this shape.
+
+    Raises
+    ------
+    RampflowError
+    """
+    for name, expected in (("coeffs", 3), ("dq", 2)):
+        array = reference.array(name, expected)
+        if array.shape[-2:] != shape:
+            raise RampflowError(
+                f"{reference.path}: {name} has the shape {array.shape}, and the exposure has {shape[0]} rows and {shape[1]} "
+                "columns; give the reference of this detector"
+            )
+    if reference.array("coeffs").shape[0] < 2:
+        raise RampflowError(f"{reference.path}: coeffs has no linear term; it must hold two or more terms per pixel")
+
+
+def read_nonlinearity(reference: Exposure, columns: int) -> IntegralNonlinearity:
+    """Read the tables of the channels of a detector.
+
+    Raises
+    ------
+    RampflowError
+        A channel is missing, or a table is of the wrong shape or not usable.
+    """
+    value = reference.array("value", 1).read()
+    corrections = []
+    for channel in range(1, columns // CHANNEL_WIDTH + 1):
+        name = f"inl_table.science_channel_{channel:02d}.correction"
+        correction = reference.array(name, 1)
+        if correction.shape != value.shape:
+            raise RampflowError(
+                f"{reference.path}: {name} has {correction.shape[0]} points and value has {value.shape[0]}; give a reference "
+                "whose tables agree"
+            )
+        corrections.append(correction.read())
+    try:
+        return grid_nonlinearity(value, np.stack(corrections))
+    except ValueError as error:
+        raise RampflowError(f"{reference.path}: value {error}; give a reference with usable tables") from None
+
+
+def run(job: Job) -> None:
+    """Process one exposure."""
+    if job.references["linearity"] is None or job.references["inverselinearity"] is None:
+        return job.skip("There is no linearity or no inverselinearity reference")
+    ramp, groupdq, pixeldq = (job.exposure.array(*a) for a in (("data", 3), ("groupdq", 3), ("pixeldq", 2)))
+    check_shape(job.exposure.path, ramp.shape)
+    read_pattern = job.exposure.read_pattern
+    _, rows, columns = ramp.shape
+    nonlinearity = None
+    if job.references["integralnonlinearity"] is not None:
+        with job.open_reference("integralnonlinearity") as reference:
+            nonlinearity = read_nonlinearity(reference, columns)
+    with job.open_reference("linearity") as linearity, job.open_reference("inverselinearity") as inverse:
+        check_polynomials(linearity, (rows, columns))
+        check_polynomials(inverse, (rows, columns))
+
+        # As in romancal's pipeline, the left and right border arrays stay the ramp's own columns.
+        borders = {"border_ref_pix_left": slice(BORDER), "border_ref_pix_right": slice(columns - BORDER, columns)}
+        with job.create(rewrite=("data", "groupdq", "pixeldq", *borders)) as product:
+
+            def correct(start, stop):
+                block, block_dq, block_pixeldq = correct_linearity(
+                    ramp.read_rows(start, stop),
+                    groupdq.read_rows(start, stop),
+                    pixeldq.read_rows(start, stop),
+                    linearity.array("coeffs").read_rows(start, stop),
+                    linearity.array("dq").read_rows(start, stop),
+                    inverse.array("coeffs").read_rows(start, stop),
+                    read_pattern,
+                    nonlinearity=nonlinearity,
+                )
+                product.write_rows("data", start, block)
+                product.write_rows("groupdq", start, block_dq)
+                product.write_rows("pixeldq", start, block_pixeldq)
+                for name, border in borders.items():
+                    product.write_rows(name, start, block[:, :, border])
+                return np.count_nonzero(block_dq != groupdq.read_rows(start, stop))
+
+            implausible = sum(job.map_rows(correct, rows))
+            if implausible:
+                job.log.warning("%d values are implausible (beyond %g DN, or not a number): DO_NOT_USE", implausible, LARGEST)
+
+
+if __name__ == "__main__":
+    sys.exit(STEP.main(run))
