@@ -36,7 +36,8 @@ _BLOCK_HEADER = struct.Struct(">I4sQQQ16s")
 _PREAMBLE = re.compile(rb"#ASDF \d+\.\d+\.\d+\r?\n")
 _TREE_END = re.compile(rb"\r?\n\.\.\.[ ]*\r?\n")
 # Tree bytes kept free for what a step adds to the metadata (logs, status) after its arrays have found their places.
-_HEADROOM = 1 << 16
+_HEADROOM = 1 << 17
+_INLINE_SIZE = 256
 
 
 # --------------------------------------------------------------------------------------------------------------- trees
@@ -392,6 +393,11 @@ def _write_all(descriptor: int, array: np.ndarray, position: int) -> None:
         done += os.pwrite(descriptor, view[done : done + (1 << 30)], position + done)
 
 
+def _takes_block(node) -> bool:
+    """Whether a node of a tree is an array that is written as a block; a small one in memory is written in the tree."""
+    return isinstance(node, StoredArray | EmptyArray) or (isinstance(node, np.ndarray) and node.size > _INLINE_SIZE)
+
+
 class AsdfWriter:
     """An ASDF file being written; use `create_asdf`.
 
@@ -464,13 +470,16 @@ class AsdfWriter:
         raise ValueError("that array is not in the tree of this file")
 
     def _collect(self, node):
-        if isinstance(node, np.ndarray | StoredArray | EmptyArray) and all(node is not array for array, _ in self._arrays):
+        if _takes_block(node) and all(node is not array for array, _ in self._arrays):
             self._arrays.append((node, None))
         return node
 
     def _dump(self) -> bytes:
         def describe(node):
-            if not isinstance(node, np.ndarray | StoredArray | EmptyArray):
+            if isinstance(node, np.ndarray) and not _takes_block(node):
+                description = {"data": node.tolist(), "datatype": _asdf_datatype(node.dtype)[0], "shape": list(node.shape)}
+                return tagged(description, NDARRAY_TAG)
+            if not _takes_block(node):
                 return node
             datatype, byteorder = _asdf_datatype(node.dtype)
             source = next(i for i, (array, _) in enumerate(self._arrays) if array is node)

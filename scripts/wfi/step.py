@@ -407,6 +407,8 @@ class Job:
             )
         self.exposure.meta.setdefault("cal_step", {})
         self.log.info("%s %s, step %s: %s -> %s", SOFTWARE_NAME, __version__, step.name, file.path.name, self.output.name)
+        if step.parameters:
+            self.log.info("Parameters: %s", ", ".join(f"{k}={v}" for k, v in vars(self.parameters).items()))
 
     @staticmethod
     def _reference_path(reference: Reference, given: str) -> Path | None:

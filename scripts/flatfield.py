@@ -1,0 +1,84 @@
+"""flatfield: divide the count-rate image and its errors by the flat field."""
+
+import sys
+
+import numpy as np
+from wfi import dq as dqflags
+from wfi.step import Job, Parameter, Reference, Step
+
+STEP = Step(
+    name="flatfield",
+    status="flat_field",
+    suffix="flat",
+    takes="wfi_image",
+    summary="Divide the count-rate image and its errors by the flat field.",
+    references=(Reference("flat", "flat field (data, err) and its data quality, without the reference border"),),
+    parameters=(Parameter("include_var_flat", bool, False, "store the flat field's variance and add it to the error"),),
+)
+
+#: Planes of an image that scale with its signal, and the power of the flat field that divides them.
+POWERS = {"data": 1, "dumo": 1, "err": 1, "var_poisson": 2, "var_rnoise": 2}
+
+
+def usable_flat(flat: np.ndarray, dq: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Make a flat field that can divide every pixel.
+
+    Parameters
+    ----------
+    flat : numpy.ndarray
+        Flat field of the reference, float32.
+    dq : numpy.ndarray
+        Its flags, uint32.
+
+    Returns
+    -------
+    flat, dq : numpy.ndarray
+        Where the flat is NaN or zero, NO_FLAT_FIELD is added to the flags; where that flag is set, the flat is 1.
+    """
+    dq = np.where(np.isnan(flat) | (flat == 0), dq | np.uint32(dqflags.NO_FLAT_FIELD), dq)
+    return np.where(dqflags.has(dq, dqflags.NO_FLAT_FIELD), np.float32(1), flat), dq
+
+
+def flat_variance(image: np.ndarray, flat: np.ndarray, flat_err: np.ndarray) -> np.ndarray:
+    """Variance that the flat field's error adds: (image / flat · flat_err)².
+
+    Parameters
+    ----------
+    image : numpy.ndarray
+        Count rate already divided by the flat field, DN/s.
+    flat, flat_err : numpy.ndarray
+        Flat field from `usable_flat`, and its error.
+
+    Returns
+    -------
+    numpy.ndarray
+        (DN/s)², float32.
+    """
+    return image**2 / flat**2 * flat_err**2
+
+
+def run(job: Job) -> None:
+    """Process one exposure."""
+    if job.references["flat"] is None:
+        return job.skip("There is no flat reference")
+    image = job.exposure
+    with job.open_reference("flat") as reference:
+        flat, flat_dq = usable_flat(reference.array("data", 2).read(), reference.array("dq", 2).read())
+        flat_err = reference.array("err", 2).read() if job.parameters.include_var_flat else None
+    if flat.shape != image.array("data", 2).shape:
+        return job.skip(f"The flat has the shape {flat.shape}, and the image {image.array('data').shape}")
+    planes = {"dq": image.array("dq", 2).read() | flat_dq}
+    for name, power in POWERS.items():
+        if name in image.roman:
+            plane = image.array(name, 2).read()
+            planes[name] = (plane / flat**power).astype(plane.dtype)
+    if flat_err is not None:
+        var_flat = flat_variance(planes["data"], flat, flat_err)
+        planes["var_flat"] = var_flat.astype(np.float16)
+        planes["err"] = np.sqrt(planes["err"].astype(np.float32) ** 2 + var_flat).astype(np.float16)
+    with job.create(arrays=planes):
+        pass
+
+
+if __name__ == "__main__":
+    sys.exit(STEP.main(run))
