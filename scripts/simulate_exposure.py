@@ -1,0 +1,293 @@
+"""simulate_exposure: make a raw Level 1 exposure of a simulated sky, and write the truth beside it.
+
+The exposure is made with the references that CRDS gives for it, and with all that the pipeline's steps undo: flat field,
+dark current, photon noise, cosmic rays, non-linearity, saturation, the converter's integral non-linearity, read noise, 1/f
+noise and drifts that reference pixels share, the dark decay signal, the WFI18 transient::
+
+    python simulate_exposure.py EXPOSURE_uncal.asdf --sky SKY.ecsv --cache CACHE --detector WFI01 --seed 1
+
+Beside EXPOSURE_uncal.asdf come EXPOSURE_truth.asdf (count rates, cosmic rays) and EXPOSURE_truth.ecsv (the sources on it).
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import os
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+
+from wfi import dq as flags
+from wfi.detector import BORDER, CHANNEL_WIDTH, SCIENCE, detector_number
+from wfi.simulation import detector as electronics
+from wfi.simulation.metadata import ABERRATION_SCALE, MA_TABLES, Settings, fill_metadata
+from wfi.simulation.optics import PointSpread, Projection, render_sources
+
+#: Light besides the sources', DN/s: zodiacal light, and lamps where the type of exposure has them (invented).
+BACKGROUND = {"WFI_IMAGE": 0.25, "WFI_LOLO": 2.0, "WFI_WFSC": 0.25, "WFI_SPECTRAL": 0.5, "WFI_FLAT": 100.0}
+SEES_SKY = ("WFI_IMAGE", "WFI_LOLO", "WFI_WFSC", "WFI_SPECTRAL")
+#: What stands in for a reference's value that is NaN or not positive: the pixel itself is like others.
+USUAL = {"gain": 1.8, "saturation": 55000.0, "readnoise": 7.0}
+DISPERSED_RATE = 0.008  #: DN/s of a source of 1 nJy, through grism and prism, which have no calibration to MJy/sr
+PEDESTAL, CHANNEL_SPREAD, PIXEL_SPREAD = 6000.0, 300.0, 100.0  #: DN
+FULL_WELL = 1.02  #: over the saturation threshold
+AMP33_GAPS = 1e-4  #: fraction of amplifier 33's samples that are missing (zero)
+CONVERTER_STEP = 16.0  #: DN
+REFERENCE_TYPES = (
+    *("mask", "saturation", "refpix", "darkdecaysignal", "inverselinearity", "integralnonlinearity", "readnoise", "gain"),
+    *("dark", "flat", "distortion", "photom", "epsf"),
+)
+
+
+def find_references(settings: Settings) -> dict[str, Path]:
+    """Files of the CRDS cache for the exposure, by type; types that don't apply are left out."""
+    import crds
+
+    header = {
+        "ROMAN.META.INSTRUMENT.NAME": "WFI",
+        "ROMAN.META.INSTRUMENT.DETECTOR": settings.detector,
+        "ROMAN.META.INSTRUMENT.OPTICAL_ELEMENT": settings.optical_element,
+        "ROMAN.META.EXPOSURE.TYPE": settings.exposure_type,
+        "ROMAN.META.EXPOSURE.START_TIME": settings.start_time.replace("T", " "),
+    }
+    found = crds.getreferences(header, reftypes=REFERENCE_TYPES, observatory="roman")
+    return {reftype: Path(path) for reftype, path in found.items() if not path.startswith("NOT FOUND")}
+
+
+def usable(values: np.ndarray, reftype: str) -> np.ndarray:
+    """Values of a reference where they are positive, the usual one elsewhere."""
+    return np.where(values > 0, values, np.float32(USUAL[reftype]))
+
+
+def simulate(settings: Settings, sky, references: dict, *, threads: int = 1):
+    """Simulate one exposure.
+
+    Parameters
+    ----------
+    settings : Settings
+    sky : astropy.table.Table
+        See `simulate_sky`.
+    references : dict
+        Reference type to open reference model.
+    threads : int
+
+    Returns
+    -------
+    data : numpy.ndarray
+        (resultants, rows, columns), DN, uint16, with the border.
+    amp33 : numpy.ndarray
+        (resultants, rows, 128), DN, uint16.
+    truth : dict
+        scene (DN/s, what a flat-fielded image measures) and count_rate (DN/s, what a ramp shows: scene × flat + dark), both
+        without the border; cosmic_rays (see `throw_cosmic_rays`; resultant is the first that shows them).
+    sources : astropy.table.Table
+        See `render_sources`.
+    """
+    shape = references["gain"].data.shape
+    trimmed = tuple(n - 2 * BORDER for n in shape)
+    sky_rng, cosmic_rng, pixel_rng, noise_rng = np.random.default_rng(
+        [settings.seed, detector_number(settings.detector)]
+    ).spawn(4)
+    reads = np.array([len(resultant) for resultant in settings.read_pattern])
+
+    scene, sources = _render_scene(settings, sky, references, trimmed)
+    count_rate = _count_rate(scene, references, sky_rng)
+    hits = electronics.throw_cosmic_rays(
+        cosmic_rng,
+        trimmed,
+        int(reads.sum()),
+        float(reads.sum()) * settings.frame_time,
+        settings.cosmic_ray_flux,
+        settings.snowballs,
+    )
+    data = _accumulate(count_rate, hits, references, reads, settings.frame_time, pixel_rng, threads)
+    ramp, amp33 = _read_out(data, references, reads, settings, noise_rng)
+    if settings.saturated:
+        ramp.fill(np.iinfo(np.uint16).max)
+    first = np.searchsorted(np.cumsum(reads), hits["read"], side="right")
+    rays = {name: hits[name] for name in ("read", "row", "column", "charge")} | {"resultant": first.astype(np.int32)}
+    return ramp, amp33, {"scene": scene.astype(np.float32), "count_rate": count_rate, "cosmic_rays": rays}, sources
+
+
+def _render_scene(settings, sky, references, trimmed):
+    """Light that falls on the pixels, DN/s, and the sources that it comes from."""
+    scene, sources = np.zeros(trimmed), sky[:0]
+    if settings.exposure_type in SEES_SKY:
+        spread, per_njy = None, DISPERSED_RATE
+        if "epsf" in references:
+            epsf, entry = references["epsf"], references["photom"].phot_table[settings.optical_element]
+            # Focus 0 and the second spectral type are the ones that the pipeline's source catalog takes too.
+            spread = PointSpread(np.array(epsf.psf[0, 1]), epsf.meta.pixel_x, epsf.meta.pixel_y, epsf.meta.oversample)
+            per_njy = 1e-9 / (entry["photmjsr"] * 1e6 * entry["pixelareasr"])
+        scene, sources = render_sources(trimmed, sky, make_projection(settings, references), spread, per_njy)
+    background = BACKGROUND.get(settings.exposure_type, 0.0) if settings.background is None else settings.background
+    return scene + background, sources
+
+
+def reference_point(references) -> tuple[float, float]:
+    """V2 and V3 (arcsec) of the detector's centre."""
+    distortion = references["distortion"].coordinate_distortion_transform
+    center = ((n - 2 * BORDER - 1) / 2 for n in references["gain"].data.shape[::-1])
+    return tuple(float(v) for v in distortion(*center))
+
+
+def make_projection(settings: Settings, references: dict) -> Projection:
+    """True projection of the exposure, without the pointing error that its header has."""
+    distortion = references["distortion"].coordinate_distortion_transform
+    v2_ref, v3_ref = reference_point(references)
+    return Projection(distortion, v2_ref, v3_ref, settings.attitude(v2_ref, v3_ref), ABERRATION_SCALE)
+
+
+def _count_rate(scene, references, rng) -> np.ndarray:
+    """Count rate of the pixels, DN/s float32: the scene through the flat field, blind in dead pixels, and the dark current."""
+    sensitivity = np.ones_like(scene)
+    if "flat" in references:
+        flat = np.array(references["flat"].data)
+        sensitivity = np.where(flat > 0, flat, rng.uniform(0.3, 1, flat.shape))
+    sensitivity[flags.has(references["mask"].dq[SCIENCE], flags.DEAD)] = 0
+    return (scene * sensitivity + references["dark"].dark_slope[SCIENCE]).astype(np.float32)
+
+
+def _accumulate(count_rate, hits, references, reads, frame_time, rng, threads) -> np.ndarray:
+    """Resultants without the noise of the readout, DN float32: charge, non-linearity, full well, converter."""
+    from wfi.kernels.simulate import expose_rows
+
+    gain = usable(references["gain"].data, "gain")
+    rows, columns = gain.shape
+    rate = np.zeros_like(gain)
+    rate[SCIENCE] = count_rate * gain[SCIENCE] * frame_time
+    channels = rng.normal(PEDESTAL, CHANNEL_SPREAD, columns // CHANNEL_WIDTH).astype(np.float32)
+    pedestal = np.repeat(channels, CHANNEL_WIDTH) + PIXEL_SPREAD * rng.standard_normal(gain.shape, np.float32)
+    full_well = np.minimum(FULL_WELL * usable(references["saturation"].data, "saturation"), 65535)
+    inverse = np.array(references["inverselinearity"].coeffs)
+    conversion = np.zeros((1, int(2**16 / CONVERTER_STEP) + 1))
+    if "integralnonlinearity" in references:
+        table = references["integralnonlinearity"].inl_table
+        corrections = [table[name]["correction"] for name in sorted(table)]
+        conversion = electronics.converter_error(references["integralnonlinearity"].value, corrections, CONVERTER_STEP)
+    block, result = 64, np.empty((len(reads), rows, columns), np.float32)
+    generators = rng.spawn(-(-rows // block))
+
+    def expose(start: int) -> None:
+        part = slice(start, min(start + block, rows))
+        row = hits["row"] + BORDER
+        mine = hits[(row >= part.start) & (row < part.stop)]
+        table = np.stack([mine["row"] + BORDER - start, mine["read"], mine["column"] + BORDER, mine["charge"]], axis=1)
+        out = result[:, part]
+        inputs = (rate[part], gain[part], pedestal[part], inverse[:, part], full_well[part], conversion, CONVERTER_STEP)
+        expose_rows(out, reads, *inputs, table.astype(np.float64), generators[start // block])
+
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(expose, range(0, rows, block)))
+    return result
+
+
+def _read_out(data, references, reads, settings, rng) -> tuple[np.ndarray, np.ndarray]:
+    """Add what the readout adds, and round: the detector's and amplifier 33's resultants, uint16."""
+    shape, number = data.shape[1:], detector_number(settings.detector)
+    refpix, decay = references["refpix"], references["darkdecaysignal"].decay_table[settings.detector]
+    common = electronics.CommonNoise(shape, refpix.gamma[:] + refpix.zeta[:] + refpix.alpha[:])
+    frame, factors = electronics.dark_decay(
+        shape, settings.read_pattern, settings.frame_time, number, decay["amplitude"], decay["time_constant"]
+    )
+    read_noise = usable(references["readnoise"].data, "readnoise")
+    # Bad reference pixels are noisy ones.
+    read_noise[flags.has(references["mask"].dq, flags.BAD_REF_PIXEL)] *= 30
+    amp33_pedestal = rng.normal(PEDESTAL, PIXEL_SPREAD, (shape[0], CHANNEL_WIDTH))
+    ramp, amp33 = np.empty(data.shape, np.uint16), np.empty((*data.shape[:2], CHANNEL_WIDTH), np.uint16)
+    for index, n_reads in enumerate(reads):
+        drift = electronics.draw_drift(rng, shape)
+        image, reference = common.draw(rng, n_reads)
+        image += data[index]
+        image += np.repeat(drift[:, :-1], CHANNEL_WIDTH, axis=1)
+        image += read_noise / np.sqrt(n_reads) * rng.standard_normal(shape, np.float32)
+        image += frame * factors[index]
+        if number == 18 and index == 0:
+            image += electronics.wfi18_transient(shape, settings.frame_time)
+        ramp[index] = np.clip(np.rint(image), 0, 65535)
+        reference += (
+            amp33_pedestal + drift[:, -1:] + rng.normal(0, electronics.AMPLIFIER_NOISE / np.sqrt(n_reads), reference.shape)
+        )
+        reference[rng.random(reference.shape) < AMP33_GAPS] = 0
+        amp33[index] = np.clip(np.rint(reference), 0, 65535)
+    return ramp, amp33
+
+
+def write_exposure(output: Path, settings: Settings, data, amp33, references: dict) -> None:
+    """Write the Level 1 file; it is validated on the way."""
+    import roman_datamodels.datamodels as rdm
+
+    model = rdm.ScienceRawModel.create_fake_data()
+    names = {reftype: f"crds://{reference.meta.filename}" for reftype, reference in references.items()}
+    fill_metadata(model.meta, settings, output.name, *reference_point(references), names)
+    model.data, model.amp33 = data, amp33
+    if settings.saturated:
+        # Where the threshold is not checked, no value can say that the pixel is saturated: the flag must.
+        saturation = references["saturation"]
+        unchecked = ~np.isfinite(saturation.data) | flags.has(saturation.dq, flags.NO_SAT_CHECK)
+        model["resultantdq"] = np.broadcast_to(np.where(unchecked, flags.SATURATED, 0), data.shape).astype(np.uint8)
+    model.save(output)
+
+
+def write_truth(output: Path, truth: dict, sources) -> None:
+    """Write the truth beside the exposure: ``_truth.asdf`` and ``_truth.ecsv``."""
+    import asdf
+
+    asdf.AsdfFile({"truth": truth}).write_to(output)
+    sources.write(output.with_suffix(".ecsv"), format="ascii.ecsv", overwrite=True)
+
+
+def main() -> int:
+    """Run from the command line."""
+    default = Settings()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("output", type=Path, help="exposure to write (…_uncal.asdf)")
+    add("--sky", type=Path, required=True, help="catalog of simulate_sky")
+    add("--truth", type=Path, help="truth to write (default: …_truth.asdf beside the output)")
+    add("--cache", type=Path, help="CRDS cache with no server (default: CRDS as the environment has it)")
+    add("--detector", default=default.detector)
+    add("--exposure-type", default=default.exposure_type)
+    add("--optical-element", default=default.optical_element)
+    add("--ra", type=float, default=default.ra, help="where the detector's centre looks, degrees")
+    add("--dec", type=float, default=default.dec, help="where the detector's centre looks, degrees")
+    add("--roll", type=float, default=default.roll, help="position angle of V3 there, degrees")
+    add("--focal-plane", action="store_true", help="ra, dec and roll are those of the focal plane's centre")
+    add("--dither", type=float, nargs=2, default=default.dither, help="move of the telescope, east and north, arcsec")
+    add("--pointing-error", type=float, nargs=2, default=default.pointing_error, help="of the header, east and north, arcsec")
+    add("--ma-table", choices=MA_TABLES, default=default.ma_table, help="which reads make the resultants")
+    add("--frame-time", type=float, default=default.frame_time, help="seconds per read")
+    add("--guide-window", type=int, nargs=2, help="its first column and row (default: on another detector)")
+    add("--saturated", action="store_true", help="saturate every pixel from the first resultant on")
+    add("--background", type=float, help="DN/s (default: as usual for the exposure type)")
+    add("--cosmic-ray-flux", type=float, default=default.cosmic_ray_flux, help="particles per second and cm²")
+    add("--snowballs", type=int, default=default.snowballs, help="how many")
+    for name in ("program", "observation", "visit", "exposure"):
+        add(f"--{name}", type=int, default=getattr(default, name), help=f"{name} number")
+    add("--start-time", default=default.start_time, help="UTC")
+    add("--seed", type=int, default=default.seed, help="equal seeds make equal exposures")
+    add("--threads", type=int, default=1)
+    args = parser.parse_args()
+    if args.cache:
+        os.environ["CRDS_PATH"] = str(args.cache.resolve())
+        os.environ["CRDS_SERVER_URL"] = "https://crds-serverless-mode.stsci.edu"
+    if not args.output.name.endswith("_uncal.asdf"):
+        parser.error(f"{args.output}: the name of a raw exposure ends with _uncal.asdf")
+
+    import roman_datamodels.datamodels as rdm
+    from astropy.table import Table
+
+    settings = Settings(**{field.name: getattr(args, field.name) for field in dataclasses.fields(Settings)})
+    references = {reftype: rdm.open(path) for reftype, path in find_references(settings).items()}
+    data, amp33, truth, sources = simulate(settings, Table.read(args.sky), references, threads=args.threads)
+    args.output.parent.mkdir(parents=True, exist_ok=True)
+    write_exposure(args.output, settings, data, amp33, references)
+    write_truth(args.truth or args.output.with_name(args.output.name.replace("_uncal", "_truth")), truth, sources)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

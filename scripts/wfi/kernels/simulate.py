@@ -1,0 +1,89 @@
+"""Compiled loops of the simulator: charge that accumulates read by read in every pixel, and what the electronics make of it."""
+
+import numba
+import numpy as np
+
+#: Linear counts (DN) up to which the inverse polynomial holds; there it lies beyond the full well, which then decides.
+LARGEST = 80000.0
+
+
+@numba.njit(cache=True, nogil=True)
+def _draw_poisson(rng, mean, zero_probability):
+    """Poisson number of the given mean; `zero_probability` is exp(-mean), computed once for all reads of a pixel.
+
+    Small means by inversion of the cumulative distribution, which takes about `mean` steps.
+    """
+    if mean <= 0.0:
+        return 0.0
+    if mean > 10.0:
+        return float(rng.poisson(mean))
+    left, probability, number = rng.random(), zero_probability, 0.0
+    while left > probability and number < 100.0:
+        left -= probability
+        number += 1.0
+        probability *= mean / number
+    return number
+
+
+@numba.njit(cache=True, nogil=True)
+def expose_rows(out, read_counts, rate, gain, pedestal, inverse, full_well, conversion, step, hits, rng):
+    """Expose a block of rows and average the reads into resultants.
+
+    In each read, charge q (electrons) grows by cosmic rays and a Poisson number; its linear counts are y = pedestal + q / gain;
+    the pixel shows v = inverse(y), at most its full well; the converter writes v + conversion(v).
+
+    Parameters
+    ----------
+    out : numpy.ndarray
+        Result, (resultants, rows, columns), DN, float32.
+    read_counts : numpy.ndarray
+        Reads averaged into each resultant.
+    rate : numpy.ndarray
+        Electrons per read, (rows, columns).
+    gain : numpy.ndarray
+        Electrons per DN, (rows, columns).
+    pedestal : numpy.ndarray
+        Linear counts after reset, DN, (rows, columns).
+    inverse : numpy.ndarray
+        Inverse linearity coefficients, constant first, (terms, rows, columns).
+    full_well : numpy.ndarray
+        Largest value of each pixel, DN, (rows, columns).
+    conversion : numpy.ndarray
+        What the converter adds, DN, in steps of `step` DN from 0, (columns' channels, values); channels are equally wide.
+    step : float
+        DN.
+    hits : numpy.ndarray
+        Cosmic-ray charges sorted by row, then read: (n, 4) of row in this block, read (from 0), column, electrons.
+    rng : numpy.random.Generator
+        Of this block alone.
+    """
+    terms, rows, columns = inverse.shape
+    width = columns // conversion.shape[0]
+    charge, zero_probability = np.empty(columns), np.empty(columns)
+    hit = 0
+    for row in range(rows):
+        charge[:] = 0.0
+        for column in range(columns):
+            zero_probability[column] = np.exp(-rate[row, column])
+        read = 0
+        for resultant in range(len(read_counts)):
+            out[resultant, row] = 0.0
+            for _ in range(read_counts[resultant]):
+                while hit < len(hits) and hits[hit, 0] == row and hits[hit, 1] == read:
+                    charge[int(hits[hit, 2])] += hits[hit, 3]
+                    hit += 1
+                for column in range(columns):
+                    charge[column] += _draw_poisson(rng, rate[row, column], zero_probability[column])
+                    linear = min(pedestal[row, column] + charge[column] / gain[row, column], LARGEST)
+                    value = 0.0
+                    for term in range(terms - 1, -1, -1):
+                        value = value * linear + inverse[term, row, column]
+                    value = max(min(value, full_well[row, column]), 0.0)
+                    place = value / step
+                    index = min(int(place), conversion.shape[1] - 2)
+                    channel = column // width
+                    below, above = conversion[channel, index], conversion[channel, index + 1]
+                    out[resultant, row, column] += value + below + (above - below) * (place - index)
+                read += 1
+            for column in range(columns):
+                out[resultant, row, column] /= read_counts[resultant]

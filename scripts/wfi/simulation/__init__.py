@@ -1,0 +1,1 @@
+"""What the simulator knows of the sky, the optics and the detector."""

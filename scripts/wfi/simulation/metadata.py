@@ -1,0 +1,228 @@
+"""The header of a simulated exposure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from wfi.detector import mean_reads
+from wfi.simulation.optics import attitude, look
+
+CENTER = (1546.38, -892.79)  #: V2, V3 (arcsec) of the aperture WFI_CEN, the centre of the focal plane
+V3_YANGLE = -60.0  #: degrees
+# Some 6 km/s towards the source; the largest that the orbit gives is 1e-4.
+ABERRATION_SCALE = 1.00002
+
+#: Multi-accumulation tables by name: number, and how many reads are averaged into each resultant.
+MA_TABLES = {
+    "short": (9001, (1, 1, 2, 4, 4, 4, 4, 1)),
+    "imaging": (1007, (1, 1, 2, 5, 8, 8, 8, 10, 1)),
+    "long": (9002, (1, 1, 2, 4, *11 * (8,), 1)),
+}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What is asked of one exposure.
+
+    Attributes
+    ----------
+    detector, exposure_type, optical_element : str
+    ra, dec : float
+        Where the aperture looks before the dither, degrees.
+    roll : float
+        Position angle of V3 there, degrees.
+    focal_plane : bool
+        The aperture is the centre of the focal plane, not that of the detector.
+    dither : tuple of float
+        Moves the telescope east and north, arcsec.
+    pointing_error : tuple of float
+        What the header's position is off to the east and north, arcsec.
+    ma_table : str
+        Of `MA_TABLES`.
+    frame_time : float
+        Seconds per read.
+    guide_window : tuple of int or None
+        First column and row of the guide window; None: on another detector.
+    saturated : bool
+        All pixels, from the first resultant on.
+    background : float or None
+        DN/s; None: as usual for the exposure type.
+    cosmic_ray_flux : float
+        Particles per second and cm².
+    snowballs : int
+    program, observation, visit, exposure : int
+        Numbers that name the exposure.
+    start_time : str
+        UTC.
+    seed : int
+    """
+
+    detector: str = "WFI01"
+    exposure_type: str = "WFI_IMAGE"
+    optical_element: str = "F158"
+    ra: float = 270.0
+    dec: float = 66.0
+    roll: float = 0.0
+    focal_plane: bool = False
+    dither: tuple[float, float] = (0.0, 0.0)
+    pointing_error: tuple[float, float] = (0.0, 0.0)
+    ma_table: str = "imaging"
+    frame_time: float = 3.16247
+    guide_window: tuple[int, int] | None = None
+    saturated: bool = False
+    background: float | None = None
+    cosmic_ray_flux: float = 5.0
+    snowballs: int = 1
+    program: int = 1
+    observation: int = 1
+    visit: int = 1
+    exposure: int = 1
+    start_time: str = "2027-01-01T00:00:00"
+    seed: int = 1
+
+    @property
+    def read_pattern(self) -> list[list[int]]:
+        """Reads (from 1) averaged into each resultant."""
+        ends = np.cumsum(MA_TABLES[self.ma_table][1])
+        starts = ends - MA_TABLES[self.ma_table][1]
+        return [list(range(int(start) + 1, int(end) + 1)) for start, end in zip(starts, ends, strict=True)]
+
+    def attitude(self, v2_ref: float, v3_ref: float) -> np.ndarray:
+        """True rotation from the V frame to the sky, of a detector with this reference point (arcsec)."""
+        aperture = CENTER if self.focal_plane else (v2_ref, v3_ref)
+        return attitude(*aperture, *_move(self.ra, self.dec, self.dither), self.roll)
+
+
+def _move(ra: float, dec: float, offset: tuple[float, float]) -> tuple[float, float]:
+    """Move a position (degrees) east and north by arcsec."""
+    return ra + offset[0] / 3600 / np.cos(np.radians(dec)), dec + offset[1] / 3600
+
+
+def fill_metadata(meta: dict, settings: Settings, filename: str, v2_ref: float, v3_ref: float, references: dict) -> None:
+    """Fill the header of a Level 1 exposure.
+
+    Parameters
+    ----------
+    meta : dict
+        ``meta`` of a ``ScienceRawModel``, changed in place.
+    settings : Settings
+    filename : str
+    v2_ref, v3_ref : float
+        The detector's reference point, arcsec.
+    references : dict
+        Reference type to file name, of the references simulated with.
+    """
+    from astropy.coordinates import get_body_barycentric_posvel
+    from astropy.time import Time, TimeDelta
+
+    pattern, frame_time = settings.read_pattern, settings.frame_time
+    duration = pattern[-1][-1] * frame_time
+    start = Time(settings.start_time, format="isot", scale="utc")
+    end, middle = (start + TimeDelta(seconds, format="sec") for seconds in (duration, duration / 2))
+    mean_times = mean_reads(pattern) * frame_time
+    matrix = settings.attitude(v2_ref, v3_ref)
+    ra_ref, dec_ref, roll_ref = look(matrix, v2_ref, v3_ref)
+    ra_ref, dec_ref = _move(ra_ref, dec_ref, settings.pointing_error)
+    ra_v1, dec_v1, pa_v3 = look(matrix, 0, 0)
+    position, velocity = get_body_barycentric_posvel("earth", middle)
+    visit_id = f"{settings.program:05d}01001001{settings.observation:03d}{settings.visit:03d}"
+    window = settings.guide_window
+    corner = (-999999, -999999) if window is None else window
+
+    meta.filename, meta.file_date = filename, start
+    meta.calibration_software_name, meta.calibration_software_version = "rampflow", "simulation"
+    meta.product_type, meta.model_type = "l1", "ScienceRawModel"
+    meta.prd_version, meta.sdf_software_version = "simulated", "simulated"
+    meta.instrument.update({"detector": settings.detector, "optical_element": settings.optical_element})
+    meta.exposure.update(
+        {
+            "type": settings.exposure_type,
+            "start_time": start,
+            "mid_time": middle,
+            "end_time": end,
+            "engineering_quality": "OK",
+            "data_problem": None,
+            "nresultants": len(pattern),
+            "read_pattern": pattern,
+            "frame_time": frame_time,
+            "exposure_time": duration,
+            "effective_exposure_time": float(mean_times[-1] - mean_times[0]),
+            "ma_table_name": settings.ma_table.upper(),
+            "ma_table_number": MA_TABLES[settings.ma_table][0],
+            "ma_table_id": f"SCI{MA_TABLES[settings.ma_table][0]:04d}",
+            "truncated": False,
+            "hga_move": False,
+        }
+    )
+    meta.observation.update(
+        {
+            "observation_id": f"{visit_id}{settings.exposure:04d}",
+            "visit_id": visit_id,
+            "program": settings.program,
+            "execution_plan": 1,
+            "pass": 1,
+            "segment": 1,
+            "observation": settings.observation,
+            "visit": settings.visit,
+            "visit_file_group": 1,
+            "visit_file_sequence": 1,
+            "visit_file_activity": "01",
+            "exposure": settings.exposure,
+            "wfi_parallel": False,
+        }
+    )
+    meta.visit.update({"type": "GENERIC", "start_time": start, "nexposures": 1, "internal_target": False})
+    meta.visit.dither.update({"primary_name": None, "subpixel_name": None, "executed_pattern": list(settings.dither)})
+    meta.program.update(
+        {
+            "title": "Simulated exposures",
+            "investigator_name": "rampflow",
+            "category": "CAL",
+            "subcategory": "None",
+            "science_category": "None",
+        }
+    )
+    meta.guide_star.update(
+        {
+            "guide_window_id": visit_id,
+            "guide_mode": "WIM-ACQ",
+            "guide_star_id": "simulated",
+            "epoch": "2016.0",
+            "window_xstart": corner[0],
+            "window_ystart": corner[1],
+            "window_xstop": corner[0] if window is None else corner[0] + 16,
+            "window_ystop": corner[1] if window is None else corner[1] + 16,
+        }
+    )
+    meta.pointing.update(
+        {
+            "pa_aperture": (roll_ref + V3_YANGLE) % 360,
+            "pa_v3": pa_v3,
+            "ra_v1": ra_v1,
+            "dec_v1": dec_v1,
+            "target_aperture": "WFI_CEN" if settings.focal_plane else f"{settings.detector}_FULL",
+            "target_ra": settings.ra,
+            "target_dec": settings.dec,
+        }
+    )
+    meta.velocity_aberration.update({"ra_reference": ra_ref, "dec_reference": dec_ref, "scale_factor": ABERRATION_SCALE})
+    meta.wcsinfo.update(
+        {
+            "aperture_name": f"{settings.detector}_FULL",
+            "v2_ref": v2_ref,
+            "v3_ref": v3_ref,
+            "vparity": -1,
+            "v3yangle": V3_YANGLE,
+            "ra_ref": ra_ref,
+            "dec_ref": dec_ref,
+            "roll_ref": roll_ref,
+        }
+    )
+    # The observatory keeps within 1 % of the Earth's distance from the Sun, so the Earth's own orbit stands for its.
+    place, speed = position.xyz.to_value("km"), velocity.xyz.to_value("km/s")
+    meta.ephemeris.update({f"spatial_{axis}": float(value) for axis, value in zip("xyz", place, strict=True)})
+    meta.ephemeris.update({f"velocity_{axis}": float(value) for axis, value in zip("xyz", speed, strict=True)})
+    meta.ephemeris.update({"time": float(middle.mjd), "type": "PREDICTED", "ephemeris_reference_frame": "EME"})
+    meta.ref_file.update(references)

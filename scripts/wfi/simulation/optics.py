@@ -1,0 +1,238 @@
+"""From the sky to the detector: where sources fall, and the image that the optics make of them."""
+
+from __future__ import annotations
+
+import numpy as np
+
+PIXEL_SCALE = 0.11  #: arcsec
+AB_ZERO_FLUX = 3.6307805e12  #: nJy, of a source of AB magnitude 0
+TRACE_LENGTH, TRACE_SIGMA = 120, 0.8  #: pixels along and across the spectra of GRISM and PRISM, invented
+
+
+# -------------------------------------------------------------------------------------------------------------- pointing
+def unit_vectors(longitude, latitude) -> np.ndarray:
+    """Cartesian unit vectors (last axis x, y, z) of angles in degrees."""
+    longitude, latitude = np.radians(longitude), np.radians(latitude)
+    return np.stack([np.cos(latitude) * np.cos(longitude), np.cos(latitude) * np.sin(longitude), np.sin(latitude)], axis=-1)
+
+
+def angles(vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Longitude (-180 to 180) and latitude in degrees of unit vectors."""
+    return np.degrees(np.arctan2(vectors[..., 1], vectors[..., 0])), np.degrees(np.arcsin(vectors[..., 2]))
+
+
+def attitude(v2: float, v3: float, ra: float, dec: float, roll: float) -> np.ndarray:
+    """Rotation matrix (3 × 3) from the telescope's V frame to the sky.
+
+    Parameters
+    ----------
+    v2, v3 : float
+        A point of the focal plane, arcsec.
+    ra, dec : float
+        Where it looks, degrees.
+    roll : float
+        Position angle of V3 there, degrees from north to east.
+    """
+    from scipy.spatial.transform import Rotation
+
+    to_axis = Rotation.from_euler("zyx", [-v2 / 3600, v3 / 3600, -roll], degrees=True)
+    return (Rotation.from_euler("yz", [-dec, ra], degrees=True) * to_axis).as_matrix()
+
+
+def look(matrix: np.ndarray, v2: float, v3: float) -> tuple[float, float, float]:
+    """Right ascension, declination and position angle of V3 (degrees) at a point of the focal plane (arcsec)."""
+    ra, dec = (float(angle) for angle in angles(matrix @ unit_vectors(v2 / 3600, v3 / 3600)))
+    east, north = unit_vectors(ra + 90, 0), unit_vectors(ra, dec + 90)
+    v3_axis = matrix[:, 2]
+    return ra % 360, dec, float(np.degrees(np.arctan2(v3_axis @ east, v3_axis @ north)) % 360 % 360)
+
+
+class Projection:
+    """Sky to pixel and back for one detector of one exposure.
+
+    Parameters
+    ----------
+    distortion : astropy.modeling.Model
+        Pixel, without the reference border, to V2, V3 (arcsec), with its inverse.
+    v2_ref, v3_ref : float
+        The point of the focal plane (arcsec) that velocity aberration leaves in place.
+    matrix : numpy.ndarray
+        See `attitude`.
+    scale : float
+        Velocity aberration's factor from seen to true angles.
+    """
+
+    def __init__(self, distortion, v2_ref: float, v3_ref: float, matrix: np.ndarray, scale: float):
+        self._distortion, self._reference, self._matrix, self._scale = distortion, (v2_ref, v3_ref), matrix, scale
+
+    def to_sky(self, x, y) -> tuple[np.ndarray, np.ndarray]:
+        """Right ascension (0 to 360) and declination in degrees of pixels."""
+        seen = self._distortion(np.asarray(x, float), np.asarray(y, float))
+        v2, v3 = (ref + self._scale * (v - ref) for v, ref in zip(seen, self._reference, strict=True))
+        ra, dec = angles(unit_vectors(v2 / 3600, v3 / 3600) @ self._matrix.T)
+        return ra % 360, dec
+
+    def to_pixel(self, ra, dec) -> tuple[np.ndarray, np.ndarray]:
+        """Pixels, without the reference border, of angles in degrees."""
+        true = (3600 * angle for angle in angles(unit_vectors(ra, dec) @ self._matrix))
+        return self._distortion.inverse(*(ref + (v - ref) / self._scale for v, ref in zip(true, self._reference, strict=True)))
+
+
+# ---------------------------------------------------------------------------------------------------------------- images
+class PointSpread:
+    """Point-spread function of a detector, interpolated between the positions of an ePSF reference.
+
+    The reference's stamps sum to 1 and give the light at points, not within pixels. They are integrated over a pixel by the
+    trapezoidal rule; between samples a cubic spline and between positions linear interpolation in x and y give the light of
+    a pixel.
+
+    Parameters
+    ----------
+    stamps : numpy.ndarray
+        (positions, y, x), an odd number of samples a side, star on the central one.
+    x, y : numpy.ndarray
+        Positions in pixels, a full grid of them with x running first.
+    oversample : int
+        Samples per pixel, even.
+    """
+
+    def __init__(self, stamps: np.ndarray, x, y, oversample: int):
+        from scipy.interpolate import RectBivariateSpline
+        from scipy.ndimage import convolve1d
+
+        self.stamps, self.oversample = np.asarray(stamps, float), oversample
+        self._x, self._y = np.unique(x), np.unique(y)
+        self.half = stamps.shape[-1] // 2 / oversample
+        weights = np.ones(oversample + 1)
+        weights[[0, -1]] = 0.5
+        axis = np.arange(stamps.shape[-1]) / oversample - self.half
+        self._splines = []
+        for stamp in self.stamps:
+            integrated = convolve1d(convolve1d(stamp, weights, axis=0, mode="constant"), weights, axis=1, mode="constant")
+            self._splines.append(RectBivariateSpline(axis, axis, integrated))
+
+    def neighbours(self, x: float, y: float) -> list[tuple[int, float]]:
+        """Indices of the reference positions around a pixel, with their weights."""
+        i, u = _interval(self._x, x)
+        j, v = _interval(self._y, y)
+        columns = len(self._x)
+        corners = [(j, i, (1 - v) * (1 - u)), (j, i + 1, (1 - v) * u), (j + 1, i, v * (1 - u)), (j + 1, i + 1, v * u)]
+        return [(row * columns + column, weight) for row, column, weight in corners if weight]
+
+    def add_star(self, image: np.ndarray, x: float, y: float, flux: float) -> None:
+        """Add a star of the given total `flux` to `image` in place."""
+        rows, columns = _window(image.shape, x, y, self.half)
+        if rows.stop > rows.start and columns.stop > columns.start:
+            dy, dx = np.arange(rows.start, rows.stop) - y, np.arange(columns.start, columns.stop) - x
+            for index, weight in self.neighbours(x, y):
+                image[rows, columns] += flux * weight * self._splines[index](dy, dx)
+
+    def add_galaxy(self, image: np.ndarray, x: float, y: float, flux: float, radius: float, ratio: float, angle: float) -> None:
+        """Add an elliptical exponential disk, seen through the nearest point-spread function, to `image` in place.
+
+        Parameters
+        ----------
+        image : numpy.ndarray
+        x, y : float
+            Centre, pixels.
+        flux : float
+            Total flux.
+        radius : float
+            Half-light radius along the major axis, pixels.
+        ratio : float
+            Minor over major axis.
+        angle : float
+            Of the major axis from the image's x to its y axis, radians.
+        """
+        from scipy.signal import fftconvolve
+
+        n, reach = self.oversample, int(np.ceil(5 * radius)) + 4
+        column, row = int(np.floor(x)) - reach, int(np.floor(y)) - reach
+        side = 2 * reach + 2
+        sample = (np.arange(side * n) + 0.5) / n - 0.5
+        dx, dy = np.meshgrid(sample + column - x, sample + row - y)
+        along, across = dx * np.cos(angle) + dy * np.sin(angle), dy * np.cos(angle) - dx * np.sin(angle)
+        disk = np.exp(-1.678347 * np.hypot(along, across / ratio) / radius)  # half of a disk's light lies within 1.678 lengths
+        nearest = max(self.neighbours(x, y), key=lambda neighbour: neighbour[1])[0]
+        edge = max(self.stamps.shape[-1] // 2 - 10 * n, 0)  # wings beyond 10 pixels don't show on a galaxy
+        stamp = self.stamps[nearest][edge : self.stamps.shape[-1] - edge, edge : self.stamps.shape[-1] - edge]
+        seen = fftconvolve(disk, stamp, mode="same").reshape(side, n, side, n).sum(axis=(1, 3))
+        _add_stamp(image, np.maximum(seen, 0) * (flux / seen.sum()), row, column)
+
+
+def add_trace(image: np.ndarray, x: float, y: float, flux: float) -> None:
+    """Add a featureless spectrum along y, centred on the source, to `image` in place."""
+    row, column = round(y) - TRACE_LENGTH // 2, round(x) - 4
+    across = np.exp(-0.5 * ((column + np.arange(9) - x) / TRACE_SIGMA) ** 2)
+    _add_stamp(image, np.tile(flux / TRACE_LENGTH * across / across.sum(), (TRACE_LENGTH, 1)), row, column)
+
+
+def _interval(points: np.ndarray, value: float) -> tuple[int, float]:
+    """Index of the interval between `points` that holds `value`, and the place in it; the ends hold what lies beyond."""
+    index = int(np.clip(np.searchsorted(points, value) - 1, 0, len(points) - 2))
+    return index, float(np.clip((value - points[index]) / (points[index + 1] - points[index]), 0, 1))
+
+
+def _window(shape, x, y, half) -> tuple[slice, slice]:
+    """Rows and columns of the image whose centres lie within `half` of a position."""
+    return tuple(
+        slice(max(int(np.ceil(c - half)), 0), min(int(np.floor(c + half)) + 1, n)) for c, n in ((y, shape[0]), (x, shape[1]))
+    )
+
+
+def _add_stamp(image: np.ndarray, stamp: np.ndarray, row: int, column: int) -> None:
+    """Add the part of a stamp that lies on the image."""
+    top, left = max(row, 0), max(column, 0)
+    bottom, right = min(row + stamp.shape[0], image.shape[0]), min(column + stamp.shape[1], image.shape[1])
+    if bottom > top and right > left:
+        image[top:bottom, left:right] += stamp[top - row : bottom - row, left - column : right - column]
+
+
+def render_sources(shape: tuple[int, int], sky, projection: Projection, spread: PointSpread | None, per_njy: float):
+    """Image of the sources, and where and how bright they are on it.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Of the image, without the reference border.
+    sky : astropy.table.Table
+        See `simulate_sky`.
+    projection : Projection
+    spread : PointSpread or None
+        None: the light is dispersed into spectra.
+    per_njy : float
+        DN/s of a source of 1 nJy.
+
+    Returns
+    -------
+    image : numpy.ndarray
+        DN/s, float64.
+    truth : astropy.table.Table
+        The sources whose centre lies on the image, with x, y (pixels), flux (nJy) and count_rate (DN/s).
+    """
+    sources = sky.copy()
+    x, y = projection.to_pixel(sources["ra"], sources["dec"])
+    flux = AB_ZERO_FLUX * 10 ** (-0.4 * np.asarray(sources["mag"]))
+    sources["x"], sources["y"], sources["flux"], sources["count_rate"] = x, y, flux, flux * per_njy
+
+    # The major axis on the image: towards a point 0.1 arcsec along the position angle.
+    angle, step = np.radians(sources["position_angle"]), 0.1 / 3600
+    ahead = projection.to_pixel(
+        sources["ra"] + step * np.sin(angle) / np.cos(np.radians(sources["dec"])), sources["dec"] + step * np.cos(angle)
+    )
+    tilt = np.arctan2(ahead[1] - y, ahead[0] - x)
+
+    image = np.zeros(shape)
+    margin = TRACE_LENGTH if spread is None else spread.half
+    near = (x > -margin) & (y > -margin) & (x < shape[1] + margin) & (y < shape[0] + margin)
+    for index in np.flatnonzero(near):
+        place, rate = (float(x[index]), float(y[index])), float(sources["count_rate"][index])
+        if spread is None:
+            add_trace(image, *place, rate)
+        elif sources["type"][index] == "star":
+            spread.add_star(image, *place, rate)
+        else:
+            radius = float(sources["half_light_radius"][index]) / PIXEL_SCALE
+            spread.add_galaxy(image, *place, rate, radius, float(sources["axis_ratio"][index]), float(tilt[index]))
+    inside = (x >= -0.5) & (y >= -0.5) & (x < shape[1] - 0.5) & (y < shape[0] - 0.5)
+    return image, sources[inside]
