@@ -4,6 +4,7 @@ import sys
 from dataclasses import dataclass
 
 import numpy as np
+
 from wfi import dq
 from wfi.detector import BORDER, CHANNEL_WIDTH, check_shape, mean_reads
 from wfi.errors import RampflowError

@@ -1,0 +1,340 @@
+"""refpix: remove the correlated noise that the reference pixels see.
+
+The Improved Roman Reference Correction (IRRC; Rauscher et al.): what the left and right reference pixels and amplifier 33
+recorded is filtered, per readout channel, with the responses of the reference file, and subtracted.
+"""
+
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+
+from wfi import dq
+from wfi.detector import BORDER, CHANNEL_DEAD_COLUMNS, CHANNEL_WIDTH, check_shape
+from wfi.errors import RampflowError
+from wfi.step import Exposure, Job, Parameter, Reference, Step
+
+STEP = Step(
+    name="refpix",
+    status="refpix",
+    suffix="refpix",
+    takes="ramp",
+    summary="Remove correlated noise with the reference pixels and amplifier 33.",
+    references=(
+        Reference("refpix", "responses of each channel to the left (gamma), right (zeta) and amp33 (alpha) references"),
+    ),
+    parameters=(
+        Parameter("remove_offset", bool, True, "take each pixel's mean over the resultants out before, put it back after"),
+        Parameter("remove_trends", bool, True, "remove the line in time that the top and bottom reference rows show"),
+        Parameter("cosine_interpolate", bool, True, "fill the gaps of amp33 from the samples around them"),
+        Parameter("fft_interpolate", bool, True, "smooth what fills the dead time between the rows of amp33"),
+    ),
+)
+
+SAMPLES = CHANNEL_WIDTH + CHANNEL_DEAD_COLUMNS  #: samples of a row in time: its columns and the dead time after them
+GAP_WIDTH = 32  #: samples that the filling of amp33's gaps looks at
+SMOOTHINGS = 3  #: times that the filled dead time is smoothed
+
+
+def in_read_order(channel: np.ndarray, number: int) -> np.ndarray:
+    """View of a channel (last axis: columns) in the order of reading, or back: odd channels are read backwards."""
+    return channel[..., ::-1] if number % 2 else channel
+
+
+def sample_times(rows: int) -> np.ndarray:
+    """Time of each sample of a channel in read order, in samples from the middle of the frame (float32, (row, 128))."""
+    time = np.arange(rows * SAMPLES, dtype=np.float32).reshape(rows, SAMPLES)
+    return time[:, :CHANNEL_WIDTH] - np.float32((rows * SAMPLES - 1) / 2)
+
+
+def fit_trend(values: np.ndarray, times: np.ndarray) -> tuple[np.float32, np.float32]:
+    """Fit a straight line in time to the samples that are not zero.
+
+    Returns
+    -------
+    slope, intercept : numpy.float32
+        DN per sample, and DN at time 0; zero where there is nothing to fit.
+    """
+    there = values != 0
+    if not there.any():
+        return np.float32(0), np.float32(0)
+    t, y = times[there].astype(float), values[there].astype(float)
+    t_mean, y_mean = t.mean(), y.mean()
+    spread = np.sum((t - t_mean) ** 2)
+    slope = np.sum((t - t_mean) * (y - y_mean)) / spread if spread else 0.0
+    return np.float32(slope), np.float32(y_mean - slope * t_mean)
+
+
+def remove_trend(values: np.ndarray, times: np.ndarray, trend: tuple[np.float32, np.float32]) -> np.ndarray:
+    """Subtract a straight line in time from the samples that are not zero: a zero is a sample that is not there."""
+    slope, intercept = trend
+    return values - (times * slope + intercept) * (values != 0)
+
+
+def fill_gaps(stream: np.ndarray) -> np.ndarray:
+    """Fill the zeros of a stream of samples with a weighted mean of those around them.
+
+    The weights are sin(π k / 32), k = 1 … 32, of the samples from 15 after to 16 before; samples that are zero themselves
+    have none, and a zero that has only such neighbours stays.
+
+    Parameters
+    ----------
+    stream : numpy.ndarray
+        Amplifier 33 in read order, with the dead time, float32, (row, 140).
+
+    Returns
+    -------
+    numpy.ndarray
+    """
+    from wfi.kernels.refpix import fill_zeros
+
+    filled = np.empty_like(stream)
+    weights = np.sin(np.pi * np.arange(1, GAP_WIDTH + 1) / GAP_WIDTH)
+    fill_zeros(stream.ravel(), weights, GAP_WIDTH // 2 - 1, filled.ravel())
+    return filled
+
+
+def smooth_dead_time(stream: np.ndarray) -> np.ndarray:
+    """Smooth the samples of the dead time between rows, three times, and leave the others.
+
+    The low-pass filter of the IRRC, (1 + cos(2πf/L)) / 2 at the frequencies f of a stream of L samples, is the transform of
+    the weights ¼, ½, ¼: each sample takes half its value and a quarter of each neighbour's, the last sample of the frame
+    being a neighbour of its first. So it is done without a transform.
+
+    Parameters
+    ----------
+    stream : numpy.ndarray
+        Amplifier 33 in read order, with the dead time, float32, (row, 140).
+
+    Returns
+    -------
+    numpy.ndarray
+    """
+    next_row = np.roll(stream[:, :1], -1, axis=0)
+    window = np.concatenate([stream[:, CHANNEL_WIDTH - 1 :], next_row], axis=1)
+    for _ in range(SMOOTHINGS):
+        window[:, 1:-1] = window[:, 1:-1] / 2 + (window[:, :-2] + window[:, 2:]) / 4
+    return np.concatenate([stream[:, :CHANNEL_WIDTH], window[:, 1:-1]], axis=1)
+
+
+def correct_resultant(
+    resultant: np.ndarray,
+    amp33: np.ndarray,
+    offset: np.ndarray,
+    amp33_offset: np.ndarray,
+    responses: np.ndarray,
+    *,
+    remove_trends: bool = True,
+    cosine_interpolate: bool = True,
+    fft_interpolate: bool = True,
+    threads: int = 1,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Correct one resultant.
+
+    Parameters
+    ----------
+    resultant : numpy.ndarray
+        Counts, DN, float32, (row, column), bad reference pixels being zero.
+    amp33 : numpy.ndarray
+        Amplifier 33, DN, any real dtype, (row, 128).
+    offset, amp33_offset : numpy.ndarray
+        DN, float32: what is taken out of `resultant` and `amp33` before and put back after.
+    responses : numpy.ndarray
+        complex64, (channel, reference, frequency); the references are left, right and amp33.
+    remove_trends, cosine_interpolate, fft_interpolate : bool
+        The parameters of the step.
+    threads : int
+        Channels to work on at a time.
+
+    Returns
+    -------
+    resultant : numpy.ndarray
+        Corrected counts, DN, float32.
+    amp33 : numpy.ndarray
+        Without its trend and with its gaps filled, as an absolute value, in its own dtype.
+    """
+    from scipy import fft
+
+    from wfi.kernels.refpix import combine, subtract
+
+    rows, columns = resultant.shape
+    last = columns // CHANNEL_WIDTH - 1
+    length = rows * SAMPLES
+    times = sample_times(rows)
+    ends = np.r_[:BORDER, rows - BORDER : rows]
+
+    def trend_of(values, values_offset, number):
+        if not remove_trends:
+            return np.float32(0), np.float32(0)
+        return fit_trend(values[ends] - values_offset[ends], in_read_order(times, number)[ends])
+
+    def columns_of(number):
+        return np.s_[:, number * CHANNEL_WIDTH : (number + 1) * CHANNEL_WIDTH]
+
+    trends = [trend_of(resultant[columns_of(n)], offset[columns_of(n)], n) for n in range(last + 1)]
+
+    def border_stream(number, border):
+        # The reference columns of a channel where they lie in time; the other samples are zero.
+        values = (resultant[columns_of(number)] - offset[columns_of(number)])[:, border]
+        stream = np.zeros((rows, SAMPLES), np.float32)
+        on_detector = in_read_order(stream[:, :CHANNEL_WIDTH], number)
+        on_detector[:, border] = remove_trend(values, in_read_order(times, number)[:, border], trends[number])
+        return stream
+
+    amp33_trend = trend_of(amp33.astype(np.float32), amp33_offset, 0)
+    amp33_stream = np.zeros((rows, SAMPLES), np.float32)
+    amp33_stream[:, :CHANNEL_WIDTH] = remove_trend(amp33.astype(np.float32) - amp33_offset, times, amp33_trend)
+    if cosine_interpolate:
+        amp33_stream = fill_gaps(amp33_stream)
+    if fft_interpolate:
+        amp33_stream = smooth_dead_time(amp33_stream)
+
+    # The responses belong to transforms divided by their length, borders weighted as if all their samples were there; half
+    # a spectrum stands for the whole.
+    share = 2 * (length // 2 + 1) / length
+    scaled = (
+        (border_stream(0, np.s_[:BORDER]), share * SAMPLES / BORDER),
+        (border_stream(last, np.s_[-BORDER:]), share * SAMPLES / BORDER),
+        (amp33_stream, share),
+    )
+    corrected = np.empty_like(resultant)
+
+    with ThreadPoolExecutor(threads) as pool:
+        spectra = np.stack(list(pool.map(lambda s: fft.rfft(s[0].ravel()) * np.float32(s[1]), scaled)))
+
+        def correct(number):
+            combined = np.empty_like(spectra[0])
+            combine(responses[number], spectra, combined)
+            correction = fft.irfft(combined, length, overwrite_x=True).reshape(rows, SAMPLES)
+            here = columns_of(number)
+            subtract(resultant[here], offset[here], *trends[number], correction, number % 2 == 1, corrected[here])
+
+        list(pool.map(correct, range(last + 1)))
+    return corrected, np.abs(amp33_stream[:, :CHANNEL_WIDTH] + amp33_offset).astype(amp33.dtype)
+
+
+def correct_reference_pixels(
+    data: np.ndarray,
+    amp33: np.ndarray,
+    pixeldq: np.ndarray,
+    responses: np.ndarray,
+    *,
+    remove_offset: bool = True,
+    remove_trends: bool = True,
+    cosine_interpolate: bool = True,
+    fft_interpolate: bool = True,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Correct a ramp that is held in memory.
+
+    Parameters
+    ----------
+    data : numpy.ndarray
+        Counts, DN, float32, (resultant, row, column); columns are a multiple of 128.
+    amp33 : numpy.ndarray
+        Amplifier 33, DN, (resultant, row, 128).
+    pixeldq : numpy.ndarray
+        uint32, (row, column). Pixels with BAD_REF_PIXEL are taken as zero.
+    responses : numpy.ndarray
+        complex64, (channel, reference, frequency), as for `correct_resultant`.
+    remove_offset, remove_trends, cosine_interpolate, fft_interpolate : bool
+        The parameters of the step.
+
+    Returns
+    -------
+    data, amp33 : numpy.ndarray
+        Corrected, as `correct_resultant` describes them.
+    """
+    good = np.where(dq.has(pixeldq, dq.BAD_REF_PIXEL), np.float32(0), data)
+    samples = amp33.astype(np.float32)
+    offset, amp33_offset = (values.mean(axis=0) if remove_offset else np.zeros_like(values[0]) for values in (good, samples))
+    corrected = [
+        correct_resultant(
+            *resultant,
+            offset,
+            amp33_offset,
+            responses,
+            remove_trends=remove_trends,
+            cosine_interpolate=cosine_interpolate,
+            fft_interpolate=fft_interpolate,
+        )
+        for resultant in zip(good, amp33, strict=True)
+    ]
+    return np.stack([c for c, _ in corrected]), np.stack([a for _, a in corrected])
+
+
+def read_responses(reference: Exposure, rows: int, channels: int) -> np.ndarray:
+    """Read the responses of a detector's channels.
+
+    Returns
+    -------
+    numpy.ndarray
+        complex64, (channel, reference, frequency). Single precision is far finer than the noise that they filter.
+
+    Raises
+    ------
+    RampflowError
+    """
+    frequencies = rows * SAMPLES // 2 + 1
+    responses = np.empty((channels, 3, frequencies), np.complex64)
+    for index, name in enumerate(("gamma", "zeta", "alpha")):
+        array = reference.array(name, 2)
+        if array.shape != (channels, frequencies):
+            raise RampflowError(
+                f"{reference.path}: {name} has the shape {array.shape}, and an exposure of {channels} channels of {rows} rows "
+                f"needs {(channels, frequencies)}; give the reference of this detector"
+            )
+        for channel in range(channels):
+            responses[channel, index] = array.read_rows(channel, channel + 1)[0]
+    return responses
+
+
+def run(job: Job) -> None:
+    """Process one exposure."""
+    if job.references["refpix"] is None:
+        return job.skip("There is no refpix reference")
+    exposure, parameters = job.exposure, job.parameters
+    ramp, amp33 = exposure.array("data", 3), exposure.array("amp33", 3)
+    check_shape(exposure.path, ramp.shape)
+    resultants, rows, columns = ramp.shape
+    if amp33.shape != (resultants, rows, CHANNEL_WIDTH):
+        raise RampflowError(
+            f"{exposure.path}: amp33 has the shape {amp33.shape}, and data needs {(resultants, rows, CHANNEL_WIDTH)}; "
+            "the file is inconsistent, make it again"
+        )
+    with job.open_reference("refpix") as reference:
+        responses = read_responses(reference, rows, columns // CHANNEL_WIDTH)
+    bad = dq.has(exposure.array("pixeldq", 2).read(), dq.BAD_REF_PIXEL)
+
+    samples = amp33.read()
+    offset, amp33_offset = np.zeros((rows, columns), np.float32), np.zeros((rows, CHANNEL_WIDTH), np.float32)
+    if parameters.remove_offset:
+        amp33_offset = samples.astype(np.float32).mean(axis=0)
+
+        def average(start, stop):
+            offset[start:stop] = np.where(bad[start:stop], np.float32(0), ramp.read_rows(start, stop).mean(axis=0))
+
+        job.map_rows(average, rows)
+
+    with job.create(rewrite=("data", "amp33", "border_ref_pix_left", "border_ref_pix_right")) as product:
+        for i in range(resultants):
+            resultant = ramp.read_plane(i)
+            resultant[bad] = 0
+            resultant, corrected_amp33 = correct_resultant(
+                resultant,
+                samples[i],
+                offset,
+                amp33_offset,
+                responses,
+                remove_trends=parameters.remove_trends,
+                cosine_interpolate=parameters.cosine_interpolate,
+                fft_interpolate=parameters.fft_interpolate,
+                threads=job.threads,
+            )
+            product.write_plane("data", i, resultant)
+            product.write_plane("amp33", i, corrected_amp33)
+            product.write_plane("border_ref_pix_left", i, resultant[:, :BORDER])
+            product.write_plane("border_ref_pix_right", i, resultant[:, -BORDER:])
+
+
+if __name__ == "__main__":
+    sys.exit(STEP.main(run))
