@@ -10,7 +10,7 @@ from wfi.asdf_io import AsdfFile, EmptyArray, tagged
 from wfi.detector import BORDER, check_shape
 from wfi.errors import RampflowError
 from wfi.level1 import GROUND_TEST_MODELS, RAW_TAG, spell_data_problem, updated_raw_file
-from wfi.step import CAL_STEPS, RAMP_TAG, Exposure, Job, Parameter, Reference, Step
+from wfi.step import LATER_STATUSES, RAMP_TAG, STATUSES, Exposure, Job, Parameter, Reference, Step
 
 STEP = Step(
     name="dq_init",
@@ -99,7 +99,7 @@ def border_arrays(data: dict[str, np.ndarray], pixeldq: np.ndarray) -> dict[str,
 def ramp_tree(raw: Exposure) -> dict:
     """The tree of a ramp with the metadata of a raw exposure; arrays come later."""
     meta = copy.deepcopy(raw.meta)
-    meta["cal_step"] = dict.fromkeys(CAL_STEPS, "INCOMPLETE")
+    meta["cal_step"] = dict.fromkeys((*STATUSES, *LATER_STATUSES), "INCOMPLETE")
     meta["cal_logs"] = []
     meta["model_type"] = "RampModel"
     spell_data_problem(meta)

@@ -156,6 +156,7 @@ class StoredArray:
 
     @property
     def ndim(self) -> int:
+        """Number of axes."""
         return len(self.shape)
 
     @property
@@ -513,7 +514,7 @@ def replacing(path):
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield partial
-        os.replace(partial, path)
+        partial.replace(path)
     except OSError as error:
         partial.unlink(missing_ok=True)
         raise RampflowError(f"{path}: can't be written ({error.strerror or error})") from error

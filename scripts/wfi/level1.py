@@ -65,7 +65,7 @@ def updated_raw_file(raw):
 
 
 def spell_data_problem(meta: dict) -> None:
-    """Say ``meta.exposure.data_problem`` as the newest version does, in place: older files have a boolean, newer ones a text."""
+    """Say ``meta.exposure.data_problem`` as the newest version does, in place: older files have a boolean."""
     exposure = meta.get("exposure")
     if isinstance(exposure, dict) and isinstance(exposure.get("data_problem"), bool):
         exposure["data_problem"] = "True" if exposure["data_problem"] else None

@@ -30,8 +30,8 @@ ROMAN_TAGS = "asdf://stsci.edu/datamodels/roman/tags/"
 RAMP_TAG = ROMAN_TAGS + "ramp-2.1.0"
 IMAGE_TAG = ROMAN_TAGS + "wfi_image-2.1.0"
 
-#: The entries of ``meta.cal_step`` (RAD's l2_cal_step-2.0.0).
-CAL_STEPS = (
+#: The entries of ``meta.cal_step`` (RAD's l2_cal_step-2.0.0) that are this pipeline's steps, and those of the next ones.
+STATUSES = (
     "dq_init",
     "saturation",
     "refpix",
@@ -45,10 +45,8 @@ CAL_STEPS = (
     "flat_field",
     "source_catalog",
     "tweakreg",
-    "flux",
-    "outlier_detection",
-    "skymatch",
 )
+LATER_STATUSES = ("flux", "outlier_detection", "skymatch")
 
 
 # --------------------------------------------------------------------------------------------------------- declarations
@@ -240,6 +238,11 @@ def configure_logging() -> None:
     logging.getLogger("py.warnings").handlers = log.handlers
 
 
+def recorded_log() -> list[str]:
+    """The lines logged so far by this program."""
+    return list(_memory.lines)
+
+
 def step_logger(name: str) -> logging.Logger:
     """The logger of a step or a module."""
     return log.getChild(name)
@@ -281,12 +284,28 @@ class Exposure:
 
     @property
     def meta(self) -> dict:
+        """The metadata."""
         return self.roman["meta"]
 
     @property
     def tag(self) -> str:
         """Name of the data model and its version, as ``ramp-2.1.0``; empty when the tree has no tag."""
         return getattr(self.roman, "tag", "").removeprefix(ROMAN_TAGS)
+
+    def expect_model(self, model: str, program: str) -> None:
+        """Refuse an exposure that is not of a data model, as ``ramp``.
+
+        Raises
+        ------
+        RampflowError
+            It is of another one.
+        """
+        name = self.tag.rpartition("-")[0]
+        if name != model:
+            raise RampflowError(
+                f"{self.path}: holds the data model {name or 'of no name'!r}, and {program} works on {model!r}; "
+                "give it the file that the step before wrote"
+            )
 
     def get(self, field: str, kind: type | tuple = object):
         """Value of a dotted field as ``meta.exposure.frame_time``.
@@ -367,12 +386,15 @@ class InlineArray:
         self._array, self.shape, self.dtype, self.ndim, self.nbytes = array, array.shape, array.dtype, array.ndim, array.nbytes
 
     def read(self):
+        """As `StoredArray.read`."""
         return self._array.copy()
 
     def read_rows(self, start, stop):
+        """As `StoredArray.read_rows`."""
         return self._array[..., max(start, 0) : stop, :].copy()
 
     def read_plane(self, index):
+        """As `StoredArray.read_plane`."""
         return self._array[index].copy()
 
 
@@ -399,12 +421,8 @@ class Job:
         self._crds_context = arguments["crds_context"]
         if self.output.resolve() == file.path.resolve():
             raise RampflowError(f"{self.output}: is the input too; give another name for the output")
-        model = self.exposure.tag.rpartition("-")[0]
-        if step.takes != "wfi_science_raw" and model != step.takes:
-            raise RampflowError(
-                f"{file.path}: holds the data model {model or 'of no name'!r}, and {step.name} works on {step.takes!r}; "
-                "give it the file that the step before wrote"
-            )
+        if step.takes != "wfi_science_raw":  # dq_init takes several models, and says so itself
+            self.exposure.expect_model(step.takes, step.name)
         self.exposure.meta.setdefault("cal_step", {})
         self.log.info("%s %s, step %s: %s -> %s", SOFTWARE_NAME, __version__, step.name, file.path.name, self.output.name)
         if step.parameters:
@@ -485,7 +503,7 @@ class Job:
             ref_file["crds"] = {"context": self._crds_context, "version": crds_version()}
         stamp(meta, self.output.name)
         self.log.info("Step %s: %s", self.step.name, status)
-        meta["cal_logs"] = [*meta.get("cal_logs", []), *_memory.lines]
+        meta["cal_logs"] = [*meta.get("cal_logs", []), *recorded_log()]
 
 
 class Product:

@@ -1,0 +1,30 @@
+"""rampflow: exposure-level processing of the Roman Wide Field Instrument.
+
+Raw ramps (_uncal.asdf) in; calibrated images (_cal.asdf) and WCS products (_wcs.asdf) out:
+
+    snakemake --cores 8 --config input=L1_asn.json results=results
+"""
+
+from snakemake.utils import min_version
+
+min_version("9.0")
+
+
+configfile: f"{workflow.basedir}/config/config.yaml"
+
+
+include: "workflow/rules/common.smk"
+include: "workflow/rules/references.smk"
+include: "workflow/rules/ramps.smk"
+include: "workflow/rules/images.smk"
+include: "workflow/rules/products.smk"
+
+
+localrules:
+    all,
+
+
+rule all:
+    default_target: True
+    input:
+        get_final_products,

@@ -1,0 +1,116 @@
+"""document_parameters: write config/config.yaml and config/README.md from the declarations of the steps."""
+
+from __future__ import annotations
+
+import sys
+import textwrap
+
+from wfi import pipeline
+from wfi.step import Parameter, Step
+
+CONFIG = pipeline.SCRIPTS.parent / "config"
+
+HEAD = """\
+# Configuration of rampflow: every key with its default. Written by scripts/document_parameters.py from the declarations in
+# scripts/; config/README.md explains each. Override with --config, or with a file of your own and --configfile.
+
+# Raw files (_uncal.asdf), folders of them, or association files (.json); one, or a list. Relative to the working folder.
+input: []
+
+# Where the products go.
+results: results
+
+# Keep the files between the steps: true, false, or a list of steps.
+keep_intermediates: false
+
+references:
+  # CRDS context; null: the environment's CRDS_CONTEXT, or the cache's default.
+  crds_context: null
+  # Reference files to use for every exposure in place of CRDS's choice, as {flat: my_flat.asdf}; N/A for none.
+  override: {}
+
+steps:
+"""
+
+README_HEAD = """\
+# Configuration
+
+`config.yaml` holds every key with its default. Change a value on the command line or in a file of your own:
+
+    snakemake --cores 8 --config input=L1_asn.json steps='{ramp_fitting: {rejection_threshold: 5.5}}'
+    snakemake --cores 8 --configfile my.yaml
+
+An unknown key, a wrong type or a value out of range stops the run before any job.
+
+| key | default | meaning |
+|---|---|---|
+| `input` | `[]` | raw files (`_uncal.asdf`), folders of them (each exposure on its own), or association files (`.json`, members relative to the file); one, or a list |
+| `results` | `results` | folder of the products |
+| `keep_intermediates` | `false` | keep the files between the steps: `true`, `false`, or a list of steps |
+| `references.crds_context` | `null` | CRDS context; `null`: `CRDS_CONTEXT`, or the cache's default |
+| `references.override` | `{}` | `{type: file}` in place of CRDS's choice, for every exposure; `N/A` for none |
+| `steps.STEP.skip` | `false` | leave the step out (every step but dq_init and ramp_fitting) |
+
+Paths are relative to the working folder (`--directory`, or where snakemake is started). A step that is left out, or that has
+no reference, reads `SKIPPED` in `meta.cal_step`.
+
+## Parameters of the steps
+
+Names and defaults are romancal's.
+"""  # noqa: E501
+
+
+def shown(value) -> str:
+    """A value as YAML."""
+    return {True: "true", False: "false", None: "null"}[value] if isinstance(value, bool | None) else repr(value).strip("'")
+
+
+def takes(parameter: Parameter) -> str:
+    """What a parameter accepts, for the reference."""
+    text = " or ".join(f"`{c}`" for c in parameter.choices) or parameter.type.__name__
+    return text + (f" ≥ {parameter.minimum:g}" if parameter.minimum is not None else "")
+
+
+def config_section(step: Step) -> str:
+    """The section of a step in config.yaml."""
+    lines = [f"  # {step.summary}", f"  {step.name}:"]
+    if step.name not in pipeline.INDISPENSABLE:
+        lines.append("    skip: false")
+    for p in step.parameters:
+        unit = f" [{p.unit}]" if p.unit else ""
+        lines.extend(textwrap.wrap(p.meaning + unit, 120, initial_indent="    # ", subsequent_indent="    # "))
+        lines.append(f"    {p.name}: {shown(p.default)}")
+    # YAML reads a section without a key as null, which a mapping of keys is not.
+    return "\n".join(lines if len(lines) > 2 else [lines[0], lines[1] + " {}"]) + "\n"
+
+
+def readme_section(step: Step) -> str:
+    """The section of a step in README.md."""
+    lines = [f"\n### {step.name}\n", step.summary + "\n"]
+    if step.references:
+        lines.append("References: " + "; ".join(f"`{r.type}`, {r.meaning}" for r in step.references) + ".\n")
+    if step.parameters:
+        lines += ["| parameter | takes | default | unit | meaning |", "|---|---|---|---|---|"]
+        lines += [f"| `{p.name}` | {takes(p)} | `{shown(p.default)}` | {p.unit} | {p.meaning} |" for p in step.parameters]
+        lines.append("")
+    return "\n".join(lines)
+
+
+def documents() -> dict:
+    """Content of each document, by its path."""
+    steps = pipeline.steps()
+    return {
+        CONFIG / "config.yaml": HEAD + "\n".join(config_section(step) for step in steps),
+        CONFIG / "README.md": README_HEAD + "".join(readme_section(step) for step in steps),
+    }
+
+
+def main() -> int:
+    """Write the documents."""
+    for path, text in documents().items():
+        path.write_text(text)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,27 @@
+"""fetch_reference: bring one reference file from the CRDS server into the local cache."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from wfi import references
+from wfi.errors import RampflowError
+from wfi.step import reported_errors, step_logger
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run as a program."""
+    parser = argparse.ArgumentParser(prog="fetch_reference.py", description=__doc__)
+    parser.add_argument("path", metavar="PATH", type=Path, help="where the reference will lie in the CRDS cache")
+    parser.add_argument("--crds_context", metavar="NAME", required=True, help="CRDS context that chose it")
+    arguments = parser.parse_args(argv)
+    with reported_errors("fetch_reference") as outcome:
+        path = references.fetch(arguments.path.name, arguments.crds_context)
+        if path.resolve() != arguments.path.resolve():
+            raise RampflowError(f"CRDS put {path.name} at {path}, not at {arguments.path}; check CRDS_PATH")
+        step_logger("fetch_reference").info("Fetched %s", path)
+    return outcome.status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,112 @@
+"""The configuration: checked against the schema and the declarations of the steps before anything runs."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+
+import yaml
+
+from wfi import pipeline
+from wfi.errors import RampflowError
+
+SCHEMA = pipeline.SCRIPTS.parent / "workflow" / "schemas" / "config.schema.yaml"
+
+
+def schema() -> dict:
+    """JSON schema of the configuration: the file, with each step's parameters from its declaration."""
+    result = yaml.safe_load(SCHEMA.read_text())
+    names = [step.name for step in pipeline.steps()]
+    types = pipeline.reference_types(names)
+    result["properties"]["steps"]["properties"] = {step.name: step_schema(step) for step in pipeline.steps()}
+    result["properties"]["references"]["properties"]["override"]["properties"] = {t: {"type": "string"} for t in types}
+    result["properties"]["keep_intermediates"]["anyOf"][1]["items"]["enum"] = names
+    return result
+
+
+def step_schema(step) -> dict:
+    """JSON schema of a step's section."""
+    properties = {p.name: p.schema() for p in step.parameters}
+    if step.name not in pipeline.INDISPENSABLE:
+        properties["skip"] = {"type": "boolean", "default": False}
+    return {"type": "object", "additionalProperties": False, "properties": properties}
+
+
+def validated(config: dict) -> dict:
+    """The configuration with all defaults.
+
+    Parameters
+    ----------
+    config : dict
+        What the files and the command line gave.
+
+    Raises
+    ------
+    RampflowError
+        A key is unknown, or a value has the wrong type or is out of range; every such key is named with what it takes.
+    """
+    import jsonschema
+
+    validator = jsonschema.Draft202012Validator(schema())
+    errors = sorted(validator.iter_errors(config), key=lambda e: [str(p) for p in e.absolute_path])
+    if errors:
+        raise RampflowError("\n".join(f"configuration: {line}" for error in errors for line in _explain(error)))
+    steps = {}
+    for step in pipeline.steps():
+        given = (config.get("steps") or {}).get(step.name) or {}
+        steps[step.name] = {"skip": False, **{p.name: p.default for p in step.parameters}, **given}
+    reference_config = {"crds_context": None, "override": {}, **(config.get("references") or {})}
+    return {
+        "input": config.get("input", []),
+        "results": config.get("results", "results"),
+        "keep_intermediates": config.get("keep_intermediates", False),
+        "references": reference_config,
+        "steps": steps,
+    }
+
+
+def _explain(error) -> list[str]:
+    """Say what is wrong with a value, and what its key takes."""
+    key = ".".join(str(p) for p in error.absolute_path) or "the configuration"
+    if error.validator == "additionalProperties":
+        known = sorted(error.schema.get("properties", {}))
+        lines = []
+        for name in sorted(set(error.instance) - set(known), key=str):
+            full = ".".join([*(str(p) for p in error.absolute_path), str(name)])
+            near = difflib.get_close_matches(str(name), known, 1)
+            hint = f"did you mean {near[0]!r}? " if near else ""
+            lines.append(f"unknown key {full!r}; {hint}{key} takes {', '.join(known) or 'nothing'}")
+        return lines
+    return [f"{key} is {error.instance!r}; it takes {_takes(error.schema)}"]
+
+
+def _takes(schema: dict) -> str:
+    if "anyOf" in schema:
+        return " or ".join(_takes(alternative) for alternative in schema["anyOf"])
+    kinds = schema.get("type", "anything")
+    names = {"boolean": "true or false", "integer": "a whole number", "number": "a number", "string": "a text", "null": "null",
+             "array": "a list", "object": "a mapping of keys"}  # fmt: skip
+    text = " or ".join(names.get(k, k) for k in ([kinds] if isinstance(kinds, str) else kinds))
+    if "enum" in schema:
+        text = "one of " + ", ".join(str(value) for value in schema["enum"])
+    if "minimum" in schema:
+        text += f" not below {schema['minimum']:g}"
+    if schema.get("items"):
+        text += f" of {_takes(schema['items'])}"
+    return text
+
+
+def command_line(step, options: dict) -> str:
+    """A step's parameters as arguments of its script."""
+    import shlex
+
+    words = {True: "true", False: "false", None: "none"}
+    given = {p.name: options[p.name] for p in step.parameters}
+    return " ".join(
+        f"--{name} {shlex.quote(words.get(v, str(v)) if isinstance(v, bool | None) else str(v))}" for name, v in given.items()
+    )
+
+
+def absolute(path: str, folder: Path) -> Path:
+    """A path of the configuration, relative to `folder`."""
+    return folder / Path(path).expanduser()

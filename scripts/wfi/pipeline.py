@@ -1,0 +1,90 @@
+"""Which steps an exposure goes through, in order: the one place that knows the table of steps."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import importlib
+from pathlib import Path
+
+from wfi import detector
+from wfi.errors import RampflowError
+from wfi.step import Step
+
+SCRIPTS = Path(__file__).resolve().parent.parent
+
+IMAGING = ("WFI_IMAGE", "WFI_LOLO")
+WAVEFRONT = ("WFI_WFSC",)
+OTHERS = ("WFI_SPECTRAL", "WFI_FLAT", "WFI_IM_DARK", "WFI_SP_DARK")
+EXPOSURE_TYPES = (*IMAGING, *WAVEFRONT, *OTHERS)
+
+#: Each step that is run exposure by exposure, and the exposure types that it applies to.
+APPLIES_TO = {
+    "dq_init": EXPOSURE_TYPES,
+    "saturation": EXPOSURE_TYPES,
+    "refpix": EXPOSURE_TYPES,
+    "dark_decay": EXPOSURE_TYPES,
+    "wfi18_transient": EXPOSURE_TYPES,  # of detector WFI18
+    "linearity": EXPOSURE_TYPES,
+    "ramp_fitting": EXPOSURE_TYPES,
+    "dark_current": EXPOSURE_TYPES,
+    "assign_wcs": EXPOSURE_TYPES,
+    "photom": EXPOSURE_TYPES,
+    "flatfield": (*IMAGING, *WAVEFRONT),
+}
+
+#: Steps that change the form of the exposure: without them there is no product.
+INDISPENSABLE = ("dq_init", "ramp_fitting")
+
+
+@functools.cache
+def step(name: str) -> Step:
+    """The declaration of a step, from its script."""
+    return importlib.import_module(name).STEP
+
+
+def steps() -> list[Step]:
+    """The declarations of all steps, in order."""
+    return [step(name) for name in APPLIES_TO]
+
+
+def chain(exposure_type: str, detector_name: str, skipped: frozenset[str] = frozenset()) -> list[str]:
+    """Names of the steps that an exposure goes through, in order.
+
+    Parameters
+    ----------
+    exposure_type : str
+        ``meta.exposure.type``.
+    detector_name : str
+        ``meta.instrument.detector``.
+    skipped : frozenset of str
+        Steps that the configuration leaves out.
+
+    Raises
+    ------
+    RampflowError
+        The type or the detector is not one of the instrument's.
+    """
+    if exposure_type not in EXPOSURE_TYPES:
+        raise RampflowError(f"meta.exposure.type is {exposure_type!r}; it must be one of {', '.join(EXPOSURE_TYPES)}")
+    number = detector.detector_number(detector_name)
+    return [
+        name
+        for name, types in APPLIES_TO.items()
+        if exposure_type in types and name not in skipped and (name != "wfi18_transient" or number == 18)
+    ]
+
+
+def reference_types(names: list[str]) -> list[str]:
+    """Types of the references that some steps read, in order."""
+    return list(dict.fromkeys(reference.type for name in names for reference in step(name).references))
+
+
+@functools.cache
+def fingerprint(name: str) -> str:
+    """Hash of the code of a script and of its kernel, so that an edited step is run again, and nothing else is."""
+    digest = hashlib.sha256()
+    for path in (SCRIPTS / f"{name}.py", SCRIPTS / "wfi" / "kernels" / f"{name}.py"):
+        if path.exists():
+            digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]

@@ -1,0 +1,134 @@
+"""Which reference files an exposure needs, from CRDS (https://roman-crds.stsci.edu)."""
+
+from __future__ import annotations
+
+import functools
+import os
+from pathlib import Path
+
+from wfi.errors import RampflowError
+from wfi.step import NOT_APPLICABLE
+
+OBSERVATORY = "roman"
+SERVERLESS = "crds-serverless-mode"  #: in CRDS_SERVER_URL: a local cache and no server
+
+
+@functools.cache
+def _crds():
+    """The crds package, set up for Roman; its own chatter goes to its warnings and errors alone."""
+    os.environ.setdefault("CRDS_OBSERVATORY", OBSERVATORY)
+    os.environ.setdefault("CRDS_SERVER_URL", "https://roman-crds.stsci.edu")
+    import crds
+    from crds.core import log
+
+    log.set_verbose(-3)
+    return crds
+
+
+def _remedy() -> str:
+    return (
+        f"CRDS_PATH is {os.environ.get('CRDS_PATH', 'not set')!r}, CRDS_SERVER_URL {os.environ.get('CRDS_SERVER_URL')!r}; "
+        "set them (and CRDS_CONTEXT or references.crds_context) to a cache or server that has it"
+    )
+
+
+def default_context() -> str:
+    """The context that CRDS uses when none is asked for: CRDS_CONTEXT, or the cache's (the server's) default.
+
+    Raises
+    ------
+    RampflowError
+        CRDS can't say.
+    """
+    if context := os.environ.get("CRDS_CONTEXT"):
+        return context
+    try:
+        return _crds().get_default_context(OBSERVATORY)
+    except Exception as error:
+        raise RampflowError(f"CRDS has no default context ({_first_line(error)}). {_remedy()}") from None
+
+
+def best_references(header: dict, types: list[str], context: str) -> dict[str, str]:
+    """Name of the reference that CRDS recommends for each type.
+
+    Parameters
+    ----------
+    header : dict
+        Metadata of the exposure as ``roman.meta.instrument.detector`` and so on: text.
+    types : list of str
+        Reference types.
+    context : str
+        Name of the CRDS context.
+
+    Returns
+    -------
+    dict
+        Type to file name, or to "N/A" where CRDS says that the exposure needs none.
+
+    Raises
+    ------
+    RampflowError
+        The context can't be read, or it has no match for a type.
+    """
+    crds = _crds()
+    try:
+        found = crds.getrecommendations(header, reftypes=tuple(types), context=context, observatory=OBSERVATORY)
+    except Exception as error:
+        raise RampflowError(f"CRDS can't choose references with {context} ({_first_line(error)}). {_remedy()}") from None
+    result = {}
+    for reftype in types:
+        name = found.get(reftype) or found.get(reftype.upper()) or "NOT FOUND"
+        if name.upper() in ("N/A", "NOT FOUND N/A"):
+            result[reftype] = NOT_APPLICABLE
+        elif name.upper().startswith("NOT FOUND"):
+            wanted = ", ".join(f"{key.rpartition('.')[2]} {header[key]}" for key in MATCHED if key in header)
+            raise RampflowError(
+                f"CRDS has no {reftype} reference in {context} for {wanted} ({name}); "
+                f"name one in references.override.{reftype} (N/A for none), or use another context"
+            )
+        else:
+            result[reftype] = name
+    return result
+
+
+MATCHED = (
+    "roman.meta.instrument.detector",
+    "roman.meta.instrument.optical_element",
+    "roman.meta.exposure.type",
+    "roman.meta.exposure.start_time",
+)
+
+
+def cache_path(name: str) -> Path:
+    """Where a reference lies, or will lie, in the CRDS cache."""
+    return Path(_crds().locate_file(name, observatory=OBSERVATORY))
+
+
+def is_serverless() -> bool:
+    """Whether CRDS works with a local cache alone."""
+    _crds()
+    return SERVERLESS in os.environ["CRDS_SERVER_URL"]
+
+
+def fetch(name: str, context: str) -> Path:
+    """Bring a reference from the CRDS server into the cache.
+
+    Raises
+    ------
+    RampflowError
+        It can't be had.
+    """
+    _crds()
+    from crds.client import api
+
+    try:
+        path = Path(api.dump_references(context, [name])[name])
+    except Exception as error:
+        raise RampflowError(f"the reference {name} can't be fetched ({_first_line(error)}). {_remedy()}") from None
+    if not path.is_file():
+        raise RampflowError(f"the reference {name} is not in the CRDS cache after fetching it. {_remedy()}")
+    return path
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__

@@ -1,0 +1,101 @@
+"""From the count-rate image to the calibrated one."""
+
+
+rule dark_current:
+    input:
+        exposure=exposure_before("dark_current"),
+        references=references_of("dark_current"),
+    output:
+        exposure=intermediate("dark_current"),
+    log:
+        "logs/{stem}/dark_current.log",
+    benchmark:
+        "benchmarks/{stem}/dark_current.tsv"
+    threads: 1
+    resources:
+        mem_mb=memory(150, frames=8),
+        runtime=10,
+    params:
+        options=options_of("dark_current"),
+        context=context_option(),
+        code=pipeline.fingerprint("dark_current"),
+    message:
+        "{wildcards.stem}: dark current"
+    shell:
+        "{PYTHON} {SCRIPTS}/dark_current.py {input.exposure:q} {output.exposure:q}"
+        " {params.options} {params.context} --threads {threads} > {log:q} 2>&1"
+
+
+rule assign_wcs:
+    input:
+        exposure=exposure_before("assign_wcs"),
+        references=references_of("assign_wcs"),
+    output:
+        exposure=intermediate("assign_wcs"),
+    log:
+        "logs/{stem}/assign_wcs.log",
+    benchmark:
+        "benchmarks/{stem}/assign_wcs.tsv"
+    threads: 1
+    resources:
+        mem_mb=memory(500, frames=4),
+        runtime=10,
+    params:
+        options=options_of("assign_wcs"),
+        context=context_option(),
+        code=pipeline.fingerprint("assign_wcs"),
+    message:
+        "{wildcards.stem}: world coordinate system"
+    shell:
+        "{PYTHON} {SCRIPTS}/assign_wcs.py {input.exposure:q} {output.exposure:q}"
+        " {params.options} {params.context} --threads {threads} > {log:q} 2>&1"
+
+
+rule photom:
+    input:
+        exposure=exposure_before("photom"),
+        references=references_of("photom"),
+    output:
+        exposure=intermediate("photom"),
+    log:
+        "logs/{stem}/photom.log",
+    benchmark:
+        "benchmarks/{stem}/photom.tsv"
+    threads: 1
+    resources:
+        mem_mb=memory(150, frames=4),
+        runtime=10,
+    params:
+        options=options_of("photom"),
+        context=context_option(),
+        code=pipeline.fingerprint("photom"),
+    message:
+        "{wildcards.stem}: photometric calibration"
+    shell:
+        "{PYTHON} {SCRIPTS}/photom.py {input.exposure:q} {output.exposure:q}"
+        " {params.options} {params.context} --threads {threads} > {log:q} 2>&1"
+
+
+rule flatfield:
+    input:
+        exposure=exposure_before("flatfield"),
+        references=references_of("flatfield"),
+    output:
+        exposure=intermediate("flatfield"),
+    log:
+        "logs/{stem}/flatfield.log",
+    benchmark:
+        "benchmarks/{stem}/flatfield.tsv"
+    threads: 1
+    resources:
+        mem_mb=memory(200, frames=12),
+        runtime=10,
+    params:
+        options=options_of("flatfield"),
+        context=context_option(),
+        code=pipeline.fingerprint("flatfield"),
+    message:
+        "{wildcards.stem}: flat field"
+    shell:
+        "{PYTHON} {SCRIPTS}/flatfield.py {input.exposure:q} {output.exposure:q}"
+        " {params.options} {params.context} --threads {threads} > {log:q} 2>&1"

@@ -1,0 +1,176 @@
+"""From the raw exposure to the count-rate image: the steps that work on a ramp."""
+
+
+rule dq_init:
+    input:
+        exposure=exposure_before("dq_init"),
+        references=references_of("dq_init"),
+    output:
+        exposure=intermediate("dq_init"),
+    log:
+        "logs/{stem}/dq_init.log",
+    benchmark:
+        "benchmarks/{stem}/dq_init.tsv"
+    threads: 1
+    resources:
+        mem_mb=memory(150, frames=4),
+        runtime=10,
+    params:
+        options=options_of("dq_init"),
+        context=context_option(),
+        code=pipeline.fingerprint("dq_init"),
+    message:
+        "{wildcards.stem}: raw exposure to ramp with data-quality arrays"
+    shell:
+        "{PYTHON} {SCRIPTS}/dq_init.py {input.exposure:q} {output.exposure:q}"
+        " {params.options} {params.context} --threads {threads} > {log:q} 2>&1"
+
+
+rule saturation:
+    input:
+        exposure=exposure_before("saturation"),
+        references=references_of("saturation"),
+    output:
+        exposure=intermediate("saturation"),
+    log:
+        "logs/{stem}/saturation.log",
+    benchmark:
+        "benchmarks/{stem}/saturation.tsv"
+    threads: 2
+    resources:
+        mem_mb=memory(200, frames=8),
+        runtime=10,
+    params:
+        options=options_of("saturation"),
+        context=context_option(),
+        code=pipeline.fingerprint("saturation"),
+    message:
+        "{wildcards.stem}: flag saturation"
+    shell:
+        "{PYTHON} {SCRIPTS}/saturation.py {input.exposure:q} {output.exposure:q}"
+        " {params.options} {params.context} --threads {threads} > {log:q} 2>&1"
+
+
+rule refpix:
+    input:
+        exposure=exposure_before("refpix"),
+        references=references_of("refpix"),
+    output:
+        exposure=intermediate("refpix"),
+    log:
+        "logs/{stem}/refpix.log",
+    benchmark:
+        "benchmarks/{stem}/refpix.tsv"
+    threads: 2
+    resources:
+        mem_mb=memory(400, frames=12),
+        runtime=10,
+    params:
+        options=options_of("refpix"),
+        context=context_option(),
+        code=pipeline.fingerprint("refpix"),
+    message:
+        "{wildcards.stem}: reference-pixel correction"
+    shell:
+        "{PYTHON} {SCRIPTS}/refpix.py {input.exposure:q} {output.exposure:q}"
+        " {params.options} {params.context} --threads {threads} > {log:q} 2>&1"
+
+
+rule dark_decay:
+    input:
+        exposure=exposure_before("dark_decay"),
+        references=references_of("dark_decay"),
+    output:
+        exposure=intermediate("dark_decay"),
+    log:
+        "logs/{stem}/dark_decay.log",
+    benchmark:
+        "benchmarks/{stem}/dark_decay.tsv"
+    threads: 2
+    resources:
+        mem_mb=memory(150, frames=4),
+        runtime=10,
+    params:
+        options=options_of("dark_decay"),
+        context=context_option(),
+        code=pipeline.fingerprint("dark_decay"),
+    message:
+        "{wildcards.stem}: dark decay"
+    shell:
+        "{PYTHON} {SCRIPTS}/dark_decay.py {input.exposure:q} {output.exposure:q}"
+        " {params.options} {params.context} --threads {threads} > {log:q} 2>&1"
+
+
+rule wfi18_transient:
+    input:
+        exposure=exposure_before("wfi18_transient"),
+        references=references_of("wfi18_transient"),
+    output:
+        exposure=intermediate("wfi18_transient"),
+    log:
+        "logs/{stem}/wfi18_transient.log",
+    benchmark:
+        "benchmarks/{stem}/wfi18_transient.tsv"
+    threads: 1
+    resources:
+        mem_mb=memory(400, frames=24),
+        runtime=10,
+    params:
+        options=options_of("wfi18_transient"),
+        context=context_option(),
+        code=pipeline.fingerprint("wfi18_transient"),
+    message:
+        "{wildcards.stem}: first-read transient of WFI18"
+    shell:
+        "{PYTHON} {SCRIPTS}/wfi18_transient.py {input.exposure:q} {output.exposure:q}"
+        " {params.options} {params.context} --threads {threads} > {log:q} 2>&1"
+
+
+rule linearity:
+    input:
+        exposure=exposure_before("linearity"),
+        references=references_of("linearity"),
+    output:
+        exposure=intermediate("linearity"),
+    log:
+        "logs/{stem}/linearity.log",
+    benchmark:
+        "benchmarks/{stem}/linearity.tsv"
+    threads: 2
+    resources:
+        mem_mb=memory(300, frames=12),
+        runtime=10,
+    params:
+        options=options_of("linearity"),
+        context=context_option(),
+        code=pipeline.fingerprint("linearity"),
+    message:
+        "{wildcards.stem}: linearity"
+    shell:
+        "{PYTHON} {SCRIPTS}/linearity.py {input.exposure:q} {output.exposure:q}"
+        " {params.options} {params.context} --threads {threads} > {log:q} 2>&1"
+
+
+rule ramp_fitting:
+    input:
+        exposure=exposure_before("ramp_fitting"),
+        references=references_of("ramp_fitting"),
+    output:
+        exposure=intermediate("ramp_fitting"),
+    log:
+        "logs/{stem}/ramp_fitting.log",
+    benchmark:
+        "benchmarks/{stem}/ramp_fitting.tsv"
+    threads: 2
+    resources:
+        mem_mb=memory(400, frames=10),
+        runtime=10,
+    params:
+        options=options_of("ramp_fitting"),
+        context=context_option(),
+        code=pipeline.fingerprint("ramp_fitting"),
+    message:
+        "{wildcards.stem}: ramp fit"
+    shell:
+        "{PYTHON} {SCRIPTS}/ramp_fitting.py {input.exposure:q} {output.exposure:q}"
+        " {params.options} {params.context} --threads {threads} > {log:q} 2>&1"

@@ -1,0 +1,25 @@
+# References that are not in the CRDS cache yet are fetched once, by this rule. Those that are there are plain inputs: no
+# rule makes them, so nothing here can ever delete or rewrite them.
+MISSING_REFERENCES = visit.missing_references()
+
+if MISSING_REFERENCES:
+
+    localrules:
+        fetch_reference,
+
+    rule fetch_reference:
+        output:
+            "{reference}",
+        log:
+            "logs/fetch_reference/{reference}.log",
+        wildcard_constraints:
+            reference="|".join(re.escape(path) for path in MISSING_REFERENCES),
+        resources:
+            mem_mb=500,
+            runtime=60,
+        params:
+            context=visit.context,
+        message:
+            "fetch {wildcards.reference}"
+        shell:
+            "{PYTHON} {SCRIPTS}/fetch_reference.py {output:q} --crds_context {params.context:q} > {log:q} 2>&1"
