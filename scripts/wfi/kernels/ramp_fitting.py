@@ -137,10 +137,9 @@ def _search(difference, used, p, table, photon, read, one, two, scratch):
             if not used[i, p]:
                 continue
             gain = r * r / q
-            better = gain > best_one
-            if left == 2 and where_one >= 0:
-                # Without either of two differences nothing is left of chi^2. A jump adds counts: the larger one goes.
-                better = difference[i, p] > difference[where_one, p]
+            # Where one difference is all that would stay, nothing stays of chi^2 whichever it is. A jump adds counts: the
+            # larger differences go.
+            better = difference[i, p] > difference[where_one, p] if left == 2 and where_one >= 0 else gain > best_one
             if left > 1 and better:
                 best_one, where_one, slope_one = gain, i, slope - y * r / q / c
             if left > 2 and i + 1 < n and used[i + 1, p] and table[PAIR, i]:
@@ -149,7 +148,8 @@ def _search(difference, used, p, table, photon, read, one, two, scratch):
                 offset = (q_after * r - beside * r_after) / determinant
                 offset_after = (q * r_after - beside * r) / determinant
                 gain = r * offset + r_after * offset_after
-                if gain > best_two:
+                better = difference[i, p] > difference[where_two + 1, p] if left == 3 and where_two >= 0 else gain > best_two
+                if better:
                     best_two, where_two = gain, i
                     slope_two = slope - (y * offset + y_after * offset_after) / c
 
