@@ -395,8 +395,10 @@ def _find_events(mask: np.ndarray, minimum_area: float) -> list[_Event]:
         mean, half_range = (rr + cc) / 2, math.hypot((rr - cc) / 2, rc)
         # The outermost pixels' centres, not their edges, lie on the ellipse: one pixel less than the moments give.
         axes = [max(4 * math.sqrt(max(moment, 0.0)) - 1, 0.0) for moment in (mean + half_range, mean - half_range)]
-        angle = 0.5 * math.atan2(2 * rc, rr - cc)
-        events.append(_Event(box[0].start + row, box[1].start + column, *axes, angle))
+        # A round region has no direction. scikit-image says -45 degrees, and the last bit of the sine decides whether a pixel
+        # on the very edge is inside: the same here, so that the flags are those of romancal.
+        angle = 0.5 * math.atan2(2 * rc, rr - cc) if rc or rr != cc else -math.pi / 4
+        events.append(_Event(box[0].start + row, box[1].start + column, *axes, angle % math.pi))
     return events
 
 
