@@ -1,0 +1,348 @@
+"""The simulator: its references are valid and found by CRDS, its exposures are valid and hold what their truth says."""
+
+import dataclasses
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import roman_datamodels.datamodels as rdm
+import simulate_exposure
+import simulate_references
+import simulate_sky
+
+from wfi import dq as flags
+from wfi.simulation import detector as electronics
+from wfi.simulation.metadata import CENTER, Settings
+from wfi.simulation.optics import PointSpread, attitude, look
+
+SIZE = 256
+TRIMMED = SIZE - 8
+DETECTORS = ("WFI01", "WFI18")
+ELEMENTS = {"WFI_SPECTRAL": "GRISM", "WFI_IM_DARK": "DARK", "WFI_SP_DARK": "DARK"}
+SETTINGS = Settings(ma_table="short", cosmic_ray_flux=20)
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    """A cache with two contexts: the second brings a new flat for WFI01."""
+    path = tmp_path_factory.mktemp("crds")
+    simulate_references.make_cache(path, DETECTORS, SIZE, 1)
+    simulate_references.make_cache(path, ("WFI01",), SIZE, 2, context="roman_0002.pmap", new=("flat",))
+    return path
+
+
+@pytest.fixture(scope="module")
+def references(cache):
+    """Open references of each detector's F158 images."""
+    folder = cache / "references/roman/wfi"
+
+    def path(reftype, detector):
+        names = (f"{reftype}_{detector}", f"{reftype}_{detector}_f158", reftype)
+        return next(p for p in (folder / f"roman_wfi_{name.lower()}_0001.asdf" for name in names) if p.exists())
+
+    types = simulate_exposure.REFERENCE_TYPES
+    return {detector: {reftype: rdm.open(path(reftype, detector)) for reftype in types} for detector in DETECTORS}
+
+
+@pytest.fixture(scope="module")
+def sky():
+    return simulate_sky.make_sky(270, 66, 0.006, 60, 40, seed=3)
+
+
+@pytest.fixture(scope="module")
+def exposure(references, sky):
+    return simulate_exposure.simulate(SETTINGS, sky, references["WFI01"])
+
+
+# ------------------------------------------------------------------------------------------------------------ references
+def crds_answers(cache, questions):
+    """Ask CRDS in a process of its own, which sees the cache and no server."""
+    program = (
+        "import crds, json, sys\n"
+        "print(json.dumps([crds.getreferences(header, context=context, observatory='roman')"
+        " for header, context in json.load(sys.stdin)]))"
+    )
+    environment = {**os.environ, "CRDS_PATH": str(cache), "CRDS_SERVER_URL": "https://crds-serverless-mode.stsci.edu"}
+    environment.pop("CRDS_CONTEXT", None)
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        input=json.dumps(questions),
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def crds_header(detector, exposure_type):
+    return {
+        "ROMAN.META.INSTRUMENT.NAME": "WFI",
+        "ROMAN.META.INSTRUMENT.DETECTOR": detector,
+        "ROMAN.META.INSTRUMENT.OPTICAL_ELEMENT": ELEMENTS.get(exposure_type, "F129"),
+        "ROMAN.META.EXPOSURE.TYPE": exposure_type,
+        "ROMAN.META.EXPOSURE.START_TIME": "2027-01-01 00:00:00",
+    }
+
+
+def test_crds_finds_references_of_every_exposure_type(cache):
+    asked = [(detector, kind) for detector in DETECTORS for kind in simulate_references.EXPOSURE_TYPES]
+    answers = crds_answers(cache, [(crds_header(*question), "roman_0001.pmap") for question in asked])
+    for (detector, kind), found in zip(asked, answers, strict=True):
+        assert set(found) == set(simulate_references.MAKERS)
+        for reftype, name in found.items():
+            if reftype in ("flat", "epsf") and kind in ELEMENTS:
+                assert name == "NOT FOUND n/a"
+                continue
+            path = Path(name)
+            assert path.is_file()
+            parts = ["roman_wfi", reftype, *([] if reftype == "darkdecaysignal" else [detector.lower()])]
+            parts += ["f129"] if reftype == "epsf" else []
+            assert path.name == "_".join([*parts, "0001.asdf"])
+
+
+def test_new_context_brings_a_new_flat_and_nothing_else(cache):
+    contexts = ("roman_0001.pmap", "roman_0002.pmap", None)
+    for detector in DETECTORS:
+        before, after, default = crds_answers(cache, [(crds_header(detector, "WFI_IMAGE"), context) for context in contexts])
+        changed = {reftype for reftype in before if before[reftype] != after[reftype]}
+        assert changed == ({"flat"} if detector == "WFI01" else set())
+        assert default == after
+
+
+def test_mapping_checksums_are_right(cache):
+    mappings = sorted((cache / "mappings/roman").iterdir())
+    assert len(mappings) == len(simulate_references.MAKERS) + 1 + 2 * 2
+    for mapping in mappings:
+        lines = mapping.read_text().splitlines(keepends=True)
+        digest = hashlib.sha1("".join(line for line in lines if "sha1sum" not in line).encode()).hexdigest()
+        assert simulate_references.read_mapping(mapping)[0]["sha1sum"] == digest
+
+
+def test_references_are_valid(cache):
+    for path in (cache / "references/roman/wfi").iterdir():
+        with rdm.open(path) as model:
+            model.validate()
+            assert model.meta.filename == path.name
+
+
+def test_references_have_faults(references):
+    of = references["WFI01"]
+    assert np.isnan(of["gain"].data).any() and (of["gain"].data < 0).any()
+    assert np.isnan(of["saturation"].data).any() and flags.has(of["saturation"].dq, flags.NO_SAT_CHECK).any()
+    assert np.isnan(of["flat"].data).any() and (of["flat"].data == 0).any()
+    assert flags.has(of["flat"].dq, flags.NO_FLAT_FIELD).any()
+    for flag in (flags.DEAD, flags.HOT, flags.BAD_REF_PIXEL):
+        assert flags.has(of["mask"].dq, flag).any()
+
+
+def test_linearity_and_its_inverse_agree(cache):
+    folder = cache / "references/roman/wfi"
+    with rdm.open(folder / "roman_wfi_linearity_wfi01_0001.asdf") as model:
+        forward = model.coeffs.astype(float)
+    with rdm.open(folder / "roman_wfi_inverselinearity_wfi01_0001.asdf") as model:
+        inverse = model.coeffs.astype(float)
+    good = np.isfinite(forward).all(axis=0) & (forward[1] == 1)
+    assert 0.99 < good.mean() < 1
+    for counts in (1000.0, 20000.0, 60000.0):
+        seen = np.polynomial.polynomial.polyval(counts, inverse[:, good])
+        back = sum(c * seen**power for power, c in enumerate(forward[:, good]))
+        assert np.abs(back - counts).max() < 0.1
+
+
+def test_distortion_inverse(references):
+    transform = references["WFI01"]["distortion"].coordinate_distortion_transform
+    x, y = np.meshgrid(np.linspace(0, TRIMMED - 1, 9), np.linspace(0, TRIMMED - 1, 9))
+    back = transform.inverse(*transform(x, y))
+    assert np.abs(np.array(back) - [x, y]).max() < 1e-4
+    v2, v3 = transform(x, y)
+    assert np.hypot(v2[0, -1] - v2[0, 0], v3[0, -1] - v3[0, 0]) == pytest.approx(0.11 * (TRIMMED - 1), rel=0.01)
+
+
+def test_odd_number_of_channels_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="multiple of 256"):
+        simulate_references.make_cache(tmp_path, DETECTORS, 384, 1)
+
+
+# --------------------------------------------------------------------------------------------------------------- optics
+def test_attitude_looks_where_it_should():
+    matrix = attitude(*CENTER, 83.0, -12.0, 35.0)
+    assert look(matrix, *CENTER) == pytest.approx((83.0, -12.0, 35.0))
+
+
+def test_star_keeps_flux_and_position(references):
+    epsf = references["WFI01"]["epsf"]
+    spread = PointSpread(np.array(epsf.psf[0, 1]), epsf.meta.pixel_x, epsf.meta.pixel_y, epsf.meta.oversample)
+    image = np.zeros((TRIMMED, TRIMMED))
+    spread.add_star(image, 100.3, 80.8, 1000.0)
+    rows, columns = np.indices(image.shape)
+    assert image.sum() == pytest.approx(1000, rel=0.005)
+    assert (image * columns).sum() / image.sum() == pytest.approx(100.3, abs=0.01)
+    assert (image * rows).sum() / image.sum() == pytest.approx(80.8, abs=0.01)
+
+
+def test_galaxy_keeps_flux_and_orientation(references):
+    epsf = references["WFI01"]["epsf"]
+    spread = PointSpread(np.array(epsf.psf[0, 1]), epsf.meta.pixel_x, epsf.meta.pixel_y, epsf.meta.oversample)
+    image = np.zeros((TRIMMED, TRIMMED))
+    spread.add_galaxy(image, 100.3, 80.8, 1000.0, 4.0, 0.4, np.radians(30))
+    dy, dx = np.indices(image.shape) - np.array([80.8, 100.3])[:, None, None]
+    assert image.sum() == pytest.approx(1000)
+    assert (image * dx).sum() / 1000 == pytest.approx(0, abs=0.02)
+    moments = [(image * product).sum() for product in (dx * dx, dx * dy, dy * dy)]
+    assert np.degrees(0.5 * np.arctan2(2 * moments[1], moments[0] - moments[2])) == pytest.approx(30, abs=1)
+
+
+# ------------------------------------------------------------------------------------------------------------- exposures
+def linear_slope(data, settings):
+    """Difference of the last two long resultants' means per second, DN/s: a slope where nothing is saturated."""
+    times = np.array([np.mean(reads) for reads in settings.read_pattern]) * settings.frame_time
+    return (data[-2].astype(float) - data[-4]) / (times[-2] - times[-4])
+
+
+def test_script_writes_valid_exposure_with_truth(cache, sky, tmp_path):
+    import asdf
+    from astropy.table import Table
+
+    sky.write(tmp_path / "sky.ecsv")
+    output = tmp_path / "r_uncal.asdf"
+    script = Path(simulate_exposure.__file__)
+    options = ["--sky", tmp_path / "sky.ecsv", "--cache", cache, "--ma-table", "short", "--guide-window", "100", "50"]
+    subprocess.run([sys.executable, script, output, *options], check=True, capture_output=True)
+    with rdm.open(output) as model:
+        assert isinstance(model, rdm.ScienceRawModel)
+        assert model.tag.endswith("wfi_science_raw-2.1.0")
+        model.validate()
+        assert model.data.shape == (8, SIZE, SIZE) and model.data.dtype == np.uint16
+        assert model.amp33.shape == (8, SIZE, 128) and model.amp33.dtype == np.uint16
+        assert len(model.meta.exposure.read_pattern) == model.meta.exposure.nresultants == 8
+        assert (model.meta.guide_star.window_xstart, model.meta.guide_star.window_ystart) == (100, 50)
+        assert model.meta.filename == output.name
+        assert "resultantdq" not in model
+    with asdf.open(tmp_path / "r_truth.asdf") as file:
+        assert file["truth"]["count_rate"].shape == (TRIMMED, TRIMMED)
+        assert len(file["truth"]["cosmic_rays"]["charge"]) > 0
+    assert len(Table.read(tmp_path / "r_truth.ecsv")) > 10
+
+
+def test_equal_seeds_make_equal_exposures(exposure, references, sky):
+    again = simulate_exposure.simulate(SETTINGS, sky, references["WFI01"], threads=2)
+    other = simulate_exposure.simulate(dataclasses.replace(SETTINGS, seed=2), sky, references["WFI01"])
+    for name in (0, 1):
+        np.testing.assert_array_equal(again[name], exposure[name])
+        assert (other[name] != exposure[name]).mean() > 0.5
+    np.testing.assert_array_equal(again[2]["cosmic_rays"]["charge"], exposure[2]["cosmic_rays"]["charge"])
+
+
+def test_ramps_follow_the_true_count_rate(references, sky):
+    # A flat lamp, with no cosmic ray: the mean slope is the mean count rate but for the non-linearity, below 1.5 % so near
+    # the pedestal.
+    settings = dataclasses.replace(SETTINGS, exposure_type="WFI_FLAT", cosmic_ray_flux=0, snowballs=0)
+    data, _, truth, sources = simulate_exposure.simulate(settings, sky, references["WFI01"])
+    assert len(sources) == 0
+    slope = np.median(linear_slope(data, settings)[4:-4, 4:-4] / truth["count_rate"])
+    assert 0.95 < slope < 1.0
+
+
+def test_cosmic_rays_appear_where_the_truth_says(exposure):
+    data, _, truth, _ = exposure
+    rays = truth["cosmic_rays"]
+    steps = np.diff(data.astype(float), axis=0)[:, 4:-4, 4:-4]
+    quiet = np.median(np.abs(steps))
+    single = (rays["charge"] > 2000) & (rays["charge"] < 20000) & (rays["resultant"] > 0)
+    seen = steps[rays["resultant"] - 1, rays["row"], rays["column"]][single]
+    # The read may be the last of its resultant, which then shows only a part of the charge; the next one shows the rest.
+    later = steps[np.minimum(rays["resultant"], len(steps) - 1), rays["row"], rays["column"]][single]
+    assert single.sum() > 20
+    assert np.mean(seen + later > 0.5 * rays["charge"][single] / 1.8) > 0.9
+    assert quiet < 20
+
+
+def test_stars_are_at_their_true_pixels(exposure):
+    data, _, _, sources = exposure
+    image = linear_slope(data, SETTINGS)[4:-4, 4:-4]
+    stars = sources[(sources["type"] == "star") & (sources["mag"] > 18.5) & (sources["mag"] < 20.5)]
+    inside = [star for star in stars if 6 < star["x"] < TRIMMED - 7 and 6 < star["y"] < TRIMMED - 7]
+    assert len(inside) > 5
+    rows, columns = np.mgrid[-2:3, -2:3]
+    offsets = []
+    for star in inside:
+        x, y = round(star["x"]), round(star["y"])
+        stamp = np.clip(image[y - 2 : y + 3, x - 2 : x + 3] - np.median(image), 0, None)
+        offsets.append(
+            [(stamp * columns).sum() / stamp.sum() + x - star["x"], (stamp * rows).sum() / stamp.sum() + y - star["y"]]
+        )
+    assert np.abs(np.median(offsets, axis=0)).max() < 0.15
+
+
+def test_saturated_exposure_is_saturated_everywhere(references, sky, tmp_path):
+    settings = dataclasses.replace(SETTINGS, saturated=True)
+    of = references["WFI01"]
+    data, amp33, _, _ = simulate_exposure.simulate(settings, sky, of)
+    simulate_exposure.write_exposure(tmp_path / "r_uncal.asdf", settings, data, amp33, of)
+    with rdm.open(tmp_path / "r_uncal.asdf") as model:
+        unchecked = np.isnan(of["saturation"].data) | flags.has(of["saturation"].dq, flags.NO_SAT_CHECK)
+        above = model.data >= np.where(unchecked, 65536, of["saturation"].data)
+        assert (above | flags.has(model.resultantdq, flags.SATURATED)).all()
+        assert above.mean() > 0.99
+
+
+def test_pointing_error_moves_the_header_alone(references, sky, tmp_path):
+    of, made = references["WFI01"], []
+    for error in ((0.0, 0.0), (0.3, -0.4)):
+        settings = dataclasses.replace(SETTINGS, pointing_error=error)
+        data, amp33, _, _ = simulate_exposure.simulate(settings, sky, of)
+        path = tmp_path / f"{len(made)}_uncal.asdf"
+        simulate_exposure.write_exposure(path, settings, data, amp33, of)
+        with rdm.open(path) as model:
+            made.append((np.array(model.data), dict(model.meta.wcsinfo)))
+    np.testing.assert_array_equal(made[0][0], made[1][0])
+    right, wrong = made[0][1], made[1][1]
+    assert (wrong["ra_ref"] - right["ra_ref"]) * 3600 * np.cos(np.radians(66)) == pytest.approx(0.3, abs=1e-6)
+    assert (wrong["dec_ref"] - right["dec_ref"]) * 3600 == pytest.approx(-0.4, abs=1e-6)
+
+
+def test_dither_moves_the_stars(references, sky, exposure):
+    settings = dataclasses.replace(SETTINGS, dither=(1.1, 0.0))
+    moved = simulate_exposure.simulate(settings, sky, references["WFI01"])[3]
+    common = sorted(set(moved["id"]) & set(exposure[3]["id"]))
+    before, after = (table[[list(table["id"]).index(i) for i in common]] for table in (exposure[3], moved))
+    shift = np.hypot(after["x"] - before["x"], after["y"] - before["y"])
+    assert np.median(shift) == pytest.approx(10, rel=0.02)
+
+
+def test_transient_is_in_the_first_read_of_wfi18_alone(references):
+    signal = electronics.wfi18_transient((SIZE, SIZE), 3.16247)
+    settings = dataclasses.replace(SETTINGS, detector="WFI18", exposure_type="WFI_IM_DARK", cosmic_ray_flux=0, snowballs=0)
+    data = simulate_exposure.simulate(settings, simulate_sky.make_sky(0, 0, 0.01, 1, 0, 1), references["WFI18"])[0].astype(
+        float
+    )
+    steps = np.median(data - data[3], axis=2)
+    top, bottom = slice(4, 12), slice(-60, -4)
+    assert signal[4, 100] > 40
+    assert steps[0, top].mean() - steps[0, bottom].mean() > 15
+    assert abs(steps[2, top].mean() - steps[2, bottom].mean()) < 15
+
+
+def test_reference_pixels_know_the_common_noise(references):
+    # What the refpix reference's weights predict from amplifier 33 is in the channels.
+    of = references["WFI01"]["refpix"]
+    noise = electronics.CommonNoise((SIZE, SIZE), of.gamma + of.zeta + of.alpha)
+    image, amp33 = noise.draw(np.random.default_rng(1), 1)
+    assert amp33.std() == pytest.approx(electronics.COMMON_NOISE, rel=0.5)
+    rows = image[4:-4, 4:124].mean(axis=1)
+    assert np.corrcoef(rows, amp33[4:-4].mean(axis=1))[0, 1] > 0.9
+    np.testing.assert_array_equal(image[:, :4], amp33[:, :4])
+
+
+def test_converter_error_is_undone_by_the_correction(references):
+    table = references["WFI01"]["integralnonlinearity"]
+    correction = table.inl_table["science_channel_01"]["correction"]
+    true = np.arange(0, 2**16 - 16, 16.0)
+    written = true + electronics.converter_error(table.value, [correction], 16.0)[0][: len(true)]
+    np.testing.assert_allclose(written + np.interp(written, table.value, correction), true, atol=1e-3)
