@@ -155,7 +155,9 @@ def read_distortion(path):
             return file["roman"]["coordinate_distortion_transform"]
     except (KeyError, ValueError, TypeError) as error:
         message = " ".join(str(error).split())[:200]
-        raise RampflowError(f"{path}: coordinate_distortion_transform can't be read ({message}); give a whole reference") from None
+        raise RampflowError(
+            f"{path}: coordinate_distortion_transform can't be read ({message}); give a whole reference"
+        ) from None
 
 
 def run(job: Job) -> None:

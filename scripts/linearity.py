@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from wfi import dq
+from wfi.asdf_io import EmptyArray
 from wfi.detector import BORDER, CHANNEL_WIDTH, check_shape, mean_reads
 from wfi.errors import RampflowError
 from wfi.step import Exposure, Job, Reference, Step
@@ -124,14 +125,31 @@ def correct_linearity(
     pixeldq : numpy.ndarray
         With the flags of `coefficients_dq`, and with NO_LIN_CORR where a polynomial has a NaN coefficient or no linear term
         and the identity takes its place.
+
+    Raises
+    ------
+    ValueError
+        The shapes don't go together.
     """
     from wfi.kernels.linearity import correct_rows
 
+    data, groupdq, pixeldq, coefficients, coefficients_dq, inverse_coefficients = map(  # those of a data model are views
+        np.asarray, (data, groupdq, pixeldq, coefficients, coefficients_dq, inverse_coefficients)
+    )
+    pixels = data.shape[1:]
+    if (
+        pixels[1] % CHANNEL_WIDTH
+        or groupdq.shape != data.shape
+        or len(read_pattern) != data.shape[0]
+        or any(a.shape[-2:] != pixels for a in (pixeldq, coefficients, coefficients_dq, inverse_coefficients))
+        or (nonlinearity is not None and len(nonlinearity.correction) * CHANNEL_WIDTH < pixels[1])
+    ):
+        raise ValueError("the ramp, its flags, its read pattern and the references must be of the same pixels and resultants")
     means = mean_reads(read_pattern)
     counts = [len(reads) for reads in read_pattern]
-    table = nonlinearity or IntegralNonlinearity(0.0, 1.0, np.empty((data.shape[2] // CHANNEL_WIDTH, 0), np.float32))
+    table = nonlinearity or IntegralNonlinearity(0.0, 1.0, np.empty((pixels[1] // CHANNEL_WIDTH, 0), np.float32))
     corrected, corrected_dq = np.empty_like(data), np.empty_like(groupdq)
-    uncorrected = np.empty(pixeldq.shape, bool)
+    uncorrected = np.empty(pixels, bool)
     correct_rows(
         data,
         groupdq,
@@ -203,8 +221,14 @@ def run(job: Job) -> None:
         return job.skip("There is no linearity or no inverselinearity reference")
     ramp, groupdq, pixeldq = (job.exposure.array(*a) for a in (("data", 3), ("groupdq", 3), ("pixeldq", 2)))
     check_shape(job.exposure.path, ramp.shape)
+    resultants, rows, columns = ramp.shape
+    for name, array, shape in (("groupdq", groupdq, ramp.shape), ("pixeldq", pixeldq, ramp.shape[1:])):
+        if array.shape != shape:
+            raise RampflowError(
+                f"{job.exposure.path}: {name} has the shape {array.shape}, and data needs {shape}; the file is inconsistent, "
+                "make it again"
+            )
     read_pattern = job.exposure.read_pattern
-    _, rows, columns = ramp.shape
     nonlinearity = None
     if job.references["integralnonlinearity"] is not None:
         with job.open_reference("integralnonlinearity") as reference:
@@ -215,7 +239,8 @@ def run(job: Job) -> None:
 
         # As in romancal's pipeline, the left and right border arrays stay the ramp's own columns.
         borders = {"border_ref_pix_left": slice(BORDER), "border_ref_pix_right": slice(columns - BORDER, columns)}
-        with job.create(rewrite=("data", "groupdq", "pixeldq", *borders)) as product:
+        border_arrays = {name: EmptyArray((resultants, rows, BORDER), np.float32) for name in borders}
+        with job.create(rewrite=("data", "groupdq", "pixeldq"), arrays=border_arrays) as product:
 
             def correct(start, stop):
                 block, block_dq, block_pixeldq = correct_linearity(

@@ -63,7 +63,9 @@ def run(job: Job) -> None:
         try:
             found = photometry_of(reference.get("phot_table", dict), element)
         except (KeyError, TypeError, ValueError) as error:
-            raise RampflowError(f"{reference.path}: phot_table.{element} is damaged ({error}); give a whole reference") from None
+            raise RampflowError(
+                f"{reference.path}: phot_table.{element} is damaged ({error}); give a whole reference"
+            ) from None
     if found is None:
         job.log.warning("The photom reference doesn't know the optical element %s: meta.photometry stays as it is", element)
     else:

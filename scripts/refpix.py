@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 from wfi import dq
+from wfi.asdf_io import EmptyArray
 from wfi.detector import BORDER, CHANNEL_DEAD_COLUMNS, CHANNEL_WIDTH, check_shape
 from wfi.errors import RampflowError
 from wfi.step import Exposure, Job, Parameter, Reference, Step
@@ -293,17 +294,18 @@ def run(job: Job) -> None:
     if job.references["refpix"] is None:
         return job.skip("There is no refpix reference")
     exposure, parameters = job.exposure, job.parameters
-    ramp, amp33 = exposure.array("data", 3), exposure.array("amp33", 3)
+    ramp, amp33, pixeldq = (exposure.array(*a) for a in (("data", 3), ("amp33", 3), ("pixeldq", 2)))
     check_shape(exposure.path, ramp.shape)
     resultants, rows, columns = ramp.shape
-    if amp33.shape != (resultants, rows, CHANNEL_WIDTH):
-        raise RampflowError(
-            f"{exposure.path}: amp33 has the shape {amp33.shape}, and data needs {(resultants, rows, CHANNEL_WIDTH)}; "
-            "the file is inconsistent, make it again"
-        )
+    for name, array, shape in (("amp33", amp33, (resultants, rows, CHANNEL_WIDTH)), ("pixeldq", pixeldq, (rows, columns))):
+        if array.shape != shape:
+            raise RampflowError(
+                f"{exposure.path}: {name} has the shape {array.shape}, and data needs {shape}; the file is inconsistent, "
+                "make it again"
+            )
     with job.open_reference("refpix") as reference:
         responses = read_responses(reference, rows, columns // CHANNEL_WIDTH)
-    bad = dq.has(exposure.array("pixeldq", 2).read(), dq.BAD_REF_PIXEL)
+    bad = dq.has(pixeldq.read(), dq.BAD_REF_PIXEL)
 
     samples = amp33.read()
     offset, amp33_offset = np.zeros((rows, columns), np.float32), np.zeros((rows, CHANNEL_WIDTH), np.float32)
@@ -315,7 +317,10 @@ def run(job: Job) -> None:
 
         job.map_rows(average, rows)
 
-    with job.create(rewrite=("data", "amp33", "border_ref_pix_left", "border_ref_pix_right")) as product:
+    borders = {
+        name: EmptyArray((resultants, rows, BORDER), np.float32) for name in ("border_ref_pix_left", "border_ref_pix_right")
+    }
+    with job.create(rewrite=("data", "amp33"), arrays=borders) as product:
         for i in range(resultants):
             resultant = ramp.read_plane(i)
             resultant[bad] = 0

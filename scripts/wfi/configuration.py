@@ -47,15 +47,16 @@ def validated(config: dict) -> dict:
     """
     import jsonschema
 
+    config = _interpret(config, schema())
     validator = jsonschema.Draft202012Validator(schema())
     errors = sorted(validator.iter_errors(config), key=lambda e: [str(p) for p in e.absolute_path])
     if errors:
         raise RampflowError("\n".join(f"configuration: {line}" for error in errors for line in _explain(error)))
     steps = {}
     for step in pipeline.steps():
-        given = (config.get("steps") or {}).get(step.name) or {}
+        given = config.get("steps", {}).get(step.name, {})
         steps[step.name] = {"skip": False, **{p.name: p.default for p in step.parameters}, **given}
-    reference_config = {"crds_context": None, "override": {}, **(config.get("references") or {})}
+    reference_config = {"crds_context": None, "override": {}, **config.get("references", {})}
     return {
         "input": config.get("input", []),
         "results": config.get("results", "results"),
@@ -63,6 +64,29 @@ def validated(config: dict) -> dict:
         "references": reference_config,
         "steps": steps,
     }
+
+
+def _interpret(value, schema: dict):
+    """Read texts where the schema wants none as YAML, and empty sections as mappings.
+
+    Snakemake gives what stands on the command line as texts: ``--config keep_intermediates=true``.
+    """
+    kinds = {
+        k
+        for s in (schema, *schema.get("anyOf", ()))
+        for k in ([s["type"]] if isinstance(s.get("type"), str) else s.get("type", []))
+    }
+    if value is None and kinds == {"object"}:
+        return {}
+    if isinstance(value, str) and kinds and "string" not in kinds:
+        try:
+            value = yaml.safe_load(value)
+        except yaml.YAMLError:
+            return value
+    if isinstance(value, dict):
+        known = schema.get("properties", {})
+        return {key: _interpret(v, known.get(key, {})) for key, v in value.items()}
+    return value
 
 
 def _explain(error) -> list[str]:
