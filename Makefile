@@ -1,0 +1,59 @@
+# make env        the environment in .venv
+# make demo       a simulated visit, from raw exposures to products, in demo/
+# make test       the tests
+# make test-peer  the comparison with romancal's own functions
+SHELL := /bin/bash
+PYTHON ?= python3
+CORES ?= $(shell nproc 2>/dev/null || echo 2)
+VENV := .venv
+BIN := $(VENV)/bin
+PEER := .venv-peer
+# A compiled kernel is kept here rather than beside its source when that is read-only: see NUMBA_CACHE_DIR.
+PIP := -m pip install --quiet --disable-pip-version-check
+
+.PHONY: env demo test test-peer check lock clean
+.DEFAULT_GOAL := env
+
+env: $(VENV)/.made
+
+$(VENV)/.made: envs/rampflow.txt
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("rampflow needs Python 3.11 or newer, and $(PYTHON) is " + sys.version.split()[0] + "; name another: make PYTHON=python3.12")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python $(PIP) -r envs/rampflow.txt
+	touch $@
+
+$(VENV)/.made-dev: $(VENV)/.made envs/dev.txt
+	$(BIN)/python $(PIP) -r envs/dev.txt
+	touch $@
+
+$(PEER)/.made: envs/peer.txt
+	$(PYTHON) -m venv $(PEER)
+	$(PEER)/bin/python $(PIP) -r envs/peer.txt
+	touch $@
+
+# The demo's references come from a CRDS cache of its own, with no server.
+demo: export CRDS_PATH := $(CURDIR)/demo/crds_cache
+demo: export CRDS_SERVER_URL := https://crds-serverless-mode.stsci.edu
+demo: export CRDS_OBSERVATORY := roman
+demo: env
+	$(BIN)/snakemake --snakefile workflow/simulate.smk --configfile config/demo.yaml --cores $(CORES) --quiet progress rules host
+	$(BIN)/snakemake --configfile config/demo.yaml --cores $(CORES) --quiet rules host
+	@$(BIN)/python scripts/show_products.py demo/results
+
+test: $(VENV)/.made-dev
+	$(BIN)/python -m pytest -m "not peer"
+
+test-peer: $(PEER)/.made
+	$(PEER)/bin/python -m pytest -m peer tests/peer
+
+check: $(VENV)/.made-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/snakefmt --check Snakefile workflow
+
+# Pins follow from the .in files; a new environment shows what they lead to.
+lock:
+	bash envs/lock.sh $(PYTHON)
+
+clean:
+	rm -rf $(VENV) $(PEER) demo .snakemake .rampflow

@@ -1,0 +1,31 @@
+#!/usr/bin/env bash
+# Pin what rampflow.in and dev.in lead to today: rampflow.txt and dev.txt for pip, rampflow.yaml for conda.
+set -euo pipefail
+cd "$(dirname "$0")"
+python=${1:-python3}
+fresh=$(mktemp -d)
+trap 'rm -rf "$fresh"' EXIT
+"$python" -m venv "$fresh/venv"
+pip="$fresh/venv/bin/python -m pip --disable-pip-version-check"
+$pip install --quiet -r rampflow.in
+$pip freeze > "$fresh/rampflow"
+$pip install --quiet -r dev.in
+$pip freeze > "$fresh/dev"
+{
+  echo "# Pins of rampflow.in with all that follows from it: written by \`make lock\`."
+  cat "$fresh/rampflow"
+} > rampflow.txt
+{
+  echo "# Pins of dev.in, on top of rampflow.txt: written by \`make lock\`."
+  comm -13 <(sort "$fresh/rampflow") <(sort "$fresh/dev")
+} > dev.txt
+{
+  echo "# The environment of rampflow.txt for conda: written by \`make lock\`."
+  echo "name: rampflow"
+  echo "channels: [conda-forge, nodefaults]"
+  echo "dependencies:"
+  echo "  - python =3.12"
+  echo "  - pip"
+  echo "  - pip:"
+  sed 's/^/      - /' "$fresh/rampflow"
+} > rampflow.yaml
