@@ -155,5 +155,5 @@ def test_large_events_agree_with_stcal(options, seed, monkeypatch):
     monkeypatch.setattr(ramp_fitting._Event, "contains", contains_mirrored)
     ours, our_number = expand_large_events(groupdq, **settings)
     assert our_number == number > 3 and np.count_nonzero(ours != groupdq) > 500
-    # Pixels exactly on the edge of an ellipse fall to one side or the other with the last bit of its angle.
-    assert np.count_nonzero(ours != theirs[0]) < 0.0005 * ours.size
+    # Pixels exactly on the edge of a circle fall to one side or the other with the last bit of its angle: a few per event.
+    assert np.count_nonzero(ours != theirs[0]) < 0.001 * ours.size
