@@ -1,0 +1,55 @@
+"""show_products: list the products in a folder, with what each exposure is and what became of it, and how to look at them."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from wfi.asdf_io import AsdfFile
+from wfi.errors import RampflowError
+from wfi.step import Exposure, reported_errors
+
+HINT = """
+{count} exposures in {folder}: calibrated images (_cal.asdf) and WCS products (_wcs.asdf). To look at one:
+
+    {python}
+    >>> import roman_datamodels
+    >>> image = roman_datamodels.open("{example}")
+    >>> image.data, image.dq, image.meta.cal_step, image.meta.wcs(100, 200)"""
+
+
+def describe(path: Path) -> tuple[str, ...]:
+    """Name, type, detector and element of a calibrated image, its median, its good pixels, and the steps that did not run."""
+    with AsdfFile(path) as file:
+        image = Exposure(file)
+        meta, statistics = image.meta, image.get("meta.statistics", dict)
+        left_out = [name for name, status in meta["cal_step"].items() if status == "SKIPPED"]
+        return (
+            path.name.removesuffix("_cal.asdf"),
+            image.get("meta.exposure.type"),
+            image.get("meta.instrument.detector"),
+            image.get("meta.instrument.optical_element"),
+            f"{statistics['image_median']:.4g}",
+            f"{100 * statistics['good_pixel_fraction']:.1f} %",
+            ", ".join(left_out) or "-",
+        )
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run as a program."""
+    parser = argparse.ArgumentParser(prog="show_products.py", description=__doc__)
+    parser.add_argument("folder", metavar="FOLDER", type=Path, help="folder of the products")
+    folder = parser.parse_args(argv).folder
+    with reported_errors("show_products") as outcome:
+        products = sorted(folder.glob("*_cal.asdf"))
+        if not products:
+            raise RampflowError(f"{folder}: holds no product (_cal.asdf)")
+        table = [("exposure", "type", "detector", "element", "median DN/s", "good", "steps skipped"), *map(describe, products)]
+        widths = [max(len(row[column]) for row in table) for column in range(len(table[0]))]
+        for row in table:
+            print("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())
+        print(HINT.format(count=len(products), folder=folder, example=products[0], python=sys.executable))
+    return outcome.status
+
+
+if __name__ == "__main__":
+    sys.exit(main())
