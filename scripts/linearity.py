@@ -133,7 +133,8 @@ def correct_linearity(
     """
     from wfi.kernels.linearity import correct_rows
 
-    data, groupdq, pixeldq, coefficients, coefficients_dq, inverse_coefficients = map(  # those of a data model are views
+    # The arrays of an open data model are wrappers that the compiled loop doesn't know.
+    data, groupdq, pixeldq, coefficients, coefficients_dq, inverse_coefficients = map(
         np.asarray, (data, groupdq, pixeldq, coefficients, coefficients_dq, inverse_coefficients)
     )
     pixels = data.shape[1:]
