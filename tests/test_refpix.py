@@ -1,0 +1,354 @@
+"""refpix: what passes through, correlated noise with a known source, each switch, flags and the program itself."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import refpix
+import roman_datamodels.datamodels as rdm
+from refpix import SAMPLES, correct_reference_pixels, correct_resultant, fill_gaps, fit_trend, smooth_dead_time
+
+from wfi import dq as flags
+from wfi.asdf_io import create_asdf
+
+SCRIPT = Path(refpix.__file__)
+RESULTANTS, ROWS, COLUMNS = 4, 512, 512
+LEFT, RIGHT, AMP33 = range(3)
+SWITCHES = ("remove_offset", "remove_trends", "cosine_interpolate", "fft_interpolate")
+
+
+def responses(columns=COLUMNS, rows=ROWS, *, passband=None, **value):
+    """Responses by reference (left, right, amp33), the same in every channel, from frequency 0 to `passband`."""
+    result = np.zeros((columns // 128, 3, rows * SAMPLES // 2 + 1), np.complex64)
+    for name, number in value.items():
+        result[:, {"left": LEFT, "right": RIGHT, "amp33": AMP33}[name], :passband] = number
+    return result
+
+
+def on_detector(stream, columns=COLUMNS):
+    """What every channel would record of a noise that is the same function of time for all: (resultant, row, column)."""
+    channels = [stream[..., :128] if n % 2 == 0 else stream[..., 127::-1] for n in range(columns // 128)]
+    return np.concatenate(channels, axis=-1).astype(np.float32)
+
+
+def slow_noise(rows=ROWS, amplitude=5.0):
+    """A few slow waves per resultant, none of them common to all, (resultant, row, sample)."""
+    time = np.linspace(0, 2 * np.pi, rows * SAMPLES, endpoint=False).reshape(rows, SAMPLES)
+    rng = np.random.default_rng(3)
+    waves = [
+        sum(rng.normal(0, amplitude) * np.sin(k * time + rng.uniform(0, 6)) for k in range(2, 9)) for _ in range(RESULTANTS)
+    ]
+    return np.array(waves)
+
+
+def white_noise(rows=ROWS, sigma=10.0, seed=1):
+    return np.random.default_rng(seed).normal(0, sigma, (RESULTANTS, rows, SAMPLES))
+
+
+def scene(columns=COLUMNS, rows=ROWS):
+    """A frame that all resultants have."""
+    return np.random.default_rng(2).uniform(4000, 60000, (rows, columns)).astype(np.float32)
+
+
+def correct(data, amp33=None, response=None, pixeldq=None, **switches):
+    _, rows, columns = data.shape
+    return correct_reference_pixels(
+        data.astype(np.float32),
+        np.zeros((len(data), rows, 128), np.float32) if amp33 is None else amp33,
+        np.zeros((rows, columns), np.uint32) if pixeldq is None else pixeldq,
+        responses(columns, rows) if response is None else response,
+        **switches,
+    )
+
+
+# ------------------------------------------------------------------------------------------------------ the whole thing
+def test_zero_responses_change_nothing():
+    data = scene() + on_detector(white_noise())
+    amp33 = np.full((RESULTANTS, ROWS, 128), 5000, np.uint16)
+    corrected, corrected_amp33 = correct(data, amp33, remove_trends=False)
+    np.testing.assert_allclose(corrected, data, atol=0.005)
+    np.testing.assert_array_equal(corrected_amp33, amp33)
+    assert corrected_amp33.dtype == np.uint16
+
+
+@pytest.mark.parametrize("columns", [128, 256, 384, 512])
+def test_noise_that_amp33_sees_is_removed(columns):
+    noise = white_noise() + slow_noise()
+    data = scene(columns) + on_detector(noise, columns)
+    amp33 = (6000 + noise[..., :128]).astype(np.float32)
+    corrected, _ = correct(data, amp33, responses(columns, amp33=1))
+    assert np.ptp(data, axis=0).mean() > 10
+    # A sample that is its mean, to the last digit, counts as missing.
+    missing = (data == data.mean(axis=0)).any(axis=0) | (on_detector((amp33 == amp33.mean(axis=0)).any(axis=0), columns) != 0)
+    assert missing.mean() < 0.01
+    # A bright pixel has few digits left for the noise: 60,000 DN are known to 0.004.
+    assert np.ptp(corrected, axis=0)[~missing].max() < 0.02
+
+
+@pytest.mark.parametrize("columns", [256, 384, 512])
+@pytest.mark.parametrize(("reference", "border"), [("left", np.s_[..., :4]), ("right", np.s_[..., -4:])])
+def test_slow_noise_that_a_border_sees_is_removed(reference, border, columns):
+    noise = on_detector(slow_noise(), columns)
+    only_there = np.zeros_like(noise)
+    only_there[border] = noise[border]
+    response = responses(columns, passband=40, **{reference: 1})
+    correction = only_there - correct(only_there, response=response, remove_trends=False)[0]
+    inside = np.s_[..., 8:-8, 4:-4]
+    assert np.abs(noise[inside]).max() > 20
+    np.testing.assert_allclose(correction[inside], (noise - noise.mean(axis=0))[inside], atol=0.5)
+
+
+def test_a_delay_in_the_response_delays_the_correction():
+    noise = slow_noise()
+    frequency = np.arange(ROWS * SAMPLES // 2 + 1)
+    delay = 1000  # samples
+    response = responses(amp33=np.exp(-2j * np.pi * frequency * delay / (ROWS * SAMPLES)))
+    delayed = np.roll(noise.reshape(RESULTANTS, -1), delay, axis=1).reshape(noise.shape)
+    data = scene() + on_detector(delayed)
+    switches = {"remove_trends": False, "fft_interpolate": False, "cosine_interpolate": False}
+    # The dead time between the rows is empty in amp33, which a pure delay carries into the rows: leave these samples out.
+    corrected, _ = correct(data, noise[..., :128].astype(np.float32) + 6000, response, **switches)
+    sample = np.arange(ROWS * SAMPLES).reshape(ROWS, SAMPLES)[:, :128]
+    known = (sample - delay) % SAMPLES < 128
+    known = np.concatenate([known, known[:, ::-1]] * 2, axis=1)
+    assert np.ptp(corrected, axis=0)[known].max() < 0.05
+
+
+def test_each_channel_has_its_response():
+    noise = slow_noise()
+    response = responses(amp33=1)
+    response[:, AMP33] *= np.array([0, 1, 2, 3])[:, None]
+    amp33 = (6000 + noise[..., :128]).astype(np.float32)
+    corrected, _ = correct(scene() + 3 * on_detector(noise), amp33, response, remove_trends=False)
+    left = np.ptp(corrected - scene(), axis=0).reshape(ROWS, 4, 128).mean(axis=(0, 2))
+    np.testing.assert_allclose(left / left[0], [1, 2 / 3, 1 / 3, 0], atol=2e-3)
+
+
+def test_a_frame_that_all_resultants_have_passes_through():
+    noise = np.rint(64 * white_noise()) / 64  # few digits, so that all sums are exact
+    amp33 = 6000 + noise[..., :128]
+    response = responses(left=0.3 + 0.1j, right=0.2, amp33=0.5 - 0.2j, passband=5000)
+    frame, amp33_frame = np.rint(scene() / 4), np.rint(scene(128) / 4)
+    one, amp33_one = correct(on_detector(noise), amp33.astype(np.float32), response)
+    two, amp33_two = correct(on_detector(noise) + frame, (amp33 + amp33_frame).astype(np.float32), response)
+    assert np.abs(one - on_detector(noise)).max() > 5
+    np.testing.assert_allclose(two - frame, one, atol=0.02)
+    np.testing.assert_allclose(amp33_two - amp33_frame, amp33_one, atol=0.02)
+
+
+def test_nothing_depends_on_the_number_of_threads():
+    data, amp33 = scene() + on_detector(white_noise()), white_noise(seed=8)[..., :128].astype(np.float32)
+    arguments = data[0], amp33[0], scene(), amp33.mean(axis=0), responses(left=1, right=1, amp33=1)
+    for one, many in zip(correct_resultant(*arguments), correct_resultant(*arguments, threads=3), strict=True):
+        np.testing.assert_array_equal(one, many)
+
+
+# ---------------------------------------------------------------------------------------------------------- the switches
+@pytest.mark.parametrize("switch", SWITCHES)
+def test_each_switch_has_an_effect(switch):
+    noise = white_noise()
+    amp33 = (6000 + noise[..., :128]).astype(np.float32)
+    amp33[:, ::7, 40:44] = 0
+    data, response = scene() + on_detector(noise), responses(left=0.3, right=0.2, amp33=0.5, passband=20000)
+    on, off = (correct(data, amp33, response, **{switch: value})[0] for value in (True, False))
+    assert np.abs(on - off).max() > 0.1
+
+
+def test_remove_offset_keeps_the_scene_out_of_the_references():
+    data = np.broadcast_to(scene(), (RESULTANTS, ROWS, COLUMNS))
+    response = responses(left=1, right=1)
+    np.testing.assert_allclose(correct(data, response=response)[0], data, atol=0.005)
+    assert np.abs(correct(data, response=response, remove_offset=False)[0] - data).max() > 1000
+
+
+def test_remove_trends_takes_a_line_in_time_out_of_each_channel():
+    row, column = np.indices((ROWS, SAMPLES))
+    time = (row * SAMPLES + column) / (ROWS * SAMPLES)
+    slopes = np.array([3.0, -1.0, 5.0, -7.0])  # of the resultants: they have no mean
+    data = scene() + on_detector(slopes[:, None, None] * time)
+    data[..., 128:256] += (2 * slopes)[:, None, None]  # a step of a channel is a line too
+    with_trends, _ = correct(data, remove_trends=False)
+    np.testing.assert_allclose(with_trends, data, atol=0.005)
+    without, _ = correct(data)
+    assert np.ptp(data, axis=0).max() > 10
+    assert np.ptp(without, axis=0).max() < 0.02
+
+
+def test_cosine_interpolate_fills_missing_samples_of_amp33():
+    noise = slow_noise()
+    amp33 = (6000 + noise[..., :128]).astype(np.float32)
+    whole = amp33.copy()
+    amp33[:, 100, 50:60] = 0
+    data, response = scene() + on_detector(noise), responses(amp33=1)
+    filled, filled_amp33 = correct(data, amp33, response, remove_trends=False)
+    holes, holes_amp33 = correct(data, amp33, response, remove_trends=False, cosine_interpolate=False)
+    gap = np.s_[:, 100, 50:60]
+    assert np.ptp(filled, axis=0)[gap[1:]].max() < 1
+    assert np.ptp(holes, axis=0)[gap[1:]].max() > 5
+    # The mean of a sample that is always missing is zero, so that is where the fluctuations are put back.
+    np.testing.assert_allclose(filled_amp33[gap], np.abs(noise - noise.mean(axis=0))[gap], atol=1)
+    assert not holes_amp33[gap].any()
+    np.testing.assert_allclose(np.delete(filled_amp33, 100, axis=1), np.delete(whole, 100, axis=1), atol=0.01)
+
+
+def test_fft_interpolate_smooths_the_dead_time_alone():
+    noise = white_noise()
+    response = responses(amp33=1)
+    amp33 = (6000 + noise[..., :128]).astype(np.float32)
+    on, off = (correct(scene() + on_detector(noise), amp33, response, fft_interpolate=value)[0] for value in (True, False))
+    # A response of one frequency-independent number takes nothing from the dead time into the rows.
+    np.testing.assert_allclose(on, off, atol=0.02)
+    response[:, AMP33, 20000:] = 0
+    on, off = (correct(scene() + on_detector(noise), amp33, response, fft_interpolate=value)[0] for value in (True, False))
+    assert np.abs(on - off).max() > 0.5
+
+
+# ------------------------------------------------------------------------------------------------------------- the parts
+def test_fill_gaps_is_a_normalized_convolution():
+    stream = np.random.default_rng(5).normal(0, 1, (6, SAMPLES)).astype(np.float32)
+    stream[:, 128:] = 0
+    stream[2, 10:100] = 0
+    weights = np.sin(np.pi * np.arange(1, 33) / 32)
+    there = (stream != 0).ravel().astype(float)
+    sums = np.convolve(stream.ravel(), weights, "same")
+    norms = np.convolve(there, weights, "same")
+    expected = np.where(there, stream.ravel(), np.divide(sums, norms, out=np.zeros_like(sums), where=norms > 1e-9))
+    filled = fill_gaps(stream)
+    inside = np.ones(stream.shape, bool)
+    inside[2, 24:86] = False  # farther than the weights reach
+    np.testing.assert_allclose(filled[inside], expected.reshape(stream.shape)[inside], rtol=1e-5, atol=1e-6)
+    assert not filled[2, 30:80].any()
+
+
+@pytest.mark.parametrize("level", [7.25, 0.0])
+def test_fill_gaps_keeps_a_level(level):
+    stream = np.full((5, SAMPLES), level, np.float32)
+    stream[:, 128:] = stream[3, 50:60] = 0
+    np.testing.assert_allclose(fill_gaps(stream), level, rtol=1e-6)
+
+
+def test_smooth_dead_time_is_the_low_pass_filter_of_the_transform():
+    stream = np.random.default_rng(6).normal(0, 1, (10, SAMPLES))
+    low_pass = (1 + np.cos(2 * np.pi * np.fft.rfftfreq(stream.size))) / 2
+    expected = stream.ravel().copy()
+    dead = np.tile(np.arange(SAMPLES) >= 128, 10)
+    for _ in range(3):
+        expected[dead] = np.fft.irfft(np.fft.rfft(expected) * low_pass, stream.size)[dead]
+    smoothed = smooth_dead_time(stream.astype(np.float32))
+    np.testing.assert_allclose(smoothed, expected.reshape(stream.shape), atol=1e-6)
+    np.testing.assert_array_equal(smoothed[:, :128], stream[:, :128].astype(np.float32))
+
+
+def test_fit_trend_leaves_zeros_out():
+    times = np.linspace(-1000, 1000, 500, dtype=np.float32)
+    values = 3 + 0.25 * times
+    values[::3] = 0
+    assert fit_trend(values, times) == (pytest.approx(0.25), pytest.approx(3))
+    assert fit_trend(np.zeros(500, np.float32), times) == (0, 0)
+    values[:] = 0
+    values[7] = 5
+    assert fit_trend(values, times) == (0, 5)
+
+
+def test_a_bad_reference_pixel_counts_as_zero():
+    noise, response = white_noise(), responses(left=1, passband=100)
+    data, pixeldq = scene() + on_detector(noise), np.zeros((ROWS, COLUMNS), np.uint32)
+    pixeldq[200:210, 1] = flags.BAD_REF_PIXEL
+    pixeldq[300, 2] = flags.HOT
+    zeroed, wild = data.copy(), data.copy()
+    zeroed[:, 200:210, 1] = 0
+    wild[:, 200:210, 1] = np.random.default_rng(7).uniform(0, 60000, (RESULTANTS, 10))
+    expected, _ = correct(zeroed, response=response)
+    np.testing.assert_array_equal(correct(wild, response=response, pixeldq=pixeldq)[0], expected)
+    assert np.abs(correct(wild, response=response)[0] - expected).max() > 100
+
+
+# ----------------------------------------------------------------------------------------------------------- the program
+def write_reference(path, rows=ROWS, channels=COLUMNS // 128):
+    response = responses(channels * 128, rows, left=0.3 + 0.1j, right=0.2, amp33=0.5, passband=3000)
+    names = dict(zip(("gamma", "zeta", "alpha"), response.transpose(1, 0, 2).astype(complex), strict=True))
+    with create_asdf(path, {"roman": {"meta": {}, **{n: np.ascontiguousarray(a) for n, a in names.items()}}}):
+        pass
+
+
+@pytest.fixture
+def exposure(tmp_path):
+    """A folder with a ramp file of a small detector and its reference."""
+    noise = white_noise()
+    model = rdm.RampModel.create_fake_data(shape=(RESULTANTS, ROWS, COLUMNS))
+    model.data = scene() + on_detector(noise)
+    model.amp33 = np.rint(6000 + noise[..., :128]).astype(np.uint16)
+    model.groupdq = np.zeros(model.data.shape, np.uint8)
+    model.pixeldq = np.zeros((ROWS, COLUMNS), np.uint32)
+    model.pixeldq[50:60, :2] = flags.BAD_REF_PIXEL
+    model.border_ref_pix_left = model.data[:, :, :4].copy()
+    model.border_ref_pix_right = model.data[:, :, -4:].copy()
+    model.meta.exposure.read_pattern = [[1], [2], [3, 4], [5]]
+    model.meta.instrument.detector = "WFI07"
+    model.save(tmp_path / "in.asdf")
+    write_reference(tmp_path / "ref.asdf")
+    return tmp_path
+
+
+def program(folder, *options, reference="ref.asdf"):
+    reference = reference if reference == "N/A" else folder / reference
+    command = [sys.executable, SCRIPT, folder / "in.asdf", folder / "out.asdf", "--refpix", reference, *options]
+    return subprocess.run(command, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize("switched_off", [None, *SWITCHES])
+def test_the_program_writes_what_the_function_gives(exposure, switched_off):
+    result = program(exposure, "--threads=2", *([f"--{switched_off}=false"] if switched_off else []))
+    assert result.returncode == 0, result.stderr
+    response = responses(left=0.3 + 0.1j, right=0.2, amp33=0.5, passband=3000)
+    with rdm.open(exposure / "out.asdf") as model, rdm.open(exposure / "in.asdf") as before:
+        assert isinstance(model, rdm.RampModel)
+        model.validate()
+        switches = {switched_off: False} if switched_off else {}
+        data, amp33 = correct(*(np.asarray(a) for a in (before.data, before.amp33)), response, before.pixeldq, **switches)
+        np.testing.assert_array_equal(model.data, data)
+        np.testing.assert_array_equal(model.amp33, amp33)
+        np.testing.assert_array_equal(model.border_ref_pix_left, data[:, :, :4])
+        np.testing.assert_array_equal(model.border_ref_pix_right, data[:, :, -4:])
+        for name in ("groupdq", "pixeldq", "border_ref_pix_top", "border_ref_pix_bottom"):
+            np.testing.assert_array_equal(model[name], before[name])
+        assert model.amp33.dtype == np.uint16
+        assert model.meta.cal_step.refpix == "COMPLETE"
+        assert model.meta.ref_file.refpix.endswith("ref.asdf")
+
+
+def test_without_a_reference_the_step_is_skipped(exposure):
+    result = program(exposure, reference="N/A")
+    assert result.returncode == 0 and "WARNING" in result.stderr
+    with rdm.open(exposure / "out.asdf") as model, rdm.open(exposure / "in.asdf") as before:
+        assert model.meta.cal_step.refpix == "SKIPPED"
+        np.testing.assert_array_equal(model.data, before.data)
+
+
+def other_rows(folder):
+    write_reference(folder / "ref.asdf", rows=256)
+    return "ref.asdf: gamma has the shape (4, 17921)"
+
+
+def other_channels(folder):
+    write_reference(folder / "ref.asdf", channels=3)
+    return "ref.asdf: gamma has the shape (3, 35841)"
+
+
+def other_amp33(folder):
+    with rdm.open(folder / "in.asdf") as model:
+        model.amp33 = model.amp33[:, :-1].copy()
+        model.save(folder / "other.asdf")
+    (folder / "other.asdf").rename(folder / "in.asdf")
+    return "in.asdf: amp33 has the shape (4, 511, 128)"
+
+
+@pytest.mark.parametrize("damage", [other_rows, other_channels, other_amp33])
+def test_what_doesn_t_fit_is_refused_and_nothing_is_written(exposure, damage):
+    message = damage(exposure)
+    result = program(exposure)
+    assert result.returncode == 1
+    assert message in result.stderr and "Traceback" not in result.stderr
+    assert [p.name for p in exposure.iterdir() if "out" in p.name] == []
