@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 
 from wfi.errors import RampflowError
-from wfi.wcs_tree import s_region, tree_of_wcs
 from wfi.step import Job, Reference, Step, step_logger
+from wfi.wcs_tree import s_region, tree_of_wcs
 
 STEP = Step(
     name="assign_wcs",

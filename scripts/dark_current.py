@@ -3,6 +3,7 @@
 import sys
 
 import numpy as np
+
 from wfi.detector import SCIENCE
 from wfi.errors import RampflowError
 from wfi.step import Job, Reference, Step

@@ -3,6 +3,7 @@
 import sys
 
 import numpy as np
+
 from wfi.detector import pixel_read_times
 from wfi.errors import RampflowError
 from wfi.step import Exposure, Job, Reference, Step

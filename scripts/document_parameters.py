@@ -6,7 +6,7 @@ import sys
 import textwrap
 
 from wfi import pipeline
-from wfi.step import Parameter, Step
+from wfi.step import Parameter, Step, spell
 
 CONFIG = pipeline.SCRIPTS.parent / "config"
 
@@ -60,11 +60,6 @@ Names and defaults are romancal's.
 """  # noqa: E501
 
 
-def shown(value) -> str:
-    """A value as YAML."""
-    return {True: "true", False: "false", None: "null"}[value] if isinstance(value, bool | None) else repr(value).strip("'")
-
-
 def takes(parameter: Parameter) -> str:
     """What a parameter accepts, for the reference."""
     text = " or ".join(f"`{c}`" for c in parameter.choices) or parameter.type.__name__
@@ -79,7 +74,7 @@ def config_section(step: Step) -> str:
     for p in step.parameters:
         unit = f" [{p.unit}]" if p.unit else ""
         lines.extend(textwrap.wrap(p.meaning + unit, 120, initial_indent="    # ", subsequent_indent="    # "))
-        lines.append(f"    {p.name}: {shown(p.default)}")
+        lines.append(f"    {p.name}: {spell(p.default)}")
     # YAML reads a section without a key as null, which a mapping of keys is not.
     return "\n".join(lines if len(lines) > 2 else [lines[0], lines[1] + " {}"]) + "\n"
 
@@ -91,7 +86,7 @@ def readme_section(step: Step) -> str:
         lines.append("References: " + "; ".join(f"`{r.type}`, {r.meaning}" for r in step.references) + ".\n")
     if step.parameters:
         lines += ["| parameter | takes | default | unit | meaning |", "|---|---|---|---|---|"]
-        lines += [f"| `{p.name}` | {takes(p)} | `{shown(p.default)}` | {p.unit} | {p.meaning} |" for p in step.parameters]
+        lines += [f"| `{p.name}` | {takes(p)} | `{spell(p.default)}` | {p.unit} | {p.meaning} |" for p in step.parameters]
         lines.append("")
     return "\n".join(lines)
 

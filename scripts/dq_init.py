@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+
 from wfi import dq as dqflags
 from wfi.asdf_io import AsdfFile, EmptyArray, tagged
 from wfi.detector import BORDER, check_shape

@@ -286,6 +286,8 @@ def read_responses(reference: Exposure, rows: int, channels: int) -> np.ndarray:
             )
         for channel in range(channels):
             responses[channel, index] = array.read_rows(channel, channel + 1)[0]
+        # A compressed array stays in memory, whole and in double precision, as long as it is in the tree.
+        del array, reference.roman[name]
     return responses
 
 

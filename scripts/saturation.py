@@ -3,6 +3,7 @@
 import sys
 
 import numpy as np
+
 from wfi import dq as dqflags
 from wfi.detector import BORDER
 from wfi.errors import RampflowError

@@ -4,6 +4,7 @@ import sys
 import warnings
 
 import numpy as np
+
 from wfi import dq as dqflags
 from wfi.detector import SCIENCE, mean_reads, pixel_read_times
 from wfi.step import Job, Parameter, Step
@@ -35,7 +36,7 @@ def mask_affected_rows(groupdq: np.ndarray) -> None:
 
 
 def double_exponential(t, a, b, tau_a, tau_b):
-    """a · exp(−t/τa) + b · exp(−t/τb)."""
+    """A · exp(−t/τa) + b · exp(−t/τb)."""
     return a * np.exp(-t / tau_a) + b * np.exp(-t / tau_b)
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import difflib
-from pathlib import Path
+import shlex
 
 import yaml
 
 from wfi import pipeline
 from wfi.errors import RampflowError
+from wfi.step import Step, spell
 
 SCHEMA = pipeline.SCRIPTS.parent / "workflow" / "schemas" / "config.schema.yaml"
 
@@ -24,7 +25,7 @@ def schema() -> dict:
     return result
 
 
-def step_schema(step) -> dict:
+def step_schema(step: Step) -> dict:
     """JSON schema of a step's section."""
     properties = {p.name: p.schema() for p in step.parameters}
     if step.name not in pipeline.INDISPENSABLE:
@@ -120,17 +121,6 @@ def _takes(schema: dict) -> str:
     return text
 
 
-def command_line(step, options: dict) -> str:
+def command_line(step: Step, options: dict) -> str:
     """A step's parameters as arguments of its script."""
-    import shlex
-
-    words = {True: "true", False: "false", None: "none"}
-    given = {p.name: options[p.name] for p in step.parameters}
-    return " ".join(
-        f"--{name} {shlex.quote(words.get(v, str(v)) if isinstance(v, bool | None) else str(v))}" for name, v in given.items()
-    )
-
-
-def absolute(path: str, folder: Path) -> Path:
-    """A path of the configuration, relative to `folder`."""
-    return folder / Path(path).expanduser()
+    return " ".join(f"--{p.name} {shlex.quote(spell(options[p.name]))}" for p in step.parameters)

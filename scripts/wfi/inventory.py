@@ -139,7 +139,7 @@ def build(config: dict, folder: Path, store: Path) -> Inventory:
     chains = {m: pipeline.chain(headers[str(m.path)]["type"], headers[str(m.path)]["detector"], skipped) for m in members}
     context = None
     if any(set(pipeline.reference_types(chain)) - set(override) for chain in chains.values()):
-        context = config["references"]["crds_context"] or references.default_context()
+        context = references.resolve_context(config["references"]["crds_context"])
     recommended = known.get("recommended", {}) if known.get("context") == context else {}
     exposures = {}
     for member, chain in chains.items():

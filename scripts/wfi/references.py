@@ -32,20 +32,21 @@ def _remedy() -> str:
     )
 
 
-def default_context() -> str:
-    """The context that CRDS uses when none is asked for: CRDS_CONTEXT, or the cache's (the server's) default.
+def resolve_context(name: str | None) -> str:
+    """The CRDS context of a name or date; of `None`: CRDS_CONTEXT, or the default of the server or cache.
 
     Raises
     ------
     RampflowError
         CRDS can't say.
     """
-    if context := os.environ.get("CRDS_CONTEXT"):
-        return context
+    _crds()
+    from crds.core import heavy_client
+
     try:
-        return _crds().get_default_context(OBSERVATORY)
+        return heavy_client.get_context_name(OBSERVATORY, name)
     except Exception as error:
-        raise RampflowError(f"CRDS has no default context ({_first_line(error)}). {_remedy()}") from None
+        raise RampflowError(f"CRDS knows no context {name or 'by default'} ({_first_line(error)}). {_remedy()}") from None
 
 
 def best_references(header: dict, types: list[str], context: str) -> dict[str, str]:

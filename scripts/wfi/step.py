@@ -95,7 +95,7 @@ class Parameter:
         argparse.ArgumentTypeError
             Not of the type, or out of range.
         """
-        if self.default is None and text == "none":
+        if self.default is None and text == "null":
             return None
         try:
             value = {"true": True, "false": False}[text.lower()] if self.type is bool else self.type(text)
@@ -109,6 +109,13 @@ class Parameter:
         if self.choices and value not in self.choices:
             raise argparse.ArgumentTypeError(f"takes one of {', '.join(self.choices)}, not {text!r}")
         return value
+
+
+def spell(value) -> str:
+    """A parameter's value as it is written on the command line and in the configuration."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return "null" if value is None else str(value)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -173,11 +180,10 @@ class Step:
             )
         for p in self.parameters:
             unit = f" [{p.unit}]" if p.unit else ""
-            shown = {True: "true", False: "false", None: "none"}.get(p.default, p.default) if p.type is not int else p.default
             takes = (
                 "{true,false}" if p.type is bool else "{" + ",".join(p.choices) + "}" if p.choices else p.type.__name__.upper()
             )
-            help_text = f"{p.meaning}{unit} (default: {shown})".replace("%", "%%")
+            help_text = f"{p.meaning}{unit} (default: {spell(p.default)})".replace("%", "%%")
             parser.add_argument(f"--{p.name}", type=p.parse, default=p.default, metavar=takes, help=help_text)
         parser.add_argument("--threads", type=int, default=1, metavar="N", help="cores to use (default: 1)")
         parser.add_argument("--crds_context", metavar="NAME", help="CRDS context that chose the references, to be recorded")
