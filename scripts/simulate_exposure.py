@@ -34,7 +34,7 @@ USUAL = {"gain": 1.8, "saturation": 55000.0, "readnoise": 7.0}
 DISPERSED_RATE = 0.008  #: DN/s of a source of 1 nJy, through grism and prism, which have no calibration to MJy/sr
 PEDESTAL, CHANNEL_SPREAD, PIXEL_SPREAD = 6000.0, 300.0, 100.0  #: DN
 FULL_WELL = 1.02  #: over the saturation threshold
-AMP33_GAPS = 1e-4  #: fraction of amplifier 33's samples that are missing (zero)
+AMP33_GAPS = 1e-4  #: fraction of amplifier 33's pixels that are missing (zero) in all resultants
 CONVERTER_STEP = 16.0  #: DN
 REFERENCE_TYPES = (
     *("mask", "saturation", "refpix", "darkdecaysignal", "inverselinearity", "integralnonlinearity", "readnoise", "gain"),
@@ -197,6 +197,7 @@ def _read_out(data, references, reads, settings, rng) -> tuple[np.ndarray, np.nd
     # Bad reference pixels are noisy ones.
     read_noise[flags.has(references["mask"].dq, flags.BAD_REF_PIXEL)] *= 30
     amp33_pedestal = rng.normal(PEDESTAL, PIXEL_SPREAD, (shape[0], CHANNEL_WIDTH))
+    missing = rng.random(amp33_pedestal.shape) < AMP33_GAPS
     ramp, amp33 = np.empty(data.shape, np.uint16), np.empty((*data.shape[:2], CHANNEL_WIDTH), np.uint16)
     for index, n_reads in enumerate(reads):
         drift = electronics.draw_drift(rng, shape)
@@ -211,7 +212,7 @@ def _read_out(data, references, reads, settings, rng) -> tuple[np.ndarray, np.nd
         reference += (
             amp33_pedestal + drift[:, -1:] + rng.normal(0, electronics.AMPLIFIER_NOISE / np.sqrt(n_reads), reference.shape)
         )
-        reference[rng.random(reference.shape) < AMP33_GAPS] = 0
+        reference[missing] = 0
         amp33[index] = np.clip(np.rint(reference), 0, 65535)
     return ramp, amp33
 

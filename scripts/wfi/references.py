@@ -13,15 +13,17 @@ OBSERVATORY = "roman"
 SERVERLESS = "crds-serverless-mode"  #: in CRDS_SERVER_URL: a local cache and no server
 
 
+#: What CRDS ends with when it can't answer: errors of many kinds, and for some of them an exit after an error message.
+CRDS_FAILURES = (Exception, SystemExit)
+
+
 @functools.cache
 def _crds():
-    """The crds package, set up for Roman; its own chatter goes to its warnings and errors alone."""
+    """The crds package, set up for Roman."""
     os.environ.setdefault("CRDS_OBSERVATORY", OBSERVATORY)
     os.environ.setdefault("CRDS_SERVER_URL", "https://roman-crds.stsci.edu")
     import crds
-    from crds.core import log
 
-    log.set_verbose(-3)
     return crds
 
 
@@ -45,7 +47,7 @@ def resolve_context(name: str | None) -> str:
 
     try:
         return heavy_client.get_context_name(OBSERVATORY, name)
-    except Exception as error:
+    except CRDS_FAILURES as error:
         raise RampflowError(f"CRDS knows no context {name or 'by default'} ({_first_line(error)}). {_remedy()}") from None
 
 
@@ -74,7 +76,7 @@ def best_references(header: dict, types: list[str], context: str) -> dict[str, s
     crds = _crds()
     try:
         found = crds.getrecommendations(header, reftypes=tuple(types), context=context, observatory=OBSERVATORY)
-    except Exception as error:
+    except CRDS_FAILURES as error:
         raise RampflowError(f"CRDS can't choose references with {context} ({_first_line(error)}). {_remedy()}") from None
     result = {}
     for reftype in types:
@@ -124,7 +126,7 @@ def fetch(name: str, context: str) -> Path:
 
     try:
         path = Path(api.dump_references(context, [name])[name])
-    except Exception as error:
+    except CRDS_FAILURES as error:
         raise RampflowError(f"the reference {name} can't be fetched ({_first_line(error)}). {_remedy()}") from None
     if not path.is_file():
         raise RampflowError(f"the reference {name} is not in the CRDS cache after fetching it. {_remedy()}")
@@ -132,4 +134,6 @@ def fetch(name: str, context: str) -> Path:
 
 
 def _first_line(error: Exception) -> str:
+    if isinstance(error, SystemExit):
+        return "it gave up, see its own message above"
     return str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
