@@ -24,6 +24,8 @@ import numpy as np
 
 from wfi import dq as flags
 from wfi.detector import BORDER, CHANNEL_DEAD_COLUMNS, CHANNEL_WIDTH, SCIENCE, detector_number
+from wfi.errors import RampflowError
+from wfi.simulation.optics import FOCAL_PLANE_CENTER, PIXEL_SCALE, V3_YANGLE, VPARITY
 
 EXPOSURE_TYPES = ("WFI_IMAGE", "WFI_LOLO", "WFI_WFSC", "WFI_SPECTRAL", "WFI_FLAT", "WFI_IM_DARK", "WFI_SP_DARK")
 # Effective wavelength (µm) of the imaging filters: their names, in hundredths of a micron.
@@ -31,10 +33,6 @@ FILTERS = {name: int(name[1:]) / 100 for name in ("F062", "F087", "F106", "F129"
 UNFILTERED = ("GRISM", "PRISM", "DARK")
 USEAFTER = "2020-01-01 00:00:00"
 
-PIXEL_SCALE = 0.11  #: arcsec
-FOCAL_PLANE_CENTER = (1546.38, -892.79)  #: V2, V3 (arcsec) of the aperture WFI_CEN
-V3_YANGLE = -60.0  #: degrees
-VPARITY = -1
 FOCAL_PLANE_COLUMNS = 6  #: the 18 detectors lie in 3 rows of 6
 FOCAL_PLANE_PITCH = 1.1  #: centre-to-centre distance of detectors over their side
 
@@ -519,11 +517,18 @@ def make_cache(
         ``roman_NNNN.pmap``; its number is that of the files made for it.
     new : tuple of str
         Reference types to make. Other types, and other detectors of these types, stay as they are in the context before.
+
+    Raises
+    ------
+    RampflowError
+        The size, a detector or a type is not possible.
     """
     import crds
 
     if size % (2 * CHANNEL_WIDTH):
-        raise ValueError(f"size is {size}; it must be a multiple of {2 * CHANNEL_WIDTH}, for an even number of channels")
+        raise RampflowError(f"size is {size}; it must be a multiple of {2 * CHANNEL_WIDTH}, for an even number of channels")
+    if unknown := set(new) - set(MAKERS):
+        raise RampflowError(f"there is no reference type {', '.join(sorted(unknown))}; known are {', '.join(MAKERS)}")
     path, serial = Path(path), context.removeprefix("roman_").removesuffix(".pmap")
     config, mappings, references = path / "config/roman", path / "mappings/roman", path / "references/roman/wfi"
     for folder in (config, mappings, references):
@@ -587,14 +592,11 @@ def main() -> None:
     parser.add_argument("--context", default="roman_0001.pmap", help="context to make (default: %(default)s)")
     parser.add_argument("--new", default=",".join(MAKERS), help="comma-separated reference types to make (default: all)")
     args = parser.parse_args()
-    make_cache(
-        args.cache,
-        tuple(args.detectors.split(",")),
-        args.size,
-        args.seed,
-        context=args.context,
-        new=tuple(args.new.split(",")),
-    )
+    detectors, new = tuple(args.detectors.split(",")), tuple(args.new.split(","))
+    try:
+        make_cache(args.cache, detectors, args.size, args.seed, context=args.context, new=new)
+    except RampflowError as error:
+        parser.error(str(error))
 
 
 if __name__ == "__main__":

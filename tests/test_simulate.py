@@ -16,9 +16,10 @@ import simulate_references
 import simulate_sky
 
 from wfi import dq as flags
+from wfi.errors import RampflowError
 from wfi.simulation import detector as electronics
-from wfi.simulation.metadata import CENTER, Settings
-from wfi.simulation.optics import PointSpread, attitude, look
+from wfi.simulation.metadata import Settings
+from wfi.simulation.optics import FOCAL_PLANE_CENTER, PointSpread, attitude, look
 
 SIZE = 256
 TRIMMED = SIZE - 8
@@ -165,14 +166,14 @@ def test_distortion_inverse(references):
 
 
 def test_odd_number_of_channels_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="multiple of 256"):
+    with pytest.raises(RampflowError, match="multiple of 256"):
         simulate_references.make_cache(tmp_path, DETECTORS, 384, 1)
 
 
 # --------------------------------------------------------------------------------------------------------------- optics
 def test_attitude_looks_where_it_should():
-    matrix = attitude(*CENTER, 83.0, -12.0, 35.0)
-    assert look(matrix, *CENTER) == pytest.approx((83.0, -12.0, 35.0))
+    matrix = attitude(*FOCAL_PLANE_CENTER, 83.0, -12.0, 35.0)
+    assert look(matrix, *FOCAL_PLANE_CENTER) == pytest.approx((83.0, -12.0, 35.0))
 
 
 def test_star_keeps_flux_and_position(references):
@@ -327,6 +328,11 @@ def test_transient_is_in_the_first_read_of_wfi18_alone(references):
     assert signal[4, 100] > 40
     assert steps[0, top].mean() - steps[0, bottom].mean() > 15
     assert abs(steps[2, top].mean() - steps[2, bottom].mean()) < 15
+
+
+def test_gaps_of_amplifier_33_are_those_of_all_resultants(exposure):
+    missing = exposure[1] == 0
+    assert missing.any() and (missing == missing[0]).all()
 
 
 def test_reference_pixels_know_the_common_noise(references):

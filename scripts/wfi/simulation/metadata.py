@@ -7,14 +7,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from wfi.detector import mean_reads
-from wfi.simulation.optics import attitude, look
+from wfi.simulation.optics import FOCAL_PLANE_CENTER, V3_YANGLE, VPARITY, attitude, look
 
-CENTER = (1546.38, -892.79)  #: V2, V3 (arcsec) of the aperture WFI_CEN, the centre of the focal plane
-V3_YANGLE = -60.0  #: degrees
 # Some 6 km/s towards the source; the largest that the orbit gives is 1e-4.
 ABERRATION_SCALE = 1.00002
 
-#: Multi-accumulation tables by name: number, and how many reads are averaged into each resultant.
+#: Multi-accumulation tables by name: a number (invented), and how many reads are averaged into each resultant.
 MA_TABLES = {
     "short": (9001, (1, 1, 2, 4, 4, 4, 4, 1)),
     "imaging": (1007, (1, 1, 2, 5, 8, 8, 8, 10, 1)),
@@ -91,7 +89,7 @@ class Settings:
 
     def attitude(self, v2_ref: float, v3_ref: float) -> np.ndarray:
         """True rotation from the V frame to the sky, of a detector with this reference point (arcsec)."""
-        aperture = CENTER if self.focal_plane else (v2_ref, v3_ref)
+        aperture = FOCAL_PLANE_CENTER if self.focal_plane else (v2_ref, v3_ref)
         return attitude(*aperture, *_move(self.ra, self.dec, self.dither), self.roll)
 
 
@@ -213,7 +211,7 @@ def fill_metadata(meta: dict, settings: Settings, filename: str, v2_ref: float, 
             "aperture_name": f"{settings.detector}_FULL",
             "v2_ref": v2_ref,
             "v3_ref": v3_ref,
-            "vparity": -1,
+            "vparity": VPARITY,
             "v3yangle": V3_YANGLE,
             "ra_ref": ra_ref,
             "dec_ref": dec_ref,

@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 PIXEL_SCALE = 0.11  #: arcsec
+FOCAL_PLANE_CENTER = (1546.38, -892.79)  #: V2, V3 (arcsec) of the aperture WFI_CEN
+V3_YANGLE, VPARITY = -60.0, -1  #: degrees from V3 to the detectors' y axis; x runs against V2
 AB_ZERO_FLUX = 3.6307805e12  #: nJy, of a source of AB magnitude 0
 TRACE_LENGTH, TRACE_SIGMA = 120, 0.8  #: pixels along and across the spectra of GRISM and PRISM, invented
 
