@@ -91,7 +91,7 @@ def run(job: Job) -> None:
         def correct_rows(start, stop):
             rows = data.read_rows(start, stop)
             subtract_dark_decay(rows, amplitude * np.exp(-times[start:stop] / time_constant), factors)
-            product.write_rows("data", start, rows)
+            product.write_ramp_rows(start, rows)
 
         job.map_rows(correct_rows, data.shape[1])
 

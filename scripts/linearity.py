@@ -6,8 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from wfi import dq
-from wfi.asdf_io import EmptyArray
-from wfi.detector import BORDER, CHANNEL_WIDTH, check_shape, mean_reads
+from wfi.detector import CHANNEL_WIDTH, mean_reads
 from wfi.errors import RampflowError
 from wfi.step import Exposure, Job, Reference, Step
 
@@ -220,15 +219,8 @@ def run(job: Job) -> None:
     """Process one exposure."""
     if job.references["linearity"] is None or job.references["inverselinearity"] is None:
         return job.skip("There is no linearity or no inverselinearity reference")
-    ramp, groupdq, pixeldq = (job.exposure.array(*a) for a in (("data", 3), ("groupdq", 3), ("pixeldq", 2)))
-    check_shape(job.exposure.path, ramp.shape)
-    resultants, rows, columns = ramp.shape
-    for name, array, shape in (("groupdq", groupdq, ramp.shape), ("pixeldq", pixeldq, ramp.shape[1:])):
-        if array.shape != shape:
-            raise RampflowError(
-                f"{job.exposure.path}: {name} has the shape {array.shape}, and data needs {shape}; the file is inconsistent, "
-                "make it again"
-            )
+    ramp, groupdq, pixeldq = (job.exposure.array(name) for name in ("data", "groupdq", "pixeldq"))
+    _, rows, columns = ramp.shape
     read_pattern = job.exposure.read_pattern
     nonlinearity = None
     if job.references["integralnonlinearity"] is not None:
@@ -238,10 +230,7 @@ def run(job: Job) -> None:
         check_polynomials(linearity, (rows, columns))
         check_polynomials(inverse, (rows, columns))
 
-        # As in romancal's pipeline, the left and right border arrays stay the ramp's own columns.
-        borders = {"border_ref_pix_left": slice(BORDER), "border_ref_pix_right": slice(columns - BORDER, columns)}
-        border_arrays = {name: EmptyArray((resultants, rows, BORDER), np.float32) for name in borders}
-        with job.create(rewrite=("data", "groupdq", "pixeldq"), arrays=border_arrays) as product:
+        with job.create(rewrite=("data", "groupdq", "pixeldq")) as product:
 
             def correct(start, stop):
                 block, block_dq, block_pixeldq = correct_linearity(
@@ -254,11 +243,9 @@ def run(job: Job) -> None:
                     read_pattern,
                     nonlinearity=nonlinearity,
                 )
-                product.write_rows("data", start, block)
+                product.write_ramp_rows(start, block)
                 product.write_rows("groupdq", start, block_dq)
                 product.write_rows("pixeldq", start, block_pixeldq)
-                for name, border in borders.items():
-                    product.write_rows(name, start, block[:, :, border])
                 return np.count_nonzero(block_dq != groupdq.read_rows(start, stop))
 
             implausible = sum(job.map_rows(correct, rows))

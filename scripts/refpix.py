@@ -11,7 +11,7 @@ import numpy as np
 
 from wfi import dq
 from wfi.asdf_io import EmptyArray
-from wfi.detector import BORDER, CHANNEL_DEAD_COLUMNS, CHANNEL_WIDTH, check_shape
+from wfi.detector import BORDER, CHANNEL_DEAD_COLUMNS, CHANNEL_WIDTH
 from wfi.errors import RampflowError
 from wfi.step import Exposure, Job, Parameter, Reference, Step
 
@@ -296,15 +296,9 @@ def run(job: Job) -> None:
     if job.references["refpix"] is None:
         return job.skip("There is no refpix reference")
     exposure, parameters = job.exposure, job.parameters
-    ramp, amp33, pixeldq = (exposure.array(*a) for a in (("data", 3), ("amp33", 3), ("pixeldq", 2)))
-    check_shape(exposure.path, ramp.shape)
+    ramp, pixeldq = exposure.array("data"), exposure.array("pixeldq")
     resultants, rows, columns = ramp.shape
-    for name, array, shape in (("amp33", amp33, (resultants, rows, CHANNEL_WIDTH)), ("pixeldq", pixeldq, (rows, columns))):
-        if array.shape != shape:
-            raise RampflowError(
-                f"{exposure.path}: {name} has the shape {array.shape}, and data needs {shape}; the file is inconsistent, "
-                "make it again"
-            )
+    amp33 = exposure.array("amp33", shape=(resultants, rows, CHANNEL_WIDTH))
     with job.open_reference("refpix") as reference:
         responses = read_responses(reference, rows, columns // CHANNEL_WIDTH)
     bad = dq.has(pixeldq.read(), dq.BAD_REF_PIXEL)

@@ -21,7 +21,7 @@ from types import SimpleNamespace
 
 from wfi import SOFTWARE_NAME, __version__
 from wfi.asdf_io import AsdfFile, EmptyArray, StoredArray, create_asdf, tagged
-from wfi.detector import detector_number
+from wfi.detector import BORDER, check_shape, detector_number
 from wfi.errors import RampflowError
 
 NOT_APPLICABLE = "N/A"  #: CRDS's word for a reference that an exposure does without
@@ -331,13 +331,13 @@ class Exposure:
             raise RampflowError(f"{self.path}: {field} is {node!r}; it must be of type {expected}")
         return node
 
-    def array(self, name: str, ndim: int | None = None) -> StoredArray:
+    def array(self, name: str, ndim: int | None = None, *, shape: tuple[int, ...] | None = None) -> StoredArray:
         """The stored array `name`.
 
         Raises
         ------
         RampflowError
-            It is missing or has another number of axes.
+            It is missing, or has another number of axes or another shape.
         """
         array = self.get(name)
         if not hasattr(array, "dtype"):
@@ -346,7 +346,27 @@ class Exposure:
             array = InlineArray(array)
         if ndim is not None and array.ndim != ndim:
             raise RampflowError(f"{self.path}: {name} has {array.ndim} axes; it must have {ndim}")
+        if shape is not None and array.shape != tuple(shape):
+            raise RampflowError(
+                f"{self.path}: {name} has the shape {array.shape}, and {tuple(shape)} is needed to fit the exposure"
+            )
         return array
+
+    def check_arrays(self) -> None:
+        """Refuse a ramp or an image whose arrays don't fit each other: a kernel would read beyond them.
+
+        Raises
+        ------
+        RampflowError
+        """
+        data = self.array("data")
+        if data.ndim == 3:
+            check_shape(self.path, data.shape)
+            self.array("groupdq", shape=data.shape)
+            self.array("pixeldq", shape=data.shape[1:])
+        else:
+            for name in ("dq", "err", "var_poisson", "chisq", "dumo"):
+                self.array(name, shape=data.shape)
 
     @property
     def read_pattern(self) -> list[list[int]]:
@@ -429,6 +449,7 @@ class Job:
             raise RampflowError(f"{self.output}: is the input too; give another name for the output")
         if step.takes != "wfi_science_raw":  # dq_init takes several models, and says so itself
             self.exposure.expect_model(step.takes, step.name)
+            self.exposure.check_arrays()
         self.exposure.meta.setdefault("cal_step", {})
         self.log.info("%s %s, step %s: %s -> %s", SOFTWARE_NAME, __version__, step.name, file.path.name, self.output.name)
         if step.parameters:
@@ -525,6 +546,16 @@ class Product:
     def write_rows(self, name, start, values):
         """Write rows from `start` on of every plane of the array `name`."""
         self._writer.write_rows(self.roman[name], start, values)
+
+    def write_ramp_rows(self, start, rows):
+        """Write rows of the ramp's data, and of the left and right border arrays where refpix made them the ramp's columns.
+
+        (In romancal's pipeline refpix makes them views of the ramp; what follows changes both.)
+        """
+        self.write_rows("data", start, rows)
+        if self.meta["cal_step"].get("refpix") == "COMPLETE":
+            self.write_rows("border_ref_pix_left", start, rows[:, :, :BORDER])
+            self.write_rows("border_ref_pix_right", start, rows[:, :, -BORDER:])
 
     def write_plane(self, name, index, values):
         """Write one plane of the array `name`."""
