@@ -22,6 +22,7 @@ import numpy as np
 
 from wfi import dq as flags
 from wfi.detector import BORDER, CHANNEL_WIDTH, SCIENCE, detector_number
+from wfi.errors import RampflowError
 from wfi.simulation import detector as electronics
 from wfi.simulation.metadata import ABERRATION_SCALE, MA_TABLES, Settings, fill_metadata
 from wfi.simulation.optics import PointSpread, Projection, render_sources
@@ -40,10 +41,17 @@ REFERENCE_TYPES = (
     *("mask", "saturation", "refpix", "darkdecaysignal", "inverselinearity", "integralnonlinearity", "readnoise", "gain"),
     *("dark", "flat", "distortion", "photom", "epsf"),
 )
+DISPENSABLE = {"flat", "epsf", "integralnonlinearity"}
 
 
 def find_references(settings: Settings) -> dict[str, Path]:
-    """Files of the CRDS cache for the exposure, by type; types that don't apply are left out."""
+    """Files that CRDS gives for the exposure, by type; types that don't apply are left out.
+
+    Raises
+    ------
+    RampflowError
+        CRDS has no reference of a type that every exposure needs.
+    """
     import crds
 
     header = {
@@ -54,7 +62,11 @@ def find_references(settings: Settings) -> dict[str, Path]:
         "ROMAN.META.EXPOSURE.START_TIME": settings.start_time.replace("T", " "),
     }
     found = crds.getreferences(header, reftypes=REFERENCE_TYPES, observatory="roman")
-    return {reftype: Path(path) for reftype, path in found.items() if not path.startswith("NOT FOUND")}
+    files = {reftype: Path(path) for reftype, path in found.items() if not path.startswith("NOT FOUND")}
+    if lacking := set(REFERENCE_TYPES) - set(files) - DISPENSABLE:
+        kind = f"{settings.detector} {settings.exposure_type} {settings.optical_element}"
+        raise RampflowError(f"CRDS has no {', '.join(sorted(lacking))} reference for {kind}; make it with simulate_references")
+    return files
 
 
 def usable(values: np.ndarray, reftype: str) -> np.ndarray:
@@ -250,27 +262,50 @@ def main() -> int:
     add("--sky", type=Path, required=True, help="catalog of simulate_sky")
     add("--truth", type=Path, help="truth to write (default: …_truth.asdf beside the output)")
     add("--cache", type=Path, help="CRDS cache with no server (default: CRDS as the environment has it)")
-    add("--detector", default=default.detector)
-    add("--exposure-type", default=default.exposure_type)
-    add("--optical-element", default=default.optical_element)
-    add("--ra", type=float, default=default.ra, help="where the detector's centre looks, degrees")
-    add("--dec", type=float, default=default.dec, help="where the detector's centre looks, degrees")
-    add("--roll", type=float, default=default.roll, help="position angle of V3 there, degrees")
+    add("--detector", default=default.detector, help="WFI01 to WFI18 (default: %(default)s)")
+    add("--exposure-type", default=default.exposure_type, help="as in meta.exposure.type (default: %(default)s)")
+    add(
+        "--optical-element",
+        default=default.optical_element,
+        help="as in meta.instrument.optical_element (default: %(default)s)",
+    )
+    add("--ra", type=float, default=default.ra, help="where the detector's centre looks, degrees (default: %(default)s)")
+    add("--dec", type=float, default=default.dec, help="where the detector's centre looks, degrees (default: %(default)s)")
+    add("--roll", type=float, default=default.roll, help="position angle of V3 there, degrees (default: %(default)s)")
     add("--focal-plane", action="store_true", help="ra, dec and roll are those of the focal plane's centre")
-    add("--dither", type=float, nargs=2, default=default.dither, help="move of the telescope, east and north, arcsec")
-    add("--pointing-error", type=float, nargs=2, default=default.pointing_error, help="of the header, east and north, arcsec")
-    add("--ma-table", choices=MA_TABLES, default=default.ma_table, help="which reads make the resultants")
-    add("--frame-time", type=float, default=default.frame_time, help="seconds per read")
+    add(
+        "--dither",
+        type=float,
+        nargs=2,
+        default=default.dither,
+        help="move of the telescope, east and north, arcsec (default: %(default)s)",
+    )
+    add(
+        "--pointing-error",
+        type=float,
+        nargs=2,
+        default=default.pointing_error,
+        help="of the header, east and north, arcsec (default: %(default)s)",
+    )
+    add(
+        "--ma-table", choices=MA_TABLES, default=default.ma_table, help="which reads make the resultants (default: %(default)s)"
+    )
+    add("--frame-time", type=float, default=default.frame_time, help="seconds per read (default: %(default)s)")
     add("--guide-window", type=int, nargs=2, help="its first column and row (default: on another detector)")
     add("--saturated", action="store_true", help="saturate every pixel from the first resultant on")
     add("--background", type=float, help="DN/s (default: as usual for the exposure type)")
-    add("--cosmic-ray-flux", type=float, default=default.cosmic_ray_flux, help="particles per second and cm²")
-    add("--snowballs", type=int, default=default.snowballs, help="how many")
+    add(
+        "--cosmic-ray-flux",
+        type=float,
+        default=default.cosmic_ray_flux,
+        help="particles per second and cm² (default: %(default)s)",
+    )
+    add("--snowballs", type=int, default=default.snowballs, help="how many (default: %(default)s)")
     for name in ("program", "observation", "visit", "exposure"):
-        add(f"--{name}", type=int, default=getattr(default, name), help=f"{name} number")
-    add("--start-time", default=default.start_time, help="UTC")
-    add("--seed", type=int, default=default.seed, help="equal seeds make equal exposures")
-    add("--threads", type=int, default=1)
+        add(f"--{name}", type=int, default=getattr(default, name), help=f"{name} number (default: %(default)s)")
+    add("--start-time", default=default.start_time, help="UTC (default: %(default)s)")
+    add("--seed", type=int, default=default.seed, help="equal seeds make equal exposures (default: %(default)s)")
+    add("--threads", type=int, default=1, help="for the compiled loops (default: %(default)s)")
     args = parser.parse_args()
     if args.cache:
         os.environ["CRDS_PATH"] = str(args.cache.resolve())
@@ -282,7 +317,11 @@ def main() -> int:
     from astropy.table import Table
 
     settings = Settings(**{field.name: getattr(args, field.name) for field in dataclasses.fields(Settings)})
-    references = {reftype: rdm.open(path) for reftype, path in find_references(settings).items()}
+    try:
+        files = find_references(settings)
+    except RampflowError as error:
+        parser.error(str(error))
+    references = {reftype: rdm.open(path) for reftype, path in files.items()}
     data, amp33, truth, sources = simulate(settings, Table.read(args.sky), references, threads=args.threads)
     args.output.parent.mkdir(parents=True, exist_ok=True)
     write_exposure(args.output, settings, data, amp33, references)

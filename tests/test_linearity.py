@@ -306,6 +306,7 @@ def exposure(tmp_path):
     model.pixeldq = np.full(PIXELS, flags.HOT, np.uint32)
     model.meta.exposure.read_pattern = PATTERN
     model.meta.instrument.detector = "WFI07"
+    model.meta.cal_step.refpix = "COMPLETE"
     model.border_ref_pix_left = measured[:, :, :4].copy()
     model.border_ref_pix_right = measured[:, :, -4:].copy()
     model.save(tmp_path / "in.asdf")
