@@ -41,7 +41,6 @@ REFERENCE_TYPES = (
     *("mask", "saturation", "refpix", "darkdecaysignal", "inverselinearity", "integralnonlinearity", "readnoise", "gain"),
     *("dark", "flat", "distortion", "photom", "epsf"),
 )
-DISPENSABLE = {"flat", "epsf", "integralnonlinearity"}
 
 
 def find_references(settings: Settings) -> dict[str, Path]:
@@ -50,9 +49,10 @@ def find_references(settings: Settings) -> dict[str, Path]:
     Raises
     ------
     RampflowError
-        CRDS has no reference of a type that every exposure needs.
+        CRDS has no rule for the exposure.
     """
     import crds
+    from crds.core.exceptions import CrdsError
 
     header = {
         "ROMAN.META.INSTRUMENT.NAME": "WFI",
@@ -61,12 +61,11 @@ def find_references(settings: Settings) -> dict[str, Path]:
         "ROMAN.META.EXPOSURE.TYPE": settings.exposure_type,
         "ROMAN.META.EXPOSURE.START_TIME": settings.start_time.replace("T", " "),
     }
-    found = crds.getreferences(header, reftypes=REFERENCE_TYPES, observatory="roman")
-    files = {reftype: Path(path) for reftype, path in found.items() if not path.startswith("NOT FOUND")}
-    if lacking := set(REFERENCE_TYPES) - set(files) - DISPENSABLE:
-        kind = f"{settings.detector} {settings.exposure_type} {settings.optical_element}"
-        raise RampflowError(f"CRDS has no {', '.join(sorted(lacking))} reference for {kind}; make it with simulate_references")
-    return files
+    try:
+        found = crds.getreferences(header, reftypes=REFERENCE_TYPES, observatory="roman")
+    except CrdsError as error:
+        raise RampflowError(f"CRDS has no references for this exposure; make them with simulate_references ({error})") from None
+    return {reftype: Path(path) for reftype, path in found.items() if not path.startswith("NOT FOUND")}
 
 
 def usable(values: np.ndarray, reftype: str) -> np.ndarray:
