@@ -1,0 +1,205 @@
+"""dq_init: counts decoded, guide window, mask, border arrays, statuses; what is refused."""
+
+import numpy as np
+import pytest
+from dq_init import flag_guide_window
+from small_files import (
+    COLUMNS,
+    PATTERN,
+    ROWS,
+    arrays_of,
+    meta_of,
+    opened,
+    refuse,
+    succeed,
+    write_raw,
+    write_reference,
+)
+
+from wfi import dq as flags
+
+SHAPE = (len(PATTERN), ROWS, COLUMNS)
+GW, BAD = flags.GW_AFFECTED_DATA, flags.DO_NOT_USE
+
+
+def counts(low=100, high=60000):
+    return np.random.default_rng(1).integers(low, high, SHAPE).astype(np.uint16)
+
+
+def window(x, y):
+    names = ("xstart", "xstop", "ystart", "ystop")
+    return {f"guide_star.window_{name}": value for name, value in zip(names, (*x, *y), strict=True)}
+
+
+@pytest.fixture
+def mask(tmp_path):
+    """Flags of a mask reference, which lies in mask.asdf."""
+    dq = np.random.default_rng(2).choice(np.array([0, 0, flags.HOT, flags.DEAD | BAD], np.uint32), SHAPE[1:])
+    write_reference(tmp_path / "mask.asdf", dq=dq)
+    return dq
+
+
+def initialize(folder, *options, mask="mask.asdf"):
+    mask = mask if mask == "N/A" else folder / mask
+    return succeed("dq_init", folder / "in_uncal.asdf", folder / "out.asdf", "--mask", mask, *options)
+
+
+# ---------------------------------------------------------------------------------------------------------- the product
+@pytest.mark.parametrize("threads", [1, 3])
+def test_a_raw_exposure_becomes_a_ramp(tmp_path, mask, threads):
+    raw = counts()
+    amp33 = np.random.default_rng(3).integers(4000, 6000, (*SHAPE[:2], 128)).astype(np.uint16)
+    write_raw(tmp_path / "in_uncal.asdf", raw, amp33=amp33)
+    initialize(tmp_path, f"--threads={threads}")
+    with opened(tmp_path / "out.asdf") as model:
+        assert type(model).__name__ == model.meta.model_type == "RampModel"
+        assert (model.data.dtype, model.groupdq.dtype, model.pixeldq.dtype) == (np.float32, np.uint8, np.uint32)
+        np.testing.assert_array_equal(model.data, raw)
+        np.testing.assert_array_equal(model.pixeldq, mask)
+        np.testing.assert_array_equal(model.amp33, amp33)
+        assert model.groupdq.shape == SHAPE and not model.groupdq.any()
+        statuses = dict(model.meta.cal_step.items())
+        assert statuses.pop("dq_init") == "COMPLETE"
+        assert set(statuses.values()) == {"INCOMPLETE"} and len(statuses) == 15
+        assert [list(reads) for reads in model.meta.exposure.read_pattern] == PATTERN
+
+
+def test_the_border_arrays_hold_the_border_with_its_corners(tmp_path, mask):
+    raw = counts()
+    write_raw(tmp_path / "in_uncal.asdf", raw, **{"reference_read": np.full(SHAPE[1:], 7, np.uint16)})
+    initialize(tmp_path)
+    arrays = arrays_of(tmp_path / "out.asdf")
+    sides = {"left": np.s_[..., :4], "right": np.s_[..., 252:], "top": np.s_[..., :4, :], "bottom": np.s_[..., 68:, :]}
+    for side, place in sides.items():
+        np.testing.assert_array_equal(arrays[f"border_ref_pix_{side}"], raw[place].astype(np.float32) + 7)
+        np.testing.assert_array_equal(arrays[f"dq_border_ref_pix_{side}"], mask[place])
+        assert arrays[f"border_ref_pix_{side}"].dtype == np.float32
+        assert arrays[f"dq_border_ref_pix_{side}"].dtype == np.uint32
+
+
+@pytest.mark.parametrize("offset", [None, 0, 1000])
+@pytest.mark.parametrize("with_reads", [False, True])
+def test_what_the_downlink_did_is_undone(tmp_path, mask, offset, with_reads):
+    raw, rng = counts(high=65536), np.random.default_rng(4)
+    reference_read = rng.integers(2000, 9000, SHAPE[1:]).astype(np.uint16)
+    reference_amp33 = rng.integers(2000, 9000, (ROWS, 128)).astype(np.uint16)
+    reads = {"reference_read": reference_read, "reference_amp33": reference_amp33} if with_reads else {}
+    meta = {} if offset is None else {"instrument.data_encoding_offset": offset}
+    write_raw(tmp_path / "in_uncal.asdf", raw, meta, **reads)
+    initialize(tmp_path)
+    with opened(tmp_path / "out.asdf") as model:
+        # More than 16 bits: nothing may wrap around.
+        expected = raw.astype(float) - (offset or 0) + (reference_read if with_reads else 0)
+        np.testing.assert_array_equal(model.data, expected)
+        decoded = np.full((*SHAPE[:2], 128), 5000) - (offset or 0) + (reference_amp33 if with_reads else 0)
+        np.testing.assert_array_equal(model.amp33, decoded)
+        assert model.amp33.dtype == np.uint16
+        assert "reference_read" not in model and "reference_amp33" not in model
+
+
+def test_flags_that_the_file_brings_become_groupdq(tmp_path, mask):
+    brought = np.random.default_rng(5).choice(np.array([0, flags.DROPOUT], np.uint8), SHAPE)
+    write_raw(tmp_path / "in_uncal.asdf", counts(), resultantdq=brought)
+    initialize(tmp_path)
+    with opened(tmp_path / "out.asdf") as model:
+        np.testing.assert_array_equal(model.groupdq, brought)
+        assert "resultantdq" not in model
+
+
+@pytest.mark.parametrize(("given", "expected"), [(True, "True"), (False, None), (None, None), ("cosmic", "cosmic")])
+def test_a_boolean_data_problem_is_spelled(tmp_path, mask, given, expected):
+    write_raw(tmp_path / "in_uncal.asdf", counts(), {"exposure.data_problem": given})
+    initialize(tmp_path)
+    with opened(tmp_path / "out.asdf") as model:
+        assert model.meta.exposure.data_problem == expected
+
+
+def test_statuses_and_logs_of_an_earlier_life_are_forgotten(tmp_path, mask):
+    write_raw(tmp_path / "in_uncal.asdf", counts(), {"cal_step": {"linearity": "COMPLETE"}, "cal_logs": ["old"]})
+    initialize(tmp_path)
+    meta = meta_of(tmp_path / "out.asdf")
+    assert meta["cal_step"]["linearity"] == "INCOMPLETE"
+    assert "old" not in meta["cal_logs"]
+
+
+# -------------------------------------------------------------------------------------------------------- guide window
+def test_the_guide_window_s_columns_and_box_are_flagged(tmp_path, mask):
+    write_raw(tmp_path / "in_uncal.asdf", counts(), window((100, 116), (20, 36)))
+    initialize(tmp_path)
+    expected = mask.copy()
+    expected[:, 100:116] |= GW
+    expected[20:36, 100:116] |= BAD
+    np.testing.assert_array_equal(arrays_of(tmp_path / "out.asdf")["pixeldq"], expected)
+
+
+def test_the_box_grows_and_the_columns_don_t(tmp_path, mask):
+    write_raw(tmp_path / "in_uncal.asdf", counts(), window((2, 6), (66, 70)))
+    initialize(tmp_path, "--expand_gw_flagging=5")
+    expected = mask.copy()
+    expected[:, 2:6] |= GW
+    expected[61:, 0:11] |= GW | BAD
+    np.testing.assert_array_equal(arrays_of(tmp_path / "out.asdf")["pixeldq"], expected)
+
+
+@pytest.mark.parametrize("x", [(-1, 10), (256, 272), (-999999, -999999)])
+def test_a_window_that_begins_elsewhere_flags_nothing(x):
+    for axes in (((x), (5, 10)), ((5, 10), x)):
+        pixeldq = np.zeros((200, 256), np.uint32)
+        assert not flag_guide_window(pixeldq, *axes, expand=3)
+        assert not pixeldq.any()
+
+
+def test_a_window_that_ends_elsewhere_is_cut():
+    pixeldq = np.zeros((72, 256), np.uint32)
+    assert flag_guide_window(pixeldq, (250, 300), (70, 100))
+    expected = np.zeros_like(pixeldq)
+    expected[:, 250:] = GW
+    expected[70:, 250:] |= BAD
+    np.testing.assert_array_equal(pixeldq, expected)
+    pixeldq[:] = 0
+    assert flag_guide_window(pixeldq, (10, -999999), (10, -999999))
+    assert not pixeldq.any()
+
+
+# ----------------------------------------------------------------------------------------------------------------- mask
+def test_without_a_mask_the_step_is_skipped_and_the_ramp_is_made_all_the_same(tmp_path):
+    raw = counts()
+    write_raw(tmp_path / "in_uncal.asdf", raw, window((100, 116), (20, 36)))
+    said = initialize(tmp_path, mask="N/A").stderr
+    assert "WARNING" in said and "no mask" in said
+    with opened(tmp_path / "out.asdf") as model:
+        assert model.meta.cal_step.dq_init == "SKIPPED" and model.meta.ref_file.mask == "N/A"
+        np.testing.assert_array_equal(model.data, raw)
+        assert model.pixeldq[0, 100] == GW and model.pixeldq[20, 100] == GW | BAD
+
+
+def test_a_mask_of_another_shape_is_left_out(tmp_path):
+    write_raw(tmp_path / "in_uncal.asdf", counts())
+    write_reference(tmp_path / "mask.asdf", dq=np.ones((ROWS, COLUMNS + 1), np.uint32))
+    said = initialize(tmp_path).stderr
+    assert "WARNING" in said and "(72, 257)" in said
+    with opened(tmp_path / "out.asdf") as model:
+        assert model.meta.cal_step.dq_init == "SKIPPED"
+        assert not model.pixeldq.any()
+
+
+# -------------------------------------------------------------------------------------------------------- what is wrong
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"resultantdq": np.zeros((6, 71, 256), np.uint8)}, "resultantdq has the shape (6, 71, 256)"),
+        ({"reference_read": np.zeros((72, 128), np.uint16)}, "reference_read has the shape (72, 128)"),
+        ({"reference_amp33": np.zeros((72, 256), np.uint16)}, "reference_amp33 has the shape (72, 256)"),
+        ({"amp33": np.zeros((6, 71, 128), np.uint16)}, "amp33 has the shape (6, 71, 128)"),
+        ({"meta": {"exposure.read_pattern": PATTERN[:-1]}}, "lists 5 resultants and data has 6"),
+        ({"meta": {"exposure.frame_time": -1.0}}, "frame_time is -1.0"),
+        ({"meta": {"instrument.detector": "WFI19"}}, "'WFI19'"),
+        ({"meta": {"guide_star": ...}}, "meta.guide_star.window_xstart is missing"),
+        ({"data": np.zeros((6, 72, 200), np.uint16)}, "columns a multiple of 128"),
+    ],
+)
+def test_an_inconsistent_exposure_is_refused(tmp_path, mask, wrong, message):
+    write_raw(tmp_path / "in_uncal.asdf", **{"data": counts(), **wrong})
+    said = refuse("dq_init", tmp_path / "out.asdf", tmp_path / "in_uncal.asdf", tmp_path / "out.asdf", "--mask",
+                  tmp_path / "mask.asdf")  # fmt: skip
+    assert "in_uncal.asdf: " in said and message in said
