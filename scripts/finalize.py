@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import tempfile
 import warnings
 from pathlib import Path
 
@@ -92,9 +93,12 @@ def write_wcs(cal: Path, path: Path, name: str) -> None:
         with datamodels.open(cal) as image:
             image.validate()
             product = datamodels.WfiWcsModel.from_model_with_wcs(image)
-            product.meta.model_type, product.meta.filename = "WfiWcsModel", name
+            product.meta.model_type = "WfiWcsModel"
             product.meta.calibration_software_name, product.meta.calibration_software_version = SOFTWARE_NAME, __version__
-            product.to_asdf(path)
+            # The model takes its file's name for its own: it is written under the final one, in a folder of its own.
+            with tempfile.TemporaryDirectory(prefix=".rampflow-", dir=path.parent) as folder:
+                product.to_asdf(Path(folder) / name)
+                (Path(folder) / name).replace(path)
     except asdf.ValidationError as error:
         lines = str(error).strip().splitlines()
         raise RampflowError(f"{cal}: is not a valid ImageModel ({lines[0]}; {lines[-1].strip()}); report it") from error

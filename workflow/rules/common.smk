@@ -25,6 +25,8 @@ except RampflowError as error:
 
 RESULTS = settings["results"]
 INTERMEDIATES = f"{RESULTS}/intermediates"
+# The context is recorded, and no reason to run a step again: only another reference is. So it is not a parameter of rules.
+CRDS_OPTION = f"--crds_context {shlex.quote(visit.context)}" if visit.context else ""
 
 
 wildcard_constraints:
@@ -108,11 +110,6 @@ def options_of(step):
         )
 
     return get_options
-
-
-def context_option():
-    """The CRDS context as an argument of a script; empty where CRDS chose nothing."""
-    return f"--crds_context {shlex.quote(visit.context)}" if visit.context else ""
 
 
 # -------------------------------------------------------------------------------------------------------------- resources

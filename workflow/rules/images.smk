@@ -17,13 +17,12 @@ rule dark_current:
         runtime=10,
     params:
         options=options_of("dark_current"),
-        context=context_option(),
         code=pipeline.fingerprint("dark_current"),
     message:
         "{wildcards.stem}: dark current"
     shell:
         "{PYTHON} {SCRIPTS}/dark_current.py {input.exposure:q} {output.exposure:q}"
-        " {params.options} {params.context} --threads {threads} > {log:q} 2>&1"
+        " {params.options} {CRDS_OPTION} --threads {threads} > {log:q} 2>&1"
 
 
 rule assign_wcs:
@@ -42,13 +41,12 @@ rule assign_wcs:
         runtime=10,
     params:
         options=options_of("assign_wcs"),
-        context=context_option(),
         code=pipeline.fingerprint("assign_wcs"),
     message:
         "{wildcards.stem}: world coordinate system"
     shell:
         "{PYTHON} {SCRIPTS}/assign_wcs.py {input.exposure:q} {output.exposure:q}"
-        " {params.options} {params.context} --threads {threads} > {log:q} 2>&1"
+        " {params.options} {CRDS_OPTION} --threads {threads} > {log:q} 2>&1"
 
 
 rule photom:
@@ -67,13 +65,12 @@ rule photom:
         runtime=10,
     params:
         options=options_of("photom"),
-        context=context_option(),
         code=pipeline.fingerprint("photom"),
     message:
         "{wildcards.stem}: photometric calibration"
     shell:
         "{PYTHON} {SCRIPTS}/photom.py {input.exposure:q} {output.exposure:q}"
-        " {params.options} {params.context} --threads {threads} > {log:q} 2>&1"
+        " {params.options} {CRDS_OPTION} --threads {threads} > {log:q} 2>&1"
 
 
 rule flatfield:
@@ -92,10 +89,9 @@ rule flatfield:
         runtime=10,
     params:
         options=options_of("flatfield"),
-        context=context_option(),
         code=pipeline.fingerprint("flatfield"),
     message:
         "{wildcards.stem}: flat field"
     shell:
         "{PYTHON} {SCRIPTS}/flatfield.py {input.exposure:q} {output.exposure:q}"
-        " {params.options} {params.context} --threads {threads} > {log:q} 2>&1"
+        " {params.options} {CRDS_OPTION} --threads {threads} > {log:q} 2>&1"

@@ -17,13 +17,12 @@ rule dq_init:
         runtime=10,
     params:
         options=options_of("dq_init"),
-        context=context_option(),
         code=pipeline.fingerprint("dq_init"),
     message:
         "{wildcards.stem}: raw exposure to ramp with data-quality arrays"
     shell:
         "{PYTHON} {SCRIPTS}/dq_init.py {input.exposure:q} {output.exposure:q}"
-        " {params.options} {params.context} --threads {threads} > {log:q} 2>&1"
+        " {params.options} {CRDS_OPTION} --threads {threads} > {log:q} 2>&1"
 
 
 rule saturation:
@@ -42,13 +41,12 @@ rule saturation:
         runtime=10,
     params:
         options=options_of("saturation"),
-        context=context_option(),
         code=pipeline.fingerprint("saturation"),
     message:
         "{wildcards.stem}: flag saturation"
     shell:
         "{PYTHON} {SCRIPTS}/saturation.py {input.exposure:q} {output.exposure:q}"
-        " {params.options} {params.context} --threads {threads} > {log:q} 2>&1"
+        " {params.options} {CRDS_OPTION} --threads {threads} > {log:q} 2>&1"
 
 
 rule refpix:
@@ -67,13 +65,12 @@ rule refpix:
         runtime=10,
     params:
         options=options_of("refpix"),
-        context=context_option(),
         code=pipeline.fingerprint("refpix"),
     message:
         "{wildcards.stem}: reference-pixel correction"
     shell:
         "{PYTHON} {SCRIPTS}/refpix.py {input.exposure:q} {output.exposure:q}"
-        " {params.options} {params.context} --threads {threads} > {log:q} 2>&1"
+        " {params.options} {CRDS_OPTION} --threads {threads} > {log:q} 2>&1"
 
 
 rule dark_decay:
@@ -92,13 +89,12 @@ rule dark_decay:
         runtime=10,
     params:
         options=options_of("dark_decay"),
-        context=context_option(),
         code=pipeline.fingerprint("dark_decay"),
     message:
         "{wildcards.stem}: dark decay"
     shell:
         "{PYTHON} {SCRIPTS}/dark_decay.py {input.exposure:q} {output.exposure:q}"
-        " {params.options} {params.context} --threads {threads} > {log:q} 2>&1"
+        " {params.options} {CRDS_OPTION} --threads {threads} > {log:q} 2>&1"
 
 
 rule wfi18_transient:
@@ -117,13 +113,12 @@ rule wfi18_transient:
         runtime=10,
     params:
         options=options_of("wfi18_transient"),
-        context=context_option(),
         code=pipeline.fingerprint("wfi18_transient"),
     message:
         "{wildcards.stem}: first-read transient of WFI18"
     shell:
         "{PYTHON} {SCRIPTS}/wfi18_transient.py {input.exposure:q} {output.exposure:q}"
-        " {params.options} {params.context} --threads {threads} > {log:q} 2>&1"
+        " {params.options} {CRDS_OPTION} --threads {threads} > {log:q} 2>&1"
 
 
 rule linearity:
@@ -142,13 +137,12 @@ rule linearity:
         runtime=10,
     params:
         options=options_of("linearity"),
-        context=context_option(),
         code=pipeline.fingerprint("linearity"),
     message:
         "{wildcards.stem}: linearity"
     shell:
         "{PYTHON} {SCRIPTS}/linearity.py {input.exposure:q} {output.exposure:q}"
-        " {params.options} {params.context} --threads {threads} > {log:q} 2>&1"
+        " {params.options} {CRDS_OPTION} --threads {threads} > {log:q} 2>&1"
 
 
 rule ramp_fitting:
@@ -167,10 +161,9 @@ rule ramp_fitting:
         runtime=10,
     params:
         options=options_of("ramp_fitting"),
-        context=context_option(),
         code=pipeline.fingerprint("ramp_fitting"),
     message:
         "{wildcards.stem}: ramp fit"
     shell:
         "{PYTHON} {SCRIPTS}/ramp_fitting.py {input.exposure:q} {output.exposure:q}"
-        " {params.options} {params.context} --threads {threads} > {log:q} 2>&1"
+        " {params.options} {CRDS_OPTION} --threads {threads} > {log:q} 2>&1"

@@ -1,0 +1,375 @@
+"""The workflow as a user runs it: products, statuses, provenance, minimal reruns, options, on a simulated visit."""
+
+import re
+import shutil
+import subprocess
+import sys
+
+import asdf
+import numpy as np
+import pytest
+import roman_datamodels
+from conftest import ROOT, Workflow
+from roman_datamodels.datamodels import ImageModel, RampModel, WfiWcsModel
+
+pytestmark = pytest.mark.workflow
+
+TYPES = {
+    "0001_wfi01_f158": "WFI_IMAGE",
+    "0002_wfi01_f158": "WFI_IMAGE",
+    "0003_wfi18_f158": "WFI_IMAGE",
+    "0004_wfi18_f158": "WFI_LOLO",
+    "0005_wfi01_f129": "WFI_WFSC",
+    "0006_wfi01_grism": "WFI_SPECTRAL",
+    "0007_wfi01_f158": "WFI_FLAT",
+    "0008_wfi18_dark": "WFI_IM_DARK",
+    "0009_wfi01_dark": "WFI_SP_DARK",
+    "0010_wfi01_f158": "WFI_IMAGE",
+}
+SATURATED = "0010_wfi01_f158"
+STEMS = [f"r0000101001001001001_{name}" for name in TYPES]
+TEN_STEPS = "dq_init saturation refpix dark_decay wfi18_transient linearity ramp_fit dark assign_wcs photom".split()
+CHAIN = "dq_init saturation refpix dark_decay linearity ramp_fitting dark_current assign_wcs photom flatfield finalize".split()
+FIRST = STEMS[0]
+
+
+def product(visit, stem, suffix="cal"):
+    return roman_datamodels.open(visit.results / f"{stem}_{suffix}.asdf")
+
+
+@pytest.fixture(scope="module")
+def single(visit):
+    """Arguments of a run of the first exposure alone, in the visit's folder."""
+    return ["--config", f"input=demo/{FIRST}_uncal.asdf"]
+
+
+# ------------------------------------------------------------------------------------------------------------- products
+@pytest.mark.parametrize("stem", STEMS)
+def test_every_exposure_has_valid_products(visit, stem):
+    with product(visit, stem) as image:
+        assert isinstance(image, ImageModel)
+        image.validate()
+        assert image.data.shape == (504, 504)
+        assert image.meta.filename == f"{stem}_cal.asdf"
+        assert (image.meta.model_type, image.meta.product_type) == ("ImageModel", "l2")
+    with product(visit, stem, "wcs") as wcs:
+        assert isinstance(wcs, WfiWcsModel)
+        wcs.validate()
+        assert (wcs.meta.filename, wcs.meta.model_type) == (f"{stem}_wcs.asdf", "WfiWcsModel")
+        assert ("wcs_l2" in wcs) == (not stem.endswith(SATURATED))
+
+
+@pytest.mark.parametrize("name", TYPES)
+def test_statuses_follow_the_table_of_steps(visit, name):
+    with product(visit, f"r0000101001001001001_{name}") as image:
+        assert image.meta.exposure.type == TYPES[name]
+        statuses = dict(image.meta.cal_step)
+    if name == SATURATED:
+        expected = dict.fromkeys((*TEN_STEPS, "flat_field", "source_catalog", "tweakreg"), "SKIPPED")
+        expected |= {"dq_init": "COMPLETE", "saturation": "COMPLETE"}
+    else:
+        expected = dict.fromkeys(TEN_STEPS, "COMPLETE")
+        expected["wfi18_transient"] = "COMPLETE" if "wfi18" in name else "N/A"
+        flat_fielded = TYPES[name] in ("WFI_IMAGE", "WFI_LOLO", "WFI_WFSC")
+        expected["flat_field"] = "COMPLETE" if flat_fielded else "SKIPPED"
+        expected |= {"source_catalog": "SKIPPED", "tweakreg": "SKIPPED"}
+    expected |= {"flux": "INCOMPLETE", "outlier_detection": "INCOMPLETE", "skymatch": "INCOMPLETE"}
+    assert statuses == expected
+
+
+def test_intermediates_are_valid_models_under_their_own_names(visit):
+    found = sorted((visit.results / "intermediates").glob(f"{FIRST}_*.asdf"))
+    suffixes = [path.stem.removeprefix(f"{FIRST}_") for path in found]
+    assert sorted(suffixes) == sorted(
+        "dqinit saturation refpix dark_decay linearity rampfit darkcurrent assignwcs photom flat".split()
+    )
+    for path, suffix in zip(found, suffixes, strict=True):
+        with roman_datamodels.open(path) as model:
+            ramp = suffix in ("dqinit", "saturation", "refpix", "dark_decay", "linearity")
+            assert isinstance(model, RampModel if ramp else ImageModel), suffix
+            model.validate()
+            assert model.meta.filename == path.name
+
+
+def test_a_fully_saturated_exposure_gives_a_zeroed_image(visit):
+    with product(visit, f"r0000101001001001001_{SATURATED}") as image:
+        for plane in ("data", "err", "var_poisson", "chisq", "dumo"):
+            assert not np.any(image[plane]), plane
+        assert np.all(image.dq & 2)
+        assert image.meta.statistics.good_pixel_fraction == 0
+        assert image.meta.wcs is None
+
+
+def test_provenance(visit):
+    with product(visit, FIRST) as image:
+        meta = image.meta
+        assert meta.calibration_software_name == "rampflow"
+        assert re.fullmatch(r"\d+\.\d+\.\d+", meta.calibration_software_version)
+        assert meta.ref_file.crds.context == "roman_0001.pmap"
+        assert re.fullmatch(r"\d+\.\d+\.\d+", meta.ref_file.crds.version)
+        for reftype in "mask saturation refpix darkdecaysignal linearity gain readnoise dark distortion photom flat".split():
+            assert meta.ref_file[reftype].startswith(f"crds://roman_wfi_{reftype}_"), reftype
+        line = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z :: rampflow\.(\w+) :: (INFO|WARNING) :: .+")
+        logged = [line.match(entry)[1] for entry in meta.cal_logs if "py.warnings" not in entry]
+        assert list(dict.fromkeys(logged)) == CHAIN
+        assert any("rejection_threshold=4.5" in entry for entry in meta.cal_logs)
+        good = (np.asarray(image.dq) & 1 == 0) & np.isfinite(image.data) & (np.asarray(image.err) > 0)
+        assert meta.statistics.image_median == pytest.approx(np.median(image.data[good]))
+        assert meta.statistics.good_pixel_fraction == pytest.approx(good.mean())
+        assert meta.statistics.zodiacal_light == -1
+
+
+def test_every_job_leaves_a_log_and_a_benchmark(visit):
+    for step in CHAIN:
+        assert (visit.folder / "logs" / FIRST / f"{step}.log").is_file()
+        assert (visit.folder / "benchmarks" / FIRST / f"{step}.tsv").read_text().startswith("s\t")
+
+
+# ---------------------------------------------------------------------------------------------------------------- truth
+def truth(visit, stem):
+    with asdf.open(visit.inputs / f"{stem}_truth.asdf", memmap=False, lazy_load=False) as file:
+        return file["truth"]
+
+
+@pytest.mark.parametrize("stem", STEMS[:5])
+def test_count_rates_are_unbiased_within_the_noise(visit, stem):
+    """Of flat-fielded exposures, against the scene."""
+    with product(visit, stem) as image:
+        good = np.asarray(image.dq) == 0
+        pull = (image.data - truth(visit, stem)["scene"])[good] / np.asarray(image.err, np.float32)[good]
+        error = np.median(np.asarray(image.err, np.float32)[good])
+    assert abs(np.median(pull)) < 0.15, f"bias of {np.median(pull) * error:.3g} DN/s"
+    assert 1.4826 * np.median(np.abs(pull - np.median(pull))) == pytest.approx(1, abs=0.1)
+
+
+@pytest.mark.parametrize("stem", STEMS[:2])
+def test_cosmic_rays_are_found_and_clean_pixels_are_not(visit, stem):
+    hits = truth(visit, stem)["cosmic_rays"]
+    with product(visit, stem) as image:
+        dq, indices = np.asarray(image.dq), np.asarray(image.jump_indices)
+    with roman_datamodels.open(visit.results / "intermediates" / f"{stem}_linearity.asdf") as ramp:
+        noise = np.hypot(np.sqrt(2) * 7 * 1.8, np.sqrt(np.abs(np.median(np.diff(ramp.data, axis=0), axis=(1, 2)))))[0]
+    charge = np.zeros((len(ramp_reads(visit, stem)), *dq.shape))
+    np.add.at(charge, (hits["resultant"], hits["row"], hits["column"]), hits["charge"])
+    struck = charge.sum(axis=0) > 0
+    usable = dq & ~np.uint32(4) == 0
+    # A hit in the first resultant is part of the pedestal: no difference shows it.
+    strong = (charge[1:].max(axis=0) > 10 * noise) & usable
+    flagged = dq & 4 != 0
+    assert strong.sum() > 100
+    assert flagged[strong].mean() >= 0.95
+    neighbours = np.zeros_like(struck)
+    for shift in [(i, j) for i in (-1, 0, 1) for j in (-1, 0, 1)]:
+        neighbours |= np.roll(struck, shift, (0, 1))
+    clean = usable & ~neighbours
+    assert flagged[clean].mean() < 0.01
+    assert set(map(tuple, indices[:, 1:])) == set(zip(*np.nonzero(flagged), strict=True))
+
+
+def ramp_reads(visit, stem):
+    with product(visit, stem) as image:
+        return [list(reads) for reads in image.meta.exposure.read_pattern]
+
+
+def test_the_corners_lie_where_they_are_on_the_sky(visit):
+    """The truth has sources with sky and pixel positions; the header's pointing error is all that is between them."""
+    from astropy.table import Table
+
+    sources = Table.read(visit.inputs / f"{FIRST}_truth.ecsv")
+    with product(visit, FIRST) as image:
+        ra, dec = image.meta.wcs(np.array(sources["x"]), np.array(sources["y"]))
+        region = [float(v) for v in image.meta.wcsinfo.s_region.split()[2:]]
+        corners = np.array(image.meta.wcs([-0.5, -0.5, 503.5, 503.5], [-0.5, 503.5, 503.5, -0.5], with_bounding_box=False)).T
+    along_ra = (ra - sources["ra"]) * np.cos(np.radians(sources["dec"])) * 3600
+    along_dec = (dec - sources["dec"]) * 3600
+    assert np.median(along_ra) == pytest.approx(0.3, abs=1e-3)
+    assert np.median(along_dec) == pytest.approx(-0.4, abs=1e-3)
+    assert np.ptp(along_ra) < 0.01
+    assert np.ptp(along_dec) < 0.01
+    np.testing.assert_allclose(np.reshape(region, (4, 2)), corners, atol=1e-8)
+
+
+# --------------------------------------------------------------------------------------------------------------- reruns
+def test_a_second_run_does_nothing(visit):
+    assert visit.jobs(*visit.arguments) == {}
+
+
+def test_another_parameter_reruns_its_step_and_what_follows(visit):
+    """The fully saturated exposure's chain is run too: that it needs no fit is only known from its pixels."""
+    jobs = visit.jobs(*visit.arguments, "steps={ramp_fitting: {rejection_threshold: 6.5}}")
+    assert jobs == {
+        **dict.fromkeys("ramp_fitting dark_current assign_wcs photom finalize".split(), len(STEMS)),
+        "flatfield": 6,
+    }
+
+
+def test_another_flat_reruns_flatfield_and_what_follows(visit):
+    flat = next((visit.inputs / "crds_cache" / "references" / "roman" / "wfi").glob("roman_wfi_flat_wfi01*"))
+    own = visit.folder / "my_flat.asdf"
+    shutil.copy(flat, own)
+    jobs = visit.jobs(*visit.arguments, f"references={{override: {{flat: {own}}}}}")
+    assert jobs == {"flatfield": 6, "finalize": 6}
+
+
+def test_a_new_context_reruns_what_reads_its_new_reference(visit):
+    command = [sys.executable, ROOT / "scripts" / "simulate_references.py", visit.inputs / "crds_cache"]
+    new = ["--detectors", "WFI01", "--size", "512", "--seed", "2", "--context", "roman_0002.pmap", "--new", "flat"]
+    subprocess.run([*map(str, command), *new], check=True, env=visit.environment, capture_output=True)
+    jobs = visit.jobs(*visit.arguments, "references={crds_context: roman_0002.pmap}")
+    images_of_wfi01 = 4  # two dithers, the wavefront exposure, the saturated one
+    assert jobs["flatfield"] == images_of_wfi01
+    assert set(jobs) == {"flatfield", "finalize"}
+
+
+def test_an_edited_script_reruns_its_step(visit, tmp_path):
+    clone = tmp_path / "clone"
+    shutil.copytree(ROOT, clone, ignore=shutil.ignore_patterns(".*", "demo", "results"))
+    there = Workflow(visit.folder, visit.inputs / "crds_cache", clone)
+    assert there.jobs(*visit.arguments) == {}, "a clone elsewhere, with the same scripts"
+    script = clone / "scripts" / "photom.py"
+    script.write_text(script.read_text() + "\n# edited\n")
+    assert there.jobs(*visit.arguments) == {"photom": 10, "flatfield": 6, "finalize": 10}
+
+
+# -------------------------------------------------------------------------------------------------------------- options
+def test_intermediates_go_unless_they_are_kept_and_a_step_can_be_skipped(visit, single):
+    options = ["results=few", "keep_intermediates=[linearity]", "steps={refpix: {skip: true}}"]
+    run = visit.snakemake(*single, *options)
+    assert run.returncode == 0, run.stderr
+    assert [p.name for p in (visit.folder / "few" / "intermediates").iterdir()] == [f"{FIRST}_linearity.asdf"]
+    with roman_datamodels.open(visit.folder / "few" / f"{FIRST}_cal.asdf") as image:
+        image.validate()
+        assert image.meta.cal_step.refpix == "SKIPPED"
+        assert image.meta.cal_step.linearity == "COMPLETE"
+        with product(visit, FIRST) as corrected:
+            assert np.nanstd(image.data - corrected.data) > 0
+
+
+def test_one_step_can_be_forced(visit):
+    jobs = visit.jobs(*visit.arguments, "--forcerun", "assign_wcs")
+    assert jobs == {"assign_wcs": 10, "photom": 10, "flatfield": 6, "finalize": 10}
+
+
+def test_a_folder_gives_each_exposure_alone(visit):
+    jobs = visit.jobs("--config", "input=demo", "results=elsewhere")
+    assert jobs["dq_init"] == len(STEMS)
+    assert jobs["wfi18_transient"] == 3
+
+
+# ------------------------------------------------------------------------------------------------------------ bad input
+@pytest.fixture
+def faults(visit, tmp_path):
+    """A folder with a raw exposure that can be damaged, and a function that runs it and expects a refusal."""
+    raw = tmp_path / f"{FIRST}_uncal.asdf"
+    shutil.copy(visit.inputs / raw.name, raw)
+    workflow = Workflow(tmp_path / "run", visit.inputs / "crds_cache")
+    workflow.folder.mkdir()
+
+    def refused(*config, arguments=()):
+        run = workflow.snakemake("--config", *config, *arguments)
+        text = run.stdout + run.stderr
+        assert run.returncode != 0
+        assert "Traceback" not in text
+        assert not list(workflow.folder.rglob("*_cal.asdf"))
+        return text
+
+    refused.raw, refused.workflow = raw, workflow
+    return refused
+
+
+def no_job_ran(workflow):
+    return not (workflow.folder / "logs").exists()
+
+
+@pytest.mark.parametrize("size", [100, 3000, 1_000_000])
+def test_a_truncated_file_is_named_before_any_job(faults, size):
+    faults.raw.write_bytes(faults.raw.read_bytes()[:size])
+    text = faults(f"input={faults.raw}")
+    assert str(faults.raw) in text
+    assert "truncated" in text
+    assert no_job_ran(faults.workflow)
+
+
+def test_a_file_of_another_model_is_named_before_any_job(visit, faults):
+    shutil.copy(visit.results / f"{FIRST}_cal.asdf", faults.raw)
+    text = faults(f"input={faults.raw}")
+    assert str(faults.raw) in text
+    assert "wfi_image" in text
+    assert "give raw exposures" in text
+    assert no_job_ran(faults.workflow)
+
+
+def test_a_missing_reference_is_named_before_any_job(faults):
+    text = faults(f"input={faults.raw}", "references={override: {flat: nowhere.asdf}}")
+    assert "references.override.flat" in text
+    assert "nowhere.asdf" in text
+    assert no_job_ran(faults.workflow)
+
+
+def test_a_reference_that_the_cache_lacks_is_named_before_any_job(visit, faults, tmp_path):
+    cache = tmp_path / "cache"
+    shutil.copytree(visit.inputs / "crds_cache", cache)
+    for path in (cache / "references" / "roman" / "wfi").glob("*_gain_*"):
+        path.unlink()
+    faults.workflow.environment["CRDS_PATH"] = str(cache)
+    text = faults(f"input={faults.raw}")
+    assert "roman_wfi_gain_wfi01" in text
+    assert "not in the CRDS cache" in text
+    assert no_job_ran(faults.workflow)
+
+
+@pytest.mark.parametrize(
+    ("setting", "expected"),
+    [
+        ("stepz={}", ["'stepz'", "did you mean 'steps'"]),
+        ("steps={refpix: {remove_ofset: false}}", ["'steps.refpix.remove_ofset'", "did you mean 'remove_offset'"]),
+        ("steps={ramp_fitting: {rejection_threshold: high}}", ["steps.ramp_fitting.rejection_threshold", "a number"]),
+        ("steps={saturation: {n_pix_grow_sat: -1}}", ["steps.saturation.n_pix_grow_sat", "not below 0"]),
+        ("steps={ramp_fitting: {skip: true}}", ["'steps.ramp_fitting.skip'"]),
+        ("keep_intermediates=[nonsense]", ["keep_intermediates", "dq_init"]),
+    ],
+)
+def test_a_wrong_setting_is_named_with_what_it_takes(faults, setting, expected):
+    text = faults(f"input={faults.raw}", setting)
+    for part in expected:
+        assert part in text
+    assert no_job_ran(faults.workflow)
+
+
+def test_two_inputs_of_one_name_are_named(visit, faults):
+    text = faults(f"input=[{faults.raw}, {visit.inputs / faults.raw.name}]")
+    assert f"two files are named {FIRST}_uncal.asdf" in text
+    assert no_job_ran(faults.workflow)
+
+
+def test_a_damaged_reference_leaves_no_product_and_shows_its_name(visit, faults, tmp_path):
+    gain = next((visit.inputs / "crds_cache" / "references" / "roman" / "wfi").glob("*_gain_wfi01*"))
+    short = tmp_path / "short_gain.asdf"
+    short.write_bytes(gain.read_bytes()[:5000])
+    text = faults(f"input={faults.raw}", f"references={{override: {{gain: {short}}}}}")
+    assert f"{short}" in text
+    assert "truncated" in text
+    assert not list(faults.workflow.folder.rglob("*_rampfit.asdf"))
+
+
+# ----------------------------------------------------------------------------------------------------------- by hand
+def test_a_step_runs_with_neither_snakemake_nor_crds(visit, tmp_path):
+    """Packages of these names that can't be imported stand in the way."""
+    for name in ("snakemake", "crds"):
+        (tmp_path / "blocked" / name).mkdir(parents=True)
+        (tmp_path / "blocked" / name / "__init__.py").write_text("raise ImportError('not here')\n")
+    references = visit.inputs / "crds_cache" / "references" / "roman" / "wfi"
+    command = [
+        *(sys.executable, ROOT / "scripts" / "ramp_fitting.py"),
+        *(visit.results / "intermediates" / f"{FIRST}_linearity.asdf", tmp_path / "out.asdf"),
+        *("--readnoise", next(references.glob("*_readnoise_wfi01*")), "--gain", next(references.glob("*_gain_wfi01*"))),
+    ]
+    environment = {k: v for k, v in visit.environment.items() if not k.startswith("CRDS")}
+    environment["PYTHONPATH"] = str(tmp_path / "blocked")
+    run = subprocess.run([*map(str, command)], capture_output=True, text=True, env=environment)
+    assert run.returncode == 0, run.stderr
+    with (
+        roman_datamodels.open(tmp_path / "out.asdf") as ours,
+        roman_datamodels.open(visit.results / "intermediates" / f"{FIRST}_rampfit.asdf") as workflows,
+    ):
+        np.testing.assert_array_equal(ours.data, workflows.data)
