@@ -13,6 +13,7 @@ import numpy as np
 
 from wfi import pipeline
 from wfi.asdf_io import AsdfFile, create_asdf, tagged
+from wfi.step import LATER_STATUSES, STATUSES
 
 SCRIPTS = pipeline.SCRIPTS
 PATTERN = [[1], [2], [3, 4], [5, 6, 7, 8], [9, 10, 11], [12]]
@@ -78,6 +79,11 @@ def write_raw(path: Path, data: np.ndarray, meta: dict | None = None, pattern=No
     return write_model(path, "ScienceRawModel", arrays, {"exposure.read_pattern": pattern, **(meta or {})})
 
 
+def statuses(*complete: str) -> dict:
+    """Statuses of all steps: of these COMPLETE, of the others INCOMPLETE."""
+    return {name: "COMPLETE" if name in complete else "INCOMPLETE" for name in (*STATUSES, *LATER_STATUSES)}
+
+
 def border_of(data: np.ndarray, pixeldq: np.ndarray) -> dict:
     """The border arrays of a ramp."""
     sides = {"left": np.s_[..., :4], "right": np.s_[..., -4:], "top": np.s_[..., :4, :], "bottom": np.s_[..., -4:, :]}
@@ -96,7 +102,7 @@ def write_ramp(path: Path, data: np.ndarray, meta: dict | None = None, pattern=N
     } | arrays
     arrays |= border_of(data, arrays["pixeldq"])
     pattern = PATTERN[: len(data)] if pattern is None else pattern
-    meta = {"exposure.read_pattern": pattern, "cal_step.dq_init": "COMPLETE", **(meta or {})}
+    meta = {"exposure.read_pattern": pattern, "cal_step": statuses("dq_init"), **(meta or {})}
     return write_model(path, "RampModel", arrays, meta)
 
 
@@ -116,7 +122,8 @@ def write_image(path: Path, data: np.ndarray, meta: dict | None = None, **arrays
         **border_of(ramp, np.zeros(ramp.shape[1:], np.uint32)),
         **arrays,
     }
-    meta = {"exposure.read_pattern": PATTERN, "wcs": None, "statistics": ..., **(meta or {})}
+    done = statuses("dq_init", "saturation", "linearity", "ramp_fit")
+    meta = {"exposure.read_pattern": PATTERN, "cal_step": done, "wcs": None, "statistics": ..., **(meta or {})}
     return write_model(path, "ImageModel", arrays, meta)
 
 

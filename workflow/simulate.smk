@@ -3,13 +3,17 @@
 snakemake --snakefile workflow/simulate.smk --configfile config/demo.yaml --cores 2
 """
 
-import json
+import os
 import shlex
 import sys
 from pathlib import Path
 
-PYTHON = shlex.quote(sys.executable)
 SCRIPTS = Path(workflow.basedir).parent / "scripts"
+sys.path.insert(0, str(SCRIPTS))
+
+from wfi import pipeline
+
+os.environ.update(pipeline.job_environment(None))
 DEMO = config["demo"]
 FOLDER = "demo"
 
@@ -53,25 +57,18 @@ localrules:
 rule visit:
     default_target: True
     input:
+        script=SCRIPTS / "make_association.py",
         exposures=expand(f"{FOLDER}/{{stem}}_uncal.asdf", stem=EXPOSURES),
     output:
         association=f"{FOLDER}/visit_asn.json",
+    log:
+        "logs/simulate/visit.log",
+    conda:
+        "../envs/rampflow.yaml"
     message:
         "Association of the visit"
-    run:
-        members = [
-            {"expname": Path(name).name, "exptype": "science"}
-            for name in input.exposures
-        ]
-        association = {
-            "asn_type": "visit",
-            "asn_rule": "visit",
-            "program": "00001",
-            "products": [{"name": "visit", "members": members}],
-        }
-        Path(output.association).write_text(
-            json.dumps(association, indent=2) + "\n"
-        )
+    shell:
+        "python {input.script:q} {output.association:q} {input.exposures:q} > {log:q} 2>&1"
 
 
 rule simulate_references:
@@ -83,6 +80,8 @@ rule simulate_references:
         "logs/simulate/references.log",
     benchmark:
         "benchmarks/simulate/references.tsv"
+    conda:
+        "../envs/rampflow.yaml"
     threads: 1
     resources:
         mem_mb=2000,
@@ -98,7 +97,7 @@ rule simulate_references:
     message:
         "Simulated references in a CRDS cache"
     shell:
-        "{PYTHON} {input.script:q} {output.cache:q} {params.options} > {log:q} 2>&1"
+        "python {input.script:q} {output.cache:q} {params.options} > {log:q} 2>&1"
 
 
 rule simulate_sky:
@@ -111,6 +110,8 @@ rule simulate_sky:
         "logs/simulate/sky.log",
     benchmark:
         "benchmarks/simulate/sky.tsv"
+    conda:
+        "../envs/rampflow.yaml"
     threads: 1
     resources:
         mem_mb=500,
@@ -120,7 +121,7 @@ rule simulate_sky:
     message:
         "Simulated stars and galaxies"
     shell:
-        "{PYTHON} {input.script:q} {output.sky:q} --astrometric {output.astrometric:q} {params.options} > {log:q} 2>&1"
+        "python {input.script:q} {output.sky:q} --astrometric {output.astrometric:q} {params.options} > {log:q} 2>&1"
 
 
 rule simulate_exposure:
@@ -136,6 +137,8 @@ rule simulate_exposure:
         "logs/simulate/{stem}.log",
     benchmark:
         "benchmarks/simulate/{stem}.tsv"
+    conda:
+        "../envs/rampflow.yaml"
     threads: 1
     resources:
         mem_mb=1000,
@@ -145,5 +148,5 @@ rule simulate_exposure:
     message:
         "{wildcards.stem}: simulated raw exposure"
     shell:
-        "{PYTHON} {input.script:q} {output.exposure:q} --truth {output.truth:q} --sky {input.sky:q} --cache {input.cache:q}"
+        "python {input.script:q} {output.exposure:q} --truth {output.truth:q} --sky {input.sky:q} --cache {input.cache:q}"
         " {params.options} --threads {threads} > {log:q} 2>&1"

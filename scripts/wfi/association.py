@@ -49,7 +49,7 @@ def find_members(inputs: list[str] | str, folder: Path) -> list[Member]:
     Raises
     ------
     RampflowError
-        Nothing is given or found, a file doesn't exist, two exposures have the same name, or one is in two associations.
+        A folder holds no raw file, a file doesn't exist, two exposures have the same name, or one is in two associations.
     """
     members: list[Member] = []
     for name in [inputs] if isinstance(inputs, str) else inputs:
@@ -65,10 +65,6 @@ def find_members(inputs: list[str] | str, folder: Path) -> list[Member]:
             members.extend(read_association(path))
         else:
             members.append(Member(path, stem_of(path)))
-    if not members:
-        raise RampflowError(
-            "input: no exposure is given; name raw files, folders or association files: --config input=L1_asn.json"
-        )
     return _checked(members)
 
 

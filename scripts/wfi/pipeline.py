@@ -5,6 +5,8 @@ from __future__ import annotations
 import functools
 import hashlib
 import importlib
+import os
+import sys
 from pathlib import Path
 
 from wfi import detector
@@ -88,3 +90,13 @@ def fingerprint(name: str) -> str:
         if path.exists():
             digest.update(path.read_bytes())
     return digest.hexdigest()[:16]
+
+
+def job_environment(context: str | None) -> dict[str, str]:
+    """What the shell of a job needs to know and no result depends on.
+
+    ``python`` is then the interpreter that runs Snakemake (unless a software deployment puts another one before it), and
+    RAMPFLOW_SCRIPTS and RAMPFLOW_CONTEXT name the folder of the scripts and the CRDS context.
+    """
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+    return {"PATH": path, "RAMPFLOW_SCRIPTS": str(SCRIPTS), "RAMPFLOW_CONTEXT": context or ""}

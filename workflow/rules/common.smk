@@ -1,5 +1,7 @@
 """What the rules ask: the configuration, the inventory of exposures, and each step's files and options."""
 
+import os
+import re
 import shlex
 import sys
 from pathlib import Path
@@ -11,8 +13,6 @@ from snakemake.exceptions import WorkflowError
 from wfi import configuration, inventory, pipeline
 from wfi.errors import RampflowError
 
-PYTHON = shlex.quote(sys.executable)
-SCRIPTS = shlex.quote(str(pipeline.SCRIPTS))
 INVENTORY = Path(".rampflow/inventory.json")
 
 try:
@@ -25,17 +25,23 @@ except RampflowError as error:
 
 RESULTS = settings["results"]
 INTERMEDIATES = f"{RESULTS}/intermediates"
-# The context is recorded, and no reason to run a step again: only another reference is. So it is not a parameter of rules.
-CRDS_OPTION = f"--crds_context {shlex.quote(visit.context)}" if visit.context else ""
+
+# The context is recorded in the products, and no reason to make them again: only another reference is. So it reaches the
+# jobs by their environment, which Snakemake doesn't compare, as what depends on the machine does.
+os.environ.update(pipeline.job_environment(visit.context))
 
 
 wildcard_constraints:
-    stem="|".join(re.escape(stem) for stem in visit.exposures),
+    stem="|".join(re.escape(stem) for stem in visit.exposures) or "[^/]+",
 
 
 # ------------------------------------------------------------------------------------------------------------- products
 def get_final_products(wildcards):
     """Products of every exposure."""
+    if not visit.exposures:
+        raise WorkflowError(
+            "input: no exposure is given; name raw files, folders or association files: --config input=L1_asn.json"
+        )
     return expand(
         f"{RESULTS}/{{stem}}_{{suffix}}.asdf",
         stem=visit.exposures,

@@ -11,6 +11,8 @@ rule dark_current:
         "logs/{stem}/dark_current.log",
     benchmark:
         "benchmarks/{stem}/dark_current.tsv"
+    conda:
+        "../../envs/rampflow.yaml"
     threads: 1
     resources:
         mem_mb=memory(150, frames=8),
@@ -21,8 +23,8 @@ rule dark_current:
     message:
         "{wildcards.stem}: dark current"
     shell:
-        "{PYTHON} {SCRIPTS}/dark_current.py {input.exposure:q} {output.exposure:q}"
-        " {params.options} {CRDS_OPTION} --threads {threads} > {log:q} 2>&1"
+        'python "$RAMPFLOW_SCRIPTS"/dark_current.py {input.exposure:q} {output.exposure:q}'
+        ' {params.options} --crds_context "$RAMPFLOW_CONTEXT" --threads {threads} > {log:q} 2>&1'
 
 
 rule assign_wcs:
@@ -35,6 +37,8 @@ rule assign_wcs:
         "logs/{stem}/assign_wcs.log",
     benchmark:
         "benchmarks/{stem}/assign_wcs.tsv"
+    conda:
+        "../../envs/rampflow.yaml"
     threads: 1
     resources:
         mem_mb=memory(500, frames=4),
@@ -45,8 +49,8 @@ rule assign_wcs:
     message:
         "{wildcards.stem}: world coordinate system"
     shell:
-        "{PYTHON} {SCRIPTS}/assign_wcs.py {input.exposure:q} {output.exposure:q}"
-        " {params.options} {CRDS_OPTION} --threads {threads} > {log:q} 2>&1"
+        'python "$RAMPFLOW_SCRIPTS"/assign_wcs.py {input.exposure:q} {output.exposure:q}'
+        ' {params.options} --crds_context "$RAMPFLOW_CONTEXT" --threads {threads} > {log:q} 2>&1'
 
 
 rule photom:
@@ -59,6 +63,8 @@ rule photom:
         "logs/{stem}/photom.log",
     benchmark:
         "benchmarks/{stem}/photom.tsv"
+    conda:
+        "../../envs/rampflow.yaml"
     threads: 1
     resources:
         mem_mb=memory(150, frames=4),
@@ -69,8 +75,8 @@ rule photom:
     message:
         "{wildcards.stem}: photometric calibration"
     shell:
-        "{PYTHON} {SCRIPTS}/photom.py {input.exposure:q} {output.exposure:q}"
-        " {params.options} {CRDS_OPTION} --threads {threads} > {log:q} 2>&1"
+        'python "$RAMPFLOW_SCRIPTS"/photom.py {input.exposure:q} {output.exposure:q}'
+        ' {params.options} --crds_context "$RAMPFLOW_CONTEXT" --threads {threads} > {log:q} 2>&1'
 
 
 rule flatfield:
@@ -83,6 +89,8 @@ rule flatfield:
         "logs/{stem}/flatfield.log",
     benchmark:
         "benchmarks/{stem}/flatfield.tsv"
+    conda:
+        "../../envs/rampflow.yaml"
     threads: 1
     resources:
         mem_mb=memory(200, frames=12),
@@ -93,5 +101,5 @@ rule flatfield:
     message:
         "{wildcards.stem}: flat field"
     shell:
-        "{PYTHON} {SCRIPTS}/flatfield.py {input.exposure:q} {output.exposure:q}"
-        " {params.options} {CRDS_OPTION} --threads {threads} > {log:q} 2>&1"
+        'python "$RAMPFLOW_SCRIPTS"/flatfield.py {input.exposure:q} {output.exposure:q}'
+        ' {params.options} --crds_context "$RAMPFLOW_CONTEXT" --threads {threads} > {log:q} 2>&1'

@@ -11,6 +11,8 @@ rule finalize:
         "logs/{stem}/finalize.log",
     benchmark:
         "benchmarks/{stem}/finalize.tsv"
+    conda:
+        "../../envs/rampflow.yaml"
     threads: 1
     resources:
         mem_mb=memory(600, frames=10),
@@ -20,4 +22,4 @@ rule finalize:
     message:
         "{wildcards.stem}: products"
     shell:
-        "{PYTHON} {SCRIPTS}/finalize.py {input.image:q} {output.cal:q} {output.wcs:q} > {log:q} 2>&1"
+        'python "$RAMPFLOW_SCRIPTS"/finalize.py {input.image:q} {output.cal:q} {output.wcs:q} > {log:q} 2>&1'

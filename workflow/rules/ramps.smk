@@ -11,6 +11,8 @@ rule dq_init:
         "logs/{stem}/dq_init.log",
     benchmark:
         "benchmarks/{stem}/dq_init.tsv"
+    conda:
+        "../../envs/rampflow.yaml"
     threads: 1
     resources:
         mem_mb=memory(150, frames=4),
@@ -21,8 +23,8 @@ rule dq_init:
     message:
         "{wildcards.stem}: raw exposure to ramp with data-quality arrays"
     shell:
-        "{PYTHON} {SCRIPTS}/dq_init.py {input.exposure:q} {output.exposure:q}"
-        " {params.options} {CRDS_OPTION} --threads {threads} > {log:q} 2>&1"
+        'python "$RAMPFLOW_SCRIPTS"/dq_init.py {input.exposure:q} {output.exposure:q}'
+        ' {params.options} --crds_context "$RAMPFLOW_CONTEXT" --threads {threads} > {log:q} 2>&1'
 
 
 rule saturation:
@@ -35,6 +37,8 @@ rule saturation:
         "logs/{stem}/saturation.log",
     benchmark:
         "benchmarks/{stem}/saturation.tsv"
+    conda:
+        "../../envs/rampflow.yaml"
     threads: 2
     resources:
         mem_mb=memory(200, frames=8),
@@ -45,8 +49,8 @@ rule saturation:
     message:
         "{wildcards.stem}: flag saturation"
     shell:
-        "{PYTHON} {SCRIPTS}/saturation.py {input.exposure:q} {output.exposure:q}"
-        " {params.options} {CRDS_OPTION} --threads {threads} > {log:q} 2>&1"
+        'python "$RAMPFLOW_SCRIPTS"/saturation.py {input.exposure:q} {output.exposure:q}'
+        ' {params.options} --crds_context "$RAMPFLOW_CONTEXT" --threads {threads} > {log:q} 2>&1'
 
 
 rule refpix:
@@ -59,6 +63,8 @@ rule refpix:
         "logs/{stem}/refpix.log",
     benchmark:
         "benchmarks/{stem}/refpix.tsv"
+    conda:
+        "../../envs/rampflow.yaml"
     threads: 2
     resources:
         mem_mb=memory(400, frames=12),
@@ -69,8 +75,8 @@ rule refpix:
     message:
         "{wildcards.stem}: reference-pixel correction"
     shell:
-        "{PYTHON} {SCRIPTS}/refpix.py {input.exposure:q} {output.exposure:q}"
-        " {params.options} {CRDS_OPTION} --threads {threads} > {log:q} 2>&1"
+        'python "$RAMPFLOW_SCRIPTS"/refpix.py {input.exposure:q} {output.exposure:q}'
+        ' {params.options} --crds_context "$RAMPFLOW_CONTEXT" --threads {threads} > {log:q} 2>&1'
 
 
 rule dark_decay:
@@ -83,6 +89,8 @@ rule dark_decay:
         "logs/{stem}/dark_decay.log",
     benchmark:
         "benchmarks/{stem}/dark_decay.tsv"
+    conda:
+        "../../envs/rampflow.yaml"
     threads: 2
     resources:
         mem_mb=memory(150, frames=4),
@@ -93,8 +101,8 @@ rule dark_decay:
     message:
         "{wildcards.stem}: dark decay"
     shell:
-        "{PYTHON} {SCRIPTS}/dark_decay.py {input.exposure:q} {output.exposure:q}"
-        " {params.options} {CRDS_OPTION} --threads {threads} > {log:q} 2>&1"
+        'python "$RAMPFLOW_SCRIPTS"/dark_decay.py {input.exposure:q} {output.exposure:q}'
+        ' {params.options} --crds_context "$RAMPFLOW_CONTEXT" --threads {threads} > {log:q} 2>&1'
 
 
 rule wfi18_transient:
@@ -107,6 +115,8 @@ rule wfi18_transient:
         "logs/{stem}/wfi18_transient.log",
     benchmark:
         "benchmarks/{stem}/wfi18_transient.tsv"
+    conda:
+        "../../envs/rampflow.yaml"
     threads: 1
     resources:
         mem_mb=memory(400, frames=24),
@@ -117,8 +127,8 @@ rule wfi18_transient:
     message:
         "{wildcards.stem}: first-read transient of WFI18"
     shell:
-        "{PYTHON} {SCRIPTS}/wfi18_transient.py {input.exposure:q} {output.exposure:q}"
-        " {params.options} {CRDS_OPTION} --threads {threads} > {log:q} 2>&1"
+        'python "$RAMPFLOW_SCRIPTS"/wfi18_transient.py {input.exposure:q} {output.exposure:q}'
+        ' {params.options} --crds_context "$RAMPFLOW_CONTEXT" --threads {threads} > {log:q} 2>&1'
 
 
 rule linearity:
@@ -131,6 +141,8 @@ rule linearity:
         "logs/{stem}/linearity.log",
     benchmark:
         "benchmarks/{stem}/linearity.tsv"
+    conda:
+        "../../envs/rampflow.yaml"
     threads: 2
     resources:
         mem_mb=memory(300, frames=12),
@@ -141,8 +153,8 @@ rule linearity:
     message:
         "{wildcards.stem}: linearity"
     shell:
-        "{PYTHON} {SCRIPTS}/linearity.py {input.exposure:q} {output.exposure:q}"
-        " {params.options} {CRDS_OPTION} --threads {threads} > {log:q} 2>&1"
+        'python "$RAMPFLOW_SCRIPTS"/linearity.py {input.exposure:q} {output.exposure:q}'
+        ' {params.options} --crds_context "$RAMPFLOW_CONTEXT" --threads {threads} > {log:q} 2>&1'
 
 
 rule ramp_fitting:
@@ -155,6 +167,8 @@ rule ramp_fitting:
         "logs/{stem}/ramp_fitting.log",
     benchmark:
         "benchmarks/{stem}/ramp_fitting.tsv"
+    conda:
+        "../../envs/rampflow.yaml"
     threads: 2
     resources:
         mem_mb=memory(400, frames=10),
@@ -165,5 +179,5 @@ rule ramp_fitting:
     message:
         "{wildcards.stem}: ramp fit"
     shell:
-        "{PYTHON} {SCRIPTS}/ramp_fitting.py {input.exposure:q} {output.exposure:q}"
-        " {params.options} {CRDS_OPTION} --threads {threads} > {log:q} 2>&1"
+        'python "$RAMPFLOW_SCRIPTS"/ramp_fitting.py {input.exposure:q} {output.exposure:q}'
+        ' {params.options} --crds_context "$RAMPFLOW_CONTEXT" --threads {threads} > {log:q} 2>&1'

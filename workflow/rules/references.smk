@@ -22,4 +22,4 @@ if MISSING_REFERENCES:
         message:
             "fetch {wildcards.reference}"
         shell:
-            "{PYTHON} {SCRIPTS}/fetch_reference.py {output:q} --crds_context {params.context:q} > {log:q} 2>&1"
+            'python "$RAMPFLOW_SCRIPTS"/fetch_reference.py {output:q} --crds_context {params.context:q} > {log:q} 2>&1'

@@ -1,0 +1,73 @@
+"""make_association: write an association file of raw exposures, one product per visit.
+
+The members of a product are aligned to each other and to the astrometric catalog together::
+
+    python scripts/make_association.py L1_asn.json r*_uncal.asdf
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from pathlib import Path
+
+from wfi.asdf_io import replacing
+from wfi.association import stem_of
+from wfi.errors import RampflowError
+from wfi.step import reported_errors
+
+
+def visit_of(stem: str) -> str:
+    """Name of the visit of an exposure: what its name begins with (``rPPPPPCCAAASSSOOOVVV``), before the first ``_``."""
+    return stem.partition("_")[0]
+
+
+def make_association(exposures: list[Path], folder: Path) -> dict:
+    """The content of an association file.
+
+    Parameters
+    ----------
+    exposures : list of pathlib.Path
+        Raw files.
+    folder : pathlib.Path
+        The folder of the association file, which its members' names are relative to.
+
+    Returns
+    -------
+    dict
+        With ``products``, each with the ``name`` of a visit and its ``members``.
+
+    Raises
+    ------
+    RampflowError
+        A name is not that of a raw exposure.
+    """
+    visits: dict[str, list] = {}
+    for path in sorted(exposures):
+        member = {"expname": os.path.relpath(path, folder), "exptype": "science"}
+        visits.setdefault(visit_of(stem_of(path)), []).append(member)
+    products = [{"name": name, "members": members} for name, members in visits.items()]
+    return {"asn_type": "visit", "asn_rule": "visit", "program": next(iter(visits))[1:6], "products": products}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run as a program."""
+    parser = argparse.ArgumentParser(
+        prog="make_association.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("output", metavar="OUTPUT", type=Path, help="association file to write (.json)")
+    parser.add_argument("exposures", metavar="EXPOSURE", type=Path, nargs="+", help="raw exposures (_uncal.asdf)")
+    arguments = parser.parse_args(argv)
+    with reported_errors("make_association") as outcome:
+        if arguments.output.suffix != ".json":
+            raise RampflowError(f"{arguments.output}: an association file's name must end in .json")
+        association = make_association(arguments.exposures, arguments.output.absolute().parent)
+        with replacing(arguments.output) as partial:
+            partial.write_text(json.dumps(association, indent=2) + "\n")
+    return outcome.status
+
+
+if __name__ == "__main__":
+    sys.exit(main())
