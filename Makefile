@@ -2,13 +2,14 @@
 # make demo       a simulated visit, from raw exposures to products, in demo/
 # make test       the tests
 # make test-peer  the comparison with romancal's own functions
+# make check      style and lint
+# make lock       new pins in envs/
 SHELL := /bin/bash
 PYTHON ?= python3
 CORES ?= $(shell nproc 2>/dev/null || echo 2)
 VENV := .venv
 BIN := $(VENV)/bin
 PEER := .venv-peer
-# A compiled kernel is kept here rather than beside its source when that is read-only: see NUMBA_CACHE_DIR.
 PIP := -m pip install --quiet --disable-pip-version-check
 
 .PHONY: env demo test test-peer check lock clean
@@ -50,6 +51,8 @@ check: $(VENV)/.made-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/snakefmt --check Snakefile workflow
+	$(BIN)/snakemake --lint
+	$(BIN)/snakemake --snakefile workflow/simulate.smk --configfile config/demo.yaml --lint
 
 # Pins follow from the .in files; a new environment shows what they lead to.
 lock:
