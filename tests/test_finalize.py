@@ -1,0 +1,185 @@
+"""finalize: statuses, statistics in closed form, both products whole and valid, or none."""
+
+import finalize
+import numpy as np
+import pytest
+from finalize import finish_statuses, image_statistics
+from simulate_references import Detector, make_distortion
+from small_files import FRAME_TIME, image, meta_of, opened, ramp, run, statuses, succeed, write_image, write_ramp
+
+from wfi import SOFTWARE_NAME, __version__
+from wfi import dq as flags
+from wfi.step import LATER_STATUSES, STATUSES
+
+SIZE = 248
+PLACEHOLDERS = {"photometry.conversion_megajanskys": 0.5, "photometry.pixel_area": 2.8e-13}
+
+
+@pytest.fixture(scope="module")
+def calibrated(tmp_path_factory):
+    """An image with a WCS, after its last step."""
+    folder = tmp_path_factory.mktemp("calibrated")
+    model = next(iter(make_distortion(Detector("WFI07", 256, 1)).values()))
+    model.save(folder / "distortion.asdf")
+    dq = np.zeros((SIZE, SIZE), np.uint32)
+    dq[:5], dq[5:9] = flags.DO_NOT_USE, flags.JUMP_DET
+    path = write_image(folder / "before.asdf", image(SIZE, SIZE), {**PLACEHOLDERS, "cal_logs": ["an earlier line"]}, dq=dq)
+    succeed("assign_wcs", path, folder / "image.asdf", "--distortion", folder / "distortion.asdf")
+    return folder / "image.asdf"
+
+
+@pytest.fixture(scope="module")
+def products(calibrated):
+    """Folder with both products, r_cal.asdf and r_wcs.asdf."""
+    folder = calibrated.parent / "products"
+    succeed("finalize", calibrated, folder / "r_cal.asdf", folder / "r_wcs.asdf")
+    return folder
+
+
+# ------------------------------------------------------------------------------------------------------------- statuses
+def test_steps_that_did_not_run_are_skipped():
+    cal_step = statuses("dq_init", "ramp_fit") | {"photom": "SKIPPED"}
+    finish_statuses(cal_step, 7)
+    done = {"dq_init": "COMPLETE", "ramp_fit": "COMPLETE", "wfi18_transient": "N/A"}
+    assert {name: cal_step[name] for name in STATUSES} == {name: done.get(name, "SKIPPED") for name in STATUSES}
+    assert {cal_step[name] for name in LATER_STATUSES} == {"INCOMPLETE"}
+
+
+@pytest.mark.parametrize(("status", "detector", "expected"), [("INCOMPLETE", 18, "SKIPPED"), ("INCOMPLETE", 17, "N/A"),
+                                                              ("COMPLETE", 18, "COMPLETE"), ("N/A", 3, "N/A")])  # fmt: skip
+def test_the_transient_is_wfi18_s_alone(status, detector, expected):
+    cal_step = {"wfi18_transient": status}
+    finish_statuses(cal_step, detector)
+    assert cal_step["wfi18_transient"] == expected
+    assert cal_step["tweakreg"] == "SKIPPED"
+
+
+# ----------------------------------------------------------------------------------------------------------- statistics
+def test_statistics_are_those_of_the_good_pixels():
+    data = np.array([[1, 2, 3, 4], [100, np.nan, 1e9, np.inf]], np.float32)
+    dq = np.zeros(data.shape, np.uint32)
+    err = np.ones(data.shape, np.float16)
+    dq[0, 1], dq[1, 2] = flags.JUMP_DET, flags.DO_NOT_USE | flags.HOT
+    statistics = image_statistics(data, dq, err)
+    # 1, 2, 3, 4, 100: median 3, deviations 2, 1, 0, 1, 97
+    assert statistics["image_median"] == 3
+    assert statistics["image_rms"] == pytest.approx(1.482602218505602, rel=1e-6)
+    assert statistics["good_pixel_fraction"] == 5 / 8
+    assert statistics["zodiacal_light"] == -1
+    err[0, :2] = 0, np.nan
+    assert image_statistics(data, dq, err)["good_pixel_fraction"] == 3 / 8
+
+
+def test_the_rms_is_that_of_a_gaussian():
+    data = np.random.default_rng(1).normal(10, 2.5, (500, 400)).astype(np.float32)
+    statistics = image_statistics(data, np.zeros(data.shape, np.uint32), np.ones(data.shape))
+    # The median absolute deviation of n values is known to 1.17 σ / √n, the median to 1.25 σ / √n.
+    assert statistics["image_rms"] == pytest.approx(2.5, abs=5 * 1.17 * 2.5 / 447)
+    assert statistics["image_median"] == pytest.approx(10, abs=5 * 1.25 * 2.5 / 447)
+
+
+def test_an_image_without_a_good_pixel_has_no_statistics():
+    statistics = image_statistics(np.zeros((3, 4)), np.full((3, 4), flags.DO_NOT_USE, np.uint32), np.ones((3, 4)))
+    assert np.isnan(statistics["image_median"]) and np.isnan(statistics["image_rms"])
+    assert statistics["good_pixel_fraction"] == 0
+
+
+# ------------------------------------------------------------------------------------------------------------- products
+def test_the_calibrated_image_is_whole(products, calibrated):
+    with opened(products / "r_cal.asdf") as model, opened(calibrated) as before:
+        assert type(model).__name__ == model.meta.model_type == "ImageModel"
+        assert (model.meta.filename, model.meta.product_type) == ("r_cal.asdf", "l2")
+        assert (model.meta.calibration_software_name, model.meta.calibration_software_version) == (SOFTWARE_NAME, __version__)
+        for name in ("data", "dq", "err", "var_poisson", "chisq", "dumo", "amp33", "border_ref_pix_left"):
+            np.testing.assert_array_equal(model[name], before[name])
+        good = np.asarray(model.data)[5:]
+        assert model.meta.statistics.image_median == pytest.approx(float(np.median(good)), rel=1e-6)
+        assert model.meta.statistics.good_pixel_fraction == pytest.approx(243 / 248)
+        assert model.meta.cal_step.assign_wcs == model.meta.cal_step.ramp_fit == "COMPLETE"
+        assert model.meta.cal_step.refpix == model.meta.cal_step.tweakreg == "SKIPPED"
+        assert model.meta.cal_step.wfi18_transient == "N/A"
+        logs = list(model.meta.cal_logs)
+        assert logs[0] == "an earlier line" and "rampflow.finalize" in logs[-1]
+        assert model.meta.exposure.frame_time == FRAME_TIME
+        np.testing.assert_allclose(model.meta.wcs(10, 20), before.meta.wcs(10, 20), rtol=1e-14)
+        assert abs((model.meta.file_date - before.meta.file_date).sec) < 600
+
+
+def test_the_wcs_product_has_both_wcs(products, calibrated):
+    with opened(products / "r_wcs.asdf") as model, opened(calibrated) as before:
+        assert type(model).__name__ == model.meta.model_type == "WfiWcsModel"
+        assert model.meta.filename == "r_wcs.asdf"
+        assert model.meta.calibration_software_name == SOFTWARE_NAME
+        assert model.meta.calibration_software_version == __version__
+        place = before.meta.wcs(10, 20)
+        np.testing.assert_allclose(model.wcs_l2(10, 20), place, rtol=1e-14)
+        np.testing.assert_allclose(model.wcs_l1(14, 24), place, rtol=1e-13)
+        inner = np.array(model.wcs_l2.bounding_box.bounding_box(order="F"))
+        outer = np.array(model.wcs_l1.bounding_box.bounding_box(order="F"))
+        np.testing.assert_array_equal(outer, inner + [0, 8])
+        assert model.meta.wcsinfo.s_region == before.meta.wcsinfo.s_region
+
+
+def test_a_fully_saturated_exposure_has_a_wcs_product_of_metadata_alone(tmp_path):
+    cal_step = statuses("dq_init", "saturation") | {"ramp_fit": "SKIPPED", "assign_wcs": "SKIPPED"}
+    zeros = np.zeros((SIZE, SIZE), np.float32)
+    half = zeros.astype(np.float16)
+    write_image(tmp_path / "in.asdf", zeros, {**PLACEHOLDERS, "cal_step": cal_step},
+                dq=np.full(zeros.shape, flags.SATURATED, np.uint32), err=half, var_poisson=half)  # fmt: skip
+    said = succeed("finalize", tmp_path / "in.asdf", tmp_path / "r_cal.asdf", tmp_path / "r_wcs.asdf").stderr
+    assert "no good pixel" in said
+    with opened(tmp_path / "r_cal.asdf") as model:
+        assert not np.asarray(model.data).any() and model.meta.wcs is None
+        assert np.isnan(model.meta.statistics.image_median) and model.meta.statistics.good_pixel_fraction == 0
+        assert model.meta.cal_step.assign_wcs == "SKIPPED"
+    with opened(tmp_path / "r_wcs.asdf") as model:
+        assert "wcs_l1" not in model and "wcs_l2" not in model
+        assert (model.meta.model_type, model.meta.filename) == ("WfiWcsModel", "r_wcs.asdf")
+        assert model.meta.instrument.detector == "WFI07"
+
+
+# ------------------------------------------------------------------------------------------------------ neither product
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"meta": {"exposure.type": "WFI_SELFIE"}}, "WFI_SELFIE"),
+        ({"meta": {"observation": ...}}, "observation"),
+        ({"err": np.zeros((SIZE, SIZE), np.float64)}, "float64"),
+    ],
+)
+def test_an_invalid_image_is_refused_and_no_product_is_left(tmp_path, wrong, message):
+    write_image(tmp_path / "in.asdf", image(SIZE, SIZE), **wrong)
+    done = run("finalize", tmp_path / "in.asdf", tmp_path / "p/r_cal.asdf", tmp_path / "p/r_wcs.asdf")
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert "is not a valid ImageModel" in done.stderr and message in done.stderr
+    assert not any((tmp_path / "p").iterdir())
+
+
+def test_a_product_that_was_there_survives_a_failure(tmp_path):
+    write_image(tmp_path / "in.asdf", image(SIZE, SIZE), {"exposure.type": "WFI_SELFIE"})
+    for name in ("r_cal.asdf", "r_wcs.asdf"):
+        (tmp_path / name).write_text("before")
+    assert run("finalize", tmp_path / "in.asdf", tmp_path / "r_cal.asdf", tmp_path / "r_wcs.asdf").returncode == 1
+    assert (tmp_path / "r_cal.asdf").read_text() == (tmp_path / "r_wcs.asdf").read_text() == "before"
+    assert len(list(tmp_path.iterdir())) == 3
+
+
+@pytest.mark.parametrize("missing", ["input", "model"])
+def test_what_is_no_image_is_refused(tmp_path, missing):
+    if missing == "model":
+        write_ramp(tmp_path / "in.asdf", ramp())
+    done = run("finalize", tmp_path / "in.asdf", tmp_path / "r_cal.asdf", tmp_path / "r_wcs.asdf")
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert ("finalize works on 'wfi_image'" if missing == "model" else "can't be opened") in done.stderr
+    assert not (tmp_path / "r_cal.asdf").exists()
+
+
+def test_the_program_is_told_three_names(capsys):
+    with pytest.raises(SystemExit) as left:
+        finalize.main(["a.asdf"])
+    assert left.value.code == 2 and "CAL" in capsys.readouterr().err
+
+
+def test_metadata_of_the_input_is_not_touched(calibrated, products):
+    assert meta_of(calibrated)["filename"] == "image.asdf" and "statistics" not in meta_of(calibrated)
