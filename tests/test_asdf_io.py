@@ -492,6 +492,19 @@ def test_the_file_is_laid_out_as_the_standard_says(tmp_path):
     assert content[end + 54 :] == array.tobytes()
 
 
+@pytest.mark.parametrize("tree", ["of a file", "new"])
+def test_the_root_has_the_tag_that_the_standard_asks_for(tmp_path, good, tree):
+    if tree == "new":
+        write(tmp_path / "b.asdf", {"a": 1})
+    else:
+        # What the steps do: the tree of their input, with something changed.
+        with AsdfFile(tmp_path / "good.asdf") as file:
+            write(tmp_path / "b.asdf", dict(file.tree, c=3))
+    assert b"\n--- !core/asdf-1.1.0\n" in (tmp_path / "b.asdf").read_bytes()
+    with asdf.open(tmp_path / "b.asdf", memmap=False, lazy_load=False) as file:
+        file.write_to(tmp_path / "c.asdf")  # asdf refuses to write a tree without
+
+
 def test_metadata_is_read_as_it_was_given(tmp_path):
     path = write_image(tmp_path / "a.asdf", image(), {"exposure.frame_time": 1.5, "observation.program": 7})
     assert meta_of(path)["exposure"]["frame_time"] == 1.5 and meta_of(path)["observation"]["program"] == 7

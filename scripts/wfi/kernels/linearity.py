@@ -1,4 +1,8 @@
-"""Compiled loops of the linearity step."""
+"""Compiled loops of the linearity step.
+
+They compute in float64: a float32 has steps of 0.004 DN at 60,000 DN, which the slope of the correction would bring into
+the result's last digit.
+"""
 
 import numpy as np
 from numba import njit
@@ -6,21 +10,21 @@ from numba import njit
 # Columns worked on together: all that belongs to them stays in the first-level cache, and a chunk lies in one channel.
 CHUNK = 128
 
-ZERO = np.float32(0)
-ONE = np.float32(1)
+ZERO = 0.0
+ONE = 1.0
 
 
 @njit(cache=True, nogil=True)
 def _load_deviation(coefficients, row, column, without, deviation):
-    # A polynomial that is nearly the identity is held as its deviation from it, p(x) - x: in float32 that keeps the digits
-    # that a result near x would lose, and a pixel without a correction is one whose coefficients are all zero.
+    # A polynomial is held as its deviation from the identity, p(x) - x: what is added to the counts, and all zeros for a pixel
+    # without a correction.
     # The highest power comes first: the compiler sees that a loop that runs forward over the terms can't overlap others.
     terms = coefficients.shape[0]
     for k in range(terms):
         for p in range(CHUNK):
             c = coefficients[k, row, column + p]
             without[p] |= c != c or (k == 1 and c == ZERO)
-            deviation[terms - 1 - k, p] = c - ONE if k == 1 else c
+            deviation[terms - 1 - k, p] = np.float64(c) - ONE if k == 1 else c
     for k in range(terms):
         for p in range(CHUNK):
             deviation[k, p] = ZERO if without[p] else deviation[k, p]
@@ -40,7 +44,7 @@ def _evaluate(deviation, x, result):
 def _add_table(table, start, per_step, x, total, interval, fraction):
     # x += table(x), linearly interpolated and constant beyond its ends; what was added goes into total too.
     # Only the look-up can't run in vector registers; in a loop of its own it doesn't keep the rest from it.
-    last = np.float32(table.size - 1)
+    last = np.float64(table.size - 1)
     last_interval = np.int32(table.size - 2)
     for p in range(CHUNK):
         t = (x[p] - start) * per_step
@@ -48,7 +52,7 @@ def _add_table(table, start, per_step, x, total, interval, fraction):
         t = t if t < last else last
         k = np.int32(t)
         interval[p] = k if k < last_interval else last_interval
-        fraction[p] = t - np.float32(interval[p])
+        fraction[p] = t - np.float64(interval[p])
     for p in range(CHUNK):
         k = np.uint64(interval[p])  # unsigned: no test for an index from the end
         fraction[p] = table[k] + fraction[p] * (table[k + np.uint64(1)] - table[k])
@@ -109,20 +113,20 @@ def correct_rows(
         most_reads = max(most_reads, first_reads[i + 1] - first_reads[i])
     without = np.empty(CHUNK, np.bool_)
     without_inverse = np.empty(CHUNK, np.bool_)
-    to_linear = np.empty((linearity.shape[0], CHUNK), np.float32)
-    to_counts = np.empty((inverse.shape[0], CHUNK), np.float32)
+    to_linear = np.empty((linearity.shape[0], CHUNK))
+    to_counts = np.empty((inverse.shape[0], CHUNK))
     last = np.empty(CHUNK, np.int32)
-    rate = np.empty(CHUNK, np.float32)
-    first_linear = np.empty(CHUNK, np.float32)
-    last_linear = np.empty(CHUNK, np.float32)
-    deviation = np.empty(CHUNK, np.float32)
-    gap = np.empty(CHUNK, np.float32)
-    linear = np.empty(CHUNK, np.float32)
-    shift = np.empty(CHUNK, np.float32)
-    total = np.empty(CHUNK, np.float32)
+    rate = np.empty(CHUNK)
+    first_linear = np.empty(CHUNK)
+    last_linear = np.empty(CHUNK)
+    deviation = np.empty(CHUNK)
+    gap = np.empty(CHUNK)
+    linear = np.empty(CHUNK)
+    shift = np.empty(CHUNK)
+    total = np.empty(CHUNK)
     interval = np.empty(CHUNK, np.int32)
-    fraction = np.empty(CHUNK, np.float32)
-    reads = np.empty((most_reads, CHUNK), np.float32)
+    fraction = np.empty(CHUNK)
+    reads = np.empty((most_reads, CHUNK))
 
     for row in range(rows):
         for column in range(0, columns, CHUNK):
@@ -165,7 +169,7 @@ def correct_rows(
 
             for i in range(resultants):
                 start, n = first_reads[i], first_reads[i + 1] - first_reads[i]
-                share = ONE / np.float32(n)
+                share = ONE / n
                 # The reads as they were before averaging, shifted so that their mean is what was observed.
                 for p in range(CHUNK):
                     shift[p] = total[p] = ZERO
