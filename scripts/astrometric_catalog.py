@@ -1,0 +1,132 @@
+"""astrometric_catalog: get the stars that the exposures of one association are aligned to, where they are at its epoch.
+
+The part of the sky and the epoch come from the headers of the images. The result is a small parquet file, with columns ra, dec
+(degrees, ICRS at the epoch), mag, ra_error, dec_error (mas), NaN where unknown::
+
+    python astrometric_catalog.py STARS.parquet --images A_flat.asdf B_flat.asdf --astrometric_catalog GAIADR3_S3
+
+A catalog that can't be had now (no network, a server in trouble) is no error: the file is written without stars and says why,
+and the exposures are delivered unaligned.
+"""
+
+import argparse
+import os
+import sys
+import time
+from pathlib import Path
+
+from wfi.astrometry import check_astrometric_catalog
+from wfi.astrometry.region import survey_images
+from wfi.astrometry.sources import GAIA_S3, CatalogUnavailable, fetch
+from wfi.astrometry.table import Origin, write_catalog
+from wfi.step import Parameter, reported_errors, spell, step_logger
+
+log = step_logger("astrometric_catalog")
+
+#: Names and defaults are romancal's (its abs_refcat is the configuration's astrometric_catalog).
+PARAMETERS = (
+    Parameter(
+        "astrometric_catalog",
+        str,
+        GAIA_S3,
+        "where the stars come from: GAIADR3_S3 (Gaia DR3 on S3), GAIADR3, GAIADR2, GAIADR1 or GAIAREFCAT (a web service), a "
+        "file with columns ra and dec, or the folder of a HATS catalog",
+    ),
+    Parameter("vo_timeout", float, 1200.0, "time to wait for the catalog in all", unit="s", minimum=0),
+    # Twice what tweakreg looks for a match within by default (abs_searchrad 6 and abs_tolerance 0.7).
+    Parameter(
+        "margin", float, 15.0, "how far around an image stars are got, for errors of its pointing", unit="arcsec", minimum=0
+    ),
+)
+
+
+def get_catalog(images: list[Path], source: str, *, margin: float, timeout: float) -> tuple[dict, Origin]:
+    """Stars for the images of one association, and where they come from.
+
+    Parameters
+    ----------
+    images : list of pathlib.Path
+    source : str
+        As `check_astrometric_catalog` returns it.
+    margin : float
+        Around each image, arcsec.
+    timeout : float
+        Seconds.
+
+    Returns
+    -------
+    stars : dict of numpy.ndarray
+        Columns of the file; empty when there are none.
+    origin : wfi.astrometry.table.Origin
+
+    Raises
+    ------
+    RampflowError
+        An image or the user's own catalog can't be read.
+    """
+    region, epoch = survey_images(images, margin)
+    stars, status, reason = {}, "SUCCESS", ""
+    if not region.circles:
+        status, reason = "FAILED", "no image is to be aligned"
+        log.warning("None of the %d images is to be aligned: no stars are looked for", len(images))
+    else:
+        log.info("%d images to align, at the epoch %.4f", len(region.circles), epoch)
+        try:
+            stars = fetch(source, region, epoch, timeout)
+        except CatalogUnavailable as error:
+            status, reason = "FAILED", str(error)
+        else:
+            if not len(stars["ra"]):
+                reason = "the catalog has no stars there"
+                log.warning("%s has no stars where the images are, so that they can't be aligned to it", source)
+    rows = len(stars["ra"]) if stars else 0
+    return stars, Origin(source, epoch, [[c.ra, c.dec, c.radius] for c in region.circles], rows, status, reason)
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    result = argparse.ArgumentParser(
+        prog="astrometric_catalog.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    result.add_argument("output", metavar="OUTPUT", type=Path, help="the stars to write (.parquet)")
+    result.add_argument(
+        "--images",
+        metavar="IMAGE",
+        type=Path,
+        nargs="+",
+        required=True,
+        help="images of the association, with their WCS (.asdf)",
+    )
+    for p in PARAMETERS:
+        unit = f" [{p.unit}]" if p.unit else ""
+        help_text = f"{p.meaning}{unit} (default: {spell(p.default)})"
+        result.add_argument(f"--{p.name}", type=p.parse, default=p.default, metavar=p.type.__name__.upper(), help=help_text)
+    return result
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run as a program."""
+    arguments = parser().parse_args(argv)
+    with reported_errors("astrometric_catalog") as outcome:
+        start = time.monotonic()
+        source = check_astrometric_catalog(arguments.astrometric_catalog, Path.cwd())
+        stars, origin = get_catalog(arguments.images, source, margin=arguments.margin, timeout=arguments.vo_timeout)
+        write_catalog(arguments.output, stars, origin)
+        if origin.status == "FAILED" and origin.region:
+            log.warning(
+                "The astrometric catalog %s can't be had (%s): the exposures will be delivered unaligned. When it can, "
+                "remove %s and run again; or name a file or a local HATS catalog as astrometric_catalog",
+                source,
+                origin.reason,
+                arguments.output,
+            )
+        log.info("%d stars from %s in %.1f s -> %s", origin.rows, source, time.monotonic() - start, arguments.output)
+    return outcome.status
+
+
+if __name__ == "__main__":
+    status = main()
+    # Without Python's farewell: S3's client would wait there for an answer that has come too late.
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
