@@ -1,0 +1,1 @@
+"""Source catalogs of calibrated images: detection, measurement, PSF fitting, and the two products."""
