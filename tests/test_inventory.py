@@ -1,0 +1,305 @@
+"""The inventory of a run and its references from CRDS, with a small cache of simulated references and no server.
+
+CRDS keeps its configuration for the life of a process: whatever asks it is a process of its own here.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import simulate_references
+from small_files import SCRIPTS, ramp, set_entries, write_ramp, write_raw
+
+from wfi import inventory, pipeline
+from wfi.asdf_io import AsdfFile, create_asdf
+from wfi.errors import RampflowError
+
+SIZE = 256
+SERVERLESS = "https://crds-serverless-mode.stsci.edu"
+#: Builds the inventory that the configuration on standard input asks for; says what it is and which raw files it opened.
+BUILD = """
+import json, sys
+from pathlib import Path
+from wfi import asdf_io, configuration, errors, inventory
+opened, open_file = [], asdf_io.AsdfFile.__init__
+def counted(self, path):
+    opened.append(Path(path).name)
+    open_file(self, path)
+asdf_io.AsdfFile.__init__ = counted
+config = configuration.validated(json.load(sys.stdin))
+try:
+    found = inventory.build(config, Path.cwd(), Path(".rampflow/inventory.json"))
+except errors.RampflowError as error:
+    sys.exit(f"refused: {error}")
+exposures = {
+    e.stem: [e.association, e.exposure_type, e.detector, e.shape, e.chain, e.references] for e in found.exposures.values()
+}
+print(json.dumps({"context": found.context, "exposures": exposures, "opened": opened, "missing": found.missing_references()}))
+"""
+
+
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory):
+    """A CRDS cache with references of two detectors, and a second context with a new flat for WFI01."""
+    path = tmp_path_factory.mktemp("crds")
+    types = tuple(t for t in simulate_references.MAKERS if t not in ("epsf", "apcorr"))  # these take longest, and no step
+    simulate_references.make_cache(path, ("WFI01", "WFI18"), SIZE, 1, new=types)
+    simulate_references.make_cache(path, ("WFI01",), SIZE, 2, context="roman_0002.pmap", new=("flat",))
+    return path
+
+
+def ask(folder, cache, config, **environment):
+    variables = {k: v for k, v in os.environ.items() if not k.startswith("CRDS_")}
+    variables |= {"PYTHONPATH": str(SCRIPTS), "CRDS_PATH": str(cache), "CRDS_SERVER_URL": SERVERLESS, **environment}
+    return subprocess.run(
+        [sys.executable, "-c", BUILD], input=json.dumps(config), cwd=folder, env=variables, capture_output=True, text=True
+    )
+
+
+def built(folder, cache, config=None, **environment):
+    done = ask(folder, cache, {"input": "raw"} if config is None else config, **environment)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def refused(folder, cache, config=None, **environment):
+    done = ask(folder, cache, {"input": "raw"} if config is None else config, **environment)
+    # CRDS writes tracebacks of its own before; an error that isn't caught comes without the word.
+    assert done.returncode == 1 and "refused: " in done.stderr, done.stderr
+    said = done.stderr.rpartition("refused: ")[2]
+    assert "Traceback" not in said
+    return said
+
+
+DATA = ramp(resultants=3, rows=SIZE, columns=SIZE)
+
+
+def write_exposure(folder, name, kind="WFI_IMAGE", detector="WFI01", element="F158"):
+    meta = {"exposure.type": kind, "instrument.detector": detector, "instrument.optical_element": element}
+    return write_raw(folder / f"{name}_uncal.asdf", DATA, meta)
+
+
+@pytest.fixture
+def visit(tmp_path):
+    """A folder whose `raw` has exposures of several types."""
+    (tmp_path / "raw").mkdir()
+    write_exposure(tmp_path / "raw", "a")
+    write_exposure(tmp_path / "raw", "b", detector="WFI18")
+    write_exposure(tmp_path / "raw", "c", kind="WFI_SPECTRAL", element="GRISM")
+    return tmp_path
+
+
+# ----------------------------------------------------------------------------------------------------------------- build
+def test_each_exposure_has_its_chain_and_references(visit, cache):
+    found = built(visit, cache)
+    assert found["context"] == "roman_0002.pmap" and not found["missing"]
+    whole = list(pipeline.APPLIES_TO)
+    chains = {
+        "a": [n for n in whole if n != "wfi18_transient"],
+        "b": whole,
+        "c": [n for n in whole if n not in ("wfi18_transient", "flatfield")],
+    }
+    assert set(found["exposures"]) == set(chains)
+    for stem, (association, kind, detector, shape, chain, references) in found["exposures"].items():
+        assert association == stem and shape == [3, SIZE, SIZE]
+        assert (kind, detector) == {"a": ("WFI_IMAGE", "WFI01"), "b": ("WFI_IMAGE", "WFI18"), "c": ("WFI_SPECTRAL", "WFI01")}[
+            stem
+        ]
+        assert chain == chains[stem]
+        assert set(references) == set(pipeline.reference_types(chain))
+        for reftype, path in references.items():
+            assert Path(path).is_file() and Path(path).is_relative_to(cache / "references/roman")
+            serial = "0002" if (reftype, detector) == ("flat", "WFI01") else "0001"
+            name = "" if reftype == "darkdecaysignal" else f"_{detector.lower()}"
+            assert Path(path).name == f"roman_wfi_{reftype}{name}_{serial}.asdf"
+
+
+def test_the_context_is_the_configuration_s_or_the_environment_s(visit, cache):
+    def flat_of(found):
+        return Path(found["exposures"]["a"][-1]["flat"]).name
+
+    asked = built(visit, cache, {"input": "raw", "references": {"crds_context": "roman_0001.pmap"}})
+    assert asked["context"] == "roman_0001.pmap" and flat_of(asked).endswith("_0001.asdf")
+    environment = built(visit, cache, CRDS_CONTEXT="roman_0001.pmap")
+    assert environment["context"] == "roman_0001.pmap" and flat_of(environment).endswith("_0001.asdf")
+    # A store that another context has filled says nothing about this one.
+    assert flat_of(built(visit, cache)).endswith("_0002.asdf")
+
+
+def test_an_unknown_context_is_named_with_what_to_set(visit, cache):
+    said = refused(visit, cache, {"input": "raw", "references": {"crds_context": "roman_0099.pmap"}})
+    assert "roman_0099.pmap" in said and "CRDS_PATH" in said
+
+
+def test_a_cache_that_is_not_there_is_named(visit, tmp_path):
+    said = refused(visit, tmp_path / "nowhere")
+    assert "nowhere" in said and "CRDS_PATH" in said
+
+
+def test_skipped_steps_need_no_references(visit, cache):
+    found = built(visit, cache, {"input": "raw", "steps": {"refpix": {"skip": True}, "flatfield": {"skip": True}}})
+    for *_, chain, references in found["exposures"].values():
+        assert not {"refpix", "flatfield"} & set(chain) and not {"refpix", "flat"} & set(references)
+
+
+def test_associations_name_their_members(visit, cache):
+    members = [{"expname": f"raw/{stem}_uncal.asdf", "exptype": "science"} for stem in "ba"]
+    (visit / "asn.json").write_text(json.dumps({"products": [{"name": "visit", "members": members}]}))
+    found = built(visit, cache, {"input": "asn.json"})
+    assert [(stem, e[0]) for stem, e in found["exposures"].items()] == [("b", "visit"), ("a", "visit")]
+
+
+# ---------------------------------------------------------------------------------------------------------------- again
+def test_a_second_build_opens_nothing_and_a_changed_file_is_opened_again(visit, cache):
+    first = built(visit, cache)
+    assert sorted(first.pop("opened")) == ["a_uncal.asdf", "b_uncal.asdf", "c_uncal.asdf"]
+    again = built(visit, cache)
+    assert again.pop("opened") == [] and again == first
+
+    write_exposure(visit / "raw", "a", kind="WFI_WFSC", detector="WFI18")
+    write_exposure(visit / "raw", "d")
+    changed = built(visit, cache)
+    assert sorted(changed["opened"]) == ["a_uncal.asdf", "d_uncal.asdf"]
+    assert changed["exposures"]["a"][1:3] == ["WFI_WFSC", "WFI18"]
+    assert changed["exposures"]["b"] == first["exposures"]["b"]
+
+    (visit / "raw/a_uncal.asdf").unlink()
+    assert set(built(visit, cache)["exposures"]) == {"b", "c", "d"}
+
+
+def test_a_file_of_the_same_size_is_opened_again_when_it_is_newer(visit, cache):
+    built(visit, cache)
+    path = visit / "raw/a_uncal.asdf"
+    size = path.stat().st_size
+    path.write_bytes(path.read_bytes().replace(b"detector: WFI01", b"detector: WFI18"))
+    assert path.stat().st_size == size
+    found = built(visit, cache)
+    assert found["opened"] == ["a_uncal.asdf"] and found["exposures"]["a"][2] == "WFI18"
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"format": 0}'])
+def test_a_store_that_can_t_be_read_is_made_again(visit, cache, content):
+    (visit / ".rampflow").mkdir()
+    (visit / ".rampflow/inventory.json").write_text(content)
+    assert len(built(visit, cache)["opened"]) == 3
+    assert inventory.load(visit / "nowhere.json") is None
+
+
+def test_jobs_load_what_the_main_process_built(visit, cache):
+    found = built(visit, cache)
+    loaded = inventory.load(visit / ".rampflow/inventory.json")
+    assert loaded.context == found["context"]
+    for stem, (association, kind, detector, shape, chain, references) in found["exposures"].items():
+        entry = loaded.exposures[stem]
+        assert (entry.association, entry.exposure_type, entry.detector) == (association, kind, detector)
+        assert entry.shape == tuple(shape) and entry.chain == tuple(chain) and entry.references == references
+    assert loaded.members("b") == ["b"] and loaded.members("none") == []
+
+
+# ------------------------------------------------------------------------------------------------------------ overriding
+def test_an_override_is_for_every_exposure(visit, cache):
+    (visit / "mine.asdf").write_text("")
+    found = built(visit, cache, {"input": "raw", "references": {"override": {"saturation": "mine.asdf", "refpix": "N/A"}}})
+    for *_, references in found["exposures"].values():
+        assert references["saturation"] == str(visit / "mine.asdf") and references["refpix"] == "N/A"
+        assert references["mask"].startswith(str(cache))
+
+
+def test_an_override_that_doesn_t_exist_is_named(visit, cache):
+    said = refused(visit, cache, {"input": "raw", "references": {"override": {"flat": "none.asdf"}}})
+    assert said.startswith("references.override.flat: ") and "none.asdf does not exist" in said
+
+
+def test_a_needed_reference_can_t_be_n_a(visit, cache):
+    said = refused(visit, cache, {"input": "raw", "references": {"override": {"gain": "N/A"}}})
+    assert "no gain reference applies, and ramp_fitting can't do without" in said
+
+
+def test_with_everything_overridden_crds_is_not_asked(visit, tmp_path):
+    (visit / "mine.asdf").write_text("")
+    override = {t: "mine.asdf" for t in pipeline.reference_types(list(pipeline.APPLIES_TO))}
+    found = built(visit, tmp_path / "nowhere", {"input": "raw", "references": {"override": override}})
+    assert found["context"] is None
+    assert {path for *_, references in found["exposures"].values() for path in references.values()} == {
+        str(visit / "mine.asdf")
+    }
+
+
+# -------------------------------------------------------------------------------------------------------------- what is wrong
+def test_all_bad_files_are_listed(visit, cache):
+    (visit / "raw/a_uncal.asdf").write_text("nothing")
+    content = (visit / "raw/b_uncal.asdf").read_bytes()
+    (visit / "raw/b_uncal.asdf").write_bytes(content[: len(content) // 2])
+    write_ramp(visit / "raw/e_uncal.asdf", DATA)
+    write_exposure(visit / "raw", "f", kind="WFI_SELFIE")
+    write_exposure(visit / "raw", "g", detector="WFI42")
+    lines = refused(visit, cache).strip().splitlines()
+    expected = {
+        "a": "is not an ASDF file",
+        "b": "truncated",
+        "e": "holds the data model 'ramp-2.1.0'",
+        "f": "'WFI_SELFIE'",
+        "g": "'WFI42'",
+    }
+    assert len(lines) == len(expected)
+    for line, (stem, message) in zip(lines, expected.items(), strict=True):
+        assert f"{stem}_uncal.asdf: " in line and message in line
+    assert not (visit / ".rampflow").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"meta.exposure.read_pattern": [[1], [2]]}, "lists 2 resultants and data has 3"),
+        ({"meta.exposure.type": ...}, "meta.exposure.type is missing"),
+        ({"meta.instrument.optical_element": 5}, "optical_element is 5"),
+        ({"data": ...}, "data is missing"),
+        ({"data": np.zeros((3, SIZE, 200), np.uint16)}, "columns a multiple of 128"),
+        ({"data": np.zeros((SIZE, SIZE), np.uint16)}, "data has 256"),
+        ({"data": "text"}, "data is not an array"),
+    ],
+)
+def test_a_header_that_is_not_right_is_named(tmp_path, changes, message):
+    write_exposure(tmp_path, "a")
+    with AsdfFile(tmp_path / "a_uncal.asdf") as file:
+        set_entries(file.tree["roman"], changes)
+        with create_asdf(tmp_path / "b_uncal.asdf", file.tree):
+            pass
+    with pytest.raises(RampflowError, match=r"b_uncal\.asdf: ") as error:
+        inventory.read_header(tmp_path / "b_uncal.asdf")
+    assert message in str(error.value)
+
+
+def test_the_header_is_what_crds_matches(tmp_path):
+    header = inventory.read_header(write_exposure(tmp_path, "a"))
+    assert (header["type"], header["detector"], header["shape"]) == ("WFI_IMAGE", "WFI01", [3, SIZE, SIZE])
+    assert header["crds"]["roman.meta.instrument.detector"] == "WFI01"
+    assert header["crds"]["roman.meta.instrument.optical_element"] == "F158"
+    assert header["crds"]["roman.meta.exposure.type"] == "WFI_IMAGE"
+    assert header["crds"]["roman.meta.exposure.start_time"].startswith("2020-01-01")
+    assert all(isinstance(value, str) for value in header["crds"].values())
+    json.dumps(header)
+
+
+def test_a_detector_without_references_is_named(visit, cache):
+    write_exposure(visit / "raw", "d", detector="WFI05")
+    said = refused(visit, cache)
+    assert "d_uncal.asdf: CRDS has no mask reference in roman_0002.pmap" in said
+    assert "WFI05" in said and "references.override.mask" in said
+
+
+def test_without_a_server_a_missing_reference_is_named(visit, cache, tmp_path):
+    poor = tmp_path / "poor"
+    shutil.copytree(cache, poor, copy_function=os.link)
+    (poor / "references/roman/wfi/roman_wfi_gain_wfi01_0001.asdf").unlink()
+    said = refused(visit, poor)
+    assert "roman_wfi_gain_wfi01_0001.asdf: this reference of roman_0002.pmap is not in the CRDS cache" in said
+    assert "no server" in said and "1 missing in all" in said
+    # With a server it would be fetched by a job of its own; the inventory only says that it is missing.
+    found = built(visit, poor, CRDS_SERVER_URL="https://localhost:9", CRDS_CONTEXT="roman_0002.pmap")
+    assert [Path(p).name for p in found["missing"]] == ["roman_wfi_gain_wfi01_0001.asdf"]
