@@ -3,6 +3,8 @@
 import numpy as np
 from numba import njit
 
+RELATIVE_ROUNDING = 1e-14  #: Singular values below this part of the largest one are rounding
+
 
 # ------------------------------------------------------------------------------------------------------------ detection
 @njit(cache=True, nogil=True, fastmath={"contract", "reassoc", "nsz"})
@@ -76,3 +78,237 @@ def smooth_rows(image, mask, taps, start, result):
         for x in range(columns):
             # A weight that is but rounding is none: all pixels under the kernel are masked.
             result[i, x] = total[x] / weight[x] if weight[x] > 1e-12 else np.nan
+
+
+# ------------------------------------------------------------------------------------------------------- PSF photometry
+@njit(cache=True, nogil=True)
+def _cubic_weights(t, weights, slopes):
+    """Weights of the four B-spline coefficients around a point `t` of the way between the middle two, and their slopes."""
+    s = 1.0 - t
+    weights[0] = s * s * s / 6.0
+    weights[1] = 2.0 / 3.0 - 0.5 * t * t * (2.0 - t)
+    weights[2] = 2.0 / 3.0 - 0.5 * s * s * (2.0 - s)
+    weights[3] = t * t * t / 6.0
+    slopes[0] = -0.5 * s * s
+    slopes[1] = 1.5 * t * t - 2.0 * t
+    slopes[2] = 2.0 * s - 1.5 * s * s
+    slopes[3] = 0.5 * t * t
+
+
+@njit(cache=True, nogil=True)
+def _cell(grid, position):
+    """Cell of the grid that a position is in (the nearest one), how far in it, and the slope of that; by linear steps."""
+    if grid.size == 1:
+        return 0, 0, 0.0, 0.0
+    low = min(max(np.searchsorted(grid, position) - 1, 0), grid.size - 2)
+    span = grid[low + 1] - grid[low]
+    part = (position - grid[low]) / span
+    if part < 0.0:
+        return low, low + 1, 0.0, 0.0
+    if part > 1.0:
+        return low, low + 1, 1.0, 0.0
+    return low, low + 1, part, 1.0 / span
+
+
+@njit(cache=True, nogil=True)
+def evaluate_psf(columns, rows, x, y, coefficients, grid_x, grid_y, oversampling, value, slope_x, slope_y):
+    """Value of a gridded PSF of unit flux at (x, y) in some pixels, and its derivatives by x and y; written."""
+    height, width = coefficients.shape[2:]
+    left, right, part_x, rate_x = _cell(grid_x, x)
+    bottom, top, part_y, rate_y = _cell(grid_y, y)
+    wx, sx, wy, sy = np.empty(4), np.empty(4), np.empty(4), np.empty(4)
+    corners, corners_x, corners_y = np.empty(4), np.empty(4), np.empty(4)
+    for i in range(columns.size):
+        value[i] = slope_x[i] = slope_y[i] = 0.0
+        u = oversampling * (columns[i] - x) + 0.5 * (width - 1)
+        v = oversampling * (rows[i] - y) + 0.5 * (height - 1)
+        if u < 0.0 or v < 0.0 or u > width - 1 or v > height - 1:
+            continue
+        iu, iv = min(int(u), width - 2), min(int(v), height - 2)
+        _cubic_weights(u - iu, wx, sx)
+        _cubic_weights(v - iv, wy, sy)
+        for corner in range(4):
+            stamp = coefficients[top if corner >= 2 else bottom, right if corner % 2 else left]
+            total = total_x = total_y = 0.0
+            for k in range(4):
+                row = abs(iv + k - 1)  # the spline is mirrored at the stamp's edges
+                row = row if row < height else 2 * (height - 1) - row
+                along = along_x = 0.0
+                for j in range(4):
+                    column = abs(iu + j - 1)
+                    column = column if column < width else 2 * (width - 1) - column
+                    along += wx[j] * stamp[row, column]
+                    along_x += sx[j] * stamp[row, column]
+                total += wy[k] * along
+                total_x += wy[k] * along_x
+                total_y += sy[k] * along
+            corners[corner], corners_x[corner], corners_y[corner] = total, total_x, total_y
+        low, high = (1.0 - part_x) * corners[0] + part_x * corners[1], (1.0 - part_x) * corners[2] + part_x * corners[3]
+        value[i] = (1.0 - part_y) * low + part_y * high
+        # The stamps slide with the source, and the PSF itself changes a little from place to place.
+        changes_x = (1.0 - part_y) * (corners[1] - corners[0]) + part_y * (corners[3] - corners[2])
+        slope_x[i] = rate_x * changes_x - oversampling * (
+            (1.0 - part_y) * ((1.0 - part_x) * corners_x[0] + part_x * corners_x[1])
+            + part_y * ((1.0 - part_x) * corners_x[2] + part_x * corners_x[3])
+        )
+        slope_y[i] = rate_y * (high - low) - oversampling * (
+            (1.0 - part_y) * ((1.0 - part_x) * corners_y[0] + part_x * corners_y[1])
+            + part_y * ((1.0 - part_x) * corners_y[2] + part_x * corners_y[3])
+        )
+
+
+@njit(cache=True, nogil=True)
+def _model(columns, rows, values, errors, parameters, psf, residuals, jacobian):
+    """Residuals (model − data) / error of a group of sources and their derivatives; written."""
+    coefficients, grid_x, grid_y, oversampling = psf
+    value, slope_x, slope_y = np.empty(values.size), np.empty(values.size), np.empty(values.size)
+    residuals[:] = -values / errors
+    for source in range(parameters.size // 3):
+        flux, x, y = parameters[3 * source : 3 * source + 3]
+        evaluate_psf(columns, rows, x, y, coefficients, grid_x, grid_y, oversampling, value, slope_x, slope_y)
+        for i in range(values.size):
+            residuals[i] += flux * value[i] / errors[i]
+            jacobian[i, 3 * source] = value[i] / errors[i]
+            jacobian[i, 3 * source + 1] = flux * slope_x[i] / errors[i]
+            jacobian[i, 3 * source + 2] = flux * slope_y[i] / errors[i]
+
+
+@njit(cache=True, nogil=True)
+def _norm(vector):
+    return np.sqrt(np.sum(vector * vector))
+
+
+@njit(cache=True, nogil=True)
+def _limited_step(projection, singular, directions, radius):
+    """The step no longer than `radius` that lowers a linear least-squares problem most.
+
+    With singular values s_i and the residuals' projections b_i on them, the step is −Σ s_i b_i / (s_i² + d) v_i; the damping d
+    is zero (Gauss-Newton) if that is short enough, and else the one that gives the length `radius`: found by Newton's method
+    on 1 / length − 1 / radius, which is nearly linear in d, from below.
+    """
+    damping = 0.0
+    if singular[-1] <= RELATIVE_ROUNDING * singular[0]:
+        damping = (RELATIVE_ROUNDING * singular[0]) ** 2
+    for _ in range(50):
+        weights = singular * singular + damping
+        parts = singular * projection / weights
+        length = _norm(parts)
+        if length <= radius * 1.0001:
+            break
+        damping += (length / radius - 1.0) * length * length / np.sum(parts * parts / weights)
+    return -(directions.T @ parts)
+
+
+@njit(cache=True, nogil=True)
+def fit_group(values, errors, columns, rows, start, coefficients, grid_x, grid_y, oversampling):
+    """Fit flux, x and y of a group of sources by weighted least squares in a trust region.
+
+    Parameters
+    ----------
+    values, errors, columns, rows : numpy.ndarray
+        Pixels: their values and errors, and where they are; float64.
+    start : numpy.ndarray
+        Flux, x and y of each source to begin with, (source, 3).
+    coefficients, grid_x, grid_y, oversampling
+        As in `wfi.catalog.psf.GriddedPSF`.
+
+    Returns
+    -------
+    fitted : numpy.ndarray
+        As `start`.
+    covariance : numpy.ndarray
+        Of all parameters.
+    residuals : numpy.ndarray
+        (model − data) / error of each pixel.
+    converged : bool
+        False after 100 evaluations without an end.
+    """
+    xtol, ftol, gtol, evaluations_allowed = 1e-7, 1e-8, 1e-8, 100  # astropy's TRFLSQFitter, 100 of PSFPhotometry
+    psf = (coefficients, grid_x, grid_y, oversampling)
+    size = start.size
+    parameters = start.copy().reshape(size)
+    residuals, trial_residuals = np.empty(values.size), np.empty(values.size)
+    jacobian, trial_jacobian = np.empty((values.size, size)), np.empty((values.size, size))
+    _model(columns, rows, values, errors, parameters, psf, residuals, jacobian)
+    cost = 0.5 * np.sum(residuals * residuals)
+    radius = _norm(parameters)
+    if radius == 0.0:
+        radius = 1.0
+    evaluations, converged = 1, False
+    while not converged and evaluations < evaluations_allowed:
+        if np.abs(jacobian.T @ residuals).max() < gtol:
+            converged = True
+            break
+        left, singular, directions = np.linalg.svd(jacobian, full_matrices=False)
+        projection = left.T @ residuals
+        gain = -1.0
+        while gain <= 0.0 and not converged and evaluations < evaluations_allowed:
+            step = _limited_step(projection, singular, directions, radius)
+            change = jacobian @ step
+            predicted = -np.sum(change * (0.5 * change + residuals))
+            trial = parameters + step
+            _model(columns, rows, values, errors, trial, psf, trial_residuals, trial_jacobian)
+            evaluations += 1
+            length = _norm(step)
+            trial_cost = 0.5 * np.sum(trial_residuals * trial_residuals)
+            if not np.isfinite(trial_cost):
+                radius = 0.25 * length
+                continue
+            gain = cost - trial_cost
+            ratio = gain / predicted if predicted > 0.0 else (1.0 if predicted == gain == 0.0 else 0.0)
+            if ratio < 0.25:
+                radius = 0.25 * length
+            elif ratio > 0.75 and length > 0.95 * radius:
+                radius *= 2.0
+            converged = (gain < ftol * cost and ratio > 0.25) or length < xtol * (xtol + _norm(parameters))
+        if gain > 0.0:
+            parameters, cost = trial, trial_cost
+            residuals[:], jacobian[:] = trial_residuals, trial_jacobian
+    _, singular, directions = np.linalg.svd(jacobian, full_matrices=False)
+    inverse = np.zeros(size)
+    for i in range(size):
+        if singular[i] > RELATIVE_ROUNDING * singular[0]:
+            inverse[i] = 1.0 / singular[i] ** 2
+    covariance = directions.T @ (inverse.reshape(-1, 1) * directions)
+    return parameters.reshape(start.shape), covariance, residuals, converged
+
+
+# ------------------------------------------------------------------------------------------------------------ apertures
+@njit(cache=True, nogil=True)
+def clip_rings(image, x, y, inner, outer):
+    """Median, standard deviation and number of the pixels in rings, clipped at 3 standard deviations around the median.
+
+    A pixel belongs to a ring if its centre does. At most 5 rounds of clipping; NaN without a pixel.
+
+    Parameters
+    ----------
+    image : numpy.ndarray
+        (rows, columns); NaN doesn't count.
+    x, y : numpy.ndarray
+        Centres, pixels.
+    inner, outer : float
+        Radii, pixels.
+    """
+    rows, columns = image.shape
+    medians, deviations, counts = np.full(x.size, np.nan), np.full(x.size, np.nan), np.zeros(x.size, np.int64)
+    values = np.empty((2 * int(outer) + 3) ** 2)
+    for i in range(x.size):
+        count = 0
+        for row in range(max(int(np.ceil(y[i] - outer)), 0), min(int(np.floor(y[i] + outer)) + 1, rows)):
+            for column in range(max(int(np.ceil(x[i] - outer)), 0), min(int(np.floor(x[i] + outer)) + 1, columns)):
+                square = (row - y[i]) ** 2 + (column - x[i]) ** 2
+                if inner * inner <= square < outer * outer and np.isfinite(image[row, column]):
+                    values[count] = image[row, column]
+                    count += 1
+        if count == 0:
+            continue
+        kept = np.sort(values[:count])
+        for _ in range(5):
+            median, deviation = 0.5 * (kept[(kept.size - 1) // 2] + kept[kept.size // 2]), kept.std()
+            low, high = np.searchsorted(kept, median - 3 * deviation), np.searchsorted(kept, median + 3 * deviation, "right")
+            if high - low == kept.size:
+                break
+            kept = kept[low:high]
+        medians[i], deviations[i] = 0.5 * (kept[(kept.size - 1) // 2] + kept[kept.size // 2]), kept.std()
+        counts[i] = kept.size
+    return medians, deviations, counts

@@ -1,0 +1,103 @@
+"""Columns of a source catalog: their order, and the table that they make."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+
+from wfi.catalog.photometry import aperture_names
+
+CENTROID = ("x_centroid", "y_centroid", "x_centroid_err", "y_centroid_err")
+WINDOWED = ("x_centroid_win", "y_centroid_win", "x_centroid_win_err", "y_centroid_win_err")
+PSF_POSITION = ("x_psf", "x_psf_err", "y_psf", "y_psf_err")
+SKY = ("ra", "dec", "ra_centroid", "dec_centroid", "ra_centroid_err", "dec_centroid_err")
+SKY_WINDOWED = ("ra_centroid_win", "dec_centroid_win", "ra_centroid_win_err", "dec_centroid_win_err")
+SKY_PSF = ("ra_psf", "dec_psf", "ra_psf_err", "dec_psf_err")
+EXTENT = ("bbox_xmin", "bbox_xmax", "bbox_ymin", "bbox_ymax", "segment_area")
+SHAPE = ("semimajor", "semiminor", "fwhm", "ellipticity", "orientation_pix", "orientation_sky", "cxx", "cxy", "cyy", "kron_radius")
+NEIGHBOUR = ("nn_label", "nn_distance")
+PROFILE = ("sharpness", "roundness1", "is_extended", "fluxfrac_radius_50")
+PSF_FLUX = ("psf_flux", "psf_flux_err")
+SEGMENT_FLUX = ("segment_flux", "segment_flux_err", "kron_flux", "kron_flux_err", "kron_abmag", "kron_abmag_err")
+PSF_QUALITY = ("psf_flags", "psf_gof")
+
+#: Columns that the format has and nothing measures yet: zero, or NaN.
+UNMEASURED = dict.fromkeys(
+    ("flagged_spatial_id", "image_flags", *(name for name in (*CENTROID, *WINDOWED) if name.endswith("_err"))), 0
+)
+UNMEASURED |= dict.fromkeys((name for name in (*SKY, *SKY_WINDOWED, *SKY_PSF) if name.endswith("_err")), 0)
+UNMEASURED |= {"dust_ebv": np.nan}
+
+FORCED = "forced_"
+
+
+def column_names(*, fit_psf: bool) -> list[str]:
+    """Columns of the catalog of an image, in order; without those of PSF fits where there are none."""
+    return [
+        "label",
+        "flagged_spatial_id",
+        *CENTROID,
+        *WINDOWED,
+        *(PSF_POSITION if fit_psf else ()),
+        *SKY,
+        *SKY_WINDOWED,
+        *(SKY_PSF if fit_psf else ()),
+        *EXTENT,
+        *SHAPE,
+        *NEIGHBOUR,
+        *PROFILE,
+        *_flux_names(fit_psf),
+        "warning_flags",
+        "image_flags",
+        *(PSF_QUALITY if fit_psf else ()),
+        "dust_ebv",
+    ]
+
+
+def forced_column_names(*, fit_psf: bool) -> tuple[dict[str, str], dict[str, str]]:
+    """Columns of a catalog of forced photometry, in order, and the measured columns that they hold.
+
+    Returns
+    -------
+    at_given_positions : dict
+        Where the sources are in the image that they were found in: the names are prefixed where the values come from this
+        image, and plain where they describe the given sources.
+    remeasured : dict
+        Positions and shapes of the same sources in this image: all prefixed.
+    """
+    from_this_image = {*PROFILE, *_flux_names(fit_psf), *PSF_POSITION, *SKY_PSF, *PSF_QUALITY, "warning_flags"}
+    given = {(FORCED if name in from_this_image else "") + name: name for name in column_names(fit_psf=fit_psf)}
+    remeasured = ("flagged_spatial_id", *CENTROID, *SKY, *SHAPE, *NEIGHBOUR)
+    return given, {FORCED + name: name for name in remeasured}
+
+
+def _flux_names(fit_psf):
+    apertures = itertools.chain.from_iterable((name, f"{name}_err") for name in aperture_names())
+    return ["aper_bkg_flux", "aper_bkg_flux_err", *apertures, *(PSF_FLUX if fit_psf else ()), *SEGMENT_FLUX]
+
+
+def make_table(columns: dict[str, np.ndarray], define):
+    """The table of a catalog.
+
+    Parameters
+    ----------
+    columns : dict
+        Values by the name of the column, in order.
+    define : callable
+        Gives the ``datatype``, ``unit`` and ``description`` of a column: a catalog model's ``get_column_definition``.
+
+    Returns
+    -------
+    astropy.table.Table
+    """
+    from astropy.table import Column, Table
+    from astropy.units import Unit
+
+    table = Table()
+    for name, values in columns.items():
+        definition = define(name)
+        unit = None if definition["unit"] == "none" else Unit(definition["unit"])
+        values = np.asarray(values).astype(definition["datatype"])
+        table[name] = Column(values, unit=unit, description=definition["description"])
+    return table
