@@ -1,0 +1,99 @@
+"""References from a CRDS server: fetched once, by a rule, into the cache. The server is a small one on this machine."""
+
+import collections
+import hashlib
+import http.server
+import json
+import threading
+
+import pytest
+from conftest import Workflow
+from test_workflow import FIRST
+
+pytestmark = pytest.mark.workflow
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    """What the crds client asks of its server: facts by JSON-RPC, and files by name."""
+
+    def do_POST(self):
+        request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        mappings = [name for name in self.server.files if name.endswith("map")]
+        result = {"get_server_info": self.server.info, "get_mapping_names": mappings}.get(request["method"])
+        self.answer(json.dumps({"error": None if result else {"message": "unknown method"}, "result": result}).encode())
+
+    def do_GET(self):
+        name = self.path.rpartition("/")[2]
+        self.server.served[name] += 1
+        self.answer(self.server.files[name].read_bytes())
+
+    def answer(self, content):
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, *args):
+        pass
+
+
+@pytest.fixture
+def server(visit):
+    """A server with the files of the visit's CRDS cache."""
+    cache = visit.inputs / "crds_cache"
+    files = {p.name: p for folder in ("mappings", "references") for p in (cache / folder).rglob("*.*") if p.is_file()}
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as running:
+        address = f"http://127.0.0.1:{running.server_port}"
+        running.files, running.served, running.address = files, collections.Counter(), address
+        facts = {
+            name: {"size": str(p.stat().st_size), "sha1sum": hashlib.sha1(p.read_bytes()).hexdigest()}
+            for name, p in files.items()
+        }
+        url = {"unchecked": {"roman": f"{address}/files/"}}
+        context = "roman_0001.pmap"
+        running.info = {
+            **{"observatory": "roman", "operational_context": context, "edit_context": context, "default_context": context},
+            **{"bad_files": "", "bad_files_list": [], "force_remote_mode": False, "crds_version": {"str": "14.0.3"}},
+            **{"reference_url": url, "mapping_url": url, "download_metadata": facts, "last_synced": "2026-01-01 00:00:00"},
+        }
+        thread = threading.Thread(target=running.serve_forever, daemon=True)
+        thread.start()
+        yield running
+        running.shutdown()
+
+
+def test_a_reference_is_fetched_once_into_the_cache(visit, server, tmp_path):
+    workflow = Workflow(tmp_path / "run", tmp_path / "cache")
+    workflow.folder.mkdir()
+    workflow.environment |= {"CRDS_SERVER_URL": server.address}
+    arguments = [
+        *(
+            "--config",
+            f"input=[{visit.inputs / FIRST}_uncal.asdf, {visit.inputs / FIRST.replace('0001_wfi', '0002_wfi')}_uncal.asdf]",
+        ),
+        *("--until", "saturation", "--notemp"),
+    ]
+    run = workflow.snakemake(*arguments)
+    assert run.returncode == 0, run.stdout + run.stderr
+    references = {name: n for name, n in server.served.items() if name.endswith(".asdf")}
+    assert references == {f"roman_wfi_{reftype}_wfi01_0001.asdf": 1 for reftype in ("mask", "saturation")}
+    for name in references:
+        fetched = tmp_path / "cache" / "references" / "roman" / "wfi" / name
+        assert fetched.read_bytes() == server.files[name].read_bytes()
+    assert len(list((workflow.folder / "results" / "intermediates").glob("*_saturation.asdf"))) == 2
+    assert workflow.jobs(*arguments) == {}, "what was fetched is a plain input from now on"
+
+
+def test_a_reference_that_the_server_lacks_stops_its_steps_alone(visit, server, tmp_path):
+    workflow = Workflow(tmp_path / "run", tmp_path / "cache")
+    workflow.folder.mkdir()
+    workflow.environment |= {"CRDS_SERVER_URL": server.address}
+    name = "roman_wfi_saturation_wfi01_0001.asdf"
+    del server.info["download_metadata"][name]
+    run = workflow.snakemake(
+        *("--config", f"input={visit.inputs / FIRST}_uncal.asdf", "--until", "saturation", "--notemp", "--keep-going")
+    )
+    assert run.returncode != 0
+    assert f"the reference {name} can't be fetched" in run.stdout + run.stderr
+    assert (workflow.folder / "results" / "intermediates" / f"{FIRST}_dqinit.asdf").is_file()
+    assert not list((tmp_path / "cache").rglob(name))
