@@ -1,0 +1,825 @@
+"""The astrometric catalog: the region and the epoch of an association, stars moved to it, every source, every trouble."""
+
+import contextlib
+import csv
+import http.server
+import io
+import json
+import os
+import re
+import shutil
+import socket
+import threading
+import time
+from urllib.parse import parse_qs, urlsplit
+
+import astrometric_catalog
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from astropy import units as u
+from astropy.coordinates import SkyCoord, get_body_barycentric
+from astropy.table import QTable, Table
+from astropy.time import Time
+from astropy_healpix import HEALPix
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from small_files import run, set_entries, succeed
+
+from wfi.asdf_io import create_asdf, tagged
+from wfi.astrometry import check_astrometric_catalog, hats, read_catalog, sources
+from wfi.astrometry.motion import at_epoch, propagate, propagate_error
+from wfi.astrometry.region import Circle, Region, calendar_year, julian_year, separation, survey_images, unit_vectors
+from wfi.errors import RampflowError
+from wfi.step import IMAGE_TAG
+
+EPOCH = 2000 + (9769.5 + 84 / 86400) / 365.25  # Julian year of the images' mid_time
+SIZE = 1200  # pixels: 2.2 arcmin
+MARGIN = 15.0
+#: Where the stars are dense: an ordinary place, right ascension 0, the poles.
+PLACES = {"field": (150.0, 2.0), "wrap": (0.0, 10.0), "north": (200.0, 89.99), "south": (33.0, -90.0)}
+
+
+# -------------------------------------------------------------------------------------------------------------- helpers
+def offset(ra, dec, distance, angle=0.0):
+    """A position some degrees away from another."""
+    moved = SkyCoord(ra * u.deg, dec * u.deg).directional_offset_by(angle * u.deg, distance * u.deg)
+    return moved.ra.deg, moved.dec.deg
+
+
+def write_exposure(path, ra=150.0, dec=2.0, **entries):
+    """An image as flatfield leaves it, as far as its header counts here."""
+    corners = [offset(ra, dec, SIZE / 2 * 0.11 / 3600 * 2**0.5, angle) for angle in (45, 135, 225, 315)]
+    times = {
+        "start_time": "2026-10-01T00:00:00.000",
+        "mid_time": "2026-10-01T00:01:24.000",
+        "end_time": "2026-10-01T00:02:48.000",
+    }
+    meta = {
+        "cal_step": {"tweakreg": "INCOMPLETE"},
+        "exposure": {name: tagged(time, "tag:stsci.edu:asdf/time/time-1.4.0") for name, time in times.items()},
+        "wcs": tagged({"name": ""}, "tag:stsci.edu:gwcs/wcs-1.4.0"),
+        "wcsinfo": {
+            "ra_ref": float(ra),
+            "dec_ref": float(dec),
+            "s_region": "POLYGON ICRS  " + " ".join(f"{value:.9f}" for corner in corners for value in corner),
+        },
+    }
+    set_entries(meta, entries)
+    roman = tagged({"meta": meta, "data": np.zeros((SIZE, SIZE), np.uint8)}, IMAGE_TAG)
+    with create_asdf(path, {"roman": roman}):
+        pass
+    return path
+
+
+@pytest.fixture(scope="module")
+def image(tmp_path_factory):
+    return write_exposure(tmp_path_factory.mktemp("image") / "a_flat.asdf")
+
+
+def make_stars(seed=3):
+    """Columns as Gaia has them: the whole sky thinly, and `PLACES` densely; some stars without a motion."""
+    rng = np.random.default_rng(seed)
+    ra, dec = [rng.uniform(0, 360, 3000)], [np.degrees(np.arcsin(rng.uniform(-1, 1, 3000)))]
+    for place in PLACES.values():
+        near = offset(*place, 0.2 * np.sqrt(rng.random(900)), rng.uniform(0, 360, 900))
+        ra.append(near[0])
+        dec.append(near[1])
+    ra, dec = np.concatenate(ra) % 360, np.concatenate(dec)
+    n = len(ra)
+    stars = {
+        "source_id": np.arange(n),
+        "ra": ra,
+        "dec": dec,
+        "pmra": rng.normal(0, 20, n),
+        "pmdec": rng.normal(0, 20, n),
+        "parallax": rng.normal(1, 1, n),
+        "ref_epoch": np.full(n, 2016.0),
+        "phot_g_mean_mag": rng.uniform(14, 21, n),
+        "ra_error": np.full(n, 0.3),
+        "dec_error": np.full(n, 0.4),
+        "pmra_error": np.full(n, 0.2),
+        "pmdec_error": np.full(n, 0.1),
+    }
+    without = rng.random(n) < 0.1
+    for name in ("pmra", "pmdec", "parallax"):
+        stars[name][without] = np.nan
+    stars["phot_g_mean_mag"][rng.random(n) < 0.02] = np.nan
+    return stars
+
+
+def write_hats(folder, stars, most=300):
+    """A HATS catalog: a partition with more stars than `most` is divided into four of the next order."""
+    index = HEALPix(2**29, order="nested").lonlat_to_healpix(stars["ra"] * u.deg, stars["dec"] * u.deg)
+    order_of_rows = np.argsort(index)
+    columns = {"_healpix_29": index[order_of_rows]} | {n: v[order_of_rows] for n, v in stars.items()}
+    # Where Gaia knows no value, there is a null.
+    table = pa.table({n: pa.array(v, mask=np.isnan(v) if v.dtype.kind == "f" else None) for n, v in columns.items()})
+    partitions = []
+
+    def divide(order, pixel):
+        shift = 2 * (29 - order)
+        start, stop = np.searchsorted(columns["_healpix_29"], [pixel << shift, (pixel + 1) << shift])
+        if stop - start > most:
+            for child in range(4):
+                divide(order + 1, 4 * pixel + child)
+        elif stop > start:
+            path = folder / f"dataset/Norder={order}/Dir={pixel // 10000 * 10000}/Npix={pixel}.parquet"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            pq.write_table(table[start:stop], path, row_group_size=100)
+            partitions.append((order, pixel))
+
+    for pixel in range(12):
+        divide(0, pixel)
+    (folder / "partition_info.csv").write_text("Norder,Npix\n" + "".join(f"{k},{n}\n" for k, n in partitions))
+    return folder
+
+
+STARS = make_stars()
+
+
+@pytest.fixture(scope="module")
+def hats_folder(tmp_path_factory):
+    return write_hats(tmp_path_factory.mktemp("hats") / "gaia", STARS)
+
+
+def expected_ids(circles):
+    """Which of `STARS` have a motion and lie in circles, by astropy's separations."""
+    sky = SkyCoord(STARS["ra"] * u.deg, STARS["dec"] * u.deg)
+    inside = np.zeros(len(sky), bool)
+    for circle in circles:
+        inside |= sky.separation(SkyCoord(circle[0] * u.deg, circle[1] * u.deg)).deg <= circle[2]
+    return np.flatnonzero(inside & np.isfinite(STARS["pmra"]))
+
+
+def assert_holds(path, ids, source):
+    """Check that a written catalog holds these of `STARS`, at the epoch."""
+    stars, origin = read_catalog(path)
+    assert (origin.status, origin.rows, origin.reason) == ("SUCCESS", len(ids), "")
+    assert origin.source == source and origin.epoch == pytest.approx(EPOCH, abs=1e-9)
+    motion = (STARS[name][ids] for name in ("ra", "dec", "pmra", "pmdec", "parallax", "ref_epoch"))
+    ra, dec = propagate(*motion, origin.epoch)
+    got, want = np.argsort(stars["ra"]), np.argsort(ra)
+    np.testing.assert_allclose(np.array(stars["ra"])[got], ra[want], rtol=0, atol=1e-12)
+    np.testing.assert_allclose(np.array(stars["dec"])[got], dec[want], rtol=0, atol=1e-12)
+    np.testing.assert_array_equal(np.array(stars["mag"])[got], STARS["phot_g_mean_mag"][ids][want])
+    np.testing.assert_allclose(stars["ra_error"], np.hypot(0.3, 0.2 * (origin.epoch - 2016)))
+
+
+def call(output, image, catalog, *options):
+    """Run the program in this process."""
+    images = image if isinstance(image, list) else [image]
+    arguments = [output, "--images", *images, "--astrometric_catalog", catalog, *options]
+    return astrometric_catalog.main([str(a) for a in arguments])
+
+
+# ---------------------------------------------------------------------------------------------------------------- motion
+def test_proper_motion_is_that_of_astropy():
+    rng = np.random.default_rng(1)
+    ra, dec = np.r_[rng.uniform(0, 360, 50), 12.0, 359.9999, 80.0], np.r_[rng.uniform(-89, 89, 50), 0.0, -30.0, 89.999]
+    pmra, pmdec = rng.normal(0, 1000, (2, len(ra)))
+    stars = SkyCoord(
+        ra * u.deg,
+        dec * u.deg,
+        distance=10 * u.pc,
+        pm_ra_cosdec=pmra * u.mas / u.yr,
+        pm_dec=pmdec * u.mas / u.yr,
+        radial_velocity=0 * u.km / u.s,
+        obstime=Time(2016.0, format="jyear", scale="tdb"),
+    )
+    moved = stars.apply_space_motion(Time(EPOCH, format="jyear", scale="tdb"))
+    there = unit_vectors(*propagate(ra, dec, pmra, pmdec, np.zeros(len(ra)), 2016.0, EPOCH))
+    assert separation(unit_vectors(ra, dec), there).max() * 3.6e6 > 10000
+    # They differ in the light's travel: by parts of v/c (1e-4) of the second order.
+    assert separation(there, unit_vectors(moved.ra.deg, moved.dec.deg)).max() * 3.6e6 < 0.01
+
+
+@pytest.mark.parametrize(("ra", "dec"), [(270.0, 66.56), (83.0, -70.0), (0.0, 0.0), (17.0, 90.0), (359.99999999, -5.0)])
+def test_parallax_is_the_view_from_the_earth(ra, dec):
+    epochs = np.linspace(2026, 2027, 25)
+    still = np.zeros(1)
+    seen = np.array([propagate(np.array([ra]), np.array([dec]), still, still, np.array([100.0]), 2016.0, t) for t in epochs])
+    earth = get_body_barycentric("earth", Time(epochs, format="jyear", scale="tdb")).xyz.to_value(u.au).T
+    distance = 206264.80625 / 0.1  # au
+    true = unit_vectors(ra, dec) * distance - earth
+    true /= np.linalg.norm(true, axis=1, keepdims=True)
+    displacement = separation(unit_vectors(*seen[:, :, 0].T), unit_vectors(ra, dec)) * 3.6e6
+    assert 80 < displacement.max() < 103
+    assert separation(unit_vectors(*seen[:, :, 0].T), true).max() * 3.6e6 < 2e-4
+
+
+def test_parallax_ellipse():
+    epochs = np.linspace(2026, 2027, 100, endpoint=False)
+    pole, plane = (SkyCoord(lon=0 * u.deg, lat=b * u.deg, frame="barycentrictrueecliptic").icrs for b in (90, 0))
+
+    def radii(star):
+        track = [propagate(star.ra.deg, star.dec.deg, 0.0, 0.0, 100.0, 2016.0, t) for t in epochs]
+        return separation(unit_vectors(*np.array(track).T), unit_vectors(star.ra.deg, star.dec.deg)) * 3.6e6
+
+    assert 97 < radii(pole).min() and radii(pole).max() < 103
+    assert radii(plane).min() < 4 and 97 < radii(plane).max() < 103
+
+
+def test_right_ascension_stays_from_0_to_360():
+    ra, dec = propagate(np.array([359.9999999, 1e-8]), np.zeros(2), np.array([1000.0, -1000.0]), 0.0, 0.0, 2016.0, EPOCH)
+    assert ra[0] < 0.01 and ra[1] > 359.99 and abs(dec).max() < 1e-9
+
+
+def test_stars_without_a_motion_are_left_out_where_the_catalog_has_motions():
+    stars = {"ra": np.array([1.0, 2.0]), "dec": np.zeros(2), "mag": np.array([15.0, 16.0])}
+    motion = {name: np.array([1.0, np.nan]) for name in ("pmra", "pmdec", "parallax")}
+    assert list(at_epoch({**stars, **motion, "ref_epoch": np.full(2, 2016.0)}, EPOCH)["mag"]) == [15.0]
+    # With a column missing there is no motion to apply.
+    assert list(at_epoch({**stars, **motion}, EPOCH)["ra"]) == [1.0, 2.0]
+
+
+def test_errors_grow_with_time_where_the_proper_motion_has_one():
+    np.testing.assert_allclose(propagate_error(np.array([0.3, 0.3]), np.array([0.4, np.nan]), 1.0), [0.5, 0.3])
+
+
+# ---------------------------------------------------------------------------------------------------------------- region
+def test_years():
+    import datetime
+
+    noon = datetime.datetime(2026, 10, 1, 12)
+    assert julian_year(noon) == pytest.approx(Time(noon).jyear, abs=1e-9)
+    assert calendar_year(julian_year(noon)) == pytest.approx(Time(noon).decimalyear, abs=1e-7)
+
+
+def test_region_holds_every_image_with_its_margin(tmp_path):
+    places = [(150.0, 2.0), (0.0, 10.0), (40.0, 89.995), (359.99, -45.0)]
+    paths = [write_exposure(tmp_path / f"{i}.asdf", *place) for i, place in enumerate(places)]
+    region, epoch = survey_images(paths, MARGIN)
+    assert epoch == pytest.approx(EPOCH, abs=1e-9)
+    reach = SIZE / 2 * 0.11 / 3600 * 2**0.5
+    for place in places:
+        for angle in range(0, 360, 45):
+            assert region.contains(*offset(*place, reach + 0.99 * MARGIN / 3600, angle))
+            assert not region.contains(*offset(*place, reach + 1.01 * MARGIN / 3600, angle))
+
+
+def test_epoch_is_the_mean_of_the_exposures(tmp_path):
+    late = write_exposure(tmp_path / "b.asdf", **{"exposure.mid_time": {"value": "2026-10-03T00:01:24.000"}})
+    ends = {"exposure.mid_time": ..., "exposure.start_time": "2026-10-02T00:00:24", "exposure.end_time": "2026-10-02T00:02:24"}
+    between = write_exposure(tmp_path / "c.asdf", **ends)
+    _, epoch = survey_images([write_exposure(tmp_path / "a.asdf"), late, between], MARGIN)
+    assert epoch == pytest.approx(EPOCH + 1 / 365.25, abs=1e-9)
+    with pytest.raises(RampflowError, match="no_time.asdf: meta.exposure must have a mid_time"):
+        survey_images([write_exposure(tmp_path / "no_time.asdf", **{"exposure": {"mid_time": "?"}})], MARGIN)
+
+
+@pytest.mark.parametrize(
+    "s_region", [None, "?", "POLYGON ICRS  nan nan nan nan nan nan", "POLYGON ICRS 1 2 3", "CIRCLE ICRS 1 2 3"]
+)
+def test_without_a_footprint_the_pointing_counts(tmp_path, s_region):
+    region, _ = survey_images([write_exposure(tmp_path / "a.asdf", **{"wcsinfo.s_region": s_region})], 0.0)
+    (circle,) = region.circles
+    assert (circle.ra, circle.dec) == (150.0, 2.0)
+    assert 1.0 <= circle.radius / (SIZE / 2 * 0.11 / 3600 * 2**0.5) <= 1.2
+
+
+def test_images_that_are_not_to_be_aligned_do_not_count(tmp_path, image):
+    others = [
+        write_exposure(tmp_path / "saturated.asdf", 10.0, 0.0, **{"cal_step.tweakreg": "SKIPPED"}),
+        write_exposure(tmp_path / "no_wcs.asdf", 20.0, 0.0, wcs=None),
+        write_exposure(tmp_path / "no_place.asdf", **{"wcsinfo.s_region": "?", "wcsinfo.ra_ref": -999999.0}),
+    ]
+    region, _ = survey_images([image, *others], MARGIN)
+    assert len(region.circles) == 1 and region.contains(150.0, 2.0)
+    assert call(tmp_path / "stars.parquet", others, "GAIADR3_S3") == 0
+    stars, origin = read_catalog(tmp_path / "stars.parquet")
+    assert (len(stars), origin.status, origin.reason, origin.epoch) == (0, "FAILED", "no image is to be aligned", None)
+
+
+def test_images_of_one_pointing_are_asked_for_together():
+    visit = [Circle(ra, dec, 0.1) for ra in np.linspace(149.7, 150.3, 6) for dec in (1.9, 2.0, 2.1)]
+    far = [Circle(359.95, 10, 0.1), Circle(0.05, 10, 0.1)]
+    grouped = Region((*visit, *far, visit[0])).grouped()
+    assert len(grouped.circles) <= 3
+    rng = np.random.default_rng(2)
+    for circle in (*visit, *far):
+        edge = offset(circle.ra, circle.dec, circle.radius * 0.9999, rng.uniform(0, 360, 20))
+        assert grouped.contains(*edge).all()
+    assert any(circle.radius < 0.16 and (circle.ra < 1e-6 or circle.ra > 359.999) for circle in grouped.circles)
+
+
+# ------------------------------------------------------------------------------------------------------------------ HATS
+@given(
+    ra=st.floats(0, 360),
+    z=st.floats(-1, 1),
+    radius=st.floats(-3.5, 1.3).map(lambda exponent: 10**exponent),
+    other=st.tuples(st.floats(0, 360), st.floats(-1, 1), st.floats(0.01, 1)),
+    seed=st.integers(0, 1000),
+)
+@settings(max_examples=60, deadline=None)
+def test_ranges_hold_their_circles(ra, z, radius, other, seed):
+    circles = (Circle(ra, float(np.degrees(np.arcsin(z))), radius), Circle(other[0], np.degrees(np.arcsin(other[1])), other[2]))
+    ranges = hats.covering_ranges(Region(circles))
+    assert len(ranges) <= 64 and (ranges[:, 0] < ranges[:, 1]).all() and (ranges[1:, 0] > ranges[:-1, 1]).all()
+    rng = np.random.default_rng(seed)
+    for circle in circles:
+        points = offset(
+            circle.ra, circle.dec, circle.radius * np.r_[np.sqrt(rng.random(50)), np.ones(100)], rng.uniform(0, 360, 150)
+        )
+        index = HEALPix(2**29, order="nested").lonlat_to_healpix(*(p * u.deg for p in points))
+        assert ((index[:, None] >= ranges[:, 0]) & (index[:, None] < ranges[:, 1])).any(axis=1).all()
+
+
+def test_overlapping_partitions():
+    ranges = np.array([[5 << 58, 5 << 58 | 10], [(9 << 58) - 1, 9 << 58]])
+    orders, pixels = np.array([0, 0, 0, 1, 1, 1, 29, 29]), np.array([5, 9, 8, 20, 21, 35, 5 << 58 | 9, 5 << 58 | 10])
+    assert hats.overlapping(orders, pixels, ranges) == [(0, 5), (0, 8), (1, 20), (1, 35), (29, 5 << 58 | 9)]
+
+
+@pytest.mark.parametrize("places", [["field"], ["wrap"], ["north"], ["south"], list(PLACES)], ids="-".join)
+def test_hats_folder(tmp_path, hats_folder, places):
+    images = [write_exposure(tmp_path / f"{name}.asdf", *PLACES[name]) for name in places]
+    assert call(tmp_path / "stars.parquet", images, hats_folder) == 0
+    _, origin = read_catalog(tmp_path / "stars.parquet")
+    ids = expected_ids(origin.region)
+    assert len(ids) > 5 * len(places)
+    assert_holds(tmp_path / "stars.parquet", ids, str(hats_folder))
+
+
+def test_only_the_partitions_of_the_region_are_read(tmp_path, image, hats_folder):
+    copy = shutil.copytree(hats_folder, tmp_path / "gaia")
+    partitions = {
+        tuple(map(int, re.search(r"Norder=(\d+)/Dir=\d+/Npix=(\d+)", str(path)).groups())): path
+        for path in copy.rglob("*.parquet")
+    }
+    orders, pixels = np.array(list(partitions)).T
+    assert len(set(orders)) >= 4
+    region, _ = survey_images([image], MARGIN)
+    needed = hats.overlapping(orders, pixels, hats.covering_ranges(region))
+    assert 1 <= len(needed) <= 6 < len(partitions) / 10
+    for partition in set(partitions) - set(needed):
+        partitions[partition].unlink()
+    assert call(tmp_path / "stars.parquet", image, copy) == 0
+    assert_holds(tmp_path / "stars.parquet", expected_ids(read_catalog(tmp_path / "stars.parquet")[1].region), str(copy))
+
+
+def test_no_stars_there(tmp_path, hats_folder, capsys):
+    nowhere = write_exposure(tmp_path / "a.asdf", 90.0, -40.0)
+    assert call(tmp_path / "stars.parquet", nowhere, hats_folder) == 0
+    stars, origin = read_catalog(tmp_path / "stars.parquet")
+    assert (len(stars), origin.status, origin.reason) == (0, "SUCCESS", "the catalog has no stars there")
+    assert "WARNING" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("break_it", "says"),
+    [
+        (lambda folder: shutil.rmtree(folder / "dataset"), "can't be read .*Npix="),
+        (lambda folder: (folder / "partition_info.csv").write_text("a,b\n1,2\n"), "no columns Norder and Npix"),
+        (lambda folder: [p.write_bytes(b"PAR1 nothing") for p in folder.rglob("*.parquet")], "can't be read"),
+        (
+            lambda folder: [pq.write_table(pq.read_table(p).drop(["_healpix_29"]), p) for p in folder.rglob("*.parquet")],
+            "no column _healpix_29",
+        ),
+    ],
+)
+def test_broken_hats_folder_is_the_user_s(tmp_path, image, hats_folder, capsys, break_it, says):
+    shutil.copytree(hats_folder, tmp_path / "gaia")
+    break_it(tmp_path / "gaia")
+    assert call(tmp_path / "stars.parquet", image, tmp_path / "gaia") == 1
+    errors = capsys.readouterr().err
+    assert "this HATS catalog can't be read" in errors
+    assert re.search(says, errors)
+    assert not (tmp_path / "stars.parquet").exists()
+
+
+# -------------------------------------------------------------------------------------------------------------------- S3
+@pytest.fixture(scope="module")
+def s3(hats_folder):
+    """Address of a server of S3's protocol that holds the HATS catalog where STScI has it, open to everyone."""
+    import boto3
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    address = "http://{}:{}".format(*server.get_host_and_port())
+    client = boto3.client("s3", endpoint_url=address, region_name="us-east-1", aws_access_key_id="x", aws_secret_access_key="x")
+    bucket, prefix = hats.GAIA_DR3.split("/", 1)
+    client.create_bucket(Bucket=bucket, ACL="public-read")
+    for path in hats_folder.rglob("*.*"):
+        if path.is_file():
+            client.upload_file(str(path), bucket, f"{prefix}/{path.relative_to(hats_folder)}", {"ACL": "public-read"})
+    yield address
+    server.stop()
+
+
+def without_aws():
+    """The environment's variables, without those of Amazon's tools."""
+    return {name: "" for name in os.environ if name.startswith("AWS_")}
+
+
+@pytest.mark.parametrize("variable", ["AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"])
+def test_gaia_from_s3(tmp_path, s3, variable):
+    images = [write_exposure(tmp_path / f"{name}.asdf", *PLACES[name]) for name in ("field", "wrap")]
+    output = tmp_path / "stars.parquet"
+    # GAIADR3_S3 is the default.
+    done = succeed("astrometric_catalog", output, "--images", *images, **without_aws() | {variable: s3})
+    assert "stars from GAIADR3_S3 in" in done.stderr and "WARNING" not in done.stderr
+    assert_holds(output, expected_ids(read_catalog(output)[1].region), "GAIADR3_S3")
+
+
+def test_s3_without_the_catalog(tmp_path, image, s3, monkeypatch, capsys):
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", s3)
+    monkeypatch.setattr(hats, "GAIA_DR3", "stpubdata/elsewhere")
+    start = time.monotonic()
+    assert call(tmp_path / "stars.parquet", image, "GAIADR3_S3") == 0
+    assert time.monotonic() - start < 5  # not asked for again
+    assert_failed(tmp_path / "stars.parquet", "GAIADR3_S3", "elsewhere/partition_info.csv", capsys)
+
+
+# ------------------------------------------------------------------------------------------------------------------ troubles
+def assert_failed(path, source, reason, capsys):
+    """Check that an empty catalog says why, and that the log warns of it with a remedy."""
+    stars, origin = read_catalog(path)
+    assert len(stars) == 0 and stars.colnames == ["ra", "dec", "mag", "ra_error", "dec_error"]
+    assert (origin.source, origin.status, origin.rows) == (source, "FAILED", 0)
+    assert reason in origin.reason and "\n" not in origin.reason
+    (warning,) = [line for line in capsys.readouterr().err.splitlines() if "WARNING" in line]
+    assert source in warning and reason in warning and "unaligned" in warning and str(path) in warning
+
+
+class Service:
+    """A web service of a catalog, whose answers a test chooses.
+
+    Attributes
+    ----------
+    answers : list of callable
+        What to do with each request in turn, the last one for all that follow: takes the handler and the query.
+    requests : list of dict
+        The queries that came.
+    """
+
+    def __init__(self):
+        service, self.answers, self.requests = self, [], []
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_GET(self):
+                address = urlsplit(self.path)
+                query = {name: values[0] for name, values in parse_qs(address.query).items()} | {"path": address.path}
+                service.requests.append(query)
+                answer = service.answers[min(len(service.requests), len(service.answers)) - 1]
+                with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+                    answer(self, query)
+
+            do_HEAD = do_GET  # S3's client asks so
+
+            def log_message(self, *arguments):
+                pass
+
+        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.server.daemon_threads = True
+        self.address = f"http://127.0.0.1:{self.server.server_port}"
+        threading.Thread(target=self.server.serve_forever, args=(0.02,), daemon=True).start()
+
+
+@pytest.fixture
+def service(monkeypatch):
+    result = Service()
+    monkeypatch.setenv("ASTROMETRIC_CATALOG_URL", result.address + "/webservices/")
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", result.address)
+    monkeypatch.setattr(sources, "FIRST_PAUSE", 0.01)
+    yield result
+    result.server.shutdown()
+    result.server.server_close()
+
+
+def send(handler, body, status=200, kind="text/csv", length=None):
+    body = body.encode() if isinstance(body, str) else body
+    handler.send_response(status)
+    handler.send_header("Content-Type", kind)
+    handler.send_header("Content-Length", str(len(body) if length is None else length))
+    handler.end_headers()
+    handler.wfile.write(body)
+
+
+def csv_answer(query):
+    """The stars around a place and some beyond, in the service's form: moved to the epoch where they have a motion."""
+    circle = Circle(float(query["RA"]), float(query["DEC"]), 1.2 * float(query["SR"]))
+    inside = Region((circle,)).contains(STARS["ra"], STARS["dec"])
+    stars = {name: values[inside] for name, values in STARS.items()}
+    # Within a day of the Julian year: what that does to a parallax of 4 mas is seen below.
+    ra, dec = propagate(*(stars[n] for n in ("ra", "dec", "pmra", "pmdec", "parallax", "ref_epoch")), float(query["EPOCH"]))
+    still = np.isnan(ra)
+    text = io.StringIO()
+    text.write(f"#Number of sources : {inside.sum()}\n")
+    writer = csv.writer(text)
+    writer.writerow(["objID", "RA", "Dec", "pmra", "pmdec", "mag", "epoch"])
+    for i in range(inside.sum()):
+        position = (
+            (stars["ra"][i], stars["dec"][i], "", "") if still[i] else (ra[i], dec[i], stars["pmra"][i], stars["pmdec"][i])
+        )
+        mag = stars["phot_g_mean_mag"][i]
+        writer.writerow([stars["source_id"][i], *position, "" if np.isnan(mag) else mag, query["EPOCH"]])
+    return text.getvalue()
+
+
+def answer_well(handler, query):
+    send(handler, csv_answer(query))
+
+
+def test_web_service(tmp_path, service):
+    service.answers = [answer_well]
+    names = ("field", "wrap", "north")
+    images = [write_exposure(tmp_path / f"{name}.asdf", *PLACES[name]) for name in names]
+    images += [write_exposure(tmp_path / "dither.asdf", *offset(*PLACES["field"], 0.02))]  # overlaps the first
+    assert call(tmp_path / "stars.parquet", images, "gaiadr3") == 0
+    assert len(service.requests) == 3
+    for query in service.requests:
+        assert query["path"] == "/webservices/vo/CatalogSearch.aspx"
+        assert (query["FORMAT"], query["CAT"]) == ("CSV", "GAIADR3")
+        assert float(query["EPOCH"]) == pytest.approx(Time("2026-10-01T00:01:24").decimalyear, abs=1e-5)
+    stars, origin = read_catalog(tmp_path / "stars.parquet")
+    assert (origin.source, origin.status) == ("GAIADR3", "SUCCESS")
+    assert np.isnan(stars["ra_error"]).all() and np.isnan(stars["mag"]).sum() < 0.1 * len(stars)
+    # The cut is at the exposures' epoch here: stars at its edge may be in or out.
+    ids = expected_ids(origin.region)
+    assert abs(len(ids) - len(stars)) <= 2
+    sky = SkyCoord(STARS["ra"] * u.deg, STARS["dec"] * u.deg)
+    order, away, _ = SkyCoord(stars["ra"] * u.deg, stars["dec"] * u.deg).match_to_catalog_sky(sky)
+    assert len(set(order)) == len(stars) and away.arcsec.max() < 1.5
+    assert np.isfinite(STARS["pmra"][order]).all()
+    motion = (STARS[name][order] for name in ("ra", "dec", "pmra", "pmdec", "parallax", "ref_epoch"))
+    there = unit_vectors(*propagate(*motion, origin.epoch))
+    assert separation(there, unit_vectors(stars["ra"], stars["dec"])).max() * 3.6e6 < 0.1
+
+
+def test_web_service_without_stars(tmp_path, image, service):
+    service.answers = [lambda handler, query: send(handler, "No data records found.")]
+    assert call(tmp_path / "stars.parquet", image, "GAIADR2") == 0
+    stars, origin = read_catalog(tmp_path / "stars.parquet")
+    assert (len(stars), origin.status, origin.reason) == (0, "SUCCESS", "the catalog has no stars there")
+    assert service.requests[0]["CAT"] == "GAIADR2"
+
+
+def break_off(handler, query):
+    body = csv_answer(query)
+    send(handler, body[: len(body) // 2], length=len(body))
+    handler.close_connection = True
+
+
+def cut_line(handler, query):
+    body = csv_answer(query)
+    send(handler, body[: body.rindex(",", 0, body.rindex(","))])
+
+
+PASSING = {
+    "server error": (lambda handler, query: send(handler, "sorry", 500), "500"),
+    "too many requests": (lambda handler, query: send(handler, "later", 429), "429"),
+    "page": (lambda handler, query: send(handler, "<!DOCTYPE html><html>maintenance</html>", kind="text/html"), "page (HTML)"),
+    "empty": (lambda handler, query: send(handler, ""), "answer is empty"),
+    "no columns": (lambda handler, query: send(handler, "error: database is down\n"), "no columns ra and dec"),
+    "words": (lambda handler, query: send(handler, "ra,dec,mag\n1,2,none\n"), "text where numbers should be"),
+    "broken off": (break_off, "IncompleteRead"),
+    "cut off": (cut_line, "cut off"),
+    "hung up": (lambda handler, query: handler.connection.shutdown(socket.SHUT_RDWR), "Connection"),
+}
+
+
+@pytest.mark.parametrize("trouble", PASSING)
+def test_trouble_that_passes_is_waited_for(tmp_path, image, service, trouble):
+    service.answers = [PASSING[trouble][0]] * 2 + [answer_well]
+    assert call(tmp_path / "stars.parquet", image, "GAIADR3") == 0
+    stars, origin = read_catalog(tmp_path / "stars.parquet")
+    assert origin.status == "SUCCESS" and len(stars) > 5
+    assert len(service.requests) == 3
+
+
+@pytest.mark.parametrize("trouble", PASSING)
+def test_trouble_that_stays_is_a_reason(tmp_path, image, service, capsys, trouble):
+    answer, reason = PASSING[trouble]
+    service.answers = [answer]
+    assert call(tmp_path / "stars.parquet", image, "GAIADR3") == 0
+    assert len(service.requests) == sources.ATTEMPTS
+    assert_failed(tmp_path / "stars.parquet", "GAIADR3", reason, capsys)
+
+
+def test_a_refusal_is_not_asked_again(tmp_path, image, service, capsys):
+    service.answers = [lambda handler, query: send(handler, "", 404)]
+    assert call(tmp_path / "stars.parquet", image, "GAIAREFCAT") == 0
+    assert len(service.requests) == 1
+    assert_failed(tmp_path / "stars.parquet", "GAIAREFCAT", "404", capsys)
+
+
+@pytest.mark.parametrize("source", ["GAIADR3", "GAIADR3_S3"])
+def test_nobody_there(tmp_path, image, monkeypatch, capsys, source):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"http://127.0.0.1:{free.getsockname()[1]}"
+    monkeypatch.setenv("ASTROMETRIC_CATALOG_URL", address)
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", address)
+    monkeypatch.setattr(sources, "FIRST_PAUSE", 0.01)
+    monkeypatch.setattr(sources, "ATTEMPTS", 2)
+    assert call(tmp_path / "stars.parquet", image, source) == 0
+    assert_failed(tmp_path / "stars.parquet", source, "onnect", capsys)
+
+
+def test_s3_server_error_is_waited_for(tmp_path, image, service, capsys, monkeypatch):
+    monkeypatch.setattr(sources, "ATTEMPTS", 2)
+    service.answers = [lambda handler, query: send(handler, "", 503)]
+    assert call(tmp_path / "stars.parquet", image, "GAIADR3_S3") == 0
+    assert len(service.requests) > 1
+    assert_failed(tmp_path / "stars.parquet", "GAIADR3_S3", "503", capsys)
+
+
+def trickle(handler, query):
+    """An answer that never ends, a byte every 50 ms."""
+    handler.send_response(200)
+    handler.send_header("Content-Length", "1000000")
+    handler.end_headers()
+    for _ in range(600):
+        handler.wfile.write(b"#")
+        handler.wfile.flush()
+        time.sleep(0.05)
+
+
+def stall(handler, query):
+    time.sleep(30)
+
+
+@pytest.mark.parametrize("source", ["GAIADR3", "GAIADR3_S3"])
+@pytest.mark.parametrize("slowness", [trickle, stall])
+def test_time_is_bounded(tmp_path, image, service, source, slowness):
+    service.answers = [slowness]
+    output = tmp_path / "stars.parquet"
+    start = time.monotonic()
+    # As a program: its end must not wait for the server either.
+    arguments = ("--images", image, "--astrometric_catalog", source, "--vo_timeout", "1")
+    done = succeed("astrometric_catalog", output, *arguments)
+    assert time.monotonic() - start < 5
+    assert service.requests
+    assert "WARNING" in done.stderr and source in done.stderr
+    _, origin = read_catalog(output)
+    assert origin.status == "FAILED" and re.search("vo_timeout|timed out", origin.reason)
+
+
+def test_a_defect_is_not_hidden():
+    def defect(deadline):
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        sources.patiently(defect, 5)
+
+
+# ----------------------------------------------------------------------------------------------------------------- files
+def in_region(image):
+    """`STARS` as a table: those of the densest part, with many outside of the image."""
+    keep = separation(unit_vectors(STARS["ra"], STARS["dec"]), unit_vectors(*PLACES["field"])) < 0.3
+    return Table({name: values[keep] for name, values in STARS.items()})
+
+
+@pytest.mark.parametrize("name", ["stars.ecsv", "stars.parquet", "stars.csv", "stars.fits", "STARS.ECSV"])
+def test_files(tmp_path, image, monkeypatch, name):
+    table = in_region(image)
+    table.write(tmp_path / name, format={"ecsv": "ascii.ecsv", "csv": "ascii.csv"}.get(name.lower().split(".")[1]))
+    monkeypatch.chdir(tmp_path)
+    assert call("out/catalog.parquet", image, name) == 0  # a relative path; the folder is made
+    assert_holds("out/catalog.parquet", expected_ids(read_catalog("out/catalog.parquet")[1].region), str(tmp_path / name))
+
+
+@pytest.mark.parametrize("suffix", ["ecsv", "parquet", "csv", "fits"])
+def test_positions_alone(tmp_path, image, suffix):
+    table = in_region(image)["ra", "dec", "phot_g_mean_mag"]
+    table.rename_columns(table.colnames, ["RA", "Dec", "MAG"])
+    table.write(tmp_path / f"stars.{suffix}")
+    assert call(tmp_path / "catalog.parquet", image, tmp_path / f"stars.{suffix}") == 0
+    stars, origin = read_catalog(tmp_path / "catalog.parquet")
+    circle = origin.region[0]
+    inside = Region((Circle(*circle),)).contains(table["RA"], table["Dec"])
+    np.testing.assert_allclose(stars["ra"], table["RA"][inside], rtol=0, atol=1e-12)
+    np.testing.assert_allclose(stars["dec"], table["Dec"][inside], rtol=0, atol=1e-12)
+    np.testing.assert_array_equal(stars["mag"], table["MAG"][inside])
+    assert np.isnan(stars["ra_error"]).all()
+
+
+@pytest.mark.parametrize("suffix", ["ecsv", "parquet"])
+def test_sky_centroid(tmp_path, image, suffix):
+    table = in_region(image)
+    sky = SkyCoord(table["ra"] * u.deg, table["dec"] * u.deg)
+    QTable({"label": np.arange(len(table)), "sky_centroid": sky}).write(tmp_path / f"cat.{suffix}")
+    assert call(tmp_path / "catalog.parquet", image, tmp_path / f"cat.{suffix}") == 0
+    stars, origin = read_catalog(tmp_path / "catalog.parquet")
+    assert len(stars) > 10 and np.isnan(stars["mag"]).all()
+    assert len(stars) == Region((Circle(*origin.region[0]),)).contains(table["ra"], table["dec"]).sum()
+
+
+def test_units_of_a_file_count(tmp_path, image):
+    table = QTable(in_region(image))
+    for name, unit, other in (("ra", "deg", "rad"), ("pmra", "mas/yr", "arcsec/yr"), ("ref_epoch", "yr", "d")):
+        table[name] = (table[name] * u.Unit(unit)).to(other)
+    table.write(tmp_path / "stars.ecsv")
+    assert call(tmp_path / "catalog.parquet", image, tmp_path / "stars.ecsv") == 0
+    assert_holds(
+        tmp_path / "catalog.parquet",
+        expected_ids(read_catalog(tmp_path / "catalog.parquet")[1].region),
+        str(tmp_path / "stars.ecsv"),
+    )
+
+
+def test_rows_without_a_position_are_left_out(tmp_path, image):
+    (tmp_path / "stars.csv").write_text("# made by hand\nra,dec,mag\n150,2,17\n,2,17\n150.001,nan,18\n150.001,2,\n")
+    assert call(tmp_path / "catalog.parquet", image, tmp_path / "stars.csv") == 0
+    stars, _ = read_catalog(tmp_path / "catalog.parquet")
+    np.testing.assert_array_equal(stars["ra"], [150, 150.001])
+    np.testing.assert_array_equal(stars["mag"], [17, np.nan])
+
+
+# ------------------------------------------------------------------------------------------------------- mistakes of the user
+@pytest.mark.parametrize(
+    ("name", "text", "says"),
+    [
+        ("a.csv", "x,y\n1,2\n", "has columns ra and dec (in any case), or sky_centroid; this file has x, y"),
+        ("a.csv", "ra,RA,dec\n1,1,2\n", "several columns ra (ra, RA)"),
+        ("a.csv", "ra,dec\n10:20:30,-1:2:3\n", "can't be used as numbers in deg"),
+        ("a.csv", "ra,dec\n150,200\n", "must be in degrees"),
+        ("a.ecsv", "this is none\n", "can't be read"),
+        ("a.csv", "", "this file has none"),
+        ("a.parquet", "this is none\n", "can't be read"),
+        ("a.fits", "this is none\n", "can't be read"),
+        ("a.txt", "ra dec\n1 2\n", "is a file of no known kind; it takes GAIADR3_S3,"),
+    ],
+)
+def test_file_that_is_no_catalog(tmp_path, image, capsys, name, text, says):
+    (tmp_path / name).write_text(text)
+    assert call(tmp_path / "catalog.parquet", image, tmp_path / name) == 1
+    errors = capsys.readouterr().err
+    assert says in errors and str(tmp_path / name) in errors
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_parquet_without_positions(tmp_path, image, capsys):
+    pq.write_table(pa.table({"x": [1.0], "y": [2.0]}), tmp_path / "a.parquet")
+    assert call(tmp_path / "catalog.parquet", image, tmp_path / "a.parquet") == 1
+    assert "this file has x, y" in capsys.readouterr().err
+
+
+def test_names_are_checked_without_opening_anything(tmp_path):
+    (tmp_path / "stars.ecsv").touch()
+    (tmp_path / "gaia").mkdir()
+    (tmp_path / "gaia" / "partition_info.csv").touch()
+    for name in ("GAIADR3_S3", "GAIADR3", "GAIADR2", "GAIADR1", "GAIAREFCAT"):
+        assert check_astrometric_catalog(name, tmp_path) == check_astrometric_catalog(name.lower(), tmp_path) == name
+    for name in ("stars.ecsv", "gaia"):
+        assert (
+            check_astrometric_catalog(name, tmp_path)
+            == check_astrometric_catalog(str(tmp_path / name), "/")
+            == str(tmp_path / name)
+        )
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("GAIADR4", "did you mean GAIADR"),
+        ("missing.ecsv", "missing.ecsv does not exist"),
+        ("", "holds no HATS catalog"),
+        (".", "holds no HATS catalog"),
+        ("~nobody/x", "does not exist"),
+        (None, "does not exist"),
+    ],
+)
+def test_names_that_can_not_be(tmp_path, name, says):
+    with pytest.raises(RampflowError, match=says) as error:
+        check_astrometric_catalog(name, tmp_path)
+    assert "it takes GAIADR3_S3, GAIADR3, GAIADR2, GAIADR1, GAIAREFCAT, a file (.ecsv, .parquet, .csv, .fits)" in str(
+        error.value
+    )
+
+
+def test_program_refuses_what_can_not_be(tmp_path, image):
+    output = tmp_path / "out.parquet"
+    for arguments, status in (
+        (["--astrometric_catalog", "GAIADR4"], 1),
+        (["--astrometric_catalog", "GAIADR3", "--vo_timeout", "-1"], 2),
+        (["--astrometric_catalog", "GAIADR3", "--margin", "wide"], 2),
+    ):
+        done = run("astrometric_catalog", output, "--images", image, *arguments)
+        assert done.returncode == status and "Traceback" not in done.stderr
+    assert not output.exists()
+    assert call(output, tmp_path / "missing.asdf", "GAIADR3") == 1
+
+
+# ------------------------------------------------------------------------------------------------------------------ the file
+def test_file_is_plain_parquet_with_its_origin(tmp_path, image, hats_folder):
+    assert call(tmp_path / "stars.parquet", image, hats_folder) == 0
+    table = pq.read_table(tmp_path / "stars.parquet")
+    assert table.column_names == ["ra", "dec", "mag", "ra_error", "dec_error"]
+    assert {field.type for field in table.schema} == {pa.float64()}
+    origin = json.loads(table.schema.metadata[b"astrometric_catalog"])
+    assert list(origin) == ["source", "epoch", "region", "rows", "status", "reason"]
+    assert origin["rows"] == table.num_rows
+
+
+def test_reader_refuses_other_files(tmp_path):
+    with pytest.raises(RampflowError, match="does not exist"):
+        read_catalog(tmp_path / "missing.parquet")
+    pq.write_table(pa.table({"ra": [1.0]}), tmp_path / "other.parquet")
+    (tmp_path / "text.parquet").write_text("text")
+    for name in ("other.parquet", "text.parquet"):
+        with pytest.raises(RampflowError, match=f"{name}: is not a catalog that astrometric_catalog.py wrote"):
+            read_catalog(tmp_path / name)
