@@ -3,6 +3,8 @@
 import contextlib
 import copy
 import functools
+import io
+import logging
 import os
 import subprocess
 import sys
@@ -177,6 +179,18 @@ def succeed(script: str, *arguments, **environment) -> subprocess.CompletedProce
     done = run(script, *arguments, **environment)
     assert done.returncode == 0, done.stderr
     return done
+
+
+def run_here(step, *arguments) -> str:
+    """Run a step's module in this process, where its imports take longer than its work; what it says on standard error."""
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            status = step.STEP.main(step.run, [str(argument) for argument in arguments])
+    finally:
+        logging.captureWarnings(False)
+    assert status == 0, said.getvalue()
+    return said.getvalue()
 
 
 def refuse(script: str, output: Path, *arguments, status: int = 1) -> str:

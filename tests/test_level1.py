@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from astropy import units
 from roman_datamodels import datamodels
-from small_files import opened, refuse, set_entries, write_ramp, write_reference
+from small_files import opened, refuse, run_here, set_entries, write_ramp, write_reference
 
 from wfi import dq as flags
 from wfi.asdf_io import AsdfFile, create_asdf, tagged
@@ -38,8 +38,7 @@ def update(meta, changes):
 def initialize(folder):
     """Run dq_init here: the data models, which it needs for these files, are imported already."""
     mask = write_reference(folder / "mask.asdf", dq=np.full(SHAPE[1:], flags.HOT, np.uint32))
-    arguments = [str(folder / "in_uncal.asdf"), str(folder / "out.asdf"), f"--mask={mask}"]
-    assert dq_init.STEP.main(dq_init.run, arguments) == 0
+    run_here(dq_init, folder / "in_uncal.asdf", folder / "out.asdf", f"--mask={mask}")
 
 
 def check_ramp(model, data, amp33):
