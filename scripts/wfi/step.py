@@ -154,6 +154,8 @@ class Step:
         What it turns into what, for ``--help``.
     references : tuple of Reference
     parameters : tuple of Parameter
+    outputs : tuple of (str, str)
+        Name and meaning of each file that it writes.
     """
 
     name: str
@@ -163,6 +165,7 @@ class Step:
     summary: str
     references: tuple[Reference, ...] = ()
     parameters: tuple[Parameter, ...] = ()
+    outputs: tuple[tuple[str, str], ...] = (("output", "the exposure after this step (.asdf)"),)
 
     def parser(self) -> argparse.ArgumentParser:
         """The command line."""
@@ -170,7 +173,8 @@ class Step:
             prog=f"{self.name}.py", description=self.summary, formatter_class=argparse.RawDescriptionHelpFormatter
         )
         parser.add_argument("input", metavar="INPUT", type=Path, help="the exposure as the step before left it (.asdf)")
-        parser.add_argument("output", metavar="OUTPUT", type=Path, help="the exposure after this step (.asdf)")
+        for name, meaning in self.outputs:
+            parser.add_argument(name, metavar=name.upper(), type=Path, help=meaning)
         for reference in self.references:
             parser.add_argument(
                 f"--{reference.type}",
@@ -435,18 +439,22 @@ class Job:
     references : dict
         Reference type to path, `None` for N/A.
     threads : int
+    outputs : tuple of `pathlib.Path`
     output : `pathlib.Path`
+        The first of them.
     log : `logging.Logger`
     """
 
     def __init__(self, step: Step, file: AsdfFile, arguments: dict):
         self.step, self.exposure, self.log = step, Exposure(file), step_logger(step.name)
-        self.output, self.threads = arguments["output"], arguments["threads"]
+        self.outputs, self.threads = tuple(arguments[name] for name, _ in step.outputs), arguments["threads"]
+        self.output = self.outputs[0]
         self.parameters = SimpleNamespace(**{p.name: arguments[p.name] for p in step.parameters})
         self.references = {r.type: self._reference_path(r, arguments[r.type]) for r in step.references}
         self._crds_context = arguments["crds_context"]
-        if self.output.resolve() == file.path.resolve():
-            raise RampflowError(f"{self.output}: is the input too; give another name for the output")
+        for path in self.outputs:
+            if path.resolve() == file.path.resolve():
+                raise RampflowError(f"{path}: is the input too; give another name for the output")
         if step.takes != "wfi_science_raw":  # dq_init takes several models, and says so itself
             self.exposure.expect_model(step.takes, step.name)
             self.exposure.check_arrays()
@@ -520,14 +528,16 @@ class Job:
         with self.create() as product:
             product.status = "SKIPPED"
 
+    def references_used(self) -> dict:
+        """Entries for ``meta.ref_file``: the references by type, and the CRDS context that chose them, if it is known."""
+        used = {t: NOT_APPLICABLE if path is None else reference_name(path) for t, path in self.references.items()}
+        if self._crds_context:
+            used["crds"] = {"context": self._crds_context, "version": crds_version()}
+        return used
+
     def _record(self, meta: dict, status: str) -> None:
         meta["cal_step"][self.step.status] = status
-        used = {t: path for t, path in self.references.items() if path is not None}
-        ref_file = meta.setdefault("ref_file", {})
-        for reftype in self.references:
-            ref_file[reftype] = reference_name(used[reftype]) if reftype in used else NOT_APPLICABLE
-        if self._crds_context:
-            ref_file["crds"] = {"context": self._crds_context, "version": crds_version()}
+        meta.setdefault("ref_file", {}).update(self.references_used())
         stamp(meta, self.output.name)
         self.log.info("Step %s: %s", self.step.name, status)
         meta["cal_logs"] = [*meta.get("cal_logs", []), *recorded_log()]
