@@ -15,7 +15,18 @@ SKY = ("ra", "dec", "ra_centroid", "dec_centroid", "ra_centroid_err", "dec_centr
 SKY_WINDOWED = ("ra_centroid_win", "dec_centroid_win", "ra_centroid_win_err", "dec_centroid_win_err")
 SKY_PSF = ("ra_psf", "dec_psf", "ra_psf_err", "dec_psf_err")
 EXTENT = ("bbox_xmin", "bbox_xmax", "bbox_ymin", "bbox_ymax", "segment_area")
-SHAPE = ("semimajor", "semiminor", "fwhm", "ellipticity", "orientation_pix", "orientation_sky", "cxx", "cxy", "cyy", "kron_radius")
+SHAPE = (
+    "semimajor",
+    "semiminor",
+    "fwhm",
+    "ellipticity",
+    "orientation_pix",
+    "orientation_sky",
+    "cxx",
+    "cxy",
+    "cyy",
+    "kron_radius",
+)
 NEIGHBOUR = ("nn_label", "nn_distance")
 PROFILE = ("sharpness", "roundness1", "is_extended", "fluxfrac_radius_50")
 PSF_FLUX = ("psf_flux", "psf_flux_err")

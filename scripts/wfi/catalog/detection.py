@@ -6,17 +6,20 @@ import math
 import warnings
 from bisect import bisect_left
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 
+from wfi.asdf_io import AsdfFile
 from wfi.kernels import source_catalog as kernels
-from wfi.step import step_logger
+from wfi.step import Exposure, step_logger
 
 log = step_logger("source_catalog")
 
 SIGMA_TO_MAD = 0.6744897501960817  #: Median absolute deviation of a normal distribution of unit width: Φ⁻¹(3/4)
 FWHM_TO_SIGMA = 1 / (2 * math.sqrt(2 * math.log(2)))
 CLIP, CLIP_ROUNDS = 3.0, 5
+BLOCK = 256  #: Rows that are computed at a time, so that no second whole image is held
 #: A box with more than this part of its pixels masked or clipped tells nothing of the background.
 EXCLUDED_FRACTION = 0.1
 #: Faintest branch of a source that deblending splits off, as a part of the source's flux.
@@ -100,7 +103,9 @@ class Background:
             size = image.shape
             meshes = _measure_boxes(image, mask, size, 1.0, threads)
         self._level, self._rms = meshes
-        self._weights = [_spline_weights(n, length, b) for n, length, b in zip(self._level.shape, image.shape, size, strict=True)]
+        self._weights = [
+            _spline_weights(n, length, b) for n, length, b in zip(self._level.shape, image.shape, size, strict=True)
+        ]
         log.info("Background: %.6g, noise per pixel: %.6g (medians)", np.median(self._level), np.median(self._rms))
 
     def _rows(self, mesh, start, stop):
@@ -180,10 +185,10 @@ def smooth(image: np.ndarray, mask: np.ndarray, fwhm: float, *, threads: int = 1
     subpixels = (np.arange(10) + 0.5) / 10 - 0.5
     profile = np.exp(-0.5 * ((np.arange(-reach, reach + 1)[:, None] + subpixels) / (fwhm * FWHM_TO_SIGMA)) ** 2).mean(axis=1)
     profile /= profile.sum()
-    result, block = np.empty(image.shape, np.float32), 256
+    result = np.empty(image.shape, np.float32)
     with ThreadPoolExecutor(threads) as pool:
-        starts = range(0, image.shape[0], block)
-        list(pool.map(lambda start: kernels.smooth_rows(image, mask, profile, start, result[start : start + block]), starts))
+        starts = range(0, image.shape[0], BLOCK)
+        list(pool.map(lambda start: kernels.smooth_rows(image, mask, profile, start, result[start : start + BLOCK]), starts))
     return result
 
 
@@ -216,8 +221,8 @@ def find_segments(
     from photutils.utils.exceptions import NoDetectionsWarning
 
     above = np.empty(detection.shape, bool)
-    for start in range(0, len(above), 256):
-        rows = slice(start, min(start + 256, len(above)))
+    for start in range(0, len(above), BLOCK):
+        rows = slice(start, min(start + BLOCK, len(above)))
         np.greater(detection[rows], snr_threshold * background.rms(rows.start, rows.stop), out=above[rows])
     above &= ~mask
     with warnings.catch_warnings():
@@ -227,3 +232,40 @@ def find_segments(
         segments = deblend_sources(detection, segments, npixels, contrast=DEBLEND_CONTRAST, progress_bar=False)
     log.info("Detected %d sources", 0 if segments is None else segments.n_labels)
     return segments
+
+
+def read_segments(path: Path, mask: np.ndarray):
+    """A segmentation map whose sources are to be measured in another image.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        A segmentation map with its detection image, of the same shape as the image.
+    mask : numpy.ndarray
+        True where a pixel of the image does not count: segments that are masked as a whole are left out.
+
+    Returns
+    -------
+    segments : photutils.segmentation.SegmentationImage or None
+        `None` where none is left.
+    detection : numpy.ndarray
+        The image that the segments were found in, float32.
+
+    Raises
+    ------
+    RampflowError
+        The file is no such map, or has another shape.
+    """
+    from photutils.segmentation import SegmentationImage
+
+    with AsdfFile(path) as file:
+        exposure = Exposure(file)
+        exposure.expect_model("segmentation_map", "forced_segmentation")
+        labels = exposure.array("data", 2, shape=mask.shape).read()
+        detection = exposure.array("detection_image", 2, shape=mask.shape).read().astype(np.float32, copy=False)
+    good = np.zeros(int(labels.max()) + 1, bool)
+    good[labels[~mask]] = True
+    good[0] = False
+    labels = np.where(good[labels], labels, 0).astype(np.int32)
+    log.info("Measuring %d of the %d given sources", good.sum(), np.unique(labels).size - 1)
+    return SegmentationImage(labels) if good.any() else None, detection

@@ -9,6 +9,7 @@ import numpy as np
 
 from wfi import dq as dqflags
 from wfi.catalog.detection import FWHM_TO_SIGMA
+from wfi.catalog.psf import FAR_OUTSIDE
 from wfi.kernels import source_catalog as kernels
 from wfi.step import step_logger
 
@@ -19,7 +20,6 @@ ANNULUS_RADII = (2.4, 2.8)  #: arcsec, of the local background
 #: A source whose flux grows from 0.2 to 0.4 arcsec by this factor more than the PSF's is extended.
 EXTENDED_GROWTH = 1.2
 AB_ZEROPOINT = 31.4  #: magnitude of 1 nJy
-FAR_OUTSIDE = -1000.0  #: stands for a position that is not finite: nothing overlaps there
 
 
 @dataclasses.dataclass

@@ -18,6 +18,7 @@ NOMINAL_SCALE = 0.11  #: Arcsec per pixel, good enough for a jitter of some mill
 FIT_WIDTH = 5  #: Pixels along either axis that are fitted
 GROUP_SEPARATION = 5.0  #: Sources nearer than this, in pixels, are fitted together
 PARAMETERS = 3  #: flux, x, y
+FAR_OUTSIDE = -1000.0  #: stands for a position that is not finite: nothing overlaps there
 
 #: Bits of ``psf_flags``, as photutils' PSFPhotometry sets them.
 FLAGS = {
@@ -179,39 +180,52 @@ def group_sources(x: np.ndarray, y: np.ndarray, separation: float) -> list[np.nd
 
 
 def fit_psf(
-    psf: GriddedPSF, image: np.ndarray, err: np.ndarray, mask: np.ndarray, x: np.ndarray, y: np.ndarray, flux: np.ndarray
-    , *, threads: int = 1
+    psf: GriddedPSF,
+    image: np.ndarray,
+    err: np.ndarray,
+    mask: np.ndarray,
+    x: np.ndarray,
+    y: np.ndarray,
+    *,
+    unit: float = 1.0,
+    threads: int = 1,
 ) -> dict[str, np.ndarray]:
     """Fit the flux and position of each source by weighted least squares on 5 × 5 pixels, neighbours together.
 
-    The model, the pixels, the trust-region steps and the criteria to stop are those of photutils' `PSFPhotometry` with its
-    default fitter, and so are the flags.
+    The model, the pixels, the trust region and the criteria to stop are those of photutils' `PSFPhotometry` with its default
+    fitter, and so are the flags.
 
     Parameters
     ----------
     psf : GriddedPSF
     image, err : numpy.ndarray
-        Background-subtracted image and its error, in any unit.
+        Background-subtracted image and its error, DN/s.
     mask : numpy.ndarray
         True where a pixel does not count.
     x, y : numpy.ndarray
         Where the fits begin, pixels.
-    flux : numpy.ndarray
-        With which flux they begin, in the unit of the image.
+    unit : float
+        nJy of 1 DN/s. Steps are measured in pixels and this unit alike, so a fit that is hard to bring to an end depends on it.
     threads : int
         Groups that are fitted at the same time.
 
     Returns
     -------
     dict
-        ``x_psf``, ``y_psf``, ``psf_flux``, each with ``_err`` (NaN where there is no fit), ``psf_gof`` (reduced χ² over the
-        source's own pixels) and ``psf_flags``.
+        ``x_psf``, ``y_psf``, ``psf_flux`` (nJy), each with ``_err`` (NaN where there is no fit), ``psf_gof`` (reduced χ² over
+        the source's own pixels) and ``psf_flags``.
     """
+    from photutils.aperture import CircularAperture
+
     count = len(x)
-    start = np.column_stack([flux, x, y]).astype(float)
+    scale = unit if np.isfinite(unit) else 1.0
+    positions = np.where(np.isfinite(x) & np.isfinite(y), [x, y], FAR_OUTSIDE).T
+    with np.errstate(invalid="ignore"):
+        flux, _ = CircularAperture(positions, FIT_WIDTH).do_photometry(image, mask=mask)
+    start = np.column_stack([flux * scale, x, y]).astype(float)
     fitted, errors = np.full((count, PARAMETERS), np.nan), np.full((count, PARAMETERS), np.nan)
     gof, flags = np.full(count, np.nan), np.zeros(count, np.int32)
-    corner = np.ceil(np.nan_to_num(start[:, 1:], nan=-1e6) - FIT_WIDTH / 2).clip(-1e6, 1e6).astype(int)[:, ::-1]  # row, column
+    corner = np.ceil(positions - FIT_WIDTH / 2).clip(-1e9, 1e9).astype(int)[:, ::-1]  # row, column
     overlaps = ((corner > -FIT_WIDTH) & (corner < image.shape)).all(axis=1)
     pixels = np.zeros(count, int)
     for i in np.flatnonzero(overlaps):
@@ -225,7 +239,7 @@ def fit_psf(
         stamps = [_stamp(image, err, mask, corner[i]) for i in members]
         values, deviations, columns, rows = (np.concatenate(parts) for parts in zip(*stamps, strict=True))
         best, covariance, residuals, converged = kernels.fit_group(
-            values, deviations, columns, rows, start[members], psf.coefficients, psf.x, psf.y, psf.oversampling
+            values * scale, deviations * scale, columns, rows, start[members], psf.coefficients, psf.x, psf.y, psf.oversampling
         )
         fitted[members] = best
         if values.size > best.size:
@@ -250,6 +264,8 @@ def fit_psf(
     flags[np.isnan(errors).any(axis=1)] |= FLAGS["no_covariance"]
     flags[~np.isfinite(fitted[:, 1:]).all(axis=1)] |= FLAGS["non_finite_position"]
     flags[~np.isfinite(fitted[:, 0])] |= FLAGS["non_finite_flux"]
+    known = np.array([unit / scale, 1.0, 1.0])  # NaN without a unit
+    fitted, errors = fitted * known, errors * known
     result = {"psf_gof": gof, "psf_flags": flags}
     for i, name in enumerate(("psf_flux", "x_psf", "y_psf")):
         result |= {name: fitted[:, i], f"{name}_err": errors[:, i]}

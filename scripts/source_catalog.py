@@ -1,0 +1,215 @@
+"""source_catalog: find and measure the sources of a calibrated image."""
+
+import sys
+import warnings
+from pathlib import Path
+
+import numpy as np
+
+from wfi import dq as dqflags
+from wfi.catalog import columns as names
+from wfi.catalog import detection, photometry, products, psf
+from wfi.step import Job, Parameter, Reference, Step, step_logger
+
+STEP = Step(
+    name="source_catalog",
+    status="source_catalog",
+    suffix="cat",
+    takes="wfi_image",
+    summary="Find and measure the sources of a calibrated image: a catalog and a segmentation map.",
+    references=(
+        Reference("epsf", "effective PSF on a grid of positions; without it no PSF is fitted"),
+        Reference("apcorr", "encircled energy of the PSF by radius; without it no source is marked as extended"),
+    ),
+    parameters=(
+        Parameter("bkg_boxsize", int, 1000, "edge length of the boxes that the background is measured in", "pixels", minimum=1),
+        Parameter("kernel_fwhm", float, 2.0, "full width at half maximum of the smoothing kernel", "pixels", minimum=0.1),
+        Parameter("snr_threshold", float, 3.0, "signal-to-noise ratio of a smoothed pixel that belongs to a source", minimum=0),
+        Parameter("npixels", int, 25, "connected pixels above the threshold that make a source", "pixels", minimum=1),
+        Parameter("deblend", bool, False, "split sources with more than one peak"),
+        Parameter("fit_psf", bool, True, "fit the effective PSF to the sources"),
+        Parameter("forced_segmentation", str, "", "segmentation map (_segm.asdf) whose sources are measured instead"),
+    ),
+    outputs=(
+        ("catalog", "the source catalog (_cat.parquet)"),
+        ("segmentation", "the segmentation map (_segm.asdf)"),
+    ),
+)
+
+log = step_logger("source_catalog")
+
+
+def mask_pixels(image: np.ndarray, err: np.ndarray, dq: np.ndarray) -> np.ndarray:
+    """Pixels that don't count: without a finite value and a positive error, or DO_NOT_USE."""
+    return ~np.isfinite(image) | ~np.isfinite(err) | ~(err > 0) | dqflags.has(dq, dqflags.DO_NOT_USE)
+
+
+def measure(field, segments, shapes, *, fwhm, energy=None, epsf=None, threads=1) -> dict:
+    """Measure everything that a catalog has columns for.
+
+    Parameters
+    ----------
+    field : wfi.catalog.photometry.Field
+    segments : photutils.segmentation.SegmentationImage
+    shapes : numpy.ndarray
+        Smoothed image that positions and shapes are measured in.
+    fwhm : float
+        Width of the kernel of sharpness and roundness, pixels.
+    energy : dict, optional
+        Encircled energy of the PSF by radius of the aperture.
+    epsf : wfi.catalog.psf.GriddedPSF, optional
+        Without it, the columns of PSF fits are not there.
+    threads : int
+
+    Returns
+    -------
+    dict
+        Arrays by the name of the column.
+    """
+    found = photometry.measure_segments(field, segments, shapes)
+    # Positions as the catalog records them, so that what is measured there can be measured again.
+    x, y = (found[name].astype(np.float32).astype(float) for name in ("x_centroid", "y_centroid"))
+    found |= photometry.measure_apertures(field, x, y)
+    found |= photometry.measure_daofind(field, x, y, fwhm)
+    found |= photometry.find_neighbours(found["label"], x, y, field.pixel_scale)
+    found["is_extended"] = photometry.flag_extended(found, energy)
+    found["warning_flags"] = photometry.flag_sources(field.dq, x, y)
+    if epsf is not None:
+        found |= psf.fit_psf(epsf, field.image, field.err, field.mask, x, y, unit=field.unit, threads=threads)
+        found["ra_psf"], found["dec_psf"] = photometry.sky_position(field.wcs, found["x_psf"], found["y_psf"])
+    found["ra_centroid"], found["dec_centroid"] = photometry.sky_position(field.wcs, found["x_centroid"], found["y_centroid"])
+    found["ra"], found["dec"] = found["ra_centroid"], found["dec_centroid"]
+    window = found["x_centroid_win"], found["y_centroid_win"]
+    found["ra_centroid_win"], found["dec_centroid_win"] = photometry.sky_position(field.wcs, *window)
+    return found | {name: np.full(len(x), value) for name, value in names.UNMEASURED.items()}
+
+
+def read_field(job: Job, model) -> photometry.Field:
+    """The image with its errors and units; the background is still in it."""
+    image, err, dq = (job.exposure.array(name, 2).read() for name in ("data", "err", "dq"))
+    image, err = image.astype(np.float32, copy=False), err.astype(np.float32, copy=False)
+    scale, north = photometry.scale_and_north(model.meta.wcs, image.shape)
+    conversion = model.meta.photometry.conversion_megajanskys or 0
+    area = model.meta.photometry.pixel_area or 0
+    if not area > 0:  # not known, or a placeholder
+        area = np.radians(scale / 3600) ** 2
+    if not conversion > 0:
+        log.warning("The image has no photometric calibration: fluxes are NaN")
+        conversion = np.nan
+    return photometry.Field(
+        image=image,
+        err=err,
+        dq=dq,
+        mask=mask_pixels(image, err, dq),
+        wcs=model.meta.wcs,
+        unit=conversion * area * 1e15,  # MJy to nJy
+        pixel_side=float(np.degrees(np.sqrt(area)) * 3600),
+        pixel_scale=scale,
+        north=north,
+    )
+
+
+def read_energy(job: Job, element: str, scale: float) -> dict | None:
+    """Encircled energy of the PSF in the apertures, `None` where the reference has none for the optical element."""
+    if job.references["apcorr"] is None:
+        return None
+    with job.open_reference("apcorr") as reference:
+        entry = reference.get("data", dict).get(element)
+        if not entry or entry.get("ee_radii") is None or entry.get("ee_fractions") is None:
+            log.warning("The apcorr reference has nothing for %s", element)
+            return None
+        return photometry.encircled_energy(entry["ee_radii"], entry["ee_fractions"], scale)
+
+
+def read_epsf(job: Job) -> psf.GriddedPSF | None:
+    """The effective PSF, `None` where none is to be fitted."""
+    if not job.parameters.fit_psf:
+        return None
+    if job.references["epsf"] is None:
+        log.warning("There is no epsf reference: no PSF is fitted")
+        return None
+    with job.open_reference("epsf") as reference:
+        return psf.read_psf(reference, job.exposure.meta.get("guide_star", {}))
+
+
+def subtract_background(field: photometry.Field, box: int, threads: int) -> detection.Background:
+    """Subtract the background from the image of a field, in place, where it is not masked."""
+    background = detection.Background(field.image, field.mask, box, threads=threads)
+    for start in range(0, len(field.image), detection.BLOCK):
+        rows = slice(start, min(start + detection.BLOCK, len(field.image)))
+        field.image[rows] -= np.where(field.mask[rows], 0, background.level(rows.start, rows.stop))
+    return background
+
+
+def catalog_columns(job: Job, field: photometry.Field, element: str) -> tuple:
+    """The columns of the catalog, the segmentation map and the detection image, and what the PSF encircles.
+
+    The columns are `None` where there is no source.
+    """
+    p = job.parameters
+    background = subtract_background(field, p.bkg_boxsize, job.threads)
+    image = detection.smooth(field.image, field.mask, p.kernel_fwhm, threads=job.threads)
+    energy = read_energy(job, element, field.pixel_scale)
+    options = {"fwhm": p.kernel_fwhm, "energy": energy, "epsf": read_epsf(job), "threads": job.threads}
+    if p.forced_segmentation:
+        segments, given_image = detection.read_segments(Path(p.forced_segmentation), field.mask)
+        if segments is None:
+            return None, None, given_image, energy
+        given, remeasured = names.forced_column_names(fit_psf=options["epsf"] is not None)
+        columns = pick(measure(field, segments, given_image, **options), given)
+        columns |= pick(measure(field, segments, image, **options | {"epsf": None}), remeasured)
+        return columns, segments.data, given_image, energy
+    segments = detection.find_segments(
+        image, background, field.mask, snr_threshold=p.snr_threshold, npixels=p.npixels, deblend=p.deblend
+    )
+    # As in romancal's products, the detection image is in nJy.
+    image *= np.float32(field.unit if np.isfinite(field.unit) else 1)
+    if segments is None:
+        return None, None, image, energy
+    ordered = {name: name for name in names.column_names(fit_psf=options["epsf"] is not None)}
+    return pick(measure(field, segments, image, **options), ordered), segments.data, image, energy
+
+
+def pick(measured: dict, wanted: dict[str, str]) -> dict:
+    """Columns by the name that the catalog gives them, in its order."""
+    return {name: measured[source] for name, source in wanted.items()}
+
+
+def run(job: Job, *, skipped: bool = False) -> None:
+    """Process one exposure; a `skipped` one gets an empty catalog and a segmentation map of zeros."""
+    from roman_datamodels import datamodels
+
+    warnings.simplefilter("ignore", datamodels.FilenameMismatchWarning)
+    with datamodels.open(job.exposure.path) as model:
+        catalog, segmentation = products.start_models(model, job.references_used(), forced=job.parameters.forced_segmentation)
+        field = None if skipped else read_field(job, model)
+        columns = labels = image = energy = None
+        if field is not None and field.mask.all():
+            log.error("All pixels are masked: the catalog is empty")
+            skipped = True
+        elif field is not None:
+            columns, labels, image, energy = catalog_columns(job, field, model.meta.instrument.optical_element)
+        if columns is None:
+            columns = empty_columns(job)
+        shape = job.exposure.array("data", 2).shape
+    segmentation.data = np.zeros(shape, np.uint32) if labels is None else labels.astype(np.uint32)
+    if image is not None:
+        segmentation["detection_image"] = image
+    table = names.make_table(columns, catalog.get_column_definition)
+    status = "SKIPPED" if skipped else "COMPLETE"
+    table.meta.update(products.table_metadata(status, scale=field and field.pixel_scale, energy=energy))
+    catalog.source_catalog = table
+    products.write_products(catalog, segmentation, job.outputs)
+    log.info("Step %s: %s, %d sources", STEP.name, status, len(table))
+
+
+def empty_columns(job: Job) -> dict:
+    """The columns of a catalog without sources."""
+    fit_psf = job.parameters.fit_psf and job.references["epsf"] is not None
+    given, remeasured = names.forced_column_names(fit_psf=fit_psf)
+    wanted = (*given, *remeasured) if job.parameters.forced_segmentation else names.column_names(fit_psf=fit_psf)
+    return dict.fromkeys(wanted, np.empty(0))
+
+
+if __name__ == "__main__":
+    sys.exit(STEP.main(run, when_skipped=lambda job: run(job, skipped=True)))
