@@ -326,6 +326,16 @@ def test_ranges_hold_their_circles(ra, z, radius, other, seed):
         assert ((index[:, None] >= ranges[:, 0]) & (index[:, None] < ranges[:, 1])).any(axis=1).all()
 
 
+def test_ranges_are_few_for_many_images():
+    region = Region(tuple(Circle(ra, dec, 0.01) for ra in np.linspace(0, 350, 20) for dec in (-60, 0, 60)))
+    ranges = hats.covering_ranges(region)
+    assert len(ranges) == 64
+    index = HEALPix(2**29, order="nested").lonlat_to_healpix(
+        *([getattr(c, x) for c in region.circles] * u.deg for x in ("ra", "dec"))
+    )
+    assert ((index[:, None] >= ranges[:, 0]) & (index[:, None] < ranges[:, 1])).any(axis=1).all()
+
+
 def test_overlapping_partitions():
     ranges = np.array([[5 << 58, 5 << 58 | 10], [(9 << 58) - 1, 9 << 58]])
     orders, pixels = np.array([0, 0, 0, 1, 1, 1, 29, 29]), np.array([5, 9, 8, 20, 21, 35, 5 << 58 | 9, 5 << 58 | 10])

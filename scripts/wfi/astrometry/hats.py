@@ -112,8 +112,8 @@ def covering_ranges(region: Region) -> np.ndarray:
     starts, stops = ranges[np.argsort(ranges[:, 0])].T
     stops = np.maximum.accumulate(stops)
     gaps = starts[1:] - stops[:-1]
-    widest = np.sort(gaps[gaps > 0])[-(_MOST_RANGES - 1) :]
-    breaks = np.flatnonzero(gaps >= widest.min(initial=np.iinfo(np.int64).max))
+    widest = np.sort(np.argsort(gaps)[-(_MOST_RANGES - 1) :])
+    breaks = widest[gaps[widest] > 0]
     return np.stack([starts[np.r_[0, breaks + 1]], stops[np.r_[breaks, -1]]], axis=1)
 
 
