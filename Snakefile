@@ -1,6 +1,7 @@
 """rampflow: exposure-level processing of the Roman Wide Field Instrument.
 
-Raw ramps (_uncal.asdf) in; calibrated images (_cal.asdf) and WCS products (_wcs.asdf) out:
+Raw ramps (_uncal.asdf) in; calibrated images (_cal), source catalogs (_cat), segmentation maps (_segm) and WCS products (_wcs)
+out:
 
     snakemake --cores 8 --config input=L1_asn.json results=results
 """
@@ -17,6 +18,7 @@ include: "workflow/rules/common.smk"
 include: "workflow/rules/references.smk"
 include: "workflow/rules/ramps.smk"
 include: "workflow/rules/images.smk"
+include: "workflow/rules/catalogs.smk"
 include: "workflow/rules/products.smk"
 
 

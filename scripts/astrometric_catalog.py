@@ -23,16 +23,16 @@ from wfi.step import Parameter, reported_errors, spell, step_logger
 
 log = step_logger("astrometric_catalog")
 
-#: Names and defaults are romancal's (its abs_refcat is the configuration's astrometric_catalog).
-PARAMETERS = (
-    Parameter(
-        "astrometric_catalog",
-        str,
-        GAIA_S3,
-        "where the stars come from: GAIADR3_S3 (Gaia DR3 on S3), GAIADR3, GAIADR2, GAIADR1 or GAIAREFCAT (a web service), a "
-        "file with columns ra and dec, or the folder of a HATS catalog",
-    ),
-    Parameter("vo_timeout", float, 1200.0, "time to wait for the catalog in all", unit="s", minimum=0),
+#: Names and defaults are romancal's; its abs_refcat is the configuration's astrometric_catalog.
+SOURCE = Parameter(
+    "astrometric_catalog",
+    str,
+    GAIA_S3,
+    "where the stars come from: GAIADR3_S3 (Gaia DR3 on S3), GAIADR3, GAIADR2, GAIADR1 or GAIAREFCAT (a web service), a file "
+    "with columns ra and dec, or the folder of a HATS catalog",
+)
+SEARCH_PARAMETERS = (
+    Parameter("vo_timeout", float, 1200.0, "time to wait for the astrometric catalog in all", unit="s", minimum=0),
     # Twice what tweakreg looks for a match within by default (abs_searchrad 6 and abs_tolerance 0.7).
     Parameter(
         "margin", float, 15.0, "how far around an image stars are got, for errors of its pointing", unit="arcsec", minimum=0
@@ -97,7 +97,7 @@ def parser() -> argparse.ArgumentParser:
         required=True,
         help="images of the association, with their WCS (.asdf)",
     )
-    for p in PARAMETERS:
+    for p in (SOURCE, *SEARCH_PARAMETERS):
         unit = f" [{p.unit}]" if p.unit else ""
         help_text = f"{p.meaning}{unit} (default: {spell(p.default)})"
         result.add_argument(f"--{p.name}", type=p.parse, default=p.default, metavar=p.type.__name__.upper(), help=help_text)

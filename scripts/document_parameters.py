@@ -5,8 +5,10 @@ from __future__ import annotations
 import sys
 import textwrap
 
-from wfi import pipeline
-from wfi.step import Parameter, Step, spell
+import yaml
+
+from wfi import configuration, pipeline
+from wfi.step import Parameter, Step
 
 CONFIG = pipeline.SCRIPTS.parent / "config"
 
@@ -29,6 +31,10 @@ references:
   # Reference files to use for every exposure in place of CRDS's choice, as {flat: my_flat.asdf}; N/A for none.
   override: {}
 
+# Where the stars that exposures are aligned to come from: GAIADR3_S3 (Gaia DR3 on S3), GAIADR3, GAIADR2, GAIADR1 or
+# GAIAREFCAT (a web service), a file with columns ra and dec, or the folder of a HATS catalog.
+astrometric_catalog: GAIADR3_S3
+
 steps:
 """
 
@@ -46,9 +52,10 @@ An unknown key, a wrong type or a value out of range stops the run before any jo
 |---|---|---|
 | `input` | `[]` | raw files (`_uncal.asdf`), folders of them (each exposure on its own), or association files (`.json`, members relative to the file); one, or a list |
 | `results` | `results` | folder of the products |
-| `keep_intermediates` | `false` | keep the files between the steps: `true`, `false`, or a list of steps |
+| `keep_intermediates` | `false` | keep the files between the steps: `true`, `false`, or a list of steps; what tweakreg and the products are made from stays in any case, so that another alignment costs seconds |
 | `references.crds_context` | `null` | CRDS context; `null`: `CRDS_CONTEXT`, or the cache's default |
 | `references.override` | `{}` | `{type: file}` in place of CRDS's choice, for every exposure; `N/A` for none |
+| `astrometric_catalog` | `GAIADR3_S3` | where the stars that exposures are aligned to come from: `GAIADR3_S3` (Gaia DR3 on S3), `GAIADR3`, `GAIADR2`, `GAIADR1` or `GAIAREFCAT` (a web service, `ASTROMETRIC_CATALOG_URL`), a file (ecsv, parquet, csv) with columns ra and dec, or the folder of a HATS catalog (romancal: `tweakreg.abs_refcat`) |
 | `steps.STEP.skip` | `false` | leave the step out (every step but dq_init and ramp_fitting) |
 
 Paths are relative to the working folder (`--directory`, or where snakemake is started). A step that is left out, or that has
@@ -60,6 +67,11 @@ Names and defaults are romancal's.
 """  # noqa: E501
 
 
+def as_yaml(value) -> str:
+    """A value as the configuration's file has it."""
+    return yaml.safe_dump(value).splitlines()[0]
+
+
 def takes(parameter: Parameter) -> str:
     """What a parameter accepts, for the reference."""
     text = " or ".join(f"`{c}`" for c in parameter.choices) or parameter.type.__name__
@@ -68,13 +80,13 @@ def takes(parameter: Parameter) -> str:
 
 def config_section(step: Step) -> str:
     """The section of a step in config.yaml."""
-    lines = [f"  # {step.summary}", f"  {step.name}:"]
+    lines = [f"  # {step.summary.splitlines()[0]}", f"  {step.name}:"]
     if step.name not in pipeline.INDISPENSABLE:
         lines.append("    skip: false")
-    for p in step.parameters:
+    for p in configuration.parameters_of(step):
         unit = f" [{p.unit}]" if p.unit else ""
         lines.extend(textwrap.wrap(p.meaning + unit, 120, initial_indent="    # ", subsequent_indent="    # "))
-        lines.append(f"    {p.name}: {spell(p.default)}")
+        lines.append(f"    {p.name}: {as_yaml(p.default)}")
     # YAML reads a section without a key as null, which a mapping of keys is not.
     return "\n".join(lines if len(lines) > 2 else [lines[0], lines[1] + " {}"]) + "\n"
 
@@ -84,9 +96,9 @@ def readme_section(step: Step) -> str:
     lines = [f"\n### {step.name}\n", step.summary + "\n"]
     if step.references:
         lines.append("References: " + "; ".join(f"`{r.type}`, {r.meaning}" for r in step.references) + ".\n")
-    if step.parameters:
+    if parameters := configuration.parameters_of(step):
         lines += ["| parameter | takes | default | unit | meaning |", "|---|---|---|---|---|"]
-        lines += [f"| `{p.name}` | {takes(p)} | `{spell(p.default)}` | {p.unit} | {p.meaning} |" for p in step.parameters]
+        lines += [f"| `{p.name}` | {takes(p)} | `{as_yaml(p.default)}` | {p.unit} | {p.meaning} |" for p in parameters]
         lines.append("")
     return "\n".join(lines)
 

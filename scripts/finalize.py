@@ -1,8 +1,15 @@
-"""finalize: write the final products of an exposure, the calibrated image (_cal) and its WCS product (_wcs)."""
+"""finalize: write the final products of an exposure.
+
+They are the calibrated image (_cal) and its WCS product (_wcs); with a source catalog also this (_cat) and its segmentation map
+(_segm). What tweakreg found for the association is applied to image, WCS and catalog.
+"""
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import json
+import shutil
 import sys
 import tempfile
 import warnings
@@ -12,9 +19,10 @@ import numpy as np
 
 from wfi import SOFTWARE_NAME, __version__
 from wfi import dq as dqflags
+from wfi.alignment.product import apply_solution, read_solution, update_catalog
 from wfi.asdf_io import AsdfFile, create_asdf, replacing
 from wfi.errors import RampflowError
-from wfi.step import STATUSES, Exposure, recorded_log, reported_errors, stamp, step_logger
+from wfi.step import LOG_KEY, NOT_APPLICABLE, STATUSES, Exposure, recorded_log, reported_errors, stamp, step_logger
 
 log = step_logger("finalize")
 
@@ -63,6 +71,25 @@ def image_statistics(image: np.ndarray, dq: np.ndarray, err: np.ndarray) -> dict
     }
 
 
+def record_catalog(meta: dict, table, name: str) -> None:
+    """Record an image's source catalog in its ``meta``, in place.
+
+    Parameters
+    ----------
+    meta : dict
+    table : pyarrow.Table
+        The catalog; its metadata has the status of its step and the references that it used.
+    name : str
+        File name of the final catalog.
+    """
+    recorded = table.schema.metadata
+    meta["cal_step"]["source_catalog"] = recorded[b"source_catalog.status"].decode()
+    meta["source_catalog"] = {"tweakreg_catalog_name": name}
+    for reftype in ("epsf", "apcorr"):
+        meta["ref_file"][reftype] = recorded.get(f"roman.meta.ref_file.{reftype}".encode(), NOT_APPLICABLE.encode()).decode()
+    meta["cal_logs"] = [*meta.get("cal_logs", []), *json.loads(recorded.get(LOG_KEY, b"[]"))]
+
+
 def write_image(image: Exposure, path: Path, name: str) -> None:
     """Write the calibrated image to `path`, with `name` in its metadata."""
     meta = image.meta
@@ -104,19 +131,52 @@ def write_wcs(cal: Path, path: Path, name: str) -> None:
         raise RampflowError(f"{cal}: is not a valid ImageModel ({lines[0]}; {lines[-1].strip()}); report it") from error
 
 
+def write_products(arguments: argparse.Namespace, image: Exposure) -> None:
+    """Write the products: each appears whole, and all of them or none."""
+    stem = arguments.cal.name.removesuffix("_cal.asdf")
+    solution = read_solution(arguments.solutions, stem) if arguments.solutions else {}
+    with contextlib.ExitStack() as files:
+        cal, wcs = (files.enter_context(replacing(path)) for path in (arguments.cal, arguments.wcs))
+        if arguments.catalog:
+            from pyarrow import parquet
+
+            given, final = arguments.catalog
+            table = parquet.read_table(given)
+            record_catalog(image.meta, table, final.name)
+            metadata = {k: v for k, v in table.schema.metadata.items() if k != LOG_KEY}
+            table = update_catalog(table.replace_schema_metadata(metadata), solution)
+            parquet.write_table(table, files.enter_context(replacing(final)))
+        if arguments.segmentation:
+            given, final = arguments.segmentation
+            shutil.copyfile(given, files.enter_context(replacing(final)))
+        if solution:
+            apply_solution(image.meta, solution)
+        write_image(image, cal, arguments.cal.name)
+        write_wcs(cal, wcs, arguments.wcs.name)
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run as a program."""
-    parser = argparse.ArgumentParser(prog="finalize.py", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="finalize.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("input", metavar="INPUT", type=Path, help="the exposure after the last step (.asdf)")
     parser.add_argument("cal", metavar="CAL", type=Path, help="the calibrated image to write (_cal.asdf)")
     parser.add_argument("wcs", metavar="WCS", type=Path, help="the WCS product to write (_wcs.asdf)")
+    parser.add_argument("--solutions", metavar="FILE", type=Path, help="the association's alignment (_tweakreg.asdf)")
+    for product, suffix in (("catalog", "_cat.parquet"), ("segmentation", "_segm.asdf")):
+        parser.add_argument(
+            f"--{product}",
+            metavar=("IN", "OUT"),
+            type=Path,
+            nargs=2,
+            help=f"the {product} as source_catalog wrote it, and the product to write ({suffix})",
+        )
     arguments = parser.parse_args(argv)
     with reported_errors("finalize") as outcome, AsdfFile(arguments.input) as file:
         image = Exposure(file)
         image.expect_model("wfi_image", "finalize")
-        with replacing(arguments.cal) as cal, replacing(arguments.wcs) as wcs:
-            write_image(image, cal, arguments.cal.name)
-            write_wcs(cal, wcs, arguments.wcs.name)
+        write_products(arguments, image)
     return outcome.status
 
 

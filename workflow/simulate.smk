@@ -23,10 +23,7 @@ def stem_of(number, exposure):
     return f"r0000101001001001001_{number:04d}_{exposure['detector']}_{exposure['optical-element']}".lower()
 
 
-EXPOSURES = {
-    stem_of(n, exposure): {"exposure": n} | exposure
-    for n, exposure in enumerate(DEMO["exposures"], start=1)
-}
+EXPOSURES = {stem_of(n, exposure): {"exposure": n} | exposure for n, exposure in enumerate(DEMO["exposures"], start=1)}
 
 
 def options(settings):
@@ -41,9 +38,7 @@ def options(settings):
 def exposure_options(wildcards):
     """Arguments of simulate_exposure; each exposure has random numbers of its own."""
     exposure = EXPOSURES[wildcards.stem]
-    return options(
-        {"seed": 1000 * DEMO["seed"] + exposure["exposure"]} | DEMO["common"] | exposure
-    )
+    return options({"seed": 1000 * DEMO["seed"] + exposure["exposure"]} | DEMO["common"] | exposure)
 
 
 wildcard_constraints:

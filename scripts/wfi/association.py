@@ -12,10 +12,11 @@ RAW_SUFFIX = "_uncal.asdf"
 
 
 class Member(NamedTuple):
-    """A raw file and the association that it belongs to."""
+    """A raw file, the association that it belongs to, and the catalog to align it with in place of its own."""
 
     path: Path
     association: str
+    tweakreg_catalog: Path | None = None
 
 
 def stem_of(path: Path) -> str:
@@ -72,7 +73,8 @@ def read_association(path: Path) -> list[Member]:
     """Members of an association file.
 
     The file has ``products``, each with a ``name`` and ``members``, each with an ``expname`` (relative to the file) and an
-    ``exptype``; only science members are exposures to process. Each product is an association.
+    ``exptype``; only science members are exposures to process. Each product is an association. A member's
+    ``tweakreg_catalog`` (relative to the file too) is a catalog with columns x and y to align it with in place of its own.
 
     Raises
     ------
@@ -104,10 +106,20 @@ def read_association(path: Path) -> list[Member]:
             stem_of(exposure)
             if not exposure.is_file():
                 raise RampflowError(f"{path}: the member {expname!r} of {name!r} does not exist beside the file")
-            members.append(Member(exposure, name))
+            members.append(Member(exposure, name, _own_catalog(path, expname, member.get("tweakreg_catalog"))))
     if not members:
         raise RampflowError(f"{path}: names no science member")
     return members
+
+
+def _own_catalog(path: Path, expname: str, given) -> Path | None:
+    """The ``tweakreg_catalog`` of a member."""
+    if given in (None, ""):
+        return None
+    catalog = path.parent / str(given)
+    if not catalog.is_file():
+        raise RampflowError(f"{path}: the tweakreg_catalog {given!r} of the member {expname!r} does not exist beside the file")
+    return catalog
 
 
 def _checked(members: list[Member]) -> list[Member]:

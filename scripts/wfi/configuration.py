@@ -5,11 +5,12 @@ from __future__ import annotations
 import difflib
 import shlex
 
+import astrometric_catalog
 import yaml
 
 from wfi import pipeline
 from wfi.errors import RampflowError
-from wfi.step import Step, spell
+from wfi.step import Parameter, Step, spell
 
 SCHEMA = pipeline.SCRIPTS.parent / "workflow" / "schemas" / "config.schema.yaml"
 
@@ -25,9 +26,14 @@ def schema() -> dict:
     return result
 
 
+def parameters_of(step: Step) -> tuple[Parameter, ...]:
+    """The parameters in a step's section: tweakreg's has those of the search for its astrometric catalog too."""
+    return step.parameters + (astrometric_catalog.SEARCH_PARAMETERS if step.name == "tweakreg" else ())
+
+
 def step_schema(step: Step) -> dict:
     """JSON schema of a step's section."""
-    properties = {p.name: p.schema() for p in step.parameters}
+    properties = {p.name: p.schema() for p in parameters_of(step)}
     if step.name not in pipeline.INDISPENSABLE:
         properties["skip"] = {"type": "boolean", "default": False}
     return {"type": "object", "additionalProperties": False, "properties": properties}
@@ -56,13 +62,14 @@ def validated(config: dict) -> dict:
     steps = {}
     for step in pipeline.steps():
         given = config.get("steps", {}).get(step.name, {})
-        steps[step.name] = {"skip": False, **{p.name: p.default for p in step.parameters}, **given}
+        steps[step.name] = {"skip": False, **{p.name: p.default for p in parameters_of(step)}, **given}
     reference_config = {"crds_context": None, "override": {}, **config.get("references", {})}
     return {
         "input": config.get("input", []),
         "results": config.get("results", "results"),
         "keep_intermediates": config.get("keep_intermediates", False),
         "references": reference_config,
+        "astrometric_catalog": config.get("astrometric_catalog", astrometric_catalog.SOURCE.default),
         "steps": steps,
     }
 
@@ -121,6 +128,6 @@ def _takes(schema: dict) -> str:
     return text
 
 
-def command_line(step: Step, options: dict) -> str:
-    """A step's parameters as arguments of its script."""
-    return " ".join(f"--{p.name} {shlex.quote(spell(options[p.name]))}" for p in step.parameters)
+def command_line(parameters: tuple[Parameter, ...], options: dict) -> str:
+    """Parameters as arguments of a script."""
+    return " ".join(f"--{p.name} {shlex.quote(spell(options[p.name]))}" for p in parameters)

@@ -20,7 +20,7 @@ from wfi.errors import RampflowError
 from wfi.level1 import RAW_MODELS
 from wfi.step import NOT_APPLICABLE, Exposure
 
-FORMAT = 1  #: of the file; another one is not read
+FORMAT = 2  #: of the file; another one is not read
 #: Parts of the metadata that CRDS may choose references by.
 CRDS_PARTS = ("instrument", "exposure", "visit", "observation")
 
@@ -43,6 +43,8 @@ class ExposureEntry:
         The steps that it goes through, in order.
     references : dict
         Reference type to path of the file, or "N/A".
+    tweakreg_catalog : str or None
+        A catalog to align it with in place of its own.
     """
 
     stem: str
@@ -53,6 +55,7 @@ class ExposureEntry:
     shape: tuple[int, int, int]
     chain: tuple[str, ...]
     references: dict[str, str]
+    tweakreg_catalog: str | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -155,6 +158,7 @@ def build(config: dict, folder: Path, store: Path) -> Inventory:
             shape=tuple(header["shape"]),
             chain=tuple(chain),
             references={t: override.get(t) or chosen[t] for t in types},
+            tweakreg_catalog=member.tweakreg_catalog and str(member.tweakreg_catalog),
         )
     inventory = Inventory(exposures, context)
     _check_references(inventory)

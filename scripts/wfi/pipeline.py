@@ -7,6 +7,7 @@ import hashlib
 import importlib
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from wfi import detector
@@ -20,7 +21,7 @@ WAVEFRONT = ("WFI_WFSC",)
 OTHERS = ("WFI_SPECTRAL", "WFI_FLAT", "WFI_IM_DARK", "WFI_SP_DARK")
 EXPOSURE_TYPES = (*IMAGING, *WAVEFRONT, *OTHERS)
 
-#: Each step that is run exposure by exposure, and the exposure types that it applies to.
+#: Each step, and the exposure types that it applies to.
 APPLIES_TO = {
     "dq_init": EXPOSURE_TYPES,
     "saturation": EXPOSURE_TYPES,
@@ -33,7 +34,12 @@ APPLIES_TO = {
     "assign_wcs": EXPOSURE_TYPES,
     "photom": EXPOSURE_TYPES,
     "flatfield": (*IMAGING, *WAVEFRONT),
+    "source_catalog": IMAGING,
+    "tweakreg": IMAGING,
 }
+
+#: Steps that look at the image and leave it as it is: its chain of files ends before them.
+CATALOG_STEPS = ("source_catalog", "tweakreg")
 
 #: Steps that change the form of the exposure: without them there is no product.
 INDISPENSABLE = ("dq_init", "ramp_fitting")
@@ -77,7 +83,12 @@ def chain(exposure_type: str, detector_name: str, skipped: frozenset[str] = froz
     ]
 
 
-def reference_types(names: list[str]) -> list[str]:
+def image_chain(names: Sequence[str]) -> list[str]:
+    """Those steps of a chain that write the exposure anew."""
+    return [name for name in names if name not in CATALOG_STEPS]
+
+
+def reference_types(names: Sequence[str]) -> list[str]:
     """Types of the references that some steps read, in order."""
     return list(dict.fromkeys(reference.type for name in names for reference in step(name).references))
 

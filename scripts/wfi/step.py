@@ -26,6 +26,8 @@ from wfi.errors import RampflowError
 
 NOT_APPLICABLE = "N/A"  #: CRDS's word for a reference that an exposure does without
 
+LOG_KEY = b"rampflow.cal_logs"  #: in the metadata of an intermediate catalog: the log of its step, for the image's ``cal_logs``
+
 ROMAN_TAGS = "asdf://stsci.edu/datamodels/roman/tags/"
 RAMP_TAG = ROMAN_TAGS + "ramp-2.1.0"
 IMAGE_TAG = ROMAN_TAGS + "wfi_image-2.1.0"

@@ -10,13 +10,16 @@ sys.path.insert(0, str(Path(workflow.basedir) / "scripts"))
 
 from snakemake.exceptions import WorkflowError
 
+from astrometric_catalog import SEARCH_PARAMETERS
 from wfi import configuration, inventory, pipeline
+from wfi.astrometry import check_astrometric_catalog
 from wfi.errors import RampflowError
 
 INVENTORY = Path(".rampflow/inventory.json")
 
 try:
     settings = configuration.validated(config)
+    settings["astrometric_catalog"] = check_astrometric_catalog(settings["astrometric_catalog"], Path.cwd())
     # Jobs of a running workflow read the Snakefile again: they take the inventory that its main process has made.
     visit = None if workflow.is_main_process else inventory.load(INVENTORY)
     visit = visit or inventory.build(settings, Path.cwd(), INVENTORY)
@@ -31,27 +34,84 @@ INTERMEDIATES = f"{RESULTS}/intermediates"
 os.environ.update(pipeline.job_environment(visit.context))
 
 
+def any_of(names):
+    """Regular expression that matches these names and no others."""
+    return "|".join(re.escape(name) for name in sorted(names)) or "(?!)"
+
+
 wildcard_constraints:
-    stem="|".join(re.escape(stem) for stem in visit.exposures) or "[^/]+",
+    stem=any_of(visit.exposures),
+    association=any_of({entry.association for entry in visit.exposures.values()}),
 
 
 # ------------------------------------------------------------------------------------------------------------- products
 def get_final_products(wildcards):
-    """Products of every exposure."""
+    """Products of every exposure, and the summary of every alignment."""
     if not visit.exposures:
         raise WorkflowError(
             "input: no exposure is given; name raw files, folders or association files: --config input=L1_asn.json"
         )
-    return expand(
-        f"{RESULTS}/{{stem}}_{{suffix}}.asdf",
-        stem=visit.exposures,
-        suffix=["cal", "wcs"],
-    )
+    return [
+        *expand(
+            f"{RESULTS}/{{stem}}_{{product}}.asdf",
+            stem=visit.exposures,
+            product=["cal", "wcs"],
+        ),
+        *expand(
+            f"{RESULTS}/{{stem}}_{{product}}",
+            stem=with_step("source_catalog"),
+            product=["cat.parquet", "segm.asdf"],
+        ),
+        *expand(
+            f"{RESULTS}/{{association}}_tweakreg.json",
+            association=aligned_associations(),
+        ),
+    ]
 
 
 def get_calibrated_image(wildcards):
-    """The exposure after the last step of its chain."""
-    return intermediate_of(visit.exposures[wildcards.stem].chain[-1], wildcards.stem)
+    """The exposure after the last step that changes it."""
+    return calibrated_image(wildcards.stem)
+
+
+def get_solutions(wildcards):
+    """The alignment of the exposure's association; nothing where it has none."""
+    entry = visit.exposures[wildcards.stem]
+    return f"{INTERMEDIATES}/{entry.association}_tweakreg.asdf" if "tweakreg" in entry.chain else []
+
+
+# ----------------------------------------------------------------------------------------------------------- associations
+def with_step(step):
+    """Stems of the exposures that go through a step."""
+    return [stem for stem, entry in visit.exposures.items() if step in entry.chain]
+
+
+def aligned_associations():
+    """Names of the associations with an exposure to align."""
+    return sorted({visit.exposures[stem].association for stem in with_step("tweakreg")})
+
+
+def members_to_align(association):
+    """Stems of the exposures of an association that go through tweakreg."""
+    return [stem for stem in with_step("tweakreg") if visit.exposures[stem].association == association]
+
+
+def get_images_to_align(wildcards):
+    """Images of an association; their headers are read."""
+    return [calibrated_image(stem) for stem in members_to_align(wildcards.association)]
+
+
+def get_catalogs_to_align(wildcards):
+    """Catalog of each image: its own, or the one that the association names for it."""
+    return [
+        visit.exposures[stem].tweakreg_catalog or f"{INTERMEDIATES}/{stem}_cat.parquet"
+        for stem in members_to_align(wildcards.association)
+    ]
+
+
+def get_astrometric_source(wildcards):
+    """The astrometric catalog where it is a file of the user's: another content is a reason to run again."""
+    return [settings["astrometric_catalog"]] if Path(settings["astrometric_catalog"]).is_file() else []
 
 
 # ------------------------------------------------------------------------------------------------------------------ steps
@@ -60,14 +120,25 @@ def intermediate_of(step, stem="{stem}"):
     return f"{INTERMEDIATES}/{stem}_{pipeline.step(step).suffix}.asdf"
 
 
-def intermediate(step):
-    """The output of a step: temporary unless the configuration keeps it."""
+def calibrated_image(stem):
+    """The exposure after the last step that changes it."""
+    return intermediate_of(pipeline.image_chain(visit.exposures[stem].chain)[-1], stem)
+
+
+def kept_steps():
+    """Steps whose output stays: as configured, and what the alignment and its application to the products read."""
     kept = settings["keep_intermediates"]
-    return (
-        intermediate_of(step)
-        if kept is True or (kept and step in kept)
-        else temp(intermediate_of(step))
-    )
+    if isinstance(kept, bool):
+        kept = pipeline.APPLIES_TO if kept else []
+    return {
+        *kept,
+        *(pipeline.image_chain(visit.exposures[stem].chain)[-1] for stem in with_step("tweakreg")),
+    }
+
+
+def intermediate(step):
+    """The output of a step: temporary unless it is kept."""
+    return intermediate_of(step) if step in kept_steps() else temp(intermediate_of(step))
 
 
 def exposure_before(step):
@@ -75,10 +146,8 @@ def exposure_before(step):
 
     def get_exposure(wildcards):
         entry = visit.exposures[wildcards.stem]
-        place = entry.chain.index(step)
-        return (
-            intermediate_of(entry.chain[place - 1], entry.stem) if place else entry.path
-        )
+        before = pipeline.image_chain(entry.chain[: entry.chain.index(step)])
+        return intermediate_of(before[-1], entry.stem) if before else entry.path
 
     return get_exposure
 
@@ -88,11 +157,7 @@ def references_of(step):
 
     def get_references(wildcards):
         chosen = visit.exposures[wildcards.stem].references
-        return [
-            chosen[r.type]
-            for r in pipeline.step(step).references
-            if chosen[r.type] != "N/A"
-        ]
+        return [chosen[r.type] for r in pipeline.step(step).references if chosen[r.type] != "N/A"]
 
     return get_references
 
@@ -102,16 +167,11 @@ def options_of(step):
 
     def get_options(wildcards):
         chosen = visit.exposures[wildcards.stem].references
-        references = [
-            f"--{r.type} {shlex.quote(chosen[r.type])}"
-            for r in pipeline.step(step).references
-        ]
+        references = [f"--{r.type} {shlex.quote(chosen[r.type])}" for r in pipeline.step(step).references]
         return " ".join(
             [
                 *references,
-                configuration.command_line(
-                    pipeline.step(step), settings["steps"][step]
-                ),
+                configuration.command_line(pipeline.step(step).parameters, settings["steps"][step]),
             ]
         )
 

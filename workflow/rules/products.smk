@@ -1,7 +1,41 @@
 """The final products of each exposure."""
 
 
+# An exposure with a catalog has four products, another one two.
 rule finalize:
+    input:
+        image=get_calibrated_image,
+        catalog=f"{INTERMEDIATES}/{{stem}}_cat.parquet",
+        segmentation=f"{INTERMEDIATES}/{{stem}}_segm.asdf",
+        solutions=get_solutions,
+    output:
+        cal=f"{RESULTS}/{{stem}}_cal.asdf",
+        wcs=f"{RESULTS}/{{stem}}_wcs.asdf",
+        cat=f"{RESULTS}/{{stem}}_cat.parquet",
+        segm=f"{RESULTS}/{{stem}}_segm.asdf",
+    log:
+        "logs/{stem}/finalize.log",
+    benchmark:
+        "benchmarks/{stem}/finalize.tsv"
+    wildcard_constraints:
+        stem=any_of(with_step("source_catalog")),
+    conda:
+        "../../envs/rampflow.yaml"
+    threads: 1
+    resources:
+        mem_mb=memory(600, frames=10),
+        runtime=10,
+    params:
+        solutions=lambda wildcards, input: (f"--solutions {shlex.quote(input.solutions)}" if input.solutions else ""),
+        code=pipeline.fingerprint("finalize"),
+    message:
+        "{wildcards.stem}: products"
+    shell:
+        'python "$RAMPFLOW_SCRIPTS"/finalize.py {input.image:q} {output.cal:q} {output.wcs:q} {params.solutions}'
+        " --catalog {input.catalog:q} {output.cat:q} --segmentation {input.segmentation:q} {output.segm:q} > {log:q} 2>&1"
+
+
+rule finalize_image:
     input:
         image=get_calibrated_image,
     output:
@@ -11,6 +45,8 @@ rule finalize:
         "logs/{stem}/finalize.log",
     benchmark:
         "benchmarks/{stem}/finalize.tsv"
+    wildcard_constraints:
+        stem=any_of(set(visit.exposures) - set(with_step("source_catalog"))),
     conda:
         "../../envs/rampflow.yaml"
     threads: 1

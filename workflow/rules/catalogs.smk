@@ -1,0 +1,90 @@
+"""Catalogs of the calibrated images, and the alignment of all exposures of an association."""
+
+
+rule source_catalog:
+    input:
+        exposure=exposure_before("source_catalog"),
+        references=references_of("source_catalog"),
+    output:
+        catalog=f"{INTERMEDIATES}/{{stem}}_cat.parquet",
+        segmentation=f"{INTERMEDIATES}/{{stem}}_segm.asdf",
+    log:
+        "logs/{stem}/source_catalog.log",
+    benchmark:
+        "benchmarks/{stem}/source_catalog.tsv"
+    conda:
+        "../../envs/rampflow.yaml"
+    threads: 2
+    resources:
+        mem_mb=memory(500, frames=14),
+        runtime=20,
+    params:
+        options=options_of("source_catalog"),
+        code=pipeline.fingerprint("source_catalog"),
+    message:
+        "{wildcards.stem}: source catalog and segmentation map"
+    shell:
+        'python "$RAMPFLOW_SCRIPTS"/source_catalog.py {input.exposure:q} {output.catalog:q} {output.segmentation:q}'
+        ' {params.options} --crds_context "$RAMPFLOW_CONTEXT" --threads {threads} > {log:q} 2>&1'
+
+
+# It may need a network: it runs where Snakemake does.
+localrules:
+    astrometric_catalog,
+
+
+rule astrometric_catalog:
+    input:
+        images=get_images_to_align,
+        source=get_astrometric_source,
+    output:
+        stars=f"{INTERMEDIATES}/{{association}}_astrometric.parquet",
+    log:
+        "logs/{association}/astrometric_catalog.log",
+    benchmark:
+        "benchmarks/{association}/astrometric_catalog.tsv"
+    conda:
+        "../../envs/rampflow.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=30,
+    params:
+        source=settings["astrometric_catalog"],
+        options=configuration.command_line(SEARCH_PARAMETERS, settings["steps"]["tweakreg"]),
+        code=pipeline.fingerprint("astrometric_catalog"),
+    message:
+        "{wildcards.association}: astrometric catalog"
+    shell:
+        'python "$RAMPFLOW_SCRIPTS"/astrometric_catalog.py {output.stars:q} --images {input.images:q}'
+        " --astrometric_catalog {params.source:q} {params.options} > {log:q} 2>&1"
+
+
+rule tweakreg:
+    input:
+        images=get_images_to_align,
+        catalogs=get_catalogs_to_align,
+        stars=rules.astrometric_catalog.output.stars,
+    output:
+        solutions=f"{INTERMEDIATES}/{{association}}_tweakreg.asdf",
+        summary=f"{RESULTS}/{{association}}_tweakreg.json",
+    log:
+        "logs/{association}/tweakreg.log",
+    benchmark:
+        "benchmarks/{association}/tweakreg.tsv"
+    conda:
+        "../../envs/rampflow.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=30,
+    params:
+        name=settings["astrometric_catalog"],
+        options=configuration.command_line(pipeline.step("tweakreg").parameters, settings["steps"]["tweakreg"]),
+        code=pipeline.fingerprint("tweakreg"),
+    message:
+        "{wildcards.association}: alignment of all exposures"
+    shell:
+        'python "$RAMPFLOW_SCRIPTS"/tweakreg.py {output.solutions:q} {output.summary:q} --images {input.images:q}'
+        " --catalogs {input.catalogs:q} --astrometric_catalog {input.stars:q} --catalog_name {params.name:q}"
+        " {params.options} > {log:q} 2>&1"
