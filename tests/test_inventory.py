@@ -47,7 +47,7 @@ print(json.dumps({"context": found.context, "exposures": exposures, "opened": op
 def cache(tmp_path_factory):
     """A CRDS cache with references of two detectors, and a second context with a new flat for WFI01."""
     path = tmp_path_factory.mktemp("crds")
-    types = tuple(t for t in simulate_references.MAKERS if t not in ("epsf", "apcorr"))  # these take longest, and no step
+    types = tuple(pipeline.reference_types(list(pipeline.APPLIES_TO)))
     simulate_references.make_cache(path, ("WFI01", "WFI18"), SIZE, 1, new=types)
     simulate_references.make_cache(path, ("WFI01",), SIZE, 2, context="roman_0002.pmap", new=("flat",))
     return path
@@ -102,7 +102,7 @@ def test_each_exposure_has_its_chain_and_references(visit, cache):
     chains = {
         "a": [n for n in whole if n != "wfi18_transient"],
         "b": whole,
-        "c": [n for n in whole if n not in ("wfi18_transient", "flatfield")],
+        "c": [n for n in whole if n not in ("wfi18_transient", "flatfield", "source_catalog", "tweakreg")],
     }
     assert set(found["exposures"]) == set(chains)
     for stem, (association, kind, detector, shape, chain, references) in found["exposures"].items():
@@ -116,6 +116,7 @@ def test_each_exposure_has_its_chain_and_references(visit, cache):
             assert Path(path).is_file() and Path(path).is_relative_to(cache / "references/roman")
             serial = "0002" if (reftype, detector) == ("flat", "WFI01") else "0001"
             name = "" if reftype == "darkdecaysignal" else f"_{detector.lower()}"
+            name += "_f158" if reftype == "epsf" else ""
             assert Path(path).name == f"roman_wfi_{reftype}{name}_{serial}.asdf"
 
 
