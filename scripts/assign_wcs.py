@@ -149,10 +149,14 @@ def read_distortion(path):
         It has none.
     """
     import asdf
+    from astropy.modeling import Model
 
     try:
         with asdf.open(path, lazy_load=False, memmap=False) as file:
-            return file["roman"]["coordinate_distortion_transform"]
+            transform = file["roman"]["coordinate_distortion_transform"]
+        if not isinstance(transform, Model):
+            raise TypeError(f"it is of type {type(transform).__name__}")
+        return transform
     except (KeyError, ValueError, TypeError) as error:
         message = " ".join(str(error).split())[:200]
         raise RampflowError(

@@ -48,12 +48,13 @@ def run(job: Job) -> None:
         return job.skip("There is no dark reference")
     image, dq = job.exposure.array("data", 2).read(), job.exposure.array("dq", 2).read()
     with job.open_reference("dark") as reference:
-        dark_slope, dark_dq = reference.array("dark_slope", 2).read(), reference.array("dq", 2).read()
+        dark_slope = reference.array("dark_slope", 2).read()
         if dark_slope[SCIENCE].shape != image.shape:
             raise RampflowError(
                 f"{reference.path}: dark_slope has the shape {dark_slope.shape}, and the image {image.shape} without its "
                 "border; give the dark of this detector"
             )
+        dark_dq = reference.array("dq", shape=dark_slope.shape).read()
     image, dq = subtract_dark_current(image, dq, dark_slope, dark_dq)
     with job.create(arrays={"data": image, "dq": dq}):
         pass

@@ -64,8 +64,9 @@ def run(job: Job) -> None:
         return job.skip("There is no flat reference")
     image = job.exposure
     with job.open_reference("flat") as reference:
-        flat, flat_dq = usable_flat(reference.array("data", 2).read(), reference.array("dq", 2).read())
-        flat_err = reference.array("err", 2).read() if job.parameters.include_var_flat else None
+        flat = reference.array("data", 2).read()
+        flat, flat_dq = usable_flat(flat, reference.array("dq", shape=flat.shape).read())
+        flat_err = reference.array("err", shape=flat.shape).read() if job.parameters.include_var_flat else None
     if flat.shape != image.array("data", 2).shape:
         return job.skip(f"The flat has the shape {flat.shape}, and the image {image.array('data').shape}")
     planes = {"dq": image.array("dq", 2).read() | flat_dq}

@@ -144,7 +144,8 @@ def run(job: Job) -> None:
     data, groupdq, read_pattern = ramp.array("data", 3), ramp.array("groupdq", 3), ramp.read_pattern
     pixeldq = ramp.array("pixeldq", 2).read()
     with job.open_reference("saturation") as reference:
-        threshold, reference_dq = checked_thresholds(reference.array("data", 2).read(), reference.array("dq", 2).read())
+        threshold = reference.array("data", 2).read()
+        threshold, reference_dq = checked_thresholds(threshold, reference.array("dq", shape=threshold.shape).read())
         if threshold.shape != pixeldq.shape:
             raise RampflowError(
                 f"{reference.path}: data has the shape {threshold.shape}, and the exposure {pixeldq.shape}; "

@@ -430,15 +430,15 @@ def make_apcorr(detector: Detector) -> dict:
     model = _model("ApcorrRefModel", detector)
     fractions = np.linspace(0.1, 0.95, 18)
     axis = np.arange(-EPSF_HALF * EPSF_OVERSAMPLE, EPSF_HALF * EPSF_OVERSAMPLE + 1) / EPSF_OVERSAMPLE
-    radius = np.hypot.outer(axis, axis).ravel()
-    order = np.argsort(radius, kind="stable")
+    # Samples at the same distance come in together: the energy then grows at each of the distinct radii.
+    radii, ring = np.unique(np.hypot.outer(axis, axis).ravel().round(9), return_inverse=True)
     data = {}
     for element in (*FILTERS, *UNFILTERED):
         entry = dict.fromkeys(("ap_corrections", "ee_fractions", "ee_radii", "sky_background_rin", "sky_background_rout"))
         if element in FILTERS:
-            energy = np.cumsum(diffraction_psf(FILTERS[element], EPSF_OVERSAMPLE, EPSF_HALF).ravel()[order])
+            energy = np.cumsum(np.bincount(ring, diffraction_psf(FILTERS[element], EPSF_OVERSAMPLE, EPSF_HALF).ravel()))
             entry |= {"ee_fractions": fractions, "ap_corrections": 1 / fractions}
-            entry |= {"ee_radii": np.interp(fractions, energy, radius[order])}
+            entry |= {"ee_radii": np.interp(fractions, energy, radii)}
             entry |= {"sky_background_rin": 2.4 / PIXEL_SCALE, "sky_background_rout": 2.8 / PIXEL_SCALE}
         data[element] = entry
     model["data"] = data

@@ -1,5 +1,6 @@
 """source_catalog: find and measure the sources of a calibrated image."""
 
+import dataclasses
 import sys
 import warnings
 from pathlib import Path
@@ -9,6 +10,7 @@ import numpy as np
 from wfi import dq as dqflags
 from wfi.catalog import columns as names
 from wfi.catalog import detection, photometry, products, psf
+from wfi.errors import RampflowError
 from wfi.step import Job, Parameter, Reference, Step, step_logger
 
 STEP = Step(
@@ -87,6 +89,8 @@ def measure(field, segments, shapes, *, fwhm, energy=None, epsf=None, threads=1)
 def read_field(job: Job, model) -> photometry.Field:
     """The image with its errors and units; the background is still in it."""
     image, err, dq = (job.exposure.array(name, 2).read() for name in ("data", "err", "dq"))
+    if model.meta.get("wcs") is None:
+        raise RampflowError(f"{job.exposure.path}: has no WCS (meta.wcs); run assign_wcs first")
     image, err = image.astype(np.float32, copy=False), err.astype(np.float32, copy=False)
     scale, north = photometry.scale_and_north(model.meta.wcs, image.shape)
     conversion = model.meta.photometry.conversion_megajanskys or 0
@@ -141,75 +145,88 @@ def subtract_background(field: photometry.Field, box: int, threads: int) -> dete
     return background
 
 
-def catalog_columns(job: Job, field: photometry.Field, element: str) -> tuple:
-    """The columns of the catalog, the segmentation map and the detection image, and what the PSF encircles.
+@dataclasses.dataclass
+class Sources:
+    """What was found in an image; nothing by default.
 
-    The columns are `None` where there is no source.
+    Attributes
+    ----------
+    columns : dict
+        Columns of the catalog by name, in order; `None` without sources.
+    labels : numpy.ndarray
+        Label of the source that each pixel belongs to.
+    detection : numpy.ndarray
+        The smoothed image that the sources were found in, nJy.
+    scale : float
+        Arcsec per pixel.
+    energy : dict
+        Encircled energy of the PSF by radius of the aperture.
     """
+
+    columns: dict | None = None
+    labels: np.ndarray | None = None
+    detection: np.ndarray | None = None
+    scale: float | None = None
+    energy: dict | None = None
+
+
+def find_sources(job: Job, field: photometry.Field, element: str) -> Sources:
+    """Find the sources of an image, or take those of a given segmentation map, and measure them."""
     p = job.parameters
     background = subtract_background(field, p.bkg_boxsize, job.threads)
     image = detection.smooth(field.image, field.mask, p.kernel_fwhm, threads=job.threads)
-    energy = read_energy(job, element, field.pixel_scale)
-    options = {"fwhm": p.kernel_fwhm, "energy": energy, "epsf": read_epsf(job), "threads": job.threads}
     if p.forced_segmentation:
-        segments, given_image = detection.read_segments(Path(p.forced_segmentation), field.mask)
-        if segments is None:
-            return None, None, given_image, energy
-        given, remeasured = names.forced_column_names(fit_psf=options["epsf"] is not None)
-        columns = pick(measure(field, segments, given_image, **options), given)
-        columns |= pick(measure(field, segments, image, **options | {"epsf": None}), remeasured)
-        return columns, segments.data, given_image, energy
-    segments = detection.find_segments(
-        image, background, field.mask, snr_threshold=p.snr_threshold, npixels=p.npixels, deblend=p.deblend
-    )
-    # As in romancal's products, the detection image is in nJy.
-    image *= np.float32(field.unit if np.isfinite(field.unit) else 1)
+        segments, shown = detection.read_segments(Path(p.forced_segmentation), field.mask)
+    else:
+        segments = detection.find_segments(
+            image, background, field.mask, snr_threshold=p.snr_threshold, npixels=p.npixels, deblend=p.deblend
+        )
+        # As in romancal's products, the detection image is in nJy.
+        shown = image if np.isnan(field.unit) else image * np.float32(field.unit)
+    sources = Sources(detection=shown, scale=field.pixel_scale, energy=read_energy(job, element, field.pixel_scale))
     if segments is None:
-        return None, None, image, energy
-    ordered = {name: name for name in names.column_names(fit_psf=options["epsf"] is not None)}
-    return pick(measure(field, segments, image, **options), ordered), segments.data, image, energy
-
-
-def pick(measured: dict, wanted: dict[str, str]) -> dict:
-    """Columns by the name that the catalog gives them, in its order."""
-    return {name: measured[source] for name, source in wanted.items()}
+        return sources
+    options = {"fwhm": p.kernel_fwhm, "energy": sources.energy, "threads": job.threads}
+    sources.labels = segments.data
+    sources.columns = measure(field, segments, shown, epsf=read_epsf(job), **options)
+    if p.forced_segmentation:
+        remeasured = measure(field, segments, image, **options)
+        sources.columns = names.merge_forced(sources.columns, remeasured)
+    return sources
 
 
 def run(job: Job, *, skipped: bool = False) -> None:
     """Process one exposure; a `skipped` one gets an empty catalog and a segmentation map of zeros."""
     from roman_datamodels import datamodels
 
+    forced, shape = job.parameters.forced_segmentation, job.exposure.array("data", 2).shape
+    sources = Sources()
     warnings.simplefilter("ignore", datamodels.FilenameMismatchWarning)
     with datamodels.open(job.exposure.path) as model:
-        catalog, segmentation = products.start_models(model, job.references_used(), forced=job.parameters.forced_segmentation)
+        catalog, segmentation = products.start_models(model, job.references_used(), forced=forced)
         field = None if skipped else read_field(job, model)
-        columns = labels = image = energy = None
         if field is not None and field.mask.all():
             log.error("All pixels are masked: the catalog is empty")
             skipped = True
         elif field is not None:
-            columns, labels, image, energy = catalog_columns(job, field, model.meta.instrument.optical_element)
-        if columns is None:
-            columns = empty_columns(job)
-        shape = job.exposure.array("data", 2).shape
-    segmentation.data = np.zeros(shape, np.uint32) if labels is None else labels.astype(np.uint32)
-    if image is not None:
-        segmentation["detection_image"] = image
-    table = names.make_table(columns, catalog.get_column_definition)
+            sources = find_sources(job, field, model.meta.instrument.optical_element)
+    wanted = names.column_names(fit_psf=job.parameters.fit_psf and job.references["epsf"] is not None, forced=bool(forced))
+    columns = sources.columns or dict.fromkeys(wanted, np.empty(0))
+    table = names.make_table({name: columns[name] for name in wanted}, catalog.get_column_definition)
     status = "SKIPPED" if skipped else "COMPLETE"
-    table.meta.update(products.table_metadata(status, scale=field and field.pixel_scale, energy=energy))
+    table.meta.update(products.table_metadata(status, scale=sources.scale, energy=sources.energy))
     catalog.source_catalog = table
+    segmentation.data = np.zeros(shape, np.uint32) if sources.labels is None else sources.labels.astype(np.uint32)
+    if sources.detection is not None:
+        segmentation["detection_image"] = sources.detection
     products.write_products(catalog, segmentation, job.outputs)
     log.info("Step %s: %s, %d sources", STEP.name, status, len(table))
 
 
-def empty_columns(job: Job) -> dict:
-    """The columns of a catalog without sources."""
-    fit_psf = job.parameters.fit_psf and job.references["epsf"] is not None
-    given, remeasured = names.forced_column_names(fit_psf=fit_psf)
-    wanted = (*given, *remeasured) if job.parameters.forced_segmentation else names.column_names(fit_psf=fit_psf)
-    return dict.fromkeys(wanted, np.empty(0))
+def run_skipped(job: Job) -> None:
+    """Process an exposure that has nothing to find: a fully saturated one."""
+    run(job, skipped=True)
 
 
 if __name__ == "__main__":
-    sys.exit(STEP.main(run, when_skipped=lambda job: run(job, skipped=True)))
+    sys.exit(STEP.main(run, when_skipped=run_skipped))

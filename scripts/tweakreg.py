@@ -164,7 +164,7 @@ def star_errors(stars) -> np.ndarray:
 
 def solution_of(member, outcome, catalog_name: str) -> dict:
     """What `wfi.alignment.product` takes of one exposure's alignment."""
-    from wfi.wcs_tree import s_region, tree_of_wcs
+    from wfi.wcs_tree import s_region
 
     if outcome.wcs is None:
         return {"status": "FAILED", "reason": outcome.reason, "wcs_fit_results": outcome.results}
@@ -174,7 +174,7 @@ def solution_of(member, outcome, catalog_name: str) -> dict:
         "reason": outcome.reason,
         "wcs_fit_results": outcome.results,
         "s_region": s_region(outcome.wcs),
-        "wcs": tree_of_wcs(outcome.wcs),
+        "wcs": outcome.wcs,
     }
 
 

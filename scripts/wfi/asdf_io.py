@@ -17,6 +17,7 @@ import contextlib
 import io
 import os
 import re
+import stat
 import struct
 import threading
 import zlib
@@ -179,7 +180,7 @@ class StoredArray:
         *planes, rows, columns = self.shape
         start, stop = max(start, 0), min(stop, rows)
         if not self._plain:
-            return np.ascontiguousarray(self._whole()[..., start:stop, :], self.dtype.newbyteorder("="))
+            return np.array(self._whole()[..., start:stop, :], self.dtype.newbyteorder("="), order="C")
         n_planes = int(np.prod(planes, dtype=np.int64))
         result = np.empty((n_planes, stop - start, columns), self.dtype)
         row = columns * self.dtype.itemsize
@@ -192,7 +193,7 @@ class StoredArray:
     def read_plane(self, index: int) -> np.ndarray:
         """Read one plane (one resultant) of a 3-D array."""
         if not self._plain:
-            return np.ascontiguousarray(self._whole()[index], self.dtype.newbyteorder("="))
+            return np.array(self._whole()[index], self.dtype.newbyteorder("="), order="C")
         result = np.empty(self.shape[1:], self.dtype)
         self._file.read_into(result.reshape(-1).view(np.uint8), self._offset + self._start + index * result.nbytes)
         return result if self.dtype.isnative else result.astype(self.dtype.newbyteorder("="))
@@ -234,7 +235,7 @@ def _decompress(stored: np.ndarray, compression: bytes, size: int, path):
         if compression == b"zlib":
             return zlib.decompress(stored)
         if compression == b"bzp2":
-            return bz2.decompress(stored)
+            return bz2.decompress(stored.tobytes())  # it takes bytes alone
         if compression == b"lz4\0":
             return _decompress_lz4(stored, size)
     except (zlib.error, OSError, ValueError, RuntimeError, struct.error) as error:
@@ -290,7 +291,10 @@ class AsdfFile:
         except OSError as error:
             raise RampflowError(f"{self.path}: can't be opened ({error.strerror})") from None
         try:
-            self._size = os.fstat(self.descriptor).st_size
+            status = os.fstat(self.descriptor)
+            if not stat.S_ISREG(status.st_mode):
+                raise RampflowError(f"{self.path}: can't be opened (it is not a file)")
+            self._size = status.st_size
             header = self._read_header()
             self.standard = _standard(header)
             try:
@@ -396,7 +400,9 @@ def _write_all(descriptor: int, array: np.ndarray, position: int) -> None:
 
 def _takes_block(node) -> bool:
     """Whether a node of a tree is an array that is written as a block; a small one in memory is written in the tree."""
-    return isinstance(node, StoredArray | EmptyArray) or (isinstance(node, np.ndarray) and node.size > _INLINE_SIZE)
+    if isinstance(node, np.ndarray):
+        return node.size > _INLINE_SIZE or node.dtype.kind == "c"  # YAML has no complex numbers
+    return isinstance(node, StoredArray | EmptyArray)
 
 
 class AsdfWriter:
@@ -409,9 +415,9 @@ class AsdfWriter:
     """
 
     def __init__(self, descriptor: int, tree: dict, standard: str):
-        self.tree, self._descriptor, self._standard = tree, descriptor, standard
+        self.tree, self._descriptor, self._standard = tagged(tree, CORE + "asdf-1.1.0"), descriptor, standard
         self._arrays = []  # each with the position of its bytes
-        _map_tree(tree, self._collect)
+        _map_tree(self.tree, self._collect)
         self._head = len(self._dump()) + _HEADROOM
         position = self._head
         for index, (array, _) in enumerate(self._arrays):
@@ -516,11 +522,10 @@ def replacing(path):
         yield partial
         partial.replace(path)
     except OSError as error:
-        partial.unlink(missing_ok=True)
         raise RampflowError(f"{path}: can't be written ({error.strerror or error})") from error
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
+    finally:
+        with contextlib.suppress(OSError):
+            partial.unlink()
 
 
 @contextlib.contextmanager

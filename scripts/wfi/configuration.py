@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 import shlex
 
 import astrometric_catalog
@@ -62,6 +63,9 @@ def validated(config: dict) -> dict:
     steps = {}
     for step in pipeline.steps():
         given = config.get("steps", {}).get(step.name, {})
+        for name, value in given.items():
+            if isinstance(value, float) and not math.isfinite(value):
+                raise RampflowError(f"configuration: steps.{step.name}.{name} is {value}; it takes a finite number")
         steps[step.name] = {"skip": False, **{p.name: p.default for p in parameters_of(step)}, **given}
     reference_config = {"crds_context": None, "override": {}, **config.get("references", {})}
     return {

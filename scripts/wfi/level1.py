@@ -11,6 +11,8 @@ from wfi.errors import RampflowError
 
 RAW_TAG = "wfi_science_raw-2.1.0"  #: the newest raw model, which is read without `roman_datamodels`
 GROUND_TEST_MODELS = ("fps", "tvac")  #: exposures of ground tests: arrays with units, reference read added back already
+ARRAYS = ("data", "amp33", "resultantdq")
+REFERENCE_ARRAYS = ("reference_read", "reference_amp33")  #: not for ground tests, which have it added back
 RAW_MODELS = ("wfi_science_raw", *GROUND_TEST_MODELS)
 
 
@@ -40,18 +42,21 @@ def updated_raw_file(raw):
             f"{raw.path}: holds the data model {raw.tag or 'of no name'!r}, not a raw exposure; "
             "dq_init takes wfi_science_raw, fps or tvac: give the _uncal file"
         )
+    import asdf
     from roman_datamodels import datamodels
 
     try:
         with datamodels.open(raw.path) as old:
             meta = copy.deepcopy(_plain(old["meta"]))
             spell_data_problem(meta)
-            counts = {name: getattr(old[name], "value", old[name]) for name in ("data", "amp33")}
-            others = {k: old[k] for k in ("resultantdq", "reference_read", "reference_amp33") if k in old}
+            # Arrays of ground tests are quantities.
+            names = ARRAYS if raw.tag.rpartition("-")[0] in GROUND_TEST_MODELS else ARRAYS + REFERENCE_ARRAYS
+            arrays = {k: getattr(old[k], "value", old[k]) for k in names if k in old}
+            counts = {name: arrays.pop(name) for name in ("data", "amp33")}
             extras = {"extras": {"ground_test": {"statistics": meta.pop("statistics")}}} if "statistics" in meta else {}
-            new = datamodels.ScienceRawModel.create_fake_data({"meta": meta, **counts, **others})
+            new = datamodels.ScienceRawModel.create_fake_data({"meta": meta, **counts, **arrays})
             new["meta"]["exposure"]["read_pattern"] = meta["exposure"]["read_pattern"]
-            for name, value in {**others, **extras}.items():
+            for name, value in {**arrays, **extras}.items():
                 new[name] = value
             with tempfile.TemporaryDirectory(prefix="rampflow-") as folder:
                 path = Path(folder) / raw.path.name
@@ -59,7 +64,7 @@ def updated_raw_file(raw):
                 yield path
     except RampflowError:
         raise
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (asdf.ValidationError, ValueError, KeyError, TypeError, AttributeError) as error:
         message = " ".join(str(error).split())[:300]
         raise RampflowError(f"{raw.path}: {raw.tag} can't be brought to {RAW_TAG}: {message}") from error
 

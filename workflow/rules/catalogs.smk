@@ -35,7 +35,8 @@ localrules:
 
 rule astrometric_catalog:
     input:
-        images=get_images_to_align,
+        # Where they point and when they were taken doesn't change with their pixels: no reason to ask again.
+        images=ancient(get_images_to_align),
         source=get_astrometric_source,
     output:
         stars=f"{INTERMEDIATES}/{{association}}_astrometric.parquet",

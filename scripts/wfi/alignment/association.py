@@ -161,7 +161,10 @@ def _align_jointly(members, catalog, catalog_error, relative, absolute, options)
             "nmatches": len(fit.star),
             "n_detector": len(members),
         }
-        evidence = "" if len(fit.star) or fit.n_shared else "no stars of its own: aligned as the others"
+        alone = not len(fit.star) and not fit.n_shared
+        if alone and index in left:
+            continue  # the correction of the others, with nothing to show that it is this exposure's too
+        evidence = "no stars of its own: aligned as its exposure's other detectors" if alone else ""
         outcomes[index] = Outcome(corrector.wcs, results, evidence, affine, fit.star, fit.source, fit.n_shared)
     return outcomes
 

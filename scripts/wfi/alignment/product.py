@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import io
+import tempfile
 from pathlib import Path
+
+import numpy as np
 
 from wfi.asdf_io import AsdfFile, create_asdf
 from wfi.errors import RampflowError
@@ -28,14 +32,41 @@ def write_solutions(path: Path, header: dict, solutions: dict[str, dict]) -> Non
         What is true of the whole association: its name, catalog, parameters, ``cal_logs``.
     solutions : dict of dict
         For each stem ``status`` (for ``meta.cal_step.tweakreg``: COMPLETE, FAILED or SKIPPED), ``reason``; where it was tried
-        ``wcs_fit_results``; where it succeeded ``wcs`` (a YAML tree) and ``s_region``.
+        ``wcs_fit_results``; where it succeeded ``wcs`` (gwcs.wcs.WCS) and ``s_region``.
+
+    Notes
+    -----
+    Each WCS lies in a block of its own, as the bytes of an ASDF file: every exposure's finalize reads this file, and must
+    not parse the trees of all the others.
     """
-    with create_asdf(path, {_KEY: {**header, "exposures": solutions}}):
+    exposures = {stem: s if "wcs" not in s else {**s, "wcs": _packed(s["wcs"])} for stem, s in solutions.items()}
+    with create_asdf(path, {_KEY: {**header, "exposures": exposures}}):
         pass
 
 
+def _packed(wcs) -> np.ndarray:
+    import asdf
+
+    buffer = io.BytesIO()
+    asdf.AsdfFile({"wcs": wcs}).write_to(buffer, all_array_storage="inline")
+    return np.frombuffer(buffer.getvalue(), np.uint8)
+
+
+def _unpacked(content: np.ndarray) -> dict:
+    with tempfile.TemporaryDirectory(prefix="rampflow-") as folder:
+        path = Path(folder) / "wcs.asdf"
+        path.write_bytes(content)
+        with AsdfFile(path) as file:
+            return file.tree["wcs"]
+
+
 def read_solution(path: Path, stem: str) -> dict:
-    """The alignment of one exposure: its entry in `write_solutions`, and ``cal_logs``.
+    """Read the alignment of one exposure.
+
+    Returns
+    -------
+    dict
+        Its entry in `write_solutions`, with ``wcs`` as a YAML tree, and ``cal_logs`` of the association.
 
     Raises
     ------
@@ -44,11 +75,14 @@ def read_solution(path: Path, stem: str) -> dict:
     """
     with AsdfFile(path) as file:
         content = file.tree.get(_KEY)
-    if not isinstance(content, dict) or not isinstance(content.get("exposures"), dict):
-        raise RampflowError(f"{path}: is not a file that tweakreg wrote")
-    if stem not in content["exposures"]:
-        raise RampflowError(f"{path}: the exposure {stem} is not in this association; run tweakreg again")
-    return {**content["exposures"][stem], "cal_logs": content.get("cal_logs", [])}
+        if not isinstance(content, dict) or not isinstance(content.get("exposures"), dict):
+            raise RampflowError(f"{path}: is not a file that tweakreg wrote")
+        if stem not in content["exposures"]:
+            raise RampflowError(f"{path}: the exposure {stem} is not in this association; run tweakreg again")
+        solution = {**content["exposures"][stem], "cal_logs": content.get("cal_logs", [])}
+        if "wcs" in solution:
+            solution["wcs"] = _unpacked(solution["wcs"].read())
+        return solution
 
 
 def apply_solution(meta: dict, solution: dict) -> None:
@@ -65,7 +99,7 @@ def apply_solution(meta: dict, solution: dict) -> None:
     meta["cal_step"]["tweakreg"] = solution["status"]
     if "wcs_fit_results" in solution:
         meta["wcs_fit_results"] = solution["wcs_fit_results"]
-    if solution.get("wcs") is not None:
+    if "wcs" in solution:
         meta["wcs"] = solution["wcs"]
         if solution.get("s_region"):
             meta["wcsinfo"]["s_region"] = solution["s_region"]
@@ -93,7 +127,7 @@ def update_catalog(table, solution: dict):
 
     from wfi.alignment.members import wcs_of_tree
 
-    if solution.get("wcs") is None:
+    if "wcs" not in solution:
         return table
     wcs, known = wcs_of_tree(solution["wcs"]), set(table.column_names)
     for pixels, sky in COORDINATES:

@@ -33,6 +33,9 @@ PSF_FLUX = ("psf_flux", "psf_flux_err")
 SEGMENT_FLUX = ("segment_flux", "segment_flux_err", "kron_flux", "kron_flux_err", "kron_abmag", "kron_abmag_err")
 PSF_QUALITY = ("psf_flags", "psf_gof")
 
+#: Columns that a catalog of given sources has twice: as given, and as measured in this image.
+REMEASURED = ("flagged_spatial_id", *CENTROID, *SKY, *SHAPE, *NEIGHBOUR)
+
 #: Columns that the format has and nothing measures yet: zero, or NaN.
 UNMEASURED = dict.fromkeys(
     ("flagged_spatial_id", "image_flags", *(name for name in (*CENTROID, *WINDOWED) if name.endswith("_err"))), 0
@@ -43,9 +46,18 @@ UNMEASURED |= {"dust_ebv": np.nan}
 FORCED = "forced_"
 
 
-def column_names(*, fit_psf: bool) -> list[str]:
-    """Columns of the catalog of an image, in order; without those of PSF fits where there are none."""
-    return [
+def column_names(*, fit_psf: bool, forced: bool = False) -> list[str]:
+    """Columns of a catalog, in order.
+
+    Parameters
+    ----------
+    fit_psf : bool
+        With those of PSF fits.
+    forced : bool
+        Of sources that were given. Then what this image adds is prefixed: what is measured at the given places, and, at the end,
+        positions and shapes of the same sources as they are in this image.
+    """
+    names = [
         "label",
         "flagged_spatial_id",
         *CENTROID,
@@ -64,23 +76,23 @@ def column_names(*, fit_psf: bool) -> list[str]:
         *(PSF_QUALITY if fit_psf else ()),
         "dust_ebv",
     ]
-
-
-def forced_column_names(*, fit_psf: bool) -> tuple[dict[str, str], dict[str, str]]:
-    """Columns of a catalog of forced photometry, in order, and the measured columns that they hold.
-
-    Returns
-    -------
-    at_given_positions : dict
-        Where the sources are in the image that they were found in: the names are prefixed where the values come from this
-        image, and plain where they describe the given sources.
-    remeasured : dict
-        Positions and shapes of the same sources in this image: all prefixed.
-    """
+    if not forced:
+        return names
     from_this_image = {*PROFILE, *_flux_names(fit_psf), *PSF_POSITION, *SKY_PSF, *PSF_QUALITY, "warning_flags"}
-    given = {(FORCED if name in from_this_image else "") + name: name for name in column_names(fit_psf=fit_psf)}
-    remeasured = ("flagged_spatial_id", *CENTROID, *SKY, *SHAPE, *NEIGHBOUR)
-    return given, {FORCED + name: name for name in remeasured}
+    return [FORCED + name if name in from_this_image else name for name in names] + [FORCED + name for name in REMEASURED]
+
+
+def merge_forced(given: dict, remeasured: dict) -> dict:
+    """Columns of a catalog of given sources, by the names that they have there.
+
+    Parameters
+    ----------
+    given : dict
+        Measured at the given places, with the shapes in the image that the sources were found in.
+    remeasured : dict
+        Measured with the positions and shapes of this image.
+    """
+    return given | {FORCED + name: values for name, values in given.items()} | {FORCED + n: remeasured[n] for n in REMEASURED}
 
 
 def _flux_names(fit_psf):

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from wfi.asdf_io import AsdfFile
+from wfi.errors import RampflowError
 from wfi.kernels import source_catalog as kernels
 from wfi.step import Exposure, step_logger
 
@@ -216,6 +217,11 @@ def find_segments(
     -------
     photutils.segmentation.SegmentationImage or None
         `None` without any source.
+
+    Raises
+    ------
+    RampflowError
+        To deblend needs scikit-image.
     """
     from photutils.segmentation import deblend_sources, detect_sources
     from photutils.utils.exceptions import NoDetectionsWarning
@@ -229,7 +235,10 @@ def find_segments(
         warnings.simplefilter("ignore", NoDetectionsWarning)
         segments = detect_sources(above, 0, npixels)
     if segments is not None and deblend:
-        segments = deblend_sources(detection, segments, npixels, contrast=DEBLEND_CONTRAST, progress_bar=False)
+        try:
+            segments = deblend_sources(detection, segments, npixels, contrast=DEBLEND_CONTRAST, progress_bar=False)
+        except ModuleNotFoundError as error:
+            raise RampflowError(f"deblend needs the package {error.name}, which is not installed (scikit-image)") from error
     log.info("Detected %d sources", 0 if segments is None else segments.n_labels)
     return segments
 
