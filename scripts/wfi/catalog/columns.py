@@ -54,8 +54,8 @@ def column_names(*, fit_psf: bool, forced: bool = False) -> list[str]:
     fit_psf : bool
         With those of PSF fits.
     forced : bool
-        Of sources that were given. Then what this image adds is prefixed: what is measured at the given places, and, at the end,
-        positions and shapes of the same sources as they are in this image.
+        Of sources that were given. Then what this image adds is prefixed: what is measured at the given places, and, at the
+        end, positions and shapes of the same sources as they are in this image.
     """
     names = [
         "label",
