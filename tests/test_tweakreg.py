@@ -1,14 +1,16 @@
 """tweakreg: associations of a simulated sky against the truth, failures, every parameter, and what the products get."""
 
+import contextlib
 import copy
 import functools
+import io
 import json
 
-import asdf
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import tweakreg
 from assign_wcs import make_wcs
 from simulate_references import Detector, detector_center, make_distortion
 from small_files import meta_of, refuse, succeed, write_image
@@ -59,6 +61,7 @@ class Sky:
         self.images, self.catalogs, self.truth = [], [], {}
         bright = self.mag <= np.sort(self.mag)[int(count * in_catalog / density)]
         ra, dec = (values[bright] for values in self.stars)
+        self.catalog_stars = np.array([ra, dec])
         stars = {"ra": ra, "dec": dec, "mag": self.mag[bright]}
         if with_errors:  # mas; a catalog that is worse for faint stars
             error = 0.05 * 10 ** (0.25 * (stars["mag"] - 16))
@@ -145,14 +148,18 @@ class Sky:
 
     def align(self, name="out", *, without=(), **parameters):
         """Run the step; the error of every exposure's solution in mas, and the result's folder."""
-        chosen = [(i, c) for i, c in zip(self.images, self.catalogs, strict=True) if i.name[: -len("_flat.asdf")] not in without]
+        chosen = [
+            (i, c) for i, c in zip(self.images, self.catalogs, strict=True) if i.name[: -len("_flat.asdf")] not in without
+        ]
         output, summary = self.folder / f"{name}_tweakreg.asdf", self.folder / f"{name}.json"
         arguments = [output, summary, "--images", *(i for i, _ in chosen), "--catalogs", *(c for _, c in chosen)]
         arguments += ["--astrometric_catalog", self.catalog]
         for key, value in parameters.items():
             arguments += [f"--{key}", str(value).lower() if isinstance(value, bool) else value]
-        done = succeed("tweakreg", *arguments)
-        return Result(self, output, json.loads(summary.read_text()), done.stderr)
+        said = io.StringIO()
+        with contextlib.redirect_stderr(said):
+            assert tweakreg.main([str(a) for a in arguments]) == 0, said.getvalue()
+        return Result(self, output, json.loads(summary.read_text()), said.getvalue())
 
 
 class Result:
@@ -182,3 +189,388 @@ class Result:
     def scatter(self, stem):
         """Rms of the offsets, mas."""
         return np.sqrt((self.error(stem) ** 2).sum(axis=1).mean())
+
+
+@pytest.fixture(scope="module")
+def dithers(tmp_path_factory):
+    """Two dithers with different errors, as the issue has them, aligned by default and in romancal's way."""
+    sky = Sky(tmp_path_factory.mktemp("dithers"))
+    sky.expose("a", error=(0.3, -0.4))
+    sky.expose("b", error=(-0.5, 0.6), dither=(40, 25))
+    return sky
+
+
+@pytest.fixture(scope="module")
+def aligned(dithers):
+    return dithers.align("aligned")
+
+
+@pytest.fixture(scope="module")
+def usual(dithers):
+    return dithers.align("usual", refine=False)
+
+
+# ----------------------------------------------------------------------------------------------------------------- truth
+def test_every_member_is_as_good_as_its_stars_allow(usual, aligned):
+    for stem in "ab":
+        assert aligned.offset(stem) < 0.1
+        assert aligned.scatter(stem) < 0.15
+    assert max(usual.offset(stem) for stem in "ab") > max(aligned.offset(stem) for stem in "ab")
+
+
+def test_the_solution_has_what_the_products_take(aligned):
+    solution = aligned["a"]
+    assert solution["status"] == "COMPLETE" and solution["s_region"].startswith("POLYGON ICRS  ")
+    assert wcs_of_tree(solution["wcs"]).name == "FIT-LVL2-GAIADR3_S3"
+    results = solution["wcs_fit_results"]
+    assert set(results) == set(
+        "<rot> <scale> center fitgeom mae matrix n_detector nmatches proper proper_rot rmse rot scale shift skew status".split()
+    )
+    assert results["status"] == "SUCCESS" and results["n_detector"] == 2 and results["fitgeom"] == "general"
+    assert 40 < results["nmatches"] < 90 and 1e-4 < results["mae"] < results["rmse"] < 6e-4
+    np.testing.assert_allclose(np.hypot(*results["shift"]), 0.5, atol=2e-3)  # the error of the pointing
+    assert any("tweakreg" in line for line in solution["cal_logs"])
+
+
+def test_the_summary_says_what_was_done(aligned):
+    entry = aligned.summary["exposures"]["b"]
+    assert entry["status"] == "COMPLETE" and entry["n_shared"] > 100
+    assert entry["rmse_before_mas"] == pytest.approx(1000 * np.hypot(0.5, 0.6), rel=0.01)
+    assert 0.1 < entry["rmse_after_mas"] < 0.6
+    assert np.hypot(*entry["shift_mas"]) == pytest.approx(1000 * np.hypot(0.5, 0.6), rel=0.01)
+    assert entry["scale"] == pytest.approx(1, abs=2e-6)
+    # The error in right ascension turns north, too: by the sine of the declination.
+    results = aligned["b"]["wcs_fit_results"]
+    assert entry["rotation_deg"] == pytest.approx(results["<rot>"], abs=1e-9)
+    assert abs(entry["rotation_deg"]) == pytest.approx(0.5 / 3600 * np.tan(np.radians(DEC)), rel=0.1)
+    assert aligned.summary["parameters"]["refine"] is True and aligned.summary["astrometric_catalog"]["status"] == "SUCCESS"
+
+
+def test_a_rotation_is_found(tmp_path):
+    sky = Sky(tmp_path)
+    sky.expose("a", error=(0.2, 0.2), roll_error=0.003)
+    result = sky.align()
+    assert result.offset("a") < 0.1
+    assert abs(result.summary["exposures"]["a"]["rotation_deg"]) == pytest.approx(0.003, rel=0.1)
+
+
+def test_it_works_at_a_pole(tmp_path):
+    sky = Sky(tmp_path, dec=89.98)
+    sky.expose("a", error=(0.1, 0.3))
+    assert sky.align().offset("a") < 0.1
+
+
+# ---------------------------------------------------------------------------------------------------------- associations
+@pytest.fixture(scope="module")
+def mosaic(tmp_path_factory):
+    """Two dithers of three detectors, each with an error of its own, and two that can't be aligned."""
+    sky = Sky(tmp_path_factory.mktemp("mosaic"), radius=0.5, with_errors=True)
+    errors = np.random.default_rng(3).uniform(-0.7, 0.7, (6, 2)).tolist()
+    for group, dither in (("one", (0, 0)), ("two", (60, 40))):
+        for detector in ("WFI02", "WFI05", "WFI08"):
+            sky.expose(f"{group}_{detector}", detector, group=group, dither=dither, error=errors.pop())
+    sky.good = list(sky.truth)
+    sky.expose("saturated", "WFI09", group="one", status="SKIPPED")
+    sky.expose("empty", "WFI09", group="two", sources=0)
+    sky.expose("bare", "WFI03", group="two", catalog=False)
+    return sky
+
+
+def test_detectors_with_different_errors_are_aligned_each(mosaic):
+    bad = ["saturated", "empty", "bare"]
+    without, result = mosaic.align("without", without=bad), mosaic.align("with")
+    assert result.statuses() == dict.fromkeys(mosaic.good, "COMPLETE") | {
+        "saturated": "SKIPPED",
+        "empty": "FAILED",
+        "bare": "SKIPPED",
+    }
+    for stem in mosaic.good:
+        assert result.offset(stem) < 0.1
+        np.testing.assert_allclose(result.error(stem), without.error(stem), atol=1e-6)
+    assert "wcs_fit_results" not in result["bare"] and "wcs" not in result["saturated"]
+    assert result["empty"]["wcs_fit_results"]["status"].startswith("FAILED")
+    assert "empty: FAILED" in result.said and "bare: SKIPPED" in result.said
+
+
+@pytest.mark.parametrize(("sources", "offset"), [(0, 5.0), (1, 0.8), (4, 0.6), (12, 0.4)])
+def test_few_stars_are_helped_by_the_exposure_s_other_detectors(tmp_path, sources, offset):
+    sky = Sky(tmp_path, radius=0.5)
+    for detector in ("WFI02", "WFI04", "WFI08"):
+        sky.expose(detector, detector, group="one", error=(0.5, 0.3))
+    sky.expose("few", "WFI05", group="one", error=(0.5, 0.3), sources=sources)
+    result = sky.align()
+    assert set(result.statuses().values()) == {"COMPLETE"}
+    assert result.offset("few") < offset and result.scatter("few") < 2 * offset
+    assert result["few"]["wcs_fit_results"]["nmatches"] <= sources
+
+
+def test_an_exposure_beside_the_catalog_is_aligned_to_those_on_it(tmp_path):
+    sky = Sky(tmp_path)
+    sky.expose("on", error=(0.3, -0.4))
+    sky.expose("beside", error=(-0.5, 0.6), dither=(0, 250))
+    x, y = sky.truth["on"].to_pixel(*sky.catalog_stars)
+    inside = (x > 0) & (x < SIZE) & (y > 0) & (y < SIZE)
+    x, y = sky.truth["beside"].to_pixel(*sky.catalog_stars)
+    shared = inside & (x > 0) & (x < SIZE) & (y > 0) & (y < SIZE)
+    inside[np.flatnonzero(shared)[8:]] = False  # too few to align it to the catalog
+    sky.catalog = sky.write_catalog("part.parquet", dict(zip(("ra", "dec"), sky.catalog_stars[:, inside], strict=True)))
+    result = sky.align()
+    entry = result.summary["exposures"]["beside"]
+    assert entry["n_matches"] <= 8 and entry["n_shared"] > 20
+    assert result.offset("on") < 0.15 and result.offset("beside") < 1.0
+    # What finds the stars that they share are the parameters without abs_.
+    for name, value in (("minobj", 500), ("searchrad", 0.1), ("use2dhist", False), ("tolerance", 1e-4), ("separation", 300.0)):
+        assert sky.align(name, **{name: value}).statuses()["beside"] == "FAILED", name
+
+
+def test_an_exposure_without_enough_stars_fails_alone(tmp_path):
+    sky = Sky(tmp_path)
+    sky.expose("good", error=(0.3, -0.4))
+    sky.expose("poor", error=(-0.5, 0.6), dither=(30, 30), sources=3)
+    result = sky.align()
+    assert result.statuses() == {"good": "COMPLETE", "poor": "FAILED"}
+    assert result.offset("good") < 0.1
+    assert result["poor"]["wcs_fit_results"] == {"status": "FAILED: not enough matches", "nmatches": 0, "n_detector": 2}
+    assert sky.align("common", refine=False).statuses()["good"] == "COMPLETE"
+
+
+@pytest.mark.parametrize("refine", [True, False])
+def test_without_an_astrometric_catalog_all_fail(dithers, refine):
+    catalog = dithers.catalog
+    try:
+        dithers.catalog = dithers.write_catalog("failed.parquet", {}, "FAILED", "no answer in 1200 s")
+        failed = dithers.align("failed", refine=refine)
+        dithers.catalog = dithers.write_catalog("five.parquet", {k: np.full(5, v) for k, v in (("ra", RA), ("dec", DEC))})
+        five = dithers.align("five", refine=refine)
+    finally:
+        dithers.catalog = catalog
+    for result, reason in ((failed, "no answer in 1200 s"), (five, "abs_minobj is 10")):
+        assert set(result.statuses().values()) == {"FAILED"}
+        assert result["a"]["wcs_fit_results"] == {"status": "FAILED", "nmatches": 0, "n_detector": 2}
+        assert reason in result.summary["exposures"]["a"]["reason"] and reason in result.said
+
+
+def test_an_association_of_nothing_but_skipped_ones(tmp_path):
+    sky = Sky(tmp_path)
+    sky.expose("a", catalog=False)
+    assert sky.align().statuses() == {"a": "SKIPPED"}
+    assert set(sky.align(save_abs_catalog=True)["a"]) == {"status", "reason", "cal_logs"}
+
+
+# ------------------------------------------------------------------------------------------------------------- parameters
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {"abs_searchrad": 0.2, "abs_tolerance": 0.05},
+        {"abs_minobj": 95},
+        {"abs_separation": 200.0},
+        {"abs_use2dhist": False, "abs_tolerance": 0.3},
+        {"abs_tolerance": 1e-5},
+    ],
+)
+@pytest.mark.parametrize("refine", [True, False])
+def test_nothing_matches(dithers, parameters, refine):
+    result = dithers.align("nothing", without=["b"], refine=refine, **parameters)
+    assert result.statuses() == {"a": "FAILED"}
+
+
+def test_a_small_tolerance_with_a_search_is_enough(dithers):
+    assert dithers.align("small", abs_tolerance=0.05).offset("a") < 0.1
+
+
+@pytest.mark.parametrize("refine", [True, False])
+@pytest.mark.parametrize("geometry", list(TERMS))
+def test_the_geometry_says_which_terms_there_are(dithers, geometry, refine):
+    result = dithers.align(geometry, without=["b"], abs_fitgeometry=geometry, refine=refine)
+    results = result["a"]["wcs_fit_results"]
+    (a, b), (c, d) = results["matrix"]
+    assert results["fitgeom"] == geometry
+    terms = {"rotation": abs(b - c), "scale": abs(a * d - b * c - 1), "shear": np.hypot(a - d, b + c)}
+    there = {"shift": (), "rshift": ("rotation",), "rscale": ("rotation", "scale"), "general": tuple(terms)}[geometry]
+    for name, value in terms.items():
+        assert (value > 1e-9) == (name in there), name
+    # Without a rotation, that which the error in right ascension makes near the pole stays.
+    assert (result.scatter("a") > 0.3) == (geometry == "shift")
+
+
+@pytest.mark.parametrize("refine", [True, False])
+def test_stars_that_fit_badly_are_left_out(dithers, refine):
+    catalog, stars = dithers.catalog, dithers.catalog_stars.copy()
+    stars[1, ::12] += 20 / MAS
+    try:
+        dithers.catalog = dithers.write_catalog("wrong.parquet", {"ra": stars[0], "dec": stars[1]})
+        runs = {
+            (nclip, sigma): dithers.align(
+                f"wrong_{nclip}_{sigma}", without=["b"], refine=refine, abs_nclip=nclip, abs_sigma=sigma
+            )
+            for nclip, sigma in ((0, 3.0), (3, 3.0), (3, 100.0))
+        }
+    finally:
+        dithers.catalog = catalog
+    assert runs[3, 3.0].offset("a") < 0.15
+    assert runs[0, 3.0].offset("a") > 1
+    np.testing.assert_allclose(runs[3, 100.0].error("a"), runs[0, 3.0].error("a"), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {"minobj": 500},
+        {"searchrad": 0.2, "tolerance": 0.05},
+        {"use2dhist": False},
+        {"tolerance": 1e-5},
+        {"separation": 300.0},
+        {"fitgeometry": "shift"},
+        {"sigma": 0.7},
+        {"sigma": 0.7, "nclip": 1},
+    ],
+)
+def test_the_parameters_between_exposures_count_in_romancal_s_way(dithers, usual, parameters):
+    other = dithers.align("other", refine=False, **parameters)
+    assert usual.scatter("b") < 1
+    change = max(np.abs(other.error(stem) - usual.error(stem)).max() for stem in "ab")
+    if parameters.keys() & {"fitgeometry", "sigma"}:
+        assert 0.01 < change < 10
+    else:
+        assert change > 500  # not aligned to each other: one correction can't serve both
+    if "nclip" in parameters:
+        assert np.abs(dithers.align("third", refine=False, sigma=0.7).error("b") - other.error("b")).max() > 1e-3
+
+
+def test_a_list_that_grows_reaches_exposures_beyond_the_first(tmp_path):
+    sky = Sky(tmp_path, radius=0.3)
+    sky.expose("first", error=(0.3, -0.4), dither=(0, -330))
+    sky.expose("last", error=(-0.4, 0.4), dither=(0, 330))
+    sky.expose("middle", error=(-0.4, 0.3))
+    reached = {
+        name: sky.align(name, refine=False, **parameters).offset("last") < 5
+        for name, parameters in {
+            "fixed": {},
+            "growing": {"expand_refcat": True},
+            "in_order": {"expand_refcat": True, "enforce_user_order": True},
+            "other_catalog": {"catalog_name": "MINE"},
+        }.items()
+    }
+    assert reached == {"fixed": False, "growing": True, "in_order": False, "other_catalog": True}
+
+
+def test_the_matched_stars_are_saved(dithers):
+    from astropy.table import Table
+
+    dithers.align("saved", save_abs_catalog=True, catalog_name="sub/Mine.parquet")
+    table = Table.read(dithers.folder / "saved_fit_mine.parquet_ref.ecsv")
+    assert 60 < len(table) < 140 and set(table["n_exposures"]) == {1, 2}
+    assert np.isin(np.array(table["ra"]), dithers.catalog_stars[0]).all()
+
+
+def test_contradictory_parameters_and_broken_inputs_are_refused(dithers):
+    folder = dithers.folder / "refused"
+    folder.mkdir()
+    output, common = folder / "r_tweakreg.asdf", ["--astrometric_catalog", dithers.catalog]
+    a, b = dithers.images
+    cat = dithers.catalogs[0]
+
+    def said(*arguments):
+        return refuse("tweakreg", output, output, folder / "r.json", *arguments)
+
+    assert "separation" in said("--images", a, "--catalogs", cat, *common, "--separation", 0.98)
+    assert "abs_tolerance" in said("--images", a, "--catalogs", cat, *common, "--abs_tolerance", 0.8)
+    assert "2 images and 1 catalogs" in said("--images", a, b, "--catalogs", cat, *common)
+    assert "twice" in said("--images", a, a, "--catalogs", cat, cat, *common)
+    assert "x_psf" in said("--images", a, "--catalogs", dithers.catalog, *common)
+    assert "astrometric_catalog.py" in said("--images", a, "--catalogs", cat, "--astrometric_catalog", cat)
+
+
+def test_it_runs_as_a_program(dithers, aligned):
+    output, summary = dithers.folder / "program_tweakreg.asdf", dithers.folder / "program.json"
+    arguments = ["--images", *dithers.images, "--catalogs", *dithers.catalogs, "--astrometric_catalog", dithers.catalog]
+    succeed("tweakreg", output, summary, *arguments)
+    assert read_solution(output, "a")["wcs_fit_results"] == aligned["a"]["wcs_fit_results"]
+    assert json.loads(summary.read_text())["exposures"] == aligned.summary["exposures"]
+
+
+# --------------------------------------------------------------------------------------------------------------- catalogs
+def test_flagged_sources_and_those_beside_the_image_are_left_out(dithers, aligned):
+    path = dithers.catalogs[0]
+    original = pq.read_table(path)
+    n_sources = aligned.summary["exposures"]["a"]["n_sources"]
+    try:
+        flags = np.zeros(len(original), np.int32)
+        flags[:10], flags[10:20] = 1, 4  # DO_NOT_USE, JUMP_DET
+        x = original["x_psf"].to_numpy().copy()
+        x[20:23], x[23:25] = SIZE + 1, np.nan
+        table = original.set_column(7, "warning_flags", pa.array(flags)).set_column(3, "x_psf", pa.array(x))
+        pq.write_table(table, path)
+        result = dithers.align("flagged")
+    finally:
+        pq.write_table(original, path)
+    assert result.summary["exposures"]["a"]["n_sources"] == n_sources - 15
+    assert result.offset("a") < 0.15
+
+
+@pytest.mark.parametrize("name", ["custom.ecsv", "custom.parquet"])
+def test_a_custom_catalog_has_x_and_y(dithers, name):
+    from astropy.table import Table
+
+    table = pq.read_table(dithers.catalogs[0])
+    custom = Table({"x": table["x_psf"].to_numpy(), "y": table["y_psf"].to_numpy()})
+    custom.write(dithers.folder / name, overwrite=True)
+    usual, dithers.catalogs[0] = dithers.catalogs[0], dithers.folder / name
+    try:
+        assert dithers.align("custom").offset("a") < 0.1
+    finally:
+        dithers.catalogs[0] = usual
+
+
+# ---------------------------------------------------------------------------------------------------------------- products
+def test_an_image_takes_its_solution(dithers, aligned):
+    meta, solution = meta_of(dithers.images[0]), aligned["a"]
+    before = copy.deepcopy(meta)
+    apply_solution(meta, solution)
+    assert meta["wcs"] is solution["wcs"] and meta["wcs"]["name"] != before["wcs"]["name"]
+    assert meta["wcsinfo"]["s_region"] == solution["s_region"]
+    assert meta["wcs_fit_results"]["status"] == "SUCCESS" and meta["cal_step"]["tweakreg"] == "COMPLETE"
+    assert meta["cal_logs"][-1] == solution["cal_logs"][-1]
+
+
+def test_an_image_without_a_solution_keeps_its_wcs(dithers):
+    meta = meta_of(dithers.images[0])
+    before = copy.deepcopy(meta)
+    results = {"status": "FAILED", "nmatches": 0, "n_detector": 1}
+    apply_solution(meta, {"status": "FAILED", "reason": "few", "wcs_fit_results": results})
+    assert repr(meta["wcs"]) == repr(before["wcs"]) and meta["wcsinfo"] == before["wcsinfo"]
+    assert meta["cal_step"]["tweakreg"] == "FAILED" and meta["wcs_fit_results"] == results
+
+
+def test_a_catalog_takes_its_solution(dithers, aligned):
+    table, solution = pq.read_table(dithers.catalogs[0]), aligned["a"]
+    updated = update_catalog(table, solution)
+    assert updated.schema.equals(table.schema)
+    assert updated.schema.metadata[b"other"] == b"kept"
+    assert updated.schema.metadata[b"roman.meta.wcsinfo.s_region"].decode() == solution["s_region"]
+    wcs = wcs_of_tree(solution["wcs"])
+    for suffix, pixels in (("", "centroid"), ("_centroid", "centroid"), ("_psf", "psf")):
+        expected = wcs(updated[f"x_{pixels}"].to_numpy(), updated[f"y_{pixels}"].to_numpy())
+        for name, values in zip((f"ra{suffix}", f"dec{suffix}"), expected, strict=True):
+            np.testing.assert_allclose(updated[name].to_numpy(), values, rtol=0, atol=1e-12)
+            assert np.abs(updated[name].to_numpy() - table[name].to_numpy()).min() > 5e-5
+    assert updated["x_psf"] == table["x_psf"]
+    assert update_catalog(table, {"status": "FAILED"}).equals(table)
+
+
+# ------------------------------------------------------------------------------------------------------------------ pieces
+@pytest.mark.parametrize("geometry", list(TERMS))
+def test_terms_and_corrections_are_the_same_thing(geometry):
+    terms = np.array([0.3, -0.2, 1e-5, 2e-6, -3e-6, 4e-6])[: TERMS[geometry]]
+    affine = of_terms(terms)
+    np.testing.assert_allclose(terms_of(affine, geometry), terms, atol=1e-15)
+    square = np.array([[-200.0, -200], [200, -200], [200, 200], [-200, 200]])
+    again = between(square, affine(square))
+    np.testing.assert_allclose(again.matrix, affine.matrix, atol=1e-14)
+    np.testing.assert_allclose(again.shift, affine.shift, atol=1e-12)
+
+
+def test_rotation_and_scale_of_a_correction():
+    angle = np.radians(0.01)
+    matrix = 1.0001 * np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
+    assert Affine(matrix, np.zeros(2)).rotation_and_scale() == pytest.approx((0.01, 1.0001), rel=1e-9)

@@ -138,6 +138,9 @@ def _align_jointly(members, catalog, catalog_error, relative, absolute, options)
             if starts[index] is None and wcs is not None:
                 starts[index] = correction_of(member, wcs)
     placed = [i for i, start in enumerate(starts) if start is not None]
+    outcomes = [_failure("not enough matches", len(members), {"status": "FAILED: not enough matches"}) for _ in members]
+    if not placed:
+        return outcomes
     fits = solve(
         [members[i] for i in placed],
         [starts[i] for i in placed],
@@ -147,7 +150,6 @@ def _align_jointly(members, catalog, catalog_error, relative, absolute, options)
         nclip=absolute.nclip,
         sigma=absolute.sigma,
     )
-    outcomes = [_failure("not enough matches", len(members), {"status": "FAILED: not enough matches"}) for _ in members]
     for index, fit in zip(placed, fits, strict=True):
         member = members[index]
         affine, terms = _spelled(member, fit, absolute.fitgeometry)
