@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import importlib.metadata
+import json
 import platform
 import re
 import tempfile
@@ -16,6 +17,7 @@ from wfi import SOFTWARE_NAME, __version__
 from wfi.asdf_io import replacing
 from wfi.catalog.photometry import ANNULUS_RADII, APERTURE_RADII
 from wfi.errors import RampflowError
+from wfi.step import LOG_KEY, recorded_log
 
 #: How photutils treats masked pixels and Kron apertures, for the record.
 APERTURE_MASK_METHOD, KRON_PARAMETERS = "mask", (2.5, 1.4, 0.0)
@@ -105,10 +107,20 @@ def write_products(catalog, segmentation, paths: tuple[Path, Path]) -> None:
     try:
         with named_file(catalog_path) as table, named_file(segmentation_path) as labels:
             catalog.to_parquet(table)
+            add_log(table)
             segmentation.to_asdf(labels)
     except asdf.ValidationError as error:
         lines = str(error).strip().splitlines()
         raise RampflowError(f"{catalog_path}: is not a valid product ({lines[0]}; {lines[-1].strip()}); report it") from error
+
+
+def add_log(path: Path) -> None:
+    """Put the log of the step into a catalog's metadata: finalize takes it to the image's ``cal_logs``."""
+    from pyarrow import parquet
+
+    table = parquet.read_table(path)
+    log = {LOG_KEY: json.dumps(recorded_log()).encode()}
+    parquet.write_table(table.replace_schema_metadata({**table.schema.metadata, **log}), path)
 
 
 @contextlib.contextmanager
