@@ -9,7 +9,8 @@ from wfi.errors import RampflowError
 from wfi.step import Exposure, reported_errors
 
 HINT = """
-{count} exposures in {folder}: calibrated images (_cal.asdf) and WCS products (_wcs.asdf). To look at one:
+{count} exposures in {folder}: calibrated images (_cal.asdf), WCS products (_wcs.asdf), source catalogs (_cat.parquet),
+segmentation maps (_segm.asdf), and a summary of the alignment (_tweakreg.json). To look at one:
 
     {python}
     >>> import roman_datamodels

@@ -145,9 +145,10 @@ def read_member(stem: str, image: Exposure, sources: Sources) -> Member:
     angles = {name: image.get(f"meta.wcsinfo.{name}", (int, float)) for name in ("v2_ref", "v3_ref", "roll_ref")}
     # romancal's rule: what observed together bears one observation_id, unless the file says otherwise.
     group = image.meta.get("group_id") or image.get("meta.observation.observation_id", str)
-    wcs = wcs_of_tree(image.get("meta.wcs"))
-    if wcs.bounding_box is None:
-        raise RampflowError(f"{image.path}: its WCS has no bounding box; run assign_wcs on it again")
+    node = image.get("meta.wcs")
+    wcs = wcs_of_tree(node) if isinstance(node, dict) else None
+    if wcs is None or wcs.bounding_box is None:
+        raise RampflowError(f"{image.path}: has no WCS with a bounding box; run assign_wcs on it first")
     return Member(stem, str(group), wcs, angles, sources)
 
 
