@@ -229,9 +229,10 @@ def measure_daofind(field: Field, x: np.ndarray, y: np.ndarray, fwhm: float) -> 
     gaussian = np.exp(-square / (2 * sigma**2)) * inside
     kernel = (gaussian - gaussian.sum() / inside.sum()) / ((gaussian**2).sum() - gaussian.sum() ** 2 / inside.sum()) * inside
 
-    stamps = _cut_stamps(field.image, _finite_positions(x, y), size, margin=reach)
-    data = stamps[:, reach:-reach, reach:-reach]
+    stamps, in_image = _cut_stamps(field.image, _finite_positions(x, y), size, margin=reach)
+    data, in_image = (array[:, reach:-reach, reach:-reach] for array in (stamps, in_image))
     density = np.einsum("nyxij,ij->nyx", np.lib.stride_tricks.sliding_window_view(stamps, (size, size), axis=(1, 2)), kernel)
+    density[~in_image] = 0
     peak, height = data[:, centre, centre], density[:, centre, centre].copy()
     around = (np.sum(data * inside, axis=(1, 2)) - peak) / (inside.sum() - 1)
 
@@ -248,13 +249,13 @@ def measure_daofind(field: Field, x: np.ndarray, y: np.ndarray, fwhm: float) -> 
 
 
 def _cut_stamps(image, positions, size, margin):
-    """Square stamps around positions with a margin, zero beyond the image, (source, y, x), float64."""
+    """Square stamps around positions with a margin, zero beyond the image, and what of them is in it; (source, y, x)."""
     width = size + 2 * margin
     corners = np.ceil(positions - size / 2).astype(int)[:, ::-1] - margin
     rows, columns = (corners[:, axis, None] + np.arange(width) for axis in (0, 1))
     inside = ((rows >= 0) & (rows < image.shape[0]))[:, :, None] & ((columns >= 0) & (columns < image.shape[1]))[:, None]
     values = image[rows.clip(0, image.shape[0] - 1)[:, :, None], columns.clip(0, image.shape[1] - 1)[:, None]]
-    return np.where(inside, values, 0.0).astype(float)
+    return np.where(inside, values, 0.0).astype(float), inside
 
 
 def find_neighbours(label: np.ndarray, x: np.ndarray, y: np.ndarray, scale: float) -> dict[str, np.ndarray]:
