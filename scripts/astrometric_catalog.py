@@ -19,7 +19,7 @@ from wfi.astrometry import check_astrometric_catalog
 from wfi.astrometry.region import survey_images
 from wfi.astrometry.sources import GAIA_S3, CatalogUnavailable, fetch
 from wfi.astrometry.table import Origin, write_catalog
-from wfi.step import Parameter, reported_errors, spell, step_logger
+from wfi.step import Parameter, add_parameters, reported_errors, step_logger
 
 log = step_logger("astrometric_catalog")
 
@@ -97,10 +97,7 @@ def parser() -> argparse.ArgumentParser:
         required=True,
         help="images of the association, with their WCS (.asdf)",
     )
-    for p in (SOURCE, *SEARCH_PARAMETERS):
-        unit = f" [{p.unit}]" if p.unit else ""
-        help_text = f"{p.meaning}{unit} (default: {spell(p.default)})"
-        result.add_argument(f"--{p.name}", type=p.parse, default=p.default, metavar=p.type.__name__.upper(), help=help_text)
+    add_parameters(result, (SOURCE, *SEARCH_PARAMETERS))
     return result
 
 

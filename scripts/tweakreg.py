@@ -17,9 +17,9 @@ from wfi.step import (
     Exposure,
     Parameter,
     Step,
+    add_parameters,
     recorded_log,
     reported_errors,
-    spell,
     step_logger,
 )
 
@@ -99,11 +99,7 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument(
         "--catalog_name", metavar="NAME", default=DEFAULT_CATALOG, help="its name, for that of the WCS (default: %(default)s)"
     )
-    for p in STEP.parameters:
-        unit = f" [{p.unit}]" if p.unit else ""
-        takes = "{true,false}" if p.type is bool else "{" + ",".join(p.choices) + "}" if p.choices else p.type.__name__.upper()
-        text = f"{p.meaning}{unit} (default: {spell(p.default)})".replace("%", "%%")
-        result.add_argument(f"--{p.name}", type=p.parse, default=p.default, metavar=takes, help=text)
+    add_parameters(result, STEP.parameters)
     return result
 
 

@@ -120,6 +120,15 @@ def spell(value) -> str:
     return "null" if value is None else str(value)
 
 
+def add_parameters(parser: argparse.ArgumentParser, parameters: tuple[Parameter, ...]) -> None:
+    """Add an option for each parameter, with its meaning, unit and default."""
+    for p in parameters:
+        unit = f" [{p.unit}]" if p.unit else ""
+        takes = "{true,false}" if p.type is bool else "{" + ",".join(p.choices) + "}" if p.choices else p.type.__name__.upper()
+        text = f"{p.meaning}{unit} (default: {spell(p.default)})".replace("%", "%%")
+        parser.add_argument(f"--{p.name}", type=p.parse, default=p.default, metavar=takes, help=text)
+
+
 @dataclasses.dataclass(frozen=True)
 class Reference:
     """One reference file that a step reads.
@@ -184,13 +193,7 @@ class Step:
                 required=True,
                 help=reference.meaning + ("" if reference.needed else f"; {NOT_APPLICABLE} for none"),
             )
-        for p in self.parameters:
-            unit = f" [{p.unit}]" if p.unit else ""
-            takes = (
-                "{true,false}" if p.type is bool else "{" + ",".join(p.choices) + "}" if p.choices else p.type.__name__.upper()
-            )
-            help_text = f"{p.meaning}{unit} (default: {spell(p.default)})".replace("%", "%%")
-            parser.add_argument(f"--{p.name}", type=p.parse, default=p.default, metavar=takes, help=help_text)
+        add_parameters(parser, self.parameters)
         parser.add_argument("--threads", type=int, default=1, metavar="N", help="cores to use (default: 1)")
         parser.add_argument("--crds_context", metavar="NAME", help="CRDS context that chose the references, to be recorded")
         return parser
