@@ -5,6 +5,8 @@ import copy
 import functools
 import io
 import json
+import os
+import sys
 
 import numpy as np
 import pyarrow as pa
@@ -13,11 +15,12 @@ import pytest
 import tweakreg
 from assign_wcs import make_wcs
 from simulate_references import Detector, detector_center, make_distortion
-from small_files import meta_of, refuse, succeed, write_image
+from small_files import SCRIPTS, meta_of, succeed, write_image
 
 from wfi.alignment.affine import TERMS, Affine, between, of_terms, terms_of
 from wfi.alignment.members import wcs_of_tree
 from wfi.alignment.product import apply_solution, read_solution, update_catalog
+from wfi.asdf_io import AsdfFile, EmptyArray, create_asdf
 from wfi.astrometry.region import angles, unit_vectors
 from wfi.astrometry.table import Origin, write_catalog
 from wfi.simulation.optics import FOCAL_PLANE_CENTER, Projection, attitude, look
@@ -323,6 +326,18 @@ def test_an_exposure_beside_the_catalog_is_aligned_to_those_on_it(tmp_path):
         assert sky.align(name, **{name: value}).statuses()["beside"] == "FAILED", name
 
 
+def test_exposures_with_few_stars_each_are_aligned_as_one_and_then_each(tmp_path):
+    sky = Sky(tmp_path, radius=0.5, in_catalog=6)
+    for group, dither, error in (("one", (0, 0), (0.3, -0.4)), ("two", (60, 40), (-0.5, 0.6))):
+        for detector in ("WFI02", "WFI05", "WFI08"):
+            sky.expose(f"{group}_{detector}", detector, group=group, dither=dither, error=error)
+    result = sky.align()
+    assert set(result.statuses().values()) == {"COMPLETE"}
+    assert max(entry["n_matches"] for entry in result.summary["exposures"].values()) < 12
+    for stem in sky.truth:
+        assert result.offset(stem) < 0.5 and result.scatter(stem) < 1
+
+
 def test_an_exposure_without_enough_stars_fails_alone(tmp_path):
     sky = Sky(tmp_path)
     sky.expose("good", error=(0.3, -0.4))
@@ -463,6 +478,15 @@ def test_the_matched_stars_are_saved(dithers):
     assert np.isin(np.array(table["ra"]), dithers.catalog_stars[0]).all()
 
 
+def refusal(output, summary, *arguments):
+    """What the step says when it ends with an error of its own; it leaves nothing behind."""
+    said = io.StringIO()
+    with contextlib.redirect_stderr(said):
+        assert tweakreg.main([str(a) for a in (output, summary, *arguments)]) == 1
+    assert not output.exists() and not summary.exists()
+    return said.getvalue()
+
+
 def test_contradictory_parameters_and_broken_inputs_are_refused(dithers):
     folder = dithers.folder / "refused"
     folder.mkdir()
@@ -471,7 +495,7 @@ def test_contradictory_parameters_and_broken_inputs_are_refused(dithers):
     cat = dithers.catalogs[0]
 
     def said(*arguments):
-        return refuse("tweakreg", output, output, folder / "r.json", *arguments)
+        return refusal(output, folder / "r.json", *arguments)
 
     assert "separation" in said("--images", a, "--catalogs", cat, *common, "--separation", 0.98)
     assert "abs_tolerance" in said("--images", a, "--catalogs", cat, *common, "--abs_tolerance", 0.8)
@@ -479,6 +503,30 @@ def test_contradictory_parameters_and_broken_inputs_are_refused(dithers):
     assert "twice" in said("--images", a, a, "--catalogs", cat, cat, *common)
     assert "x_psf" in said("--images", a, "--catalogs", dithers.catalog, *common)
     assert "astrometric_catalog.py" in said("--images", a, "--catalogs", cat, "--astrometric_catalog", cat)
+
+
+def test_an_image_without_a_wcs_is_refused(tmp_path):
+    sky = Sky(tmp_path)
+    sky.expose("a")
+    write_image(sky.images[0], np.zeros((8, 8)), {"observation.observation_id": "1"})
+    arguments = ["--images", sky.images[0], "--catalogs", sky.catalogs[0], "--astrometric_catalog", sky.catalog]
+    assert "run assign_wcs" in refuse(
+        "tweakreg", tmp_path / "o_tweakreg.asdf", tmp_path / "o_tweakreg.asdf", "o.json", *arguments
+    )
+
+
+def test_no_pixel_is_read(tmp_path):
+    sky = Sky(tmp_path)
+    sky.expose("a")
+    with AsdfFile(sky.images[0]) as file:
+        file.tree["roman"]["data"] = EmptyArray((20_000, 20_000), np.float32)  # 1.6 GB that take no place on the disk
+        with create_asdf(sky.images[0], file.tree):
+            pass
+    arguments = [tmp_path / "o_tweakreg.asdf", tmp_path / "o.json", "--images", sky.images[0], "--catalogs", sky.catalogs[0]]
+    command = [sys.executable, SCRIPTS / "tweakreg.py", *arguments, "--astrometric_catalog", sky.catalog]
+    _, status, usage = os.wait4(os.posix_spawn(sys.executable, [os.fspath(a) for a in command], os.environ), 0)
+    assert status == 0 and read_solution(arguments[0], "a")["status"] == "COMPLETE"
+    assert usage.ru_maxrss < 400_000  # kB
 
 
 def test_it_runs_as_a_program(dithers, aligned):

@@ -17,9 +17,10 @@ from wfi.step import Exposure
 ARCSEC = np.pi / 180 / 3600  #: radians
 
 #: Error of a position whose catalog gives none, pixels: that of a star well above the background.
-USUAL_ERROR = 0.005
-#: The smallest error of a position, pixels: what the models of an undersampled PSF leave to the brightest.
-SMALLEST_ERROR = 0.003
+USUAL_ERROR = 0.01
+#: The least error of a position, pixels. Photon noise alone would let a few bright stars decide; the model of an undersampled
+#: PSF is not so good, and on simulated frames weights more even than this floor makes them leave no less scatter.
+LEAST_ERROR = 0.005
 
 _POSITIONS = (("x", "y"), ("x_psf", "y_psf"), ("x_centroid", "y_centroid"))
 
@@ -177,7 +178,7 @@ def read_sources(path: Path) -> Sources:
     if all(e is not None for e in errors):
         measured = np.sqrt((errors[0].astype(float) ** 2 + errors[1].astype(float) ** 2) / 2)
         known = np.isfinite(measured) & (measured > 0)
-        error[known] = np.hypot(measured[known], SMALLEST_ERROR)
+        error[known] = np.hypot(measured[known], LEAST_ERROR)
     good = np.isfinite(x) & np.isfinite(y)
     flags = column("warning_flags")
     if flags is not None:
