@@ -9,7 +9,7 @@ import numpy as np
 from wfi.alignment.affine import NO_CORRECTION, Affine
 from wfi.alignment.matching import Matching, log
 from wfi.alignment.members import ARCSEC, Member
-from wfi.alignment.network import STAR_RADIUS, solve
+from wfi.alignment.network import STAR_RADIUS, Fit, solve
 from wfi.alignment.separately import align_separately
 from wfi.alignment.together import align_together, correction_of
 
@@ -151,27 +151,30 @@ def _align_jointly(members, catalog, catalog_error, relative, absolute, options)
         sigma=absolute.sigma,
     )
     for index, fit in zip(placed, fits, strict=True):
-        member = members[index]
-        affine, terms = _spelled(member, fit, absolute.fitgeometry)
-        corrector = member.corrector()
-        corrector.set_correction(matrix=affine.matrix, shift=affine.shift)
-        residuals = np.linalg.norm(affine(member.plane[fit.source]) - member.to_plane(catalog[fit.star]), axis=1)
-        results = plain(terms) | {
-            "rmse": float(np.sqrt((residuals**2).mean())) if len(residuals) else 0.0,
-            "mae": float(residuals.mean()) if len(residuals) else 0.0,
-            "status": "SUCCESS",
-            "nmatches": len(fit.star),
-            "n_detector": len(members),
-        }
         alone = not len(fit.star) and not fit.n_shared
         if alone and index in left:
             continue  # the correction of the others, with nothing to show that it is this exposure's too
-        evidence = "no stars of its own: aligned as its exposure's other detectors" if alone else ""
-        outcomes[index] = Outcome(corrector.wcs, results, evidence, affine, fit.star, fit.source, fit.n_shared)
+        reason = "no stars of its own: aligned as its exposure's other detectors" if alone else ""
+        outcomes[index] = _joint_outcome(members[index], fit, catalog, absolute.fitgeometry, len(members), reason)
     return outcomes
 
 
-def _spelled(member: Member, fit, geometry: str) -> tuple[Affine, dict]:
+def _joint_outcome(member: Member, fit: Fit, catalog: np.ndarray, geometry: str, n_members: int, reason: str) -> Outcome:
+    affine, terms = _spelled(member, fit, geometry)
+    corrector = member.corrector()
+    corrector.set_correction(matrix=affine.matrix, shift=affine.shift)
+    residuals = np.linalg.norm(affine(member.plane[fit.source]) - member.to_plane(catalog[fit.star]), axis=1)
+    results = plain(terms) | {
+        "rmse": float(np.sqrt((residuals**2).mean())) if len(residuals) else 0.0,
+        "mae": float(residuals.mean()) if len(residuals) else 0.0,
+        "status": "SUCCESS",
+        "nmatches": len(fit.star),
+        "n_detector": n_members,
+    }
+    return Outcome(corrector.wcs, results, reason, affine, fit.star, fit.source, fit.n_shared)
+
+
+def _spelled(member: Member, fit: Fit, geometry: str) -> tuple[Affine, dict]:
     """A correction as tweakwcs reports it: its fit to positions that have been corrected, which leaves no residual."""
     from tweakwcs.linearfit import iter_linear_fit
 
