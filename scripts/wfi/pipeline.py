@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import functools
 import hashlib
 import importlib
@@ -93,13 +94,34 @@ def reference_types(names: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(reference.type for name in names for reference in step(name).references))
 
 
+#: Modules that no result depends on: they read, write and report.
+PLUMBING = ("step", "asdf_io", "errors", "pipeline")
+
+
+def code_of(name: str) -> list[Path]:
+    """Files with the code of a script: itself, its kernel, and the modules and packages of ``wfi`` that it computes with."""
+    script = SCRIPTS / f"{name}.py"
+    imported = set()
+    for node in ast.walk(ast.parse(script.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.partition(".")[0] == "wfi":
+            # `from wfi import dq` and `from wfi.kernels import linearity` name modules, `from wfi.dq import has` doesn't.
+            imported |= {f"{node.module}.{alias.name}" for alias in node.names}
+    files = {script, SCRIPTS / "wfi" / "kernels" / f"{name}.py"}
+    for _, module, *_ in (name.split(".") for name in imported if not name.startswith("wfi.kernels.")):
+        path = SCRIPTS / "wfi" / module
+        if path.is_dir():
+            files |= set(path.glob("*.py"))
+        elif module not in PLUMBING:
+            files.add(path.with_suffix(".py"))
+    return sorted(path for path in files if path.exists())
+
+
 @functools.cache
 def fingerprint(name: str) -> str:
-    """Hash of the code of a script and of its kernel, so that an edited step is run again, and nothing else is."""
+    """Hash of the code of a script, so that an edited step is run again, and nothing else is."""
     digest = hashlib.sha256()
-    for path in (SCRIPTS / f"{name}.py", SCRIPTS / "wfi" / "kernels" / f"{name}.py"):
-        if path.exists():
-            digest.update(path.read_bytes())
+    for path in code_of(name):
+        digest.update(path.read_bytes())
     return digest.hexdigest()[:16]
 
 

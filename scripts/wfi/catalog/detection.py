@@ -12,7 +12,6 @@ import numpy as np
 
 from wfi.asdf_io import AsdfFile
 from wfi.errors import RampflowError
-from wfi.kernels import source_catalog as kernels
 from wfi.step import Exposure, step_logger
 
 log = step_logger("source_catalog")
@@ -182,6 +181,8 @@ def smooth(image: np.ndarray, mask: np.ndarray, fwhm: float, *, threads: int = 1
     numpy.ndarray
         float32; NaN where no pixel under the kernel is good.
     """
+    from wfi.kernels.source_catalog import smooth_rows
+
     reach = math.ceil(3 * fwhm) // 2
     subpixels = (np.arange(10) + 0.5) / 10 - 0.5
     profile = np.exp(-0.5 * ((np.arange(-reach, reach + 1)[:, None] + subpixels) / (fwhm * FWHM_TO_SIGMA)) ** 2).mean(axis=1)
@@ -189,7 +190,7 @@ def smooth(image: np.ndarray, mask: np.ndarray, fwhm: float, *, threads: int = 1
     result = np.empty(image.shape, np.float32)
     with ThreadPoolExecutor(threads) as pool:
         starts = range(0, image.shape[0], BLOCK)
-        list(pool.map(lambda start: kernels.smooth_rows(image, mask, profile, start, result[start : start + BLOCK]), starts))
+        list(pool.map(lambda start: smooth_rows(image, mask, profile, start, result[start : start + BLOCK]), starts))
     return result
 
 

@@ -10,7 +10,6 @@ import numpy as np
 from wfi import dq as dqflags
 from wfi.catalog.detection import FWHM_TO_SIGMA
 from wfi.catalog.psf import FAR_OUTSIDE
-from wfi.kernels import source_catalog as kernels
 from wfi.step import step_logger
 
 log = step_logger("source_catalog")
@@ -154,6 +153,8 @@ def measure_apertures(field: Field, x: np.ndarray, y: np.ndarray) -> dict[str, n
     """Fluxes in circles around the sources, and the local background in a ring, which is not subtracted from them."""
     from photutils.aperture import CircularAperture
 
+    from wfi.kernels.source_catalog import clip_rings
+
     positions = _finite_positions(x, y)
     columns = {}
     for name, radius in zip(aperture_names(), APERTURE_RADII, strict=True):
@@ -161,7 +162,7 @@ def measure_apertures(field: Field, x: np.ndarray, y: np.ndarray) -> dict[str, n
         flux, err = circles.do_photometry(field.image, error=field.err)
         columns[name], columns[f"{name}_err"] = flux * field.unit, err * field.unit
     inner, outer = (radius / field.pixel_scale for radius in ANNULUS_RADII)
-    median, std, count = kernels.clip_rings(field.image, positions[:, 0], positions[:, 1], inner, outer)
+    median, std, count = clip_rings(field.image, positions[:, 0], positions[:, 1], inner, outer)
     per_area = field.unit / field.pixel_scale**2
     columns["aper_bkg_flux"] = median * per_area
     with np.errstate(divide="ignore", invalid="ignore"):

@@ -7,7 +7,6 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 from wfi.errors import RampflowError
-from wfi.kernels import source_catalog as kernels
 from wfi.step import Exposure, step_logger
 
 log = step_logger("source_catalog")
@@ -217,6 +216,8 @@ def fit_psf(
     """
     from photutils.aperture import CircularAperture
 
+    from wfi.kernels.source_catalog import fit_group
+
     count = len(x)
     scale = unit if np.isfinite(unit) else 1.0
     positions = np.where(np.isfinite(x) & np.isfinite(y), [x, y], FAR_OUTSIDE).T
@@ -238,7 +239,7 @@ def fit_psf(
     def fit(members):
         stamps = [_stamp(image, err, mask, corner[i]) for i in members]
         values, deviations, columns, rows = (np.concatenate(parts) for parts in zip(*stamps, strict=True))
-        best, covariance, residuals, converged = kernels.fit_group(
+        best, covariance, residuals, converged = fit_group(
             values * scale, deviations * scale, columns, rows, start[members], psf.coefficients, psf.x, psf.y, psf.oversampling
         )
         fitted[members] = best
