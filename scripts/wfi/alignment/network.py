@@ -31,6 +31,8 @@ LINEAR_SCATTER = 5e-6
 GROUP_SCATTER = (1e-3, 1e-4, 1e-5, 1e-5)
 #: The least error of a star of the catalog, arcsec: where the catalog says nothing, its positions count as all but exact.
 LEAST_STAR_ERROR = 1e-5
+#: Stars of a kind that it takes to judge the errors of that kind.
+MIN_TO_JUDGE = 10
 #: Newton's steps: the second leaves less than rounding, for corrections of arcseconds on a plane of minutes of arc.
 STEPS = 2
 
@@ -116,6 +118,7 @@ class _Observations:
     variance: np.ndarray  # of a coordinate, arcsec²
     direction: np.ndarray  # unit vectors
     excess: float = 0.0  # variance that the catalog's errors leave unexplained
+    factor: float = 1.0  # by which sources that the catalog doesn't have are worse than they say, as compared with its stars
 
     @property
     def n_stars(self) -> int:
@@ -123,7 +126,15 @@ class _Observations:
 
     @property
     def weight(self) -> np.ndarray:
-        return 1 / (self.variance + np.where(self.member == _CATALOG, self.excess, 0))
+        variance = np.where(self.of_catalog[self.star], self.variance, self.factor * self.variance)
+        return 1 / (variance + np.where(self.member == _CATALOG, self.excess, 0))
+
+    @property
+    def of_catalog(self) -> np.ndarray:
+        """Whether each star is in the catalog."""
+        result = np.zeros(self.n_stars, bool)
+        result[self.star[self.member == _CATALOG]] = True
+        return result
 
     def sums(self, values: np.ndarray) -> np.ndarray:
         """Sum over each star's observations."""
@@ -144,18 +155,28 @@ class _Observations:
             direction[own] = member.to_sky(of_terms(terms[index])(member.plane[self.row[own]]))
         return dataclasses.replace(self, direction=direction)
 
+    def reduced(self) -> np.ndarray:
+        """χ² of each star per degree of freedom."""
+        squares = self.sums(self.weight * (self.offsets()[0] ** 2).sum(axis=1))
+        return squares / (2 * (np.bincount(self.star, minlength=self.n_stars) - 1))
+
     def agreeing(self, sigma: float) -> np.ndarray:
         """The stars whose scatter is less than `sigma` times the usual."""
-        squares = self.sums(self.weight * (self.offsets()[0] ** 2).sum(axis=1))
-        reduced = squares / (2 * (np.bincount(self.star, minlength=self.n_stars) - 1))
+        reduced = self.reduced()
         # χ² of two degrees of freedom has the median 2 ln 2; the clipping limit is one of standard deviations.
         return reduced < sigma**2 * np.median(reduced) / np.log(2) if reduced.size else np.ones(0, bool)
 
     def weighed(self, used: np.ndarray) -> _Observations:
-        """The same, with the catalog's errors widened to what its stars show.
+        """The same, with errors widened to what the stars show.
 
-        Faint stars of a catalog years after its epoch are worse than it says; without this they would outweigh others.
+        Faint stars of a catalog years after its epoch are worse than it says; and what the exposures share besides its stars
+        is galaxies for the most part, whose places by a fit of the PSF are several times worse than the fit says. Without
+        this they would outweigh the others.
         """
+        reduced, of_catalog = self.reduced(), self.of_catalog
+        groups = (reduced[used & of_catalog], reduced[used & ~of_catalog])
+        stars, others = (float(np.median(g)) if len(g) >= MIN_TO_JUDGE else 1.0 for g in groups)
+        self = dataclasses.replace(self, factor=self.factor * max(1.0, others / min(stars, 1.0)) if others > 0 else self.factor)
         in_catalog = self.member == _CATALOG
         has_catalog = (self.sums(in_catalog.astype(float)) > 0) & used
         chosen = in_catalog & has_catalog[self.star]
