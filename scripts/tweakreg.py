@@ -103,6 +103,19 @@ def parser() -> argparse.ArgumentParser:
     return result
 
 
+def matchings(parameters: dict):
+    """How stars are matched between exposures, and with the astrometric catalog (`wfi.alignment.matching.Matching`).
+
+    Raises
+    ------
+    RampflowError
+        The parameters contradict each other.
+    """
+    from wfi.alignment.matching import Matching
+
+    return Matching.of_parameters(parameters), Matching.of_parameters(parameters, "abs_")
+
+
 def stem_of(image: Path) -> str:
     """Name of the exposure of an image file: its name without the last ``_suffix.asdf``."""
     return image.name.rpartition("_")[0] or image.stem
@@ -164,7 +177,7 @@ def solution_of(member, outcome, catalog_name: str) -> dict:
 
     if outcome.wcs is None:
         return {"status": "FAILED", "reason": outcome.reason, "wcs_fit_results": outcome.results}
-    outcome.wcs.name = f"FIT-LVL2-{catalog_name}"
+    outcome.wcs.name = f"FIT-LVL2-{Path(catalog_name).name}"  # of a file its name: where it lies says nothing elsewhere
     return {
         "status": "COMPLETE",
         "reason": outcome.reason,
@@ -197,12 +210,11 @@ def summary_of(member, outcome, catalog: np.ndarray) -> dict:
 def run(arguments: dict) -> None:
     """Align an association; `arguments` are those of the command line."""
     from wfi.alignment.association import Outcome, align_association
-    from wfi.alignment.matching import Matching
     from wfi.alignment.product import write_solutions
     from wfi.astrometry.region import unit_vectors
 
     parameters = {p.name: arguments[p.name] for p in STEP.parameters}
-    relative, absolute = Matching.of_parameters(parameters), Matching.of_parameters(parameters, "abs_")
+    relative, absolute = matchings(parameters)
     images, catalogs, name = arguments["images"], arguments["catalogs"], arguments["catalog_name"]
     if len(images) != len(catalogs):
         raise RampflowError(f"{len(images)} images and {len(catalogs)} catalogs are given; each image needs its own, or N/A")

@@ -129,7 +129,7 @@ def test_the_alignment_is_summarized(visit):
         with product(visit, stem) as image, product(visit, stem, "wcs") as wcs:
             assert image.meta.wcs_fit_results.status == "SUCCESS"
             assert wcs.meta.wcs_fit_results.status == "SUCCESS"
-            assert image.meta.wcs.name == wcs.wcs_l2.name == f"FIT-LVL2-{visit.folder / 'demo' / 'astrometric.ecsv'}"
+            assert image.meta.wcs.name == wcs.wcs_l2.name == "FIT-LVL2-astrometric.ecsv"
             sky = image.meta.wcs(100.0, 200.0)
             np.testing.assert_allclose(wcs.wcs_l2(100.0, 200.0), sky, rtol=0, atol=1e-12)
             np.testing.assert_allclose(wcs.wcs_l1(104.0, 204.0), sky, rtol=0, atol=1e-12)
@@ -399,6 +399,8 @@ def test_a_reference_that_the_cache_lacks_is_named_before_any_job(visit, faults,
         ("steps={ramp_fitting: {rejection_threshold: high}}", ["steps.ramp_fitting.rejection_threshold", "a number"]),
         ("steps={saturation: {n_pix_grow_sat: -1}}", ["steps.saturation.n_pix_grow_sat", "not below 0"]),
         ("steps={ramp_fitting: {skip: true}}", ["'steps.ramp_fitting.skip'"]),
+        ("steps={tweakreg: {abs_separation: 0.5}}", ["abs_separation (0.5 arcsec)", "√2 times abs_tolerance"]),
+        ("astrometric_catalog=GAIADR9", ["'GAIADR9' is no known catalog", "did you mean GAIADR"]),
         ("keep_intermediates=[nonsense]", ["keep_intermediates", "dq_init"]),
     ],
 )

@@ -10,6 +10,7 @@ sys.path.insert(0, str(Path(workflow.basedir) / "scripts"))
 
 from snakemake.exceptions import WorkflowError
 
+import tweakreg
 from astrometric_catalog import SEARCH_PARAMETERS
 from wfi import configuration, inventory, pipeline
 from wfi.astrometry import check_astrometric_catalog
@@ -19,6 +20,7 @@ INVENTORY = Path(".rampflow/inventory.json")
 
 try:
     settings = configuration.validated(config)
+    tweakreg.matchings(settings["steps"]["tweakreg"])
     settings["astrometric_catalog"] = check_astrometric_catalog(settings["astrometric_catalog"], Path.cwd())
     # Jobs of a running workflow read the Snakefile again: they take the inventory that its main process has made.
     visit = None if workflow.is_main_process else inventory.load(INVENTORY)
