@@ -62,6 +62,16 @@ def test_members_that_are_not_science_are_left_out(folder):
     assert [m.path.name for m in find_members("asn.json", folder)] == ["r1_uncal.asdf"]
 
 
+def test_a_member_may_name_the_catalog_to_align_it_with(folder):
+    (folder / "own.ecsv").write_text("")
+    member = {"expname": "raw/r1_uncal.asdf", "exptype": "science", "tweakreg_catalog": "own.ecsv"}
+    found = find_members(associate(folder, a=[member, "raw/r2_uncal.asdf"]), folder)
+    assert [m.tweakreg_catalog for m in found] == [folder / "own.ecsv", None]
+    (folder / "own.ecsv").unlink()
+    with pytest.raises(RampflowError, match=r"asn\.json: the tweakreg_catalog 'own\.ecsv' of the member 'raw/r1_uncal\.asdf'"):
+        find_members("asn.json", folder)
+
+
 def test_nothing_given_is_nothing(folder):
     assert find_members([], folder) == []
 

@@ -10,6 +10,7 @@ import asdf
 import numpy as np
 import pytest
 import roman_datamodels
+from astropy.table import Table
 from conftest import ROOT, Workflow
 from pyarrow import parquet
 from roman_datamodels.datamodels import ImageModel, RampModel, SegmentationMapModel, WfiWcsModel
@@ -235,8 +236,6 @@ def ramp_reads(visit, stem):
 @pytest.mark.parametrize("stem", [*ALIGNED, STEMS[4]])
 def test_positions_on_the_sky(visit, stem):
     """The truth has sources with sky and pixel positions; alignment takes the pointing error out, where there is one."""
-    from astropy.table import Table
-
     sources = Table.read(visit.inputs / f"{stem}_truth.ecsv")
     with product(visit, stem) as image:
         ra, dec = image.meta.wcs(np.array(sources["x"]), np.array(sources["y"]))
@@ -327,6 +326,40 @@ def test_a_folder_gives_each_exposure_alone(visit):
     jobs = visit.jobs("--config", "input=demo", "results=elsewhere")
     assert jobs["dq_init"] == len(STEMS)
     assert jobs["wfi18_transient"] == 3
+
+
+def test_without_an_astrometric_catalog_products_are_delivered_unaligned(visit):
+    """The service is asked where nobody answers; what it can't give is said in the product, the summary and the log."""
+    visit.environment["AWS_ENDPOINT_URL_S3"] = "http://127.0.0.1:1"
+    options = ["results=unaligned", "steps={tweakreg: {vo_timeout: 3}}"]
+    run = visit.snakemake("--config", f"input=demo/{FIRST}_uncal.asdf", *options)
+    assert run.returncode == 0, run.stderr
+    with roman_datamodels.open(visit.folder / "unaligned" / f"{FIRST}_cal.asdf") as image:
+        image.validate()
+        assert image.meta.cal_step.tweakreg == "FAILED"
+        assert image.meta.wcs_fit_results.status == "FAILED"
+        assert not (image.meta.wcs.name or "").startswith("FIT")
+    summary = json.loads((visit.folder / "unaligned" / f"{FIRST}_tweakreg.json").read_text())
+    assert summary["exposures"][FIRST]["status"] == "FAILED"
+    assert summary["astrometric_catalog"]["status"] == "FAILED" and summary["astrometric_catalog"]["reason"]
+    log = (visit.folder / "logs" / FIRST / "astrometric_catalog.log").read_text()
+    assert "WARNING :: The astrometric catalog GAIADR3_S3 can't be had" in log
+
+
+def test_a_member_is_aligned_with_the_catalog_that_the_association_names(visit):
+    """A catalog with columns x and y, half as many sources as the exposure's own."""
+    own = parquet.read_table(visit.results / "intermediates" / f"{FIRST}_cat.parquet")
+    brightest = np.argsort(-own["psf_flux"].to_numpy())[:15]
+    columns = {name: own[f"{name}_psf"].to_numpy()[brightest].astype(float) for name in ("x", "y")}
+    Table(columns).write(visit.inputs / "own.ecsv")
+    member = {"expname": f"{FIRST}_uncal.asdf", "exptype": "science", "tweakreg_catalog": "own.ecsv"}
+    (visit.inputs / "own_asn.json").write_text(json.dumps({"products": [{"name": "own", "members": [member]}]}))
+    options = ["astrometric_catalog=demo/astrometric.ecsv", "results=own"]
+    run = visit.snakemake("--config", "input=demo/own_asn.json", *options)
+    assert run.returncode == 0, run.stderr
+    summary = json.loads((visit.folder / "own" / "own_tweakreg.json").read_text())["exposures"][FIRST]
+    assert summary["status"] == "COMPLETE"
+    assert summary["n_sources"] == 15
 
 
 # ------------------------------------------------------------------------------------------------------------ bad input
