@@ -548,14 +548,8 @@ def write_saturated(job: Job) -> None:
 
 
 def ramp_arrays(job: Job):
-    """The stored data, groupdq and pixeldq, of shapes that fit each other."""
-    data, groupdq, pixeldq = (job.exposure.array(name, n) for name, n in (("data", 3), ("groupdq", 3), ("pixeldq", 2)))
-    if groupdq.shape != data.shape or pixeldq.shape != data.shape[1:]:
-        raise RampflowError(
-            f"{job.exposure.path}: data, groupdq and pixeldq have the shapes {data.shape}, {groupdq.shape} and "
-            f"{pixeldq.shape}, which don't fit; make the file again"
-        )
-    return data, groupdq, pixeldq
+    """The stored data, groupdq and pixeldq."""
+    return tuple(job.exposure.array(name) for name in ("data", "groupdq", "pixeldq"))
 
 
 def read_reference(job: Job, reftype: str, shape: tuple[int, int]) -> np.ndarray:
