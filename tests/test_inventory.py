@@ -199,7 +199,6 @@ def test_jobs_load_what_the_main_process_built(visit, cache):
         entry = loaded.exposures[stem]
         assert (entry.association, entry.exposure_type, entry.detector) == (association, kind, detector)
         assert entry.shape == tuple(shape) and entry.chain == tuple(chain) and entry.references == references
-    assert loaded.members("b") == ["b"] and loaded.members("none") == []
 
 
 # ------------------------------------------------------------------------------------------------------------ overriding

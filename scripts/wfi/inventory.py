@@ -65,10 +65,6 @@ class Inventory:
     exposures: dict[str, ExposureEntry]
     context: str | None
 
-    def members(self, association: str) -> list[str]:
-        """Stems of the exposures of an association."""
-        return [e.stem for e in self.exposures.values() if e.association == association]
-
     def missing_references(self) -> list[str]:
         """Paths of references that are not in the CRDS cache yet."""
         paths = {p for e in self.exposures.values() for p in e.references.values() if p != NOT_APPLICABLE}
