@@ -7,6 +7,10 @@ noise and drifts that reference pixels share, the dark decay signal, the WFI18 t
     python simulate_exposure.py EXPOSURE_uncal.asdf --sky SKY.ecsv --cache CACHE --detector WFI01 --seed 1
 
 Beside EXPOSURE_uncal.asdf come EXPOSURE_truth.asdf (count rates, cosmic rays) and EXPOSURE_truth.ecsv (the sources on it).
+
+Two options make exposures whose slopes and jumps are easily judged: ``--gradient 1 10000`` puts light from 1 to 10,000
+electrons per second on the detector instead of a sky, and ``--jumps`` a grid of single hits of known charge instead of
+random particles.
 """
 
 from __future__ import annotations
@@ -24,7 +28,7 @@ from wfi import dq as flags
 from wfi.detector import BORDER, CHANNEL_WIDTH, SCIENCE, detector_number
 from wfi.errors import RampflowError
 from wfi.simulation import detector as electronics
-from wfi.simulation.metadata import ABERRATION_SCALE, MA_TABLES, Settings, fill_metadata
+from wfi.simulation.metadata import ABERRATION_SCALE, MA_TABLES, MODELS, Settings, fill_ground_test, fill_metadata
 from wfi.simulation.optics import PointSpread, Projection, render_sources
 
 #: Light besides the sources', DN/s: zodiacal light, and lamps where the type of exposure has them (invented).
@@ -79,53 +83,55 @@ def simulate(settings: Settings, sky, references: dict, *, threads: int = 1):
     Parameters
     ----------
     settings : Settings
-    sky : astropy.table.Table
-        See `simulate_sky`.
+    sky : astropy.table.Table or None
+        See `simulate_sky`; not needed for a gradient.
     references : dict
         Reference type to open reference model.
     threads : int
 
     Returns
     -------
-    data : numpy.ndarray
-        (resultants, rows, columns), DN, uint16, with the border.
-    amp33 : numpy.ndarray
-        (resultants, rows, 128), DN, uint16.
+    arrays : dict
+        Those of the raw file by name: data (resultants, rows, columns) with the border, and amp33 (resultants, rows, 128),
+        DN, uint16; where they are asked for, reference_read, reference_amp33 (without resultants) and resultantdq (uint8).
     truth : dict
         scene (DN/s, what a flat-fielded image measures) and count_rate (DN/s, what a ramp shows: scene × flat + dark), both
         without the border; cosmic_rays (see `throw_cosmic_rays`; resultant is the first that shows them).
-    sources : astropy.table.Table
-        See `render_sources`.
+    sources : astropy.table.Table or None
+        See `render_sources`; None where nothing sees the sky.
     """
     shape = references["gain"].data.shape
     trimmed = tuple(n - 2 * BORDER for n in shape)
-    sky_rng, cosmic_rng, pixel_rng, noise_rng = np.random.default_rng(
+    sky_rng, cosmic_rng, pixel_rng, noise_rng, file_rng = np.random.default_rng(
         [settings.seed, detector_number(settings.detector)]
-    ).spawn(4)
-    reads = np.array([len(resultant) for resultant in settings.read_pattern])
+    ).spawn(5)
+    n_reads = settings.read_pattern[-1][-1]
 
     scene, sources = _render_scene(settings, sky, references, trimmed)
     count_rate = _count_rate(scene, references, sky_rng)
-    hits = electronics.throw_cosmic_rays(
-        cosmic_rng,
-        trimmed,
-        int(reads.sum()),
-        float(reads.sum()) * settings.frame_time,
-        settings.cosmic_ray_flux,
-        settings.snowballs,
-    )
-    data = _accumulate(count_rate, hits, references, reads, settings.frame_time, pixel_rng, threads)
-    ramp, amp33 = _read_out(data, references, reads, settings, noise_rng)
+    if settings.jumps:
+        hits = electronics.arrange_jumps(cosmic_rng, trimmed, n_reads)
+    else:
+        duration = n_reads * settings.frame_time
+        hits = electronics.throw_cosmic_rays(
+            cosmic_rng, trimmed, n_reads, duration, settings.cosmic_ray_flux, settings.snowballs
+        )
+    data, pedestal = _accumulate(count_rate, hits, references, settings, pixel_rng, threads)
+    ramp, amp33, amp33_pedestal = _read_out(data, references, settings, noise_rng)
     if settings.saturated:
         ramp.fill(np.iinfo(np.uint16).max)
-    first = np.searchsorted(np.cumsum(reads), hits["read"], side="right")
+    arrays = _encode(ramp, amp33, pedestal, amp33_pedestal, references, settings, file_rng)
+    last_reads = [resultant[-1] for resultant in settings.read_pattern]
+    first = np.searchsorted(last_reads, hits["read"], side="right")
     rays = {name: hits[name] for name in ("read", "row", "column", "charge")} | {"resultant": first.astype(np.int32)}
-    return ramp, amp33, {"scene": scene.astype(np.float32), "count_rate": count_rate, "cosmic_rays": rays}, sources
+    return arrays, {"scene": scene.astype(np.float32), "count_rate": count_rate, "cosmic_rays": rays}, sources
 
 
 def _render_scene(settings, sky, references, trimmed):
     """Light that falls on the pixels, DN/s, and the sources that it comes from."""
-    scene, sources = np.zeros(trimmed), sky[:0]
+    if settings.gradient:
+        return np.geomspace(*settings.gradient, trimmed[1]) / usable(references["gain"].data[SCIENCE], "gain"), None
+    scene, sources = np.zeros(trimmed), None
     if settings.exposure_type in SEES_SKY:
         spread, per_njy = None, DISPERSED_RATE
         if "epsf" in references:
@@ -162,14 +168,14 @@ def _count_rate(scene, references, rng) -> np.ndarray:
     return (scene * sensitivity + references["dark"].dark_slope[SCIENCE]).astype(np.float32)
 
 
-def _accumulate(count_rate, hits, references, reads, frame_time, rng, threads) -> np.ndarray:
-    """Resultants without the noise of the readout, DN float32: charge, non-linearity, full well, converter."""
+def _accumulate(count_rate, hits, references, settings, rng, threads) -> tuple[np.ndarray, np.ndarray]:
+    """Resultants without the noise of the readout (charge, non-linearity, full well, converter), and the pedestal; DN."""
     from wfi.kernels.simulate import expose_rows
 
     gain = usable(references["gain"].data, "gain")
     rows, columns = gain.shape
     rate = np.zeros_like(gain)
-    rate[SCIENCE] = count_rate * gain[SCIENCE] * frame_time
+    rate[SCIENCE] = count_rate * gain[SCIENCE] * settings.frame_time
     channels = rng.normal(PEDESTAL, CHANNEL_SPREAD, columns // CHANNEL_WIDTH).astype(np.float32)
     pedestal = np.repeat(channels, CHANNEL_WIDTH) + PIXEL_SPREAD * rng.standard_normal(gain.shape, np.float32)
     full_well = np.minimum(FULL_WELL * usable(references["saturation"].data, "saturation"), 65535)
@@ -179,7 +185,11 @@ def _accumulate(count_rate, hits, references, reads, frame_time, rng, threads) -
         table = references["integralnonlinearity"].inl_table
         corrections = [table[name]["correction"] for name in sorted(table)]
         conversion = electronics.converter_error(references["integralnonlinearity"].value, corrections, CONVERTER_STEP)
-    block, result = 64, np.empty((len(reads), rows, columns), np.float32)
+    pattern = settings.read_pattern
+    resultants = np.full(pattern[-1][-1], -1)
+    for index, reads in enumerate(pattern):
+        resultants[np.array(reads) - 1] = index
+    block, result = 64, np.empty((len(pattern), rows, columns), np.float32)
     generators = rng.spawn(-(-rows // block))
 
     def expose(start: int) -> None:
@@ -189,15 +199,18 @@ def _accumulate(count_rate, hits, references, reads, frame_time, rng, threads) -
         table = np.stack([mine["row"] + BORDER - start, mine["read"], mine["column"] + BORDER, mine["charge"]], axis=1)
         out = result[:, part]
         inputs = (rate[part], gain[part], pedestal[part], inverse[:, part], full_well[part], conversion, CONVERTER_STEP)
-        expose_rows(out, reads, *inputs, table.astype(np.float64), generators[start // block])
+        expose_rows(out, resultants, *inputs, table.astype(np.float64), generators[start // block])
 
     with ThreadPoolExecutor(threads) as pool:
         list(pool.map(expose, range(0, rows, block)))
-    return result
+    return result, pedestal
 
 
-def _read_out(data, references, reads, settings, rng) -> tuple[np.ndarray, np.ndarray]:
-    """Add what the readout adds, and round: the detector's and amplifier 33's resultants, uint16."""
+def _read_out(data, references, settings, rng) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Add what the readout adds, and round: the detector's and amplifier 33's resultants (uint16), and the latter's pedestal.
+
+    Amplifier 33's pedestal is 0 where its pixels are missing.
+    """
     shape, number = data.shape[1:], detector_number(settings.detector)
     refpix, decay = references["refpix"], references["darkdecaysignal"].decay_table[settings.detector]
     common = electronics.CommonNoise(shape, refpix.gamma[:] + refpix.zeta[:] + refpix.alpha[:])
@@ -210,7 +223,7 @@ def _read_out(data, references, reads, settings, rng) -> tuple[np.ndarray, np.nd
     amp33_pedestal = rng.normal(PEDESTAL, PIXEL_SPREAD, (shape[0], CHANNEL_WIDTH))
     missing = rng.random(amp33_pedestal.shape) < AMP33_GAPS
     ramp, amp33 = np.empty(data.shape, np.uint16), np.empty((*data.shape[:2], CHANNEL_WIDTH), np.uint16)
-    for index, n_reads in enumerate(reads):
+    for index, n_reads in enumerate(map(len, settings.read_pattern)):
         drift = electronics.draw_drift(rng, shape)
         image, reference = common.draw(rng, n_reads)
         image += data[index]
@@ -225,31 +238,63 @@ def _read_out(data, references, reads, settings, rng) -> tuple[np.ndarray, np.nd
         )
         reference[missing] = 0
         amp33[index] = np.clip(np.rint(reference), 0, 65535)
-    return ramp, amp33
+    amp33_pedestal[missing] = 0
+    return ramp, amp33, amp33_pedestal
 
 
-def write_exposure(output: Path, settings: Settings, data, amp33, references: dict) -> None:
-    """Write the Level 1 file; it is validated on the way."""
-    import roman_datamodels.datamodels as rdm
-
-    model = rdm.ScienceRawModel.create_fake_data()
-    names = {reftype: f"crds://{reference.meta.filename}" for reftype, reference in references.items()}
-    fill_metadata(model.meta, settings, output.name, *reference_point(references), names)
-    model.data, model.amp33 = data, amp33
+def _encode(ramp, amp33, pedestal, amp33_pedestal, references, settings, rng) -> dict:
+    """The arrays of the raw file (see `simulate`): counts as they are sent to the ground, and what helps to decode them."""
+    arrays, offset = {"data": ramp, "amp33": amp33}, settings.data_encoding_offset
+    read_noise = usable(references["readnoise"].data, "readnoise")
+    subtracted = {
+        "data": ("reference_read", settings.reference_read, pedestal, read_noise),
+        "amp33": ("reference_amp33", settings.reference_amp33, amp33_pedestal, electronics.AMPLIFIER_NOISE),
+    }
+    for name, (reference, wanted, level, noise) in subtracted.items():
+        subtrahend = np.int32(-offset)
+        if wanted:
+            read = np.where(level > 0, level + noise * rng.standard_normal(level.shape, np.float32), 0)
+            arrays[reference] = np.clip(np.rint(read), 0, 65535).astype(np.uint16)
+            if settings.model == "science":  # files of ground tests have it added back
+                subtrahend = arrays[reference].astype(np.int32) - offset
+        for frame in arrays[name]:
+            frame[:] = np.clip(frame - subtrahend, 0, 65535)
+    if settings.resultantdq:
+        arrays["resultantdq"] = electronics.draw_resultantdq(rng, ramp)
     if settings.saturated:
         # Where the threshold is not checked, no value can say that the pixel is saturated: the flag must.
         saturation = references["saturation"]
         unchecked = ~np.isfinite(saturation.data) | flags.has(saturation.dq, flags.NO_SAT_CHECK)
-        model["resultantdq"] = np.broadcast_to(np.where(unchecked, flags.SATURATED, 0), data.shape).astype(np.uint8)
+        arrays.setdefault("resultantdq", np.zeros(ramp.shape, np.uint8))[:, unchecked] |= flags.SATURATED
+    return arrays
+
+
+def write_exposure(output: Path, settings: Settings, arrays: dict, references: dict) -> None:
+    """Write the Level 1 file; it is validated on the way."""
+    import roman_datamodels.datamodels as rdm
+    from astropy.units import Quantity
+
+    model = rdm.ScienceRawModel.create_fake_data()
+    names = {reftype: f"crds://{reference.meta.filename}" for reftype, reference in references.items()}
+    fill_metadata(model.meta, settings, output.name, *reference_point(references), names)
+    if settings.model != "science":
+        science, model = model, getattr(rdm, MODELS[settings.model]).create_fake_data()
+        fill_ground_test(model.meta, science.meta)
+        # The reference read of a ground test has an axis of resultants too.
+        arrays = {k: v[None] if k.startswith("reference_") else v for k, v in arrays.items()}
+        arrays = {k: v if k == "resultantdq" else Quantity(v, "DN", dtype=v.dtype) for k, v in arrays.items()}
+    for name, array in arrays.items():
+        model[name] = array
     model.save(output)
 
 
 def write_truth(output: Path, truth: dict, sources) -> None:
-    """Write the truth beside the exposure: ``_truth.asdf`` and ``_truth.ecsv``."""
+    """Write the truth beside the exposure: ``_truth.asdf`` and, where there is a sky, ``_truth.ecsv``."""
     import asdf
 
     asdf.AsdfFile({"truth": truth}).write_to(output)
-    sources.write(output.with_suffix(".ecsv"), format="ascii.ecsv", overwrite=True)
+    if sources is not None:
+        sources.write(output.with_suffix(".ecsv"), format="ascii.ecsv", overwrite=True)
 
 
 def main() -> int:
@@ -258,7 +303,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("output", type=Path, help="exposure to write (…_uncal.asdf)")
-    add("--sky", type=Path, required=True, help="catalog of simulate_sky")
+    add("--sky", type=Path, help="catalog of simulate_sky (needed unless there is a --gradient)")
     add("--truth", type=Path, help="truth to write (default: …_truth.asdf beside the output)")
     add("--cache", type=Path, help="CRDS cache with no server (default: CRDS as the environment has it)")
     add("--detector", default=default.detector, help="WFI01 to WFI18 (default: %(default)s)")
@@ -300,6 +345,45 @@ def main() -> int:
         help="particles per second and cm² (default: %(default)s)",
     )
     add("--snowballs", type=int, default=default.snowballs, help="how many (default: %(default)s)")
+    add(
+        "--gradient",
+        type=float,
+        nargs=2,
+        metavar=("LOW", "HIGH"),
+        help="instead of the sky, light of LOW electrons per second in the first column to HIGH in the last, rising "
+        "logarithmically; flat field and dark current act on it as ever, and the truth says what comes out",
+    )
+    add(
+        "--jumps",
+        action="store_true",
+        help=f"instead of random cosmic rays and snowballs, a grid of hits, one in every {electronics.JUMP_SPACING} rows and "
+        "columns, of {:.0f} to {:.0f} electrons in logarithmic steps, in all reads but the first".format(
+            electronics.JUMP_CHARGES[0], electronics.JUMP_CHARGES[-1]
+        ),
+    )
+    add("--reference-read", action="store_true", help="subtract a read before the exposure from data, and store it")
+    add("--reference-amp33", action="store_true", help="subtract such a read from amp33, and store it")
+    add(
+        "--data-encoding-offset",
+        type=int,
+        default=0,
+        metavar="N",
+        help="add N DN to data and amp33, so that little is lost below 0 "
+        "where a reference read is subtracted: 300 will do (default: %(default)s)",
+    )
+    add(
+        "--resultantdq",
+        action="store_true",
+        help=f"flag 1 in 10,000 pixels of each resultant as each of DO_NOT_USE, SATURATED and JUMP_DET, and as DROPOUT and "
+        f"DO_NOT_USE runs of {electronics.DROPOUT_LENGTH} pixels that have lost their counts",
+    )
+    add(
+        "--model",
+        choices=MODELS,
+        default=default.model,
+        help="data model of the file: fps and tvac are those of ground tests, whose arrays are quantities, and whose reference "
+        "read is added back already (default: %(default)s)",
+    )
     for name in ("program", "observation", "visit", "exposure"):
         add(f"--{name}", type=int, default=getattr(default, name), help=f"{name} number (default: %(default)s)")
     add("--start-time", default=default.start_time, help="UTC (default: %(default)s)")
@@ -311,6 +395,8 @@ def main() -> int:
         os.environ["CRDS_SERVER_URL"] = "https://crds-serverless-mode.stsci.edu"
     if not args.output.name.endswith("_uncal.asdf"):
         parser.error(f"{args.output}: the name of a raw exposure ends with _uncal.asdf")
+    if not args.sky and not args.gradient:
+        parser.error("--sky or --gradient is needed: nothing else says what light there is")
 
     import roman_datamodels.datamodels as rdm
     from astropy.table import Table
@@ -321,9 +407,10 @@ def main() -> int:
     except RampflowError as error:
         parser.error(str(error))
     references = {reftype: rdm.open(path) for reftype, path in files.items()}
-    data, amp33, truth, sources = simulate(settings, Table.read(args.sky), references, threads=args.threads)
+    sky = Table.read(args.sky) if args.sky else None
+    arrays, truth, sources = simulate(settings, sky, references, threads=args.threads)
     args.output.parent.mkdir(parents=True, exist_ok=True)
-    write_exposure(args.output, settings, data, amp33, references)
+    write_exposure(args.output, settings, arrays, references)
     write_truth(args.truth or args.output.with_name(args.output.name.replace("_uncal", "_truth")), truth, sources)
     return 0
 

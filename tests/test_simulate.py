@@ -16,9 +16,10 @@ import simulate_references
 import simulate_sky
 
 from wfi import dq as flags
+from wfi.detector import SCIENCE
 from wfi.errors import RampflowError
 from wfi.simulation import detector as electronics
-from wfi.simulation.metadata import Settings
+from wfi.simulation.metadata import MA_TABLES, MODELS, Settings
 from wfi.simulation.optics import FOCAL_PLANE_CENTER, PointSpread, attitude, look
 
 SIZE = 256
@@ -234,26 +235,26 @@ def test_script_writes_valid_exposure_with_truth(cache, sky, tmp_path):
 def test_equal_seeds_make_equal_exposures(exposure, references, sky):
     again = simulate_exposure.simulate(SETTINGS, sky, references["WFI01"], threads=2)
     other = simulate_exposure.simulate(dataclasses.replace(SETTINGS, seed=2), sky, references["WFI01"])
-    for name in (0, 1):
-        np.testing.assert_array_equal(again[name], exposure[name])
-        assert (other[name] != exposure[name]).mean() > 0.5
-    np.testing.assert_array_equal(again[2]["cosmic_rays"]["charge"], exposure[2]["cosmic_rays"]["charge"])
+    for name in ("data", "amp33"):
+        np.testing.assert_array_equal(again[0][name], exposure[0][name])
+        assert (other[0][name] != exposure[0][name]).mean() > 0.5
+    np.testing.assert_array_equal(again[1]["cosmic_rays"]["charge"], exposure[1]["cosmic_rays"]["charge"])
 
 
 def test_ramps_follow_the_true_count_rate(references, sky):
     # A flat lamp, with no cosmic ray: the mean slope is the mean count rate but for the non-linearity, below 1.5 % so near
     # the pedestal.
     settings = dataclasses.replace(SETTINGS, exposure_type="WFI_FLAT", cosmic_ray_flux=0, snowballs=0)
-    data, _, truth, sources = simulate_exposure.simulate(settings, sky, references["WFI01"])
-    assert len(sources) == 0
-    slope = np.median(linear_slope(data, settings)[4:-4, 4:-4] / truth["count_rate"])
+    arrays, truth, sources = simulate_exposure.simulate(settings, sky, references["WFI01"])
+    assert sources is None
+    slope = np.median(linear_slope(arrays["data"], settings)[4:-4, 4:-4] / truth["count_rate"])
     assert 0.95 < slope < 1.0
 
 
 def test_cosmic_rays_appear_where_the_truth_says(exposure):
-    data, _, truth, _ = exposure
+    arrays, truth, _ = exposure
     rays = truth["cosmic_rays"]
-    steps = np.diff(data.astype(float), axis=0)[:, 4:-4, 4:-4]
+    steps = np.diff(arrays["data"].astype(float), axis=0)[:, 4:-4, 4:-4]
     quiet = np.median(np.abs(steps))
     single = (rays["charge"] > 2000) & (rays["charge"] < 20000) & (rays["resultant"] > 0)
     seen = steps[rays["resultant"] - 1, rays["row"], rays["column"]][single]
@@ -265,8 +266,8 @@ def test_cosmic_rays_appear_where_the_truth_says(exposure):
 
 
 def test_stars_are_at_their_true_pixels(exposure):
-    data, _, _, sources = exposure
-    image = linear_slope(data, SETTINGS)[4:-4, 4:-4]
+    arrays, _, sources = exposure
+    image = linear_slope(arrays["data"], SETTINGS)[4:-4, 4:-4]
     stars = sources[(sources["type"] == "star") & (sources["mag"] > 18.5) & (sources["mag"] < 20.5)]
     inside = [star for star in stars if 6 < star["x"] < TRIMMED - 7 and 6 < star["y"] < TRIMMED - 7]
     assert len(inside) > 5
@@ -281,11 +282,103 @@ def test_stars_are_at_their_true_pixels(exposure):
     assert np.abs(np.median(offsets, axis=0)).max() < 0.15
 
 
+def test_gradient_rises_over_the_columns(references):
+    settings = dataclasses.replace(SETTINGS, gradient=(2.0, 2000.0), cosmic_ray_flux=0, snowballs=0)
+    of = references["WFI01"]
+    arrays, truth, sources = simulate_exposure.simulate(settings, None, of)
+    assert sources is None
+    gain = simulate_exposure.usable(of["gain"].data[SCIENCE], "gain")
+    electrons = truth["scene"] * gain
+    np.testing.assert_allclose(electrons[:, [0, -1]], np.broadcast_to([2.0, 2000.0], (TRIMMED, 2)), rtol=1e-6)
+    np.testing.assert_allclose(np.diff(np.log(electrons), axis=1), np.log(1000) / (TRIMMED - 1), rtol=0.01)
+    flat, dark = np.array(of["flat"].data), of["dark"].dark_slope[SCIENCE]
+    good = (flat > 0) & (of["mask"].dq[SCIENCE] == 0)
+    np.testing.assert_allclose(truth["count_rate"][good], (truth["scene"] * flat + dark)[good], rtol=1e-5)
+    bright = np.s_[:, TRIMMED // 2 : TRIMMED * 3 // 4]  # enough light to measure, not enough for much non-linearity
+    slope = linear_slope(arrays["data"], settings)[4:-4, 4:-4]
+    assert 0.96 < np.median(slope[bright] / truth["count_rate"][bright]) < 1.0
+
+
+def test_jumps_are_single_hits_of_known_charge(references):
+    settings = dataclasses.replace(SETTINGS, gradient=(1.0, 1.0001), jumps=True)
+    arrays, truth, _ = simulate_exposure.simulate(settings, None, references["WFI01"])
+    hits, reads = truth["cosmic_rays"], settings.read_pattern[-1][-1]
+    place = np.sort(hits["row"] * TRIMMED + hits["column"])
+    assert len(np.unique(place)) == len(place) == (TRIMMED // 8) ** 2
+    assert (hits["row"] % 8 == 4).all() and (hits["column"] % 8 == 4).all()
+    assert set(hits["charge"]) == set(electronics.JUMP_CHARGES) and set(hits["read"]) == set(range(1, reads))
+    # Each charge comes in each read, as often as any other, but for one.
+    counts = np.unique(np.stack([hits["charge"], hits["read"]]), axis=1, return_counts=True)[1]
+    assert len(counts) == 25 * (reads - 1) and np.ptp(counts) <= 1
+    # The whole charge is there a resultant after the first that shows some of it.
+    data = arrays["data"].astype(float)[:, 4:-4, 4:-4]
+    large = (hits["charge"] > 1000) & (hits["resultant"] < len(data) - 1)
+    index = hits["resultant"][large], hits["row"][large], hits["column"][large]
+    step = data[index[0] + 1, *index[1:]] - data[index[0] - 1, *index[1:]]
+    assert np.median(step / (hits["charge"][large] / 1.8)) == pytest.approx(1, abs=0.05)
+
+
+@pytest.mark.parametrize("offset", [0, 300])
+def test_reference_read_is_subtracted_and_kept(references, sky, exposure, offset):
+    settings = dataclasses.replace(SETTINGS, reference_read=True, reference_amp33=True, data_encoding_offset=offset)
+    arrays = simulate_exposure.simulate(settings, sky, references["WFI01"])[0]
+    assert arrays["reference_read"].shape == (SIZE, SIZE) and arrays["reference_amp33"].shape == (SIZE, 128)
+    for name, reference in (("data", "reference_read"), ("amp33", "reference_amp33")):
+        raw = exposure[0][name].astype(int)
+        assert arrays[reference].dtype == arrays[name].dtype == np.uint16
+        assert np.median(arrays[reference]) == pytest.approx(6000, rel=0.1)
+        decoded = arrays[name].astype(int) + arrays[reference] - offset
+        whole = arrays[name] > 0  # the others fell below zero
+        assert (whole | (arrays[reference] == 0)).mean() > (0.999 if offset else 0.1)  # that's what the offset is for
+        np.testing.assert_array_equal(decoded[whole], raw[whole])
+        assert (raw[~whole] <= np.broadcast_to(arrays[reference], raw.shape)[~whole] - offset).all()
+
+
+def test_resultantdq_flags_and_loses_pixels(references, sky, exposure):
+    arrays = simulate_exposure.simulate(dataclasses.replace(SETTINGS, resultantdq=True), sky, references["WFI01"])[0]
+    resultantdq, lost = arrays["resultantdq"], flags.has(arrays["resultantdq"], flags.DROPOUT)
+    for flag in (flags.DO_NOT_USE, flags.SATURATED, flags.JUMP_DET):
+        assert (np.count_nonzero(flags.has(resultantdq, flag) & ~lost, axis=(1, 2)) >= 3).all()
+    assert (np.count_nonzero(lost, axis=(1, 2)) > 64).all()
+    assert flags.has(resultantdq[lost], flags.DO_NOT_USE).all() and not arrays["data"][lost].any()
+    np.testing.assert_array_equal(arrays["data"][~lost], exposure[0]["data"][~lost])
+
+
+@pytest.mark.parametrize("kind", ["fps", "tvac"])
+def test_ground_test_has_quantities(references, sky, exposure, tmp_path, kind):
+    settings = dataclasses.replace(SETTINGS, model=kind, reference_read=True)
+    arrays = simulate_exposure.simulate(settings, sky, references["WFI01"])[0]
+    simulate_exposure.write_exposure(tmp_path / "r_uncal.asdf", settings, arrays, references["WFI01"])
+    with rdm.open(tmp_path / "r_uncal.asdf") as model:
+        model.validate()
+        assert type(model).__name__ == MODELS[kind]
+        assert model.data.unit == model.reference_read.unit == "DN" and model.reference_read.shape == (1, SIZE, SIZE)
+        np.testing.assert_array_equal(model.data.value, exposure[0]["data"])  # the reference read is back in
+        assert [list(reads) for reads in model.meta.exposure.read_pattern] == settings.read_pattern
+        assert (model.meta.exposure.type, model.meta.instrument.optical_element) == ("WFI_IMAGE", "F158")
+
+
+@pytest.mark.parametrize("name", MA_TABLES)
+def test_every_table_makes_its_resultants(references, name):
+    settings = dataclasses.replace(SETTINGS, ma_table=name, exposure_type="WFI_FLAT", cosmic_ray_flux=0, snowballs=0)
+    assert (np.diff(np.concatenate([[0], *settings.read_pattern])) > 0).all()
+    data = simulate_exposure.simulate(settings, None, references["WFI01"])[0]["data"].astype(float)
+    means = np.array([np.mean(reads) for reads in settings.read_pattern]) * settings.frame_time
+    level = np.median(data[:, 4:-4, 4:-4], axis=(1, 2))
+    # Counts follow the mean times, whatever reads are left out: 100 DN/s and less than a tenth of non-linearity.
+    np.testing.assert_allclose(np.diff(level) / np.diff(means), 99, rtol=0.1)
+
+
+def test_numbers_of_resultants():
+    lengths = {name: len(pattern) for name, (_, pattern) in MA_TABLES.items()}
+    assert lengths == {"three": 3, "four": 4, "short": 8, "imaging": 9, "long": 16, "uneven": 8}
+
+
 def test_saturated_exposure_is_saturated_everywhere(references, sky, tmp_path):
     settings = dataclasses.replace(SETTINGS, saturated=True)
     of = references["WFI01"]
-    data, amp33, _, _ = simulate_exposure.simulate(settings, sky, of)
-    simulate_exposure.write_exposure(tmp_path / "r_uncal.asdf", settings, data, amp33, of)
+    arrays = simulate_exposure.simulate(settings, sky, of)[0]
+    simulate_exposure.write_exposure(tmp_path / "r_uncal.asdf", settings, arrays, of)
     with rdm.open(tmp_path / "r_uncal.asdf") as model:
         unchecked = np.isnan(of["saturation"].data) | flags.has(of["saturation"].dq, flags.NO_SAT_CHECK)
         above = model.data >= np.where(unchecked, 65536, of["saturation"].data)
@@ -297,9 +390,9 @@ def test_pointing_error_moves_the_header_alone(references, sky, tmp_path):
     of, made = references["WFI01"], []
     for error in ((0.0, 0.0), (0.3, -0.4)):
         settings = dataclasses.replace(SETTINGS, pointing_error=error)
-        data, amp33, _, _ = simulate_exposure.simulate(settings, sky, of)
+        arrays = simulate_exposure.simulate(settings, sky, of)[0]
         path = tmp_path / f"{len(made)}_uncal.asdf"
-        simulate_exposure.write_exposure(path, settings, data, amp33, of)
+        simulate_exposure.write_exposure(path, settings, arrays, of)
         with rdm.open(path) as model:
             made.append((np.array(model.data), dict(model.meta.wcsinfo)))
     np.testing.assert_array_equal(made[0][0], made[1][0])
@@ -310,9 +403,9 @@ def test_pointing_error_moves_the_header_alone(references, sky, tmp_path):
 
 def test_dither_moves_the_stars(references, sky, exposure):
     settings = dataclasses.replace(SETTINGS, dither=(1.1, 0.0))
-    moved = simulate_exposure.simulate(settings, sky, references["WFI01"])[3]
-    common = sorted(set(moved["id"]) & set(exposure[3]["id"]))
-    before, after = (table[[list(table["id"]).index(i) for i in common]] for table in (exposure[3], moved))
+    moved = simulate_exposure.simulate(settings, sky, references["WFI01"])[2]
+    common = sorted(set(moved["id"]) & set(exposure[2]["id"]))
+    before, after = (table[[list(table["id"]).index(i) for i in common]] for table in (exposure[2], moved))
     shift = np.hypot(after["x"] - before["x"], after["y"] - before["y"])
     assert np.median(shift) == pytest.approx(10, rel=0.02)
 
@@ -320,9 +413,8 @@ def test_dither_moves_the_stars(references, sky, exposure):
 def test_transient_is_in_the_first_read_of_wfi18_alone(references):
     signal = electronics.wfi18_transient((SIZE, SIZE), 3.16247)
     settings = dataclasses.replace(SETTINGS, detector="WFI18", exposure_type="WFI_IM_DARK", cosmic_ray_flux=0, snowballs=0)
-    data = simulate_exposure.simulate(settings, simulate_sky.make_sky(0, 0, 0.01, 1, 0, 1), references["WFI18"])[0].astype(
-        float
-    )
+    arrays = simulate_exposure.simulate(settings, simulate_sky.make_sky(0, 0, 0.01, 1, 0, 1), references["WFI18"])[0]
+    data = arrays["data"].astype(float)
     steps = np.median(data - data[3], axis=2)
     top, bottom = slice(4, 12), slice(-60, -4)
     assert signal[4, 100] > 40
@@ -331,7 +423,7 @@ def test_transient_is_in_the_first_read_of_wfi18_alone(references):
 
 
 def test_gaps_of_amplifier_33_are_those_of_all_resultants(exposure):
-    missing = exposure[1] == 0
+    missing = exposure[0]["amp33"] == 0
     assert missing.any() and (missing == missing[0]).all()
 
 

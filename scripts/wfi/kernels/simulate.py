@@ -26,7 +26,7 @@ def _draw_poisson(rng, mean, zero_probability):
 
 
 @numba.njit(cache=True, nogil=True)
-def expose_rows(out, read_counts, rate, gain, pedestal, inverse, full_well, conversion, step, hits, rng):
+def expose_rows(out, resultants, rate, gain, pedestal, inverse, full_well, conversion, step, hits, rng):
     """Expose a block of rows and average the reads into resultants.
 
     In each read, charge q (electrons) grows by cosmic rays and a Poisson number; its linear counts are y = pedestal + q / gain;
@@ -36,8 +36,8 @@ def expose_rows(out, read_counts, rate, gain, pedestal, inverse, full_well, conv
     ----------
     out : numpy.ndarray
         Result, (resultants, rows, columns), DN, float32.
-    read_counts : numpy.ndarray
-        Reads averaged into each resultant.
+    resultants : numpy.ndarray
+        Resultant that each read is averaged into, in ascending order; −1: none.
     rate : numpy.ndarray
         Electrons per read, (rows, columns).
     gain : numpy.ndarray
@@ -63,27 +63,27 @@ def expose_rows(out, read_counts, rate, gain, pedestal, inverse, full_well, conv
     hit = 0
     for row in range(rows):
         charge[:] = 0.0
+        out[:, row] = 0.0
         for column in range(columns):
             zero_probability[column] = np.exp(-rate[row, column])
-        read = 0
-        for resultant in range(len(read_counts)):
-            out[resultant, row] = 0.0
-            for _ in range(read_counts[resultant]):
-                while hit < len(hits) and hits[hit, 0] == row and hits[hit, 1] == read:
-                    charge[int(hits[hit, 2])] += hits[hit, 3]
-                    hit += 1
-                for column in range(columns):
-                    charge[column] += _draw_poisson(rng, rate[row, column], zero_probability[column])
-                    linear = min(pedestal[row, column] + charge[column] / gain[row, column], LARGEST)
-                    value = 0.0
-                    for term in range(terms - 1, -1, -1):
-                        value = value * linear + inverse[term, row, column]
-                    value = max(min(value, full_well[row, column]), 0.0)
-                    place = value / step
-                    index = min(int(place), conversion.shape[1] - 2)
-                    channel = column // width
-                    below, above = conversion[channel, index], conversion[channel, index + 1]
-                    out[resultant, row, column] += value + below + (above - below) * (place - index)
-                read += 1
+        for read in range(len(resultants)):
+            while hit < len(hits) and hits[hit, 0] == row and hits[hit, 1] == read:
+                charge[int(hits[hit, 2])] += hits[hit, 3]
+                hit += 1
+            resultant = resultants[read]
             for column in range(columns):
-                out[resultant, row, column] /= read_counts[resultant]
+                charge[column] += _draw_poisson(rng, rate[row, column], zero_probability[column])
+                if resultant < 0:
+                    continue
+                linear = min(pedestal[row, column] + charge[column] / gain[row, column], LARGEST)
+                value = 0.0
+                for term in range(terms - 1, -1, -1):
+                    value = value * linear + inverse[term, row, column]
+                value = max(min(value, full_well[row, column]), 0.0)
+                place = value / step
+                index = min(int(place), conversion.shape[1] - 2)
+                channel = column // width
+                below, above = conversion[channel, index], conversion[channel, index + 1]
+                out[resultant, row, column] += value + below + (above - below) * (place - index)
+        for resultant in range(len(out)):
+            out[resultant, row] /= np.sum(resultants == resultant)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from wfi import dq as flags
 from wfi.detector import BORDER, CHANNEL_DEAD_COLUMNS, CHANNEL_WIDTH, SCIENCE, pixel_read_times
 
 PIXEL_PITCH = 1e-3  #: cm
@@ -11,6 +12,9 @@ PIXEL_PITCH = 1e-3  #: cm
 TRACK_DEPTH, ELECTRONS_PER_PIXEL = 0.5, 1500.0
 LONGEST_TRACK = 60.0  #: pixels
 SNOWBALL_CORE, SNOWBALL_WING = 3e5, 1.5  #: electrons per pixel (well over the full well); pixels
+#: A grid of hits: rows and columns from one to the next, and their charges (electrons).
+JUMP_SPACING, JUMP_CHARGES = 8, np.rint(np.geomspace(30, 30000, 25))
+DROPOUT_LENGTH = 64  #: pixels of a row that are lost together
 COMMON_NOISE, AMPLIFIER_NOISE, DRIFT = 5.0, 7.0, 10.0  #: DN: 1/f noise and white noise of one read, drift of one resultant
 #: The WFI18 transient: DN, and the fraction of the rows after which each term has fallen to 1/e.
 TRANSIENT = ((60.0, 0.07), (-6.0, 0.25))
@@ -74,11 +78,56 @@ def throw_cosmic_rays(
     charge = np.rint(np.bincount(index, charge[inside], len(place)))
     kept = charge >= 1
     place, charge = place[kept], charge[kept]
-    fields = [("row", "i4"), ("column", "i4"), ("read", "i4"), ("charge", "f4")]
-    hits = np.empty(len(place), fields)
-    hits["row"], hits["read"], hits["column"] = np.unravel_index(place, (rows, n_reads, columns))
-    hits["charge"] = charge
-    return hits
+    row, read, column = np.unravel_index(place, (rows, n_reads, columns))
+    return _hits(row, column, read, charge)
+
+
+def arrange_jumps(rng: np.random.Generator, shape, n_reads: int) -> np.ndarray:
+    """Single hits of known charge on a grid, as evenly as can be of each charge in each read but the first, well mixed.
+
+    Parameters
+    ----------
+    rng : numpy.random.Generator
+    shape : tuple of int
+        Rows and columns without the reference border.
+    n_reads : int
+
+    Returns
+    -------
+    numpy.ndarray
+        As of `throw_cosmic_rays`.
+    """
+    row, column = (grid.ravel() for grid in np.mgrid[tuple(slice(JUMP_SPACING // 2, n, JUMP_SPACING) for n in shape)])
+    kind = rng.permutation(len(row)) % (len(JUMP_CHARGES) * (n_reads - 1))
+    return _hits(row, column, 1 + kind // len(JUMP_CHARGES), JUMP_CHARGES[kind % len(JUMP_CHARGES)])
+
+
+def _hits(row, column, read, charge) -> np.ndarray:
+    """Structured array of hits, sorted by row, then read."""
+    hits = np.empty(len(row), [("row", "i4"), ("column", "i4"), ("read", "i4"), ("charge", "f4")])
+    hits["row"], hits["column"], hits["read"], hits["charge"] = row, column, read, charge
+    return hits[np.lexsort((column, read, row))]
+
+
+# ----------------------------------------------------------------------------------------------------------- flags it brings
+def draw_resultantdq(rng: np.random.Generator, ramp: np.ndarray) -> np.ndarray:
+    """Flags of single resultants that a raw file brings along, uint8 of `ramp`'s shape.
+
+    One in 10,000 pixels of each resultant is DO_NOT_USE, as many are SATURATED, as many JUMP_DET. Runs of pixels, a few in
+    each resultant, are DROPOUT and DO_NOT_USE: their counts in `ramp` become 0.
+    """
+    resultants, rows, columns = ramp.shape
+    resultantdq = np.zeros(ramp.shape, np.uint8)
+    for flag in (flags.DO_NOT_USE, flags.SATURATED, flags.JUMP_DET):
+        for frame in resultantdq:
+            frame.ravel()[rng.choice(frame.size, max(frame.size // 10000, 3), replace=False)] |= flag
+    for index in range(resultants):
+        for _ in range(max(rows // 256, 2)):
+            row, column = rng.integers(rows), rng.integers(columns - DROPOUT_LENGTH)
+            run = (index, row, slice(column, column + DROPOUT_LENGTH))
+            resultantdq[run] |= flags.DROPOUT | flags.DO_NOT_USE
+            ramp[run] = 0
+    return resultantdq
 
 
 # ----------------------------------------------------------------------------------------------------- converter and drift

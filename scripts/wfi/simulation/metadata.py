@@ -12,12 +12,24 @@ from wfi.simulation.optics import FOCAL_PLANE_CENTER, V3_YANGLE, VPARITY, attitu
 # Some 6 km/s towards the source; the largest that the orbit gives is 1e-4.
 ABERRATION_SCALE = 1.00002
 
-#: Multi-accumulation tables by name: a number (invented), and how many reads are averaged into each resultant.
+
+def _average(*counts: int) -> list[list[int]]:
+    """Read pattern of resultants that average these numbers of reads, with none left out."""
+    ends = np.cumsum(counts)
+    return [list(range(int(end) - count + 1, int(end) + 1)) for count, end in zip(counts, ends, strict=True)]
+
+
+#: Multi-accumulation tables by name: a number (invented), and the reads (from 1) averaged into each resultant.
 MA_TABLES = {
-    "short": (9001, (1, 1, 2, 4, 4, 4, 4, 1)),
-    "imaging": (1007, (1, 1, 2, 5, 8, 8, 8, 10, 1)),
-    "long": (9002, (1, 1, 2, 4, *11 * (8,), 1)),
+    "three": (9003, _average(1, 2, 4)),
+    "four": (9004, _average(1, 2, 4, 4)),
+    "short": (9001, _average(1, 1, 2, 4, 4, 4, 4, 1)),
+    "imaging": (1007, _average(1, 1, 2, 5, 8, 8, 8, 10, 1)),
+    "long": (9002, _average(1, 1, 2, 4, *11 * (8,), 1)),
+    "uneven": (9005, [[1], [2, 3, 4], [6], [8, 10, 12], list(range(15, 23)), [25, 26], list(range(29, 41)), [44]]),
 }
+#: Data models of a raw exposure: that of the sky, and those of two ground tests.
+MODELS = {"science": "ScienceRawModel", "fps": "FpsModel", "tvac": "TvacModel"}
 
 
 @dataclass(frozen=True)
@@ -50,6 +62,18 @@ class Settings:
     cosmic_ray_flux : float
         Particles per second and cm².
     snowballs : int
+    gradient : tuple of float or None
+        Light instead of the sky's: electrons per second in the first and last column, rising logarithmically.
+    jumps : bool
+        A grid of single hits of known charge instead of random particles.
+    reference_read, reference_amp33 : bool
+        A read before the exposure is subtracted from data (amp33) and kept in the file.
+    data_encoding_offset : int
+        DN, added to data and amp33.
+    resultantdq : bool
+        The file has flags of resultants.
+    model : str
+        Of `MODELS`.
     program, observation, visit, exposure : int
         Numbers that name the exposure.
     start_time : str
@@ -73,6 +97,13 @@ class Settings:
     background: float | None = None
     cosmic_ray_flux: float = 5.0
     snowballs: int = 1
+    gradient: tuple[float, float] | None = None
+    jumps: bool = False
+    reference_read: bool = False
+    reference_amp33: bool = False
+    data_encoding_offset: int = 0
+    resultantdq: bool = False
+    model: str = "science"
     program: int = 1
     observation: int = 1
     visit: int = 1
@@ -83,9 +114,7 @@ class Settings:
     @property
     def read_pattern(self) -> list[list[int]]:
         """Reads (from 1) averaged into each resultant."""
-        ends = np.cumsum(MA_TABLES[self.ma_table][1])
-        starts = ends - MA_TABLES[self.ma_table][1]
-        return [list(range(int(start) + 1, int(end) + 1)) for start, end in zip(starts, ends, strict=True)]
+        return MA_TABLES[self.ma_table][1]
 
     def attitude(self, v2_ref: float, v3_ref: float) -> np.ndarray:
         """True rotation from the V frame to the sky, of a detector with this reference point (arcsec)."""
@@ -134,6 +163,8 @@ def fill_metadata(meta: dict, settings: Settings, filename: str, v2_ref: float, 
     meta.product_type, meta.model_type = "l1", "ScienceRawModel"
     meta.prd_version, meta.sdf_software_version = "simulated", "simulated"
     meta.instrument.update({"detector": settings.detector, "optical_element": settings.optical_element})
+    if settings.data_encoding_offset:
+        meta.instrument["data_encoding_offset"] = settings.data_encoding_offset
     meta.exposure.update(
         {
             "type": settings.exposure_type,
@@ -224,3 +255,16 @@ def fill_metadata(meta: dict, settings: Settings, filename: str, v2_ref: float, 
     meta.ephemeris.update({f"velocity_{axis}": float(value) for axis, value in zip("xyz", speed, strict=True)})
     meta.ephemeris.update({"time": float(middle.mjd), "type": "PREDICTED", "ephemeris_reference_frame": "EME"})
     meta.ref_file.update(references)
+
+
+def fill_ground_test(meta: dict, science: dict) -> None:
+    """Fill the header of a ground test's raw exposure with what it shares with that of a science exposure, in place.
+
+    It knows neither the pointing nor the guide star: nothing is in orbit.
+    """
+    meta.filename = type(meta.filename)(science.filename)  # a text with a tag of its own
+    for section in ("exposure", "instrument"):
+        shared = set(meta[section]) & set(science[section]) - {"data_problem"}  # a boolean in ground tests
+        meta[section].update({name: science[section][name] for name in shared})
+    if offset := science.instrument.get("data_encoding_offset"):
+        meta.instrument["data_encoding_offset"] = offset
