@@ -14,10 +14,12 @@ rule source_catalog:
         "benchmarks/{stem}/source_catalog.tsv"
     conda:
         "../../envs/rampflow.yaml"
+    group:
+        "exposure"
     threads: 2
     resources:
         mem_mb=memory(500, frames=14),
-        runtime=20,
+        runtime=minutes(20),
     params:
         options=options_of("source_catalog"),
         code=pipeline.fingerprint("source_catalog"),
@@ -49,7 +51,7 @@ rule astrometric_catalog:
     threads: 1
     resources:
         mem_mb=1000,
-        runtime=30,
+        runtime=minutes(30),
     params:
         source=settings["astrometric_catalog"],
         options=configuration.command_line(SEARCH_PARAMETERS, settings["steps"]["tweakreg"]),
@@ -78,7 +80,7 @@ rule tweakreg:
     threads: 1
     resources:
         mem_mb=1000,
-        runtime=30,
+        runtime=minutes(30),
     params:
         name=settings["astrometric_catalog"],
         options=configuration.command_line(pipeline.step("tweakreg").parameters, settings["steps"]["tweakreg"]),

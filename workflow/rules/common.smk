@@ -193,3 +193,12 @@ def memory(base, *, frames=0, ramps=0):
         return int(attempt * (base + frame * (frames + ramps * resultants)))
 
     return get_memory
+
+
+def minutes(base):
+    """Resource function: minutes for a job, more of them on each attempt."""
+
+    def get_runtime(wildcards, attempt):
+        return attempt * base
+
+    return get_runtime

@@ -13,10 +13,12 @@ rule dark_current:
         "benchmarks/{stem}/dark_current.tsv"
     conda:
         "../../envs/rampflow.yaml"
+    group:
+        "exposure"
     threads: 1
     resources:
         mem_mb=memory(150, frames=8),
-        runtime=10,
+        runtime=minutes(10),
     params:
         options=options_of("dark_current"),
         code=pipeline.fingerprint("dark_current"),
@@ -39,10 +41,12 @@ rule assign_wcs:
         "benchmarks/{stem}/assign_wcs.tsv"
     conda:
         "../../envs/rampflow.yaml"
+    group:
+        "exposure"
     threads: 1
     resources:
         mem_mb=memory(500, frames=4),
-        runtime=10,
+        runtime=minutes(10),
     params:
         options=options_of("assign_wcs"),
         code=pipeline.fingerprint("assign_wcs"),
@@ -65,10 +69,12 @@ rule photom:
         "benchmarks/{stem}/photom.tsv"
     conda:
         "../../envs/rampflow.yaml"
+    group:
+        "exposure"
     threads: 1
     resources:
         mem_mb=memory(150, frames=4),
-        runtime=10,
+        runtime=minutes(10),
     params:
         options=options_of("photom"),
         code=pipeline.fingerprint("photom"),
@@ -91,10 +97,12 @@ rule flatfield:
         "benchmarks/{stem}/flatfield.tsv"
     conda:
         "../../envs/rampflow.yaml"
+    group:
+        "exposure"
     threads: 1
     resources:
         mem_mb=memory(200, frames=12),
-        runtime=10,
+        runtime=minutes(10),
     params:
         options=options_of("flatfield"),
         code=pipeline.fingerprint("flatfield"),

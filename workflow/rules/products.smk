@@ -21,10 +21,12 @@ rule finalize:
         stem=any_of(with_step("source_catalog")),
     conda:
         "../../envs/rampflow.yaml"
+    group:
+        "finalize"
     threads: 1
     resources:
         mem_mb=memory(600, frames=10),
-        runtime=10,
+        runtime=minutes(10),
     params:
         solutions=lambda wildcards, input: (f"--solutions {shlex.quote(input.solutions)}" if input.solutions else ""),
         code=pipeline.fingerprint("finalize"),
@@ -49,10 +51,12 @@ rule finalize_image:
         stem=any_of(set(visit.exposures) - set(with_step("source_catalog"))),
     conda:
         "../../envs/rampflow.yaml"
+    group:
+        "exposure"
     threads: 1
     resources:
         mem_mb=memory(600, frames=10),
-        runtime=10,
+        runtime=minutes(10),
     params:
         code=pipeline.fingerprint("finalize"),
     message:

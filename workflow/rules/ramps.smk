@@ -13,10 +13,12 @@ rule dq_init:
         "benchmarks/{stem}/dq_init.tsv"
     conda:
         "../../envs/rampflow.yaml"
+    group:
+        "exposure"
     threads: 1
     resources:
         mem_mb=memory(150, frames=4),
-        runtime=10,
+        runtime=minutes(10),
     params:
         options=options_of("dq_init"),
         code=pipeline.fingerprint("dq_init"),
@@ -39,10 +41,12 @@ rule saturation:
         "benchmarks/{stem}/saturation.tsv"
     conda:
         "../../envs/rampflow.yaml"
+    group:
+        "exposure"
     threads: 2
     resources:
         mem_mb=memory(200, frames=8),
-        runtime=10,
+        runtime=minutes(10),
     params:
         options=options_of("saturation"),
         code=pipeline.fingerprint("saturation"),
@@ -65,10 +69,12 @@ rule refpix:
         "benchmarks/{stem}/refpix.tsv"
     conda:
         "../../envs/rampflow.yaml"
+    group:
+        "exposure"
     threads: 2
     resources:
         mem_mb=memory(400, frames=12),
-        runtime=10,
+        runtime=minutes(10),
     params:
         options=options_of("refpix"),
         code=pipeline.fingerprint("refpix"),
@@ -91,10 +97,12 @@ rule dark_decay:
         "benchmarks/{stem}/dark_decay.tsv"
     conda:
         "../../envs/rampflow.yaml"
+    group:
+        "exposure"
     threads: 2
     resources:
         mem_mb=memory(150, frames=4),
-        runtime=10,
+        runtime=minutes(10),
     params:
         options=options_of("dark_decay"),
         code=pipeline.fingerprint("dark_decay"),
@@ -117,10 +125,12 @@ rule wfi18_transient:
         "benchmarks/{stem}/wfi18_transient.tsv"
     conda:
         "../../envs/rampflow.yaml"
+    group:
+        "exposure"
     threads: 1
     resources:
         mem_mb=memory(400, frames=24),
-        runtime=10,
+        runtime=minutes(10),
     params:
         options=options_of("wfi18_transient"),
         code=pipeline.fingerprint("wfi18_transient"),
@@ -143,10 +153,12 @@ rule linearity:
         "benchmarks/{stem}/linearity.tsv"
     conda:
         "../../envs/rampflow.yaml"
+    group:
+        "exposure"
     threads: 2
     resources:
         mem_mb=memory(300, frames=12),
-        runtime=10,
+        runtime=minutes(10),
     params:
         options=options_of("linearity"),
         code=pipeline.fingerprint("linearity"),
@@ -169,10 +181,12 @@ rule ramp_fitting:
         "benchmarks/{stem}/ramp_fitting.tsv"
     conda:
         "../../envs/rampflow.yaml"
+    group:
+        "exposure"
     threads: 2
     resources:
         mem_mb=memory(400, frames=10),
-        runtime=10,
+        runtime=minutes(10),
     params:
         options=options_of("ramp_fitting"),
         code=pipeline.fingerprint("ramp_fitting"),

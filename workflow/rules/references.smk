@@ -16,7 +16,7 @@ if MISSING_REFERENCES:
             reference="|".join(re.escape(path) for path in MISSING_REFERENCES),
         resources:
             mem_mb=500,
-            runtime=60,
+            runtime=minutes(60),
         params:
             context=visit.context,
         message:
