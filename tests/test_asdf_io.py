@@ -476,7 +476,7 @@ def test_a_damaged_block_header_is_named(tmp_path, good):
 def test_a_closed_file_reads_no_more(tmp_path, good):
     with AsdfFile(tmp_path / "good.asdf") as file:
         array = file.tree["a"]
-    with pytest.raises(OSError):
+    with pytest.raises(RampflowError, match=r"good\.asdf: can't be read"):
         array.read()
 
 

@@ -14,7 +14,9 @@ from __future__ import annotations
 
 import bz2
 import contextlib
+import hashlib
 import io
+import math
 import os
 import re
 import stat
@@ -22,6 +24,7 @@ import struct
 import threading
 import zlib
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import yaml
@@ -34,8 +37,16 @@ NDARRAY_TAG = CORE + "ndarray-1.1.0"
 _BLOCK_MAGIC = b"\xd3BLK"
 # flags, compression, allocated size, used size, data size, MD5 of the bytes (zeros: not given, as the standard allows)
 _BLOCK_HEADER = struct.Struct(">I4sQQQ16s")
+_STANDARDS = ("1.0.0", "1.1.0", "1.2.0", "1.3.0", "1.4.0", "1.5.0", "1.6.0")
 _PREAMBLE = re.compile(rb"#ASDF \d+\.\d+\.\d+\r?\n")
 _TREE_END = re.compile(rb"\r?\n\.\.\.[ ]*\r?\n")
+# What no tree of a data model comes near: a file that holds more is damaged, or made to fill the memory.
+_LARGEST_TREE = 1 << 26  # bytes
+_LARGEST_EXPANSION = 10_000_000  # nodes, when each alias is written out
+_DEEPEST = 500  # levels
+_NESTING = (b"[", b"{", b"- ", b"? ")  # what may open a level
+# Bytes that one stored byte can stand for.
+_LARGEST_RATIO = {b"zlib": 1032, b"lz4\0": 255}
 # Tree bytes kept free for what a step adds to the metadata (logs, status) after its arrays have found their places.
 _HEADROOM = 1 << 17
 _INLINE_SIZE = 256
@@ -72,6 +83,14 @@ class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
     """A safe loader that keeps unknown tags instead of refusing them."""
 
 
+def _refuse_merges(loader, node):
+    if any(key.tag == "tag:yaml.org,2002:merge" for key, _ in node.value):  # no ASDF writer uses them, and they multiply
+        raise yaml.YAMLError("it has a merge key, <<, which ASDF files don't use")
+
+
+_Loader.flatten_mapping = _refuse_merges
+
+
 class _Dumper(getattr(yaml, "CSafeDumper", yaml.SafeDumper)):
     """The inverse of `_Loader`."""
 
@@ -99,6 +118,33 @@ _Dumper.add_representer(TaggedList, lambda d, v: d.represent_sequence(v.tag, lis
 _Dumper.add_representer(TaggedStr, lambda d, v: d.represent_scalar(v.tag, str(v)))
 
 
+def _parse(text: bytes):
+    """The tree of a YAML document; any error when it is damaged, or made to fill memory or stack."""
+    # libyaml composes by recursion, and tens of thousands of levels end the process: so many are counted first.
+    if sum(text.count(opening) for opening in _NESTING) > 10 * _DEEPEST:
+        depth = 0
+        for event in yaml.parse(text, Loader=_Loader):
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if depth > _DEEPEST:
+                raise ValueError(f"it is nested more than {_DEEPEST} levels deep")
+    tree = yaml.load(text, Loader=_Loader)
+    if _expansion(tree, {}) > _LARGEST_EXPANSION:
+        raise ValueError("its aliases multiply beyond measure")
+    return tree
+
+
+def _expansion(node, known: dict) -> int:
+    """Number of nodes of a tree when each alias is written out."""
+    if not isinstance(node, dict | list):
+        return 1
+    if id(node) not in known:
+        known[id(node)] = None
+        known[id(node)] = 1 + sum(_expansion(n, known) for n in (node.values() if isinstance(node, dict) else node))
+    if known[id(node)] is None:
+        raise ValueError("a node contains itself")
+    return known[id(node)]
+
+
 def _map_tree(node, function, seen=None):
     """Replace nodes from the leaves up, keeping tags and shared nodes."""
     seen = {} if seen is None else seen
@@ -120,10 +166,16 @@ def _map_tree(node, function, seen=None):
 
 
 # -------------------------------------------------------------------------------------------------------------- arrays
+_DATATYPES = {f"{kind}{bits}" for kind in ("int", "uint") for bits in (8, 16, 32, 64)}
+_DATATYPES |= {"float16", "float32", "float64", "complex64", "complex128"}
+
+
 def _numpy_dtype(datatype: str, byteorder: str) -> np.dtype:
     if datatype == "bool8":
         return np.dtype(bool)
-    return np.dtype(datatype).newbyteorder("<" if byteorder == "little" else ">")
+    if datatype not in _DATATYPES:
+        raise ValueError(f"its datatype is {datatype!r}")
+    return np.dtype(datatype).newbyteorder({"little": "<", "big": ">"}[byteorder])
 
 
 def _asdf_datatype(dtype: np.dtype) -> tuple[str, str]:
@@ -131,6 +183,14 @@ def _asdf_datatype(dtype: np.dtype) -> tuple[str, str]:
         return "bool8", "little"
     big = dtype.byteorder == ">" or (dtype.byteorder == "=" and not np.little_endian)
     return dtype.newbyteorder("=").name, "big" if big else "little"
+
+
+class _Block(NamedTuple):
+    start: int  # of its bytes in the file
+    used: int  # bytes in the file
+    compression: bytes
+    size: int  # bytes when uncompressed
+    checksum: bytes
 
 
 class StoredArray:
@@ -144,14 +204,18 @@ class StoredArray:
         Bytes when uncompressed.
     """
 
-    def __init__(self, file: AsdfFile, node: dict, dtype: np.dtype, block: tuple[int, int, bytes, int]):
+    def __init__(self, file: AsdfFile, node: dict, dtype: np.dtype, block: _Block):
         self._file = file
         self.shape = tuple(int(n) for n in node["shape"])
         self.dtype = dtype
-        self.nbytes = int(np.prod(self.shape, dtype=np.int64)) * dtype.itemsize
-        self._offset, self._stored, self._compression, self._size = block
-        self._start, self._strides = node.get("offset", 0), node.get("strides")
-        if min(self.shape, default=0) < 0 or (self._strides is None and self._start + self.nbytes > self._size):
+        self.nbytes = math.prod(self.shape) * dtype.itemsize
+        self._offset, self._stored, self._compression, self._size, _ = block
+        self._start = int(node.get("offset", 0))
+        self._strides = None if node.get("strides") is None else tuple(int(n) for n in node["strides"])
+        steps = [] if self._strides is None else [(n - 1) * step for n, step in zip(self.shape, self._strides, strict=True)]
+        first = self._start + sum(min(step, 0) for step in steps)
+        last = self._start + (sum(max(step, 0) for step in steps) + dtype.itemsize if steps else self.nbytes)
+        if min(self.shape, default=0) < 0 or first < 0 or max(last, self.nbytes) > self._size or len(self.shape) > 32:
             raise ValueError(f"its block has {self._size} bytes")
         self._decompressed, self._lock = None, threading.Lock()
 
@@ -229,18 +293,23 @@ class StoredArray:
 
 def _decompress(stored: np.ndarray, compression: bytes, size: int, path):
     """The bytes of a block; `size` is how many they are when uncompressed."""
+    decompress = {
+        b"\0" * 4: lambda: stored,
+        b"zlib": lambda: zlib.decompressobj().decompress(stored, size),
+        b"bzp2": lambda: bz2.BZ2Decompressor().decompress(stored.tobytes(), size),  # it takes bytes alone
+        b"lz4\0": lambda: _decompress_lz4(stored, size),
+    }
+    if compression not in decompress:
+        raise RampflowError(f"{path}: a block is compressed with {compression!r}, which can't be read; write it with lz4")
     try:
-        if compression == b"\0" * 4:
-            return stored
-        if compression == b"zlib":
-            return zlib.decompress(stored)
-        if compression == b"bzp2":
-            return bz2.decompress(stored.tobytes())  # it takes bytes alone
-        if compression == b"lz4\0":
-            return _decompress_lz4(stored, size)
-    except (zlib.error, OSError, ValueError, RuntimeError, struct.error) as error:
+        if size > stored.nbytes * _LARGEST_RATIO.get(compression, math.inf):
+            raise ValueError(f"{size} bytes can't come from {stored.nbytes}")
+        raw = decompress[compression]()
+        if len(raw) < size:
+            raise ValueError(f"{len(raw)} bytes of {size}")
+        return raw
+    except Exception as error:  # each format has its own
         raise RampflowError(f"{path}: a compressed block is damaged ({_one_line(error)}); get the file again") from None
-    raise RampflowError(f"{path}: a block is compressed with {compression!r}, which can't be read; write it with lz4")
 
 
 def _decompress_lz4(stored: np.ndarray, size: int) -> np.ndarray:
@@ -250,6 +319,9 @@ def _decompress_lz4(stored: np.ndarray, size: int) -> np.ndarray:
     result, filled, position, view = np.empty(size, np.uint8), 0, 0, memoryview(stored)
     while position < len(view):
         (length,) = struct.unpack_from(">I", view, position)
+        (uncompressed,) = struct.unpack_from("<I", view, position + 4)
+        if not 0 < uncompressed <= size - filled:
+            raise ValueError("a frame has another length than its block")
         frame = lz4.block.decompress(view[position + 4 : position + 4 + length])
         result[filled : filled + len(frame)] = np.frombuffer(frame, np.uint8)
         filled, position = filled + len(frame), position + 4 + length
@@ -287,7 +359,7 @@ class AsdfFile:
     def __init__(self, path):
         self.path = Path(path)
         try:
-            self.descriptor = os.open(self.path, os.O_RDONLY)
+            self.descriptor = os.open(self.path, os.O_RDONLY | os.O_NONBLOCK)  # a pipe that nobody writes to doesn't block
         except OSError as error:
             raise RampflowError(f"{self.path}: can't be opened ({error.strerror})") from None
         try:
@@ -297,9 +369,13 @@ class AsdfFile:
             self._size = status.st_size
             header = self._read_header()
             self.standard = _standard(header)
+            if self.standard not in _STANDARDS:
+                raise RampflowError(
+                    f"{self.path}: follows version {self.standard} of the ASDF standard, which is none of {', '.join(_STANDARDS)}"
+                )
             try:
-                raw = yaml.load(header, Loader=_Loader)
-            except (yaml.YAMLError, UnicodeDecodeError, ValueError) as error:
+                raw = _parse(header)
+            except Exception as error:  # what YAML's constructors say of a damaged scalar has no common name
                 raise RampflowError(f"{self.path}: its YAML tree is damaged ({_one_line(error)}); get the file again") from None
             if not isinstance(raw, dict):
                 raise RampflowError(f"{self.path}: holds no ASDF tree; get the file again")
@@ -325,10 +401,33 @@ class AsdfFile:
         """Fill `buffer` (bytes) from `offset` on."""
         view, position = memoryview(buffer), 0
         while position < len(view):
-            read = os.preadv(self.descriptor, [view[position : position + (1 << 30)]], offset + position)
+            try:
+                read = os.preadv(self.descriptor, [view[position : position + (1 << 30)]], offset + position)
+            except OSError as error:
+                raise RampflowError(f"{self.path}: can't be read ({error.strerror})") from None
             if not read:
                 raise RampflowError(f"{self.path}: ends too early (truncated); get the file again")
             position += read
+
+    def verify(self) -> None:
+        """Check the bytes of each block against their checksum, where its header has one.
+
+        Raises
+        ------
+        RampflowError
+            They have changed since they were written.
+        """
+        chunk = np.empty(1 << 20, np.uint8)
+        for number, block in enumerate(self._blocks):
+            if block.checksum == b"\0" * 16:
+                continue
+            digest = hashlib.md5(usedforsecurity=False)
+            for position in range(0, block.used, chunk.nbytes):
+                part = chunk[: block.used - position]
+                self.read_into(part, block.start + position)
+                digest.update(part)
+            if digest.digest() != block.checksum:
+                raise RampflowError(f"{self.path}: block {number} doesn't have its checksum (damaged); get the file again")
 
     def _read_header(self) -> bytes:
         header = b""
@@ -336,14 +435,14 @@ class AsdfFile:
             chunk = os.pread(self.descriptor, 1 << 17, len(header))
             if not header and not _PREAMBLE.match(chunk):
                 raise RampflowError(f"{self.path}: is not an ASDF file (it does not begin with #ASDF)")
-            if not chunk:
+            if not chunk or len(header) > _LARGEST_TREE:
                 raise RampflowError(f"{self.path}: its YAML tree has no end (truncated); get the file again")
             scan_from = max(len(header) - 8, 0)
             header += chunk
             if end := _TREE_END.search(header, scan_from):
                 return header[: end.end()]
 
-    def _find_blocks(self, position: int) -> list[tuple[int, int, bytes, int]]:
+    def _find_blocks(self, position: int) -> list[_Block]:
         blocks = []
         gap = os.pread(self.descriptor, 1 << 20, position)  # what lies between the tree and the first block is padding
         if not gap.startswith(_BLOCK_MAGIC):
@@ -353,34 +452,37 @@ class AsdfFile:
             if len(raw) < 2 + _BLOCK_HEADER.size:
                 raise RampflowError(f"{self.path}: ends inside a block header (truncated); get the file again")
             (header_size,) = struct.unpack_from(">H", raw)
-            _, compression, allocated, used, size, _ = _BLOCK_HEADER.unpack_from(raw, 2)
+            _, compression, allocated, used, size, checksum = _BLOCK_HEADER.unpack_from(raw, 2)
             start = position + 6 + header_size
-            if header_size < _BLOCK_HEADER.size or used > allocated:
+            if header_size < _BLOCK_HEADER.size or used > allocated or (compression == b"\0" * 4 and size != used):
                 raise RampflowError(f"{self.path}: the header of block {len(blocks)} is damaged; get the file again")
             if start + used > self._size:
                 raise RampflowError(
                     f"{self.path}: block {len(blocks)} ends at byte {start + used} of a file of {self._size} bytes "
                     "(truncated); get the file again"
                 )
-            blocks.append((start, used, compression, size))
-            position = start + allocated
+            blocks.append(_Block(start, used, compression, size, checksum))
+            position = min(start + allocated, self._size)
         return blocks
 
     def _resolve_array(self, node):
         if not (isinstance(node, dict) and getattr(node, "tag", "").startswith(CORE + "ndarray-")):
             return node
-        datatype = node.get("datatype", "float64")
-        if "source" not in node:
-            return np.array(node["data"], dtype=_numpy_dtype(datatype, "little")) if isinstance(datatype, str) else node
-        if isinstance(node["source"], int) and node["source"] >= len(self._blocks):
-            raise RampflowError(
-                f"{self.path}: block {node['source']} of {len(self._blocks)} is missing (truncated); get the file again"
-            )
         try:
-            dtype = _numpy_dtype(datatype, node.get("byteorder", "big"))
-            return StoredArray(self, node, dtype, self._blocks[node["source"]])
-        except (TypeError, KeyError, ValueError) as error:
-            raise RampflowError(f"{self.path}: the array {dict(node)} can't be read ({_one_line(error)})") from None
+            if "source" not in node:
+                datatype = node.get("datatype", "float64")
+                return np.array(node["data"], _numpy_dtype(datatype, "little")) if isinstance(datatype, str) else node
+            if type(node["source"]) is not int or node["source"] < 0:
+                raise ValueError("it is not in a block of this file")
+            if node["source"] < len(self._blocks):
+                return StoredArray(self, node, _numpy_dtype(node["datatype"], node["byteorder"]), self._blocks[node["source"]])
+        except Exception as error:  # whatever doesn't make an array
+            raise RampflowError(
+                f"{self.path}: the array {_short(dict(node))} can't be read ({_one_line(error)}); get the file again"
+            ) from None
+        raise RampflowError(
+            f"{self.path}: block {node['source']} of {len(self._blocks)} is missing (truncated); get the file again"
+        )
 
 
 def _standard(header: bytes) -> str:
@@ -389,7 +491,12 @@ def _standard(header: bytes) -> str:
 
 
 def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
+    return _short(" ".join((str(error) or type(error).__name__).split()))
+
+
+def _short(value) -> str:
+    text = str(value)
+    return text if len(text) <= 300 else f"{text[:300]}..."
 
 
 def _write_all(descriptor: int, array: np.ndarray, position: int) -> None:

@@ -13,8 +13,10 @@ import datetime
 import logging
 import math
 import os
+import reprlib
 import sys
 import time
+import traceback
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
@@ -24,6 +26,8 @@ from wfi.asdf_io import AsdfFile, EmptyArray, StoredArray, create_asdf, tagged
 from wfi.detector import BORDER, check_shape, detector_number
 from wfi.errors import RampflowError
 
+SCRIPTS = Path(__file__).resolve().parent.parent
+
 NOT_APPLICABLE = "N/A"  #: CRDS's word for a reference that an exposure does without
 
 LOG_KEY = b"rampflow.cal_logs"  #: in the metadata of an intermediate catalog: the log of its step, for the image's ``cal_logs``
@@ -31,6 +35,12 @@ LOG_KEY = b"rampflow.cal_logs"  #: in the metadata of an intermediate catalog: t
 ROMAN_TAGS = "asdf://stsci.edu/datamodels/roman/tags/"
 RAMP_TAG = ROMAN_TAGS + "ramp-2.1.0"
 IMAGE_TAG = ROMAN_TAGS + "wfi_image-2.1.0"
+
+#: Parts of the metadata that steps read or add to: mappings, where they are there.
+SECTIONS = (
+    *("cal_step", "exposure", "guide_star", "instrument", "observation", "pointing", "ref_file", "velocity_aberration"),
+    *("visit", "wcsinfo"),
+)
 
 #: The entries of ``meta.cal_step`` (RAD's l2_cal_step-2.0.0) that are this pipeline's steps, and those of the next ones.
 STATUSES = (
@@ -212,7 +222,7 @@ class Step:
         arguments = vars(self.parser().parse_args(argv))
         if arguments["threads"] < 1:
             self.parser().error("argument --threads: takes a positive number")
-        with reported_errors(self.name) as outcome, AsdfFile(arguments["input"]) as file:
+        with reported_errors(self.name, arguments["input"]) as outcome, AsdfFile(arguments["input"]) as file:
             job = Job(self, file, arguments)
             if job.exposure.meta["cal_step"].get(self.status) == "SKIPPED":
                 job.log.info("The exposure is marked as one that this step has nothing to do for")
@@ -264,8 +274,8 @@ def step_logger(name: str) -> logging.Logger:
 
 
 @contextlib.contextmanager
-def reported_errors(program: str):
-    """Turn an error that the user can mend into one line on standard error and an exit status of 1."""
+def reported_errors(program: str, about: Path | None = None):
+    """Turn an error into one line on standard error and an exit status of 1; `about` is the file that the program works on."""
     configure_logging()
     outcome = SimpleNamespace(status=0)
     try:
@@ -275,6 +285,22 @@ def reported_errors(program: str):
         outcome.status = 1
     except MemoryError:
         log.error("%s: not enough memory; give the job more, or use fewer --threads", program)
+        outcome.status = 1
+    except Exception as error:  # a fault that no check foresaw: one line too, with the places in our code that it came through
+        places = [
+            f"{Path(frame.filename).name}:{frame.lineno}"
+            for frame in traceback.extract_tb(error.__traceback__)
+            if Path(frame.filename).is_relative_to(SCRIPTS)
+        ]
+        log.error(
+            "%s: %s can't be processed: %s: %s (at %s). It or one of its references is damaged: get it again; if it is sound, "
+            "report this line",
+            program,
+            about or "an input",
+            type(error).__name__,
+            " ".join(str(error).split())[:300],
+            ", ".join(places),
+        )
         outcome.status = 1
 
 
@@ -296,6 +322,9 @@ class Exposure:
         self.roman = file.tree.get("roman")
         if not isinstance(self.roman, dict) or not isinstance(self.roman.get("meta"), dict):
             raise RampflowError(f"{self.path}: has no 'roman' tree with 'meta'; it is not a Roman data model")
+        for name, kind in (*((name, dict) for name in SECTIONS), ("cal_logs", list)):
+            if name in self.meta:
+                self.get(f"meta.{name}", kind)
 
     @property
     def meta(self) -> dict:
@@ -337,7 +366,7 @@ class Exposure:
             node = node[name]
         if not isinstance(node, kind) or (isinstance(node, bool) and kind in (int, float, (int, float))):
             expected = " or ".join(k.__name__ for k in (kind if isinstance(kind, tuple) else (kind,)))
-            raise RampflowError(f"{self.path}: {field} is {node!r}; it must be of type {expected}")
+            raise RampflowError(f"{self.path}: {field} is {reprlib.repr(node)}; it must be of type {expected}")
         return node
 
     def array(self, name: str, ndim: int | None = None, *, shape: tuple[int, ...] | None = None) -> StoredArray:
