@@ -14,6 +14,8 @@ import roman_datamodels.datamodels as rdm
 import simulate_exposure
 import simulate_references
 import simulate_sky
+from saturation import checked_thresholds, flag_saturated
+from scipy.ndimage import label
 
 from wfi import dq as flags
 from wfi.detector import SCIENCE
@@ -372,6 +374,44 @@ def test_every_table_makes_its_resultants(references, name):
 def test_numbers_of_resultants():
     lengths = {name: len(pattern) for name, (_, pattern) in MA_TABLES.items()}
     assert lengths == {"three": 3, "four": 4, "short": 8, "imaging": 9, "long": 16, "uneven": 8}
+
+
+def test_bright_stars_come_on_top(sky):
+    more = simulate_sky.make_sky(270, 66, 0.006, 60, 40, seed=3, bright=12)
+    for name in sky.colnames:
+        np.testing.assert_array_equal(more[name][:100], sky[name])
+    added = more[100:]
+    assert len(set(more["id"])) == len(more) == 112 and (added["type"] == "star").all()
+    assert (added["mag"] >= 10).all() and (added["mag"] <= 16).all()
+
+
+def test_bright_stars_and_snowballs_exercise_every_saturation_rule(references):
+    settings = dataclasses.replace(SETTINGS, ma_table="uneven", snowballs=60)
+    bright = simulate_sky.make_sky(270, 66, 0.004, 10, 0, seed=3, bright=12)
+    of = references["WFI01"]
+    counts = simulate_exposure.simulate(settings, bright, of)[0]["data"].astype(np.float32)
+    threshold, _ = checked_thresholds(np.array(of["saturation"].data), np.array(of["saturation"].dq))
+    groupdq = np.zeros(counts.shape, np.uint8)
+    flag_saturated(counts, groupdq, threshold, settings.read_pattern)
+    saturated, partly = (flags.has(groupdq, flag) for flag in (flags.SATURATED, flags.DO_NOT_USE))
+    assert saturated.all(axis=0).sum() > 10  # cores of stars
+    assert partly[1:-1].any(axis=(1, 2)).sum() >= 3  # the backward rule in several resultants of several reads
+    # The second resultant's rule sees what the backward one does not: a mean below its diluted threshold.
+    dilution = np.mean(settings.read_pattern[1]) / settings.read_pattern[1][-1]
+    assert (partly[1] & (counts[1] < dilution * threshold)).sum() > 10
+
+
+def test_snowballs_have_saturated_cores_and_wings(references):
+    settings = dataclasses.replace(SETTINGS, exposure_type="WFI_IM_DARK", snowballs=8, cosmic_ray_flux=0)
+    arrays, truth, _ = simulate_exposure.simulate(settings, None, references["WFI01"])
+    image = np.zeros((TRIMMED, TRIMMED))
+    hits = truth["cosmic_rays"]
+    np.add.at(image, (hits["row"], hits["column"]), hits["charge"])
+    cores, number = label(image >= electronics.SNOWBALL_CORE)
+    assert 6 <= number <= 8 and (np.bincount(cores.ravel())[1:] > 15).all()
+    last = arrays["data"][-1][4:-4, 4:-4]
+    assert (last[cores > 0] > 50000).all()
+    assert np.count_nonzero(image > 1000) > 2 * np.count_nonzero(cores)  # wings many times the noise
 
 
 def test_saturated_exposure_is_saturated_everywhere(references, sky, tmp_path):
