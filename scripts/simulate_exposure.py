@@ -165,7 +165,7 @@ def _count_rate(scene, references, rng) -> np.ndarray:
         flat = np.array(references["flat"].data)
         sensitivity = np.where(flat > 0, flat, rng.uniform(0.3, 1, flat.shape))
     sensitivity[flags.has(references["mask"].dq[SCIENCE], flags.DEAD)] = 0
-    return (scene * sensitivity + references["dark"].dark_slope[SCIENCE]).astype(np.float32)
+    return (scene * sensitivity + np.nan_to_num(references["dark"].dark_slope[SCIENCE])).astype(np.float32)
 
 
 def _accumulate(count_rate, hits, references, settings, rng, threads) -> tuple[np.ndarray, np.ndarray]:
@@ -180,6 +180,8 @@ def _accumulate(count_rate, hits, references, settings, rng, threads) -> tuple[n
     pedestal = np.repeat(channels, CHANNEL_WIDTH) + PIXEL_SPREAD * rng.standard_normal(gain.shape, np.float32)
     full_well = np.minimum(FULL_WELL * usable(references["saturation"].data, "saturation"), 65535)
     inverse = np.array(references["inverselinearity"].coeffs)
+    unknown = np.isnan(inverse).any(axis=0) | (inverse[1] == 0)
+    inverse[:, unknown] = np.eye(len(inverse), 1, -1)  # linear
     conversion = np.zeros((1, int(2**16 / CONVERTER_STEP) + 1))
     if "integralnonlinearity" in references:
         table = references["integralnonlinearity"].inl_table

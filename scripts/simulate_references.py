@@ -191,13 +191,14 @@ def hot_pixels(detector: Detector) -> tuple[np.ndarray, np.ndarray]:
 
 
 def make_saturation(detector: Detector) -> dict:
-    """Thresholds (DN); some are NaN, some are flagged as not to be checked."""
+    """Thresholds (DN); some are NaN, some zero, some flagged as not to be checked."""
     rng = detector.generator("saturation")
     model = _model("SaturationRefModel", detector)
     model.data = SATURATION + 3000 * smooth_field(rng, detector.shape)
     model.dq = np.zeros(detector.shape, np.uint32)
     model.data[scatter(rng, detector.shape, 1e-5)] = np.nan
     model.dq[scatter(rng, detector.shape, 1e-5)] |= flags.NO_SAT_CHECK
+    model.data[scatter(rng, detector.shape, 1e-6)] = 0
     return {(): model}
 
 
@@ -233,7 +234,7 @@ def make_darkdecaysignal(detector: Detector) -> dict:
 
 
 def make_linearity(detector: Detector) -> dict:
-    """Coefficients, constant term first; some NaN, some without a linear term, some flagged."""
+    """Coefficients, constant term first; some or all of a pixel's NaN, some without a linear term, some flagged."""
     rng = detector.generator("linearity")
     scale = nonlinearity_scale(detector)
     coeffs = np.stack([np.zeros_like(scale), np.ones_like(scale), QUADRATIC * scale, CUBIC * scale**2]).astype(np.float32)
@@ -241,21 +242,27 @@ def make_linearity(detector: Detector) -> dict:
     dq[scatter(rng, detector.shape, 2e-5)] |= flags.NO_LIN_CORR
     coeffs[(slice(None), *scatter(rng, detector.shape, 1e-5))] = np.nan
     coeffs[(1, *scatter(rng, detector.shape, 1e-5))] = 0
+    coeffs[(2, *scatter(rng, detector.shape, 1e-6))] = np.nan
     model = _model("LinearityRefModel", detector)
     model.coeffs, model.dq = coeffs, dq
     return {(): model}
 
 
 def make_inverselinearity(detector: Detector) -> dict:
-    """Coefficients of the way back, constant term first."""
+    """Coefficients of the way back, constant term first; some NaN, some without a linear term, some flagged."""
+    rng = detector.generator("inverselinearity")
     scale = nonlinearity_scale(detector)
     inverse = inverse_coefficients()
     coeffs = np.empty((len(inverse), *detector.shape), np.float32)
     coeffs[0] = 0
     for power, coefficient in enumerate(inverse[1:], start=1):
         coeffs[power] = coefficient * scale ** (power - 1)
+    coeffs[(slice(None), *scatter(rng, detector.shape, 1e-6))] = np.nan
+    coeffs[(1, *scatter(rng, detector.shape, 1e-6))] = 0
+    dq = np.zeros(detector.shape, np.uint32)
+    dq[scatter(rng, detector.shape, 1e-6)] |= flags.NO_LIN_CORR
     model = _model("InverselinearityRefModel", detector)
-    model.coeffs, model.dq = coeffs, np.zeros(detector.shape, np.uint32)
+    model.coeffs, model.dq = coeffs, dq
     return {(): model}
 
 
@@ -274,27 +281,30 @@ def make_integralnonlinearity(detector: Detector) -> dict:
 
 
 def make_readnoise(detector: Detector) -> dict:
-    """Read noise (DN per read), with a tail of noisy pixels."""
+    """Read noise (DN per read), with a tail of noisy pixels; NaN in some, zero in others."""
     rng = detector.generator("readnoise")
     noise = rng.normal(READ_NOISE, 0.5, detector.shape).astype(np.float32)
     noise[scatter(rng, detector.shape, 2e-4)] *= 4
+    noise[scatter(rng, detector.shape, 1e-6)] = np.nan
+    noise[scatter(rng, detector.shape, 1e-6)] = 0
     model = _model("ReadnoiseRefModel", detector)
     model.data = noise
     return {(): model}
 
 
 def make_gain(detector: Detector) -> dict:
-    """Gain (electron / DN); NaN in some pixels, negative in others."""
+    """Gain (electron / DN); NaN in some pixels, negative or zero in others."""
     rng = detector.generator("gain")
     model = _model("GainRefModel", detector)
     model.data = GAIN * (1 + 0.03 * smooth_field(rng, detector.shape))
     model.data[scatter(rng, detector.shape, 1e-6)] = np.nan
     model.data[scatter(rng, detector.shape, 1e-6)] *= -1
+    model.data[scatter(rng, detector.shape, 1e-6)] = 0
     return {(): model}
 
 
 def make_dark(detector: Detector) -> dict:
-    """Dark current (DN/s): small, patchy, with hot pixels."""
+    """Dark current (DN/s): small, patchy, with hot pixels; some NaN, some not to be used."""
     rng = detector.generator("dark")
     model = _model("DarkRefModel", detector, "DARK")
     slope = 0.005 * (1 + 0.3 * smooth_field(rng, detector.shape))
@@ -304,6 +314,8 @@ def make_dark(detector: Detector) -> dict:
     model.dark_slope, model.dark_slope_error = slope, np.full(detector.shape, 5e-4, np.float32)
     model.dq = np.zeros(detector.shape, np.uint32)
     model.dq[hot] = flags.HOT
+    model.dark_slope[scatter(rng, detector.shape, 1e-6)] = np.nan
+    model.dq[scatter(rng, detector.shape, 1e-6)] |= flags.DO_NOT_USE
     return {(): model}
 
 
