@@ -50,6 +50,12 @@ STEP = Step(
         ),
         Parameter("rejection_threshold", float, 4.5, "significance at which a jump is left out", "sigma", minimum=0),
         Parameter("use_ramp_jump_detection", bool, True, "search the ramps for jumps"),
+        Parameter(
+            "saturated_in_median",
+            bool,
+            False,
+            "saturated differences count in the median that sets the noise of the search, as in romancal",
+        ),
         Parameter("include_var_rnoise", bool, False, "write the read-noise variance var_rnoise too"),
         Parameter("record_jumps", bool, True, "write jump_indices, the resultant and pixel of each jump"),
         Parameter("expand_large_events", bool, False, "flag the surroundings of large events (snowballs) as jumps"),
@@ -169,12 +175,16 @@ def find_jumps(
     covariance: np.ndarray,
     *,
     rejection_threshold: float | None = 4.5,
+    saturated_in_median: bool = False,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Find jumps in ramps by what leaving out differences of resultants does to χ² (Brandt 2024, PASP 136, 045005).
 
     The covariance follows from the median difference of each ramp, which a jump hardly moves. The one difference, or the two
     around a resultant of several reads, whose omission lowers χ² by most beyond its threshold, is left out, and again,
     until none does or no more than three differences are left.
+
+    Saturated differences are near zero whatever the light. Where they are the majority, a median with them would deny the
+    ramp its photon noise, and good differences would pass for jumps.
 
     Parameters
     ----------
@@ -190,6 +200,8 @@ def find_jumps(
         From `difference_covariance`.
     rejection_threshold : float or None
         Significance of a jump in sigma; None looks for none.
+    saturated_in_median : bool
+        Differences with a SATURATED resultant count in the median too, as in romancal.
 
     Returns
     -------
@@ -204,8 +216,9 @@ def find_jumps(
     rate, jumps = np.empty(gain.shape), np.zeros(groupdq.shape, np.uint8)
     network = kernels.sorting_network(len(resultants) - 1)
     gain = np.where(has_gain(gain), gain, np.float32(np.nan))
+    spoiled = np.uint8(0 if saturated_in_median else flags.SATURATED)
     kernels.find_jumps(
-        resultants, groupdq, gain, readnoise, covariance, network, one, two, np.uint8(flags.JUMP_DET), rate, jumps
+        resultants, groupdq, gain, readnoise, covariance, network, one, two, spoiled, np.uint8(flags.JUMP_DET), rate, jumps
     )
     return rate, jumps
 
@@ -251,12 +264,13 @@ def fit_ramps(
     frame_time: float,
     *,
     rejection_threshold: float | None = 4.5,
+    saturated_in_median: bool = False,
 ) -> tuple[RampFit, np.ndarray]:
     """Find jumps in ramps and fit the slope of what is left.
 
     Parameters
     ----------
-    resultants, groupdq, gain, readnoise, rejection_threshold
+    resultants, groupdq, gain, readnoise, rejection_threshold, saturated_in_median
         As in `find_jumps`.
     read_pattern : list of list of int
         1-based reads of each resultant.
@@ -276,7 +290,7 @@ def fit_ramps(
     """
     covariance = difference_covariance(read_pattern, frame_time)
     arrays = resultants, groupdq, gain, readnoise, covariance
-    rate, jumps = find_jumps(*arrays, rejection_threshold=rejection_threshold)
+    rate, jumps = find_jumps(*arrays, rejection_threshold=rejection_threshold, saturated_in_median=saturated_in_median)
     return fit_slopes(resultants, groupdq, jumps, gain, readnoise, covariance, rate), jumps
 
 
@@ -481,7 +495,10 @@ def run(job: Job) -> None:
         raise RampflowError(f"{exposure.path}: {error}") from None
     data, groupdq, pixeldq = ramp_arrays(job)
     readnoise, gain = (read_reference(job, reftype, data.shape[1:]) for reftype in ("readnoise", "gain"))
-    threshold = p.rejection_threshold if p.use_ramp_jump_detection else None
+    search = {
+        "rejection_threshold": p.rejection_threshold if p.use_ramp_jump_detection else None,
+        "saturated_in_median": p.saturated_in_median,
+    }
 
     def search_rows(start, stop):
         rows = slice(start, stop)
@@ -491,7 +508,7 @@ def run(job: Job) -> None:
             gain[rows],
             readnoise[rows],
             covariance,
-            rejection_threshold=threshold,
+            **search,
         )
 
     if p.expand_large_events:  # an event may lie anywhere: all jumps are needed before the first fit
@@ -518,7 +535,7 @@ def run(job: Job) -> None:
             # An extended core is saturated for the fit too (romancal flags it and still fits what is there).
             group |= found[:, rows] & np.uint8(flags.SATURATED)
         else:
-            first, jumps = find_jumps(resultants, group, *ramps, rejection_threshold=threshold)
+            first, jumps = find_jumps(resultants, group, *ramps, **search)
         fit = fit_slopes(resultants, group, jumps, *ramps, first)
         group |= jumps
         columns = np.s_[..., BORDER:-BORDER]

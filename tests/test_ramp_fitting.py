@@ -4,6 +4,7 @@ import argparse
 import subprocess
 import sys
 from pathlib import Path
+from statistics import NormalDist
 
 import numpy as np
 import pytest
@@ -50,13 +51,14 @@ def mean_times(pattern):
     return np.array([np.mean(reads) for reads in pattern]) * FRAME_TIME
 
 
-def simulate(rate, n, pattern=UNEVEN, *, seed=0, jump=None):
+def simulate(rate, n, pattern=UNEVEN, *, seed=0, jump=None, full_well=np.inf):
     """Ramps (resultant, 1, n) in DN of Poisson counts and read noise; `jump` is (DN, first read that has it)."""
     rng = np.random.default_rng(seed)
     reads = pattern[-1][-1]
     counts = rng.poisson(rate * GAIN * FRAME_TIME, (reads, n)).cumsum(axis=0) / GAIN
     if jump is not None:
         counts[jump[1] - 1 :] += jump[0]
+    counts = np.minimum(counts, full_well)
     counts += rng.normal(0, READNOISE, counts.shape)
     return np.array([counts[np.array(r) - 1].mean(axis=0) for r in pattern], np.float32)[:, None]
 
@@ -212,6 +214,71 @@ def test_unbiased_with_honest_errors(rate):
     assert abs(pull.std() - 1) < 0.03
     assert abs(result.chisq.mean() / (len(UNEVEN) - 2) - 1) < 0.03
     np.testing.assert_allclose(result.err**2, result.var_poisson + result.var_rnoise, rtol=1e-5)
+
+
+def omissions(pattern):
+    """How many differences and pairs the search tries."""
+    return len(pattern) - 1 + sum(len(reads) > 1 for reads in pattern[1:-1])
+
+
+def jump_error(rate, pattern, k):
+    """Standard deviation (DN) of the height of a jump between resultants k - 1 and k, when slope and height are fitted."""
+    reads = np.concatenate([np.array(r) for r in pattern])
+    average = np.array([np.isin(reads, r) / len(r) for r in pattern])
+    single = np.minimum.outer(reads, reads) * FRAME_TIME * rate / GAIN + READNOISE**2 * np.eye(len(reads))
+    design = np.stack([mean_times(pattern), np.arange(len(pattern)) >= k, np.ones(len(pattern))], axis=1)
+    return np.linalg.inv(design.T @ np.linalg.solve(average @ single @ average.T, design))[1, 1] ** 0.5
+
+
+@pytest.mark.parametrize("pattern", [UNEVEN, SINGLE])
+@pytest.mark.parametrize("rate", [0.5, 50.0, 1000.0])
+def test_false_alarms_are_as_rare_as_the_threshold_says(pattern, rate):
+    n = 40000
+    _, jumps = fit(simulate(rate, n, pattern, seed=int(rate)), pattern=pattern)
+    expected = n * omissions(pattern) * 2 * NormalDist().cdf(-4.5)  # at most: the trials share their noise
+    assert jumps.any(axis=0).sum() < expected + 5 * expected**0.5
+
+
+@pytest.mark.parametrize("pattern", [UNEVEN, SINGLE])
+@pytest.mark.parametrize("rate", [0.5, 50.0, 1000.0])
+def test_completeness_is_what_the_noise_allows(pattern, rate):
+    """A jump of s sigma, with its own error, is found with the probability that s plus Gaussian noise passes 4.5."""
+    n = 4000
+    for k in (1, 4, len(pattern) - 1):
+        for significance in (3.5, 4.5, 6.0, 8.0):
+            size = significance * jump_error(rate, pattern, k)
+            _, jumps = fit(simulate(rate, n, pattern, seed=k, jump=(size, pattern[k][0])), pattern=pattern)
+            expected = NormalDist().cdf(significance - 4.5)
+            assert abs((jumps[k] != 0).mean() - expected) < 0.05, (k, significance)
+
+
+@pytest.mark.parametrize("rate", [1100.0, 1700.0, 2000.0])
+def test_saturation_makes_no_jumps(rate):
+    """Where most of a ramp is saturated, the good differences at its start keep their photon noise, and stay."""
+    n, full_well, pattern = 20000, 50000, [[1], [2], *([k, k + 1, k + 2] for k in range(3, 42, 3))]
+    ramps = simulate(rate, n, pattern, seed=int(rate), full_well=full_well)
+    groupdq = np.where(np.maximum.accumulate(ramps > 0.9 * full_well, axis=0), flags.SATURATED, 0).astype(np.uint8)
+    groupdq[:-1] |= (groupdq[1:] != 0) * np.uint8(flags.DO_NOT_USE)  # its last reads may be saturated
+    usable = (groupdq == 0).sum(axis=0).max() - 1
+    assert 2 <= usable < (len(pattern) - 1) / 2
+    result, jumps = fit(ramps, groupdq, pattern=pattern)
+    best, _ = fit(ramps, groupdq, pattern=pattern, rejection_threshold=None)
+    expected = n * 2 * usable * 2 * NormalDist().cdf(-4.5)
+    assert jumps.any(axis=0).sum() < expected + 5 * expected**0.5
+    assert result.slope.std() < 1.01 * best.slope.std()
+    assert abs(result.slope.mean() - rate) < 5 * best.slope.std() / n**0.5
+    _, theirs = fit(ramps, groupdq, pattern=pattern, saturated_in_median=True)
+    assert theirs.any(axis=0).mean() > 0.1
+
+
+@pytest.mark.parametrize("flag", [0, flags.DO_NOT_USE, flags.JUMP_DET])
+def test_only_saturation_changes_the_median(flag):
+    ramps = simulate(30.0, 500, seed=14)
+    groupdq = np.zeros(ramps.shape, np.uint8)
+    groupdq[2:5] = flag
+    (a, jumps_a), (b, jumps_b) = fit(ramps, groupdq), fit(ramps, groupdq, saturated_in_median=True)
+    np.testing.assert_array_equal(a.slope, b.slope)
+    np.testing.assert_array_equal(jumps_a, jumps_b)
 
 
 @pytest.mark.parametrize("pattern", [UNEVEN, SINGLE])
@@ -570,6 +637,9 @@ def test_parameters_of_the_fit(folder, default):
     off = run(folder, "o2.asdf", "--use_ramp_jump_detection", "false")
     assert len(off["jump_indices"]) == 0 and not (off["dq"] & flags.JUMP_DET).any()
     assert "jump_indices" not in run(folder, "o3.asdf", "--record_jumps", "false")
+    median = run(folder, "o5.asdf", "--saturated_in_median", "true")
+    changed = (median["data"] != default["data"]) & np.isfinite(default["data"])
+    assert changed.any() and flags.has(default["dq"][changed], flags.SATURATED).all()
     variances = run(folder, "o4.asdf", "--include_var_rnoise", "true")
     assert variances["var_rnoise"].dtype == np.float16
     good = variances["dq"] & flags.DO_NOT_USE == 0

@@ -72,7 +72,8 @@ def test_fit_agrees_with_stcal(name, threshold):
     pattern = PATTERNS[name]
     ramps, groupdq, pixeldq, gain, readnoise = simulate(pattern)
     theirs, their_groupdq = stcal_fit(ramps, groupdq, pixeldq, gain, readnoise, pattern, threshold)
-    ours, jumps = fit_ramps(ramps, groupdq, gain, readnoise, pattern, FRAME_TIME, rejection_threshold=threshold)
+    options = {"rejection_threshold": threshold, "saturated_in_median": True}
+    ours, jumps = fit_ramps(ramps, groupdq, gain, readnoise, pattern, FRAME_TIME, **options)
     # Where a single difference stays, stcal chooses it by a rounding error (or none, in a tie); here it is the smallest.
     usable = ((groupdq[1:] | groupdq[:-1]) == 0).sum(axis=0)
     same = (usable != 2) & ((usable != 3) | ((jumps != 0).sum(axis=0) < 2)) & np.isfinite(gain)

@@ -56,20 +56,24 @@ def _load(resultants, groupdq, row, left, width, table, difference, used):
 
 
 @compiled
-def _median(difference, network, width, scratch, median):
+def _median(difference, groupdq, row, left, width, spoiled, network, scratch, number, median):
+    """Median of the differences without those whose resultants have a flag of `spoiled`; `number` takes how many they are."""
     n = len(difference)
+    number[:width] = 0
     for i in range(n):
         for p in range(width):
-            scratch[i, p] = difference[i, p]
+            counts = ((groupdq[i, row, left + p] | groupdq[i + 1, row, left + p]) & spoiled) == 0
+            number[p] += counts
+            scratch[i, p] = difference[i, p] if counts else np.inf  # sorted behind all others
     for k in range(len(network)):
         low, high = scratch[network[k, 0]], scratch[network[k, 1]]
         for p in range(width):
             a, b = low[p], high[p]
             low[p] = a if a < b else b
             high[p] = b if a < b else a
-    below, above = scratch[(n - 1) // 2], scratch[n // 2]
     for p in range(width):
-        median[p] = 0.5 * (below[p] + above[p])
+        m = number[p]
+        median[p] = 0.5 * (scratch[max(m - 1, 0) // 2, p] + scratch[m // 2, p])
 
 
 @compiled
@@ -169,22 +173,23 @@ def _search(difference, used, p, table, photon, read, one, two, scratch):
 
 
 @compiled
-def find_jumps(resultants, groupdq, gain, readnoise, table, network, one, two, flag, rate, jumps):
+def find_jumps(resultants, groupdq, gain, readnoise, table, network, one, two, spoiled, flag, rate, jumps):
     """First fit, with the noise of the median rate, and search for jumps; see `ramp_fitting.find_jumps`.
 
-    `rate` takes the slope and `jumps` the flag at the resultants after the differences left out.
+    Differences with a flag of `spoiled` don't count in the median. `rate` takes the slope and `jumps` the flag at the
+    resultants after the differences left out.
     """
     n, rows, columns = len(resultants) - 1, resultants.shape[1], resultants.shape[2]
     difference, used = np.empty((n, PIECE)), np.empty((n, PIECE))
     link, weight, sums = np.empty((n, PIECE)), np.empty((n, PIECE)), np.empty((3, PIECE))
     photon, read, u, v = np.empty(PIECE), np.empty(PIECE), np.empty(PIECE), np.empty((2, PIECE))
-    scratch, used_before = np.empty((4, n)), np.empty(n)
+    number, scratch, used_before = np.empty(PIECE, np.int64), np.empty((4, n)), np.empty(n)
     threshold = min(one, two)
     for row in range(rows):
         for left in range(0, columns, PIECE):
             width = min(PIECE, columns - left)
             _load(resultants, groupdq, row, left, width, table, difference, used)
-            _median(difference, network, width, link, photon)
+            _median(difference, groupdq, row, left, width, spoiled, network, link, number, photon)
             for p in range(width):
                 photon[p] = max(photon[p], 0.0) / gain[row, left + p]
                 read[p] = np.float64(readnoise[row, left + p]) ** 2
