@@ -20,6 +20,7 @@ include: "workflow/rules/ramps.smk"
 include: "workflow/rules/images.smk"
 include: "workflow/rules/catalogs.smk"
 include: "workflow/rules/products.smk"
+include: "workflow/rules/report.smk"
 
 
 localrules:

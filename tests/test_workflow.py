@@ -40,7 +40,7 @@ CHAIN = (
 CATALOGED = [stem for stem, kind in zip(STEMS, TYPES.values(), strict=True) if kind in ("WFI_IMAGE", "WFI_LOLO")]
 ALIGNED = [stem for stem in CATALOGED if not stem.endswith(SATURATED)]
 # What follows from a changed image of every exposure: the astrometric catalog is not asked for again.
-PRODUCTS = {"source_catalog": 5, "tweakreg": 1, "finalize": 5, "finalize_image": 5}
+PRODUCTS = {"source_catalog": 5, "tweakreg": 1, "finalize": 5, "finalize_image": 5, "preview": 10}
 FIRST = STEMS[0]
 
 
@@ -267,7 +267,7 @@ def test_another_parameter_reruns_its_step_and_what_follows(visit):
 
 def test_another_alignment_reruns_tweakreg_and_finalize_alone(visit):
     """Also where intermediates are not kept: what these read stays."""
-    assert visit.jobs(*visit.arguments, "steps={tweakreg: {abs_sigma: 2.5}}") == {"tweakreg": 1, "finalize": 5}
+    assert visit.jobs(*visit.arguments, "steps={tweakreg: {abs_sigma: 2.5}}") == {"tweakreg": 1, "finalize": 5, "preview": 5}
 
 
 def test_another_flat_reruns_flatfield_and_what_follows(visit):
@@ -275,7 +275,7 @@ def test_another_flat_reruns_flatfield_and_what_follows(visit):
     own = visit.folder / "my_flat.asdf"
     shutil.copy(flat, own)
     jobs = visit.jobs(*visit.arguments, f"references={{override: {{flat: {own}}}}}")
-    assert jobs == {"flatfield": 6, **PRODUCTS, "finalize_image": 1}
+    assert jobs == {"flatfield": 6, **PRODUCTS, "finalize_image": 1, "preview": 6}
 
 
 def test_a_new_context_reruns_what_reads_its_new_reference(visit):
@@ -284,7 +284,14 @@ def test_a_new_context_reruns_what_reads_its_new_reference(visit):
     subprocess.run([*map(str, command), *new], check=True, env=visit.environment, capture_output=True)
     jobs = visit.jobs(*visit.arguments, "references={crds_context: roman_0002.pmap}")
     images_of_wfi01 = 4  # two dithers, the wavefront exposure, the saturated one
-    assert jobs == {"flatfield": images_of_wfi01, "source_catalog": 3, "tweakreg": 1, "finalize": 5, "finalize_image": 1}
+    assert jobs == {
+        "flatfield": images_of_wfi01,
+        "source_catalog": 3,
+        "tweakreg": 1,
+        "finalize": 5,
+        "finalize_image": 1,
+        "preview": 6,
+    }
 
 
 def test_an_edited_script_reruns_its_step(visit, tmp_path):
@@ -308,6 +315,7 @@ def test_intermediates_go_unless_they_are_kept_and_a_step_can_be_skipped(visit, 
     assert visit.jobs(*single, *options, "steps={refpix: {skip: true}, tweakreg: {abs_sigma: 2.5}}") == {
         "tweakreg": 1,
         "finalize": 1,
+        "preview": 1,
     }
     with roman_datamodels.open(visit.folder / "few" / f"{FIRST}_cal.asdf") as image:
         image.validate()

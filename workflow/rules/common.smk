@@ -1,9 +1,12 @@
 """What the rules ask: the configuration, the inventory of exposures, and each step's files and options."""
 
+import atexit
 import os
 import re
 import shlex
+import shutil
 import sys
+import tempfile
 from pathlib import Path
 
 sys.path.insert(0, str(Path(workflow.basedir) / "scripts"))
@@ -58,6 +61,11 @@ def get_final_products(wildcards):
             f"{RESULTS}/{{stem}}_{{product}}.asdf",
             stem=visit.exposures,
             product=["cal", "wcs"],
+        ),
+        *expand(
+            f"{RESULTS}/{{stem}}_cal{{size}}.png",
+            stem=visit.exposures,
+            size=["", "_thumb"],
         ),
         *expand(
             f"{RESULTS}/{{stem}}_{{product}}",
@@ -117,14 +125,9 @@ def get_astrometric_source(wildcards):
 
 
 # ------------------------------------------------------------------------------------------------------------------ steps
-def intermediate_of(step, stem="{stem}"):
-    """File that a step writes."""
-    return f"{INTERMEDIATES}/{stem}_{pipeline.step(step).suffix}.asdf"
-
-
-def calibrated_image(stem):
-    """The exposure after the last step that changes it."""
-    return intermediate_of(pipeline.image_chain(visit.exposures[stem].chain)[-1], stem)
+def last_steps(stems):
+    """The steps that change these exposures last."""
+    return {pipeline.image_chain(visit.exposures[stem].chain)[-1] for stem in stems}
 
 
 def kept_steps():
@@ -132,15 +135,46 @@ def kept_steps():
     kept = settings["keep_intermediates"]
     if isinstance(kept, bool):
         kept = pipeline.APPLIES_TO if kept else []
-    return {
-        *kept,
-        *(pipeline.image_chain(visit.exposures[stem].chain)[-1] for stem in with_step("tweakreg")),
-    }
+    return {*kept, *last_steps(with_step("tweakreg"))}
+
+
+def scratch_folder():
+    """Folder for the files that only the next step reads: on a disk of the node, where the cluster's profile names one.
+
+    A cluster job has one of its own, that ends with it. The submitting process, which never sees these files, has another
+    name for them, so that it doesn't take those of a run without scratch for them.
+    """
+    storage = workflow.storage_settings
+    prefix = storage.local_storage_prefix if workflow.remote_exec else storage.remote_job_local_storage_prefix
+    if prefix == Path(".snakemake/storage"):  # Snakemake's default
+        return INTERMEDIATES
+    if not workflow.remote_exec:
+        return f"{INTERMEDIATES}/scratch"
+    prefix.mkdir(parents=True, exist_ok=True)
+    folder = tempfile.mkdtemp(prefix="rampflow-", dir=prefix)
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
+
+
+KEPT = kept_steps()
+SCRATCH = scratch_folder()
+# What other cluster jobs read doesn't lie on one node: the alignment, and the products of exposures with a catalog.
+SHARED = KEPT | last_steps(with_step("source_catalog"))
+
+
+def intermediate_of(step, stem="{stem}"):
+    """File that a step writes."""
+    return f"{INTERMEDIATES if step in SHARED else SCRATCH}/{stem}_{pipeline.step(step).suffix}.asdf"
+
+
+def calibrated_image(stem):
+    """The exposure after the last step that changes it."""
+    return intermediate_of(pipeline.image_chain(visit.exposures[stem].chain)[-1], stem)
 
 
 def intermediate(step):
     """The output of a step: temporary unless it is kept."""
-    return intermediate_of(step) if step in kept_steps() else temp(intermediate_of(step))
+    return intermediate_of(step) if step in KEPT else temp(intermediate_of(step))
 
 
 def exposure_before(step):
@@ -176,6 +210,59 @@ def options_of(step):
                 configuration.command_line(pipeline.step(step).parameters, settings["steps"][step]),
             ]
         )
+
+    return get_options
+
+
+# ----------------------------------------------------------------------------------------------------------------- report
+def associations():
+    """Names of all associations."""
+    return sorted({entry.association for entry in visit.exposures.values()})
+
+
+def members_of(association):
+    """Stems of the exposures of an association, in its order."""
+    return [stem for stem, entry in visit.exposures.items() if entry.association == association]
+
+
+def get_ramps_around_refpix(wildcards):
+    """The ramp before and after refpix; nothing where it is skipped."""
+    entry = visit.exposures[wildcards.stem]
+    return [exposure_before("refpix")(wildcards), intermediate_of("refpix", entry.stem)] if "refpix" in entry.chain else []
+
+
+def get_ramp_with_transient(wildcards):
+    """The ramp before wfi18_transient, where the exposure goes through it."""
+    chain = visit.exposures[wildcards.stem].chain
+    return [exposure_before("wfi18_transient")(wildcards)] if "wfi18_transient" in chain else []
+
+
+def get_catalog_files(wildcards):
+    """The exposure's catalog and segmentation map, and what its alignment began with, as far as there are such."""
+    stem, entry = wildcards.stem, visit.exposures[wildcards.stem]
+    files = {}
+    if "source_catalog" in entry.chain:
+        files |= {"catalog": f"{RESULTS}/{stem}_cat.parquet", "segmentation": f"{RESULTS}/{stem}_segm.asdf"}
+        if "tweakreg" in entry.chain:
+            files["unaligned"] = f"{INTERMEDIATES}/{stem}_cat.parquet"
+            files["stars"] = f"{INTERMEDIATES}/{entry.association}_astrometric.parquet"
+    return files
+
+
+def get_alignment_files(wildcards):
+    """Summary of the association's alignment, and its astrometric catalog; nothing where there is no alignment."""
+    name = wildcards.association
+    if name not in aligned_associations():
+        return {}
+    return {"summary": f"{RESULTS}/{name}_tweakreg.json", "stars": f"{INTERMEDIATES}/{name}_astrometric.parquet"}
+
+
+def options_of_inputs(*names):
+    """Parameter function: those of some named inputs that there are, as arguments of a script."""
+
+    def get_options(wildcards, input):
+        files = {name: input.get(name) for name in names if input.get(name)}
+        return " ".join(f"--{name} {shlex.join([f] if isinstance(f, str) else f)}" for name, f in files.items())
 
     return get_options
 

@@ -1,0 +1,122 @@
+"""image_pictures: pictures of the products of an exposure and the numbers that sum it up, for the report."""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from wfi import dq
+from wfi.asdf_io import AsdfFile, replacing
+from wfi.detector import mean_reads
+from wfi.pictures.alignment import measure_residuals, quiver_picture
+from wfi.pictures.figures import data_uri
+from wfi.pictures.image import corners_of
+from wfi.pictures.maps import chisq_map, flag_counts, flag_maps, jump_map, source_cutout
+from wfi.step import STATUSES, Exposure, reported_errors
+
+
+def preview_picture(path: Path) -> dict:
+    """The preview, packed more tightly."""
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    with Image.open(path) as preview:
+        preview.save(buffer, "WEBP", quality=75)
+    caption = "Count rate without the pixels not to be used; asinh stretch from below the sky to the 99.9th percentile."
+    return {"title": "Calibrated image", "caption": caption, "source": data_uri(buffer.getvalue())}
+
+
+def facts_of(image: Exposure, flags: np.ndarray, counts: dict[str, int]) -> dict:
+    """What the report's tables say of an exposure."""
+    meta = image.meta
+    start = meta["exposure"].get("start_time")
+    return {
+        "stem": image.path.name.removesuffix("_cal.asdf"),
+        "type": image.get("meta.exposure.type"),
+        "detector": image.get("meta.instrument.detector"),
+        "element": image.get("meta.instrument.optical_element"),
+        "start": start.get("value") if isinstance(start, dict) else start,
+        "resultants": len(meta["exposure"]["read_pattern"]),
+        "shape": list(flags.shape),
+        "statuses": {name: meta["cal_step"].get(name, "INCOMPLETE") for name in STATUSES},
+        "statistics": meta["statistics"],
+        "flags": {name: n / flags.size for name, n in counts.items()},
+        "jumps": int(np.count_nonzero(dq.has(flags, dq.JUMP_DET))),
+        "s_region": meta.get("wcsinfo", {}).get("s_region"),
+        "warnings": [line for line in meta.get("cal_logs", []) if " :: WARNING :: " in line or " :: ERROR :: " in line],
+        "software": f"{meta['calibration_software_name']} {meta['calibration_software_version']}",
+        "context": meta.get("ref_file", {}).get("crds", {}).get("context"),
+    }
+
+
+def catalog_columns(path: Path, names: tuple[str, ...]) -> dict[str, np.ndarray]:
+    """Columns of a source catalog; centroids where there are no positions of PSF fits."""
+    from pyarrow import parquet
+
+    present = parquet.read_schema(path).names
+    chosen = {name: name if name in present else name.replace("_psf", "_centroid") for name in names}
+    table = parquet.read_table(path, columns=sorted(set(chosen.values())))
+    return {name: table[source].to_numpy() for name, source in chosen.items()}
+
+
+def sky_positions(path: Path) -> np.ndarray:
+    """ra, dec (degrees) of the sources in a catalog, (n, 2)."""
+    return np.column_stack(list(catalog_columns(path, ("ra_psf", "dec_psf")).values()))
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run as a program."""
+    parser = argparse.ArgumentParser(prog="image_pictures.py", description=__doc__)
+    parser.add_argument("output", metavar="OUTPUT", type=Path, help="the pictures to write (.json)")
+    parser.add_argument("--image", metavar="FILE", type=Path, required=True, help="the calibrated image (_cal.asdf)")
+    parser.add_argument("--preview", metavar="FILE", type=Path, required=True, help="its preview (_cal.png)")
+    parser.add_argument("--catalog", metavar="FILE", type=Path, help="its source catalog (_cat.parquet)")
+    parser.add_argument("--segmentation", metavar="FILE", type=Path, help="its segmentation map (_segm.asdf)")
+    parser.add_argument("--unaligned", metavar="FILE", type=Path, help="the catalog before the alignment")
+    parser.add_argument("--stars", metavar="FILE", type=Path, help="the astrometric catalog")
+    arguments = parser.parse_args(argv)
+    with reported_errors("image_pictures") as outcome, AsdfFile(arguments.image) as file:
+        image = Exposure(file)
+        image.expect_model("wfi_image", "image_pictures")
+        flags = image.array("dq", 2).read()
+        counts = flag_counts(flags)
+        facts = facts_of(image, flags, counts)
+        pictures = [preview_picture(arguments.preview), flag_maps(flags, counts)]
+        if facts["statuses"]["ramp_fit"] == "COMPLETE":
+            times = mean_reads(image.get("meta.exposure.read_pattern", list)) * image.frame_time
+            jumps = image.array("jump_indices", 2).read() if "jump_indices" in image.roman else None
+            pictures.append(chisq_map(image.array("chisq", 2).read(), flags, len(times)))
+            pictures.append(jump_map(flags, jumps, times))
+        if arguments.catalog and arguments.segmentation:
+            found = catalog_columns(arguments.catalog, ("x_psf", "y_psf", "is_extended"))
+            facts["sources"] = len(found["x_psf"])
+            with AsdfFile(arguments.segmentation) as segmentation:
+                labels = Exposure(segmentation).array("data", 2).read()
+            pictures.append(source_cutout(image.array("data", 2).read(), labels, *found.values()))
+            if arguments.unaligned and arguments.stars and facts["statuses"]["tweakreg"] == "COMPLETE":
+                from wfi.astrometry.table import read_catalog
+
+                stars, _ = read_catalog(arguments.stars)
+                residuals = measure_residuals(
+                    found["x_psf"],
+                    found["y_psf"],
+                    sky_positions(arguments.unaligned),
+                    sky_positions(arguments.catalog),
+                    np.column_stack([stars["ra"], stars["dec"]]),
+                )
+                corners = corners_of(facts["s_region"])
+                if residuals and corners is not None:
+                    pictures.append(quiver_picture(residuals, corners, flags.shape))
+                    facts["residuals"] = {"before": residuals.before.tolist(), "after": residuals.after.tolist()}
+        with replacing(arguments.output) as partial:
+            partial.write_text(json.dumps({"facts": facts, "pictures": [shown for shown in pictures if shown]}))
+    return outcome.status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,60 @@
+"""preview: pictures of a calibrated image as PNG, with north, east and a scale, and a thumbnail."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from wfi import dq
+from wfi.asdf_io import AsdfFile, replacing
+from wfi.pictures import image as pictures
+from wfi.step import Exposure, reported_errors
+
+SIZE, THUMBNAIL = 1080, 300  #: pixels a side at most; those of the previews in the Roman archive
+
+
+def make_preview(image: np.ndarray, flags: np.ndarray, s_region: str | None):
+    """Picture of a calibrated image.
+
+    Parameters
+    ----------
+    image, flags : numpy.ndarray
+        Count rate (DN/s) and data quality, whose DO_NOT_USE pixels are left out.
+    s_region : str or None
+        ``meta.wcsinfo.s_region``.
+
+    Returns
+    -------
+    PIL.Image.Image
+        Of `SIZE` pixels a side at most.
+    """
+    good = ~dq.has(flags, dq.DO_NOT_USE)
+    good &= np.isfinite(image)
+    binned = pictures.bin_down(image, good, pictures.binning(image.shape, SIZE))
+    return pictures.draw(pictures.stretch(binned), pictures.corners_of(s_region))
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run as a program."""
+    parser = argparse.ArgumentParser(prog="preview.py", description=__doc__)
+    parser.add_argument("input", metavar="INPUT", type=Path, help="the calibrated image (_cal.asdf)")
+    parser.add_argument("preview", metavar="PREVIEW", type=Path, help=f"the picture to write, {SIZE} pixels at most (.png)")
+    parser.add_argument("thumbnail", metavar="THUMBNAIL", type=Path, help=f"the thumbnail to write, {THUMBNAIL} pixels (.png)")
+    arguments = parser.parse_args(argv)
+    with reported_errors("preview") as outcome, AsdfFile(arguments.input) as file:
+        exposure = Exposure(file)
+        exposure.expect_model("wfi_image", "preview")
+        data, flags = (exposure.array(name, 2).read() for name in ("data", "dq"))
+        picture = make_preview(data, flags, exposure.meta.get("wcsinfo", {}).get("s_region"))
+        with replacing(arguments.preview) as large, replacing(arguments.thumbnail) as small:
+            picture.save(large, "PNG")
+            picture.thumbnail((THUMBNAIL, THUMBNAIL))
+            picture.save(small, "PNG")
+    return outcome.status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

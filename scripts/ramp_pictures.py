@@ -1,0 +1,91 @@
+"""ramp_pictures: pictures of what happens to a ramp, for the report: the files between the steps are soon removed."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import wfi18_transient
+
+from wfi.asdf_io import AsdfFile, replacing
+from wfi.detector import BORDER, SCIENCE, mean_reads, pixel_read_times
+from wfi.pictures.ramps import Ramp, choose_pixels, ramp_picture
+from wfi.pictures.refpix import refpix_picture
+from wfi.pictures.transient import transient_picture
+from wfi.step import Exposure, reported_errors
+
+
+def read_ramps(ramp: Exposure, image: Exposure) -> tuple[list[Ramp], np.ndarray]:
+    """The ramps to show, and the mean times of the resultants (s)."""
+    rate, flags, dumo = (image.array(name, 2).read() for name in ("data", "dq", "dumo"))
+    jumps = image.array("jump_indices", 2).read() if "jump_indices" in image.roman else np.empty((0, 3), int)
+    data, groupdq = ramp.array("data", 3), ramp.array("groupdq", 3)
+    ramps = []
+    for name, (row, column) in choose_pixels(rate, flags, dumo).items():
+        counts, group = (array.read_rows(row + BORDER, row + BORDER + 1)[:, 0, column + BORDER] for array in (data, groupdq))
+        here = jumps[(jumps[:, 1] == row) & (jumps[:, 2] == column), 0]
+        ramps.append(Ramp(name, row, column, counts, group, np.sort(here), float(rate[row, column])))
+    return ramps, mean_reads(ramp.read_pattern) * ramp.frame_time
+
+
+def collected(ramp: Exposure) -> np.ndarray:
+    """Counts between the second resultant and the last one that no more than a few pixels saturate in, DN."""
+    data = ramp.array("data", 3)
+    return data.read_plane(data.shape[0] - 1) - data.read_plane(min(1, data.shape[0] - 1))
+
+
+def transient_of(ramp: Exposure) -> dict | None:
+    """Picture of the transient; `None` where there are too few resultants to measure it."""
+    data = ramp.array("data", 3)
+    if data.shape[0] < wfi18_transient.MIN_RESULTANTS:
+        return None
+    times = pixel_read_times(data.shape[1:], ramp.frame_time, wfi18_transient.DETECTOR)[SCIENCE].mean(axis=1)
+    first = np.stack([data.read_plane(i)[SCIENCE] for i in range(wfi18_transient.MIN_RESULTANTS)])
+    transient = wfi18_transient.transient_by_row(first, mean_reads(ramp.read_pattern) * ramp.frame_time)
+    fit = wfi18_transient.fit_transient(times, transient)
+    if fit is None:
+        return transient_picture(times, transient, None, "")
+    formula = f"{fit[0]:.3g} DN · exp(−t / {fit[2]:.3g} s) {fit[1]:+.3g} DN · exp(−t / {fit[3]:.3g} s)"
+    return transient_picture(times, transient, wfi18_transient.double_exponential(times, *fit), formula)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run as a program."""
+    parser = argparse.ArgumentParser(prog="ramp_pictures.py", description=__doc__)
+    parser.add_argument("output", metavar="OUTPUT", type=Path, help="the pictures to write (.json)")
+    parser.add_argument("--ramp", metavar="FILE", type=Path, required=True, help="the exposure before ramp_fitting (.asdf)")
+    parser.add_argument("--image", metavar="FILE", type=Path, required=True, help="the exposure after it (_rampfit.asdf)")
+    parser.add_argument(
+        "--refpix", metavar=("BEFORE", "AFTER"), type=Path, nargs=2, help="the exposure before and after refpix"
+    )
+    parser.add_argument("--transient", metavar="FILE", type=Path, help="the exposure before wfi18_transient")
+    arguments = parser.parse_args(argv)
+    with reported_errors("ramp_pictures") as outcome:
+        result: dict = {"pictures": []}
+        with AsdfFile(arguments.image) as image_file, AsdfFile(arguments.ramp) as ramp_file:
+            image, ramp = Exposure(image_file), Exposure(ramp_file)
+            # Of an exposure that is saturated everywhere there is nothing to see.
+            fitted = image.meta["cal_step"]["ramp_fit"] == "COMPLETE"
+            if fitted:
+                result["pictures"].append(ramp_picture(*read_ramps(ramp, image)))
+        if fitted and arguments.refpix:
+            counts = []
+            for path in arguments.refpix:
+                with AsdfFile(path) as file:
+                    counts.append(collected(Exposure(file)))
+            shown, result["refpix"] = refpix_picture(*counts)
+            result["pictures"].append(shown)
+        if fitted and arguments.transient:
+            with AsdfFile(arguments.transient) as file:
+                result["pictures"].append(transient_of(Exposure(file)))
+        result["pictures"] = [shown for shown in result["pictures"] if shown]
+        with replacing(arguments.output) as partial:
+            partial.write_text(json.dumps(result))
+    return outcome.status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,165 @@
+"""report: one page that shows what became of the exposures of an association, to be opened in any browser."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import datetime
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from wfi import SOFTWARE_NAME, __version__
+from wfi.asdf_io import replacing
+from wfi.pictures.alignment import residual_picture, sky_picture
+from wfi.pictures.image import corners_of
+from wfi.pipeline import APPLIES_TO
+from wfi.step import reported_errors
+
+SYMBOLS = {"COMPLETE": "✓", "SKIPPED": "–", "FAILED": "✗", "N/A": "·", "INCOMPLETE": "?"}
+JOBS = (*APPLIES_TO, "finalize", "preview")  #: in the order of their benchmarks
+
+
+def read_benchmarks(folder: Path) -> list[dict]:
+    """Time and memory of each job of an exposure.
+
+    Parameters
+    ----------
+    folder : pathlib.Path
+        With a file STEP.tsv of each, as Snakemake writes them.
+
+    Returns
+    -------
+    list of dict
+        ``name``, ``seconds`` of the clock, ``cpu`` seconds, ``memory`` in MB; None where unknown (a job too short to be
+        measured).
+    """
+
+    def number(text):
+        try:
+            return float(text)
+        except ValueError:
+            return None
+
+    jobs = []
+    for name in JOBS:
+        path = folder / f"{name}.tsv"
+        if path.is_file():
+            with path.open() as file:
+                *_, row = csv.DictReader(file, delimiter="\t")
+            jobs.append(
+                {"name": name, "seconds": number(row["s"]), "cpu": number(row["cpu_time"]), "memory": number(row["max_rss"])}
+            )
+    return jobs
+
+
+def total(jobs: list[dict], key: str, combine=sum):
+    """Sum (or what `combine` gives) of the known values of the jobs; None without any."""
+    values = [job[key] for job in jobs if job[key] is not None]
+    return combine(values) if values else None
+
+
+def exposure_of(images: Path, ramps: Path, summary: dict, benchmarks: Path) -> dict:
+    """Everything that the page says of one exposure."""
+    content, ramp = json.loads(images.read_text()), json.loads(ramps.read_text())
+    facts = content["facts"]
+    jobs = read_benchmarks(benchmarks / facts["stem"])
+    return {
+        **facts,
+        "pictures": [*content["pictures"], *ramp["pictures"]],
+        "refpix": ramp.get("refpix"),
+        "alignment": summary.get("exposures", {}).get(facts["stem"], {}),
+        "jobs": jobs,
+        "cpu": total(jobs, "cpu"),
+        "seconds": total(jobs, "seconds"),
+        "memory": total(jobs, "memory", max),
+    }
+
+
+def association_pictures(exposures: list[dict], stars: Path | None) -> list[dict]:
+    """Pictures of all exposures together."""
+    positions, magnitudes = np.empty((0, 2)), np.empty(0)
+    if stars:
+        from wfi.astrometry.table import read_catalog
+
+        table, _ = read_catalog(stars)
+        positions, magnitudes = np.column_stack([table["ra"], table["dec"]]), np.asarray(table["mag"])
+    footprints = [(e["detector"], corners) for e in exposures if (corners := corners_of(e["s_region"])) is not None]
+    result = [sky_picture(footprints, positions, magnitudes)]
+    if residuals := [e["residuals"] for e in exposures if "residuals" in e]:
+        result.append(residual_picture(*(np.concatenate([r[name] for r in residuals]) for name in ("before", "after"))))
+    return [shown for shown in result if shown]
+
+
+def write_page(path: Path, template: Path, content: dict) -> None:
+    """Write the page that a template makes of its content."""
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(template.parent),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    environment.filters["number"] = spell
+    with replacing(path) as partial:
+        partial.write_text(environment.get_template(template.name).render(content), encoding="utf-8")
+
+
+def spell(value: float | None, form: str = ".3g") -> str:
+    """A number as text; a dash where there is none."""
+    return "–" if value is None or not np.isfinite(value) else format(value, form)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run as a program."""
+    parser = argparse.ArgumentParser(prog="report.py", description=__doc__)
+    parser.add_argument("output", metavar="OUTPUT", type=Path, help="the page to write (ASSOCIATION_report.html)")
+    parser.add_argument("template", metavar="TEMPLATE", type=Path, help="of the page (workflow/report/report.html.j2)")
+    parser.add_argument(
+        "--images", metavar="FILE", type=Path, nargs="+", required=True, help="what image_pictures.py wrote of each exposure"
+    )
+    parser.add_argument(
+        "--ramps",
+        metavar="FILE",
+        type=Path,
+        nargs="+",
+        required=True,
+        help="what ramp_pictures.py wrote of each, in order",
+    )
+    parser.add_argument("--summary", metavar="FILE", type=Path, help="summary of the alignment (ASSOCIATION_tweakreg.json)")
+    parser.add_argument("--stars", metavar="FILE", type=Path, help="the astrometric catalog")
+    parser.add_argument(
+        "--benchmarks",
+        metavar="FOLDER",
+        type=Path,
+        default=Path("benchmarks"),
+        help="with EXPOSURE/STEP.tsv (default: %(default)s)",
+    )
+    arguments = parser.parse_args(argv)
+    with reported_errors("report") as outcome:
+        summary = json.loads(arguments.summary.read_text()) if arguments.summary else {}
+        exposures = [
+            exposure_of(*paths, summary, arguments.benchmarks) for paths in zip(arguments.images, arguments.ramps, strict=True)
+        ]
+        write_page(
+            arguments.output,
+            arguments.template,
+            {
+                "association": arguments.output.name.removesuffix("_report.html"),
+                "exposures": exposures,
+                "pictures": association_pictures(exposures, arguments.stars),
+                "summary": summary,
+                "symbols": SYMBOLS,
+                "software": f"{SOFTWARE_NAME} {__version__}",
+                "made": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
+            },
+        )
+    return outcome.status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

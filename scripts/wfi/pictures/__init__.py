@@ -1,0 +1,1 @@
+"""Pictures of exposures and associations, for the previews and the report."""

@@ -1,0 +1,53 @@
+"""What all figures of the report share: colours that the colour-blind tell apart, sizes, and how a figure is kept."""
+
+from __future__ import annotations
+
+import base64
+import io
+
+import matplotlib
+from matplotlib.figure import Figure
+
+#: Okabe and Ito's palette (https://jfly.uni-koeln.de/color/).
+BLACK, ORANGE, SKY, GREEN, BLUE, RED = "#000000", "#E69F00", "#56B4E9", "#009E73", "#0072B2", "#D55E00"
+COLOUR_MAP = "cividis"
+
+WIDTH = 5.2  #: inches: as wide as a column of the report, so that text keeps its size on a phone
+DPI = 180
+
+STYLE = {
+    "font.size": 9,
+    "axes.titlesize": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": False,
+    "image.cmap": COLOUR_MAP,
+    "image.origin": "lower",
+    "legend.frameon": False,
+    "legend.fontsize": 8,
+    "lines.linewidth": 1.2,
+}
+
+
+def new_figure(height: float) -> Figure:
+    """A figure of the report, `height` inches high."""
+    matplotlib.rcParams.update(STYLE)
+    return Figure((WIDTH, height), layout="constrained")
+
+
+def picture(figure: Figure, title: str, caption: str) -> dict:
+    """A figure as the report takes it.
+
+    Returns
+    -------
+    dict
+        ``title``, ``caption``, and ``source``: the picture itself as a data URI.
+    """
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="webp", dpi=DPI, pil_kwargs={"quality": 85})
+    return {"title": title, "caption": caption, "source": data_uri(buffer.getvalue())}
+
+
+def data_uri(content: bytes, kind: str = "image/webp") -> str:
+    """A file's content as a URI, to be embedded in a page."""
+    return f"data:{kind};base64,{base64.b64encode(content).decode()}"

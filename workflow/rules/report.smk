@@ -1,0 +1,139 @@
+"""Previews of the products, and the report with its pictures."""
+
+
+localrules:
+    report,
+
+
+rule report:
+    input:
+        get_final_products,
+        expand(
+            f"{RESULTS}/{{association}}_report.html",
+            association=associations(),
+        ),
+
+
+rule preview:
+    input:
+        image=f"{RESULTS}/{{stem}}_cal.asdf",
+    output:
+        preview=report(
+            f"{RESULTS}/{{stem}}_cal.png",
+            caption="../report/preview.rst",
+            category="Calibrated images",
+            labels={"exposure": "{stem}"},
+        ),
+        thumbnail=f"{RESULTS}/{{stem}}_cal_thumb.png",
+    log:
+        "logs/{stem}/preview.log",
+    benchmark:
+        "benchmarks/{stem}/preview.tsv"
+    conda:
+        "../../envs/rampflow.yaml"
+    threads: 1
+    resources:
+        mem_mb=memory(150, frames=4),
+        runtime=10,
+    params:
+        code=pipeline.fingerprint("preview"),
+    message:
+        "{wildcards.stem}: preview"
+    shell:
+        'python "$RAMPFLOW_SCRIPTS"/preview.py {input.image:q} {output.preview:q} {output.thumbnail:q} > {log:q} 2>&1'
+
+
+# It reads files that are removed when nothing needs them any more: a report that is asked for along with the products costs
+# little, one that is asked for later makes them again.
+rule ramp_pictures:
+    input:
+        ramp=exposure_before("ramp_fitting"),
+        image=intermediate_of("ramp_fitting"),
+        refpix=get_ramps_around_refpix,
+        transient=get_ramp_with_transient,
+    output:
+        f"{INTERMEDIATES}/{{stem}}_ramp_pictures.json",
+    log:
+        "logs/{stem}/ramp_pictures.log",
+    benchmark:
+        "benchmarks/{stem}/ramp_pictures.tsv"
+    conda:
+        "../../envs/rampflow.yaml"
+    threads: 1
+    resources:
+        mem_mb=memory(400, frames=16),
+        runtime=10,
+    params:
+        options=options_of_inputs("refpix", "transient"),
+        code=pipeline.fingerprint("ramp_pictures"),
+    message:
+        "{wildcards.stem}: pictures of its ramps"
+    shell:
+        'python "$RAMPFLOW_SCRIPTS"/ramp_pictures.py {output:q} --ramp {input.ramp:q} --image {input.image:q} {params.options}'
+        " > {log:q} 2>&1"
+
+
+rule image_pictures:
+    input:
+        unpack(get_catalog_files),
+        image=f"{RESULTS}/{{stem}}_cal.asdf",
+        preview=f"{RESULTS}/{{stem}}_cal.png",
+    output:
+        f"{INTERMEDIATES}/{{stem}}_image_pictures.json",
+    log:
+        "logs/{stem}/image_pictures.log",
+    benchmark:
+        "benchmarks/{stem}/image_pictures.tsv"
+    conda:
+        "../../envs/rampflow.yaml"
+    threads: 1
+    resources:
+        mem_mb=memory(500, frames=8),
+        runtime=10,
+    params:
+        options=options_of_inputs("catalog", "segmentation", "unaligned", "stars"),
+        code=pipeline.fingerprint("image_pictures"),
+    message:
+        "{wildcards.stem}: pictures of its products"
+    shell:
+        'python "$RAMPFLOW_SCRIPTS"/image_pictures.py {output:q} --image {input.image:q} --preview {input.preview:q}'
+        " {params.options} > {log:q} 2>&1"
+
+
+rule association_report:
+    input:
+        unpack(get_alignment_files),
+        images=lambda wildcards: expand(
+            f"{INTERMEDIATES}/{{stem}}_image_pictures.json",
+            stem=members_of(wildcards.association),
+        ),
+        ramps=lambda wildcards: expand(
+            f"{INTERMEDIATES}/{{stem}}_ramp_pictures.json",
+            stem=members_of(wildcards.association),
+        ),
+        template=pipeline.SCRIPTS.parent / "workflow" / "report" / "report.html.j2",
+    output:
+        report(
+            f"{RESULTS}/{{association}}_report.html",
+            caption="../report/association.rst",
+            category="Associations",
+            labels={"association": "{association}"},
+        ),
+    log:
+        "logs/{association}/report.log",
+    benchmark:
+        "benchmarks/{association}/report.tsv"
+    conda:
+        "../../envs/rampflow.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    params:
+        options=options_of_inputs("summary", "stars"),
+        code=pipeline.fingerprint("report"),
+    message:
+        "{wildcards.association}: report"
+    shell:
+        'python "$RAMPFLOW_SCRIPTS"/report.py {output:q} {input.template:q} --images {input.images:q} --ramps {input.ramps:q}'
+        " {params.options} --benchmarks benchmarks > {log:q} 2>&1"
