@@ -2,6 +2,7 @@
 # make demo       a simulated visit, from raw exposures to products, in demo/
 # make test       the tests
 # make test-peer  the comparison with romancal's own functions
+# make bench      what an exposure costs, beside romancal where make test-peer has installed it: docs/performance.md
 # make check      style and lint
 # make lock       new pins in envs/
 SHELL := /bin/bash
@@ -12,7 +13,7 @@ BIN := $(VENV)/bin
 PEER := .venv-peer
 PIP := -m pip install --quiet --disable-pip-version-check
 
-.PHONY: env demo test test-peer check lock clean
+.PHONY: env demo test test-peer bench check lock clean
 .DEFAULT_GOAL := env
 
 env: $(VENV)/.made
@@ -46,6 +47,11 @@ test: $(VENV)/.made-dev
 
 test-peer: $(PEER)/.made
 	$(PEER)/bin/python -m pytest -m peer tests/peer
+
+# It needs a machine that does nothing else, and an hour; BENCH has options of bench.py.
+bench: env
+	$(BIN)/python tests/benchmark/bench.py docs/performance/measurements.jsonl --folder build/bench --peer $(PEER)/bin/python $(BENCH)
+	$(BIN)/python tests/benchmark/write_document.py docs/performance/measurements.jsonl docs/performance.md
 
 check: $(VENV)/.made-dev
 	$(BIN)/ruff check .
