@@ -3,6 +3,7 @@
 # make test       the tests
 # make test-peer  the comparison with romancal's own functions
 # make bench      what an exposure costs, beside romancal where make test-peer has installed it: docs/performance.md
+# make validate   our numbers beside romancal's, on full frames, and the reason of every difference: docs/validation.md (hours)
 # make check      style and lint
 # make lock       new pins in envs/
 SHELL := /bin/bash
@@ -11,9 +12,12 @@ CORES ?= $(shell nproc 2>/dev/null || echo 2)
 VENV := .venv
 BIN := $(VENV)/bin
 PEER := .venv-peer
+VALIDATION ?= build/validate
+SIMULATOR ?= rampflow
+MEMORY ?= 14000
 PIP := -m pip install --quiet --disable-pip-version-check
 
-.PHONY: env demo test test-peer bench check lock clean
+.PHONY: env demo test test-peer bench validate check lock clean
 .DEFAULT_GOAL := env
 
 env: $(VENV)/.made
@@ -52,6 +56,16 @@ test-peer: $(PEER)/.made
 bench: env
 	$(BIN)/python tests/benchmark/bench.py docs/performance/measurements.jsonl --folder build/bench --peer $(PEER)/bin/python $(BENCH)
 	$(BIN)/python tests/benchmark/write_document.py docs/performance/measurements.jsonl docs/performance.md
+
+# CASES="plain wfi18" are some of tests/validation/cases.yaml; SIMULATOR=romanisim; MEMORY in MB, of all that runs at once.
+validate: env $(PEER)/.made $(if $(filter romanisim,$(SIMULATOR)),$(PEER)/.made-romanisim)
+	$(BIN)/snakemake --snakefile tests/validation/Snakefile --directory $(VALIDATION)/$(SIMULATOR) --cores $(CORES) \
+		--resources mem_mb=$(MEMORY) --quiet rules host --config peer=$(abspath $(PEER))/bin/python simulator=$(SIMULATOR) only="$(CASES)"
+	$(BIN)/python tests/validation/write_document.py $(VALIDATION) --output docs/validation.md
+
+$(PEER)/.made-romanisim: $(PEER)/.made envs/romanisim.txt
+	$(PEER)/bin/python $(PIP) -r envs/romanisim.txt
+	touch $@
 
 check: $(VENV)/.made-dev
 	$(BIN)/ruff check .

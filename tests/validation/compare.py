@@ -2,9 +2,9 @@
 
     python compare.py OURS ROMANCAL --output DIFFERENCES.json
 
-Takes ramps, images, segmentation maps and WCS products (.asdf) and catalogs (.parquet). It measures and doesn't judge. The
-JSON has a list of rows, one per array, column, entry of the metadata or WCS, each with ``name``, ``kind``, ``compared`` (how
-many values), ``differing`` and what fits its kind:
+Takes ramps, images, segmentation maps and WCS products (.asdf) and catalogs (.parquet), or two folders of final products. It
+measures and doesn't judge. The JSON has a list of rows (for folders, such a list by file name), one per array, column, entry of
+the metadata or WCS, each with ``name``, ``kind``, ``compared`` (how many values), ``differing`` and what fits its kind:
 
 ``largest``, ``p999``
     Largest and 99.9-percentile absolute difference (WCS: mas on the sky), of values that both have.
@@ -32,6 +32,7 @@ PROVENANCE = (
     *("filename", "file_date", "cal_logs", "calibration_software_name", "calibration_software_version"),
     *("ref_file.crds.version", "source_catalog.tweakreg_catalog_name"),
 )
+PRODUCTS = ("_cal.asdf", "_wcs.asdf", "_cat.parquet", "_segm.asdf")
 SLOPE_LIMIT = (1e-4, 1e-5)  #: absolute (DN/s) and relative
 
 
@@ -273,6 +274,17 @@ def compare(ours: Path, theirs: Path) -> list[dict]:
     return (compare_catalogs if ours.suffix == ".parquet" else compare_asdf)(ours, theirs)
 
 
+def compare_folders(ours: Path, theirs: Path) -> dict[str, list[dict]]:
+    """Rows of each product in two folders, by file name; a product that only one has is a row."""
+    names = {path.name for folder in (ours, theirs) for path in folder.glob("*") if path.name.endswith(PRODUCTS)}
+    result = {}
+    for name in sorted(names):
+        there = {"ours": (ours / name).exists(), "romancal": (theirs / name).exists()}
+        missing = [{"name": "file", "kind": "file", "compared": 1, "differing": 1} | there]
+        result[name] = compare(ours / name, theirs / name) if all(there.values()) else missing
+    return result
+
+
 def main() -> int:
     """Run from the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -280,7 +292,8 @@ def main() -> int:
     parser.add_argument("romancal", type=Path)
     parser.add_argument("--output", type=Path, required=True, metavar="JSON")
     args = parser.parse_args()
-    args.output.write_text(json.dumps(compare(args.ours, args.romancal), indent=1))
+    rows = (compare_folders if args.ours.is_dir() else compare)(args.ours, args.romancal)
+    args.output.write_text(json.dumps(rows, indent=1))
     return 0
 
 

@@ -1,0 +1,402 @@
+"""write_document: judge what the cases measured, and write docs/validation.md.
+
+    python write_document.py VALIDATION --output docs/validation.md
+
+VALIDATION is the working folder of the Snakefile beside this file; every case with results there is in the document. The exit
+status is 1, and the differences are named, when one has no explanation in explanations.yaml or is larger than the
+explanation, or the limits of `LIMITS`, allow.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import fnmatch
+import json
+import os
+import platform
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import yaml
+
+HERE = Path(__file__).resolve().parent
+
+#: Largest share of an image's values that may differ by more than `compare` calls small: 1e-4 DN/s + 1e-5 relative for
+#: slopes, one unit in the last place for half precision. An explanation may allow more.
+LIMITS = {"float32": 1e-5, "float16": 1e-4}
+END_TO_END = "end to end"
+RESULTS = ("romancal.json", "rampflow.json", "steps.json", "products.json")
+SIMULATORS = {"rampflow": "", "romanisim": " (romanisim)"}  #: folders of results, and what they add to the names of cases
+
+
+# ---------------------------------------------------------------------------------------------------------- explanations
+@dataclasses.dataclass(frozen=True)
+class Explanation:
+    """Why some rows differ, and by how much they may.
+
+    Attributes
+    ----------
+    why : str
+    case, step, product, name, flag : str or tuple of str
+        Patterns of the rows that it explains; `flag` of the flags in a data-quality array.
+    at_most : dict
+        Bounds by the keys of a row, as ``largest`` or ``beyond``; ``share`` is that of the values that differ.
+    """
+
+    why: str
+    case: str | tuple = "*"
+    step: str | tuple = "*"
+    product: str | tuple = "*"
+    name: str | tuple = "*"
+    flag: str | tuple = "*"
+    at_most: dict = dataclasses.field(default_factory=dict)
+
+    def fits(self, **row: str) -> bool:
+        """Whether it speaks of a row (or a flag in it)."""
+        return all(any(fnmatch.fnmatchcase(value, p) for p in patterns(getattr(self, key))) for key, value in row.items())
+
+    def excess(self, row: dict, limits: dict) -> list[str]:
+        """What of a row is larger than it may be."""
+        values = row | {"share": row["differing"] / max(row["compared"], 1)}
+        bounds = limits | self.at_most
+        return [
+            f"{key} is {values[key]:.3g}, more than {bound:g}" for key, bound in bounds.items() if values.get(key, 0) > bound
+        ]
+
+
+def patterns(given) -> tuple:
+    """One pattern or several, as several."""
+    return (given,) if isinstance(given, str) else tuple(given)
+
+
+@dataclasses.dataclass
+class Difference:
+    """A row of `compare` and where it comes from, judged.
+
+    Attributes
+    ----------
+    case, exposure, step, product : str
+    row : dict
+    reasons : list of int
+        Numbers of the explanations.
+    problems : list of str
+        What nothing explains.
+    """
+
+    case: str
+    exposure: str
+    step: str
+    product: str
+    row: dict
+    reasons: list[int] = dataclasses.field(default_factory=list)
+    problems: list[str] = dataclasses.field(default_factory=list)
+
+    def judge(self, explanations: list[Explanation]) -> None:
+        """Find what explains it."""
+        place = {"case": self.case, "step": self.step, "product": self.product, "name": self.row["name"]}
+        image = self.row["name"] in ("data", "err", "dumo", "chisq") or self.row["name"].startswith("var_")
+        limits = {"beyond": LIMITS[self.row["kind"]]} if image and self.row["kind"] in LIMITS else {}
+        parts = {flag: {"flag": flag} for flag in self.row["flags"]} if self.row.get("flags") else {"": {}}
+        for part, flag in parts.items():
+            row = self.row | ({"differing": sum(self.row["flags"][part].values())} if part else {})
+            excesses = []
+            for number, explanation in enumerate(explanations, start=1):
+                if explanation.fits(**place, **flag):
+                    if not (excess := explanation.excess(row, limits)):
+                        self.reasons.append(number)
+                        break
+                    excesses += excess
+            else:
+                self.problems.append(f"{part} {'; '.join(excesses) or 'has no explanation'}".strip())
+
+    def __str__(self):
+        return f"{self.case}, {self.step}, {self.exposure} {self.product} {self.row['name']}: {'; '.join(self.problems)}"
+
+
+def differs(row: dict) -> bool:
+    """Whether a row of `compare` has a difference."""
+    return bool(row["differing"] or row.get("dtype"))
+
+
+# --------------------------------------------------------------------------------------------------------------- results
+@dataclasses.dataclass
+class Case:
+    """The results of a case."""
+
+    name: str
+    settings: dict
+    romancal: dict
+    rampflow: dict
+    steps: list[dict]
+    products: dict[str, list[dict]]
+
+    @classmethod
+    def read(cls, name: str, folder: Path, settings: dict) -> Case:
+        """Read the files that the workflow left."""
+        files = {what: json.loads((folder / f"{what}.json").read_text()) for what in ("romancal", "rampflow", "products")}
+        return cls(name, settings, steps=json.loads((folder / "steps.json").read_text())["steps"], **files)
+
+    def rows(self) -> Iterator[Difference]:
+        """All rows of all comparisons, and one of each failure."""
+        for step in self.steps:
+            for product, rows in step["products"].items():
+                for row in rows:
+                    yield Difference(self.name, step["exposure"], step["step"], product, row)
+            if step["error"]:
+                yield self._failure(step["exposure"], step["step"], step["error"], None)
+        if self.romancal["error"] or self.rampflow["error"]:
+            yield self._failure("", END_TO_END, self.rampflow["error"], self.romancal["error"])
+        for name, rows in self.products.items():
+            stem, _, product = name.partition(".")[0].rpartition("_")
+            for row in rows:
+                yield Difference(self.name, stem, END_TO_END, product, row)
+
+    def _failure(self, exposure: str, step: str, ours: str | None, theirs: str | None) -> Difference:
+        row = {"name": "error", "kind": "error", "compared": 1, "differing": 1, "ours": ours, "romancal": theirs}
+        return Difference(self.name, exposure, step, "", row)
+
+    def romancal_step(self, exposure: str, step: str) -> dict:
+        """What romancal's step took: its alignment is that of all exposures."""
+        return next(
+            (s for s in self.romancal["steps"] if s["step"] == step and s["exposure"] in (exposure, None)),
+            {},
+        )
+
+
+# -------------------------------------------------------------------------------------------------------------- document
+def table(header: list[str], rows: list[list]) -> list[str]:
+    """Lines of a Markdown table; a column whose header ends with a colon is aligned to the right."""
+    rules = ["---:" if name.endswith(":") else "---" for name in header]
+    return [
+        "| " + " | ".join(name.rstrip(":") for name in header) + " |",
+        "|" + "|".join(rules) + "|",
+        *("| " + " | ".join(str(cell).replace("|", "\\|") for cell in row) + " |" for row in rows),
+        "",
+    ]
+
+
+def anchor(heading: str) -> str:
+    """Name of a heading in a link, as GitHub makes it."""
+    return "".join(c for c in heading.lower().replace(" ", "-") if c.isalnum() or c in "-_")
+
+
+def number(value: float | None, form: str = ".3g") -> str:
+    """A number, or a dash for none."""
+    return "–" if value is None else f"{value:,}" if isinstance(value, int) else f"{value:{form}}"
+
+
+def seconds_and_memory(measured: dict) -> list[str]:
+    """Wall-clock and CPU seconds, MB."""
+    return [number(measured.get("wall_s"), ".1f"), number(measured.get("cpu_s"), ".1f"), number(measured.get("peak_mb"), ".0f")]
+
+
+def short(exposure: str) -> str:
+    """Number of an exposure in its visit."""
+    parts = exposure.split("_")
+    return str(int(parts[1])) if len(parts) > 1 and parts[1].isdigit() else "all"
+
+
+def describe(row: dict) -> str:
+    """What differs, beside the numbers of the table."""
+    words = [
+        f"{flag}: {n['ours']:,} in ours alone, {n['romancal']:,} in romancal's" for flag, n in row.get("flags", {}).items()
+    ]
+    if row.get("nan"):
+        words.append(f"not finite: {row['nan']['ours']:,} in ours alone, {row['nan']['romancal']:,} in romancal's")
+    if row.get("dtype"):
+        words.append(f"{row['dtype']['ours']} and {row['dtype']['romancal']}")
+    if "only_in" in row:
+        words.append(f"in {row['only_in']} alone")
+    elif "ours" in row:
+        words.append(f"ours {_clip(row['ours'])}, romancal {_clip(row['romancal'])}")
+    if row.get("relative"):
+        words.append(f"relative {row['relative']:.2g}")
+    return "; ".join(words)
+
+
+def _clip(value, size: int = 160) -> str:
+    text = "none" if value is None else value if isinstance(value, str) else json.dumps(value)
+    text = " ".join(text.split())
+    return text if len(text) <= size else text[:size] + "…"
+
+
+def step_table(case: Case, rows: list[Difference]) -> list[str]:
+    """What each step compared, and what it took on both sides."""
+    lines = []
+    several = len({step["exposure"] for step in case.steps}) > 2
+    for step in case.steps:
+        mine = [d.row for d in rows if d.step == step["step"] and d.exposure == step["exposure"] and d.row["kind"] != "error"]
+        arrays = [row for row in mine if row["kind"] != "meta"]
+        theirs = case.romancal_step(step["exposure"], step["step"])
+        lines.append(
+            [
+                step["step"] + (f" ({short(step['exposure'])})" if several else ""),
+                number(sum(row["compared"] for row in arrays)) if mine else "–",
+                number(sum(row["differing"] for row in arrays)) if mine else "–",
+                *seconds_and_memory(step),
+                *seconds_and_memory(theirs),
+            ]
+        )
+    lines.append([f"**{END_TO_END}**", *_counts(rows), *seconds_and_memory(case.rampflow), *seconds_and_memory(case.romancal)])
+    header = ["step", "values compared:", "that differ:", "ours: s:", "CPU s:", "MB:", "romancal: s:", "CPU s:", "MB:"]
+    return table(header, lines)
+
+
+def _counts(rows: list[Difference]) -> list[str]:
+    products = [d.row for d in rows if d.step == END_TO_END and d.row["kind"] not in ("meta", "error", "file")]
+    return [number(sum(row[key] for row in products)) if products else "–" for key in ("compared", "differing")]
+
+
+def difference_table(rows: list[Difference]) -> list[str]:
+    """Every row with a difference, and what explains it."""
+    found = [d for d in rows if differs(d.row)]
+    if not found:
+        return ["Nothing differs.", ""]
+    several = len({d.exposure for d in rows if d.exposure}) > 2
+    lines = [
+        [
+            d.step + (f" ({short(d.exposure)})" if several else ""),
+            f"{d.product}: {d.row['name']}" if d.product not in ("exposure", "") else d.row["name"],
+            number(d.row["compared"]),
+            number(d.row["differing"]),
+            number(d.row.get("largest")) + (" mas" if d.row["kind"] == "wcs" else ""),
+            number(d.row.get("p999")),
+            number(d.row.get("beyond"), ".1e") if d.row.get("beyond") else "–",
+            describe(d.row),
+            " ".join([*(f"[{n}](#explanations)" for n in d.reasons), *(f"**{problem}**" for problem in d.problems)]),
+        ]
+        for d in found
+    ]
+    header = ["step", "what", "compared:", "differ:", "largest:", "99.9 %:", "not small:", "", "explained by"]
+    return table(header, lines)
+
+
+def identical_line(rows: list[Difference]) -> str:
+    """The rows without a difference, in one line."""
+    steps = dict.fromkeys(d.step for d in rows)
+    clean = [step for step in steps if not any(differs(d.row) for d in rows if d.step == step)]
+    arrays = sum(not differs(d.row) and d.row["kind"] != "meta" for d in rows)
+    entries = sum(d.row["compared"] for d in rows if not differs(d.row) and d.row["kind"] == "meta")
+    return (
+        f"Identical in every value: {', '.join(clean) or 'no step as a whole'}; in all, {arrays} arrays and columns and "
+        f"{entries:,} entries of the metadata."
+    )
+
+
+def case_section(case: Case, rows: list[Difference]) -> list[str]:
+    """A case: what it is, what it took, what differs."""
+    made_with = json.dumps({k: v for k, v in case.settings.items() if k in ("seed", "common", "exposures", "sky")})
+    exercises, parameters = case.settings["exercises"], json.dumps(case.settings.get("parameters", {}))
+    lines = [f"## {case.name}", "", f"{exercises[0].upper()}{exercises[1:]}.", ""]
+    lines += [f"Simulated with `{made_with}`; parameters of both `{parameters}`."]
+    return [*lines, "", *step_table(case, rows), identical_line(rows), "", *difference_table(rows)]
+
+
+def summary(cases: dict[str, tuple[Case, list[Difference]]]) -> list[str]:
+    """One line per case."""
+    lines = []
+    for name, (case, rows) in cases.items():
+        found = [d for d in rows if differs(d.row)]
+        open_rows = sum(bool(d.problems) for d in found)
+        ours, theirs = case.rampflow, case.romancal
+        lines.append(
+            [
+                f"[{name}](#{anchor(name)})",
+                case.settings["exercises"],
+                len(rows),
+                len(found),
+                open_rows or "none",
+                f"{ours['wall_s']:.0f} / {theirs['wall_s']:.0f}" if not theirs["error"] else f"{ours['wall_s']:.0f} / failed",
+                f"{ours['peak_mb']:.0f} / {theirs['peak_mb']:.0f}",
+            ]
+        )
+    header = ["case", "what it exercises", "rows:", "with a difference:", "unexplained:", "s, ours / romancal:", "MB:"]
+    return table(header, lines)
+
+
+def machine() -> str:
+    """The machine in a few words."""
+    model = platform.processor() or platform.machine()
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        model = next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        pass
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
+    return f"{model}, {os.cpu_count()} cores, {memory:.0f} GB, {platform.system()} {platform.release().partition('-')[0]}"
+
+
+def document(cases: dict, explanations: list[Explanation], missing: list[str], versions: dict) -> str:
+    """The whole document."""
+    used = sorted({n for _, rows in cases.values() for d in rows for n in d.reasons})
+    packages = ", ".join(f"{name} {version}" for name, version in versions.items())
+    lines = [
+        "# The same numbers as romancal",
+        "",
+        "Written by `make validate`, which simulates full frames, runs romancal and rampflow on them with the same references,",
+        "and compares everything that they write:",
+        "",
+        "    make validate                          # all cases; hours, and some 25 GB of disk while a case runs",
+        '    make validate CASES="plain wfi18"      # some of them',
+        "    make validate SIMULATOR=romanisim      # those that STScI's simulator can make, made by it",
+        "",
+        "Each step of rampflow is fed with what romancal's step before left, and its result compared with romancal's; *end to",
+        "end* is the whole chain from the raw file. What has no explanation, or is larger than that allows, is named here in",
+        "bold, and makes `make validate` fail. *Not small* is the share of values that differ by more than 10⁻⁴ DN/s +",
+        "10⁻⁵ relative, or, of half-precision planes, by more than one unit in the last place.",
+        "",
+        f"romancal's side: {packages}. The machine: {machine()}. Seconds are of one run each, with what else the machine did;",
+        "MB is the largest resident memory of a process. [differences.md](differences.md) lists what differs on purpose.",
+        "",
+        *summary(cases),
+    ]
+    if missing:
+        lines += [f"Not run for this document: {', '.join(missing)}.", ""]
+    for case, rows in cases.values():
+        lines += case_section(case, rows)
+    lines += ["## Explanations", "", "Numbers as in the tables; a bound is checked each time.", ""]
+    for n in used:
+        explanation = explanations[n - 1]
+        bounds = ", ".join(f"{key} {bound:g}" for key, bound in explanation.at_most.items())
+        lines.append(f"- **{n}** {explanation.why}" + (f" At most: {bounds}." if bounds else ""))
+    return "\n".join(lines) + "\n"
+
+
+def judged(case: Case, explanations: list[Explanation]) -> tuple[Case, list[Difference]]:
+    """A case and its rows, those with a difference judged."""
+    rows = list(case.rows())
+    for difference in rows:
+        if differs(difference.row):
+            difference.judge(explanations)
+    return case, rows
+
+
+def main() -> int:
+    """Run from the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, help="working folder of the Snakefile")
+    parser.add_argument("--output", type=Path, required=True, help="the document (.md)")
+    args = parser.parse_args()
+    settings = yaml.safe_load((HERE / "cases.yaml").read_text())["cases"]
+    explanations = [Explanation(**entry) for entry in yaml.safe_load((HERE / "explanations.yaml").read_text())]
+    cases = {}
+    for simulator in SIMULATORS:
+        for name in settings:
+            folder, label = args.folder / simulator / name, name + SIMULATORS[simulator]
+            if all((folder / file).exists() for file in RESULTS):
+                cases[label] = judged(Case.read(label, folder, settings[name]), explanations)
+    if not cases:
+        parser.error(f"{args.folder}: has no finished case")
+    versions = next(iter(cases.values()))[0].romancal["versions"]
+    args.output.write_text(document(cases, explanations, [name for name in settings if name not in cases], versions))
+    unexplained = [difference for _, rows in cases.values() for difference in rows if difference.problems]
+    for difference in unexplained:
+        print(difference, file=sys.stderr)
+    print(f"{args.output}: {len(cases)} cases, {len(unexplained)} unexplained differences")
+    return 1 if unexplained else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
