@@ -12,10 +12,10 @@ rule source_catalog:
         "logs/{stem}/source_catalog.log",
     benchmark:
         "benchmarks/{stem}/source_catalog.tsv"
-    conda:
-        "../../envs/rampflow.yaml"
     group:
         "exposure"
+    conda:
+        "../../envs/rampflow.yaml"
     threads: 2
     resources:
         mem_mb=memory(500, frames=14),
@@ -50,7 +50,7 @@ rule astrometric_catalog:
         "../../envs/rampflow.yaml"
     threads: 1
     resources:
-        mem_mb=1000,
+        mem_mb=memory(1000),
         runtime=minutes(30),
     params:
         source=settings["astrometric_catalog"],
@@ -79,7 +79,7 @@ rule tweakreg:
         "../../envs/rampflow.yaml"
     threads: 1
     resources:
-        mem_mb=1000,
+        mem_mb=memory(1000),
         runtime=minutes(30),
     params:
         name=settings["astrometric_catalog"],

@@ -144,8 +144,8 @@ def scratch_folder():
     A cluster job has one of its own, that ends with it. The submitting process, which never sees these files, has another
     name for them, so that it doesn't take those of a run without scratch for them.
     """
-    storage = workflow.storage_settings
-    prefix = storage.local_storage_prefix if workflow.remote_exec else storage.remote_job_local_storage_prefix
+    disks = workflow.storage_settings
+    prefix = disks.local_storage_prefix if workflow.remote_exec else disks.remote_job_local_storage_prefix
     if prefix == Path(".snakemake/storage"):  # Snakemake's default
         return INTERMEDIATES
     if not workflow.remote_exec:
@@ -268,6 +268,10 @@ def options_of_inputs(*names):
 
 
 # -------------------------------------------------------------------------------------------------------------- resources
+# A cluster job runs two processes of Snakemake beside the step: MB.
+SNAKEMAKE_MEMORY = 400 if workflow.non_local_exec else 0
+
+
 def memory(base, *, frames=0, ramps=0):
     """Resource function: MB for a job, more of it on each attempt.
 
@@ -275,9 +279,11 @@ def memory(base, *, frames=0, ramps=0):
     """
 
     def get_memory(wildcards, attempt):
-        resultants, rows, columns = visit.exposures[wildcards.stem].shape
-        frame = 4 * rows * columns / 1e6
-        return int(attempt * (base + frame * (frames + ramps * resultants)))
+        arrays = 0
+        if frames or ramps:
+            resultants, rows, columns = visit.exposures[wildcards.stem].shape
+            arrays = 4 * rows * columns / 1e6 * (frames + ramps * resultants)
+        return int(attempt * (base + arrays)) + SNAKEMAKE_MEMORY
 
     return get_memory
 

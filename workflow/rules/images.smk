@@ -11,10 +11,10 @@ rule dark_current:
         "logs/{stem}/dark_current.log",
     benchmark:
         "benchmarks/{stem}/dark_current.tsv"
-    conda:
-        "../../envs/rampflow.yaml"
     group:
         "exposure"
+    conda:
+        "../../envs/rampflow.yaml"
     threads: 1
     resources:
         mem_mb=memory(150, frames=8),
@@ -39,10 +39,10 @@ rule assign_wcs:
         "logs/{stem}/assign_wcs.log",
     benchmark:
         "benchmarks/{stem}/assign_wcs.tsv"
-    conda:
-        "../../envs/rampflow.yaml"
     group:
         "exposure"
+    conda:
+        "../../envs/rampflow.yaml"
     threads: 1
     resources:
         mem_mb=memory(500, frames=4),
@@ -67,10 +67,10 @@ rule photom:
         "logs/{stem}/photom.log",
     benchmark:
         "benchmarks/{stem}/photom.tsv"
-    conda:
-        "../../envs/rampflow.yaml"
     group:
         "exposure"
+    conda:
+        "../../envs/rampflow.yaml"
     threads: 1
     resources:
         mem_mb=memory(150, frames=4),
@@ -95,10 +95,10 @@ rule flatfield:
         "logs/{stem}/flatfield.log",
     benchmark:
         "benchmarks/{stem}/flatfield.tsv"
-    conda:
-        "../../envs/rampflow.yaml"
     group:
         "exposure"
+    conda:
+        "../../envs/rampflow.yaml"
     threads: 1
     resources:
         mem_mb=memory(200, frames=12),

@@ -19,10 +19,10 @@ rule finalize:
         "benchmarks/{stem}/finalize.tsv"
     wildcard_constraints:
         stem=any_of(with_step("source_catalog")),
-    conda:
-        "../../envs/rampflow.yaml"
     group:
         "finalize"
+    conda:
+        "../../envs/rampflow.yaml"
     threads: 1
     resources:
         mem_mb=memory(600, frames=10),
@@ -49,10 +49,10 @@ rule finalize_image:
         "benchmarks/{stem}/finalize.tsv"
     wildcard_constraints:
         stem=any_of(set(visit.exposures) - set(with_step("source_catalog"))),
-    conda:
-        "../../envs/rampflow.yaml"
     group:
         "exposure"
+    conda:
+        "../../envs/rampflow.yaml"
     threads: 1
     resources:
         mem_mb=memory(600, frames=10),

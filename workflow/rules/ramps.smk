@@ -11,10 +11,10 @@ rule dq_init:
         "logs/{stem}/dq_init.log",
     benchmark:
         "benchmarks/{stem}/dq_init.tsv"
-    conda:
-        "../../envs/rampflow.yaml"
     group:
         "exposure"
+    conda:
+        "../../envs/rampflow.yaml"
     threads: 1
     resources:
         mem_mb=memory(150, frames=4),
@@ -39,10 +39,10 @@ rule saturation:
         "logs/{stem}/saturation.log",
     benchmark:
         "benchmarks/{stem}/saturation.tsv"
-    conda:
-        "../../envs/rampflow.yaml"
     group:
         "exposure"
+    conda:
+        "../../envs/rampflow.yaml"
     threads: 2
     resources:
         mem_mb=memory(200, frames=8),
@@ -67,10 +67,10 @@ rule refpix:
         "logs/{stem}/refpix.log",
     benchmark:
         "benchmarks/{stem}/refpix.tsv"
-    conda:
-        "../../envs/rampflow.yaml"
     group:
         "exposure"
+    conda:
+        "../../envs/rampflow.yaml"
     threads: 2
     resources:
         mem_mb=memory(400, frames=12),
@@ -95,10 +95,10 @@ rule dark_decay:
         "logs/{stem}/dark_decay.log",
     benchmark:
         "benchmarks/{stem}/dark_decay.tsv"
-    conda:
-        "../../envs/rampflow.yaml"
     group:
         "exposure"
+    conda:
+        "../../envs/rampflow.yaml"
     threads: 2
     resources:
         mem_mb=memory(150, frames=4),
@@ -123,10 +123,10 @@ rule wfi18_transient:
         "logs/{stem}/wfi18_transient.log",
     benchmark:
         "benchmarks/{stem}/wfi18_transient.tsv"
-    conda:
-        "../../envs/rampflow.yaml"
     group:
         "exposure"
+    conda:
+        "../../envs/rampflow.yaml"
     threads: 1
     resources:
         mem_mb=memory(400, frames=24),
@@ -151,10 +151,10 @@ rule linearity:
         "logs/{stem}/linearity.log",
     benchmark:
         "benchmarks/{stem}/linearity.tsv"
-    conda:
-        "../../envs/rampflow.yaml"
     group:
         "exposure"
+    conda:
+        "../../envs/rampflow.yaml"
     threads: 2
     resources:
         mem_mb=memory(300, frames=12),
@@ -179,10 +179,10 @@ rule ramp_fitting:
         "logs/{stem}/ramp_fitting.log",
     benchmark:
         "benchmarks/{stem}/ramp_fitting.tsv"
-    conda:
-        "../../envs/rampflow.yaml"
     group:
         "exposure"
+    conda:
+        "../../envs/rampflow.yaml"
     threads: 2
     resources:
         mem_mb=memory(400, frames=10),

@@ -15,7 +15,7 @@ if MISSING_REFERENCES:
         wildcard_constraints:
             reference="|".join(re.escape(path) for path in MISSING_REFERENCES),
         resources:
-            mem_mb=500,
+            mem_mb=memory(500),
             runtime=minutes(60),
         params:
             context=visit.context,

@@ -29,12 +29,14 @@ rule preview:
         "logs/{stem}/preview.log",
     benchmark:
         "benchmarks/{stem}/preview.tsv"
+    group:
+        "finalize"
     conda:
         "../../envs/rampflow.yaml"
     threads: 1
     resources:
         mem_mb=memory(150, frames=4),
-        runtime=10,
+        runtime=minutes(10),
     params:
         code=pipeline.fingerprint("preview"),
     message:
@@ -57,12 +59,14 @@ rule ramp_pictures:
         "logs/{stem}/ramp_pictures.log",
     benchmark:
         "benchmarks/{stem}/ramp_pictures.tsv"
+    group:
+        "exposure"
     conda:
         "../../envs/rampflow.yaml"
     threads: 1
     resources:
         mem_mb=memory(400, frames=16),
-        runtime=10,
+        runtime=minutes(10),
     params:
         options=options_of_inputs("refpix", "transient"),
         code=pipeline.fingerprint("ramp_pictures"),
@@ -84,12 +88,14 @@ rule image_pictures:
         "logs/{stem}/image_pictures.log",
     benchmark:
         "benchmarks/{stem}/image_pictures.tsv"
+    group:
+        "finalize"
     conda:
         "../../envs/rampflow.yaml"
     threads: 1
     resources:
         mem_mb=memory(500, frames=8),
-        runtime=10,
+        runtime=minutes(10),
     params:
         options=options_of_inputs("catalog", "segmentation", "unaligned", "stars"),
         code=pipeline.fingerprint("image_pictures"),
@@ -127,8 +133,8 @@ rule association_report:
         "../../envs/rampflow.yaml"
     threads: 1
     resources:
-        mem_mb=1000,
-        runtime=10,
+        mem_mb=memory(1000),
+        runtime=minutes(10),
     params:
         options=options_of_inputs("summary", "stars"),
         code=pipeline.fingerprint("report"),
