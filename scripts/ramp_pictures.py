@@ -32,7 +32,7 @@ def read_ramps(ramp: Exposure, image: Exposure) -> tuple[list[Ramp], np.ndarray]
 
 
 def collected(ramp: Exposure) -> np.ndarray:
-    """Counts between the second resultant and the last one that no more than a few pixels saturate in, DN."""
+    """Counts between the second resultant, which no transient touches, and the last, DN."""
     data = ramp.array("data", 3)
     return data.read_plane(data.shape[0] - 1) - data.read_plane(min(1, data.shape[0] - 1))
 
@@ -48,7 +48,7 @@ def transient_of(ramp: Exposure) -> dict | None:
     fit = wfi18_transient.fit_transient(times, transient)
     if fit is None:
         return transient_picture(times, transient, None, "")
-    formula = f"{fit[0]:.3g} DN · exp(−t / {fit[2]:.3g} s) {fit[1]:+.3g} DN · exp(−t / {fit[3]:.3g} s)"
+    formula = f"{fit[0]:.3g} DN · exp(−t / {fit[2]:.3g} s) {fit[1]:+.3g} DN · exp(−t / {fit[3]:.3g} s)".replace("-", "−")
     return transient_picture(times, transient, wfi18_transient.double_exponential(times, *fit), formula)
 
 

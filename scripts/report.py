@@ -16,43 +16,38 @@ from wfi.asdf_io import replacing
 from wfi.pictures.alignment import residual_picture, sky_picture
 from wfi.pictures.image import corners_of
 from wfi.pipeline import APPLIES_TO
-from wfi.step import reported_errors
+from wfi.step import STATUSES, reported_errors
 
 SYMBOLS = {"COMPLETE": "✓", "SKIPPED": "–", "FAILED": "✗", "N/A": "·", "INCOMPLETE": "?"}
-JOBS = (*APPLIES_TO, "finalize", "preview")  #: in the order of their benchmarks
+#: The jobs of an exposure in order, and the name of each in meta.cal_step, where it has one.
+JOBS = {**dict(zip(APPLIES_TO, STATUSES, strict=True)), "finalize": None, "preview": None}
 
 
-def read_benchmarks(folder: Path) -> list[dict]:
-    """Time and memory of each job of an exposure.
+def read_benchmark(path: Path) -> dict:
+    """Time and memory of a job.
 
     Parameters
     ----------
-    folder : pathlib.Path
-        With a file STEP.tsv of each, as Snakemake writes them.
+    path : pathlib.Path
+        As Snakemake writes it; it need not exist.
 
     Returns
     -------
-    list of dict
-        ``name``, ``seconds`` of the clock, ``cpu`` seconds, ``memory`` in MB; None where unknown (a job too short to be
-        measured).
+    dict
+        ``seconds`` of the clock, ``cpu`` seconds, ``memory`` in MB; None where unknown: no such job, or too short a one.
     """
+    row = {}
+    if path.is_file():
+        with path.open() as file:
+            *_, row = csv.DictReader(file, delimiter="\t")
 
-    def number(text):
+    def number(column):
         try:
-            return float(text)
-        except ValueError:
+            return float(row[column])
+        except (KeyError, ValueError):
             return None
 
-    jobs = []
-    for name in JOBS:
-        path = folder / f"{name}.tsv"
-        if path.is_file():
-            with path.open() as file:
-                *_, row = csv.DictReader(file, delimiter="\t")
-            jobs.append(
-                {"name": name, "seconds": number(row["s"]), "cpu": number(row["cpu_time"]), "memory": number(row["max_rss"])}
-            )
-    return jobs
+    return {"seconds": number("s"), "cpu": number("cpu_time"), "memory": number("max_rss")}
 
 
 def total(jobs: list[dict], key: str, combine=sum):
@@ -65,7 +60,11 @@ def exposure_of(images: Path, ramps: Path, summary: dict, benchmarks: Path) -> d
     """Everything that the page says of one exposure."""
     content, ramp = json.loads(images.read_text()), json.loads(ramps.read_text())
     facts = content["facts"]
-    jobs = read_benchmarks(benchmarks / facts["stem"])
+    folder = benchmarks / facts["stem"]
+    jobs = [
+        {"name": name, "status": facts["statuses"].get(status), **read_benchmark(folder / f"{name}.tsv")}
+        for name, status in JOBS.items()
+    ]
     return {
         **facts,
         "pictures": [*content["pictures"], *ramp["pictures"]],
@@ -76,6 +75,17 @@ def exposure_of(images: Path, ramps: Path, summary: dict, benchmarks: Path) -> d
         "seconds": total(jobs, "seconds"),
         "memory": total(jobs, "memory", max),
     }
+
+
+def own_warnings(lines: list[str], stem: str, stems: list[str]) -> list[str]:
+    """Lines of the log without their times: those of the alignment that are about another exposure left out."""
+    others = set(stems) - {stem}
+    spelled = []
+    for line in lines:
+        _, name, _, message = line.split(" :: ", 3)
+        if not any(other in message for other in others):
+            spelled.append(f"{name.rpartition('.')[2]}: {message}")
+    return spelled
 
 
 def association_pictures(exposures: list[dict], stars: Path | None) -> list[dict]:
@@ -145,6 +155,9 @@ def main(argv: list[str] | None = None) -> int:
         exposures = [
             exposure_of(*paths, summary, arguments.benchmarks) for paths in zip(arguments.images, arguments.ramps, strict=True)
         ]
+        stems = [e["stem"] for e in exposures]
+        for e in exposures:
+            e["warnings"] = own_warnings(e["warnings"], e["stem"], stems)
         write_page(
             arguments.output,
             arguments.template,

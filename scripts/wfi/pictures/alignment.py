@@ -90,7 +90,7 @@ def quiver_picture(residuals: Residuals, corners: np.ndarray, shape: tuple[int, 
         Rows and columns of the image.
     """
     north, east, _ = directions(corners, shape)
-    figure = new_figure(3.3)
+    figure = new_figure(2.9)
     axes = figure.subplots(1, 2, sharey=True)
     for axis, offsets, name in ((axes[0], residuals.before, "before"), (axes[1], residuals.after, "after")):
         arrows = offsets @ np.stack([east, north])
@@ -136,7 +136,7 @@ def residual_picture(before: np.ndarray, after: np.ndarray) -> dict:
             text = f"{label}: mean {values.mean():.3g}, σ {values.std():.3g} mas"
             kind = "stepfilled" if filled else "step"
             axis.hist(values.clip(*edges[[0, -1]]), edges, color=colour, histtype=kind, lw=1.4, label=text)
-        axis.axvline(0, color=BLACK, lw=0.8)
+        axis.axvline(0, 0, 0.7, color=BLACK, lw=0.8)
         axis.set(title=f"{name} the alignment", ylabel="stars", xlabel="source less catalog (mas)")
         axis.legend(loc="upper left", fontsize=7)
         axis.set_ylim(top=1.35 * axis.get_ylim()[1])
@@ -157,7 +157,7 @@ def sky_picture(footprints: list[tuple[str, np.ndarray]], stars: np.ndarray, mag
     if not footprints:
         return None
     center = sky_center(np.concatenate([corners for _, corners in footprints]))
-    figure = new_figure(5.2)
+    figure = new_figure(4.7)
     axis = figure.subplots()
     near = np.abs(stars[:, 1] - center[1]) < 5
     plane = 60 * tangent_plane(stars[near], center)

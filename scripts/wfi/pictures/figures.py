@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 BLACK, ORANGE, SKY, GREEN, BLUE, RED = "#000000", "#E69F00", "#56B4E9", "#009E73", "#0072B2", "#D55E00"
 COLOUR_MAP = "cividis"
 
-WIDTH = 5.2  #: inches: as wide as a column of the report, so that text keeps its size on a phone
-DPI = 180
+WIDTH = 4.6  #: inches: as wide as a column of the report, so that text keeps its size on a phone
+DPI = 200
 
 STYLE = {
     "font.size": 9,

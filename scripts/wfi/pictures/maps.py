@@ -15,23 +15,19 @@ MOST_FLAGS = 9  #: that have a map of their own
 
 
 def flag_counts(flags: np.ndarray) -> dict[str, int]:
-    """How many pixels have each flag (those of `roman_datamodels.dqflags`), the most frequent first; absent ones left out.
+    """How many pixels have each flag (`wfi.dq.pixel_flags`), the most frequent first; absent ones left out.
 
     Parameters
     ----------
     flags : numpy.ndarray
         Data quality, uint32.
     """
-    from roman_datamodels.dqflags import pixel
-
-    counts = {flag.name: int(np.count_nonzero(dq.has(flags, flag.value))) for flag in pixel if flag.value}
+    counts = {name: int(np.count_nonzero(dq.has(flags, flag))) for name, flag in dq.pixel_flags().items()}
     return {name: n for name, n in sorted(counts.items(), key=lambda item: -item[1]) if n}
 
 
 def flag_maps(flags: np.ndarray, counts: dict[str, int]) -> dict | None:
     """Where each flag is set: the part of the pixels of each block that have it."""
-    from roman_datamodels.dqflags import pixel
-
     names = list(counts)[:MOST_FLAGS]
     if not names:
         return None
@@ -41,7 +37,7 @@ def flag_maps(flags: np.ndarray, counts: dict[str, int]) -> dict | None:
     # At most so many blocks that a flag which one pixel has is seen.
     factor, everywhere = binning(flags.shape, SIZE), np.ones(flags.shape, bool)
     for axis, name in zip(axes, names, strict=False):
-        parts = bin_down(dq.has(flags, pixel[name].value).astype(np.float32), everywhere, factor)
+        parts = bin_down(dq.has(flags, dq.pixel_flags()[name]).astype(np.float32), everywhere, factor)
         shown = axis.imshow(np.sqrt(parts), vmin=0, vmax=1, extent=_extent(flags.shape))
         part = counts[name] / flags.size
         axis.set_title(f"{name}\n" + (f"{part:.2%}" if part > 1e-4 else f"{counts[name]} pixels"), fontsize=7)
@@ -76,7 +72,7 @@ def chisq_map(chisq: np.ndarray, flags: np.ndarray, n_resultants: int) -> dict |
         return None
     from scipy.special import chdtri, gammaln  # scipy.stats takes longer to import than to draw all this
 
-    figure = new_figure(6.0)
+    figure = new_figure(5.6)
     top, bottom = figure.subplots(2, 1, height_ratios=[2.4, 1])
     mean = bin_down(chisq, good, binning(chisq.shape, SIZE)) / freedom
     low, high = np.nanpercentile(mean, (0.5, 99.5))
@@ -112,7 +108,7 @@ def jump_map(flags: np.ndarray, jumps: np.ndarray | None, times: np.ndarray) -> 
         return None
     factor = binning(flags.shape, 64)
     heights = [2.4] if jumps is None else [2.4, 1]
-    figure = new_figure(0.3 + 1.7 * sum(heights))
+    figure = new_figure(0.3 + 1.55 * sum(heights))
     top, *rest = figure.subplots(len(heights), 1, squeeze=False, height_ratios=heights).flat
     density = 1000 * bin_down(jumped.astype(np.float32), np.ones(flags.shape, bool), factor)
     shown = top.imshow(density, norm=PowerNorm(0.4, 0), extent=_extent(flags.shape))  # snowballs would leave all else dark
@@ -147,7 +143,7 @@ def source_cutout(
     side = min(CUTOUT, *image.shape)
     left, bottom = _densest(x, y, side, image.shape)
     window = (slice(bottom, bottom + side), slice(left, left + side))
-    figure = new_figure(5.0)
+    figure = new_figure(4.7)
     axis = figure.subplots()
     extent = (left - 0.5, left + side - 0.5, bottom - 0.5, bottom + side - 0.5)
     axis.imshow(stretch(image[window]), cmap="gray_r", vmin=0, vmax=1.1, extent=extent)

@@ -58,7 +58,7 @@ def choose_pixels(rate: np.ndarray, flags: np.ndarray, dumo: np.ndarray) -> dict
     clean = np.flatnonzero(usable & (flags == 0))
     if clean.size:
         values = rate.ravel()[clean]
-        for name, level in (("sky", 50), ("bright source", 99.99)):
+        for name, level in (("sky", 50), ("bright", 99.99)):
             chosen[name] = clean[np.argmin(np.abs(values - np.percentile(values, level)))]
     for name, having, lacking, measure in (
         ("jump", dq.JUMP_DET, dq.SATURATED, np.abs(dumo)),

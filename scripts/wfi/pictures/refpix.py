@@ -58,7 +58,7 @@ def refpix_picture(before: np.ndarray, after: np.ndarray) -> tuple[dict, dict]:
     for axis, level, name in zip(axes, levels, ("before", "after"), strict=True):
         extent = (0.5, level.shape[1] + 0.5, -0.5, len(level) - 0.5)
         shown = axis.imshow(level, vmin=-limit, vmax=limit, aspect="auto", interpolation="nearest", extent=extent)
-        axis.set(title=f"{name}: scatter of rows {facts[name]:.2f} DN", xlabel="channel")
+        axis.set(title=f"{name}\nscatter of rows {facts[name]:.2f} DN", xlabel="channel")
         axis.xaxis.get_major_locator().set_params(integer=True)
     axes[0].set_ylabel("row")
     maps.colorbar(shown, ax=axes, label="level of the row (DN)")
