@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import math
 import shlex
+from pathlib import Path
 
 import astrometric_catalog
 import yaml
@@ -60,6 +61,9 @@ def validated(config: dict) -> dict:
     errors = sorted(validator.iter_errors(config), key=lambda e: [str(p) for p in e.absolute_path])
     if errors:
         raise RampflowError("\n".join(f"configuration: {line}" for error in errors for line in _explain(error)))
+    results = str(Path(config.get("results", "results")).expanduser())
+    if results.startswith("-") or not results.isprintable() or set(results) & set("{}"):
+        raise RampflowError(f"configuration: results is {results!r}; it takes a folder without braces or '-' at its beginning")
     steps = {}
     for step in pipeline.steps():
         given = config.get("steps", {}).get(step.name, {})
@@ -70,7 +74,7 @@ def validated(config: dict) -> dict:
     reference_config = {"crds_context": None, "override": {}, **config.get("references", {})}
     return {
         "input": config.get("input", []),
-        "results": config.get("results", "results"),
+        "results": results,
         "keep_intermediates": config.get("keep_intermediates", False),
         "references": reference_config,
         "astrometric_catalog": config.get("astrometric_catalog", astrometric_catalog.SOURCE.default),
