@@ -15,7 +15,7 @@ import pytest
 import simulate_references
 from small_files import SCRIPTS, ramp, set_entries, write_ramp, write_raw
 
-from wfi import inventory, pipeline
+from wfi import configuration, inventory, pipeline
 from wfi.asdf_io import AsdfFile, create_asdf
 from wfi.errors import RampflowError
 
@@ -188,12 +188,14 @@ def test_a_store_that_can_t_be_read_is_made_again(visit, cache, content):
     (visit / ".rampflow").mkdir()
     (visit / ".rampflow/inventory.json").write_text(content)
     assert len(built(visit, cache)["opened"]) == 3
-    assert inventory.load(visit / "nowhere.json") is None
+    assert inventory.load(configuration.validated({"input": "raw"}), visit / "nowhere" / "inventory.json") is None
 
 
 def test_jobs_load_what_the_main_process_built(visit, cache):
+    """Also when another run has started in the same folder since."""
     found = built(visit, cache)
-    loaded = inventory.load(visit / ".rampflow/inventory.json")
+    assert len(built(visit, cache, {"input": "raw/a_uncal.asdf"})["exposures"]) == 1
+    loaded = inventory.load(configuration.validated({"input": "raw"}), visit / ".rampflow/inventory.json")
     assert loaded.context == found["context"]
     for stem, (association, kind, detector, shape, chain, references) in found["exposures"].items():
         entry = loaded.exposures[stem]

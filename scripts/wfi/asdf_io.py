@@ -14,13 +14,16 @@ from __future__ import annotations
 
 import bz2
 import contextlib
+import glob
 import hashlib
 import io
 import math
 import os
 import re
+import shutil
 import stat
 import struct
+import tempfile
 import threading
 import zlib
 from pathlib import Path
@@ -371,7 +374,7 @@ class AsdfFile:
             self.standard = _standard(header)
             if self.standard not in _STANDARDS:
                 raise RampflowError(
-                    f"{self.path}: follows version {self.standard} of the ASDF standard, which is none of {', '.join(_STANDARDS)}"
+                    f"{self.path}: follows version {self.standard} of the ASDF standard, none of {', '.join(_STANDARDS)}"
                 )
             try:
                 raw = _parse(header)
@@ -620,19 +623,23 @@ class AsdfWriter:
 
 
 @contextlib.contextmanager
-def replacing(path):
-    """A name beside `path` to write to, renamed to `path` at the end: the file appears whole or not at all."""
+def replacing(path, *, shared: bool = False):
+    """A file of the same name in a folder beside `path`, put in its place at the end: it appears whole or not at all.
+
+    What a killed writer of the same file has left is removed, unless `shared` says that others may be writing it now.
+    """
     path = Path(path)
-    partial = path.with_name(f".{path.name}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        yield partial
-        partial.replace(path)
+        if not shared:
+            for leftover in path.parent.glob(f".rampflow-*/{glob.escape(path.name)}"):
+                shutil.rmtree(leftover.parent, ignore_errors=True)
+        with tempfile.TemporaryDirectory(prefix=".rampflow-", dir=path.parent, ignore_cleanup_errors=True) as folder:
+            partial = Path(folder) / path.name
+            yield partial
+            partial.replace(path)
     except OSError as error:
         raise RampflowError(f"{path}: can't be written ({error.strerror or error})") from error
-    finally:
-        with contextlib.suppress(OSError):
-            partial.unlink()
 
 
 @contextlib.contextmanager

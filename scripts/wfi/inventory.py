@@ -7,6 +7,7 @@ file: a second start opens only the inputs that changed, and a cluster job, whic
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import os
 from concurrent.futures import ThreadPoolExecutor
@@ -16,11 +17,11 @@ from wfi import pipeline, references
 from wfi.asdf_io import AsdfFile, TaggedDict, replacing
 from wfi.association import Member, find_members, stem_of
 from wfi.detector import check_shape
-from wfi.errors import RampflowError
+from wfi.errors import RampflowError, raise_together
 from wfi.level1 import RAW_MODELS
 from wfi.step import NOT_APPLICABLE, Exposure
 
-FORMAT = 2  #: of the file; another one is not read
+FORMAT = 3  #: of the file; another one is not read
 #: Parts of the metadata that CRDS may choose references by.
 CRDS_PARTS = ("instrument", "exposure", "visit", "observation")
 
@@ -158,33 +159,40 @@ def build(config: dict, folder: Path, store: Path) -> Inventory:
         )
     inventory = Inventory(exposures, context)
     _check_references(inventory)
-    with replacing(store) as partial:
-        partial.write_text(
-            json.dumps(
-                {
-                    "format": FORMAT,
-                    "context": context,
-                    "headers": headers,
-                    "recommended": recommended,
-                    "exposures": [dataclasses.asdict(e) for e in exposures.values()],
-                }
-            )
-        )
+    _save(store, {"context": context, "headers": headers, "recommended": recommended})
+    _save(
+        _exposures_file(config, store),
+        {"context": context, "exposures": [dataclasses.asdict(e) for e in exposures.values()]},
+    )
     return inventory
 
 
-def load(store: Path) -> Inventory | None:
+def load(config: dict, store: Path) -> Inventory | None:
     """The inventory that the main process of this run has made; `None` where there is none."""
-    known = _load(store)
+    known = _load(_exposures_file(config, store))
     if not known:
         return None
     entries = [ExposureEntry(**e | {"shape": tuple(e["shape"]), "chain": tuple(e["chain"])}) for e in known["exposures"]]
     return Inventory({e.stem: e for e in entries}, known["context"])
 
 
+def _exposures_file(config: dict, store: Path) -> Path:
+    """The file with the exposures of a run: a run with other inputs in the same folder, at the same time, has another."""
+    skipped = sorted(name for name, options in config["steps"].items() if options.get("skip"))
+    asked = json.dumps([config["input"], config["references"], skipped], sort_keys=True)
+    return store.with_name(f"exposures-{hashlib.sha256(asked.encode()).hexdigest()[:16]}.json")
+
+
+def _save(path: Path, content: dict) -> None:
+    with replacing(path, shared=True) as partial:
+        text = json.dumps({"format": FORMAT, **content})
+        partial.write_text(f"{hashlib.sha256(text.encode()).hexdigest()}\n{text}")
+
+
 def _load(store: Path) -> dict:
     try:
-        known = json.loads(store.read_text())
+        digest, _, text = store.read_bytes().partition(b"\n")
+        known = json.loads(text) if hashlib.sha256(text).hexdigest().encode() == digest else None  # damaged: made again
     except (OSError, ValueError):
         return {}
     return known if isinstance(known, dict) and known.get("format") == FORMAT else {}
@@ -194,7 +202,10 @@ def _read_headers(members: list[Member], known: dict) -> dict:
     """Header of each raw file, from `known` where the file has not changed since."""
 
     def read(member):
-        status = member.path.stat()
+        try:
+            status = member.path.stat()
+        except OSError as error:  # a link to nowhere, a folder that may not be read
+            return None, f"{member.path}: can't be opened ({error.strerror})"
         stamp = [status.st_size, status.st_mtime_ns]
         header = known.get(str(member.path))
         if header and header["stamp"] == stamp:
@@ -206,8 +217,7 @@ def _read_headers(members: list[Member], known: dict) -> dict:
 
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         results = list(pool.map(read, members))
-    if errors := [error for _, error in results if error]:
-        raise RampflowError("\n".join(errors))
+    raise_together([error for _, error in results if error])
     return {str(member.path): header for member, (header, _) in zip(members, results, strict=True)}
 
 

@@ -26,7 +26,7 @@ try:
     tweakreg.matchings(settings["steps"]["tweakreg"])
     settings["astrometric_catalog"] = check_astrometric_catalog(settings["astrometric_catalog"], Path.cwd())
     # Jobs of a running workflow read the Snakefile again: they take the inventory that its main process has made.
-    visit = None if workflow.is_main_process else inventory.load(INVENTORY)
+    visit = None if workflow.is_main_process else inventory.load(settings, INVENTORY)
     visit = visit or inventory.build(settings, Path.cwd(), INVENTORY)
 except RampflowError as error:
     raise WorkflowError(str(error)) from None

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import datetime
 import importlib.metadata
 import json
 import platform
 import re
-import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -105,7 +103,7 @@ def write_products(catalog, segmentation, paths: tuple[Path, Path]) -> None:
 
     catalog_path, segmentation_path = paths
     try:
-        with named_file(catalog_path) as table, named_file(segmentation_path) as labels:
+        with replacing(catalog_path) as table, replacing(segmentation_path) as labels:
             catalog.to_parquet(table)
             add_log(table)
             segmentation.to_asdf(labels)
@@ -121,11 +119,3 @@ def add_log(path: Path) -> None:
     table = parquet.read_table(path)
     log = {LOG_KEY: json.dumps(recorded_log()).encode()}
     parquet.write_table(table.replace_schema_metadata({**table.schema.metadata, **log}), path)
-
-
-@contextlib.contextmanager
-def named_file(path: Path):
-    """A file of the same name in a folder of its own, put into place at the end: models record the name that they are given."""
-    with replacing(path) as partial, tempfile.TemporaryDirectory(prefix=".rampflow-", dir=path.parent) as folder:
-        yield Path(folder) / path.name
-        (Path(folder) / path.name).replace(partial)
