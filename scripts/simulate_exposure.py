@@ -123,7 +123,7 @@ def simulate(settings: Settings, sky, references: dict, *, threads: int = 1):
     arrays = _encode(ramp, amp33, pedestal, amp33_pedestal, references, settings, file_rng)
     last_reads = [resultant[-1] for resultant in settings.read_pattern]
     first = np.searchsorted(last_reads, hits["read"], side="right")
-    rays = {name: hits[name] for name in ("read", "row", "column", "charge")} | {"resultant": first.astype(np.int32)}
+    rays = {name: hits[name].copy() for name in ("read", "row", "column", "charge")} | {"resultant": first.astype(np.int32)}
     return arrays, {"scene": scene.astype(np.float32), "count_rate": count_rate, "cosmic_rays": rays}, sources
 
 
