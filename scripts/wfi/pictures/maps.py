@@ -70,7 +70,7 @@ def chisq_map(chisq: np.ndarray, flags: np.ndarray, n_resultants: int) -> dict |
     good = ~dq.has(flags, dq.DO_NOT_USE | dq.SATURATED | dq.JUMP_DET) & np.isfinite(chisq)
     if freedom < 1 or not good.any():
         return None
-    from scipy.special import chdtri, gammaln  # scipy.stats takes longer to import than to draw all this
+    from scipy.special import chdtri
 
     figure = new_figure(5.6)
     top, bottom = figure.subplots(2, 1, height_ratios=[2.4, 1])
@@ -83,12 +83,18 @@ def chisq_map(chisq: np.ndarray, flags: np.ndarray, n_resultants: int) -> dict |
     values = chisq[good].astype(np.float32)
     bottom.hist(values, edges, density=True, color=BLUE, alpha=0.6, label=f"fits (median {np.median(values):.2f})")
     middle = (edges[1:] + edges[:-1]) / 2
-    log_density = (freedom / 2 - 1) * np.log(middle / 2) - middle / 2 - np.log(2) - gammaln(freedom / 2)
-    bottom.plot(middle, np.exp(log_density), color=RED, label=f"expected (median {chdtri(freedom, 0.5):.2f})")
+    bottom.plot(middle, chisq_density(middle, freedom), color=RED, label=f"expected (median {chdtri(freedom, 0.5):.2f})")
     bottom.set(xlabel=f"χ² with {freedom} degrees of freedom", ylabel="density", xlim=(0, edges[-1]))
     bottom.legend()
     caption = "Goodness of the ramp fits of pixels without jump or saturation: mean over blocks, and distribution."
     return picture(figure, "χ² of the ramp fits", caption)
+
+
+def chisq_density(values: np.ndarray, freedom: int) -> np.ndarray:
+    """Probability density of χ²; scipy.stats has it too, and takes longer to import than the picture to draw."""
+    from scipy.special import gammaln
+
+    return np.exp((freedom / 2 - 1) * np.log(values / 2) - values / 2 - gammaln(freedom / 2)) / 2
 
 
 def jump_map(flags: np.ndarray, jumps: np.ndarray | None, times: np.ndarray) -> dict | None:
