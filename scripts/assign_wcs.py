@@ -157,7 +157,7 @@ def read_distortion(path):
         if not isinstance(transform, Model):
             raise TypeError(f"it is of type {type(transform).__name__}")
         return transform
-    except (KeyError, ValueError, TypeError) as error:
+    except Exception as error:  # what asdf and its converters say of a damaged file has no common name
         message = " ".join(str(error).split())[:200]
         raise RampflowError(
             f"{path}: coordinate_distortion_transform can't be read ({message}); give a whole reference"
@@ -169,8 +169,9 @@ def run(job: Job) -> None:
     if job.references["distortion"] is None:
         return job.skip("There is no distortion reference")
     image = job.exposure
-    pointing = {name: image.get(f"meta.wcsinfo.{name}", (int, float)) for name in POINTING}
-    scale = image.meta.get("velocity_aberration", {}).get("scale_factor")
+    pointing = {name: image.number(f"meta.wcsinfo.{name}") for name in POINTING}
+    known = image.meta.get("velocity_aberration", {}).get("scale_factor") is not None
+    scale = image.number("meta.velocity_aberration.scale_factor") if known else None
     log.info("Using DISTORTION reference file: %s", job.references["distortion"])
     wcs = make_wcs(read_distortion(job.references["distortion"]), pointing, scale, image.array("data", 2).shape)
     with job.create() as product:

@@ -82,7 +82,7 @@ def run(job: Job) -> None:
     ramp = job.exposure
     data, frame_time = ramp.array("data", 3), ramp.frame_time
     with job.open_reference("darkdecaysignal") as reference:
-        amplitude, time_constant = _decay_of(reference, ramp.get("meta.instrument.detector"))
+        amplitude, time_constant = _decay_of(reference, f"WFI{ramp.detector:02d}")
     factors = decay_factors(time_constant, frame_time, ramp.read_pattern)
     job.log.info("Amplitude %.4g DN, time constant %.4g s", amplitude, time_constant)
     times = pixel_read_times(data.shape[1:], frame_time, ramp.detector)

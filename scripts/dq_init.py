@@ -111,6 +111,7 @@ def ramp_tree(raw: Exposure) -> dict:
 def run(job: Job) -> None:
     """Process one exposure."""
     raw = job.exposure
+    raw.file.verify()  # once, where it comes in: a wrong reference pixel would spread over a whole channel
     if raw.tag == RAW_TAG:
         return initialize(job, raw, ground_test=False)
     job.log.info("%s holds %s: it is brought to %s first", raw.path.name, raw.tag or "no tag", RAW_TAG)
@@ -129,7 +130,8 @@ def initialize(job: Job, raw: Exposure, *, ground_test: bool) -> None:
     shape = counts.shape
     if amp33.shape[:2] != shape[:2]:
         raise RampflowError(f"{raw.path}: amp33 has the shape {amp33.shape}, which doesn't fit data of shape {shape}")
-    offset = raw.meta.get("instrument", {}).get("data_encoding_offset") or 0
+    encoded = raw.meta["instrument"].get("data_encoding_offset") is not None
+    offset = raw.number("meta.instrument.data_encoding_offset") if encoded else 0
     reference_read = _optional(raw, "reference_read", shape[1:]) if not ground_test else None
     reference_amp33 = _optional(raw, "reference_amp33", amp33.shape[1:]) if not ground_test else None
     resultantdq = _optional(raw, "resultantdq", shape)

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import io
+import logging
 import os
+import sys
 from pathlib import Path
 
 from wfi.errors import RampflowError
@@ -34,6 +38,26 @@ def _remedy() -> str:
     )
 
 
+@contextlib.contextmanager
+def _asked(failure: str):
+    """Ask CRDS something; when it can't answer, its messages and tracebacks become one line that begins with `failure`."""
+    said, handlers = io.StringIO(), logging.getLogger("CRDS").handlers
+    streams = [handler.setStream(said) for handler in handlers]
+    try:
+        with contextlib.redirect_stderr(said):
+            yield
+    except CRDS_FAILURES as error:
+        errors = [line.partition("ERROR - ")[2] for line in said.getvalue().splitlines() if "CRDS - ERROR - " in line]
+        missing = [str(e.filename) for e in (error, error.__context__) if isinstance(e, FileNotFoundError) and e.filename]
+        words = " ".join([*errors, *([] if isinstance(error, SystemExit) else str(error).split()), *missing])
+        raise RampflowError(f"{failure} ({' '.join(words.split())[:300] or type(error).__name__}). {_remedy()}") from None
+    else:
+        sys.stderr.write(said.getvalue())
+    finally:
+        for handler, stream in zip(handlers, streams, strict=True):
+            handler.setStream(stream)
+
+
 def resolve_context(name: str | None) -> str:
     """The CRDS context of a name or date; of `None`: CRDS_CONTEXT, or the default of the server or cache.
 
@@ -45,10 +69,8 @@ def resolve_context(name: str | None) -> str:
     _crds()
     from crds.core import heavy_client
 
-    try:
+    with _asked(f"CRDS knows no context {name or 'by default'}"):
         return heavy_client.get_context_name(OBSERVATORY, name)
-    except CRDS_FAILURES as error:
-        raise RampflowError(f"CRDS knows no context {name or 'by default'} ({_first_line(error)}). {_remedy()}") from None
 
 
 def best_references(header: dict, types: list[str], context: str) -> dict[str, str]:
@@ -74,10 +96,8 @@ def best_references(header: dict, types: list[str], context: str) -> dict[str, s
         The context can't be read, or it has no match for a type.
     """
     crds = _crds()
-    try:
+    with _asked(f"CRDS can't choose references with {context}"):
         found = crds.getrecommendations(header, reftypes=tuple(types), context=context, observatory=OBSERVATORY)
-    except CRDS_FAILURES as error:
-        raise RampflowError(f"CRDS can't choose references with {context} ({_first_line(error)}). {_remedy()}") from None
     result = {}
     for reftype in types:
         name = found.get(reftype) or found.get(reftype.upper()) or "NOT FOUND"
@@ -124,16 +144,8 @@ def fetch(name: str, context: str) -> Path:
     _crds()
     from crds.client import api
 
-    try:
+    with _asked(f"the reference {name} can't be fetched"):
         path = Path(api.dump_references(context, [name])[name])
-    except CRDS_FAILURES as error:
-        raise RampflowError(f"the reference {name} can't be fetched ({_first_line(error)}). {_remedy()}") from None
     if not path.is_file():
         raise RampflowError(f"the reference {name} is not in the CRDS cache after fetching it. {_remedy()}")
     return path
-
-
-def _first_line(error: Exception) -> str:
-    if isinstance(error, SystemExit):
-        return "it gave up, see its own message above"
-    return str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__

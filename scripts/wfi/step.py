@@ -369,6 +369,19 @@ class Exposure:
             raise RampflowError(f"{self.path}: {field} is {reprlib.repr(node)}; it must be of type {expected}")
         return node
 
+    def number(self, field: str) -> float:
+        """A finite number.
+
+        Raises
+        ------
+        RampflowError
+            It is missing, no number, or not finite.
+        """
+        value = self.get(field, (int, float))
+        if not abs(value) < math.inf:
+            raise RampflowError(f"{self.path}: {field} is {value}; it must be a finite number")
+        return value
+
     def array(self, name: str, ndim: int | None = None, *, shape: tuple[int, ...] | None = None) -> StoredArray:
         """The stored array `name`.
 
@@ -402,6 +415,9 @@ class Exposure:
             check_shape(self.path, data.shape)
             self.array("groupdq", shape=data.shape)
             self.array("pixeldq", shape=data.shape[1:])
+            if self.meta.get("cal_step", {}).get("refpix") == "COMPLETE":  # what follows changes these too
+                for side in ("left", "right"):
+                    self.array(f"border_ref_pix_{side}", shape=(*data.shape[:2], BORDER))
         else:
             for name in ("dq", "err", "var_poisson", "chisq", "dumo"):
                 self.array(name, shape=data.shape)
@@ -438,7 +454,7 @@ class Exposure:
     def frame_time(self) -> float:
         """Seconds per read."""
         value = self.get("meta.exposure.frame_time", (int, float))
-        if not (math.isfinite(value) and value > 0):
+        if not 0 < value < math.inf:
             raise RampflowError(f"{self.path}: meta.exposure.frame_time is {value}; it must be a positive number of seconds")
         return float(value)
 
