@@ -1,5 +1,6 @@
 # make env        the environment in .venv
 # make demo       a simulated visit, from raw exposures to products, in demo/
+# make report     the same, with a report of it: demo/results/*_report.html
 # make test       the tests
 # make test-peer  the comparison with romancal's own functions
 # make bench      what an exposure costs, beside romancal where make test-peer has installed it: docs/performance.md
@@ -17,7 +18,7 @@ SIMULATOR ?= rampflow
 MEMORY ?= 14000
 PIP := -m pip install --quiet --disable-pip-version-check
 
-.PHONY: env demo test test-peer bench validate check lock clean
+.PHONY: env demo report test test-peer bench validate check lock clean
 .DEFAULT_GOAL := env
 
 env: $(VENV)/.made
@@ -38,12 +39,12 @@ $(PEER)/.made: envs/peer.txt
 	touch $@
 
 # The demo's references come from a CRDS cache of its own, with no server.
-demo: export CRDS_PATH := $(CURDIR)/demo/crds_cache
-demo: export CRDS_SERVER_URL := https://crds-serverless-mode.stsci.edu
-demo: export CRDS_OBSERVATORY := roman
-demo: env
+demo report: export CRDS_PATH := $(CURDIR)/demo/crds_cache
+demo report: export CRDS_SERVER_URL := https://crds-serverless-mode.stsci.edu
+demo report: export CRDS_OBSERVATORY := roman
+demo report: env
 	$(BIN)/snakemake --snakefile workflow/simulate.smk --configfile config/demo.yaml --cores $(CORES) --quiet progress rules host
-	$(BIN)/snakemake --configfile config/demo.yaml --cores $(CORES) --quiet rules host
+	$(BIN)/snakemake $(filter report,$@) --configfile config/demo.yaml --cores $(CORES) --quiet rules host
 	@$(BIN)/python scripts/show_products.py demo/results
 
 test: $(VENV)/.made-dev

@@ -162,12 +162,12 @@ def sky_picture(footprints: list[tuple[str, np.ndarray]], stars: np.ndarray, mag
     near = np.abs(stars[:, 1] - center[1]) < 5
     plane = 60 * tangent_plane(stars[near], center)
     bright = np.nan_to_num(np.clip(FAINTEST - mag[near], 0, 8))
-    axis.scatter(*plane.T, 1 + bright**2 / 2, color=ORANGE, lw=0, label=f"stars of the catalog ({len(stars)})", zorder=1)
+    axis.scatter(*plane.T, 1 + bright**2 / 2, color=ORANGE, lw=0, label=f"stars of the catalog ({len(stars)})", zorder=3)
     seen = set()
     polygons = [(name, 60 * tangent_plane(corners, center)) for name, corners in footprints]
     for name, corners in polygons:
-        axis.fill(*corners.T, fc=SKY, alpha=0.12, zorder=2)
-        axis.plot(*np.concatenate([corners, corners[:1]]).T, color=BLUE, lw=0.9, zorder=3)
+        axis.fill(*corners.T, fc=SKY, alpha=min(0.15, 0.6 / len(polygons)), zorder=1)
+        axis.plot(*np.concatenate([corners, corners[:1]]).T, color=BLUE, lw=0.9, zorder=2)
         if name not in seen:  # one name for the dithers of a detector
             axis.text(*corners.mean(axis=0), name, ha="center", va="center", fontsize=7, color=BLUE, zorder=4)
         seen.add(name)
