@@ -14,7 +14,7 @@ from products import assert_same_products
 pytestmark = pytest.mark.slurm
 
 VISIT = "r0000101001001001001"
-IMAGE, FLAT = f"{VISIT}_0001_wfi01_f158", f"{VISIT}_0003_wfi01_f158"
+IMAGE, SPECTRUM = f"{VISIT}_0001_wfi01_f158", f"{VISIT}_0003_wfi01_grism"
 
 
 @pytest.fixture(scope="session")
@@ -42,13 +42,13 @@ def workflow(undisturbed, tmp_path):
 
 
 @pytest.fixture
-def flat_alone(workflow, undisturbed, tmp_path):
+def spectrum_alone(workflow, undisturbed, tmp_path):
     """Arguments of a run of the exposure with the shortest chain, and the products that it should have."""
     expected = tmp_path / "expected"
     expected.mkdir()
-    for path in (undisturbed.folder / "results").glob(f"{FLAT}_*"):
+    for path in (undisturbed.folder / "results").glob(f"{SPECTRUM}_*"):
         shutil.copy(path, expected)
-    return ["--config", f"input=demo/{FLAT}_uncal.asdf"], expected
+    return ["--config", f"input=demo/{SPECTRUM}_uncal.asdf"], expected
 
 
 def test_an_exposure_is_one_job_and_the_products_are_the_same(workflow, undisturbed):
@@ -84,27 +84,74 @@ def test_a_job_takes_several_exposures_and_keeps_their_files_on_its_node(workflo
     assert_same_products(workflow.folder / "results", undisturbed.folder / "results")
 
 
-def test_a_failed_step_leads_to_its_log_and_is_tried_again_with_more(workflow, undisturbed):
-    """An exposure that lacks what a step in the middle of its chain needs; the other one finishes."""
+def test_a_failed_step_leads_to_its_log_and_the_other_exposures_finish(workflow):
+    """An exposure lacks what a step in the middle of its chain needs."""
     raw = workflow.folder / "demo" / f"{IMAGE}_uncal.asdf"
     with asdf.open(raw, memmap=False, lazy_load=False) as file:
         del file.tree["roman"]["meta"]["exposure"]["frame_time"]
         file.write_to(raw)
-    run = workflow.submit(
-        *("--config", f"input=[demo/{IMAGE}_uncal.asdf, demo/{FLAT}_uncal.asdf]", "--keep-going", "--retries", "1"),
-        *("astrometric_catalog=demo/astrometric.ecsv",),
-    )
+    run = workflow.submit("--keep-going", "--retries", "1", "--config", f"input=[{raw}, demo/{SPECTRUM}_uncal.asdf]")
     assert run.returncode != 0
-    log = re.search(rf"logs/{IMAGE}/(\w+)\.log \(check log file\(s\) for error details\)", run.stdout)
-    failed = f"logs/{IMAGE}/ramp_fitting.log"
-    assert failed in run.stdout, run.stdout
-    assert "meta.exposure.frame_time is missing" in run.stdout, "the log's last lines are shown"
-    assert "meta.exposure.frame_time is missing" in (workflow.folder / failed).read_text()
-    assert log or True
-    slurm_logs = [Path(name) for name in re.findall(r"\S+/slurm_logs/\S+\.log", run.stdout)]
-    assert any(path.exists() for path in slurm_logs)
-    tries = [job for job in submitted_jobs(run.stdout)]
-    assert len(tries) == 3, "the flat's job, and two tries"
-    asked_for = sorted(asked(job) for job in tries)
-    print(asked_for)
-    assert (workflow.folder / "results" / f"{FLAT}_cal.asdf").exists()
+    assert len(submitted_jobs(run.stdout)) == 2 + 1, "the two exposures, and another try"
+    named = [name for name in re.findall(r"logs/\S+\.log", run.stdout) if "frame_time" in (workflow.folder / name).read_text()]
+    assert named and IMAGE in named[0], "the message names the step's own log"
+    assert "meta.exposure.frame_time is missing" in run.stdout, "and shows what it says"
+    assert any(Path(name).exists() for name in re.findall(r"/\S+/slurm_logs/[^\s)]+\.log", run.stdout)), "and SLURM's"
+    assert (workflow.folder / "results" / f"{SPECTRUM}_cal.asdf").exists()
+
+
+def test_what_is_killed_is_tried_again_with_more(workflow, spectrum_alone, tmp_path):
+    """A cancelled job, and a step that is killed as the kernel does when memory runs out."""
+    arguments, expected = spectrum_alone
+    process, first = workflow.start(*arguments, output=tmp_path / "output")
+    kill(step_running("refpix", workflow.folder), cancel=first)
+    kill(step_running("linearity", workflow.folder))
+    assert process.wait(240) == 0, (tmp_path / "output").read_text()
+    tries = submitted_jobs((tmp_path / "output").read_text())
+    assert len(tries) == 3
+    (cores, memory, minutes), second, third = map(asked, tries)
+    step = memory - 400  # Snakemake's own
+    assert second == (cores, 2 * step + 400, 2 * minutes)
+    assert third == (cores, 3 * step + 400, 3 * minutes)
+    assert_same_products(workflow.folder / "results", expected)
+    assert not leftovers(workflow.folder)
+
+
+def test_after_snakemake_was_killed_the_message_says_how_to_go_on(workflow, spectrum_alone, tmp_path):
+    arguments, expected = spectrum_alone
+    process, job = workflow.start(*arguments, output=tmp_path / "output")
+    step_running("refpix", workflow.folder)
+    process.kill()
+    process.wait()
+    refused = workflow.submit(*arguments)
+    assert refused.returncode != 0 and "can be removed with the --unlock argument" in refused.stdout
+    # Its job goes on: the README says how to end it.
+    slurm("scancel", "--name", re.search(r"SLURM run ID: (\S+)", (tmp_path / "output").read_text())[1])
+    assert workflow.submit(*arguments, "--unlock").returncode == 0
+    run = workflow.submit(*arguments)
+    assert run.returncode == 0, run.stdout
+    assert_same_products(workflow.folder / "results", expected)
+    assert not leftovers(workflow.folder)
+
+
+def step_running(name, folder):
+    """Process of a step of the run in a folder, as soon as it runs."""
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        for process in Path("/proc").glob("[0-9]*"):
+            try:
+                words = (process / "cmdline").read_bytes().split(b"\0")
+                if len(words) > 1 and words[1].endswith(f"/{name}.py".encode()) and (process / "cwd").readlink() == folder:
+                    return int(process.name)
+            except OSError:  # it has ended
+                continue
+        time.sleep(0.02)
+    raise AssertionError(f"{name} did not run")
+
+
+def kill(process, cancel=None):
+    """Kill a step, or cancel its job."""
+    if cancel is not None:
+        slurm("scancel", str(cancel))
+    else:
+        os.kill(process, signal.SIGKILL)
