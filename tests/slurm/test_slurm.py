@@ -1,7 +1,9 @@
 """The workflow on a SLURM cluster as a user runs it: how many jobs, where their files lie, and what happens when one fails."""
 
+import os
 import re
 import shutil
+import signal
 import time
 from pathlib import Path
 
@@ -9,7 +11,7 @@ import asdf
 import pytest
 from cluster import CONFIGURATION, ClusterWorkflow, asked, running_cluster, slurm, submitted_jobs
 from conftest import Workflow
-from products import assert_same_products
+from products import assert_same_products, leftovers
 
 pytestmark = pytest.mark.slurm
 
