@@ -272,26 +272,35 @@ def options_of_inputs(*names):
 SNAKEMAKE_MEMORY = 400 if workflow.non_local_exec else 0
 
 
+def float32_sizes(stem):
+    """MB of one frame and of the whole ramp of an exposure in single precision."""
+    resultants, rows, columns = visit.exposures[stem].shape
+    frame = 4 * rows * columns / 1e6
+    return frame, resultants * frame
+
+
 def memory(base, *, frames=0, ramps=0):
     """Resource function: MB for a job, more of it on each attempt.
 
-    `base` MB for the program, and so many float32 frames and float32 ramps of the exposure's size.
+    `base` MB for the program, and so many float32 frames and float32 ramps of the exposure's size. The numbers come from
+    tests/benchmark/fit_resources.py.
     """
 
     def get_memory(wildcards, attempt):
-        arrays = 0
-        if frames or ramps:
-            resultants, rows, columns = visit.exposures[wildcards.stem].shape
-            arrays = 4 * rows * columns / 1e6 * (frames + ramps * resultants)
-        return int(attempt * (base + arrays)) + SNAKEMAKE_MEMORY
+        frame, ramp = float32_sizes(wildcards.stem) if frames or ramps else (0, 0)
+        return int(attempt * (base + frames * frame + ramps * ramp)) + SNAKEMAKE_MEMORY
 
     return get_memory
 
 
-def minutes(base):
-    """Resource function: minutes for a job, more of them on each attempt."""
+def minutes(base, *, per_gigabyte=0):
+    """Resource function: minutes for a job, more of them on each attempt.
+
+    `base` minutes for the program, and so many for each GB of the exposure's float32 ramp: what slow disks and busy nodes take.
+    """
 
     def get_runtime(wildcards, attempt):
-        return attempt * base
+        ramp = float32_sizes(wildcards.stem)[1] / 1e3 if per_gigabyte else 0
+        return int(attempt * (base + per_gigabyte * ramp) + 0.5)
 
     return get_runtime

@@ -18,7 +18,7 @@ rule dark_current:
     threads: 1
     resources:
         mem_mb=memory(150, frames=8),
-        runtime=minutes(10),
+        runtime=minutes(5, per_gigabyte=5),
     params:
         options=options_of("dark_current"),
         code=pipeline.fingerprint("dark_current"),
@@ -46,7 +46,7 @@ rule assign_wcs:
     threads: 1
     resources:
         mem_mb=memory(500, frames=4),
-        runtime=minutes(10),
+        runtime=minutes(5, per_gigabyte=5),
     params:
         options=options_of("assign_wcs"),
         code=pipeline.fingerprint("assign_wcs"),
@@ -74,7 +74,7 @@ rule photom:
     threads: 1
     resources:
         mem_mb=memory(150, frames=4),
-        runtime=minutes(10),
+        runtime=minutes(5, per_gigabyte=5),
     params:
         options=options_of("photom"),
         code=pipeline.fingerprint("photom"),
@@ -102,7 +102,7 @@ rule flatfield:
     threads: 1
     resources:
         mem_mb=memory(200, frames=12),
-        runtime=minutes(10),
+        runtime=minutes(5, per_gigabyte=5),
     params:
         options=options_of("flatfield"),
         code=pipeline.fingerprint("flatfield"),

@@ -26,7 +26,7 @@ rule finalize:
     threads: 1
     resources:
         mem_mb=memory(600, frames=10),
-        runtime=minutes(10),
+        runtime=minutes(5, per_gigabyte=5),
     params:
         solutions=lambda wildcards, input: (f"--solutions {shlex.quote(input.solutions)}" if input.solutions else ""),
         code=pipeline.fingerprint("finalize"),
@@ -56,7 +56,7 @@ rule finalize_image:
     threads: 1
     resources:
         mem_mb=memory(600, frames=10),
-        runtime=minutes(10),
+        runtime=minutes(5, per_gigabyte=5),
     params:
         code=pipeline.fingerprint("finalize"),
     message:

@@ -18,7 +18,7 @@ rule dq_init:
     threads: 1
     resources:
         mem_mb=memory(150, frames=4),
-        runtime=minutes(10),
+        runtime=minutes(5, per_gigabyte=5),
     params:
         options=options_of("dq_init"),
         code=pipeline.fingerprint("dq_init"),
@@ -46,7 +46,7 @@ rule saturation:
     threads: 2
     resources:
         mem_mb=memory(200, frames=8),
-        runtime=minutes(10),
+        runtime=minutes(5, per_gigabyte=5),
     params:
         options=options_of("saturation"),
         code=pipeline.fingerprint("saturation"),
@@ -74,7 +74,7 @@ rule refpix:
     threads: 2
     resources:
         mem_mb=memory(400, frames=12),
-        runtime=minutes(10),
+        runtime=minutes(5, per_gigabyte=5),
     params:
         options=options_of("refpix"),
         code=pipeline.fingerprint("refpix"),
@@ -102,7 +102,7 @@ rule dark_decay:
     threads: 2
     resources:
         mem_mb=memory(150, frames=4),
-        runtime=minutes(10),
+        runtime=minutes(5, per_gigabyte=5),
     params:
         options=options_of("dark_decay"),
         code=pipeline.fingerprint("dark_decay"),
@@ -130,7 +130,7 @@ rule wfi18_transient:
     threads: 1
     resources:
         mem_mb=memory(400, frames=24),
-        runtime=minutes(10),
+        runtime=minutes(5, per_gigabyte=5),
     params:
         options=options_of("wfi18_transient"),
         code=pipeline.fingerprint("wfi18_transient"),
@@ -158,7 +158,7 @@ rule linearity:
     threads: 2
     resources:
         mem_mb=memory(300, frames=12),
-        runtime=minutes(10),
+        runtime=minutes(5, per_gigabyte=5),
     params:
         options=options_of("linearity"),
         code=pipeline.fingerprint("linearity"),
@@ -186,7 +186,7 @@ rule ramp_fitting:
     threads: 2
     resources:
         mem_mb=memory(400, frames=10),
-        runtime=minutes(10),
+        runtime=minutes(5, per_gigabyte=5),
     params:
         options=options_of("ramp_fitting"),
         code=pipeline.fingerprint("ramp_fitting"),
