@@ -32,9 +32,7 @@ def fit(sizes: np.ndarray, resultants: np.ndarray, peaks: np.ndarray) -> np.ndar
     """
     frame = 4 * sizes**2 / 1e6
     terms = np.stack([np.ones_like(frame), frame, frame * resultants], axis=1)
-    # Small detectors count as much as large ones: the excess is relative to the peak.
-    weights = (terms / peaks[:, None]).sum(axis=0)
-    solution = linprog(weights, A_ub=-terms, b_ub=-MARGIN * peaks, bounds=(0, None))
+    solution = linprog(terms.sum(axis=0), A_ub=-terms, b_ub=-MARGIN * peaks, bounds=(0, None))
     return np.maximum(np.ceil(solution.x / UNITS - 1e-6), 0) * UNITS
 
 
