@@ -172,8 +172,8 @@ def run(job: Job) -> None:
     pointing = {name: image.number(f"meta.wcsinfo.{name}") for name in POINTING}
     known = image.meta.get("velocity_aberration", {}).get("scale_factor") is not None
     scale = image.number("meta.velocity_aberration.scale_factor") if known else None
-    log.info("Using DISTORTION reference file: %s", job.references["distortion"])
-    wcs = make_wcs(read_distortion(job.references["distortion"]), pointing, scale, image.array("data", 2).shape)
+    with job.open_reference("distortion") as reference:
+        wcs = make_wcs(read_distortion(reference.path), pointing, scale, image.array("data", 2).shape)
     with job.create() as product:
         product.meta["wcs"] = tree_of_wcs(wcs)
         region = s_region(wcs)

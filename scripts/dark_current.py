@@ -4,6 +4,7 @@ import sys
 
 import numpy as np
 
+from wfi import dq as dqflags
 from wfi.detector import SCIENCE
 from wfi.errors import RampflowError
 from wfi.step import Job, Reference, Step
@@ -37,9 +38,10 @@ def subtract_dark_current(
     Returns
     -------
     image, dq : numpy.ndarray
-        ``image − dark_slope`` and ``dq | dark_dq``, both trimmed.
+        ``image − dark_slope`` and ``dq | dark_dq``, both trimmed; DO_NOT_USE where the dark current is not finite.
     """
-    return image - dark_slope[SCIENCE], dq | dark_dq[SCIENCE]
+    unknown = ~np.isfinite(dark_slope[SCIENCE])
+    return image - dark_slope[SCIENCE], dq | dark_dq[SCIENCE] | unknown * np.uint32(dqflags.DO_NOT_USE)
 
 
 def run(job: Job) -> None:

@@ -34,9 +34,9 @@ def usable_flat(flat: np.ndarray, dq: np.ndarray) -> tuple[np.ndarray, np.ndarra
     Returns
     -------
     flat, dq : numpy.ndarray
-        Where the flat is NaN or zero, NO_FLAT_FIELD is added to the flags; where that flag is set, the flat is 1.
+        Where the flat is not finite or zero, NO_FLAT_FIELD is added to the flags; where that flag is set, the flat is 1.
     """
-    dq = np.where(np.isnan(flat) | (flat == 0), dq | np.uint32(dqflags.NO_FLAT_FIELD), dq)
+    dq = np.where(~np.isfinite(flat) | (flat == 0), dq | np.uint32(dqflags.NO_FLAT_FIELD), dq)
     return np.where(dqflags.has(dq, dqflags.NO_FLAT_FIELD), np.float32(1), flat), dq
 
 

@@ -382,19 +382,26 @@ class Exposure:
             raise RampflowError(f"{self.path}: {field} is {value}; it must be a finite number")
         return value
 
-    def array(self, name: str, ndim: int | None = None, *, shape: tuple[int, ...] | None = None) -> StoredArray:
+    def array(
+        self, name: str, ndim: int | None = None, *, shape: tuple[int, ...] | None = None, kinds: str | None = None
+    ) -> StoredArray:
         """The stored array `name`.
+
+        Its values are of one of the `kinds` (of `numpy.dtype.kind`): by default flags (dq) unsigned integers, others real
+        numbers.
 
         Raises
         ------
         RampflowError
-            It is missing, or has another number of axes or another shape.
+            It is missing, or has another number of axes, another shape, or values of another kind.
         """
         array = self.get(name)
         if not hasattr(array, "dtype"):
             raise RampflowError(f"{self.path}: {name} is not an array")
         if not isinstance(array, StoredArray):  # inline in the tree: the same face as one in a block
             array = InlineArray(array)
+        if array.dtype.kind not in (kinds or ("u" if "dq" in name else "fiu")):
+            raise RampflowError(f"{self.path}: {name} holds values of type {array.dtype.name}, which it can't be made of")
         if ndim is not None and array.ndim != ndim:
             raise RampflowError(f"{self.path}: {name} has {array.ndim} axes; it must have {ndim}")
         if shape is not None and array.shape != tuple(shape):
@@ -526,11 +533,22 @@ class Job:
 
     @contextlib.contextmanager
     def open_reference(self, reftype: str):
-        """Open a reference file; its log line says which."""
+        """Open a reference file; its log line says which.
+
+        Raises
+        ------
+        RampflowError
+            It says that it is of another type.
+        """
         path = self.references[reftype]
         self.log.info("Using %s reference file: %s", reftype.upper(), path)
         with AsdfFile(path) as file:
-            yield Exposure(file)
+            reference = Exposure(file)
+            if reference.meta.get("reftype", reftype.upper()) != reftype.upper():
+                raise RampflowError(
+                    f"{path}: is a {reference.get('meta.reftype', str)} reference; give one of {reftype.upper()}"
+                )
+            yield reference
 
     def map_rows(self, function, rows: int, block: int = 64) -> list:
         """Call `function(start, stop)` for blocks of rows, `threads` at a time, and list what it returns in order."""
