@@ -18,10 +18,10 @@ from run_steps import SCRIPTS, run_measured
 
 
 def failures(folder: Path) -> str:
-    """Last line of the log of each failed job."""
-    lines = [f"{log.stem}: {log.read_text().strip().splitlines()[-1]}" for log in sorted((folder / "logs").rglob("*.log"))
-             if "ERROR" in log.read_text()]  # fmt: skip
-    return "; ".join(lines) or (folder / "snakemake.log").read_text().strip().splitlines()[-1]
+    """Last line of the log of each failed job, or what Snakemake said before any."""
+    logs = {log: log.read_text().strip() for log in sorted((folder / "logs").rglob("*.log"))}
+    lines = [f"{log.stem}: {text.splitlines()[-1]}" for log, text in logs.items() if " ERROR " in text]
+    return "; ".join(lines) or (folder / "snakemake.log").read_text().strip()
 
 
 def main() -> int:

@@ -68,10 +68,13 @@ class Comparison:
     romancal, work : pathlib.Path
         Folders of romancal's results, and for ours.
     threads : int
+    context : str
+        The CRDS context that chose the references.
     """
 
-    def __init__(self, settings: dict, romancal: Path, work: Path, threads: int):
-        self.settings, self.romancal, self.work, self.threads = settings, romancal, work, threads
+    def __init__(self, settings: dict, romancal: Path, work: Path, threads: int, context: str):
+        self.settings, self.romancal, self.work = settings, romancal, work
+        self.every_job = ["--threads", str(threads), "--crds_context", context]
         self.steps: list[dict] = []
 
     def theirs(self, stem: str, step: str) -> Path:
@@ -82,7 +85,7 @@ class Comparison:
         """References and parameters of a step, as the workflow gives them."""
         declared = pipeline.step(step)
         references = [word for r in declared.references for word in (f"--{r.type}", entry.references[r.type])]
-        return [*references, *self.parameters(declared.parameters, step), "--threads", str(self.threads)]
+        return [*references, *self.parameters(declared.parameters, step), *self.every_job]
 
     def parameters(self, declared, step: str) -> list[str]:
         """Parameters as the workflow gives them."""
@@ -159,7 +162,7 @@ def main() -> int:
     visit = inventory.build(settings, Path.cwd(), args.work / "inventory.json")
     failed = bool(args.measured and json.loads(args.measured.read_text())["error"])
 
-    comparison = Comparison(settings, args.romancal, args.work, args.threads)
+    comparison = Comparison(settings, args.romancal, args.work, args.threads, visit.context)
     for entry in visit.exposures.values():
         comparison.run_steps(entry, failed)
     for association in sorted({entry.association for entry in visit.exposures.values()}):

@@ -15,6 +15,7 @@ import fnmatch
 import json
 import os
 import platform
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,7 +28,7 @@ HERE = Path(__file__).resolve().parent
 #: slopes, one unit in the last place for half precision. An explanation may allow more.
 LIMITS = {"float32": 1e-5, "float16": 1e-4}
 END_TO_END = "end to end"
-RESULTS = ("romancal.json", "rampflow.json", "steps.json", "products.json")
+RESULTS = ("case", "romancal", "rampflow", "steps", "products")  #: the files of a case, .json
 SIMULATORS = {"rampflow": "", "romanisim": " (romanisim)"}  #: folders of results, and what they add to the names of cases
 
 
@@ -133,10 +134,10 @@ class Case:
     products: dict[str, list[dict]]
 
     @classmethod
-    def read(cls, name: str, folder: Path, settings: dict) -> Case:
+    def read(cls, name: str, folder: Path) -> Case:
         """Read the files that the workflow left."""
-        files = {what: json.loads((folder / f"{what}.json").read_text()) for what in ("romancal", "rampflow", "products")}
-        return cls(name, settings, steps=json.loads((folder / "steps.json").read_text())["steps"], **files)
+        files = {what: json.loads((folder / f"{what}.json").read_text()) for what in RESULTS}
+        return cls(name, files.pop("case"), **files | {"steps": files["steps"]["steps"]})
 
     def rows(self) -> Iterator[Difference]:
         """All rows of all comparisons, and one of each failure."""
@@ -316,6 +317,37 @@ def summary(cases: dict[str, tuple[Case, list[Difference]]]) -> list[str]:
     return table(header, lines)
 
 
+def truth_section(folder: Path, cases: dict, output: Path) -> list[str]:
+    """Both pipelines against the simulated truth: each picture, copied beside the document, and its numbers."""
+    lines = []
+    for name in cases:
+        for path in sorted((folder / "rampflow" / name).glob("truth_*.json")):
+            what = path.stem.removeprefix("truth_")
+            picture = output.parent / f"{output.stem}_{what}.png"
+            shutil.copyfile(path.with_suffix(".png"), picture)
+            lines += [f"### {what}", "", f"Case {name}, measured by tests/validation/{path.stem}.py.", ""]
+            lines += [f"![{what}]({picture.name})", "", "<details><summary>Numbers</summary>", ""]
+            for key, rows in json.loads(path.read_text()).items():
+                lines += [f"{key}:", "", *table_of(rows)] if isinstance(rows, list) else [f"{key}: {number(rows)}", ""]
+            lines += ["</details>", ""]
+    return ["## Against the truth", "", *lines] if lines else []
+
+
+def table_of(rows: list[dict]) -> list[str]:
+    """A table of mappings; a mapping in one of them is several columns, a list several numbers in one."""
+    flat = [dict(_flat(row)) for row in rows]
+    cells = [[" ".join(number(v) for v in value) for value in row.values()] for row in flat]
+    return table([f"{name}:" for name in flat[0]], cells) if flat else []
+
+
+def _flat(row: dict, prefix: str = ""):
+    for key, value in row.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{key} ")
+        else:
+            yield f"{prefix}{key}", value if isinstance(value, list) else [value]
+
+
 def machine() -> str:
     """The machine in a few words."""
     model = platform.processor() or platform.machine()
@@ -328,9 +360,10 @@ def machine() -> str:
     return f"{model}, {os.cpu_count()} cores, {memory:.0f} GB, {platform.system()} {platform.release().partition('-')[0]}"
 
 
-def document(cases: dict, explanations: list[Explanation], missing: list[str], versions: dict) -> str:
+def document(cases: dict, explanations: list[Explanation], missing: list[str], truth: list[str]) -> str:
     """The whole document."""
     used = sorted({n for _, rows in cases.values() for d in rows for n in d.reasons})
+    versions = next(iter(cases.values()))[0].romancal["versions"]
     packages = ", ".join(f"{name} {version}" for name, version in versions.items())
     lines = [
         "# The same numbers as romancal",
@@ -354,6 +387,7 @@ def document(cases: dict, explanations: list[Explanation], missing: list[str], v
     ]
     if missing:
         lines += [f"Not run for this document: {', '.join(missing)}.", ""]
+    lines += truth
     for case, rows in cases.values():
         lines += case_section(case, rows)
     lines += ["## Explanations", "", "Numbers as in the tables; a bound is checked each time.", ""]
@@ -379,18 +413,18 @@ def main() -> int:
     parser.add_argument("folder", type=Path, help="working folder of the Snakefile")
     parser.add_argument("--output", type=Path, required=True, help="the document (.md)")
     args = parser.parse_args()
-    settings = yaml.safe_load((HERE / "cases.yaml").read_text())["cases"]
     explanations = [Explanation(**entry) for entry in yaml.safe_load((HERE / "explanations.yaml").read_text())]
+    known = list(yaml.safe_load((HERE / "cases.yaml").read_text())["cases"])
     cases = {}
-    for simulator in SIMULATORS:
-        for name in settings:
-            folder, label = args.folder / simulator / name, name + SIMULATORS[simulator]
-            if all((folder / file).exists() for file in RESULTS):
-                cases[label] = judged(Case.read(label, folder, settings[name]), explanations)
+    for simulator, suffix in SIMULATORS.items():
+        folders = (args.folder / simulator).glob("*/")
+        finished = {f.name: f for f in folders if all((f / f"{what}.json").exists() for what in RESULTS)}
+        for name in sorted(finished, key=lambda name: (known.index(name) if name in known else len(known), name)):
+            cases[name + suffix] = judged(Case.read(name + suffix, finished[name]), explanations)
     if not cases:
         parser.error(f"{args.folder}: has no finished case")
-    versions = next(iter(cases.values()))[0].romancal["versions"]
-    args.output.write_text(document(cases, explanations, [name for name in settings if name not in cases], versions))
+    missing, truth = [name for name in known if name not in cases], truth_section(args.folder, cases, args.output)
+    args.output.write_text(document(cases, explanations, missing, truth))
     unexplained = [difference for _, rows in cases.values() for difference in rows if difference.problems]
     for difference in unexplained:
         print(difference, file=sys.stderr)
