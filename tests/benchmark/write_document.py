@@ -19,7 +19,7 @@ import matplotlib
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
-from matplotlib.ticker import ScalarFormatter
+from matplotlib.ticker import MaxNLocator, ScalarFormatter
 
 # Blue, orange and green of Okabe and Ito's palette, which colour-blind readers tell apart; grey for the rest.
 OURS, ROMANCAL, THIRD, REST = "#0072B2", "#E69F00", "#009E73", "#999999"
@@ -216,12 +216,14 @@ def shares(data: Measurements) -> list[tuple[str, float, float, float]]:
             kernel = min(system, total - start)
             result.append((step, start, kernel, total - start - kernel))
     snakemake = value(runs, lambda run: sum(run["snakemake"].values()))
-    return [("Snakemake", snakemake, 0.0, 0.0), *result] if snakemake else result
+    return [("Snakemake", snakemake, 0.0, 0.0), *result] if result else []
 
 
 def shares_text(data: Measurements) -> str:
     """One sentence on where the time goes."""
     found = shares(data)
+    if not found:
+        return "Where the time goes was not measured."
     start, kernel, computing = (sum(share[k] for share in found) for k in (1, 2, 3))
     whole = start + kernel + computing
     start, kernel, computing = (f"{number(part)} ({100 * part / whole:.0f} %)" for part in (start, kernel, computing))
@@ -276,7 +278,7 @@ def draw_steps(data: Measurements, path: Path) -> None:
         edges = [0.0] * len(found)
         for k, label, colour in (
             (1, "starting up", REST),
-            (2, "kernel: reading, writing, memory", THIRD),
+            (2, "kernel (reading, writing)", THIRD),
             (3, "computing", OURS),
         ):
             widths = [share[k] for share in found]
@@ -288,8 +290,8 @@ def draw_steps(data: Measurements, path: Path) -> None:
             axes.invert_yaxis()
             axes.grid(axis="y", visible=False)
             axes.set_axisbelow(True)
-            axes.legend(frameon=False, loc="lower right")
-        figure.savefig(path)
+            axes.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.13), ncols=3, fontsize=8)
+        figure.savefig(path, metadata={"Date": None})
     plt.close(figure)
 
 
@@ -322,9 +324,12 @@ def draw_scaling(data: Measurements, path: Path) -> None:
                 name = "romancal two at a time" if (part, side) == ("exposures", "romancal") else part
                 places, values = points(name, side, x, y)
                 axes.plot(places, values, marker=marker, color=colour, label=label)
-            axes.set(xlabel=along, ylabel=up, ylim=(0, None), xlim=(0, None))
+            axes.margins(0.08)
+            axes.set(xlabel=along, ylabel=up)
+            axes.set(xlim=(0, None), ylim=(0, None))
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         grid[0, 0].legend(frameon=False)
-        figure.savefig(path)
+        figure.savefig(path, metadata={"Date": None})
     plt.close(figure)
 
 
@@ -332,7 +337,7 @@ def draw_scaling(data: Measurements, path: Path) -> None:
 def circumstances(data: Measurements) -> str:
     """Machine, versions, dates, number of runs and load."""
     last, loads = data.all[-1], [m["load"] for m in data.all]
-    dates, commits = sorted(m["date"] for m in data.all), sorted({m["commit"] for m in data.all})
+    dates, commits = sorted(m["date"] for m in data.all), dict.fromkeys(m["commit"] for m in data.all)
     counts = [len(data.select("step by step", side)) for side in ("ours", "romancal")]
     theirs = [m["versions"] for m in data.all if m["side"] == "romancal"]
     machine = last["machine"]
