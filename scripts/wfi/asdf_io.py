@@ -25,6 +25,7 @@ import stat
 import struct
 import tempfile
 import threading
+import time
 import zlib
 from pathlib import Path
 from typing import NamedTuple
@@ -188,6 +189,9 @@ def _asdf_datatype(dtype: np.dtype) -> tuple[str, str]:
     return dtype.newbyteorder("=").name, "big" if big else "little"
 
 
+NO_CHECKSUM = b"\0" * 16
+
+
 class _Block(NamedTuple):
     start: int  # of its bytes in the file
     used: int  # bytes in the file
@@ -212,6 +216,7 @@ class StoredArray:
         self.shape = tuple(int(n) for n in node["shape"])
         self.dtype = dtype
         self.nbytes = math.prod(self.shape) * dtype.itemsize
+        self._block = block
         self._offset, self._stored, self._compression, self._size, _ = block
         self._start = int(node.get("offset", 0))
         self._strides = None if node.get("strides") is None else tuple(int(n) for n in node["strides"])
@@ -271,6 +276,8 @@ class StoredArray:
             if self._decompressed is None:
                 stored = np.empty(self._stored, np.uint8)
                 self._file.read_into(stored, self._offset)
+                if self._compression != b"\0" * 4 and self._block.checksum != NO_CHECKSUM:
+                    self._file.check(hashlib.md5(stored, usedforsecurity=False), self._block)
                 raw = _decompress(stored, self._compression, self._size, self._file.path)
                 self._decompressed = np.ndarray(self.shape, self.dtype, raw, self._start, self._strides)
         return self._decompressed
@@ -413,7 +420,10 @@ class AsdfFile:
             position += read
 
     def verify(self) -> None:
-        """Check the bytes of each block against their checksum, where its header has one.
+        """Check the bytes of each uncompressed block against their checksum, where its header has one.
+
+        Compressed ones are checked when they are read, because one wrong bit may change all that follows it. To check the
+        others takes a pass over the file: it is for those whose values don't stay where they are.
 
         Raises
         ------
@@ -421,16 +431,26 @@ class AsdfFile:
             They have changed since they were written.
         """
         chunk = np.empty(1 << 20, np.uint8)
-        for number, block in enumerate(self._blocks):
-            if block.checksum == b"\0" * 16:
+        for block in self._blocks:
+            if block.compression != b"\0" * 4 or block.checksum == NO_CHECKSUM:
                 continue
             digest = hashlib.md5(usedforsecurity=False)
             for position in range(0, block.used, chunk.nbytes):
                 part = chunk[: block.used - position]
                 self.read_into(part, block.start + position)
                 digest.update(part)
-            if digest.digest() != block.checksum:
-                raise RampflowError(f"{self.path}: block {number} doesn't have its checksum (damaged); get the file again")
+            self.check(digest, block)
+
+    def check(self, digest, block: _Block) -> None:
+        """Refuse bytes that don't have their block's checksum.
+
+        Raises
+        ------
+        RampflowError
+        """
+        if digest.digest() != block.checksum:
+            number = self._blocks.index(block)
+            raise RampflowError(f"{self.path}: block {number} doesn't have its checksum (damaged); get the file again")
 
     def _read_header(self) -> bytes:
         header = b""
@@ -626,14 +646,15 @@ class AsdfWriter:
 def replacing(path, *, shared: bool = False):
     """A file of the same name in a folder beside `path`, put in its place at the end: it appears whole or not at all.
 
-    What a killed writer of the same file has left is removed, unless `shared` says that others may be writing it now.
+    What a killed writer of the same file has left is removed; after a day, where `shared` says that others may be writing it.
     """
     path = Path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        if not shared:
-            for leftover in path.parent.glob(f".rampflow-*/{glob.escape(path.name)}"):
-                shutil.rmtree(leftover.parent, ignore_errors=True)
+        for leftover in path.parent.glob(f".rampflow-*/{glob.escape(path.name)}"):
+            with contextlib.suppress(FileNotFoundError):  # its writer has ended since
+                if not shared or time.time() - leftover.stat().st_mtime > 86400:
+                    shutil.rmtree(leftover.parent, ignore_errors=True)
         with tempfile.TemporaryDirectory(prefix=".rampflow-", dir=path.parent, ignore_cleanup_errors=True) as folder:
             partial = Path(folder) / path.name
             yield partial

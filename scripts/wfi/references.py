@@ -10,6 +10,7 @@ import os
 import sys
 from pathlib import Path
 
+from wfi.asdf_io import replacing
 from wfi.errors import RampflowError
 from wfi.step import NOT_APPLICABLE
 
@@ -134,7 +135,7 @@ def is_serverless() -> bool:
 
 
 def fetch(name: str, context: str) -> Path:
-    """Bring a reference from the CRDS server into the cache.
+    """Bring a reference from the CRDS server into the cache, checked, and whole or not at all: others may share the cache.
 
     Raises
     ------
@@ -144,8 +145,12 @@ def fetch(name: str, context: str) -> Path:
     _crds()
     from crds.client import api
 
-    with _asked(f"the reference {name} can't be fetched"):
-        path = Path(api.dump_references(context, [name])[name])
-    if not path.is_file():
-        raise RampflowError(f"the reference {name} is not in the CRDS cache after fetching it. {_remedy()}")
+    path = cache_path(name)
+    try:
+        if not path.is_file():
+            with replacing(path, shared=True) as partial, _asked(f"the reference {name} can't be fetched"):
+                api.FileCacher(context).download_files([name], {name: str(partial)})
+    except RampflowError:
+        if not path.is_file():  # another run may have brought it meanwhile
+            raise
     return path

@@ -9,7 +9,8 @@ if MISSING_REFERENCES:
 
     rule fetch_reference:
         output:
-            "{reference}",
+            # Not removed before the job starts: another run may have brought it meanwhile, and be reading it.
+            update("{reference}"),
         log:
             "logs/fetch_reference/{reference}.log",
         wildcard_constraints:
