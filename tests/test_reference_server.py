@@ -1,10 +1,12 @@
 """References from a CRDS server: fetched once, by a rule, into the cache. The server is a small one on this machine."""
 
 import collections
+import contextlib
 import hashlib
 import http.server
 import json
 import threading
+import time
 
 import pytest
 from conftest import Workflow
@@ -25,26 +27,32 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         name = self.path.rpartition("/")[2]
         self.server.served[name] += 1
-        self.answer(self.server.files[name].read_bytes())
+        content = self.server.files[name].read_bytes()
+        if name in self.server.damaged:
+            content = content[:-1] + bytes([content[-1] ^ 1])
+        self.answer(content, self.server.seconds)
 
-    def answer(self, content):
+    def answer(self, content, seconds=0):
         self.send_response(200)
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()
-        self.wfile.write(content)
+        half = len(content) // 2
+        self.wfile.write(content[:half])
+        time.sleep(seconds)
+        self.wfile.write(content[half:])
 
     def log_message(self, *args):
         pass
 
 
-@pytest.fixture
-def server(visit):
-    """A server with the files of the visit's CRDS cache."""
-    cache = visit.inputs / "crds_cache"
+@contextlib.contextmanager
+def reference_server(cache):
+    """A server with the files of a CRDS cache; a file takes `seconds`, and those that are `damaged` come with a wrong bit."""
     files = {p.name: p for folder in ("mappings", "references") for p in (cache / folder).rglob("*.*") if p.is_file()}
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as running:
         address = f"http://127.0.0.1:{running.server_port}"
         running.files, running.served, running.address = files, collections.Counter(), address
+        running.seconds, running.damaged = 0, set()
         facts = {
             name: {"size": str(p.stat().st_size), "sha1sum": hashlib.sha1(p.read_bytes()).hexdigest()}
             for name, p in files.items()
@@ -60,6 +68,13 @@ def server(visit):
         thread.start()
         yield running
         running.shutdown()
+
+
+@pytest.fixture
+def server(visit):
+    """A server with the files of the visit's CRDS cache."""
+    with reference_server(visit.inputs / "crds_cache") as running:
+        yield running
 
 
 def test_a_reference_is_fetched_once_into_the_cache(visit, server, tmp_path):
