@@ -94,6 +94,8 @@ def read_psf(reference: Exposure, guide_star: dict) -> GriddedPSF:
     if plane.shape[0] <= FOCUS or plane.shape[1] <= SPECTRAL_TYPE:
         raise RampflowError(f"{reference.path}: psf has the shape {plane.shape}; it needs a second spectral type")
     stamps = plane[FOCUS, SPECTRAL_TYPE].astype(float)
+    if stamps.shape[1] != stamps.shape[2] or (stamps.sum(axis=(1, 2)) <= 0).any():
+        raise RampflowError(f"{reference.path}: psf holds stamps that are not square, or empty; give a whole reference")
     stamps = change_jitter(stamps, jitter(meta), jitter(guide_star), NOMINAL_SCALE / oversampling)
     if np.median(stamps.sum(axis=(1, 2))) < oversampling**2 / 2:
         log.info("The ePSF stamps sum to 1: they are integrated over the pixel")
