@@ -10,6 +10,7 @@ import browser
 import numpy as np
 import pytest
 import roman_datamodels
+from conftest import ROOT
 from PIL import Image
 from roman_datamodels.dqflags import pixel
 from scipy.stats import chi2
@@ -210,6 +211,27 @@ def test_every_exposure_has_the_pictures_that_it_can_have(visit, report):
             residuals = {name: np.array(values) for name, values in facts["residuals"].items()}
             assert alignment.rms(residuals["before"]) == pytest.approx(500, abs=10), "the simulated pointing error, mas"
             assert alignment.rms(residuals["after"]) < 3
+
+
+def test_a_page_of_an_exposure_without_catalog_alignment_or_benchmarks(visit, report, tmp_path):
+    """As where steps are skipped: nothing but its own pictures."""
+    from report import main
+
+    spectrum = visit.results / "intermediates" / STEMS[5]
+    options = [f"--images={spectrum}_image_pictures.json", f"--ramps={spectrum}_ramp_pictures.json", f"--benchmarks={tmp_path}"]
+    page = tmp_path / "alone_report.html"
+    assert main([str(page), str(ROOT / "workflow" / "report" / "report.html.j2"), *options]) == 0
+    text = page.read_text()
+    assert "<h1>alone</h1>" in text
+    assert text.count("<figure") == 1 + len(pictures_of(visit, STEMS[5])[0]), "the footprint besides"
+
+
+def test_warnings_are_those_of_the_exposure():
+    from report import own_warnings
+
+    lines = ["time :: rampflow.tweakreg :: WARNING :: b: FAILED, few", "time :: rampflow.photom :: WARNING :: no :: element"]
+    assert own_warnings(lines, "a", ["a", "b"]) == ["photom: no :: element"]
+    assert own_warnings(lines, "b", ["a", "b"]) == ["tweakreg: b: FAILED, few", "photom: no :: element"]
 
 
 class _Reader(HTMLParser):
