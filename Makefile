@@ -2,6 +2,7 @@
 # make demo       a simulated visit, from raw exposures to products, in demo/
 # make report     the same, with a report of it: demo/results/*_report.html
 # make test       the tests
+# make test-slurm the workflow on a SLURM cluster of one node, started here: as root, with Debian's slurm-wlm and munge
 # make test-peer  the comparison with romancal's own functions
 # make bench      what an exposure costs, beside romancal where make test-peer has installed it: docs/performance.md
 # make validate   our numbers beside romancal's, on full frames, and the reason of every difference: docs/validation.md (hours)
@@ -18,7 +19,7 @@ SIMULATOR ?= rampflow
 MEMORY ?= 14000
 PIP := -m pip install --quiet --disable-pip-version-check
 
-.PHONY: env demo report test test-peer bench validate check lock clean
+.PHONY: env demo report test test-slurm test-peer bench validate check lock clean
 .DEFAULT_GOAL := env
 
 env: $(VENV)/.made
@@ -48,7 +49,10 @@ demo report: env
 	@$(BIN)/python scripts/show_products.py demo/results
 
 test: $(VENV)/.made-dev
-	$(BIN)/python -m pytest -m "not peer"
+	$(BIN)/python -m pytest -m "not peer and not slurm"
+
+test-slurm: $(VENV)/.made-dev
+	$(BIN)/python -m pytest -m slurm tests/slurm
 
 test-peer: $(PEER)/.made
 	$(PEER)/bin/python -m pytest -m peer tests/peer
