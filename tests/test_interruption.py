@@ -78,6 +78,7 @@ class Interrupted(Workflow):
             stdout=(self.folder / "output").open("w"),
             stderr=subprocess.STDOUT,
             env=self.environment | {"STALL": stalling},
+            start_new_session=True,
         )
         marker, deadline = self.folder / "stalled", time.monotonic() + 120
         while not (marker.exists() and marker.read_text()):
@@ -144,16 +145,13 @@ def test_snakemake_killed_and_its_step_still_writing(workflow, inputs):
     assert not leftovers(workflow.folder), log.read_text()
 
 
-def test_a_step_ended_in_an_orderly_way_leaves_nothing(workflow, inputs):
+def test_a_run_ended_with_ctrl_c(workflow, inputs):
+    """The terminal sends it to Snakemake and to the step."""
     run, _ = workflow.start(stalling="dark_decay")
-    run.send_signal(signal.SIGINT)
-    (workflow.folder / "go").touch()
+    os.killpg(run.pid, signal.SIGINT)
     assert run.wait(60) != 0
-    (workflow.folder / "go").unlink()
-    run = workflow.snakemake(*workflow.arguments)
-    assert run.returncode == 0, run.stdout + run.stderr
-    workflow.assert_equal(inputs)
-    assert not leftovers(workflow.folder)
+    assert not output_of(workflow, "dark_decay").exists() and not leftovers(workflow.folder)
+    workflow.assert_completes(inputs, "dark_decay")
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a small disk")
