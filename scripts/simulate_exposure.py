@@ -28,7 +28,15 @@ from wfi import dq as flags
 from wfi.detector import BORDER, CHANNEL_WIDTH, SCIENCE, detector_number
 from wfi.errors import RampflowError
 from wfi.simulation import detector as electronics
-from wfi.simulation.metadata import ABERRATION_SCALE, MA_TABLES, MODELS, Settings, fill_ground_test, fill_metadata
+from wfi.simulation.metadata import (
+    ABERRATION_SCALE,
+    GROUND_TEST_TYPES,
+    MA_TABLES,
+    MODELS,
+    Settings,
+    fill_ground_test,
+    fill_metadata,
+)
 from wfi.simulation.optics import PointSpread, Projection, render_sources
 
 #: Light besides the sources', DN/s: zodiacal light, and lamps where the type of exposure has them (invented).
@@ -397,6 +405,8 @@ def main() -> int:
         os.environ["CRDS_SERVER_URL"] = "https://crds-serverless-mode.stsci.edu"
     if not args.output.name.endswith("_uncal.asdf"):
         parser.error(f"{args.output}: the name of a raw exposure ends with _uncal.asdf")
+    if args.model != "science" and args.exposure_type not in GROUND_TEST_TYPES:
+        parser.error(f"--model {args.model} has no type {args.exposure_type}; it takes {', '.join(GROUND_TEST_TYPES)}")
     if not args.sky and not args.gradient:
         parser.error("--sky or --gradient is needed: nothing else says what light there is")
 

@@ -262,6 +262,21 @@ def test_script_writes_valid_exposure_with_truth(cache, sky, tmp_path):
     assert len(Table.read(tmp_path / "r_truth.ecsv")) > 10
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--model", "fps", "--exposure-type", "WFI_IM_DARK"], "it takes WFI_IMAGE, WFI_FLAT, WFI_WFSC"),
+        ([], "--sky or --gradient is needed"),
+    ],
+)
+def test_impossible_options_are_refused(tmp_path, monkeypatch, capsys, options, message):
+    monkeypatch.setattr(sys, "argv", ["simulate_exposure.py", str(tmp_path / "r_uncal.asdf"), *options])
+    with pytest.raises(SystemExit):
+        simulate_exposure.main()
+    assert message in capsys.readouterr().err
+    assert not any(tmp_path.iterdir())
+
+
 def test_equal_seeds_make_equal_exposures(exposure, references, sky):
     again = simulate_exposure.simulate(SETTINGS, sky, references["WFI01"], threads=2)
     other = simulate_exposure.simulate(dataclasses.replace(SETTINGS, seed=2), sky, references["WFI01"])

@@ -30,6 +30,7 @@ MA_TABLES = {
 }
 #: Data models of a raw exposure: that of the sky, and those of two ground tests.
 MODELS = {"science": "ScienceRawModel", "fps": "FpsModel", "tvac": "TvacModel"}
+GROUND_TEST_TYPES = ("WFI_IMAGE", "WFI_FLAT", "WFI_WFSC")  #: exposure types that both kinds of model know
 
 
 @dataclass(frozen=True)
