@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,6 +13,12 @@ from wfi.errors import RampflowError, raise_together
 RAW_SUFFIX = "_uncal.asdf"
 #: Bytes of a name: what the workflow adds to it must fit into the 255 that a file system takes.
 LONGEST = 200
+SPECIAL = "{}<>"  #: what Snakemake takes for its own in a path
+
+
+def is_plain(path: str) -> bool:
+    """Whether a path can be written into Snakemake's rules: without `SPECIAL` and control characters, and in Unicode."""
+    return path.isprintable() and not set(path) & set(SPECIAL)
 
 
 class Member(NamedTuple):
@@ -51,11 +58,13 @@ def check_name(path: Path, name: str) -> None:
     RampflowError
     """
     size = len(name.encode(errors="replace"))
-    if name.startswith(".") or not name.isprintable() or set(name) & set("/{}"):
+    if name.startswith(".") or "/" in name or not is_plain(name):
         raise RampflowError(
-            f"{str(path)!r}: the name {name!r} can't be part of a file name of its products; choose one without '/', braces, "
-            "control characters and a dot at its beginning"
+            f"{str(path)!r}: the name {name!r} can't be part of a file name of its products; choose one without '/', any of "
+            f"{SPECIAL}, control characters and a dot at its beginning"
         )
+    if re.search(r"(.+)\1{19}$", name):  # Snakemake takes it for a rule that calls itself without end
+        raise RampflowError(f"{path}: the name {name!r} ends in one part twenty times; choose another")
     if size > LONGEST:
         raise RampflowError(f"{path}: the name {name[:40]!r}... has {size} bytes; choose one of at most {LONGEST}")
 

@@ -11,6 +11,7 @@ import astrometric_catalog
 import yaml
 
 from wfi import pipeline
+from wfi.association import SPECIAL, is_plain
 from wfi.errors import RampflowError
 from wfi.step import Parameter, Step, spell
 
@@ -62,8 +63,11 @@ def validated(config: dict) -> dict:
     if errors:
         raise RampflowError("\n".join(f"configuration: {line}" for error in errors for line in _explain(error)))
     results = str(Path(config.get("results", "results")).expanduser())
-    if results.startswith("-") or not results.isprintable() or set(results) & set("{}"):
-        raise RampflowError(f"configuration: results is {results!r}; it takes a folder without braces or '-' at its beginning")
+    if results.startswith("-") or not is_plain(results):
+        raise RampflowError(
+            f"configuration: results is {results!r}; it takes a folder without {SPECIAL}, control characters and '-' at its "
+            "beginning"
+        )
     steps = {}
     for step in pipeline.steps():
         given = config.get("steps", {}).get(step.name, {})

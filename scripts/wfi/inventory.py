@@ -15,7 +15,7 @@ from pathlib import Path
 
 from wfi import pipeline, references
 from wfi.asdf_io import AsdfFile, TaggedDict, replacing
-from wfi.association import Member, find_members, stem_of
+from wfi.association import SPECIAL, Member, find_members, is_plain, stem_of
 from wfi.detector import check_shape
 from wfi.errors import RampflowError, raise_together
 from wfi.level1 import RAW_MODELS
@@ -158,6 +158,7 @@ def build(config: dict, folder: Path, store: Path) -> Inventory:
             tweakreg_catalog=member.tweakreg_catalog and str(member.tweakreg_catalog),
         )
     inventory = Inventory(exposures, context)
+    _check_paths(inventory)
     _check_references(inventory)
     _save(store, {"context": context, "headers": headers, "recommended": recommended})
     _save(
@@ -243,6 +244,18 @@ def _recommend(header: dict, types: list[str], context: str | None, recommended:
             raise RampflowError(f"{path}: {error}") from None
         chosen |= {t: name if name == NOT_APPLICABLE else str(references.cache_path(name)) for t, name in found.items()}
     return {t: chosen[t] for t in types}
+
+
+def _check_paths(inventory: Inventory) -> None:
+    """Refuse files whose paths Snakemake would misread."""
+    paths = {p for e in inventory.exposures.values() for p in (e.path, e.tweakreg_catalog, *e.references.values()) if p}
+    raise_together(
+        [
+            f"{path!r}: Snakemake can't take any of {SPECIAL} and control characters in a path; rename it, or link to it"
+            for path in sorted(paths)
+            if not is_plain(path)
+        ]
+    )
 
 
 def _check_references(inventory: Inventory) -> None:
