@@ -260,3 +260,18 @@ def test_a_run_does_not_remove_what_another_has_fetched(server, inputs, tmp_path
     runs[0].join()
     assert done[0].returncode == 0, done[0].stdout + done[0].stderr
     assert path.read_bytes() == server.files[MASK].read_bytes() == reader.read(), inode
+
+
+# ---------------------------------------------------------------------------------------------------------------- clusters
+def test_a_cluster_job_does_not_look_at_the_raw_files(workflow, inputs):
+    """On its node, Snakemake reads the Snakefile again; which exposures there are it knows from the submitting process."""
+    raw = workflow.folder / f"{STEM}_uncal.asdf"
+    shutil.copy(inputs / raw.name, raw)
+    settings = ["--config", f"input={raw.name}"]
+    assert workflow.jobs(*settings, "--until", "saturation") == {"dq_init": 1, "saturation": 1}
+    raw.unlink()
+    output_of(workflow, "dqinit").parent.mkdir(parents=True)
+    output_of(workflow, "dqinit").touch()
+    node = ["--mode", "remote", "--target-jobs", f"saturation:stem={STEM}", "--allowed-rules", "saturation", "--force"]
+    assert workflow.jobs(*settings, *node) == {"saturation": 1}
+    assert f"{raw.name}': does not exist" in workflow.snakemake(*settings, "--dry-run").stderr
