@@ -106,7 +106,7 @@ def simulate(settings: Settings, sky, references: dict, *, threads: int = 1):
         scene (DN/s, what a flat-fielded image measures) and count_rate (DN/s, what a ramp shows: scene × flat + dark), both
         without the border; cosmic_rays (see `throw_cosmic_rays`; resultant is the first that shows them).
     sources : astropy.table.Table or None
-        See `render_sources`; None where nothing sees the sky.
+        See `render_sources`; None without a sky.
     """
     shape = references["gain"].data.shape
     trimmed = tuple(n - 2 * BORDER for n in shape)
@@ -139,7 +139,7 @@ def _render_scene(settings, sky, references, trimmed):
     """Light that falls on the pixels, DN/s, and the sources that it comes from."""
     if settings.gradient:
         return np.geomspace(*settings.gradient, trimmed[1]) / usable(references["gain"].data[SCIENCE], "gain"), None
-    scene, sources = np.zeros(trimmed), None
+    scene, sources = np.zeros(trimmed), None if sky is None else sky[:0]
     if settings.exposure_type in SEES_SKY:
         spread, per_njy = None, DISPERSED_RATE
         if "epsf" in references:
