@@ -17,7 +17,7 @@ rule dark_current:
         "../../envs/rampflow.yaml"
     threads: 1
     resources:
-        mem_mb=memory(150, frames=8),
+        mem_mb=memory(60, frames=9.5, ramps=0.05),
         runtime=minutes(5, per_gigabyte=5),
     params:
         options=options_of("dark_current"),
@@ -45,7 +45,7 @@ rule assign_wcs:
         "../../envs/rampflow.yaml"
     threads: 1
     resources:
-        mem_mb=memory(500, frames=4),
+        mem_mb=memory(200),
         runtime=minutes(5, per_gigabyte=5),
     params:
         options=options_of("assign_wcs"),
@@ -73,7 +73,7 @@ rule photom:
         "../../envs/rampflow.yaml"
     threads: 1
     resources:
-        mem_mb=memory(150, frames=4),
+        mem_mb=memory(60, ramps=0.05),
         runtime=minutes(5, per_gigabyte=5),
     params:
         options=options_of("photom"),
@@ -101,7 +101,7 @@ rule flatfield:
         "../../envs/rampflow.yaml"
     threads: 1
     resources:
-        mem_mb=memory(200, frames=12),
+        mem_mb=memory(70, frames=11.5, ramps=0.05),
         runtime=minutes(5, per_gigabyte=5),
     params:
         options=options_of("flatfield"),

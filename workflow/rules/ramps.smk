@@ -17,7 +17,7 @@ rule dq_init:
         "../../envs/rampflow.yaml"
     threads: 1
     resources:
-        mem_mb=memory(150, frames=4),
+        mem_mb=memory(90, frames=2, ramps=1.4),
         runtime=minutes(5, per_gigabyte=5),
     params:
         options=options_of("dq_init"),
@@ -45,7 +45,7 @@ rule saturation:
         "../../envs/rampflow.yaml"
     threads: 2
     resources:
-        mem_mb=memory(200, frames=8),
+        mem_mb=memory(70, frames=8.5, ramps=0.05),
         runtime=minutes(5, per_gigabyte=5),
     params:
         options=options_of("saturation"),
@@ -73,7 +73,7 @@ rule refpix:
         "../../envs/rampflow.yaml"
     threads: 2
     resources:
-        mem_mb=memory(400, frames=12),
+        mem_mb=memory(350, frames=7.5, ramps=0.05),
         runtime=minutes(5, per_gigabyte=5),
     params:
         options=options_of("refpix"),
@@ -101,7 +101,7 @@ rule dark_decay:
         "../../envs/rampflow.yaml"
     threads: 2
     resources:
-        mem_mb=memory(150, frames=4),
+        mem_mb=memory(60, frames=2.5, ramps=0.1),
         runtime=minutes(5, per_gigabyte=5),
     params:
         options=options_of("dark_decay"),
@@ -129,7 +129,7 @@ rule wfi18_transient:
         "../../envs/rampflow.yaml"
     threads: 1
     resources:
-        mem_mb=memory(400, frames=24),
+        mem_mb=memory(120, frames=17),
         runtime=minutes(5, per_gigabyte=5),
     params:
         options=options_of("wfi18_transient"),
@@ -157,7 +157,7 @@ rule linearity:
         "../../envs/rampflow.yaml"
     threads: 2
     resources:
-        mem_mb=memory(300, frames=12),
+        mem_mb=memory(230, frames=14, ramps=0.75),
         runtime=minutes(5, per_gigabyte=5),
     params:
         options=options_of("linearity"),
@@ -185,7 +185,7 @@ rule ramp_fitting:
         "../../envs/rampflow.yaml"
     threads: 2
     resources:
-        mem_mb=memory(400, frames=10),
+        mem_mb=memory(240, frames=9, ramps=0.05),
         runtime=minutes(5, per_gigabyte=5),
     params:
         options=options_of("ramp_fitting"),
