@@ -1,6 +1,7 @@
 """fit_resources: the memory that the rules should declare, from the measurements of bench.
 
-Of all formulas base + frames + ramps that lie some 20 % above every peak measured, the one with the least memory in sum::
+Of all formulas base + frames + ramps that lie some 20 % above every peak measured, the one with the least memory for the
+largest detectors::
 
     python fit_resources.py docs/performance/measurements.jsonl
 
@@ -32,7 +33,8 @@ def fit(sizes: np.ndarray, resultants: np.ndarray, peaks: np.ndarray) -> np.ndar
     """
     frame = 4 * sizes**2 / 1e6
     terms = np.stack([np.ones_like(frame), frame, frame * resultants], axis=1)
-    solution = linprog(terms.sum(axis=0), A_ub=-terms, b_ub=-MARGIN * peaks, bounds=(0, None))
+    full = sizes == sizes.max()
+    solution = linprog(terms[full].sum(axis=0), A_ub=-terms, b_ub=-MARGIN * peaks, bounds=(0, None))
     return np.maximum(np.ceil(solution.x / UNITS - 1e-6), 0) * UNITS
 
 
