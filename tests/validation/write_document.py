@@ -291,7 +291,8 @@ def case_section(case: Case, rows: list[Difference]) -> list[str]:
     made_with = json.dumps({k: v for k, v in case.settings.items() if k in ("seed", "common", "exposures", "sky")})
     exercises, parameters = case.settings["exercises"], json.dumps(case.settings.get("parameters", {}))
     lines = [f"## {case.name}", "", f"{exercises[0].upper()}{exercises[1:]}.", ""]
-    lines += [f"Simulated with `{made_with}`; parameters of both `{parameters}`."]
+    own = f", of rampflow alone `{json.dumps(case.settings['rampflow'])}`" if "rampflow" in case.settings else ""
+    lines += [f"Simulated with `{made_with}`; parameters of both `{parameters}`{own}."]
     return [*lines, "", *step_table(case, rows), identical_line(rows), "", *difference_table(rows)]
 
 
