@@ -89,11 +89,10 @@ def draw(bins):
         saturated = [b["high"] for b in bins if b["saturated"] < 0.5]
         if saturated and saturated[-1] < bins[-1]["high"]:
             axis.axvspan(saturated[-1], bins[-1]["high"], color="#f3f0e6", zorder=0)
-            axis.text(saturated[-1] * 1.1, 0.03, "saturate", transform=axis.get_xaxis_transform(), color=truth.GREY, fontsize=9)
         axis.set(xscale="log", title=title, ylabel=label)
     for axis in axes[1]:
         axis.set_xlabel("true count rate (e-/s)")
-    axes[0, 0].legend()
+    axes[0, 0].legend(title="shaded: ramps that saturate", alignment="left", loc="lower right")
     return figure
 
 
