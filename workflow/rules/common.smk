@@ -268,10 +268,6 @@ def options_of_inputs(*names):
 
 
 # -------------------------------------------------------------------------------------------------------------- resources
-# A cluster job runs two processes of Snakemake beside the step: MB.
-SNAKEMAKE_MEMORY = 400 if workflow.non_local_exec else 0
-
-
 def float32_sizes(stem):
     """MB of one frame and of the whole ramp of an exposure in single precision."""
     resultants, rows, columns = visit.exposures[stem].shape
@@ -288,7 +284,9 @@ def memory(base, *, frames=0, ramps=0):
 
     def get_memory(wildcards, attempt):
         frame, ramp = float32_sizes(wildcards.stem) if frames or ramps else (0, 0)
-        return int(attempt * (base + frames * frame + ramps * ramp)) + SNAKEMAKE_MEMORY
+        # A cluster job runs two processes of Snakemake beside the step.
+        snakemake_itself = 400 if workflow.non_local_exec else 0
+        return int(attempt * (base + frames * frame + ramps * ramp)) + snakemake_itself
 
     return get_memory
 
