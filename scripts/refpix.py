@@ -43,31 +43,34 @@ def in_read_order(channel: np.ndarray, number: int) -> np.ndarray:
 
 
 def sample_times(rows: int) -> np.ndarray:
-    """Time of each sample of a channel in read order, in samples from the middle of the frame (float32, (row, 128))."""
-    time = np.arange(rows * SAMPLES, dtype=np.float32).reshape(rows, SAMPLES)
-    return time[:, :CHANNEL_WIDTH] - np.float32((rows * SAMPLES - 1) / 2)
+    """Time of each sample of a channel in read order, in samples from the middle of the frame (float64, (row, 128))."""
+    time = np.arange(rows * SAMPLES, dtype=np.float64).reshape(rows, SAMPLES)
+    return time[:, :CHANNEL_WIDTH] - (rows * SAMPLES - 1) / 2
 
 
-def fit_trend(values: np.ndarray, times: np.ndarray) -> tuple[np.float32, np.float32]:
+def fit_trend(values: np.ndarray, times: np.ndarray) -> tuple[float, float]:
     """Fit a straight line in time to the samples that are not zero.
 
     Returns
     -------
-    slope, intercept : numpy.float32
+    slope, intercept : float
         DN per sample, and DN at time 0; zero where there is nothing to fit.
     """
     there = values != 0
     if not there.any():
-        return np.float32(0), np.float32(0)
-    t, y = times[there].astype(float), values[there].astype(float)
+        return 0.0, 0.0
+    t, y = times[there], values[there].astype(float)
     t_mean, y_mean = t.mean(), y.mean()
     spread = np.sum((t - t_mean) ** 2)
     slope = np.sum((t - t_mean) * (y - y_mean)) / spread if spread else 0.0
-    return np.float32(slope), np.float32(y_mean - slope * t_mean)
+    return float(slope), float(y_mean - slope * t_mean)
 
 
-def remove_trend(values: np.ndarray, times: np.ndarray, trend: tuple[np.float32, np.float32]) -> np.ndarray:
-    """Subtract a straight line in time from the samples that are not zero: a zero is a sample that is not there."""
+def remove_trend(values: np.ndarray, times: np.ndarray, trend: tuple[float, float]) -> np.ndarray:
+    """Subtract a straight line in time from the samples that are not zero: a zero is a sample that is not there.
+
+    In float64: in float32 a sample near the line would now and then become zero, and be taken for one that is not there.
+    """
     slope, intercept = trend
     return values - (times * slope + intercept) * (values != 0)
 
@@ -87,20 +90,20 @@ def fill_gaps(stream: np.ndarray) -> np.ndarray:
     -------
     numpy.ndarray
     """
-    from wfi.kernels.refpix import fill_zeros
-
-    filled = np.empty_like(stream)
-    weights = np.sin(np.pi * np.arange(1, GAP_WIDTH + 1) / GAP_WIDTH)
-    fill_zeros(stream.ravel(), weights, GAP_WIDTH // 2 - 1, filled.ravel())
-    return filled
+    there = stream != 0
+    weights = np.sin(np.arange(1, GAP_WIDTH + 1, dtype=np.float32) * np.pi / GAP_WIDTH)
+    sums = np.convolve(stream.ravel(), weights, "same")
+    norms = np.convolve(there.ravel().astype(float), weights, "same")
+    means = np.divide(sums, norms, out=np.zeros_like(norms), where=norms != 0).reshape(stream.shape)
+    return np.where(there, stream, means.astype(np.float32))
 
 
 def smooth_dead_time(stream: np.ndarray) -> np.ndarray:
     """Smooth the samples of the dead time between rows, three times, and leave the others.
 
-    The low-pass filter of the IRRC, (1 + cos(2πf/L)) / 2 at the frequencies f of a stream of L samples, is the transform of
-    the weights ¼, ½, ¼: each sample takes half its value and a quarter of each neighbour's, the last sample of the frame
-    being a neighbour of its first. So it is done without a transform.
+    The low-pass filter of the IRRC is (1 + cos(2πf/L)) / 2 at the frequencies f of a stream of L samples, so that the last
+    sample of the frame is a neighbour of its first. Like all transforms of this step, it is in single precision to the
+    frequencies and in double back, as romancal's: then their roundings are the same, and the results equal to the last bit.
 
     Parameters
     ----------
@@ -111,11 +114,15 @@ def smooth_dead_time(stream: np.ndarray) -> np.ndarray:
     -------
     numpy.ndarray
     """
-    next_row = np.roll(stream[:, :1], -1, axis=0)
-    window = np.concatenate([stream[:, CHANNEL_WIDTH - 1 :], next_row], axis=1)
+    from scipy import fft
+
+    length = stream.size
+    low_pass = (1 + np.cos(2 * np.pi * np.arange(length // 2 + 1) / length)) / 2
+    smoothed = stream.copy()
     for _ in range(SMOOTHINGS):
-        window[:, 1:-1] = window[:, 1:-1] / 2 + (window[:, :-2] + window[:, 2:]) / 4
-    return np.concatenate([stream[:, :CHANNEL_WIDTH], window[:, 1:-1]], axis=1)
+        filtered = fft.irfft(low_pass * fft.rfft(smoothed.ravel()), length).reshape(stream.shape)
+        smoothed[:, CHANNEL_WIDTH:] = filtered[:, CHANNEL_WIDTH:]
+    return smoothed
 
 
 def correct_resultant(
@@ -141,7 +148,7 @@ def correct_resultant(
     offset, amp33_offset : numpy.ndarray
         DN, float32: what is taken out of `resultant` and `amp33` before and put back after.
     responses : numpy.ndarray
-        complex64, (channel, reference, frequency); the references are left, right and amp33.
+        complex128, (channel, reference, frequency); the references are left, right and amp33.
     remove_trends, cosine_interpolate, fft_interpolate : bool
         The parameters of the step.
     threads : int
@@ -166,7 +173,7 @@ def correct_resultant(
 
     def trend_of(values, values_offset, number):
         if not remove_trends:
-            return np.float32(0), np.float32(0)
+            return 0.0, 0.0
         return fit_trend(values[ends] - values_offset[ends], in_read_order(times, number)[ends])
 
     def columns_of(number):
@@ -190,27 +197,28 @@ def correct_resultant(
     if fft_interpolate:
         amp33_stream = smooth_dead_time(amp33_stream)
 
-    # The responses belong to transforms divided by their length, borders weighted as if all their samples were there; half
-    # a spectrum stands for the whole.
-    share = 2 * (length // 2 + 1) / length
-    scaled = (
-        (border_stream(0, np.s_[:BORDER]), share * SAMPLES / BORDER),
-        (border_stream(last, np.s_[-BORDER:]), share * SAMPLES / BORDER),
-        (amp33_stream, share),
+    # A border weighs as if all samples of its stream were there.
+    references = (
+        (border_stream(0, np.s_[:BORDER]), SAMPLES / BORDER),
+        (border_stream(last, np.s_[-BORDER:]), SAMPLES / BORDER),
+        (amp33_stream, 1),
     )
     corrected = np.empty_like(resultant)
 
     with ThreadPoolExecutor(threads) as pool:
-        spectra = np.stack(list(pool.map(lambda s: fft.rfft(s[0].ravel()) * np.float32(s[1]), scaled)))
+        # The responses belong to transforms divided by their length.
+        spectra = np.stack(list(pool.map(lambda r: fft.rfft(r[0].ravel() / length) * np.float32(r[1]), references)))
+        spectra = spectra.astype(complex) * (2 * (length // 2 + 1))  # half a spectrum stands for the whole
 
-        def correct(number):
-            combined = np.empty_like(spectra[0])
-            combine(responses[number], spectra, combined)
-            correction = fft.irfft(combined, length, overwrite_x=True).reshape(rows, SAMPLES)
-            here = columns_of(number)
-            subtract(resultant[here], offset[here], *trends[number], correction, number % 2 == 1, corrected[here])
+        def correct(worker):
+            combined, correction = np.empty_like(spectra[0]), np.empty(length)
+            for number in range(worker, last + 1, threads):
+                combine(responses[number], spectra, combined)
+                np.fft.irfft(combined, length, out=correction)
+                samples, first = correction.reshape(rows, SAMPLES), number * CHANNEL_WIDTH
+                subtract(resultant, offset, first, CHANNEL_WIDTH, *trends[number], samples, number % 2 == 1, corrected)
 
-        list(pool.map(correct, range(last + 1)))
+        list(pool.map(correct, range(threads)))
     return corrected, np.abs(amp33_stream[:, :CHANNEL_WIDTH] + amp33_offset).astype(amp33.dtype)
 
 
@@ -236,7 +244,7 @@ def correct_reference_pixels(
     pixeldq : numpy.ndarray
         uint32, (row, column). Pixels with BAD_REF_PIXEL are taken as zero.
     responses : numpy.ndarray
-        complex64, (channel, reference, frequency), as for `correct_resultant`.
+        complex128, (channel, reference, frequency), as for `correct_resultant`.
     remove_offset, remove_trends, cosine_interpolate, fft_interpolate : bool
         The parameters of the step.
 
@@ -269,16 +277,16 @@ def read_responses(reference: Exposure, rows: int, channels: int) -> np.ndarray:
     Returns
     -------
     numpy.ndarray
-        complex64, (channel, reference, frequency). Single precision is far finer than the noise that they filter.
+        complex128, (channel, reference, frequency).
 
     Raises
     ------
     RampflowError
     """
     frequencies = rows * SAMPLES // 2 + 1
-    responses = np.empty((channels, 3, frequencies), np.complex64)
+    responses = np.empty((channels, 3, frequencies), complex)
     for index, name in enumerate(("gamma", "zeta", "alpha")):
-        array = reference.array(name, 2)
+        array = reference.array(name, 2, kinds="c")
         if array.shape != (channels, frequencies):
             raise RampflowError(
                 f"{reference.path}: {name} has the shape {array.shape}, and an exposure of {channels} channels of {rows} rows "
@@ -286,6 +294,8 @@ def read_responses(reference: Exposure, rows: int, channels: int) -> np.ndarray:
             )
         for channel in range(channels):
             responses[channel, index] = array.read_rows(channel, channel + 1)[0]
+        if not np.isfinite(responses[:, index]).all():  # one such value would spread over a whole channel
+            raise RampflowError(f"{reference.path}: {name} has values that are not finite; give a whole reference")
         # A compressed array stays in memory, whole and in double precision, as long as it is in the tree.
         del array, reference.roman[name]
     return responses
@@ -300,6 +310,7 @@ def run(job: Job) -> None:
     resultants, rows, columns = ramp.shape
     amp33 = exposure.array("amp33", shape=(resultants, rows, CHANNEL_WIDTH))
     with job.open_reference("refpix") as reference:
+        reference.file.verify()
         responses = read_responses(reference, rows, columns // CHANNEL_WIDTH)
     bad = dq.has(pixeldq.read(), dq.BAD_REF_PIXEL)
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import refpix
 import roman_datamodels.datamodels as rdm
-from refpix import SAMPLES, correct_reference_pixels, correct_resultant, fill_gaps, fit_trend, smooth_dead_time
+from refpix import SAMPLES, correct_reference_pixels, correct_resultant, fill_gaps, fit_trend, remove_trend, smooth_dead_time
 
 from wfi import dq as flags
 from wfi.asdf_io import create_asdf
@@ -21,7 +21,7 @@ SWITCHES = ("remove_offset", "remove_trends", "cosine_interpolate", "fft_interpo
 
 def responses(columns=COLUMNS, rows=ROWS, *, passband=None, **value):
     """Responses by reference (left, right, amp33), the same in every channel, from frequency 0 to `passband`."""
-    result = np.zeros((columns // 128, 3, rows * SAMPLES // 2 + 1), np.complex64)
+    result = np.zeros((columns // 128, 3, rows * SAMPLES // 2 + 1), complex)
     for name, number in value.items():
         result[:, {"left": LEFT, "right": RIGHT, "amp33": AMP33}[name], :passband] = number
     return result
@@ -239,6 +239,12 @@ def test_smooth_dead_time_is_the_low_pass_filter_of_the_transform():
     smoothed = smooth_dead_time(stream.astype(np.float32))
     np.testing.assert_allclose(smoothed, expected.reshape(stream.shape), atol=1e-6)
     np.testing.assert_array_equal(smoothed[:, :128], stream[:, :128].astype(np.float32))
+
+
+def test_a_sample_near_the_trend_is_not_taken_for_a_missing_one():
+    times = np.linspace(-1000, 1000, 501)
+    values = (7 + 0.1 * times).astype(np.float32)  # the line, to the last digit of single precision
+    assert np.count_nonzero(remove_trend(values, times, (0.1, 7.0))) > 350  # the others are whole numbers
 
 
 def test_fit_trend_leaves_zeros_out():
