@@ -10,7 +10,7 @@ from wfi.pictures.figures import BLUE, ORANGE, RED, new_figure, picture
 from wfi.pictures.image import bin_down, binning, stretch
 
 SIZE = 128  #: blocks a side of a map, at most
-CUTOUT = 160  #: pixels a side of a cutout
+CUTOUT = 256  #: pixels a side of a cutout
 MOST_FLAGS = 9  #: that have a map of their own
 
 
@@ -34,18 +34,17 @@ def flag_maps(flags: np.ndarray, counts: dict[str, int]) -> dict | None:
     rows = -(-len(names) // 3)
     figure = new_figure(0.35 + 1.85 * rows)
     axes = figure.subplots(rows, 3, squeeze=False).ravel()
-    # At most so many blocks that a flag which one pixel has is seen.
     factor, everywhere = binning(flags.shape, SIZE), np.ones(flags.shape, bool)
     for axis, name in zip(axes, names, strict=False):
         parts = bin_down(dq.has(flags, dq.pixel_flags()[name]).astype(np.float32), everywhere, factor)
-        shown = axis.imshow(np.sqrt(parts), vmin=0, vmax=1, extent=_extent(flags.shape))
+        shown = axis.imshow(parts, norm=PowerNorm(0.25, 0, 1), extent=_extent(flags.shape))  # one pixel of a block is seen
         part = counts[name] / flags.size
         axis.set_title(f"{name}\n" + (f"{part:.2%}" if part > 1e-4 else f"{counts[name]} pixels"), fontsize=7)
         axis.set(xticks=[], yticks=[])
     for axis in axes[len(names) :]:
         axis.set_visible(False)
-    bar = figure.colorbar(shown, ax=axes, location="bottom", shrink=0.5, aspect=30, ticks=np.sqrt([0, 0.01, 0.1, 0.5, 1]))
-    bar.ax.set_xticklabels(["0", "1 %", "10 %", "50 %", "all"], fontsize=7)
+    bar = figure.colorbar(shown, ax=axes, location="bottom", shrink=0.6, aspect=30, ticks=[0, 0.001, 0.01, 0.1, 0.5, 1])
+    bar.ax.set_xticklabels(["0", "0.1 %", "1 %", "10 %", "50 %", "all"], fontsize=7)
     bar.set_label(f"pixels with the flag, of {factor} × {factor}", fontsize=7)
     caption = "Data quality (dq) by flag, the most frequent first, with the part of all pixels. A pixel may have several."
     return picture(figure, "Data quality", caption)
