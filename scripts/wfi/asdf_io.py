@@ -453,7 +453,7 @@ class AsdfFile:
             raise RampflowError(f"{self.path}: block {number} doesn't have its checksum (damaged); get the file again")
 
     def _read_header(self) -> bytes:
-        header = b""
+        header = bytearray()
         while True:
             chunk = os.pread(self.descriptor, 1 << 17, len(header))
             if not header and not _PREAMBLE.match(chunk):
@@ -463,7 +463,7 @@ class AsdfFile:
             scan_from = max(len(header) - 8, 0)
             header += chunk
             if end := _TREE_END.search(header, scan_from):
-                return header[: end.end()]
+                return bytes(header[: end.end()])
 
     def _find_blocks(self, position: int) -> list[_Block]:
         blocks = []
