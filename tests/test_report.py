@@ -10,8 +10,10 @@ import browser
 import numpy as np
 import pytest
 import roman_datamodels
+import small_files
 from conftest import ROOT
 from PIL import Image
+from preview import make_preview
 from roman_datamodels.dqflags import pixel
 from scipy.stats import chi2
 from test_workflow import ALIGNED, ASSOCIATION, CATALOGED, FIRST, SATURATED, STEMS
@@ -81,6 +83,19 @@ def test_a_picture_has_its_first_row_at_the_bottom_and_arrows_where_the_sky_is_k
     assert (drawn[:-1] == 255).sum() > 50
     assert image.corners_of(None) is None
     assert image.corners_of("CIRCLE ICRS 1 2 3") is None
+
+
+def test_a_ramp_has_no_preview(tmp_path):
+    ramp = small_files.write_ramp(tmp_path / "x_linearity.asdf", small_files.ramp())
+    preview, thumbnail = tmp_path / "x.png", tmp_path / "x_thumb.png"
+    message = small_files.refuse("preview", preview, ramp, preview, thumbnail)
+    assert "x_linearity.asdf" in message and "wfi_image" in message
+    assert not thumbnail.exists()
+
+
+def test_an_image_without_a_good_pixel_has_a_black_preview(tmp_path):
+    dark = np.full((8, 8), dq.DO_NOT_USE, np.uint32)
+    assert not np.asarray(make_preview(np.ones((8, 8), np.float32), dark, None)).any()
 
 
 @pytest.mark.parametrize("stem", STEMS)
