@@ -130,7 +130,7 @@ def draw(numbers):
     for axis in (height, cost):
         axis.set_xlabel("height of the jump (electrons)")
 
-    last = 1
+    last, level = 1, -1.0
     for group in numbers["resultants"]:
         if rows := group["rows"]:
             for name in truth.PIPELINES:
@@ -138,7 +138,8 @@ def draw(numbers):
                 where.plot([row["resultant"] for row in rows], values, linewidth=1, **truth.MARKS[name])
             low, high = group["height"]
             text = f"{low:g} to {high:g} e-" if high < HEIGHTS[-1][1] else f"over {low:g} e-"
-            where.annotate(text, (rows[-1]["resultant"], values[-1]), (9, -4), textcoords="offset points", fontsize=9)
+            level = max(values[-1], level + 0.06)  # labels don't hide each other
+            where.annotate(text, (rows[-1]["resultant"], level), (9, -4), textcoords="offset points", fontsize=9)
             last = max(last, rows[-1]["resultant"])
     where.set(title=f"Completeness by resultant, up to {FAINT:g} e-/s", ylabel="fraction found", ylim=(-0.03, 1.1))
     where.set(xlabel="first resultant that shows the hit", xlim=(1.5, 1.25 * last), xticks=range(2, last + 1))
@@ -155,7 +156,7 @@ def draw(numbers):
         )  # fewer than this
     false.axhline(numbers["chance"], color=truth.GREY, linewidth=1, linestyle="--", label="chance at 4.5 sigma, at most")
     false.set(xscale="log", yscale="log", title="False alarms", xlabel="true count rate (e-/s)", ylabel="per pixel")
-    false.legend(loc="upper left", fontsize=9)
+    false.legend(fontsize=9)
     return figure
 
 
