@@ -7,7 +7,6 @@ import signal
 import time
 from pathlib import Path
 
-import asdf
 import pytest
 from cluster import CONFIGURATION, ClusterWorkflow, asked, running_cluster, slurm, submitted_jobs
 from conftest import Workflow
@@ -89,9 +88,7 @@ def test_a_job_takes_several_exposures_and_keeps_their_files_on_its_node(workflo
 def test_a_failed_step_leads_to_its_log_and_the_other_exposures_finish(workflow):
     """An exposure lacks what a step in the middle of its chain needs."""
     raw = workflow.folder / "demo" / f"{IMAGE}_uncal.asdf"
-    with asdf.open(raw, memmap=False, lazy_load=False) as file:
-        del file.tree["roman"]["meta"]["exposure"]["frame_time"]
-        file.write_to(raw)
+    raw.write_bytes(raw.read_bytes().replace(b" frame_time:", b" frame_zeit:"))
     run = workflow.submit("--keep-going", "--retries", "1", "--config", f"input=[{raw}, demo/{SPECTRUM}_uncal.asdf]")
     assert run.returncode != 0
     assert len(submitted_jobs(run.stdout)) == 2 + 1, "the two exposures, and another try"
