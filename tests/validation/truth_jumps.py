@@ -9,10 +9,10 @@ hit once count; not hits before the first resultant, which no ramp shows, and no
 pixel with a jump that nothing hit. The JSON has
 
 ``heights``
-    by class of the count rate (``rate``, e-/s), a list: ``low``, ``high`` of the height (electrons), ``hits``, and by pipeline
+    by class of the count rate (``rate``, e-/s) and ``low``, ``high`` of the height (electrons): ``hits``, and by pipeline
     ``found`` (fraction) and ``pull`` (mean error of the slope in units of the quoted one: what hits leave);
 ``resultants``
-    the same by ``resultant`` (from 1), for classes of the height (``height``, electrons), in pixels of up to 30 e-/s;
+    the same by class of the height (``height``, electrons) and ``resultant`` (from 1), in pixels of up to 30 e-/s;
 ``false_alarms``
     by count rate: ``low``, ``high`` (e-/s), ``pixels``, ``saturated`` (fraction), and false alarms per pixel by pipeline;
 ``chance``
@@ -88,19 +88,15 @@ def measure(hits, found, pull, pixels, alarms, chance) -> dict:
     numbers = {"heights": [], "resultants": [], "false_alarms": [], "chance": chance}
     edges = truth.steps(20, 40000, 8)
     for low_rate, high_rate in CLASSES:
-        rows = []
         for low, high in zip(edges[:-1], edges[1:], strict=True):
             chosen = (rate >= low_rate) & (rate < high_rate) & (charge >= low) & (charge < high)
             if chosen.sum() >= FEWEST:
-                rows.append({"low": low, "high": high} | fate(chosen))
-        numbers["heights"].append({"rate": [low_rate, high_rate], "rows": rows})
+                numbers["heights"].append({"rate": [low_rate, high_rate], "low": low, "high": high} | fate(chosen))
     for low, high in HEIGHTS:
-        rows = []
         for index in np.unique(resultant):
             chosen = (rate < FAINT) & (charge >= low) & (charge < high) & (resultant == index)
             if chosen.sum() >= FEWEST:
-                rows.append({"resultant": int(index) + 1} | fate(chosen))
-        numbers["resultants"].append({"height": [low, high], "rows": rows})
+                numbers["resultants"].append({"height": [low, high], "resultant": int(index) + 1} | fate(chosen))
     edges = truth.steps(0.1, 10000, 3)
     for low, high in zip(edges[:-1], edges[1:], strict=True):
         chosen = (pixels[0] >= low) & (pixels[0] < high)
@@ -117,10 +113,10 @@ def _middles(rows) -> np.ndarray:
 def draw(numbers):
     """The picture."""
     figure, ((height, where), (cost, false)) = truth.new_figure(2, 2)
-    for group, line in zip(numbers["heights"], ("-", ":"), strict=True):
-        rows = group["rows"]
+    for (low, high), line in zip(CLASSES, ("-", ":"), strict=True):
+        rows = [row for row in numbers["heights"] if row["rate"] == [low, high]]
         for name in truth.PIPELINES:
-            look = {"linewidth": 1, "linestyle": line, "label": f"{name}, {group['rate'][0]:g} to {group['rate'][1]:g} e-/s"}
+            look = {"linewidth": 1, "linestyle": line, "label": f"{name}, {low:g} to {high:g} e-/s" if rows else None}
             height.plot(_middles(rows), [row[name]["found"] for row in rows], **look, **truth.MARKS[name])
             cost.plot(_middles(rows), [row[name]["pull"] for row in rows], **look, **truth.MARKS[name])
     height.legend(loc="lower right", fontsize=9)
@@ -131,12 +127,11 @@ def draw(numbers):
         axis.set_xlabel("height of the jump (electrons)")
 
     last, level = 1, -1.0
-    for group in numbers["resultants"]:
-        if rows := group["rows"]:
+    for low, high in HEIGHTS:
+        if rows := [row for row in numbers["resultants"] if row["height"] == [low, high]]:
             for name in truth.PIPELINES:
                 values = [row[name]["found"] for row in rows]
                 where.plot([row["resultant"] for row in rows], values, linewidth=1, **truth.MARKS[name])
-            low, high = group["height"]
             text = f"{low:g} to {high:g} e-" if high < HEIGHTS[-1][1] else f"over {low:g} e-"
             level = max(values[-1], level + 0.06)  # labels don't hide each other
             where.annotate(text, (rows[-1]["resultant"], level), (9, -4), textcoords="offset points", fontsize=9)

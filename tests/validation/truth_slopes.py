@@ -9,7 +9,7 @@ of the rate, and in units of the quoted error), the width of the pulls (error ov
 of a channel also share some 0.001 DN/s, another in each exposure, that the reference pixels' own noise leaves.
 
 The JSON lists ``bins``: ``low``, ``high`` (e-/s), ``pixels``, ``saturated`` (fraction), and by pipeline ``bias`` (DN/s),
-``relative``, ``sigma`` (in units of the quoted error), each also with ``_error``, and ``pull_width``, ``chisq`` (null where
+``relative``, ``sigma`` (in units of the quoted error), each with its uncertainty, and ``pull_width``, ``chisq`` (null where
 there are no such ramps).
 """
 
@@ -55,15 +55,12 @@ def _bin(low, high, sample) -> dict:
         off = rate - true
         low_pull, high_pull = np.percentile(off / error, (15.87, 84.13))
         whole = ~truth.flags.has(dq, COUNTED)
-        mean, uncertainty = off.mean(), off.std() / len(off) ** 0.5
+        mean, uncertainty, quoted = off.mean(), off.std() / len(off) ** 0.5, error.mean(dtype=np.float64)
         row["saturated"] = float(truth.flags.has(dq, truth.flags.SATURATED).mean())
         row[name] = {
-            "bias": mean,
-            "bias_error": uncertainty,
-            "relative": mean / true.mean(),
-            "relative_error": uncertainty / true.mean(),
-            "sigma": mean / error.mean(dtype=np.float64),
-            "sigma_error": uncertainty / error.mean(dtype=np.float64),
+            "bias": [mean, uncertainty],
+            "relative": [mean / true.mean(), uncertainty / true.mean()],
+            "sigma": [mean / quoted, uncertainty / quoted],
             "pull_width": (high_pull - low_pull) / 2,
             "chisq": chisq[whole].sum(dtype=np.float64) / freedom[whole].sum() if whole.sum() >= PIXELS else None,
         }
@@ -83,8 +80,8 @@ def draw(bins):
     for axis, (key, title, label, ideal, scale) in zip(axes.flat, panels, strict=True):
         axis.axhline(ideal, color=truth.GREY, linewidth=1)
         for name in truth.PIPELINES:
-            values = np.array([np.nan if b[name][key] is None else b[name][key] for b in bins]) * scale
-            errors = np.array([b[name].get(f"{key}_error", np.nan) for b in bins]) * scale
+            values = np.array([b[name][key] for b in bins], np.float64) * scale  # None becomes NaN
+            values, errors = values.T if values.ndim == 2 else (values, None)
             axis.errorbar(rate, values, errors, label=name, linewidth=1, **truth.MARKS[name])
         saturated = [b["high"] for b in bins if b["saturated"] < 0.5]
         if saturated and saturated[-1] < bins[-1]["high"]:
