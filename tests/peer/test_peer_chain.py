@@ -1,0 +1,309 @@
+"""Simulated exposures of rare kinds through romancal's steps, one after the other, and through ours.
+
+Each step of ours is given what romancal's step before it left, so that a difference belongs to one step. The detectors are
+small: what romancal fixes to 4096 columns is fixed to fewer here.
+"""
+
+import dataclasses
+import importlib
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import ramp_fitting
+import refpix
+import simulate_exposure
+import simulate_references
+import simulate_sky
+from roman_datamodels import datamodels
+from small_files import arrays_of, meta_of, refuse, run_here, succeed
+
+from wfi import dq as flags
+from wfi.detector import CHANNEL_WIDTH, SCIENCE, pixel_read_times
+from wfi.simulation.metadata import Settings
+from wfi.step import ROMAN_TAGS
+
+pytest.importorskip("romancal")
+
+pytestmark = pytest.mark.peer
+
+SIZE = 256
+DETECTORS = ("WFI01", "WFI12")
+CHANNELS = SIZE // CHANNEL_WIDTH
+#: romancal's name of each step, and ours.
+STEPS = {name: name for name in ("dq_init", "saturation", "refpix", "dark_decay", "wfi18_transient", "linearity")} | {
+    "rampfit": "ramp_fitting",
+    **{name: name for name in ("dark_current", "assign_wcs", "photom", "flatfield")},
+}
+STATUSES = {"ramp_fitting": "ramp_fit", "dark_current": "dark", "flatfield": "flat_field"}  #: where not the step's name
+#: Largest differences of each step's floating-point arrays; all else is the same to the last bit.
+ROUNDING = {
+    "dark_decay": {"atol": 5e-4},
+    "linearity": {"atol": 0.012},  # counts near 60,000 in single precision
+    "ramp_fitting": {"rtol": 1e-5, "atol": 1e-4},
+    "flatfield": {"rtol": 1e-6},
+}
+HALF = {"rtol": 2e-3, "atol": 1e-6}  #: float16: two units in the last place
+
+
+@dataclasses.dataclass
+class Case:
+    """What is simulated, and the parameters of the steps that are not the default."""
+
+    settings: dict
+    parameters: dict = dataclasses.field(default_factory=dict)
+
+
+DOWNLINK = {"resultantdq": True, "reference_read": True, "reference_amp33": True, "data_encoding_offset": 300}
+CASES = {
+    "all that a raw file can bring": Case(
+        DOWNLINK | {"ma_table": "uneven", "guide_window": (100, 50), "snowballs": 6, "cosmic_ray_flux": 20.0},
+        {
+            "dq_init": {"expand_gw_flagging": 5},
+            "saturation": {"n_pix_grow_sat": 1, "backup": 1},
+            "ramp_fitting": {"include_var_rnoise": True},
+            "flatfield": {"include_var_flat": True},
+        },
+    ),
+    "16 resultants": Case({"ma_table": "long", "detector": "WFI12", "snowballs": 3, "seed": 2}),
+    "4 resultants": Case({"ma_table": "four", "exposure_type": "WFI_LOLO", "resultantdq": True, "seed": 3}),
+    "spectral": Case({"exposure_type": "WFI_SPECTRAL", "optical_element": "GRISM", "seed": 5}),
+    "dark": Case({"exposure_type": "WFI_IM_DARK", "optical_element": "DARK", "jumps": True, "gradient": (0.1, 1), "seed": 6}),
+    "gradient": Case({"gradient": (1, 10000), "jumps": True, "ma_table": "imaging", "detector": "WFI12", "seed": 7}),
+    "fps": Case({"exposure_type": "WFI_FLAT", "model": "fps", "data_encoding_offset": 100, "seed": 8}),
+    "tvac": Case({"model": "tvac", "guide_window": (30, 40), "seed": 9}),
+}
+
+
+@pytest.fixture(scope="module")
+def romancal(tmp_path_factory):
+    """romancal for small detectors, with a cache of simulated references."""
+    from romancal.dark_decay import dark_decay
+    from romancal.pipeline import exposure_pipeline
+    from romancal.refpix import _data
+
+    cache = tmp_path_factory.mktemp("crds")
+    simulate_references.make_cache(cache, DETECTORS, SIZE, 1)
+    environment = {
+        "CRDS_PATH": str(cache),
+        "CRDS_SERVER_URL": "https://crds-serverless-mode.stsci.edu",
+        "CRDS_OBSERVATORY": "roman",
+        "CRDS_CONTEXT": "roman_0001.pmap",
+        "STPIPE_DISABLE_CRDS_STEPPARS": "true",
+    }
+    constants = {"REF": 4, "PAD": 12, "CHAN_WIDTH": CHANNEL_WIDTH, "N_DETECT_CHAN": CHANNELS, "N_COLUMNS": SIZE}
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in environment.items():
+            patch.setenv(name, value)
+        patch.setattr(_data, "Const", SimpleNamespace(**constants))
+        patch.setattr(dark_decay, "frame_read_times", read_times)
+        # romancal fills the gaps of amplifier 33 from as many samples as the detector has channels.
+        patch.setattr(refpix, "GAP_WIDTH", CHANNELS)
+        yield exposure_pipeline.ExposurePipeline
+
+
+def read_times(frame_time, sca, frame_number=0):
+    return pixel_read_times((SIZE, SIZE), frame_time, sca) + frame_number * frame_time
+
+
+def simulate(folder, case):
+    """A raw exposure and its references, by type."""
+    settings = Settings(**({"ma_table": "short"} | case.settings))
+    files = simulate_exposure.find_references(settings)
+    files["linearity"] = files["mask"].with_name(files["mask"].name.replace("_mask_", "_linearity_"))
+    references = {reftype: datamodels.open(path) for reftype, path in files.items()}
+    sky = simulate_sky.make_sky(settings.ra, settings.dec, 0.005, 30, 20, settings.seed, bright=8)
+    arrays, _, _ = simulate_exposure.simulate(settings, sky, references)
+    simulate_exposure.write_exposure(folder / "r_uncal.asdf", settings, arrays, references)
+    return folder / "r_uncal.asdf", files
+
+
+def our_step(name, before, after, files, parameters):
+    step = importlib.import_module(name)
+    references = [f"--{reference.type}={files.get(reference.type, 'N/A')}" for reference in step.STEP.references]
+    run_here(step, before, after, *references, *(f"--{k}={str(v).lower()}" for k, v in parameters.items()))
+
+
+def save(model, path):
+    """Write a model of romancal's as its schema wants it, which its steps don't always leave it as."""
+    without_wcs = "dq" in model and "wcs" not in model.meta
+    if without_wcs:
+        model.meta["wcs"] = None
+    for name in {"err", "var_flat"} & set(model):
+        model[name] = np.asarray(model[name]).astype(np.float16)
+    model.save(path)
+    if without_wcs:
+        del model.meta["wcs"]
+
+
+def jump_map(indices, shape):
+    """Jumps (resultant, y, x) as flags of a ramp without its border."""
+    jumps = np.zeros(shape, np.uint8)
+    jumps[tuple(indices.T)] = flags.JUMP_DET
+    return jumps
+
+
+def single_differences(groupdq, jumps):
+    """Where one difference may be all that jumps leave: there romancal chooses by rounding."""
+    used = ~flags.has(groupdq, flags.SATURATED | flags.DO_NOT_USE)
+    usable = np.count_nonzero(used[1:] & used[:-1], axis=0)
+    return (usable == 2) | ((usable == 3) & (np.count_nonzero(jumps, axis=0) > 1))
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_every_step_leaves_what_romancal_s_does(tmp_path, romancal, name):
+    case = CASES[name]
+    before, files = simulate(tmp_path, case)
+    model = datamodels.open(before)
+    for theirs_name, step in STEPS.items():
+        if step == "flatfield" and not model.meta.exposure.type.startswith(("WFI_IMAGE", "WFI_LOLO", "WFI_WFSC")):
+            break
+        parameters = case.parameters.get(step, {})
+        model = romancal.step_defs[theirs_name].call(model, **parameters)
+        save(model, tmp_path / f"their_{step}.asdf")
+        extra = {"saturated_in_median": True} if step == "ramp_fitting" else {}
+        our_step(step, before, tmp_path / f"our_{step}.asdf", files, parameters | extra)
+        compare(step, before, tmp_path / f"our_{step}.asdf", tmp_path / f"their_{step}.asdf", files)
+        before = tmp_path / f"their_{step}.asdf"
+    assert step == "flatfield"
+
+
+def compare(step, before, our_path, their_path, files):
+    ours, theirs = arrays_of(our_path), arrays_of(their_path)
+    assert set(ours) == set(theirs)
+    status = STATUSES.get(step, step)
+    assert meta_of(our_path)["cal_step"][status] == meta_of(their_path)["cal_step"][status]
+    if step == "dark_current":  # a pixel whose dark is unknown: DO_NOT_USE here, nothing there
+        unknown = np.isnan(arrays_of(files["dark"])["dark_slope"][SCIENCE])
+        assert unknown.sum() >= 3
+        theirs["dq"][unknown] |= np.uint32(flags.DO_NOT_USE)
+    same = compare_fits(ours, theirs, arrays_of(before)["groupdq"][SCIENCE], files) if step == "ramp_fitting" else None
+    for key, our in ours.items():
+        where = same if same is not None and our.shape == same.shape else np.s_[...]
+        our, their = our[where], theirs[key][where]
+        assert our.dtype == their.dtype, (step, key)
+        if our.dtype == np.float16:
+            np.testing.assert_allclose(our.astype(float), their.astype(float), **HALF, err_msg=f"{step}: {key}")
+        elif our.dtype.kind == "f" and step in ROUNDING:
+            np.testing.assert_allclose(our, their, **ROUNDING[step], err_msg=f"{step}: {key}")
+        else:
+            np.testing.assert_array_equal(our, their, err_msg=f"{step}: {key}")
+
+
+def compare_fits(ours, theirs, groupdq, files):
+    """Take the jumps out of two fitted images and compare them; the pixels whose fits must be the same.
+
+    The others are those that docs/differences.md has: without a slope, and left with a single difference.
+    """
+    our_jumps, their_jumps = (jump_map(fit.pop("jump_indices"), groupdq.shape) for fit in (ours, theirs))
+    single = single_differences(groupdq, our_jumps)
+    gain = arrays_of(files["gain"])["data"][SCIENCE]
+    lost = ~np.isfinite(ours["data"])
+    assert flags.has(ours["dq"][lost], flags.DO_NOT_USE).all()
+    assert np.isnan(theirs["data"][lost & (gain > 0)]).all()  # where the gain is negative, romancal goes on
+    np.testing.assert_array_equal(ours["dq"][lost], theirs["dq"][lost] | ours["dq"][lost])
+    assert lost.mean() < 0.1 and single.mean() < 0.1
+    same = ~(lost | single)
+    np.testing.assert_array_equal(our_jumps[:, same], their_jumps[:, same])
+    return same
+
+
+@pytest.mark.parametrize("version", ["1.0.0", "1.4.0", "1.8.0", "2.0.0"])
+def test_older_raw_exposures_become_romancal_s_ramp(tmp_path, romancal, version):
+    shape, rng = (3, SIZE, SIZE), np.random.default_rng(10)
+    old = datamodels.ScienceRawModel.create_fake_data(shape=shape, tag=f"{ROMAN_TAGS}wfi_science_raw-{version}")
+    old.meta.exposure.read_pattern, old.meta.exposure.frame_time = [[1], [2, 3], [4]], 3.1
+    for name, value in {"xstart": 100, "xstop": 116, "ystart": 50, "ystop": 66}.items():
+        old.meta.guide_star[f"window_{name}"] = value
+    old.data = rng.integers(0, 65536, shape).astype(np.uint16)
+    old.amp33 = rng.integers(0, 65536, (*shape[:2], CHANNEL_WIDTH)).astype(np.uint16)
+    old.save(tmp_path / "in_uncal.asdf")
+    mask = simulate_exposure.find_references(Settings())["mask"]
+    theirs = romancal.step_defs["dq_init"].call(str(tmp_path / "in_uncal.asdf"), override_mask=str(mask), expand_gw_flagging=2)
+    our_step("dq_init", tmp_path / "in_uncal.asdf", tmp_path / "out.asdf", {"mask": mask}, {"expand_gw_flagging": 2})
+    for name, our in arrays_of(tmp_path / "out.asdf").items():
+        np.testing.assert_array_equal(our, np.asarray(theirs[name]), err_msg=name)
+        assert our.dtype == theirs[name].dtype
+    with datamodels.open(tmp_path / "out.asdf") as ours:
+        assert flags.has(np.asarray(ours.pixeldq)[48:68, 98:118], flags.DO_NOT_USE).all()
+
+
+def test_snowballs_are_romancal_s(tmp_path, romancal, monkeypatch):
+    # stcal mirrors an event at its diagonal when it looks for a core in it; and romancal fits before it extends saturated
+    # cores. All the rest of a whole step must be the same.
+    jump = pytest.importorskip("stcal.jump.jump")
+
+    def contains_mirrored(event, core):
+        ellipse = (event.column, event.row), (event.minor, event.major), np.degrees(event.angle)
+        return bool(event.minor) and jump.point_inside_ellipse((core.column, core.row), ellipse)
+
+    before, files = simulate(tmp_path, Case({"snowballs": 8, "seed": 4}))
+    model = datamodels.open(before)
+    for theirs_name, step in STEPS.items():
+        if step == "ramp_fitting":
+            break
+        model = romancal.step_defs[theirs_name].call(model)
+    save(model, tmp_path / "ramp.asdf")
+    save(romancal.step_defs["rampfit"].call(model, expand_large_events=True), tmp_path / "theirs.asdf")
+    monkeypatch.setattr(ramp_fitting._Event, "contains", contains_mirrored)
+    options = {"saturated_in_median": True}
+    our_step("ramp_fitting", tmp_path / "ramp.asdf", tmp_path / "alone.asdf", files, options)
+    our_step("ramp_fitting", tmp_path / "ramp.asdf", tmp_path / "ours.asdf", files, options | {"expand_large_events": True})
+    groupdq = arrays_of(tmp_path / "ramp.asdf")["groupdq"][SCIENCE]
+    alone, ours, theirs = (arrays_of(tmp_path / f"{name}.asdf") for name in ("alone", "ours", "theirs"))
+    alone_jumps, our_jumps, their_jumps = (jump_map(fit["jump_indices"], groupdq.shape) for fit in (alone, ours, theirs))
+    assert (our_jumps != alone_jumps).any(axis=0).mean() > 0.02
+    expanded, number = ramp_fitting.expand_large_events(groupdq | alone_jumps)
+    extended = flags.has(expanded & ~groupdq, flags.SATURATED).any(axis=0)
+    assert number >= 4 and extended.sum() > 100
+    same = ~extended & np.isfinite(ours["data"]) & ~single_differences(groupdq, our_jumps)
+    # A pixel exactly on the edge of an ellipse falls to one side or the other with the last bit of its angle.
+    edge = (our_jumps != their_jumps).any(axis=0)
+    assert (edge & same).mean() < 1e-3
+    same &= ~edge
+    assert same.mean() > 0.9
+    np.testing.assert_allclose(ours["data"][same], theirs["data"][same], **ROUNDING["ramp_fitting"])
+    np.testing.assert_array_equal(ours["dq"][same], theirs["dq"][same])
+
+
+def test_three_resultants_are_too_few_for_both(tmp_path, romancal):
+    before, files = simulate(tmp_path, Case({"ma_table": "three"}))
+    model = datamodels.open(before)
+    for theirs_name, step in STEPS.items():
+        if step == "ramp_fitting":
+            break
+        model = romancal.step_defs[theirs_name].call(model)
+    save(model, tmp_path / "ramp.asdf")
+    with pytest.raises(ValueError, match="at least 4"):
+        romancal.step_defs["rampfit"].call(model)
+    (tmp_path / "out").mkdir()
+    said = refuse(
+        "ramp_fitting",
+        tmp_path / "out/o.asdf",
+        tmp_path / "ramp.asdf",
+        tmp_path / "out/o.asdf",
+        *(f"--{reftype}={files[reftype]}" for reftype in ("gain", "readnoise")),
+    )
+    assert "has 3 resultants; ramp_fitting needs at least 4" in said
+
+
+def test_a_fully_saturated_exposure_is_zeroed_by_both(tmp_path, romancal):
+    case = Case({"saturated": True, "guide_window": (100, 50)})
+    before, files = simulate(tmp_path, case)
+    pipeline = romancal()
+    theirs, with_catalog = pipeline._process_model(datamodels.open(before))
+    assert not with_catalog
+    for step in ("dq_init", "saturation"):
+        our_step(step, before, tmp_path / f"{step}.asdf", files, {})
+        before = tmp_path / f"{step}.asdf"
+    references = [f"--{reftype}={files[reftype]}" for reftype in ("gain", "readnoise")]
+    succeed("ramp_fitting", before, before := tmp_path / "image.asdf", *references)
+    ours = arrays_of(before)
+    statuses = meta_of(before)["cal_step"]
+    for key in ("data", "err", "var_poisson", "dq", "dumo", "chisq", "amp33", "border_ref_pix_left", "dq_border_ref_pix_top"):
+        np.testing.assert_array_equal(ours[key], np.asarray(theirs[key]), err_msg=key)
+    assert not ours["data"].any() and flags.has(ours["dq"], flags.SATURATED).all()
+    expected = {name: str(status) for name, status in theirs.meta.cal_step.items()}
+    assert {name: statuses[name] for name in expected if name != "tweakreg"} == {
+        name: status for name, status in expected.items() if name != "tweakreg"
+    }
