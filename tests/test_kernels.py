@@ -1,0 +1,43 @@
+"""Where compiled code is cached."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+SCRIPTS = Path(__file__).parents[1] / "scripts"
+RUN = """
+from wfi.kernels.refpix import combine
+import numba
+import numpy as np
+combined = np.empty(5, complex)
+combine(np.full((3, 5), 2j), np.ones((3, 5), complex), combined)
+print(combined[0], numba.config.CACHE_DIR)
+"""
+
+
+def run(**environment):
+    # Neither the folder of the source nor the user's is tried, as if they couldn't be written.
+    environment["NUMBA_CACHE_LOCATOR_CLASSES"] = "UserProvidedCacheLocator"
+    inherited = {name: value for name, value in os.environ.items() if name != "NUMBA_CACHE_DIR"}
+    return subprocess.run(
+        [sys.executable, "-c", RUN],
+        env={**inherited, "PYTHONPATH": str(SCRIPTS), **environment},
+        capture_output=True,
+        text=True,
+    )
+
+
+def test_kernels_run_where_nothing_can_be_cached(tmp_path):
+    done = run(TMPDIR=str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    result, folder = done.stdout.split()
+    assert result == "6j"
+    assert "NUMBA_CACHE_DIR" in done.stderr
+    assert folder.startswith(str(tmp_path)) and not list(tmp_path.iterdir())  # gone at the end
+
+
+def test_a_given_folder_takes_the_cache(tmp_path):
+    done = run(NUMBA_CACHE_DIR=str(tmp_path))
+    assert done.returncode == 0 and not done.stderr
+    assert list(tmp_path.rglob("refpix.combine*.nbc"))
