@@ -56,7 +56,7 @@ def test_an_exposure_is_one_job_and_the_products_are_the_same(workflow, undistur
     run = workflow.submit()
     assert run.returncode == 0, run.stdout
     jobs = submitted_jobs(run.stdout)
-    assert len(jobs) == 3 + 1 + 1, "each exposure, tweakreg, and the products"
+    assert len(jobs) == 3 + 1 + 3, "each exposure, tweakreg, and the products of each"
     assert_same_products(workflow.folder / "results", undisturbed.folder / "results")
     kept = {path.name for path in (workflow.folder / "results" / "intermediates").iterdir()}
     assert kept == {path.name for path in (undisturbed.folder / "results" / "intermediates").iterdir()}
@@ -74,11 +74,11 @@ def test_an_exposure_is_one_job_and_the_products_are_the_same(workflow, undistur
 def test_a_job_takes_several_exposures_and_keeps_their_files_on_its_node(workflow, undisturbed, tmp_path):
     node = tmp_path / "disk of the node"
     run = workflow.submit(
-        "--group-components", "exposure=3", "finalize=1", "--remote-job-local-storage-prefix", f"{node}/$SLURM_JOB_ID"
+        "--group-components", "exposure=3", "finalize=3", "--remote-job-local-storage-prefix", f"{node}/$SLURM_JOB_ID"
     )
     assert run.returncode == 0, run.stdout
     jobs = submitted_jobs(run.stdout)
-    assert len(jobs) == 1 + 1 + 3
+    assert len(jobs) == 1 + 1 + 1
     assert {path.name for path in node.iterdir()} >= {str(jobs[0])}, "it has been used"
     assert not [path for path in node.rglob("*") if path.is_file()], "and is empty again"
     assert asked(jobs[0])[0] == 3 * 2, "cores: the exposures run side by side"
