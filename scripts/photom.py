@@ -62,7 +62,7 @@ def run(job: Job) -> None:
     with job.open_reference("photom") as reference:
         try:
             found = photometry_of(reference.get("phot_table", dict), element)
-        except (KeyError, TypeError, ValueError) as error:
+        except (AttributeError, LookupError, TypeError, ValueError) as error:
             raise RampflowError(
                 f"{reference.path}: phot_table.{element} is damaged ({error}); give a whole reference"
             ) from None

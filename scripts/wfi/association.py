@@ -13,11 +13,11 @@ from wfi.errors import RampflowError, raise_together
 RAW_SUFFIX = "_uncal.asdf"
 #: Bytes of a name: what the workflow adds to it must fit into the 255 that a file system takes.
 LONGEST = 200
-SPECIAL = "{}<>"  #: what Snakemake takes for its own in a path
+SPECIAL = "{}<>;?#%"  #: in a path, Snakemake takes the first four for its own, and asdf the others for a URL's
 
 
 def is_plain(path: str) -> bool:
-    """Whether a path can be written into Snakemake's rules: without `SPECIAL` and control characters, and in Unicode."""
+    """Whether the packages that this one stands on take a path as it is: without `SPECIAL` and control characters."""
     return path.isprintable() and not set(path) & set(SPECIAL)
 
 
@@ -115,7 +115,7 @@ def find_members(inputs: list[str] | str, folder: Path) -> list[Member]:
 
 def _members_of(name: str, folder: Path) -> list[Member]:
     """The exposures of one input."""
-    path = folder / Path(name).expanduser()
+    path = folder / os.path.expanduser(name)
     if path.is_dir():
         names = [n for n in os.listdir(path) if n.endswith(RAW_SUFFIX) and not n.startswith(".")]  # hidden files are not meant
         found = sorted(path / n for n in names if not (path / n).is_dir())

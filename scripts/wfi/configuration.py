@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import os
 import shlex
 from pathlib import Path
 
@@ -62,7 +63,7 @@ def validated(config: dict) -> dict:
     errors = sorted(validator.iter_errors(config), key=lambda e: [str(p) for p in e.absolute_path])
     if errors:
         raise RampflowError("\n".join(f"configuration: {line}" for error in errors for line in _explain(error)))
-    results = str(Path(config.get("results", "results")).expanduser())
+    results = str(Path(os.path.expanduser(config.get("results", "results"))))
     if results.startswith("-") or not is_plain(results):
         raise RampflowError(
             f"configuration: results is {results!r}; it takes a folder without {SPECIAL}, control characters and '-' at its "

@@ -225,7 +225,7 @@ def _read_headers(members: list[Member], known: dict) -> dict:
 def _overriding(reftype: str, given: str, folder: Path) -> str:
     if given == NOT_APPLICABLE:
         return given
-    path = folder / Path(given).expanduser()
+    path = folder / os.path.expanduser(given)
     if not path.is_file():
         raise RampflowError(f"references.override.{reftype}: {path} does not exist; name a file, or N/A for none")
     return str(path)
@@ -247,11 +247,11 @@ def _recommend(header: dict, types: list[str], context: str | None, recommended:
 
 
 def _check_paths(inventory: Inventory) -> None:
-    """Refuse files whose paths Snakemake would misread."""
+    """Refuse files whose paths would be misread."""
     paths = {p for e in inventory.exposures.values() for p in (e.path, e.tweakreg_catalog, *e.references.values()) if p}
     raise_together(
         [
-            f"{path!r}: Snakemake can't take any of {SPECIAL} and control characters in a path; rename it, or link to it"
+            f"{path!r}: a path can't have any of {SPECIAL} and control characters; rename it, or link to it"
             for path in sorted(paths)
             if not is_plain(path)
         ]

@@ -49,9 +49,11 @@ def _asked(failure: str):
             yield
     except CRDS_FAILURES as error:
         errors = [line.partition("ERROR - ")[2] for line in said.getvalue().splitlines() if "CRDS - ERROR - " in line]
-        missing = [str(e.filename) for e in (error, error.__context__) if isinstance(e, FileNotFoundError) and e.filename]
-        words = " ".join([*errors, *([] if isinstance(error, SystemExit) else str(error).split()), *missing])
-        raise RampflowError(f"{failure} ({' '.join(words.split())[:300] or type(error).__name__}). {_remedy()}") from None
+        causes = [] if isinstance(error, SystemExit) else [str(error)]
+        while error := error.__context__:
+            causes += [str(error)] if isinstance(error, OSError) else []
+        words = " ".join([*errors, *causes])
+        raise RampflowError(f"{failure} ({' '.join(words.split())[:400] or 'it says nothing'}). {_remedy()}") from None
     else:
         sys.stderr.write(said.getvalue())
     finally:
