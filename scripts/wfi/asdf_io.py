@@ -85,10 +85,11 @@ def tagged(value: dict | list | str, tag: str) -> TaggedDict | TaggedList | Tagg
 
 # asdf reads the manifests of its extensions with PyYAML's loader in Python, 0.8 s whenever a step builds a whole model. The one
 # in C gives the same in a tenth of that; it takes its place for all of the program, before asdf is imported.
-yaml.SafeLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_SafeLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+yaml.safe_load = functools.partial(yaml.load, Loader=_SafeLoader)
 
 
-class _Loader(yaml.SafeLoader):
+class _Loader(_SafeLoader):
     """A safe loader that keeps unknown tags instead of refusing them."""
 
 
