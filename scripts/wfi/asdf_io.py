@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import bz2
 import contextlib
+import functools
 import glob
 import hashlib
 import io
