@@ -5,7 +5,8 @@
 INPUT is a raw exposure or an association, ROMANCAL the folder of `run_romancal.py --save-steps` for it. References are those
 that CRDS gives in this environment. A result is deleted once it is compared. The JSON has the versions of our side and a list
 ``steps``: exposure, step, ``wall_s``, ``cpu_s``, ``peak_mb`` of the step's program, ``error`` (its last line, or null) and
-``products``, the rows of `compare` by product. The alignment is one step with the products that follow from it.
+``products``, the rows of `compare` by product. Our alignment reads romancal's catalogs;
+the products are made from it and from our catalog of romancal's image.
 """
 
 from __future__ import annotations
@@ -54,7 +55,6 @@ def compare(pairs: dict[str, tuple[Path, Path]], work: Path) -> dict[str, list]:
         result = work / "differences.json"
         subprocess.run([sys.executable, HERE / "compare.py", ours, theirs, "--output", result], check=True)
         rows[name] = json.loads(result.read_text())
-        ours.unlink()
     return rows
 
 
@@ -114,7 +114,7 @@ class Comparison:
                 pairs = {"cat": (catalog, theirs), "segm": (ours, self.romancal / f"{entry.stem}_segmentation.asdf")}
             command = [sys.executable, SCRIPTS / f"{step}.py", before, *outputs, *self.options(entry, step)]
             self.run(entry.stem, step, command, pairs)
-            for output in outputs:
+            for output in outputs if step != "source_catalog" else []:  # the products are made from our catalog
                 output.unlink(missing_ok=True)
             before = theirs
 
@@ -135,14 +135,16 @@ class Comparison:
         script = [sys.executable, SCRIPTS / "tweakreg.py", solutions, self.work / "summary.json", "--images", *images.values()]
         command = [*script, "--catalogs", *catalogs, "--astrometric_catalog", table, "--catalog_name", stars]
         self.run(association, "tweakreg", [*command, *self.parameters(step.parameters, "tweakreg")], {})
-        for entry, catalog in zip(entries, catalogs, strict=True):
+        for entry in entries:
             names = {product.partition(".")[0]: f"{entry.stem}_{product}" for product in PRODUCTS}
             pairs = {product: (self.work / name, self.romancal / name) for product, name in names.items()}
             cal, wcs, cat, segm = (ours for ours, _ in pairs.values())
             command = [sys.executable, SCRIPTS / "finalize.py", images[entry.stem], cal, wcs, "--solutions", solutions]
-            segmentation = self.romancal / f"{entry.stem}_segmentation.asdf"
-            command += ["--catalog", catalog, cat, "--segmentation", segmentation, segm]
+            measured = self.work / f"{entry.stem}_source_catalog.asdf"
+            command += ["--catalog", measured.with_suffix(".parquet"), cat, "--segmentation", measured, segm]
             self.run(entry.stem, "finalize", command, pairs)
+            for path in (measured, measured.with_suffix(".parquet"), cal, wcs, cat, segm):
+                path.unlink(missing_ok=True)
 
 
 def main() -> int:
