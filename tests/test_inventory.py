@@ -69,7 +69,7 @@ def built(folder, cache, config=None, **environment):
 
 def refused(folder, cache, config=None, **environment):
     done = ask(folder, cache, {"input": "raw"} if config is None else config, **environment)
-    # CRDS writes tracebacks of its own before; an error that isn't caught comes without the word.
+    # An error that isn't caught comes without the word.
     assert done.returncode == 1 and "refused: " in done.stderr, done.stderr
     said = done.stderr.rpartition("refused: ")[2]
     assert "Traceback" not in said
