@@ -221,7 +221,8 @@ def test_every_exposure_has_the_pictures_that_it_can_have(visit, report):
         assert ("Sources" in titles) == (stem in CATALOGED)
         assert ("Alignment residuals" in titles) == (stem in ALIGNED)
         assert ("Transient of WFI18" in titles) == ("wfi18" in stem)
-        assert ramp["refpix"]["after"] < 0.7 * ramp["refpix"]["before"]
+        improvement = 1 if facts["type"] == "WFI_FLAT" else 0.7  # the lamp's own noise is not the amplifier's
+        assert ramp["refpix"]["after"] < improvement * ramp["refpix"]["before"]
         if stem in ALIGNED:
             residuals = {name: np.array(values) for name, values in facts["residuals"].items()}
             assert alignment.rms(residuals["before"]) == pytest.approx(500, abs=10), "the simulated pointing error, mas"
