@@ -48,23 +48,41 @@ README_HEAD = """\
 
 An unknown key, a wrong type or a value out of range stops the run before any job.
 
-| key | default | meaning |
-|---|---|---|
-| `input` | `[]` | raw files (`_uncal.asdf`), folders of them (each exposure on its own), or association files (`.json`, members relative to the file); one, or a list |
-| `results` | `results` | folder of the products |
-| `keep_intermediates` | `false` | keep the files between the steps: `true`, `false`, or a list of steps; what tweakreg and the products are made from stays in any case, so that another alignment costs seconds |
-| `references.crds_context` | `null` | CRDS context; `null`: `CRDS_CONTEXT`, or the cache's default |
-| `references.override` | `{}` | `{type: file}` in place of CRDS's choice, for every exposure; `N/A` for none |
-| `astrometric_catalog` | `GAIADR3_S3` | where the stars that exposures are aligned to come from: `GAIADR3_S3` (Gaia DR3 on S3), `GAIADR3`, `GAIADR2`, `GAIADR1` or `GAIAREFCAT` (a web service, `ASTROMETRIC_CATALOG_URL`), a file (ecsv, parquet, csv) with columns ra and dec, or the folder of a HATS catalog (romancal: `tweakreg.abs_refcat`) |
-| `steps.STEP.skip` | `false` | leave the step out (every step but dq_init and ramp_fitting) |
+| key | default | meaning | romancal |
+|---|---|---|---|
+| `input` | `[]` | raw files (`_uncal.asdf`), folders of them (each exposure on its own), or association files (`.json`, members relative to the file); one, or a list | the file after `strun roman_elp` |
+| `results` | `results` | folder of the products | `output_dir` |
+| `keep_intermediates` | `false` | keep the files between the steps: `true`, `false`, or a list of steps; what tweakreg and the products are made from stays in any case, so that another alignment costs seconds | `steps.STEP.save_results` |
+| `references.crds_context` | `null` | CRDS context; `null`: `CRDS_CONTEXT`, or the cache's default | `CRDS_CONTEXT` |
+| `references.override` | `{}` | `{type: file}` in place of CRDS's choice, for every exposure; `N/A` for none | `steps.STEP.override_TYPE` |
+| `astrometric_catalog` | `GAIADR3_S3` | where the stars that exposures are aligned to come from: `GAIADR3_S3` (Gaia DR3 on S3), `GAIADR3`, `GAIADR2`, `GAIADR1` or `GAIAREFCAT` (a web service, `ASTROMETRIC_CATALOG_URL`), a file (ecsv, parquet, csv) with columns ra and dec, or the folder of a HATS catalog | `steps.tweakreg.abs_refcat` |
+| `steps.STEP.skip` | `false` | leave the step out (every step but dq_init and ramp_fitting) | `steps.STEP.skip` |
 
 Paths are relative to the working folder (`--directory`, or where snakemake is started). A step that is left out, or that has
 no reference, reads `SKIPPED` in `meta.cal_step`.
 
 ## Parameters of the steps
 
-Names and defaults are romancal's.
+Names, units and defaults are romancal's. The last column has the name in romancal's pipeline, or says that the parameter is
+ours alone. [docs/from-romancal.md](../docs/from-romancal.md) has the other way round, and what romancal has and rampflow has not.
 """  # noqa: E501
+
+
+#: Parameters that romancal has not.
+OURS_ALONE = {
+    "refpix": ("mean_is_missing",),
+    "ramp_fitting": ("saturated_in_median",),
+    "tweakreg": ("refine", "margin"),
+}
+#: What romancal's pipeline calls a step, where that is another name.
+ROMANCAL_STEPS = {"ramp_fitting": "rampfit"}
+
+
+def romancal_name(step: Step, parameter: Parameter) -> str:
+    """Name of a parameter in romancal's pipeline."""
+    if parameter.name in OURS_ALONE.get(step.name, ()):
+        return "ours alone"
+    return f"`{ROMANCAL_STEPS.get(step.name, step.name)}.{parameter.name}`"
 
 
 def as_yaml(value) -> str:
@@ -97,8 +115,11 @@ def readme_section(step: Step) -> str:
     if step.references:
         lines.append("References: " + "; ".join(f"`{r.type}`, {r.meaning}" for r in step.references) + ".\n")
     if parameters := configuration.parameters_of(step):
-        lines += ["| parameter | takes | default | unit | meaning |", "|---|---|---|---|---|"]
-        lines += [f"| `{p.name}` | {takes(p)} | `{as_yaml(p.default)}` | {p.unit} | {p.meaning} |" for p in parameters]
+        lines += ["| parameter | takes | default | unit | meaning | romancal |", "|---|---|---|---|---|---|"]
+        lines += [
+            f"| `{p.name}` | {takes(p)} | `{as_yaml(p.default)}` | {p.unit} | {p.meaning} | {romancal_name(step, p)} |"
+            for p in parameters
+        ]
         lines.append("")
     return "\n".join(lines)
 

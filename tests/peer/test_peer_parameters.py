@@ -1,0 +1,33 @@
+"""The parameters of the steps beside romancal's: names, defaults, and what either has alone."""
+
+import document_parameters
+import pytest
+
+from wfi import configuration, pipeline
+
+pytest.importorskip("romancal")
+
+pytestmark = pytest.mark.peer
+
+#: What romancal's steps have besides: docs/from-romancal.md says what takes their place.
+ROMANCALS_ALONE = {
+    "ramp_fitting": {"maximum_cores", "threshold_intercept", "threshold_constant"},
+    "tweakreg": {"catalog_format", "catalog_path", "abs_refcat", "update_source_catalog_coordinates"},
+}
+OF_EVERY_STEP = {"suffix", "output_use_model"}
+
+
+@pytest.mark.parametrize("step", pipeline.steps(), ids=lambda step: step.name)
+def test_names_and_defaults_are_romancals(step):
+    from romancal.pipeline import ExposurePipeline
+    from romancal.stpipe import RomanStep
+
+    theirs = ExposurePipeline.step_defs[document_parameters.ROMANCAL_STEPS.get(step.name, step.name)]
+    spec, common = theirs.load_spec_file(), RomanStep.load_spec_file()
+    names = {name for name in set(spec) - set(common) - OF_EVERY_STEP if not name.startswith("override_")}
+    ours = {p.name: p.default for p in configuration.parameters_of(step)}
+    alone = set(document_parameters.OURS_ALONE.get(step.name, ()))
+    assert names - set(ours) == ROMANCALS_ALONE.get(step.name, set())
+    assert set(ours) - names == alone
+    defaults = theirs().get_pars()
+    assert {name: defaults[name] for name in set(ours) - alone} == {name: ours[name] for name in set(ours) - alone}
