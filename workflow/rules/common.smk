@@ -9,7 +9,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-sys.path.insert(0, str(Path(workflow.basedir) / "scripts"))
+# Not workflow.basedir: where this is a module, that is the folder of the other workflow.
+sys.path.insert(0, str(Path(workflow.current_basedir).parent.parent / "scripts"))
 
 from snakemake.exceptions import WorkflowError
 
