@@ -15,6 +15,8 @@ if MISSING_REFERENCES:
             "logs/fetch_reference/{reference}.log",
         wildcard_constraints:
             reference="|".join(re.escape(path) for path in MISSING_REFERENCES),
+        conda:
+            "../../envs/rampflow.yaml"
         resources:
             mem_mb=memory(500),
             runtime=minutes(60),
