@@ -29,6 +29,12 @@ STEP = Step(
         Parameter("remove_trends", bool, True, "remove the line in time that the top and bottom reference rows show"),
         Parameter("cosine_interpolate", bool, True, "fill the gaps of amp33 from the samples around them"),
         Parameter("fft_interpolate", bool, True, "smooth what fills the dead time between the rows of amp33"),
+        Parameter(
+            "mean_is_missing",
+            bool,
+            True,
+            "a sample that equals its pixel's mean counts as missing, as in romancal, and keeps its channel's trend",
+        ),
     ),
 )
 
@@ -48,15 +54,14 @@ def sample_times(rows: int) -> np.ndarray:
     return time[:, :CHANNEL_WIDTH] - (rows * SAMPLES - 1) / 2
 
 
-def fit_trend(values: np.ndarray, times: np.ndarray) -> tuple[float, float]:
-    """Fit a straight line in time to the samples that are not zero.
+def fit_trend(values: np.ndarray, there: np.ndarray, times: np.ndarray) -> tuple[float, float]:
+    """Fit a straight line in time to the samples that are there.
 
     Returns
     -------
     slope, intercept : float
         DN per sample, and DN at time 0; zero where there is nothing to fit.
     """
-    there = values != 0
     if not there.any():
         return 0.0, 0.0
     t, y = times[there], values[there].astype(float)
@@ -66,31 +71,32 @@ def fit_trend(values: np.ndarray, times: np.ndarray) -> tuple[float, float]:
     return float(slope), float(y_mean - slope * t_mean)
 
 
-def remove_trend(values: np.ndarray, times: np.ndarray, trend: tuple[float, float]) -> np.ndarray:
-    """Subtract a straight line in time from the samples that are not zero: a zero is a sample that is not there.
+def remove_trend(values: np.ndarray, there: np.ndarray, times: np.ndarray, trend: tuple[float, float]) -> np.ndarray:
+    """Subtract a straight line in time from the samples that are there.
 
     In float64: in float32 a sample near the line would now and then become zero, and be taken for one that is not there.
     """
     slope, intercept = trend
-    return values - (times * slope + intercept) * (values != 0)
+    return values - (times * slope + intercept) * there
 
 
-def fill_gaps(stream: np.ndarray) -> np.ndarray:
-    """Fill the zeros of a stream of samples with a weighted mean of those around them.
+def fill_gaps(stream: np.ndarray, there: np.ndarray) -> np.ndarray:
+    """Fill the gaps of a stream of samples with a weighted mean of those around them.
 
-    The weights are sin(π k / 32), k = 1 … 32, of the samples from 15 after to 16 before; samples that are zero themselves
-    have none, and a zero that has only such neighbours stays.
+    The weights are sin(π k / 32), k = 1 … 32, of the samples from 15 after to 16 before; samples that are not there have
+    none, and a gap that has only such neighbours becomes zero.
 
     Parameters
     ----------
     stream : numpy.ndarray
-        Amplifier 33 in read order, with the dead time, float32, (row, 140).
+        Amplifier 33 in read order, with the dead time, float32, (row, 140); zero in the gaps.
+    there : numpy.ndarray
+        bool, like `stream`: false in the gaps and in the dead time.
 
     Returns
     -------
     numpy.ndarray
     """
-    there = stream != 0
     weights = np.sin(np.arange(1, GAP_WIDTH + 1, dtype=np.float32) * np.pi / GAP_WIDTH)
     sums = np.convolve(stream.ravel(), weights, "same")
     norms = np.convolve(there.ravel().astype(float), weights, "same")
@@ -135,6 +141,7 @@ def correct_resultant(
     remove_trends: bool = True,
     cosine_interpolate: bool = True,
     fft_interpolate: bool = True,
+    mean_is_missing: bool = True,
     threads: int = 1,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Correct one resultant.
@@ -149,7 +156,7 @@ def correct_resultant(
         DN, float32: what is taken out of `resultant` and `amp33` before and put back after.
     responses : numpy.ndarray
         complex128, (channel, reference, frequency); the references are left, right and amp33.
-    remove_trends, cosine_interpolate, fft_interpolate : bool
+    remove_trends, cosine_interpolate, fft_interpolate, mean_is_missing : bool
         The parameters of the step.
     threads : int
         Channels to work on at a time.
@@ -171,10 +178,15 @@ def correct_resultant(
     times = sample_times(rows)
     ends = np.r_[:BORDER, rows - BORDER : rows]
 
+    def without_offset(values, values_offset):
+        # A missing sample is zero in all resultants, and so it is without the offset; one that equals its mean may be there.
+        rest = values - values_offset
+        return rest, (rest if mean_is_missing else values) != 0
+
     def trend_of(values, values_offset, number):
         if not remove_trends:
             return 0.0, 0.0
-        return fit_trend(values[ends] - values_offset[ends], in_read_order(times, number)[ends])
+        return fit_trend(*without_offset(values[ends], values_offset[ends]), in_read_order(times, number)[ends])
 
     def columns_of(number):
         return np.s_[:, number * CHANNEL_WIDTH : (number + 1) * CHANNEL_WIDTH]
@@ -183,17 +195,19 @@ def correct_resultant(
 
     def border_stream(number, border):
         # The reference columns of a channel where they lie in time; the other samples are zero.
-        values = (resultant[columns_of(number)] - offset[columns_of(number)])[:, border]
+        values = without_offset(resultant[columns_of(number)][:, border], offset[columns_of(number)][:, border])
         stream = np.zeros((rows, SAMPLES), np.float32)
         on_detector = in_read_order(stream[:, :CHANNEL_WIDTH], number)
-        on_detector[:, border] = remove_trend(values, in_read_order(times, number)[:, border], trends[number])
+        on_detector[:, border] = remove_trend(*values, in_read_order(times, number)[:, border], trends[number])
         return stream
 
     amp33_trend = trend_of(amp33.astype(np.float32), amp33_offset, 0)
-    amp33_stream = np.zeros((rows, SAMPLES), np.float32)
-    amp33_stream[:, :CHANNEL_WIDTH] = remove_trend(amp33.astype(np.float32) - amp33_offset, times, amp33_trend)
+    amp33_values, amp33_there = without_offset(amp33.astype(np.float32), amp33_offset)
+    amp33_stream, there = np.zeros((rows, SAMPLES), np.float32), np.zeros((rows, SAMPLES), bool)
+    amp33_stream[:, :CHANNEL_WIDTH] = remove_trend(amp33_values, amp33_there, times, amp33_trend)
+    there[:, :CHANNEL_WIDTH] = amp33_there
     if cosine_interpolate:
-        amp33_stream = fill_gaps(amp33_stream)
+        amp33_stream = fill_gaps(amp33_stream, there)
     if fft_interpolate:
         amp33_stream = smooth_dead_time(amp33_stream)
 
@@ -216,7 +230,8 @@ def correct_resultant(
                 combine(responses[number], spectra, combined)
                 np.fft.irfft(combined, length, out=correction)
                 samples, first = correction.reshape(rows, SAMPLES), number * CHANNEL_WIDTH
-                subtract(resultant, offset, first, CHANNEL_WIDTH, *trends[number], samples, number % 2 == 1, corrected)
+                here = resultant, offset, first, CHANNEL_WIDTH
+                subtract(*here, *trends[number], mean_is_missing, samples, number % 2 == 1, corrected)
 
         list(pool.map(correct, range(threads)))
     return corrected, np.abs(amp33_stream[:, :CHANNEL_WIDTH] + amp33_offset).astype(amp33.dtype)
@@ -232,6 +247,7 @@ def correct_reference_pixels(
     remove_trends: bool = True,
     cosine_interpolate: bool = True,
     fft_interpolate: bool = True,
+    mean_is_missing: bool = True,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Correct a ramp that is held in memory.
 
@@ -245,7 +261,7 @@ def correct_reference_pixels(
         uint32, (row, column). Pixels with BAD_REF_PIXEL are taken as zero.
     responses : numpy.ndarray
         complex128, (channel, reference, frequency), as for `correct_resultant`.
-    remove_offset, remove_trends, cosine_interpolate, fft_interpolate : bool
+    remove_offset, remove_trends, cosine_interpolate, fft_interpolate, mean_is_missing : bool
         The parameters of the step.
 
     Returns
@@ -265,6 +281,7 @@ def correct_reference_pixels(
             remove_trends=remove_trends,
             cosine_interpolate=cosine_interpolate,
             fft_interpolate=fft_interpolate,
+            mean_is_missing=mean_is_missing,
         )
         for resultant in zip(good, amp33, strict=True)
     ]
@@ -340,6 +357,7 @@ def run(job: Job) -> None:
                 remove_trends=parameters.remove_trends,
                 cosine_interpolate=parameters.cosine_interpolate,
                 fft_interpolate=parameters.fft_interpolate,
+                mean_is_missing=parameters.mean_is_missing,
                 threads=job.threads,
             )
             product.write_plane("data", i, resultant)

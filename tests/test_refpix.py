@@ -16,7 +16,7 @@ from wfi.asdf_io import create_asdf
 SCRIPT = Path(refpix.__file__)
 RESULTANTS, ROWS, COLUMNS = 4, 512, 512
 LEFT, RIGHT, AMP33 = range(3)
-SWITCHES = ("remove_offset", "remove_trends", "cosine_interpolate", "fft_interpolate")
+SWITCHES = ("remove_offset", "remove_trends", "cosine_interpolate", "fft_interpolate", "mean_is_missing")
 
 
 def responses(columns=COLUMNS, rows=ROWS, *, passband=None, **value):
@@ -215,7 +215,7 @@ def test_fill_gaps_is_a_normalized_convolution():
     sums = np.convolve(stream.ravel(), weights, "same")
     norms = np.convolve(there, weights, "same")
     expected = np.where(there, stream.ravel(), np.divide(sums, norms, out=np.zeros_like(sums), where=norms > 1e-9))
-    filled = fill_gaps(stream)
+    filled = fill_gaps(stream, stream != 0)
     inside = np.ones(stream.shape, bool)
     inside[2, 24:86] = False  # farther than the weights reach
     np.testing.assert_allclose(filled[inside], expected.reshape(stream.shape)[inside], rtol=1e-5, atol=1e-6)
@@ -226,7 +226,7 @@ def test_fill_gaps_is_a_normalized_convolution():
 def test_fill_gaps_keeps_a_level(level):
     stream = np.full((5, SAMPLES), level, np.float32)
     stream[:, 128:] = stream[3, 50:60] = 0
-    np.testing.assert_allclose(fill_gaps(stream), level, rtol=1e-6)
+    np.testing.assert_allclose(fill_gaps(stream, stream != 0), level, rtol=1e-6)
 
 
 def test_smooth_dead_time_is_the_low_pass_filter_of_the_transform():
@@ -244,18 +244,32 @@ def test_smooth_dead_time_is_the_low_pass_filter_of_the_transform():
 def test_a_sample_near_the_trend_is_not_taken_for_a_missing_one():
     times = np.linspace(-1000, 1000, 501)
     values = (7 + 0.1 * times).astype(np.float32)  # the line, to the last digit of single precision
-    assert np.count_nonzero(remove_trend(values, times, (0.1, 7.0))) > 350  # the others are whole numbers
+    assert np.count_nonzero(remove_trend(values, values != 0, times, (0.1, 7.0))) > 350  # the others are whole numbers
 
 
-def test_fit_trend_leaves_zeros_out():
+def test_fit_trend_leaves_missing_samples_out():
     times = np.linspace(-1000, 1000, 500, dtype=np.float32)
-    values = 3 + 0.25 * times
-    values[::3] = 0
-    assert fit_trend(values, times) == (pytest.approx(0.25), pytest.approx(3))
-    assert fit_trend(np.zeros(500, np.float32), times) == (0, 0)
-    values[:] = 0
-    values[7] = 5
-    assert fit_trend(values, times) == (0, 5)
+    values, there = 3 + 0.25 * times, np.ones(500, bool)
+    values[::3], there[::3] = 0, False
+    assert fit_trend(values, there, times) == (pytest.approx(0.25), pytest.approx(3))
+    assert fit_trend(values, ~there & False, times) == (0, 0)
+    values[7], there[:] = 5, False
+    there[7] = True
+    assert fit_trend(values, there, times) == (0, 5)
+
+
+def test_a_sample_that_equals_its_mean_loses_the_trend_when_it_does_not_count_as_missing():
+    level, drift = scene(), np.array([6.0, -2.0, 0.0, -4.0], np.float32)[:, None, None]
+    level[...] = np.rint(level)
+    data = level + drift  # each pixel's mean is its level, and the third resultant equals it everywhere
+    data[0, 300, 70], data[1, 300, 70] = level[300, 70], level[300, 70] + 4  # and in this pixel the first does
+    kept, corrected = (correct(data, mean_is_missing=value)[0] for value in (True, False))
+    np.testing.assert_allclose(corrected[0, 300, 70] - level[300, 70], -6, atol=0.01)
+    assert kept[0, 300, 70] == level[300, 70]
+    others = np.ones(data.shape, bool)
+    others[:, 300, 70] = False
+    np.testing.assert_array_equal(kept[others], corrected[others])
+    np.testing.assert_allclose(np.broadcast_to(level, data.shape)[others], corrected[others], atol=0.01)
 
 
 def test_a_bad_reference_pixel_counts_as_zero():

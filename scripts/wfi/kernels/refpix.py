@@ -12,7 +12,7 @@ def combine(responses, spectra, combined):
 
 
 @njit(cache=True, nogil=True)
-def subtract(resultant, offset, first, columns, slope, intercept, correction, backwards, corrected):
+def subtract(resultant, offset, first, columns, slope, intercept, mean_is_missing, correction, backwards, corrected):
     """Subtract the trend and the correction from the samples of a channel; the offset stays in the result.
 
     Parameters
@@ -22,7 +22,9 @@ def subtract(resultant, offset, first, columns, slope, intercept, correction, ba
     first, columns : int
         First column of the channel, and their number.
     slope, intercept : float
-        The trend: DN per sample and DN at the middle of the frame. Samples that are their offset exactly have none.
+        The trend: DN per sample and DN at the middle of the frame; missing samples, zero in all resultants, have none.
+    mean_is_missing : bool
+        Samples that are their offset exactly have none either.
     correction : numpy.ndarray
         float64, (row, sample), in read order, with the padding.
     backwards : bool
@@ -46,5 +48,6 @@ def subtract(resultant, offset, first, columns, slope, intercept, correction, ba
         for column in range(columns):
             value = counts[column] - put_back[column]
             trend = (start + times[column]) * slope + intercept
-            value = np.float32(value - trend) if value != 0 else value
+            there = value != 0 if mean_is_missing else counts[column] != 0
+            value = np.float32(value - trend) if there else value
             result[column] = value - here[column] + put_back[column]
