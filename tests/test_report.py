@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import os
 import re
 from html.parser import HTMLParser
 
@@ -301,7 +302,8 @@ def test_snakemakes_own_report_has_the_page_and_the_previews(visit, report):
 @pytest.fixture(scope="module")
 def page(tmp_path_factory):
     if not browser.find():
-        pytest.skip(f"no browser is installed: none of {', '.join(browser.PROGRAMS)}; on Debian: apt-get install chromium")
+        absent = pytest.fail if os.environ.get("RAMPFLOW_BROWSER") == "required" else pytest.skip
+        absent(f"no browser is installed: none of {', '.join(browser.PROGRAMS)}; on Debian: apt-get install chromium")
     with browser.page(tmp_path_factory.mktemp("profile")) as opened:
         yield opened
 
