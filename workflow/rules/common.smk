@@ -7,6 +7,7 @@ import shlex
 import shutil
 import sys
 import tempfile
+from itertools import groupby
 from pathlib import Path
 
 # Not workflow.basedir: where this is a module, that is the folder of the other workflow.
@@ -41,8 +42,15 @@ os.environ.update(pipeline.job_environment(visit.context))
 
 
 def any_of(names):
-    """Regular expression that matches these names and no others."""
-    return "|".join(re.escape(name) for name in sorted(names)) or "(?!)"
+    """Regular expression that matches these names and no others, as a tree: Snakemake reads it for each file of each job."""
+    names = sorted(names)
+    prefix = os.path.commonprefix(names)
+    rests = [name[len(prefix) :] for name in names]
+    suffix = os.path.commonprefix([rest[::-1] for rest in rests])[::-1]
+    rests = [rest.removesuffix(suffix) for rest in rests]
+    branches = [any_of(branch) if first else "" for first, branch in groupby(rests, key=lambda rest: rest[:1])]
+    choice = "" if branches == [""] else f"(?:{'|'.join(branches)})" if names else "(?!)"
+    return re.escape(prefix) + choice + re.escape(suffix)
 
 
 wildcard_constraints:
