@@ -3,6 +3,8 @@
 The members of a product are aligned to each other and to the astrometric catalog together::
 
     python scripts/make_association.py L1_asn.json r*_uncal.asdf
+
+One file holds all visits. (romancal reads the first product of a file alone: give it a file per visit.)
 """
 
 from __future__ import annotations
@@ -11,11 +13,12 @@ import argparse
 import json
 import os
 import sys
+from collections import Counter
 from pathlib import Path
 
 from wfi.asdf_io import replacing
 from wfi.association import stem_of
-from wfi.errors import RampflowError
+from wfi.errors import RampflowError, raise_together
 from wfi.step import reported_errors
 
 
@@ -42,8 +45,12 @@ def make_association(exposures: list[Path], folder: Path) -> dict:
     Raises
     ------
     RampflowError
-        A name is not that of a raw exposure.
+        A file is not there, is given twice, or has not the name of a raw exposure; the message names every such file.
     """
+    given = Counter(path.absolute() for path in exposures)
+    problems = [f"{path}: does not exist" for path in given if not path.is_file()]
+    problems += [f"{path}: is given {count} times; name it once" for path, count in given.items() if count > 1]
+    raise_together(problems)
     visits: dict[str, list] = {}
     for path in sorted(exposures):
         member = {"expname": os.path.relpath(path, folder), "exptype": "science"}

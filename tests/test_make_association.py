@@ -25,7 +25,15 @@ def test_exposures_are_grouped_by_visit(tmp_path, capsys):
 
 
 def test_what_is_no_raw_exposure_is_refused(tmp_path, capsys):
-    assert make_association.main([str(tmp_path / "a.json"), "r1_cal.asdf"]) == 1
-    assert "r1_cal.asdf" in capsys.readouterr().err
-    assert make_association.main([str(tmp_path / "a.txt"), "r1_uncal.asdf"]) == 1
-    assert not list(tmp_path.iterdir())
+    for name in ("r1_cal.asdf", "r1_uncal.asdf"):
+        (tmp_path / name).write_text("")
+    image, raw, missing = (str(tmp_path / name) for name in ("r1_cal.asdf", "r1_uncal.asdf", "r2_uncal.asdf"))
+    for output, exposures, expected in (
+        ("a.json", [image], f"{image}: is not a raw exposure by its name"),
+        ("a.json", [raw, missing], f"{missing}: does not exist"),
+        ("a.json", [raw, raw], f"{raw}: is given 2 times"),
+        ("a.txt", [raw], "must end in .json"),
+    ):
+        assert make_association.main([str(tmp_path / output), *exposures]) == 1
+        assert expected in capsys.readouterr().err
+    assert len(list(tmp_path.iterdir())) == 2
