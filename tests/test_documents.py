@@ -1,13 +1,17 @@
 """The configuration's documents are what the declarations say, and the defaults are valid."""
 
+import importlib
+import re
+
 import document_parameters
 import pytest
 import yaml
 from small_files import SCRIPTS
 
-from wfi import configuration, pipeline
+from wfi import __version__, configuration, pipeline
 
 CONFIG = SCRIPTS.parent / "config"
+CONFIGURABLE = {step.name for step in pipeline.steps() if configuration.parameters_of(step)}
 DOCUMENTS = document_parameters.documents()
 
 
@@ -46,3 +50,49 @@ def test_every_key_of_the_schema_is_in_the_configuration():
         assert set(section["properties"]) == set(given["steps"][name])
         for key, value in section["properties"].items():
             assert value["default"] == given["steps"][name][key]
+
+
+def test_what_is_ours_alone_is_a_parameter():
+    for name, alone in document_parameters.OURS_ALONE.items():
+        assert set(alone) <= {p.name for p in configuration.parameters_of(pipeline.step(name))}
+
+
+def test_algorithms_has_every_step_with_its_functions():
+    """A section per step, in the order of the chain; each function that it names exists and says what it takes."""
+    text = (CONFIG.parent / "docs" / "algorithms.md").read_text()
+    sections = re.findall(r"^## (\w+)\n(.*?)(?=^## |\Z)", text, re.MULTILINE | re.DOTALL)
+    assert [name for name, _ in sections] == [*pipeline.APPLIES_TO, "finalize"]
+    for name, section in sections:
+        first = re.search(r"Functions?: (.*?)\n\n", section, re.DOTALL)[1]
+        functions = [f for f in re.findall(r"`([\w.]+)`", first) if "." in f]
+        assert functions or name == "tweakreg"
+        for function in functions:
+            module, _, attribute = function.partition(".")
+            assert "Parameters\n" in getattr(importlib.import_module(module), attribute).__doc__ or name == "source_catalog"
+        assert (f"(../config/README.md#{name})" in section) == (name in CONFIGURABLE)
+
+
+def test_the_way_to_romancals_answer_is_a_valid_configuration():
+    text = (CONFIG.parent / "docs" / "from-romancal.md").read_text()
+    (given,) = re.findall(r"^```yaml\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    given = yaml.safe_load(given)
+    assert configuration.validated(given) != configuration.validated({})
+    for step, options in given["steps"].items():
+        assert set(options) <= set(document_parameters.OURS_ALONE[step])
+
+
+def test_the_citation_is_complete():
+    citation = yaml.safe_load((CONFIG.parent / "CITATION.cff").read_text())
+    assert {"cff-version", "message", "title", "authors", "version", "license"} <= set(citation)
+    assert citation["cff-version"] == "1.2.0"
+    assert citation["version"] == __version__
+    assert citation["license"] == "BSD-3-Clause" and (CONFIG.parent / "LICENSE").read_text().startswith("BSD 3-Clause")
+    for reference in citation["references"]:
+        assert reference["doi"] in (CONFIG.parent / "docs" / "algorithms.md").read_text()
+
+
+def test_the_entry_for_the_catalog_of_workflows():
+    usage = yaml.safe_load((CONFIG.parent / ".snakemake-workflow-catalog.yml").read_text())["usage"]
+    assert usage["mandatory-flags"]["desc"] and usage["mandatory-flags"]["flags"].startswith("--config input=")
+    assert usage["software-stack-deployment"]["conda"] is True
+    assert usage["report"] is usage["software-stack-deployment"]["report"] is True
