@@ -19,6 +19,9 @@ HEAD = """\
 # Raw files (_uncal.asdf), folders of them, or association files (.json); one, or a list. Relative to the working folder.
 input: []
 
+# Exposures of these inputs to leave out, by name: r0000101001001001001_0001_wfi01_f158; one, or a list.
+exclude: []
+
 # Where the products go.
 results: results
 
@@ -51,6 +54,7 @@ An unknown key, a wrong type or a value out of range stops the run before any jo
 | key | default | meaning | romancal |
 |---|---|---|---|
 | `input` | `[]` | raw files (`_uncal.asdf`), folders of them (each exposure on its own), or association files (`.json`, members relative to the file); one, or a list | the file after `strun roman_elp` |
+| `exclude` | `[]` | exposures of these inputs to leave out, by name (`r0000101001001001001_0001_wfi01_f158`); one, or a list | |
 | `results` | `results` | folder of the products | `output_dir` |
 | `keep_intermediates` | `false` | keep the files between the steps: `true`, `false`, or a list of steps; what tweakreg and the products are made from stays in any case, so that another alignment costs seconds | `steps.STEP.save_results` |
 | `references.crds_context` | `null` | CRDS context; `null`: `CRDS_CONTEXT`, or the cache's default | `CRDS_CONTEXT` |

@@ -240,7 +240,7 @@ def test_all_bad_files_are_listed(visit, cache):
     write_ramp(visit / "raw/e_uncal.asdf", DATA)
     write_exposure(visit / "raw", "f", kind="WFI_SELFIE")
     write_exposure(visit / "raw", "g", detector="WFI42")
-    lines = refused(visit, cache).strip().splitlines()
+    *lines, remedy = refused(visit, cache).strip().splitlines()
     expected = {
         "a": "is not an ASDF file",
         "b": "truncated",
@@ -252,6 +252,17 @@ def test_all_bad_files_are_listed(visit, cache):
     for line, (stem, message) in zip(lines, expected.items(), strict=True):
         assert f"{stem}_uncal.asdf: " in line and message in line
     assert not (visit / ".rampflow").exists()
+    # The remedy as it stands is what the configuration takes.
+    assert remedy == "to go on without: --config 'exclude=[a,b,e,f,g]'"
+    found = built(visit, cache, {"input": "raw", "exclude": ["a", "b", "e", "f", "g"]})
+    assert set(found["exposures"]) == {"c"} and set(found["opened"]) == {"c_uncal.asdf"}
+
+
+def test_exposures_can_be_left_out_of_any_input(visit, cache):
+    everything = built(visit, cache)["exposures"]
+    left = built(visit, cache, {"input": "raw", "exclude": "a"})["exposures"]
+    assert left == {stem: entry for stem, entry in everything.items() if stem != "a"} and "a" in everything
+    assert "no input is an exposure of the name 'nobody'" in refused(visit, cache, {"input": "raw", "exclude": ["nobody", "a"]})
 
 
 @pytest.mark.parametrize(

@@ -76,9 +76,11 @@ def validated(config: dict) -> dict:
             if isinstance(value, float) and not math.isfinite(value):
                 raise RampflowError(f"configuration: steps.{step.name}.{name} is {value}; it takes a finite number")
         steps[step.name] = {"skip": False, **{p.name: p.default for p in parameters_of(step)}, **given}
+    excluded = config.get("exclude", [])
     reference_config = {"crds_context": None, "override": {}, **config.get("references", {})}
     return {
         "input": config.get("input", []),
+        "exclude": [excluded] if isinstance(excluded, str) else excluded,
         "results": results,
         "keep_intermediates": config.get("keep_intermediates", False),
         "references": reference_config,

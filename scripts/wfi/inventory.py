@@ -131,7 +131,7 @@ def build(config: dict, folder: Path, store: Path) -> Inventory:
     RampflowError
         Something is wrong with an input or a reference; the message names it.
     """
-    members = find_members(config["input"], folder)
+    members = _without(find_members(config["input"], folder), config["exclude"])
     known = _load(store)
     headers = _read_headers(members, known.get("headers", {}))
     override = {t: _overriding(t, given, folder) for t, given in config["references"]["override"].items()}
@@ -180,7 +180,7 @@ def load(config: dict, store: Path) -> Inventory | None:
 def _exposures_file(config: dict, store: Path) -> Path:
     """The file with the exposures of a run: a run with other inputs in the same folder, at the same time, has another."""
     skipped = sorted(name for name, options in config["steps"].items() if options.get("skip"))
-    asked = json.dumps([config["input"], config["references"], skipped], sort_keys=True)
+    asked = json.dumps([config["input"], config["exclude"], config["references"], skipped], sort_keys=True)
     return store.with_name(f"exposures-{hashlib.sha256(asked.encode()).hexdigest()[:16]}.json")
 
 
@@ -197,6 +197,13 @@ def _load(store: Path) -> dict:
     except (OSError, ValueError):
         return {}
     return known if isinstance(known, dict) and known.get("format") == FORMAT else {}
+
+
+def _without(members: list[Member], names: list[str]) -> list[Member]:
+    """All exposures but those of these names."""
+    unknown = set(names) - {stem_of(member.path) for member in members}
+    raise_together([f"configuration: exclude: no input is an exposure of the name {name!r}" for name in sorted(unknown)])
+    return [member for member in members if stem_of(member.path) not in names]
 
 
 def _read_headers(members: list[Member], known: dict) -> dict:
@@ -218,7 +225,9 @@ def _read_headers(members: list[Member], known: dict) -> dict:
 
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         results = list(pool.map(read, members))
-    raise_together([error for _, error in results if error])
+    bad = {stem_of(member.path): error for member, (_, error) in zip(members, results, strict=True) if error}
+    leave_out = f"to go on without: --config 'exclude=[{','.join(bad)}]'" if len(bad) < len(members) else ""
+    raise_together(list(bad.values()), leave_out)
     return {str(member.path): header for member, (header, _) in zip(members, results, strict=True)}
 
 

@@ -22,9 +22,12 @@ from wfi.astrometry import check_astrometric_catalog
 from wfi.errors import RampflowError
 
 INVENTORY = Path(".rampflow/inventory.json")
+# Exposures that failed in the run that this one finishes (see ending.smk).
+LEFT_OUT = os.environ.get("RAMPFLOW_LEFT_OUT", "").splitlines()
 
 try:
     settings = configuration.validated(config)
+    settings["exclude"] = [*settings["exclude"], *LEFT_OUT]
     tweakreg.matchings(settings["steps"]["tweakreg"])
     settings["astrometric_catalog"] = check_astrometric_catalog(settings["astrometric_catalog"], Path.cwd())
     # Jobs of a running workflow read the Snakefile again: they take the inventory that its main process has made.

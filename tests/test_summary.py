@@ -1,0 +1,149 @@
+"""What a run tells at its end, and what it does for an association of which an exposure fails."""
+
+import json
+import os
+import shutil
+
+import pytest
+from conftest import ROOT, Workflow
+
+from wfi import summary
+
+BEGUN = 1_000_000.0
+#: Steps that the alignment does without.
+SKIPPED = ("saturation", "refpix", "dark_decay", "linearity", "dark_current", "photom", "flatfield")
+
+
+@pytest.fixture
+def logs(tmp_path, monkeypatch):
+    """Writes logs of a run into the working folder: name, lines as (logger, level, text), age in seconds."""
+    monkeypatch.chdir(tmp_path)
+
+    def write(name, *lines, age=-1.0):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("".join(f"{' :: '.join(('2026-01-01T00:00:00.000Z', *line))}\n" for line in lines))
+        os.utime(path, (BEGUN - age, BEGUN - age))
+        return name
+
+    return write
+
+
+INFO = ("rampflow.refpix", "INFO", "fine")
+
+
+# -------------------------------------------------------------------------------------------------------------- the words
+def test_a_failure_is_a_line_with_exposure_step_reason_and_log(logs):
+    log = logs("logs/r1/refpix.log", INFO, ("rampflow", "ERROR", "refpix: r1_uncal.asdf: data is missing; make it again"))
+    failures, warnings = summary.summarize([log], [[log]], BEGUN)
+    assert failures == ["r1 refpix: r1_uncal.asdf: data is missing; make it again [logs/r1/refpix.log]"]
+    assert warnings == []
+
+
+def test_logs_of_earlier_runs_and_of_jobs_that_did_not_run_say_nothing(logs):
+    old = logs("logs/r1/refpix.log", ("rampflow", "ERROR", "refpix: old"), ("rampflow.refpix", "WARNING", "old"), age=1)
+    assert summary.summarize([old, "logs/r2/refpix.log"], [], BEGUN) == ([], [])
+
+
+def test_of_a_cluster_job_the_step_that_failed_is_named(logs):
+    """Steps that were killed leave no error: the last one that wrote something is meant."""
+    steps = [logs("logs/r1/dq_init.log", INFO, age=-1), logs("logs/r1/refpix.log", INFO, age=-2), "logs/r1/linearity.log"]
+    (line,), _ = summary.summarize(steps, [steps], BEGUN)
+    assert line.startswith("r1 refpix: ") and line.endswith("fine [logs/r1/refpix.log]")
+    logs(steps[1], age=-2)
+    (line,), _ = summary.summarize(steps, [steps], BEGUN)
+    assert line.startswith("r1 refpix: it ended without a word: killed")
+    (line,), _ = summary.summarize(steps[2:], [steps[2:]], BEGUN)
+    assert line.startswith("r1 linearity: it did not begin")
+
+
+def test_warnings_of_many_exposures_are_one_line(logs):
+    names = [
+        logs(f"logs/r{n:02d}/saturation.log", ("rampflow.saturation", "WARNING", f"r{n:02d}_uncal.asdf: bright"))
+        for n in range(30)
+    ]
+    association = logs("logs/r/tweakreg.log", ("rampflow.tweakreg", "WARNING", "r_0001 of r: FAILED"))
+    other = logs("logs/r1/source_catalog.log", ("rampflow.source_catalog", "ERROR", "All pixels are masked"))
+    failures, warnings = summary.summarize([*names, other, association], [], BEGUN)
+    assert failures == [], "an error that a step goes on after is a warning"
+    assert sorted(warnings) == [
+        "30 exposures saturation: *_uncal.asdf: bright [logs/r00/saturation.log]",
+        "r tweakreg: r_0001 of *: FAILED [logs/r/tweakreg.log]",
+        "r1 source_catalog: All pixels are masked [logs/r1/source_catalog.log]",
+    ]
+
+
+def test_the_file_has_every_line_and_the_screen_some(tmp_path):
+    path = tmp_path / "logs" / "summary.txt"
+    shown = summary.report([f"r{n} refpix: x" for n in range(50)], ["w"], path).splitlines()
+    written = path.read_text().splitlines()
+    assert shown[0] == f"rampflow: 50 failed, 1 warning ({path})" and written[0] == "rampflow: 50 failed, 1 warning"
+    assert written[1:] == [*(f"failed: r{n} refpix: x" for n in range(50)), "warning: w"]
+    assert shown[1:] == [*written[1 : 1 + summary.MOST], f"... and 30 more in {path}", "warning: w"]
+    assert summary.report([], [], path) == f"rampflow: nothing failed, no warning ({path})"
+
+
+# ------------------------------------------------------------------------------------------------------------ whole visits
+@pytest.fixture(scope="module")
+def workflow(tmp_path_factory):
+    """Two images to align and a spectral exposure, simulated."""
+    folder = tmp_path_factory.mktemp("summary")
+    workflow = Workflow(folder, folder / "demo" / "crds_cache")
+    configuration = ["--configfile", str(ROOT / "tests" / "slurm" / "visit.yaml")]
+    simulation = workflow.snakemake(*configuration, snakefile="workflow/simulate.smk")
+    assert simulation.returncode == 0, simulation.stderr
+    steps = ", ".join(f"{name}: {{skip: true}}" for name in SKIPPED)
+    workflow.arguments = [*configuration, "--config", f"steps={{{steps}}}", "--keep-going"]
+    return workflow
+
+
+@pytest.mark.workflow
+def test_one_bad_exposure_does_not_hold_back_the_others_of_its_association(workflow):
+    association = "r0000101001001001001"
+    first, second, spectrum = (f"{association}_{name}" for name in ("0001_wfi01_f158", "0002_wfi01_f158", "0003_wfi01_grism"))
+    raw, results = workflow.folder / "demo" / f"{first}_uncal.asdf", workflow.folder / "results"
+    aligned = results / f"{association}_tweakreg.json"
+    good = raw.read_bytes()
+    raw.write_bytes(good.replace(b" frame_time:", b" frame_zeit:"))
+
+    failed = workflow.snakemake(*workflow.arguments, "--forcerun", "dq_init")
+    said = failed.stdout + failed.stderr
+    assert failed.returncode == 1
+    assert {path.name.removesuffix("_cal.asdf") for path in results.glob("*_cal.asdf")} == {second, spectrum}
+    assert set(json.loads(aligned.read_text())["exposures"]) == {second}
+    head, line, *_ = (workflow.folder / "logs" / "summary.txt").read_text().splitlines()
+    assert head.startswith("rampflow: 1 failed, ")
+    assert line.startswith(f"failed: {first} dq_init: ") and "meta.exposure.frame_time is missing" in line
+    assert line.endswith(f"[logs/{first}/dq_init.log]")
+    assert said.count(line) == 1 and said.count(f"Job 0: {second}: raw exposure") <= 1
+    assert said.count(f"{second}: raw exposure to ramp") == 1, "what was forced is done once"
+
+    # The same command again tries what failed, and does nothing else.
+    times = {path: path.stat().st_mtime_ns for path in results.iterdir()}
+    again = workflow.snakemake(*workflow.arguments)
+    assert again.returncode == 1
+    assert times == {path: path.stat().st_mtime_ns for path in results.iterdir()}
+
+    # Mended, it is processed, and the association is aligned anew with it.
+    raw.write_bytes(good)
+    mended = workflow.snakemake(*workflow.arguments)
+    assert mended.returncode == 0, mended.stdout + mended.stderr
+    assert set(json.loads(aligned.read_text())["exposures"]) == {first, second}
+    assert (results / f"{first}_cal.asdf").exists()
+    assert (workflow.folder / "logs" / "summary.txt").read_text().startswith("rampflow: nothing failed, ")
+    assert workflow.jobs(*workflow.arguments) == {}
+
+
+@pytest.mark.workflow
+def test_without_keep_going_a_failure_ends_the_run(workflow):
+    raw = next((workflow.folder / "demo").glob("*_0001_*_uncal.asdf"))
+    copy = workflow.folder / raw.name
+    shutil.copy(raw, copy)
+    copy.write_bytes(copy.read_bytes().replace(b" frame_time:", b" frame_zeit:"))
+    others = [workflow.folder / "demo" / path.name for path in (workflow.folder / "demo").glob("*_000[23]_*_uncal.asdf")]
+    asked = f"input=[{', '.join(map(str, [copy, *others]))}]"
+    arguments = [*workflow.arguments, "results=elsewhere"]
+    arguments = [word for word in arguments if word != "--keep-going"]
+    failed = workflow.snakemake(*arguments, asked)
+    assert failed.returncode == 1 and "Once more" not in failed.stdout + failed.stderr
+    assert (workflow.folder / "logs" / "summary.txt").read_text().startswith("rampflow: 1 failed")
