@@ -1,5 +1,10 @@
 """The parameters of the steps beside romancal's: names, defaults, and what either has alone."""
 
+import re
+import subprocess
+import sys
+from pathlib import Path
+
 import document_parameters
 import pytest
 
@@ -31,3 +36,19 @@ def test_names_and_defaults_are_romancals(step):
     assert set(ours) - names == alone
     defaults = theirs().get_pars()
     assert {name: defaults[name] for name in set(ours) - alone} == {name: ours[name] for name in set(ours) - alone}
+
+
+def test_the_page_for_those_who_come_from_romancal_names_its_options():
+    """Each option in its table is one that strun has, and each parameter that is romancal's alone is in it."""
+    page = (pipeline.SCRIPTS.parent / "docs" / "from-romancal.md").read_text()
+    table = page.split("## Options")[1].split("\n## ")[0]
+    theirs = " ".join(line.split(" | ")[0] for line in table.splitlines())
+    named = set(re.findall(r"`(?:--)?((?:steps\.)?[\w.-]+)[=`]", theirs)) - {"CRDS_PATH", "CRDS_SERVER_URL", "CRDS_CONTEXT"}
+    named = {name.replace("STEP", "flatfield") for name in named} - {"steps.flatfield.PARAMETER"}
+    strun = Path(sys.executable).with_name("strun")
+    known = subprocess.run([strun, "roman_elp", "--help"], capture_output=True, text=True).stdout
+    assert len(named) > 12
+    for name in named:
+        assert re.search(rf"--(steps\.\w+\.)?{re.escape(name)}\b", known), name
+    for alone in ROMANCALS_ALONE.values():
+        assert {name for name in alone if name not in theirs} == set()
