@@ -21,7 +21,7 @@ include: "workflow/rules/images.smk"
 include: "workflow/rules/catalogs.smk"
 include: "workflow/rules/products.smk"
 include: "workflow/rules/report.smk"
-include: "workflow/rules/ending.smk"
+include: "workflow/rules/messages.smk"
 
 
 localrules:

@@ -22,7 +22,7 @@ from wfi.astrometry import check_astrometric_catalog
 from wfi.errors import RampflowError
 
 INVENTORY = Path(".rampflow/inventory.json")
-# Exposures that failed in the run that this one finishes (see ending.smk).
+# Exposures that failed in the run that this one finishes (see messages.smk).
 LEFT_OUT = os.environ.get("RAMPFLOW_LEFT_OUT", "").splitlines()
 
 try:

@@ -1,10 +1,10 @@
-"""The end of a run: the exposures that are there are finished when others have failed, and all that went wrong is told."""
+"""What a run says while it goes on and at its end; and the other exposures are finished when some have failed."""
 
 import subprocess
 
 from snakemake.logging import logger
 
-from wfi import summary
+from wfi import progress, summary
 
 BEGUN = INVENTORY.stat().st_mtime  # by the clock of the disk that the logs are on
 SUMMARY = Path("logs/summary.txt")
@@ -41,6 +41,10 @@ def tell_summary(tell):
     failed = [[log for job in jobs_of(group) for log in job.log] for group in workflow.scheduler.failed]
     logs = {log for job in workflow.dag.jobs for log in job.log}
     tell(summary.report(*summary.summarize(logs, failed, BEGUN), SUMMARY))
+
+
+onstart:
+    progress.show_progress(logger, workflow.output_settings)
 
 
 onsuccess:
