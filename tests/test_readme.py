@@ -1,5 +1,6 @@
 """What the README says: its commands run, its links lead somewhere, its picture is the workflow's."""
 
+import json
 import re
 import shlex
 import shutil
@@ -13,7 +14,7 @@ from PIL import Image
 
 README = (ROOT / "README.md").read_text()
 DOCUMENTS = ["README.md", "CHANGELOG.md", "config/README.md", *(f"docs/{p.name}" for p in sorted((ROOT / "docs").glob("*.md")))]
-FIRST = "r0000101001001001001_0001_wfi01_f158"
+FIRST, SECOND = (f"r0000101001001001001_000{n}_wfi01_f158" for n in (1, 2))
 
 
 def blocks(language, text=README):
@@ -49,7 +50,7 @@ def clone(visit, tmp_path_factory):
     (folder / ".venv").symlink_to(sys.prefix)
     references = visit.inputs / "crds_cache" / "references" / "roman" / "wfi"
     links = {
-        f"{FIRST}_uncal.asdf": visit.inputs / f"{FIRST}_uncal.asdf",
+        **{f"{stem}_uncal.asdf": visit.inputs / f"{stem}_uncal.asdf" for stem in (FIRST, SECOND)},
         "in.asdf": visit.results / "intermediates" / f"{FIRST}_dark_decay.asdf",
         "lin.asdf": next(references.glob("*_linearity_wfi01*")),
         "inv.asdf": next(references.glob("*_inverselinearity_wfi01*")),
@@ -58,8 +59,8 @@ def clone(visit, tmp_path_factory):
         (folder / name).symlink_to(path)
     shutil.copy(next(references.glob("*_flat_wfi01*")), folder / "my_flat.asdf")
     (folder / "my.yaml").write_text("keep_intermediates: [linearity]\n")
-    member = {"expname": f"{FIRST}_uncal.asdf", "exptype": "science"}
-    (folder / "L1_asn.json").write_text(f'{{"products": [{{"name": "visit", "members": [{member}]}}]}}'.replace("'", '"'))
+    members = [{"expname": f"{stem}_uncal.asdf", "exptype": "science"} for stem in (FIRST, SECOND)]
+    (folder / "L1_asn.json").write_text(json.dumps({"products": [{"name": "visit", "members": members}]}))
     return folder
 
 
@@ -95,11 +96,12 @@ def test_what_is_exported_is_what_crds_reads():
 @pytest.mark.workflow
 @pytest.mark.parametrize("line", commands_that_begin_with("snakemake "))
 def test_snakemake_takes_what_the_readme_gives_it(shell, line):
-    """A dry run: there is the exposure's chain, from the raw file to the products."""
+    """A dry run: there is the chain of both exposures, from the raw files to the products."""
     line = line.partition("  #")[0].partition(" --report ")[0]  # a report needs products: see test_report.py
     said = shell(f"{line} --dry-run")
     counts = dict(re.findall(r"^(\w+) +(\d+)$", said, re.MULTILINE))
-    assert counts["ramp_fitting"] == counts["tweakreg"] == counts["finalize"] == "1"
+    assert counts["ramp_fitting"] == counts["finalize"] == ("1" if "exclude" in line else "2")
+    assert counts["tweakreg"] == "1"
     assert ("refpix" in counts) == ("skip: true" not in line)
     assert ("association_report" in counts) == (" report " in line)
 
@@ -136,7 +138,8 @@ def test_the_module_example_has_the_jobs_of_the_workflow(visit, clone, shell):
     (clone / "mine.smk").write_text(example.replace("/path/to/rampflow", str(clone)))
     said = shell("snakemake --snakefile mine.smk --cores 2 --dry-run")
     counts = dict(re.findall(r"^(\w+) +(\d+)$", said, re.MULTILINE))
-    assert counts["rampflow_ramp_fitting"] == counts["rampflow_finalize"] == counts["mine"] == "1"
+    assert counts["rampflow_ramp_fitting"] == counts["rampflow_finalize"] == "2"
+    assert counts["mine"] == "1"
 
 
 # -------------------------------------------------------------------------------------------------------------- picture
