@@ -23,8 +23,9 @@ def without_the_failed():
     """
     scheduler = workflow.scheduler
     failed = {job.wildcards.get("stem") for group in scheduler.failed for job in jobs_of(group)} - {None}
-    waiting = [job for job in scheduler.remaining_jobs if job.rule.name == "tweakreg"]
-    if scheduler._user_kill or not (workflow.execution_settings.keep_going and failed and waiting):
+    waiting = {job.wildcards.association for job in scheduler.remaining_jobs if job.rule.name == "tweakreg"}
+    others = {stem for association in waiting for stem in members_to_align(association)} - failed
+    if scheduler._user_kill or not (workflow.execution_settings.keep_going and failed and others):
         return
     logger.info("Once more without what has failed, to align the others: " + ", ".join(sorted(failed)))
     # What was forced has been done by now.
