@@ -1,5 +1,6 @@
 """The workflow on a SLURM cluster as a user runs it: how many jobs, where their files lie, and what happens when one fails."""
 
+import json
 import os
 import re
 import shutil
@@ -15,7 +16,7 @@ from products import assert_same_products, leftovers
 pytestmark = pytest.mark.slurm
 
 VISIT = "r0000101001001001001"
-IMAGE, SPECTRUM = f"{VISIT}_0001_wfi01_f158", f"{VISIT}_0003_wfi01_grism"
+IMAGE, OTHER_IMAGE, SPECTRUM = (f"{VISIT}_{name}" for name in ("0001_wfi01_f158", "0002_wfi01_f158", "0003_wfi01_grism"))
 
 
 @pytest.fixture(scope="session")
@@ -97,6 +98,21 @@ def test_a_failed_step_leads_to_its_log_and_the_other_exposures_finish(workflow)
     assert "meta.exposure.frame_time is missing" in run.stdout, "and what it says"
     assert any(Path(name).exists() for name in re.findall(r"/\S+/slurm_logs/[^\s)]+\.log", run.stdout)), "and SLURM's"
     assert (workflow.folder / "results" / f"{SPECTRUM}_cal.asdf").exists()
+
+
+def test_the_others_of_an_association_are_aligned_without_an_exposure_that_fails(workflow):
+    raw = workflow.folder / "demo" / f"{IMAGE}_uncal.asdf"
+    raw.write_bytes(raw.read_bytes().replace(b" frame_time:", b" frame_zeit:"))
+    run = workflow.submit("--keep-going", "--retries", "0")
+    assert run.returncode != 0
+    images = {path.name.removesuffix("_cal.asdf") for path in (workflow.folder / "results").glob("*_cal.asdf")}
+    assert images == {OTHER_IMAGE, SPECTRUM}
+    aligned = json.loads((workflow.folder / "results" / f"{VISIT}_tweakreg.json").read_text())["exposures"]
+    assert set(aligned) == {OTHER_IMAGE}
+    head, line, *_ = (workflow.folder / "logs" / "summary.txt").read_text().splitlines()
+    assert head.startswith("rampflow: 1 failed, ") and line in run.stdout
+    assert line.startswith(f"failed: {IMAGE} dq_init: ") and "meta.exposure.frame_time is missing" in line
+    assert line.endswith(f"[logs/{IMAGE}/dq_init.log]")
 
 
 def test_what_is_killed_is_tried_again_with_more(workflow, spectrum_alone, tmp_path):
