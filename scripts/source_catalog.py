@@ -77,6 +77,7 @@ def measure(field, segments, shapes, *, fwhm, energy=None, epsf=None, threads=1)
     found["is_extended"] = photometry.flag_extended(found, energy)
     found["warning_flags"] = photometry.flag_sources(field.dq, x, y)
     if epsf is not None:
+        log.info("Fitting the PSF to %d sources", len(x))
         found |= psf.fit_psf(epsf, field.image, field.err, field.mask, x, y, unit=field.unit, threads=threads)
         found["ra_psf"], found["dec_psf"] = photometry.sky_position(field.wcs, found["x_psf"], found["y_psf"])
     found["ra_centroid"], found["dec_centroid"] = photometry.sky_position(field.wcs, found["x_centroid"], found["y_centroid"])

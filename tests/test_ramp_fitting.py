@@ -631,6 +631,14 @@ def test_threads_and_blocks_change_nothing(folder, default, monkeypatch):
         np.testing.assert_array_equal(values, default[name], err_msg=name)
 
 
+def test_a_long_step_says_where_it_is(folder, monkeypatch):
+    monkeypatch.setattr("wfi.step.PROGRESS_INTERVAL", 0)
+    run(folder, "slow.asdf")
+    with AsdfFile(folder / "slow.asdf") as file:
+        lines = [line.rsplit(" :: ")[-1] for line in file.tree["roman"]["meta"]["cal_logs"] if "Rows done" in line]
+    assert lines[-1] == "Rows done: 40 of 40"
+
+
 def test_parameters_of_the_fit(folder, default):
     loose = run(folder, "o1.asdf", "--rejection_threshold", "2")
     assert len(loose["jump_indices"]) > len(default["jump_indices"]) > 0

@@ -30,6 +30,8 @@ SCRIPTS = Path(__file__).resolve().parent.parent
 
 NOT_APPLICABLE = "N/A"  #: CRDS's word for a reference that an exposure does without
 
+PROGRESS_INTERVAL = 10  #: seconds between the lines of a log that say how far a step is
+
 LOG_KEY = b"rampflow.cal_logs"  #: in the metadata of an intermediate catalog: the log of its step, for the image's ``cal_logs``
 
 ROMAN_TAGS = "asdf://stsci.edu/datamodels/roman/tags/"
@@ -551,10 +553,20 @@ class Job:
             yield reference
 
     def map_rows(self, function, rows: int, block: int = 64) -> list:
-        """Call `function(start, stop)` for blocks of rows, `threads` at a time, and list what it returns in order."""
+        """Call `function(start, stop)` for blocks of rows, `threads` at a time, and list what it returns in order.
+
+        The log says how far it is every `PROGRESS_INTERVAL` seconds: nothing where the work takes less.
+        """
         starts = range(0, rows, block)
+        stops = [min(start + block, rows) for start in starts]
+        results, told = [], time.monotonic()
         with ThreadPoolExecutor(self.threads) as pool:
-            return list(pool.map(lambda start: function(start, min(start + block, rows)), starts))
+            for stop, result in zip(stops, pool.map(function, starts, stops), strict=True):
+                results.append(result)
+                if time.monotonic() - told >= PROGRESS_INTERVAL:
+                    self.log.info("Rows done: %d of %d", stop, rows)
+                    told = time.monotonic()
+        return results
 
     @contextlib.contextmanager
     def create(self, *, rewrite: tuple[str, ...] = (), arrays: dict | None = None, roman: dict | None = None):
