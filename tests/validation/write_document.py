@@ -250,6 +250,36 @@ def _counts(rows: list[Difference]) -> list[str]:
     return [number(sum(row[key] for row in products)) if products else "–" for key in ("compared", "differing")]
 
 
+def grouped(found: list[Difference]) -> list[list[Difference]]:
+    """Columns of a catalog and entries of the metadata together where one reason explains them, and each other row alone."""
+    groups = {}
+    for d in found:
+        alone = d.problems or (d.product != "cat" and d.row["kind"] != "meta")
+        key = (d.step, d.exposure, d.product, d.row["kind"] == "meta", *d.reasons, d.row["name"] if alone else "")
+        groups.setdefault(key, []).append(d)
+    return list(groups.values())
+
+
+def what(group: list[Difference]) -> str:
+    """Names of the rows of a group, after the product that has them."""
+    product = group[0].product
+    return ("" if product in ("exposure", "") else f"{product}: ") + ", ".join(d.row["name"] for d in group)
+
+
+def measures(group: list[Difference]) -> list[str]:
+    """Sizes of the differences of a row, and its words; of a group, the largest relative one."""
+    row = group[0].row
+    if len(group) > 1:
+        relative = max(d.row.get("relative") or 0 for d in group)
+        return ["–", "–", "–", f"relative {relative:.2g} at most" if relative else ""]
+    return [
+        number(row.get("largest")) + (" mas" if row["kind"] == "wcs" else ""),
+        number(row.get("p999")),
+        number(row.get("beyond"), ".1e") if row.get("beyond") else "–",
+        describe(row),
+    ]
+
+
 def difference_table(rows: list[Difference]) -> list[str]:
     """Every row with a difference, and what explains it."""
     found = [d for d in rows if differs(d.row)]
@@ -258,17 +288,14 @@ def difference_table(rows: list[Difference]) -> list[str]:
     several = len({d.exposure for d in rows if d.exposure}) > 2
     lines = [
         [
-            d.step + (f" ({short(d.exposure)})" if several else ""),
-            f"{d.product}: {d.row['name']}" if d.product not in ("exposure", "") else d.row["name"],
-            number(d.row["compared"]),
-            number(d.row["differing"]),
-            number(d.row.get("largest")) + (" mas" if d.row["kind"] == "wcs" else ""),
-            number(d.row.get("p999")),
-            number(d.row.get("beyond"), ".1e") if d.row.get("beyond") else "–",
-            describe(d.row),
-            " ".join([*(f"[{n}](#explanations)" for n in d.reasons), *(f"**{problem}**" for problem in d.problems)]),
+            group[0].step + (f" ({short(group[0].exposure)})" if several else ""),
+            what(group),
+            number(sum(d.row["compared"] for d in group)),
+            number(sum(d.row["differing"] for d in group)),
+            *measures(group),
+            " ".join([*(f"[{n}](#explanations)" for n in group[0].reasons), *(f"**{p}**" for d in group for p in d.problems)]),
         ]
-        for d in found
+        for group in grouped(found)
     ]
     header = ["step", "what", "compared:", "differ:", "largest:", "99.9 %:", "not small:", "", "explained by"]
     return table(header, lines)
