@@ -291,7 +291,7 @@ def test_ramps_follow_the_true_count_rate(references, sky):
     # the pedestal.
     settings = dataclasses.replace(SETTINGS, exposure_type="WFI_FLAT", cosmic_ray_flux=0, snowballs=0)
     arrays, truth, sources = simulate_exposure.simulate(settings, sky, references["WFI01"])
-    assert sources is None
+    assert len(sources) == 0
     slope = np.median(linear_slope(arrays["data"], settings)[4:-4, 4:-4] / truth["count_rate"])
     assert 0.95 < slope < 1.0
 
