@@ -710,13 +710,14 @@ def test_a_folder_gives_what_is_meant_and_hides_nothing(raw):
     (raw / "link_uncal.asdf").symlink_to("nowhere")
     os.mkfifo(raw / "pipe_uncal.asdf")
     (raw / "empty_uncal.asdf").write_text("")
-    config = {"input": ".", "references": {"override": {}, "crds_context": None}, "steps": {}}
+    config = {"input": ".", "exclude": [], "references": {"override": {}, "crds_context": None}, "steps": {}}
     with time_limit(20), pytest.raises(RampflowError) as error:
         inventory.build(config, raw, raw / ".rampflow/inventory.json")
-    lines = str(error.value).splitlines()
+    *lines, remedy = str(error.value).splitlines()
     assert [line.partition(": ")[0].rpartition("/")[2] for line in lines] == [
         f"{n}_uncal.asdf" for n in ("empty", "link", "pipe")
     ]
+    assert remedy == "to go on without: --config 'exclude=[empty,link,pipe]'"
 
 
 @pytest.fixture
@@ -724,7 +725,7 @@ def alone(tmp_path):
     """What the inventory of one exposure needs when all references are named: no CRDS is asked."""
     (tmp_path / "mine.asdf").write_text("")
     override = {t: str(tmp_path / "mine.asdf") for t in pipeline.reference_types(list(pipeline.APPLIES_TO))}
-    config = {"input": "r1_uncal.asdf", "references": {"override": override, "crds_context": None}, "steps": {}}
+    config = {"input": "r1_uncal.asdf", "exclude": [], "references": {"override": override, "crds_context": None}, "steps": {}}
     write_exposure(tmp_path, "r1")
     return tmp_path, config
 
