@@ -45,7 +45,7 @@ demo report: export CRDS_SERVER_URL := https://crds-serverless-mode.stsci.edu
 demo report: export CRDS_OBSERVATORY := roman
 demo report: env
 	$(BIN)/snakemake --snakefile workflow/simulate.smk --configfile config/demo.yaml --cores $(CORES) --quiet progress rules host
-	$(BIN)/snakemake $(filter report,$@) --configfile config/demo.yaml --cores $(CORES) --quiet rules host
+	$(BIN)/snakemake $(filter report,$@) --configfile config/demo.yaml --cores $(CORES)
 	@$(BIN)/python scripts/show_products.py demo/results
 
 test: $(VENV)/.made-dev

@@ -228,6 +228,15 @@ def test_older_raw_exposures_become_romancal_s_ramp(tmp_path, romancal, version)
         assert flags.has(np.asarray(ours.pixeldq)[48:68, 98:118], flags.DO_NOT_USE).all()
 
 
+def linear_ramp(before, romancal):
+    """The ramp that romancal fits: after its steps up to linearity."""
+    model = datamodels.open(before)
+    for theirs_name, step in STEPS.items():
+        if step == "ramp_fitting":
+            return model
+        model = romancal.step_defs[theirs_name].call(model)
+
+
 def test_snowballs_are_romancal_s(tmp_path, romancal, monkeypatch):
     # stcal mirrors an event at its diagonal when it looks for a core in it; and romancal fits before it extends saturated
     # cores. All the rest of a whole step must be the same.
@@ -238,11 +247,7 @@ def test_snowballs_are_romancal_s(tmp_path, romancal, monkeypatch):
         return bool(event.minor) and jump.point_inside_ellipse((core.column, core.row), ellipse)
 
     before, files = simulate(tmp_path, Case({"snowballs": 8, "seed": 4}))
-    model = datamodels.open(before)
-    for theirs_name, step in STEPS.items():
-        if step == "ramp_fitting":
-            break
-        model = romancal.step_defs[theirs_name].call(model)
+    model = linear_ramp(before, romancal)
     save(model, tmp_path / "ramp.asdf")
     save(romancal.step_defs["rampfit"].call(model, expand_large_events=True), tmp_path / "theirs.asdf")
     monkeypatch.setattr(ramp_fitting._Event, "contains", contains_mirrored)
@@ -268,11 +273,7 @@ def test_snowballs_are_romancal_s(tmp_path, romancal, monkeypatch):
 
 def test_three_resultants_are_too_few_for_both(tmp_path, romancal):
     before, files = simulate(tmp_path, Case({"ma_table": "three"}))
-    model = datamodels.open(before)
-    for theirs_name, step in STEPS.items():
-        if step == "ramp_fitting":
-            break
-        model = romancal.step_defs[theirs_name].call(model)
+    model = linear_ramp(before, romancal)
     save(model, tmp_path / "ramp.asdf")
     with pytest.raises(ValueError, match="at least 4"):
         romancal.step_defs["rampfit"].call(model)
