@@ -224,16 +224,17 @@ def correct_resultant(
         spectra = np.stack(list(pool.map(lambda r: fft.rfft(r[0].ravel() / length) * np.float32(r[1]), references)))
         spectra = spectra.astype(complex) * (2 * (length // 2 + 1))  # half a spectrum stands for the whole
 
-        def correct(worker):
-            combined, correction = np.empty_like(spectra[0]), np.empty(length)
-            for number in range(worker, last + 1, threads):
-                combine(responses[number], spectra, combined)
-                np.fft.irfft(combined, length, out=correction)
+        def correct(numbers):
+            # Two channels at a time: their transforms run side by side in vector registers.
+            combined = np.empty((len(numbers), spectra.shape[1]), complex)
+            for number, products in zip(numbers, combined, strict=True):
+                combine(responses[number], spectra, products)
+            for number, correction in zip(numbers, fft.irfft(combined, length), strict=True):
                 samples, first = correction.reshape(rows, SAMPLES), number * CHANNEL_WIDTH
                 here = resultant, offset, first, CHANNEL_WIDTH
                 subtract(*here, *trends[number], mean_is_missing, samples, number % 2 == 1, corrected)
 
-        list(pool.map(correct, range(threads)))
+        list(pool.map(correct, [range(number, min(number + 2, last + 1)) for number in range(0, last + 1, 2)]))
     return corrected, np.abs(amp33_stream[:, :CHANNEL_WIDTH] + amp33_offset).astype(amp33.dtype)
 
 
@@ -313,8 +314,6 @@ def read_responses(reference: Exposure, rows: int, channels: int) -> np.ndarray:
             responses[channel, index] = array.read_rows(channel, channel + 1)[0]
         if not np.isfinite(responses[:, index]).all():  # one such value would spread over a whole channel
             raise RampflowError(f"{reference.path}: {name} has values that are not finite; give a whole reference")
-        # A compressed array stays in memory, whole and in double precision, as long as it is in the tree.
-        del array, reference.roman[name]
     return responses
 
 
@@ -345,7 +344,9 @@ def run(job: Job) -> None:
         name: EmptyArray((resultants, rows, BORDER), np.float32) for name in ("border_ref_pix_left", "border_ref_pix_right")
     }
     with job.create(rewrite=("data", "amp33"), arrays=borders) as product:
-        for i in range(resultants):
+
+        def correct(i):
+            # A function, so that nothing of one resultant stays in memory while the next is corrected.
             resultant = ramp.read_plane(i)
             resultant[bad] = 0
             resultant, corrected_amp33 = correct_resultant(
@@ -364,6 +365,9 @@ def run(job: Job) -> None:
             product.write_plane("amp33", i, corrected_amp33)
             product.write_plane("border_ref_pix_left", i, resultant[:, :BORDER])
             product.write_plane("border_ref_pix_right", i, resultant[:, -BORDER:])
+
+        for i in range(resultants):
+            correct(i)
 
 
 if __name__ == "__main__":

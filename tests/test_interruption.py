@@ -79,6 +79,8 @@ class Interrupted(Workflow):
             stderr=subprocess.STDOUT,
             env=self.environment | {"STALL": stalling},
             start_new_session=True,
+            # Where the tests themselves run in the background, a shell has let them ignore Ctrl-C.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
         marker, deadline = self.folder / "stalled", time.monotonic() + 120
         while not (marker.exists() and marker.read_text()):

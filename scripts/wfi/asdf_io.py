@@ -12,6 +12,7 @@ layout: comment lines, a YAML document, then blocks of a 6 + 48 byte header and 
 
 from __future__ import annotations
 
+import bisect
 import bz2
 import contextlib
 import functools
@@ -197,6 +198,7 @@ def _asdf_datatype(dtype: np.dtype) -> tuple[str, str]:
 
 
 NO_CHECKSUM = b"\0" * 16
+UNCOMPRESSED = b"\0" * 4
 
 
 class _Block(NamedTuple):
@@ -232,7 +234,7 @@ class StoredArray:
         last = self._start + (sum(max(step, 0) for step in steps) + dtype.itemsize if steps else self.nbytes)
         if min(self.shape, default=0) < 0 or first < 0 or max(last, self.nbytes) > self._size or len(self.shape) > 32:
             raise ValueError(f"its block has {self._size} bytes")
-        self._decompressed, self._lock = None, threading.Lock()
+        self._decompressed, self._frames, self._lock = None, None, threading.Lock()
 
     @property
     def ndim(self) -> int:
@@ -241,14 +243,19 @@ class StoredArray:
 
     @property
     def _plain(self) -> bool:
-        return self._compression == b"\0" * 4 and self._strides is None
+        return self._compression == UNCOMPRESSED and self._strides is None
+
+    @property
+    def _in_order(self) -> bool:
+        # Whether any part of it can be had without the rest.
+        return self._compression in (UNCOMPRESSED, b"lz4\0") and self._strides is None
 
     def read(self) -> np.ndarray:
         """Read the whole array into memory, in native byte order."""
-        if not self._plain:
+        if not self._in_order:
             return self._whole().astype(self.dtype.newbyteorder("="))
         result = np.empty(self.shape, self.dtype)
-        self._file.read_into(result.reshape(-1).view(np.uint8), self._offset + self._start)
+        self._read_into(result.reshape(-1).view(np.uint8), 0)
         return result if self.dtype.isnative else result.astype(self.dtype.newbyteorder("="))
 
     def read_rows(self, start: int, stop: int) -> np.ndarray:
@@ -258,93 +265,155 @@ class StoredArray:
         """
         *planes, rows, columns = self.shape
         start, stop = max(start, 0), min(stop, rows)
-        if not self._plain:
+        if not self._in_order:
             return np.array(self._whole()[..., start:stop, :], self.dtype.newbyteorder("="), order="C")
-        n_planes = int(np.prod(planes, dtype=np.int64))
+        n_planes = math.prod(planes)
         result = np.empty((n_planes, stop - start, columns), self.dtype)
         row = columns * self.dtype.itemsize
         for plane in range(n_planes):
-            offset = self._offset + self._start + (plane * rows + start) * row
-            self._file.read_into(result[plane].reshape(-1).view(np.uint8), offset)
+            self._read_into(result[plane].reshape(-1).view(np.uint8), (plane * rows + start) * row)
         result = result.reshape(*planes, stop - start, columns)
         return result if self.dtype.isnative else result.astype(self.dtype.newbyteorder("="))
 
     def read_plane(self, index: int) -> np.ndarray:
         """Read one plane (one resultant) of a 3-D array."""
-        if not self._plain:
+        if not self._in_order:
             return np.array(self._whole()[index], self.dtype.newbyteorder("="), order="C")
         result = np.empty(self.shape[1:], self.dtype)
-        self._file.read_into(result.reshape(-1).view(np.uint8), self._offset + self._start + index * result.nbytes)
+        self._read_into(result.reshape(-1).view(np.uint8), index * result.nbytes)
         return result if self.dtype.isnative else result.astype(self.dtype.newbyteorder("="))
 
+    def _read_into(self, buffer: np.ndarray, position: int) -> None:
+        # Bytes of the array from `position` on.
+        if self._plain:
+            self._file.read_into(buffer, self._offset + self._start + position)
+            return
+        with self._lock:
+            if self._frames is None:
+                self._file.verify_block(self._block)
+                # Blocks of rows of all planes come one after the other: each plane goes on in a frame that it has begun.
+                self._frames = _Lz4Frames(self._file, self._block, kept=2 * math.prod(self.shape[:-2]))
+        self._frames.read_into(buffer, self._start + position)
+
     def _whole(self) -> np.ndarray:
-        # Compressed blocks can't be read by rows: they are kept whole once decompressed, by whichever thread comes first.
+        # What can't be read by rows is kept whole, once decompressed by whichever thread comes first.
         with self._lock:
             if self._decompressed is None:
-                stored = np.empty(self._stored, np.uint8)
-                self._file.read_into(stored, self._offset)
-                if self._compression != b"\0" * 4 and self._block.checksum != NO_CHECKSUM:
-                    self._file.check(hashlib.md5(stored, usedforsecurity=False), self._block)
-                raw = _decompress(stored, self._compression, self._size, self._file.path)
+                if self._compression != UNCOMPRESSED:
+                    self._file.verify_block(self._block)
+                raw = _decompress(self._file, self._block)
                 self._decompressed = np.ndarray(self.shape, self.dtype, raw, self._start, self._strides)
         return self._decompressed
 
     def copy_to(self, descriptor: int, position: int) -> None:
         """Copy the array's bytes into another file, in the kernel where it can."""
-        if not self._plain:
+        if not self._in_order:
             _write_all(descriptor, np.ascontiguousarray(self._whole()), position)
             return
-        offset, left = self._offset + self._start, self.nbytes
-        while left:
-            try:
-                copied = os.copy_file_range(self._file.descriptor, descriptor, left, offset, position)
-            except OSError:
-                copied = 0
-            if not copied:  # across file systems that can't: through memory
+        done = 0
+        while left := self.nbytes - done:
+            copied = 0
+            if self._plain:
+                with contextlib.suppress(OSError):
+                    source = self._offset + self._start + done
+                    copied = os.copy_file_range(self._file.descriptor, descriptor, left, source, position + done)
+            if not copied:  # compressed, or across file systems that can't: through memory
                 chunk = np.empty(min(left, 1 << 24), np.uint8)
-                self._file.read_into(chunk, offset)
-                _write_all(descriptor, chunk, position)
+                self._read_into(chunk, done)
+                _write_all(descriptor, chunk, position + done)
                 copied = chunk.nbytes
-            offset, position, left = offset + copied, position + copied, left - copied
+            done += copied
 
 
-def _decompress(stored: np.ndarray, compression: bytes, size: int, path):
-    """The bytes of a block; `size` is how many they are when uncompressed."""
+def _decompress(file: AsdfFile, block: _Block) -> np.ndarray:
+    """The bytes of a block, uncompressed."""
+    size = block.size
     decompress = {
-        b"\0" * 4: lambda: stored,
-        b"zlib": lambda: zlib.decompressobj().decompress(stored, size),
-        b"bzp2": lambda: bz2.BZ2Decompressor().decompress(stored.tobytes(), size),  # it takes bytes alone
-        b"lz4\0": lambda: _decompress_lz4(stored, size),
+        UNCOMPRESSED: lambda stored: stored,
+        b"zlib": lambda stored: zlib.decompressobj().decompress(stored, size),
+        b"bzp2": lambda stored: bz2.BZ2Decompressor().decompress(stored.tobytes(), size),  # it takes bytes alone
     }
-    if compression not in decompress:
-        raise RampflowError(f"{path}: a block is compressed with {compression!r}, which can't be read; write it with lz4")
-    try:
-        if size > stored.nbytes * _LARGEST_RATIO.get(compression, math.inf):
-            raise ValueError(f"{size} bytes can't come from {stored.nbytes}")
-        raw = decompress[compression]()
+    if block.compression == b"lz4\0":
+        result = np.empty(size, np.uint8)
+        _Lz4Frames(file, block, kept=0).read_into(result, 0)
+        return result
+    if block.compression not in decompress:
+        raise RampflowError(f"{file.path}: a block is compressed with {block.compression!r}, which can't be read; use lz4")
+    stored = np.empty(block.used, np.uint8)
+    file.read_into(stored, block.start)
+    with _damage_named(file):
+        if size > block.used * _LARGEST_RATIO.get(block.compression, math.inf):
+            raise ValueError(f"{size} bytes can't come from {block.used}")
+        raw = decompress[block.compression](stored)
         if len(raw) < size:
             raise ValueError(f"{len(raw)} bytes of {size}")
-        return raw
+        return np.frombuffer(raw, np.uint8)
+
+
+@contextlib.contextmanager
+def _damage_named(file: AsdfFile):
+    try:
+        yield
+    except RampflowError:
+        raise
     except Exception as error:  # each format has its own
-        raise RampflowError(f"{path}: a compressed block is damaged ({_one_line(error)}); get the file again") from None
+        raise RampflowError(f"{file.path}: a compressed block is damaged ({_one_line(error)}); get the file again") from None
 
 
-def _decompress_lz4(stored: np.ndarray, size: int) -> np.ndarray:
-    # A series of frames: the length of what follows (big-endian), then an lz4 block that begins with its own length.
-    import lz4.block
+class _Lz4Frames:
+    """The uncompressed bytes of an lz4 block, from any place on.
 
-    result, filled, position, view = np.empty(size, np.uint8), 0, 0, memoryview(stored)
-    while position < len(view):
-        (length,) = struct.unpack_from(">I", view, position)
-        (uncompressed,) = struct.unpack_from("<I", view, position + 4)
-        if not 0 < uncompressed <= size - filled:
-            raise ValueError("a frame has another length than its block")
-        frame = lz4.block.decompress(view[position + 4 : position + 4 + length])
-        result[filled : filled + len(frame)] = np.frombuffer(frame, np.uint8)
-        filled, position = filled + len(frame), position + 4 + length
-    if filled != size:
-        raise ValueError(f"{filled} bytes of {size}")
-    return result
+    Such a block is a series of frames: the length of what follows (big-endian), then an lz4 block that begins with its own
+    length (little-endian). Frames that were read in part are kept for the next part, `kept` of them.
+    """
+
+    def __init__(self, file: AsdfFile, block: _Block, kept: int):
+        self._file, self._kept, self._lock = file, kept, threading.Lock()
+        self._recent: dict[int, bytes] = {}
+        self._starts, self._places = [0], []  # uncompressed; of the stored bytes in the file
+        header, position, end = np.empty(8, np.uint8), block.start, block.start + block.used
+        with _damage_named(file):
+            while position < end:
+                file.read_into(header[: end - position], position)
+                (length,), (size,) = struct.unpack(">I", header[:4]), struct.unpack("<I", header[4:])
+                position += 4
+                if not 0 < size <= min(block.size - self._starts[-1], length * _LARGEST_RATIO[b"lz4\0"]):
+                    raise ValueError("a frame has another length than its block")
+                if length > end - position:
+                    raise ValueError("its last frame is cut")
+                self._places.append((position, length))
+                self._starts.append(self._starts[-1] + size)
+                position += length
+            if self._starts[-1] != block.size:
+                raise ValueError(f"{self._starts[-1]} bytes of {block.size}")
+
+    def read_into(self, buffer: np.ndarray, start: int) -> None:
+        """Fill `buffer` (bytes) from the uncompressed byte `start` on."""
+        stop, position = start + len(buffer), start
+        number = bisect.bisect_right(self._starts, start) - 1
+        while position < stop:
+            first, last = self._starts[number], self._starts[number + 1]
+            content = self._content(number, to_keep=first < start or last > stop)
+            end = min(last, stop)
+            buffer[position - start : end - start] = np.frombuffer(content, np.uint8)[position - first : end - first]
+            position, number = end, number + 1
+
+    def _content(self, number: int, *, to_keep: bool) -> bytes:
+        import lz4.block
+
+        with self._lock:
+            content = self._recent.pop(number, None)
+            if content is None:
+                position, length = self._places[number]
+                stored = np.empty(length, np.uint8)
+                self._file.read_into(stored, position)
+                with _damage_named(self._file):
+                    content = lz4.block.decompress(stored)
+            if to_keep and self._kept:
+                self._recent[number] = content  # the last of them is the newest
+                if len(self._recent) > self._kept:
+                    del self._recent[next(iter(self._recent))]
+        return content
 
 
 class EmptyArray:
@@ -437,24 +506,25 @@ class AsdfFile:
         RampflowError
             They have changed since they were written.
         """
-        chunk = np.empty(1 << 20, np.uint8)
         for block in self._blocks:
-            if block.compression != b"\0" * 4 or block.checksum == NO_CHECKSUM:
-                continue
-            digest = hashlib.md5(usedforsecurity=False)
-            for position in range(0, block.used, chunk.nbytes):
-                part = chunk[: block.used - position]
-                self.read_into(part, block.start + position)
-                digest.update(part)
-            self.check(digest, block)
+            if block.compression == UNCOMPRESSED:
+                self.verify_block(block)
 
-    def check(self, digest, block: _Block) -> None:
-        """Refuse bytes that don't have their block's checksum.
+    def verify_block(self, block: _Block) -> None:
+        """Check the stored bytes of a block against their checksum, if its header has one.
 
         Raises
         ------
         RampflowError
+            They have changed since they were written.
         """
+        if block.checksum == NO_CHECKSUM:
+            return
+        digest, chunk = hashlib.md5(usedforsecurity=False), np.empty(1 << 20, np.uint8)
+        for position in range(0, block.used, chunk.nbytes):
+            part = chunk[: block.used - position]
+            self.read_into(part, block.start + position)
+            digest.update(part)
         if digest.digest() != block.checksum:
             number = self._blocks.index(block)
             raise RampflowError(f"{self.path}: block {number} doesn't have its checksum (damaged); get the file again")
@@ -484,7 +554,7 @@ class AsdfFile:
             (header_size,) = struct.unpack_from(">H", raw)
             _, compression, allocated, used, size, checksum = _BLOCK_HEADER.unpack_from(raw, 2)
             start = position + 6 + header_size
-            if header_size < _BLOCK_HEADER.size or used > allocated or (compression == b"\0" * 4 and size != used):
+            if header_size < _BLOCK_HEADER.size or used > allocated or (compression == UNCOMPRESSED and size != used):
                 raise RampflowError(f"{self.path}: the header of block {len(blocks)} is damaged; get the file again")
             if start + used > self._size:
                 raise RampflowError(

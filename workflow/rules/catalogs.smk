@@ -26,7 +26,7 @@ rule source_catalog:
     message:
         "{wildcards.stem}: source catalog and segmentation map"
     shell:
-        'python "$RAMPFLOW_SCRIPTS"/source_catalog.py {input.exposure:q} {output.catalog:q} {output.segmentation:q}'
+        'OPENBLAS_NUM_THREADS=1 python "$RAMPFLOW_SCRIPTS"/source_catalog.py {input.exposure:q} {output.catalog:q} {output.segmentation:q}'
         ' {params.options} --crds_context "$RAMPFLOW_CONTEXT" --threads {threads} > {log:q} 2>&1'
 
 

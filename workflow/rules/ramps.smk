@@ -1,4 +1,8 @@
-"""From the raw exposure to the count-rate image: the steps that work on a ramp."""
+"""From the raw exposure to the count-rate image: the steps that work on a ramp.
+
+Snakemake gives OpenBLAS as many threads as a rule has. The steps have no use for them, and starting them costs a tenth of a
+second: OPENBLAS_NUM_THREADS.
+"""
 
 
 rule dq_init:
@@ -53,7 +57,7 @@ rule saturation:
     message:
         "{wildcards.stem}: flag saturation"
     shell:
-        'python "$RAMPFLOW_SCRIPTS"/saturation.py {input.exposure:q} {output.exposure:q}'
+        'OPENBLAS_NUM_THREADS=1 python "$RAMPFLOW_SCRIPTS"/saturation.py {input.exposure:q} {output.exposure:q}'
         ' {params.options} --crds_context "$RAMPFLOW_CONTEXT" --threads {threads} > {log:q} 2>&1'
 
 
@@ -81,7 +85,7 @@ rule refpix:
     message:
         "{wildcards.stem}: reference-pixel correction"
     shell:
-        'python "$RAMPFLOW_SCRIPTS"/refpix.py {input.exposure:q} {output.exposure:q}'
+        'OPENBLAS_NUM_THREADS=1 python "$RAMPFLOW_SCRIPTS"/refpix.py {input.exposure:q} {output.exposure:q}'
         ' {params.options} --crds_context "$RAMPFLOW_CONTEXT" --threads {threads} > {log:q} 2>&1'
 
 
@@ -109,7 +113,7 @@ rule dark_decay:
     message:
         "{wildcards.stem}: dark decay"
     shell:
-        'python "$RAMPFLOW_SCRIPTS"/dark_decay.py {input.exposure:q} {output.exposure:q}'
+        'OPENBLAS_NUM_THREADS=1 python "$RAMPFLOW_SCRIPTS"/dark_decay.py {input.exposure:q} {output.exposure:q}'
         ' {params.options} --crds_context "$RAMPFLOW_CONTEXT" --threads {threads} > {log:q} 2>&1'
 
 
@@ -165,7 +169,7 @@ rule linearity:
     message:
         "{wildcards.stem}: linearity"
     shell:
-        'python "$RAMPFLOW_SCRIPTS"/linearity.py {input.exposure:q} {output.exposure:q}'
+        'OPENBLAS_NUM_THREADS=1 python "$RAMPFLOW_SCRIPTS"/linearity.py {input.exposure:q} {output.exposure:q}'
         ' {params.options} --crds_context "$RAMPFLOW_CONTEXT" --threads {threads} > {log:q} 2>&1'
 
 
@@ -193,5 +197,5 @@ rule ramp_fitting:
     message:
         "{wildcards.stem}: ramp fit"
     shell:
-        'python "$RAMPFLOW_SCRIPTS"/ramp_fitting.py {input.exposure:q} {output.exposure:q}'
+        'OPENBLAS_NUM_THREADS=1 python "$RAMPFLOW_SCRIPTS"/ramp_fitting.py {input.exposure:q} {output.exposure:q}'
         ' {params.options} --crds_context "$RAMPFLOW_CONTEXT" --threads {threads} > {log:q} 2>&1'

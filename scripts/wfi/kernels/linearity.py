@@ -32,12 +32,17 @@ def _load_deviation(coefficients, row, column, without, deviation):
 
 @njit(cache=True, nogil=True, fastmath={"contract"})
 def _evaluate(deviation, x, result):
-    # Horner's scheme with the pixels in the inner loop: any degree runs in vector registers.
+    # Horner's scheme with the pixels in the inner loop: any degree runs in vector registers. Four terms at a time stay in them.
     for p in range(CHUNK):
         result[p] = deviation[0, p]
-    for k in range(1, deviation.shape[0]):
+    single = 1 + (deviation.shape[0] - 1) % 4
+    for k in range(1, single):
         for p in range(CHUNK):
             result[p] = result[p] * x[p] + deviation[k, p]
+    for k in range(single, deviation.shape[0], 4):
+        for p in range(CHUNK):
+            value = (result[p] * x[p] + deviation[k, p]) * x[p] + deviation[k + 1, p]
+            result[p] = (value * x[p] + deviation[k + 2, p]) * x[p] + deviation[k + 3, p]
 
 
 @njit(cache=True, nogil=True, fastmath={"contract"})
