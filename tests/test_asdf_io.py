@@ -3,6 +3,8 @@
 import copy
 import re
 import struct
+import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
 
 import asdf
 import numpy as np
@@ -112,11 +114,24 @@ def test_views_of_a_block_are_read(tmp_path, view, compression):
         np.testing.assert_array_equal(file.tree["whole"].read(), base)
 
 
-def test_large_compressed_blocks_come_in_frames(tmp_path):
-    array = np.arange(3_000_000, dtype=np.uint32).reshape(3, 1000, 1000)  # asdf writes lz4 in frames of 4 MiB
-    asdf.AsdfFile({"a": array}).write_to(tmp_path / "a.asdf", all_array_compression="lz4")
+def test_rows_of_a_compressed_array_are_read_without_the_whole(tmp_path):
+    array = np.random.default_rng(1).normal(0, 1, (3, 512, 500)).astype("<f4")
+    frames = {"compression_block_size": 1 << 16}  # bytes: no row begins with one
+    asdf.AsdfFile({"a": array}).write_to(tmp_path / "a.asdf", all_array_compression="lz4", compression_kwargs=frames)
     with AsdfFile(tmp_path / "a.asdf") as file:
-        np.testing.assert_array_equal(file.tree["a"].read_rows(990, 1000), array[:, 990:])
+        stored, starts = file.tree["a"], np.arange(0, 512, 16)
+        stored.read_rows(0, 1)  # what is imported and checked once
+        tracemalloc.start()
+        for start in starts:
+            np.testing.assert_array_equal(stored.read_rows(start, start + 16), array[:, start : start + 16])
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert peak < array.nbytes / 2
+        with ThreadPoolExecutor(4) as pool:
+            for start, rows in zip(starts, pool.map(lambda start: stored.read_rows(start, start + 16), starts), strict=True):
+                np.testing.assert_array_equal(rows, array[:, start : start + 16])
+        np.testing.assert_array_equal(stored.read(), array)
+        np.testing.assert_array_equal(stored.read_plane(2), array[2])
 
 
 @pytest.mark.parametrize("dtype", ["<f4", "<u2", "<i8", "?", "<c16"])
