@@ -49,6 +49,8 @@ def main(argv: list[str] | None = None) -> int:
         for row in table:
             print("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())
         print(HINT.format(count=len(products), folder=folder, example=products[0], python=sys.executable))
+        for page in sorted(folder.glob("*_report.html")):
+            print(f"\nThe page that shows them, for a browser: {page}")
     return outcome.status
 
 
