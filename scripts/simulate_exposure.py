@@ -137,9 +137,9 @@ def simulate(settings: Settings, sky, references: dict, *, threads: int = 1):
 
 def _render_scene(settings, sky, references, trimmed):
     """Light that falls on the pixels, DN/s, and the sources that it comes from."""
-    if settings.gradient:
-        return np.geomspace(*settings.gradient, trimmed[1]) / usable(references["gain"].data[SCIENCE], "gain"), None
     scene, sources = np.zeros(trimmed), None if sky is None else sky[:0]
+    if settings.gradient:
+        return np.geomspace(*settings.gradient, trimmed[1]) / usable(references["gain"].data[SCIENCE], "gain"), sources
     if settings.exposure_type in SEES_SKY:
         spread, per_njy = None, DISPERSED_RATE
         if "epsf" in references:
