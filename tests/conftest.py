@@ -50,6 +50,7 @@ class Workflow:
         return {rule: int(count) for rule, count in counts.items() if rule not in ("all", "total")}
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist looks at the marks
 def pytest_collection_modifyitems(items):
     """Tests of a file share its fixtures, and those of the visit share it: with several workers they stay with one."""
     for item in items:

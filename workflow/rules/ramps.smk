@@ -77,7 +77,7 @@ rule refpix:
         "../../envs/rampflow.yaml"
     threads: 2
     resources:
-        mem_mb=memory(350, frames=7.5, ramps=0.05),
+        mem_mb=memory(250, frames=14, ramps=0.05),
         runtime=minutes(5, per_gigabyte=5),
     params:
         options=options_of("refpix"),
@@ -161,7 +161,7 @@ rule linearity:
         "../../envs/rampflow.yaml"
     threads: 2
     resources:
-        mem_mb=memory(230, frames=14, ramps=0.75),
+        mem_mb=memory(250, frames=4.5, ramps=0.05),
         runtime=minutes(5, per_gigabyte=5),
     params:
         options=options_of("linearity"),
