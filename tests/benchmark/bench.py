@@ -46,7 +46,7 @@ DRAWN_PER_SOURCE = 1.3
 FEWEST_SOURCES = 60
 WARM_UP = 512  #: pixels a side of the exposure that a first run compiles the loops with
 IMPORT = re.compile(r"import time: +\d")  #: a line that PYTHONPROFILEIMPORTTIME makes the interpreter write
-INTERVAL = 0.2  #: seconds between two looks at the memory and the disk that a run holds
+INTERVAL = 1.0  #: seconds between two looks at the memory and the disk that a run holds
 
 
 @dataclasses.dataclass(frozen=True)

@@ -46,7 +46,7 @@ COMPLETE. Files are in the page cache, and our compiled loops in numba's, for bo
 
 CPU seconds are user and system time of all processes, as the kernel counts them. A step's CPU, memory and bytes are its
 process's own count at its end, because Snakemake's `benchmark:` looks every half second and most steps are over by then; its
-wall-clock times and resources come from there. Peak memory is resident memory; all processes together are looked at five times
+wall-clock times and resources come from there. Peak memory is resident memory; all processes together are looked at once
 a second. romancal's steps are timed within its process. Bytes are those that pass the system calls read and write.
 
 Exposures are simulated by `scripts/simulate_exposure.py`, {size} × {size} pixels. Several exposures are one raw file under as
