@@ -50,13 +50,6 @@ class Workflow:
         return {rule: int(count) for rule, count in counts.items() if rule not in ("all", "total")}
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist looks at the marks
-def pytest_collection_modifyitems(items):
-    """Tests of a file share its fixtures, and those of the visit share it: with several workers they stay with one."""
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group("visit" if "visit" in item.fixturenames else item.path.stem))
-
-
 @pytest.fixture(scope="session")
 def visit(tmp_path_factory):
     """The demonstration's visit: simulated, and processed with all intermediates kept."""
