@@ -199,6 +199,7 @@ def _asdf_datatype(dtype: np.dtype) -> tuple[str, str]:
 
 NO_CHECKSUM = b"\0" * 16
 UNCOMPRESSED = b"\0" * 4
+LZ4 = b"lz4\0"
 
 
 class _Block(NamedTuple):
@@ -248,7 +249,7 @@ class StoredArray:
     @property
     def _in_order(self) -> bool:
         # Whether any part of it can be had without the rest.
-        return self._compression in (UNCOMPRESSED, b"lz4\0") and self._strides is None
+        return self._compression in (UNCOMPRESSED, LZ4) and self._strides is None
 
     def read(self) -> np.ndarray:
         """Read the whole array into memory, in native byte order."""
@@ -333,7 +334,7 @@ def _decompress(file: AsdfFile, block: _Block) -> np.ndarray:
         b"zlib": lambda stored: zlib.decompressobj().decompress(stored, size),
         b"bzp2": lambda stored: bz2.BZ2Decompressor().decompress(stored.tobytes(), size),  # it takes bytes alone
     }
-    if block.compression == b"lz4\0":
+    if block.compression == LZ4:
         result = np.empty(size, np.uint8)
         _Lz4Frames(file, block, kept=0).read_into(result, 0)
         return result
@@ -377,7 +378,7 @@ class _Lz4Frames:
                 file.read_into(header[: end - position], position)
                 (length,), (size,) = struct.unpack(">I", header[:4]), struct.unpack("<I", header[4:])
                 position += 4
-                if not 0 < size <= min(block.size - self._starts[-1], length * _LARGEST_RATIO[b"lz4\0"]):
+                if not 0 < size <= min(block.size - self._starts[-1], length * _LARGEST_RATIO[LZ4]):
                     raise ValueError("a frame has another length than its block")
                 if length > end - position:
                     raise ValueError("its last frame is cut")
@@ -632,7 +633,7 @@ class AsdfWriter:
             position += 6 + _BLOCK_HEADER.size + array.nbytes
         os.ftruncate(descriptor, position)
         for array, place in self._arrays:
-            header = _BLOCK_HEADER.pack(0, b"\0" * 4, array.nbytes, array.nbytes, array.nbytes, b"\0" * 16)
+            header = _BLOCK_HEADER.pack(0, UNCOMPRESSED, array.nbytes, array.nbytes, array.nbytes, NO_CHECKSUM)
             _write_all(
                 descriptor,
                 np.frombuffer(_BLOCK_MAGIC + struct.pack(">H", _BLOCK_HEADER.size) + header, np.uint8),
