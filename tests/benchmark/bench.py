@@ -351,7 +351,7 @@ def circumstances() -> dict:
             "processor": model[0] if model else platform.machine(),
             "cores": os.cpu_count(),
             "memory": psutil.virtual_memory().total / 1e9,
-            "kernel": platform.release(),
+            "kernel": platform.release().partition("-")[0],
         },
         "versions": {name: importlib.metadata.version(name) for name in PACKAGES} | {"python": platform.python_version()},
     }
