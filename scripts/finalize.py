@@ -138,14 +138,14 @@ def write_products(arguments: argparse.Namespace, image: Exposure) -> None:
     with contextlib.ExitStack() as files:
         cal, wcs = (files.enter_context(replacing(path)) for path in (arguments.cal, arguments.wcs))
         if arguments.catalog:
-            from pyarrow import parquet
+            from wfi.parquet import read_table, write_table
 
             given, final = arguments.catalog
-            table = parquet.read_table(given)
+            table = read_table(given)
             record_catalog(image.meta, table, final.name)
             metadata = {k: v for k, v in table.schema.metadata.items() if k != LOG_KEY}
             table = update_catalog(table.replace_schema_metadata(metadata), solution)
-            parquet.write_table(table, files.enter_context(replacing(final)))
+            write_table(table, files.enter_context(replacing(final)))
         if arguments.segmentation:
             given, final = arguments.segmentation
             shutil.copyfile(given, files.enter_context(replacing(final)))

@@ -56,11 +56,12 @@ def facts_of(image: Exposure, flags: np.ndarray, counts: dict[str, int]) -> dict
 
 def catalog_columns(path: Path, names: tuple[str, ...]) -> dict[str, np.ndarray]:
     """Columns of a source catalog; centroids where there are no positions of PSF fits."""
-    from pyarrow import parquet
+    from wfi.parquet import ParquetFile
 
-    present = parquet.read_schema(path).names
-    chosen = {name: name if name in present else name.replace("_psf", "_centroid") for name in names}
-    table = parquet.read_table(path, columns=sorted(set(chosen.values())))
+    with ParquetFile(path) as file:
+        present = file.schema_arrow.names
+        chosen = {name: name if name in present else name.replace("_psf", "_centroid") for name in names}
+        table = file.read(sorted(set(chosen.values())))
     return {name: table[source].to_numpy() for name, source in chosen.items()}
 
 

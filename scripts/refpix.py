@@ -4,6 +4,7 @@ The Improved Roman Reference Correction (IRRC; Rauscher et al.): what the left a
 recorded is filtered, per readout channel, with the responses of the reference file, and subtracted.
 """
 
+import functools
 import sys
 from concurrent.futures import ThreadPoolExecutor
 
@@ -107,9 +108,8 @@ def fill_gaps(stream: np.ndarray, there: np.ndarray) -> np.ndarray:
 def smooth_dead_time(stream: np.ndarray) -> np.ndarray:
     """Smooth the samples of the dead time between rows, three times, and leave the others.
 
-    The low-pass filter of the IRRC is (1 + cos(2πf/L)) / 2 at the frequencies f of a stream of L samples, so that the last
-    sample of the frame is a neighbour of its first. Like all transforms of this step, it is in single precision to the
-    frequencies and in double back, as romancal's: then their roundings are the same, and the results equal to the last bit.
+    The low-pass filter of the IRRC is (1 + cos(2πf/L)) / 2 at the frequencies f of a stream of L samples: in time, half of a
+    sample and a quarter of each of its neighbours; the last sample of the frame is a neighbour of its first.
 
     Parameters
     ----------
@@ -120,15 +120,41 @@ def smooth_dead_time(stream: np.ndarray) -> np.ndarray:
     -------
     numpy.ndarray
     """
-    from scipy import fft
-
-    length = stream.size
-    low_pass = (1 + np.cos(2 * np.pi * np.arange(length // 2 + 1) / length)) / 2
-    smoothed = stream.copy()
+    # The dead time between the last column of a row, and the first of the next.
+    between = np.column_stack([stream[:, CHANNEL_WIDTH - 1 :], np.roll(stream[:, 0], -1)]).astype(float)
     for _ in range(SMOOTHINGS):
-        filtered = fft.irfft(low_pass * fft.rfft(smoothed.ravel()), length).reshape(stream.shape)
-        smoothed[:, CHANNEL_WIDTH:] = filtered[:, CHANNEL_WIDTH:]
-    return smoothed
+        between[:, 1:-1] = between[:, 1:-1] / 2 + (between[:, :-2] + between[:, 2:]) / 4
+    return np.hstack([stream[:, :CHANNEL_WIDTH], between[:, 1:-1].astype(stream.dtype)])
+
+
+@functools.cache
+def twiddle_factors(rows: int) -> np.ndarray:
+    """The factors e^(2πi k s / (140 rows)) of `to_time`, complex128, (k, s) = (row, 140)."""
+    return np.exp(2j * np.pi * np.outer(np.arange(rows), np.arange(SAMPLES)) / (rows * SAMPLES))
+
+
+def to_time(spectrum: np.ndarray, twiddles: np.ndarray, samples: np.ndarray) -> None:
+    """Transform a spectrum to time, without a norm, in two rounds of short transforms.
+
+    With the frequency k + rows·f and the sample s of row r,
+
+        x[r, s] = Σ_k e^(2πi k r / rows) · e^(2πi k s / (140 rows)) · Σ_f X[k, f] e^(2πi f s / 140)
+
+    (D. H. Bailey 1990, J. Supercomputing 4, 23). Transforms of 140 and of 4,096 values stay in the cache of a processor, which
+    one of their product does not: they take a third of its time.
+
+    Parameters
+    ----------
+    spectrum : numpy.ndarray
+        X, complex128, (k, f) = (row, 140); used up.
+    twiddles : numpy.ndarray
+        `twiddle_factors`.
+    samples : numpy.ndarray
+        x, complex128, (row, 140): written.
+    """
+    np.fft.ifft(spectrum, axis=1, norm="forward", out=samples)
+    np.multiply(samples, twiddles, out=spectrum)
+    np.fft.ifft(spectrum, axis=0, norm="forward", out=samples)
 
 
 def correct_resultant(
@@ -168,14 +194,12 @@ def correct_resultant(
     amp33 : numpy.ndarray
         Without its trend and with its gaps filled, as an absolute value, in its own dtype.
     """
-    from scipy import fft
-
     from wfi.kernels.refpix import combine, subtract
 
     rows, columns = resultant.shape
     last = columns // CHANNEL_WIDTH - 1
     length = rows * SAMPLES
-    times = sample_times(rows)
+    times, twiddles = sample_times(rows), twiddle_factors(rows)
     ends = np.r_[:BORDER, rows - BORDER : rows]
 
     def without_offset(values, values_offset):
@@ -221,20 +245,21 @@ def correct_resultant(
 
     with ThreadPoolExecutor(threads) as pool:
         # The responses belong to transforms divided by their length.
-        spectra = np.stack(list(pool.map(lambda r: fft.rfft(r[0].ravel() / length) * np.float32(r[1]), references)))
-        spectra = spectra.astype(complex) * (2 * (length // 2 + 1))  # half a spectrum stands for the whole
+        spectra = np.stack(list(pool.map(lambda r: np.fft.rfft(r[0].ravel() / length) * np.float32(r[1]), references)))
+        spectra = spectra.astype(complex) * (2 * (length // 2 + 1) / length)  # half a spectrum stands for the whole
 
-        def correct(numbers):
-            # Two channels at a time: their transforms run side by side in vector registers.
-            combined = np.empty((len(numbers), spectra.shape[1]), complex)
-            for number, products in zip(numbers, combined, strict=True):
-                combine(responses[number], spectra, products)
-            for number, correction in zip(numbers, fft.irfft(combined, length), strict=True):
-                samples, first = correction.reshape(rows, SAMPLES), number * CHANNEL_WIDTH
-                here = resultant, offset, first, CHANNEL_WIDTH
-                subtract(*here, *trends[number], mean_is_missing, samples, number % 2 == 1, corrected)
+        def correct(pairs):
+            spectrum, samples = np.empty((2, rows, SAMPLES), complex)
+            for pair in pairs:
+                # One transform for two channels: the correction of the second is the imaginary part.
+                combine(responses[pair.start : pair.stop], spectra, spectrum)
+                to_time(spectrum, twiddles, samples)
+                for number, correction in zip(pair, (samples.real, samples.imag), strict=False):
+                    here = resultant, offset, number * CHANNEL_WIDTH, CHANNEL_WIDTH
+                    subtract(*here, *trends[number], mean_is_missing, correction, number % 2 == 1, corrected)
 
-        list(pool.map(correct, [range(number, min(number + 2, last + 1)) for number in range(0, last + 1, 2)]))
+        pairs = [range(number, min(number + 2, last + 1)) for number in range(0, last + 1, 2)]
+        list(pool.map(correct, [pairs[i::threads] for i in range(threads)]))
     return corrected, np.abs(amp33_stream[:, :CHANNEL_WIDTH] + amp33_offset).astype(amp33.dtype)
 
 

@@ -20,20 +20,19 @@ HEAVY = {
 MAY_USE = {
     "dq_init": "",
     "saturation": "",
-    "refpix": "numba scipy",
+    "refpix": "numba",
     "dark_decay": "",
     "wfi18_transient": "astropy scipy",
-    "linearity": "numba scipy",  # numba loads scipy's first module itself
+    "linearity": "numba",
     "ramp_fitting": "numba scipy",
     "dark_current": "",
     "assign_wcs": "asdf asdf_astropy astropy gwcs rad roman_datamodels scipy",
     "photom": "",
     "flatfield": "",
-    # photutils loads matplotlib itself
-    "source_catalog": "asdf asdf_astropy astropy gwcs matplotlib numba pandas photutils pyarrow rad roman_datamodels scipy",
-    "astrometric_catalog": "asdf asdf_astropy astropy pandas pyarrow",
-    "tweakreg": "asdf asdf_astropy astropy gwcs pandas pyarrow rad roman_datamodels scipy tweakwcs",
-    "finalize": "asdf asdf_astropy astropy gwcs pandas pyarrow rad roman_datamodels scipy",
+    "source_catalog": "asdf asdf_astropy astropy gwcs numba photutils pyarrow rad roman_datamodels scipy",
+    "astrometric_catalog": "asdf asdf_astropy astropy pyarrow",
+    "tweakreg": "asdf asdf_astropy astropy gwcs pyarrow rad roman_datamodels scipy tweakwcs",
+    "finalize": "asdf asdf_astropy astropy gwcs pyarrow rad roman_datamodels scipy",
 }
 #: The most that a step holds beside what its program takes, in float32 ramps of 9 resultants, with its references and blocks
 #: of rows. Each is less than one ramp above what it is.

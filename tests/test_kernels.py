@@ -10,9 +10,9 @@ RUN = """
 from wfi.kernels.refpix import combine
 import numba
 import numpy as np
-combined = np.empty(5, complex)
-combine(np.full((3, 5), 2j), np.ones((3, 5), complex), combined)
-print(combined[0], numba.config.CACHE_DIR)
+combined = np.empty((4, 2), complex)
+combine(np.full((1, 3, 5), 2j), np.ones((3, 5), complex), combined)
+print(combined[1, 0], numba.config.CACHE_DIR)
 """
 
 

@@ -187,11 +187,10 @@ def read_sources(path: Path) -> Sources:
 
 
 def _parquet_columns(path: Path):
-    import pyarrow
-    import pyarrow.parquet as parquet
+    from wfi.parquet import ParquetFile, pyarrow
 
     try:
-        file = parquet.ParquetFile(path)
+        file = ParquetFile(path)
         wanted = {name for pair in _POSITIONS for name in pair}
         wanted = [n for n in file.schema_arrow.names if n.removesuffix("_err") in wanted or n == "warning_flags"]
         table = file.read(columns=wanted)

@@ -123,9 +123,8 @@ def update_catalog(table, solution: dict):
         With the footprint in its metadata (``roman.meta.wcsinfo.s_region``) where it had one; the same table without an
         alignment.
     """
-    import pyarrow
-
     from wfi.alignment.members import wcs_of_tree
+    from wfi.parquet import pyarrow
 
     if "wcs" not in solution:
         return table

@@ -74,10 +74,10 @@ def _open(path: Path):
     from astropy.table import Table
 
     if path.suffix.lower() == ".parquet":
-        import pyarrow.parquet as pq
+        from wfi.parquet import ParquetFile
 
         wanted = {c for candidates, _ in NAMES.values() for c in candidates}
-        with pq.ParquetFile(path) as file:
+        with ParquetFile(path) as file:
             schema = file.schema_arrow
             names = [n for n in schema.names if n.lower() in wanted]
             if not names:

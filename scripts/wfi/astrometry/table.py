@@ -53,14 +53,14 @@ def write_catalog(path: Path, stars: dict[str, np.ndarray], origin: Origin) -> N
     RampflowError
         It can't be written.
     """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
+    from wfi.parquet import pyarrow as pa
+    from wfi.parquet import write_table
 
     fields = [pa.field(name, pa.float64(), metadata={"unit": unit}) for name, unit in UNITS.items()]
     schema = pa.schema(fields, metadata={_KEY: json.dumps(dataclasses.asdict(origin))})
     table = pa.table([np.asarray(stars.get(name, ()), float) for name in UNITS], schema=schema)
     with replacing(path) as partial:
-        pq.write_table(table, partial)
+        write_table(table, partial)
 
 
 def read_catalog(path: Path):
@@ -82,12 +82,13 @@ def read_catalog(path: Path):
     RampflowError
         It is not such a file.
     """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
     from astropy.table import Table
 
+    from wfi.parquet import pyarrow as pa
+    from wfi.parquet import read_table
+
     try:
-        table = pq.read_table(path)
+        table = read_table(path)
         origin = Origin(**json.loads((table.schema.metadata or {})[_KEY]))
         return Table({name: table[name].to_numpy() for name in UNITS}), origin
     except FileNotFoundError:

@@ -10,6 +10,7 @@ import numpy as np
 from wfi import dq as dqflags
 from wfi.catalog.detection import FWHM_TO_SIGMA
 from wfi.catalog.psf import FAR_OUTSIDE
+from wfi.imports import without
 from wfi.step import step_logger
 
 log = step_logger("source_catalog")
@@ -91,7 +92,7 @@ def measure_segments(field: Field, segments, detection: np.ndarray) -> dict[str,
     """
     from photutils.segmentation import SourceCatalog
 
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), without("matplotlib"):  # it would load it to record its version
         warnings.simplefilter("ignore", RuntimeWarning)
         found = SourceCatalog(
             field.image,

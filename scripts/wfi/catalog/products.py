@@ -101,21 +101,17 @@ def write_products(catalog, segmentation, paths: tuple[Path, Path]) -> None:
     """
     import asdf
 
+    # Loaded before `to_parquet`, which would load pandas with pyarrow.
+    from wfi.parquet import read_table, write_table
+
     catalog_path, segmentation_path = paths
     try:
         with replacing(catalog_path) as table, replacing(segmentation_path) as labels:
             catalog.to_parquet(table)
-            add_log(table)
+            # The log of the step goes with the catalog: finalize takes it to the image's ``cal_logs``.
+            written, step_log = read_table(table), {LOG_KEY: json.dumps(recorded_log()).encode()}
+            write_table(written.replace_schema_metadata({**written.schema.metadata, **step_log}), table)
             segmentation.to_asdf(labels)
     except asdf.ValidationError as error:
         lines = str(error).strip().splitlines()
         raise RampflowError(f"{catalog_path}: is not a valid product ({lines[0]}; {lines[-1].strip()}); report it") from error
-
-
-def add_log(path: Path) -> None:
-    """Put the log of the step into a catalog's metadata: finalize takes it to the image's ``cal_logs``."""
-    from pyarrow import parquet
-
-    table = parquet.read_table(path)
-    log = {LOG_KEY: json.dumps(recorded_log()).encode()}
-    parquet.write_table(table.replace_schema_metadata({**table.schema.metadata, **log}), path)

@@ -7,8 +7,12 @@ cache folder. Where none of these can be written (a cluster node, a container) t
 import tempfile
 import warnings
 
-import numba
-from numba.core.caching import FunctionCache
+from wfi.imports import without
+
+with without("scipy"):  # numba would load scipy.linalg, for products of matrices, and half of numpy with it
+    import numba
+    import numba.np.arraymath
+    from numba.core.caching import FunctionCache
 
 
 def _probe():

@@ -5,10 +5,36 @@ from numba import njit
 
 
 @njit(cache=True, nogil=True, fastmath={"contract"})
-def combine(responses, spectra, combined):
-    """Sum of the products of three responses and three spectra, (reference, frequency), complex128."""
-    for k in range(combined.size):
-        combined[k] = responses[0, k] * spectra[0, k] + responses[1, k] * spectra[1, k] + responses[2, k] * spectra[2, k]
+def combine(responses, spectra, spectrum):
+    """The spectrum of the corrections of one channel, or of two: the second in the imaginary part of the samples.
+
+    Parameters
+    ----------
+    responses : numpy.ndarray
+        complex128, (channel, reference, frequency), of one or two channels.
+    spectra : numpy.ndarray
+        complex128, (reference, frequency).
+    spectrum : numpy.ndarray
+        complex128, (k, f): the frequency is k + len(spectrum)·f; those above the half of them are conjugates of those below,
+        for each channel's samples are real. Written.
+    """
+    period = len(spectrum)
+    frequencies = spectrum.size
+    for f in range(spectrum.shape[1] // 2 + 1):
+        for k in range(min(period, frequencies // 2 + 1 - f * period)):
+            i = k + f * period
+            one, two = 0j, 0j
+            for reference in range(3):
+                one += responses[0, reference, i] * spectra[reference, i]
+            if len(responses) > 1:
+                for reference in range(3):
+                    two += responses[1, reference, i] * spectra[reference, i]
+            mirror = frequencies - i
+            if 0 < i < mirror:
+                spectrum[mirror % period, mirror // period] = complex(one.real + two.imag, two.real - one.imag)
+                spectrum[k, f] = complex(one.real - two.imag, one.imag + two.real)
+            else:
+                spectrum[k, f] = complex(one.real, two.real)
 
 
 @njit(cache=True, nogil=True)
