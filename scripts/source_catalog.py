@@ -2,7 +2,6 @@
 
 import dataclasses
 import sys
-import warnings
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +10,7 @@ from wfi import dq as dqflags
 from wfi.catalog import columns as names
 from wfi.catalog import detection, photometry, products, psf
 from wfi.errors import RampflowError
+from wfi.models import open_model
 from wfi.step import Job, Parameter, Reference, Step, step_logger
 
 STEP = Step(
@@ -198,12 +198,9 @@ def find_sources(job: Job, field: photometry.Field, element: str) -> Sources:
 
 def run(job: Job, *, skipped: bool = False) -> None:
     """Process one exposure; a `skipped` one gets an empty catalog and a segmentation map of zeros."""
-    from roman_datamodels import datamodels
-
     forced, shape = job.parameters.forced_segmentation, job.exposure.array("data", 2).shape
     sources = Sources()
-    warnings.simplefilter("ignore", datamodels.FilenameMismatchWarning)
-    with datamodels.open(job.exposure.path) as model:
+    with open_model(job.exposure.path) as model:
         catalog, segmentation = products.start_models(model, job.references_used(), forced=forced)
         field = None if skipped else read_field(job, model)
         if field is not None and field.mask.all():

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import asdf
 import numpy as np
 import pytest
+import yaml
 from astropy import units
 from astropy.time import Time
 from hypothesis import HealthCheck, given, settings
@@ -62,6 +63,14 @@ def test_asdf_reads_what_is_written(tmp_path, dtype):
         for found, wanted in ((file["a"], array), (file["small"], array[0, 0])):
             np.testing.assert_array_equal(found, wanted)
             assert np.asarray(found).dtype.newbyteorder("=") == dtype.newbyteorder("=")
+
+
+def test_a_file_ends_with_the_index_of_its_blocks(tmp_path):
+    write(tmp_path / "a.asdf", {"a": values(np.dtype("f4")), "b": values(np.dtype("u1"))})
+    content = (tmp_path / "a.asdf").read_bytes()
+    blocks, index = content.rsplit(b"#ASDF BLOCK INDEX\n", 1)
+    offsets = yaml.safe_load(index)
+    assert len(offsets) == 2 and all(blocks[offset : offset + 4] == b"\xd3BLK" for offset in offsets)
 
 
 @pytest.mark.parametrize("compression", [None, "lz4", "zlib", "bzp2"])
@@ -509,7 +518,7 @@ def test_the_file_is_laid_out_as_the_standard_says(tmp_path):
     size, flags, compression, allocated, used, data = struct.unpack(">HI4sQQQ", content[end + 4 : end + 38])
     assert (size, flags, compression) == (48, 0, b"\0" * 4)
     assert allocated == used == data == 2000
-    assert content[end + 54 :] == array.tobytes()
+    assert content[end + 54 :] == array.tobytes() + b"#ASDF BLOCK INDEX\n%YAML 1.1\n---\n- " + str(end).encode() + b"\n...\n"
 
 
 @pytest.mark.parametrize("tree", ["of a file", "new"])

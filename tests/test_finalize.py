@@ -3,7 +3,7 @@
 import finalize
 import numpy as np
 import pytest
-from finalize import finish_statuses, image_statistics
+from finalize import finish_statuses, image_statistics, median_in_place
 from simulate_references import Detector, make_distortion
 from small_files import FRAME_TIME, image, meta_of, opened, ramp, run, statuses, succeed, write_image, write_ramp
 
@@ -76,6 +76,13 @@ def test_the_rms_is_that_of_a_gaussian():
     # The median absolute deviation of n values is known to 1.17 σ / √n, the median to 1.25 σ / √n.
     assert statistics["image_rms"] == pytest.approx(2.5, abs=5 * 1.17 * 2.5 / 447)
     assert statistics["image_median"] == pytest.approx(10, abs=5 * 1.25 * 2.5 / 447)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 1000, 1001])
+def test_the_median_is_numpys(size):
+    values = np.random.default_rng(size).normal(0.2, 0.05, size).astype(np.float32)
+    assert median_in_place(values.copy()) == np.median(values)
+    assert np.isnan(median_in_place(values[:0]))
 
 
 def test_an_image_without_a_good_pixel_has_no_statistics():

@@ -7,7 +7,8 @@ travel through untouched. Whole models are built and validated by `roman_datamod
 pipeline.
 
 The layout of the file is that of the ASDF standard (https://www.asdf-format.org/projects/asdf-standard), low-level file
-layout: comment lines, a YAML document, then blocks of a 6 + 48 byte header and their bytes.
+layout: comment lines, a YAML document, then blocks of a 6 + 48 byte header and their bytes, and an index of
+the blocks.
 """
 
 from __future__ import annotations
@@ -627,11 +628,15 @@ class AsdfWriter:
         self._arrays = []  # each with the position of its bytes
         _map_tree(self.tree, self._collect)
         self._head = len(self._dump()) + _HEADROOM
-        position = self._head
+        position, blocks = self._head, []
         for index, (array, _) in enumerate(self._arrays):
+            blocks.append(position)
             self._arrays[index] = array, position + 6 + _BLOCK_HEADER.size
             position += 6 + _BLOCK_HEADER.size + array.nbytes
         os.ftruncate(descriptor, position)
+        if blocks:  # without their index, asdf reads a whole file in search of it whenever it opens one
+            index = b"#ASDF BLOCK INDEX\n%YAML 1.1\n---\n" + b"".join(b"- %d\n" % block for block in blocks) + b"...\n"
+            _write_all(descriptor, np.frombuffer(index, np.uint8), position)
         for array, place in self._arrays:
             header = _BLOCK_HEADER.pack(0, UNCOMPRESSED, array.nbytes, array.nbytes, array.nbytes, NO_CHECKSUM)
             _write_all(
