@@ -81,6 +81,13 @@ def test_an_expression_of_many_names_is_short():
     assert len(expression_of(names)) < len("|".join(names)) / 8
 
 
+@pytest.mark.parametrize(("cores", "threads"), [("4", "1"), ("200", "2")])
+def test_a_job_has_one_core_where_there_are_exposures_for_all(workflow, cores, threads):
+    run = workflow.snakemake(*workflow.arguments, "--dry-run", "--printshellcmds", "--cores", cores)
+    given = re.findall(r"ramp_fitting\.py .* --threads (\d+)", run.stdout + run.stderr)
+    assert given == [threads] * VISITS * DETECTORS
+
+
 def test_a_hundred_exposures_run_through(workflow):
     run = workflow.snakemake(*workflow.arguments, "--dry-run")
     assert run.returncode == 0, run.stderr

@@ -280,6 +280,15 @@ def options_of_inputs(*names):
 
 
 # -------------------------------------------------------------------------------------------------------------- resources
+def cores_for_an_exposure():
+    """Cores of a job that can use two: exposures side by side make more of them, where there are enough for all cores."""
+    side_by_side = workflow.local_exec and 1 < len(visit.exposures) >= (workflow.resource_settings.cores or 1)
+    return 1 if side_by_side else 2
+
+
+CORES = cores_for_an_exposure()
+
+
 def float32_sizes(stem):
     """MB of one frame and of the whole ramp of an exposure in single precision."""
     resultants, rows, columns = visit.exposures[stem].shape
