@@ -49,7 +49,7 @@ demo report: env
 	@$(BIN)/python scripts/show_products.py demo/results
 
 test: $(VENV)/.made-dev
-	$(BIN)/python -m pytest --numprocesses $(CORES) --durations 15 -m "not peer and not slurm"
+	$(BIN)/python -m pytest --numprocesses $(CORES) --dist loadfile --durations 15 -m "not peer and not slurm"
 
 test-slurm: $(VENV)/.made-dev
 	$(BIN)/python -m pytest -m slurm tests/slurm
