@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -35,6 +36,15 @@ def mend_references(gather):
         return found
 
     return gather_mended
+
+
+def name_detectors(getreferences):
+    """`getreferences` of crds, for romanisim's PSF too: it asks for detector SCA07, which CRDS knows as WFI07."""
+
+    def get(header, **options):
+        return getreferences({key: re.sub(r"^SCA(\d\d)$", r"WFI\1", str(value)) for key, value in header.items()}, **options)
+
+    return get
 
 
 def make_catalog(sky, optical_element: str):
@@ -130,10 +140,12 @@ def main() -> int:
     os.environ |= {"CRDS_OBSERVATORY": "roman"}
 
     import asdf
+    import crds
     import galsim
     from astropy.table import Table
     from romanisim import image, persistence
 
+    crds.getreferences = name_detectors(crds.getreferences)
     header = make_metadata(args)
     image.gather_reference_data = mend_references(image.gather_reference_data)
     catalog = make_catalog(Table.read(args.sky), args.optical_element)
