@@ -33,11 +33,14 @@ from wfi.simulation.metadata import (
     GROUND_TEST_TYPES,
     MA_TABLES,
     MODELS,
+    OLDER_VERSIONS,
     Settings,
     fill_ground_test,
     fill_metadata,
+    fill_older_version,
 )
 from wfi.simulation.optics import PointSpread, Projection, render_sources
+from wfi.step import ROMAN_TAGS
 
 #: Light besides the sources', DN/s: zodiacal light, and lamps where the type of exposure has them (invented).
 BACKGROUND = {"WFI_IMAGE": 0.25, "WFI_LOLO": 2.0, "WFI_WFSC": 0.25, "WFI_SPECTRAL": 0.5, "WFI_FLAT": 100.0}
@@ -293,6 +296,9 @@ def write_exposure(output: Path, settings: Settings, arrays: dict, references: d
         # The reference read of a ground test has an axis of resultants too.
         arrays = {k: v[None] if k.startswith("reference_") else v for k, v in arrays.items()}
         arrays = {k: v if k == "resultantdq" else Quantity(v, "DN", dtype=v.dtype) for k, v in arrays.items()}
+    elif settings.model_version:
+        newest, model = model, rdm.ScienceRawModel.create_fake_data(tag=f"{ROMAN_TAGS}wfi_science_raw-{settings.model_version}")
+        fill_older_version(model.meta, newest.meta)
     for name, array in arrays.items():
         model[name] = array
     model.save(output)
@@ -394,6 +400,7 @@ def main() -> int:
         help="data model of the file: fps and tvac are those of ground tests, whose arrays are quantities, and whose reference "
         "read is added back already (default: %(default)s)",
     )
+    add("--model-version", choices=OLDER_VERSIONS, help="an older version of the science model (default: the newest)")
     for name in ("program", "observation", "visit", "exposure"):
         add(f"--{name}", type=int, default=getattr(default, name), help=f"{name} number (default: %(default)s)")
     add("--start-time", default=default.start_time, help="UTC (default: %(default)s)")
@@ -407,6 +414,8 @@ def main() -> int:
         parser.error(f"{args.output}: the name of a raw exposure ends with _uncal.asdf")
     if args.model != "science" and args.exposure_type not in GROUND_TEST_TYPES:
         parser.error(f"--model {args.model} has no type {args.exposure_type}; it takes {', '.join(GROUND_TEST_TYPES)}")
+    if args.model != "science" and args.model_version:
+        parser.error(f"--model-version is that of --model science, not of {args.model}")
     if not args.sky and not args.gradient:
         parser.error("--sky or --gradient is needed: nothing else says what light there is")
 

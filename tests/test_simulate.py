@@ -21,7 +21,7 @@ from wfi import dq as flags
 from wfi.detector import SCIENCE
 from wfi.errors import RampflowError
 from wfi.simulation import detector as electronics
-from wfi.simulation.metadata import MA_TABLES, MODELS, Settings
+from wfi.simulation.metadata import MA_TABLES, MODELS, OLDER_VERSIONS, Settings
 from wfi.simulation.optics import FOCAL_PLANE_CENTER, PointSpread, attitude, look
 
 SIZE = 256
@@ -399,6 +399,18 @@ def test_ground_test_has_quantities(references, sky, exposure, tmp_path, kind):
         assert type(model).__name__ == MODELS[kind]
         assert model.data.unit == model.reference_read.unit == "DN" and model.reference_read.shape == (1, SIZE, SIZE)
         np.testing.assert_array_equal(model.data.value, exposure[0]["data"])  # the reference read is back in
+        assert [list(reads) for reads in model.meta.exposure.read_pattern] == settings.read_pattern
+        assert (model.meta.exposure.type, model.meta.instrument.optical_element) == ("WFI_IMAGE", "F158")
+
+
+@pytest.mark.parametrize("version", OLDER_VERSIONS)
+def test_an_older_version_has_the_same_exposure(references, exposure, tmp_path, version):
+    settings = dataclasses.replace(SETTINGS, model_version=version)
+    simulate_exposure.write_exposure(tmp_path / "r_uncal.asdf", settings, exposure[0], references["WFI01"])
+    with rdm.open(tmp_path / "r_uncal.asdf") as model:
+        model.validate()
+        assert model.tag.endswith(f"wfi_science_raw-{version}")
+        np.testing.assert_array_equal(model.data, exposure[0]["data"])
         assert [list(reads) for reads in model.meta.exposure.read_pattern] == settings.read_pattern
         assert (model.meta.exposure.type, model.meta.instrument.optical_element) == ("WFI_IMAGE", "F158")
 

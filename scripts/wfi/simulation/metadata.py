@@ -30,6 +30,8 @@ MA_TABLES = {
 }
 #: Data models of a raw exposure: that of the sky, and those of two ground tests.
 MODELS = {"science": "ScienceRawModel", "fps": "FpsModel", "tvac": "TvacModel"}
+#: Older versions of the data model of the sky.
+OLDER_VERSIONS = (*(f"1.{minor}.0" for minor in range(9)), "2.0.0")
 GROUND_TEST_TYPES = ("WFI_IMAGE", "WFI_FLAT", "WFI_WFSC")  #: exposure types that both kinds of model know
 
 
@@ -75,6 +77,8 @@ class Settings:
         The file has flags of resultants.
     model : str
         Of `MODELS`.
+    model_version : str or None
+        Of `OLDER_VERSIONS`; `None` for the newest.
     program, observation, visit, exposure : int
         Numbers that name the exposure.
     start_time : str
@@ -105,6 +109,7 @@ class Settings:
     data_encoding_offset: int = 0
     resultantdq: bool = False
     model: str = "science"
+    model_version: str | None = None
     program: int = 1
     observation: int = 1
     visit: int = 1
@@ -256,6 +261,17 @@ def fill_metadata(meta: dict, settings: Settings, filename: str, v2_ref: float, 
     meta.ephemeris.update({f"velocity_{axis}": float(value) for axis, value in zip("xyz", speed, strict=True)})
     meta.ephemeris.update({"time": float(middle.mjd), "type": "PREDICTED", "ephemeris_reference_frame": "EME"})
     meta.ref_file.update(references)
+
+
+def fill_older_version(meta, newest) -> None:
+    """Fill the header of an older version of the data model with what it shares with that of the newest one, in place."""
+    from astropy.time import Time
+
+    for name in set(meta) & set(newest) - {"model_type", "data_problem"}:  # a boolean once
+        if hasattr(meta[name], "items"):
+            fill_older_version(meta[name], newest[name])
+        elif newest[name] != "?":  # a placeholder; texts and times had tags of their own
+            meta[name] = type(meta[name])(newest[name]) if isinstance(meta[name], str | Time) else newest[name]
 
 
 def fill_ground_test(meta: dict, science: dict) -> None:
