@@ -16,7 +16,7 @@ rule source_catalog:
         "exposure"
     conda:
         "../../envs/rampflow.yaml"
-    threads: CORES
+    threads: cores
     resources:
         mem_mb=memory(500, frames=14),
         runtime=minutes(20),

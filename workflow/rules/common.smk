@@ -280,13 +280,10 @@ def options_of_inputs(*names):
 
 
 # -------------------------------------------------------------------------------------------------------------- resources
-def cores_for_an_exposure():
+def cores(wildcards):
     """Cores of a job that can use two: exposures side by side make more of them, where there are enough for all cores."""
-    side_by_side = workflow.local_exec and 1 < len(visit.exposures) >= (workflow.resource_settings.cores or 1)
-    return 1 if side_by_side else 2
-
-
-CORES = cores_for_an_exposure()
+    local = workflow.local_exec and not workflow.remote_exec  # a cluster job has the cores that were asked for
+    return 1 if local and 1 < len(visit.exposures) >= (workflow.resource_settings.cores or 1) else 2
 
 
 def float32_sizes(stem):

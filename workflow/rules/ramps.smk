@@ -47,7 +47,7 @@ rule saturation:
         "exposure"
     conda:
         "../../envs/rampflow.yaml"
-    threads: CORES
+    threads: cores
     resources:
         mem_mb=memory(70, frames=8.5, ramps=0.05),
         runtime=minutes(5, per_gigabyte=5),
@@ -75,7 +75,7 @@ rule refpix:
         "exposure"
     conda:
         "../../envs/rampflow.yaml"
-    threads: CORES
+    threads: cores
     resources:
         mem_mb=memory(250, frames=14, ramps=0.05),
         runtime=minutes(5, per_gigabyte=5),
@@ -103,7 +103,7 @@ rule dark_decay:
         "exposure"
     conda:
         "../../envs/rampflow.yaml"
-    threads: CORES
+    threads: cores
     resources:
         mem_mb=memory(60, frames=2.5, ramps=0.1),
         runtime=minutes(5, per_gigabyte=5),
@@ -159,7 +159,7 @@ rule linearity:
         "exposure"
     conda:
         "../../envs/rampflow.yaml"
-    threads: CORES
+    threads: cores
     resources:
         mem_mb=memory(250, frames=4.5, ramps=0.05),
         runtime=minutes(5, per_gigabyte=5),
@@ -187,7 +187,7 @@ rule ramp_fitting:
         "exposure"
     conda:
         "../../envs/rampflow.yaml"
-    threads: CORES
+    threads: cores
     resources:
         mem_mb=memory(240, frames=9, ramps=0.05),
         runtime=minutes(5, per_gigabyte=5),
