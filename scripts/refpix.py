@@ -108,8 +108,9 @@ def fill_gaps(stream: np.ndarray, there: np.ndarray) -> np.ndarray:
 def smooth_dead_time(stream: np.ndarray) -> np.ndarray:
     """Smooth the samples of the dead time between rows, three times, and leave the others.
 
-    The low-pass filter of the IRRC is (1 + cos(2πf/L)) / 2 at the frequencies f of a stream of L samples: in time, half of a
-    sample and a quarter of each of its neighbours; the last sample of the frame is a neighbour of its first.
+    The low-pass filter of the IRRC is (1 + cos(2πf/L)) / 2 at the frequencies f of a stream of L samples, so that the last
+    sample of the frame is a neighbour of its first. Like all transforms of this step, it is in single precision to the
+    frequencies and in double back, as romancal's: then their roundings are the same, and the results equal to the last bit.
 
     Parameters
     ----------
@@ -120,11 +121,15 @@ def smooth_dead_time(stream: np.ndarray) -> np.ndarray:
     -------
     numpy.ndarray
     """
-    # The dead time between the last column of a row, and the first of the next.
-    between = np.column_stack([stream[:, CHANNEL_WIDTH - 1 :], np.roll(stream[:, 0], -1)]).astype(float)
+    from scipy import fft
+
+    length = stream.size
+    low_pass = (1 + np.cos(2 * np.pi * np.arange(length // 2 + 1) / length)) / 2
+    smoothed = stream.copy()
     for _ in range(SMOOTHINGS):
-        between[:, 1:-1] = between[:, 1:-1] / 2 + (between[:, :-2] + between[:, 2:]) / 4
-    return np.hstack([stream[:, :CHANNEL_WIDTH], between[:, 1:-1].astype(stream.dtype)])
+        filtered = fft.irfft(low_pass * fft.rfft(smoothed.ravel()), length).reshape(stream.shape)
+        smoothed[:, CHANNEL_WIDTH:] = filtered[:, CHANNEL_WIDTH:]
+    return smoothed
 
 
 @functools.cache
@@ -194,6 +199,8 @@ def correct_resultant(
     amp33 : numpy.ndarray
         Without its trend and with its gaps filled, as an absolute value, in its own dtype.
     """
+    from scipy import fft
+
     from wfi.kernels.refpix import combine, subtract
 
     rows, columns = resultant.shape
@@ -245,7 +252,7 @@ def correct_resultant(
 
     with ThreadPoolExecutor(threads) as pool:
         # The responses belong to transforms divided by their length.
-        spectra = np.stack(list(pool.map(lambda r: np.fft.rfft(r[0].ravel() / length) * np.float32(r[1]), references)))
+        spectra = np.stack(list(pool.map(lambda r: fft.rfft(r[0].ravel() / length) * np.float32(r[1]), references)))
         spectra = spectra.astype(complex) * (2 * (length // 2 + 1) / length)  # half a spectrum stands for the whole
 
         def correct(pairs):

@@ -20,7 +20,7 @@ HEAVY = {
 MAY_USE = {
     "dq_init": "",
     "saturation": "",
-    "refpix": "numba",
+    "refpix": "numba scipy",
     "dark_decay": "",
     "wfi18_transient": "astropy scipy",
     "linearity": "numba",
