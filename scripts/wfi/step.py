@@ -307,6 +307,8 @@ def reported_errors(program: str, about: Path | None = None):
             ", ".join(places),
         )
         outcome.status = 1
+    # The interpreter's last search for garbage, through all that was imported, would take half a second.
+    gc.freeze()
 
 
 # ------------------------------------------------------------------------------------------------------------- exposures
