@@ -1,6 +1,7 @@
 """What the rules ask: the configuration, the inventory of exposures, and each step's files and options."""
 
 import atexit
+import gc
 import os
 import re
 import shlex
@@ -20,6 +21,10 @@ from astrometric_catalog import SEARCH_PARAMETERS
 from wfi import configuration, inventory, pipeline
 from wfi.astrometry import check_astrometric_catalog
 from wfi.errors import RampflowError
+
+# What has been imported by now is no garbage: to look through it again and again takes a second of each run.
+gc.freeze()
+gc.set_threshold(100_000)
 
 INVENTORY = Path(".rampflow/inventory.json")
 # Exposures that failed in the run that this one finishes (see messages.smk).
