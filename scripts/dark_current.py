@@ -5,7 +5,7 @@ import sys
 import numpy as np
 
 from wfi import dq as dqflags
-from wfi.detector import SCIENCE
+from wfi.detector import BORDER, SCIENCE
 from wfi.errors import RampflowError
 from wfi.step import Job, Reference, Step
 
@@ -48,18 +48,29 @@ def run(job: Job) -> None:
     """Process one exposure."""
     if job.references["dark"] is None:
         return job.skip("There is no dark reference")
-    image, dq = job.exposure.array("data", 2).read(), job.exposure.array("dq", 2).read()
+    image, dq = job.exposure.array("data", 2), job.exposure.array("dq", 2)
     with job.open_reference("dark") as reference:
-        dark_slope = reference.array("dark_slope", 2).read()
-        if dark_slope[SCIENCE].shape != image.shape:
+        dark_slope = reference.array("dark_slope", 2)
+        if dark_slope.shape != tuple(n + 2 * BORDER for n in image.shape):
             raise RampflowError(
                 f"{reference.path}: dark_slope has the shape {dark_slope.shape}, and the image {image.shape} without its "
                 "border; give the dark of this detector"
             )
-        dark_dq = reference.array("dq", shape=dark_slope.shape).read()
-    image, dq = subtract_dark_current(image, dq, dark_slope, dark_dq)
-    with job.create(arrays={"data": image, "dq": dq}):
-        pass
+        dark_dq = reference.array("dq", shape=dark_slope.shape)
+        with job.create(rewrite=("data", "dq")) as product:
+
+            def subtract_rows(start, stop):
+                with_border = start, stop + 2 * BORDER
+                rows, flags = subtract_dark_current(
+                    image.read_rows(start, stop),
+                    dq.read_rows(start, stop),
+                    dark_slope.read_rows(*with_border),
+                    dark_dq.read_rows(*with_border),
+                )
+                product.write_rows("data", start, rows)
+                product.write_rows("dq", start, flags)
+
+            job.map_rows(subtract_rows, image.shape[0])
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ import sys
 import numpy as np
 
 from wfi import dq as dqflags
+from wfi.asdf_io import EmptyArray
 from wfi.step import Job, Parameter, Reference, Step
 
 STEP = Step(
@@ -63,23 +64,30 @@ def run(job: Job) -> None:
     if job.references["flat"] is None:
         return job.skip("There is no flat reference")
     image = job.exposure
+    data, dq = image.array("data", 2), image.array("dq", 2)
     with job.open_reference("flat") as reference:
-        flat = reference.array("data", 2).read()
-        flat, flat_dq = usable_flat(flat, reference.array("dq", shape=flat.shape).read())
-        flat_err = reference.array("err", shape=flat.shape).read() if job.parameters.include_var_flat else None
-    if flat.shape != image.array("data", 2).shape:
-        return job.skip(f"The flat has the shape {flat.shape}, and the image {image.array('data').shape}")
-    planes = {"dq": image.array("dq", 2).read() | flat_dq}
-    for name, power in POWERS.items():
-        if name in image.roman:
-            plane = image.array(name, 2).read()
-            planes[name] = (plane / flat**power).astype(plane.dtype)
-    if flat_err is not None:
-        var_flat = flat_variance(planes["data"], flat, flat_err)
-        planes["var_flat"] = var_flat.astype(np.float16)
-        planes["err"] = np.sqrt(planes["err"].astype(np.float32) ** 2 + var_flat).astype(np.float16)
-    with job.create(arrays=planes):
-        pass
+        flat = reference.array("data", 2)
+        flat_dq = reference.array("dq", shape=flat.shape)
+        flat_err = reference.array("err", shape=flat.shape) if job.parameters.include_var_flat else None
+        if flat.shape != data.shape:
+            return job.skip(f"The flat has the shape {flat.shape}, and the image {data.shape}")
+        stored = {name: image.array(name, 2) for name in POWERS if name in image.roman}
+        var_flat = {} if flat_err is None else {"var_flat": EmptyArray(data.shape, np.float16)}
+        with job.create(rewrite=("dq", *stored), arrays=var_flat) as product:
+
+            def divide_rows(start, stop):
+                divisor, flags = usable_flat(flat.read_rows(start, stop), flat_dq.read_rows(start, stop))
+                planes = {"dq": dq.read_rows(start, stop) | flags}
+                for name, array in stored.items():
+                    planes[name] = array.read_rows(start, stop) / divisor ** POWERS[name]
+                if flat_err is not None:
+                    added = flat_variance(planes["data"], divisor, flat_err.read_rows(start, stop))
+                    planes["var_flat"] = added
+                    planes["err"] = np.sqrt(planes["err"].astype(stored["err"].dtype).astype(np.float32) ** 2 + added)
+                for name, rows in planes.items():
+                    product.write_rows(name, start, rows)
+
+            job.map_rows(divide_rows, data.shape[0])
 
 
 if __name__ == "__main__":

@@ -106,27 +106,31 @@ def flag_saturated(
                 flags |= following & np.uint8(dqflags.SATURATED)
 
 
+def _before_saturation(groupdq, index, unless):
+    """Pixels that are SATURATED after the resultant `index` and have no flag of `unless` in it: few, so only they are tried."""
+    return np.nonzero(dqflags.has(groupdq[index + 1], dqflags.SATURATED) & ~dqflags.has(groupdq[index], unless))
+
+
 def _flag_partly_saturated(data, groupdq, threshold, read_pattern, n_pix_grow_sat):
-    unchecked = threshold >= NEVER_SATURATED
     for index in range(len(data) - 2, -1, -1):
         reads = read_pattern[index]
         if len(reads) == 1:
             continue
-        dilution = np.where(unchecked, 1.0, np.mean(reads) / reads[-1])
-        partly = data[index] >= threshold * dilution
-        partly &= ~dqflags.has(groupdq[index], dqflags.SATURATED | dqflags.DO_NOT_USE)
-        partly &= dqflags.has(groupdq[index + 1], dqflags.SATURATED)
+        pixels = _before_saturation(groupdq, index, dqflags.SATURATED | dqflags.DO_NOT_USE)
+        limit = threshold[pixels]
+        partly = np.zeros(threshold.shape, bool)
+        partly[pixels] = data[index][pixels] >= limit * np.where(limit >= NEVER_SATURATED, 1.0, np.mean(reads) / reads[-1])
         if n_pix_grow_sat:
             partly = _grow(partly, n_pix_grow_sat)
         groupdq[index] |= partly * np.uint8(dqflags.DO_NOT_USE)
 
 
 def _flag_second_resultant(data, groupdq, threshold, read_pattern):
-    predicted = data[0] / np.mean(read_pattern[0]) * read_pattern[2][-1]
-    suspect = predicted < threshold
-    suspect &= data[1] - data[0] > (threshold - data[0]) / len(read_pattern[1])
-    suspect &= dqflags.has(groupdq[2], dqflags.SATURATED) & ~dqflags.has(groupdq[1], dqflags.SATURATED)
-    groupdq[1] |= suspect * np.uint8(dqflags.DO_NOT_USE)
+    pixels = _before_saturation(groupdq, 1, dqflags.SATURATED)
+    limit, first, second = threshold[pixels], data[0][pixels], data[1][pixels]
+    suspect = first / np.mean(read_pattern[0]) * read_pattern[2][-1] < limit
+    suspect &= second - first > (limit - first) / len(read_pattern[1])
+    groupdq[1][pixels] |= suspect * np.uint8(dqflags.DO_NOT_USE)
 
 
 def _grow(mask: np.ndarray, pixels: int) -> np.ndarray:
@@ -142,49 +146,61 @@ def run(job: Job) -> None:
         return job.skip("There is no saturation reference")
     ramp, parameters = job.exposure, job.parameters
     data, groupdq, read_pattern = ramp.array("data", 3), ramp.array("groupdq", 3), ramp.read_pattern
-    pixeldq = ramp.array("pixeldq", 2).read()
+    pixeldq = ramp.array("pixeldq", 2)
+    rows, columns = pixeldq.shape
+    # A flag grows once going forward and once more going backward: a block must see that far beyond its own rows.
+    halo = 2 * parameters.n_pix_grow_sat
     with job.open_reference("saturation") as reference:
-        threshold = reference.array("data", 2).read()
-        threshold, reference_dq = checked_thresholds(threshold, reference.array("dq", shape=threshold.shape).read())
+        threshold = reference.array("data", 2)
+        threshold_dq = reference.array("dq", shape=threshold.shape)
         if threshold.shape != pixeldq.shape:
             raise RampflowError(
                 f"{reference.path}: data has the shape {threshold.shape}, and the exposure {pixeldq.shape}; "
                 "give the saturation reference of this detector"
             )
-    pixeldq |= reference_dq
-    rows, columns = pixeldq.shape
-    # A flag grows once going forward and once more going backward: a block must see that far beyond its own rows.
-    halo = 2 * parameters.n_pix_grow_sat
-    science = np.zeros((rows, columns), bool)
-    science[BORDER:-BORDER, BORDER:-BORDER] = threshold[BORDER:-BORDER, BORDER:-BORDER] < NEVER_SATURATED
 
-    with job.create(rewrite=("groupdq",), arrays={"pixeldq": pixeldq}) as product:
+        with job.create(rewrite=("groupdq", "pixeldq")) as product:
 
-        def flag_rows(start, stop):
-            first, last = max(start - halo, 0), min(stop + halo, rows)
-            flags = groupdq.read_rows(first, last)
-            flag_saturated(
-                data.read_rows(first, last),
-                flags,
-                threshold[first:last],
-                read_pattern,
-                n_pix_grow_sat=parameters.n_pix_grow_sat,
-                backup=parameters.backup,
-            )
-            flags = flags[:, start - first : stop - first]
-            product.write_rows("groupdq", start, flags)
-            saturated = dqflags.has(flags, dqflags.SATURATED)
-            floor = dqflags.has(flags, dqflags.AD_FLOOR).any(axis=0)
-            return saturated.any(axis=0).sum(), floor.sum(), saturated.all(axis=0)[science[start:stop]].all()
+            def flag_rows(start, stop):
+                first, last = max(start - halo, 0), min(stop + halo, rows)
+                own = slice(start - first, stop - first)
+                limits, reference_dq = checked_thresholds(threshold.read_rows(first, last), threshold_dq.read_rows(first, last))
+                pixel_flags = pixeldq.read_rows(start, stop) | reference_dq[own]
+                product.write_rows("pixeldq", start, pixel_flags)
+                flags = groupdq.read_rows(first, last)
+                flag_saturated(
+                    data.read_rows(first, last),
+                    flags,
+                    limits,
+                    read_pattern,
+                    n_pix_grow_sat=parameters.n_pix_grow_sat,
+                    backup=parameters.backup,
+                )
+                flags = flags[:, own]
+                product.write_rows("groupdq", start, flags)
+                saturated = dqflags.has(flags, dqflags.SATURATED)
+                # Reference pixels see no light, and unchecked pixels are never flagged: neither speaks against full saturation.
+                science = (limits[own] < NEVER_SATURATED) & on_science(np.arange(start, stop)[:, None], rows)
+                science &= on_science(np.arange(columns), columns)
+                return (
+                    saturated.any(axis=0).sum(),
+                    dqflags.has(flags, dqflags.AD_FLOOR).any(axis=0).sum(),
+                    science.any(),
+                    saturated.all(axis=0)[science].all(),
+                    dqflags.has(pixel_flags, dqflags.SATURATED).all(),
+                )
 
-        found = job.map_rows(flag_rows, rows)
-        job.log.info("%d pixels are saturated in some resultant", sum(n for n, _, _ in found))
-        job.log.info("%d pixels are below the A/D floor in some resultant", sum(n for _, n, _ in found))
-        # Reference pixels see no light, and unchecked pixels are never flagged: neither speaks against full saturation.
-        all_resultants = science.any() and all(full for *_, full in found)
-        if all_resultants or dqflags.has(pixeldq, dqflags.SATURATED).all():
-            job.log.warning("All pixels are saturated in all resultants: the steps that follow have nothing to do")
-            product.meta["cal_step"].update(dict.fromkeys(AFTER_SATURATION, "SKIPPED"))
+            saturated, below_floor, checked, full, full_pixeldq = zip(*job.map_rows(flag_rows, rows), strict=True)
+            job.log.info("%d pixels are saturated in some resultant", sum(saturated))
+            job.log.info("%d pixels are below the A/D floor in some resultant", sum(below_floor))
+            if (any(checked) and all(full)) or all(full_pixeldq):
+                job.log.warning("All pixels are saturated in all resultants: the steps that follow have nothing to do")
+                product.meta["cal_step"].update(dict.fromkeys(AFTER_SATURATION, "SKIPPED"))
+
+
+def on_science(index: np.ndarray, size: int) -> np.ndarray:
+    """Whether rows, or columns, of a detector of `size` lie within its reference border (bool)."""
+    return (index >= BORDER) & (index < size - BORDER)
 
 
 if __name__ == "__main__":

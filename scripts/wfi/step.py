@@ -557,7 +557,7 @@ class Job:
                 )
             yield reference
 
-    def map_rows(self, function, rows: int, block: int = 64) -> list:
+    def map_rows(self, function, rows: int, block: int = 16) -> list:
         """Call `function(start, stop)` for blocks of rows, `threads` at a time, and list what it returns in order.
 
         The log says how far it is every `PROGRESS_INTERVAL` seconds: nothing where the work takes less.
