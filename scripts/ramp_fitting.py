@@ -11,7 +11,7 @@ from wfi import dq as flags
 from wfi.asdf_io import tagged
 from wfi.detector import BORDER, SCIENCE
 from wfi.errors import RampflowError
-from wfi.step import IMAGE_TAG, Job, Parameter, Reference, Step
+from wfi.step import IMAGE_TAG, Exposure, Job, Parameter, Reference, Step
 
 MINIMUM_RESULTANTS = 4  #: with fewer, a jump can't be told from a bad fit
 LARGEST_EVENT_WIDTH = 200  #: pixels; the full axes of an expanded event are cut to this
@@ -157,9 +157,12 @@ def jump_thresholds(rejection_threshold: float) -> tuple[float, float]:
     The first is `rejection_threshold` squared; the second has the same probability of being passed by chance, with two
     degrees of freedom.
     """
-    from scipy.special import log_ndtr
-
-    return rejection_threshold**2, -2 * (math.log(2) + float(log_ndtr(-rejection_threshold)))
+    x = rejection_threshold / math.sqrt(2)
+    if x < 26:  # beyond, erfc is less than the smallest number, and its asymptotic series as good
+        log_chance = math.log(math.erfc(x))
+    else:
+        log_chance = math.log1p(-1 / (2 * x**2)) - x**2 - math.log(x * math.sqrt(math.pi))
+    return rejection_threshold**2, -2 * log_chance
 
 
 def has_gain(gain: np.ndarray) -> np.ndarray:
@@ -487,29 +490,28 @@ def expand_large_events(
 # ----------------------------------------------------------------------------------------------------------- the step
 def run(job: Job) -> None:
     """Process one exposure."""
-    exposure, p = job.exposure, job.parameters
-    read_pattern, frame_time = exposure.read_pattern, exposure.frame_time
+    exposure = job.exposure
     try:
-        covariance = difference_covariance(read_pattern, frame_time)
+        covariance = difference_covariance(exposure.read_pattern, exposure.frame_time)
     except RampflowError as error:
         raise RampflowError(f"{exposure.path}: {error}") from None
+    with job.open_reference("readnoise") as readnoise, job.open_reference("gain") as gain:
+        fit_exposure(job, covariance, readnoise, gain)
+
+
+def fit_exposure(job: Job, covariance: np.ndarray, readnoise: Exposure, gain: Exposure) -> None:
+    """Fit all ramps of an exposure with the covariance of its differences and its references, and write the image."""
+    p, read_pattern, frame_time = job.parameters, job.exposure.read_pattern, job.exposure.frame_time
     data, groupdq, pixeldq = ramp_arrays(job)
-    readnoise, gain = (read_reference(job, reftype, data.shape[1:]) for reftype in ("readnoise", "gain"))
+    read_gain, read_noise = row_reader(gain, "gain", data.shape[1:]), row_reader(readnoise, "readnoise", data.shape[1:])
     search = {
         "rejection_threshold": p.rejection_threshold if p.use_ramp_jump_detection else None,
         "saturated_in_median": p.saturated_in_median,
     }
 
     def search_rows(start, stop):
-        rows = slice(start, stop)
-        return find_jumps(
-            data.read_rows(start, stop),
-            groupdq.read_rows(start, stop),
-            gain[rows],
-            readnoise[rows],
-            covariance,
-            **search,
-        )
+        ramps = (array.read_rows(start, stop) for array in (data, groupdq))
+        return find_jumps(*ramps, read_gain(start, stop), read_noise(start, stop), covariance, **search)
 
     if p.expand_large_events:  # an event may lie anywhere: all jumps are needed before the first fit
         found = groupdq.read()
@@ -529,7 +531,8 @@ def run(job: Job) -> None:
     def fit_rows(start, stop):
         rows = slice(start + BORDER, stop + BORDER)
         resultants, group = data.read_rows(rows.start, rows.stop), groupdq.read_rows(rows.start, rows.stop)
-        ramps = gain[rows], readnoise[rows], covariance
+        gain = read_gain(rows.start, rows.stop)
+        ramps = gain, read_noise(rows.start, rows.stop), covariance
         if p.expand_large_events:
             first, jumps = rate[rows], found[:, rows] & np.uint8(flags.JUMP_DET)
             # An extended core is saturated for the fit too (romancal flags it and still fits what is there).
@@ -545,9 +548,9 @@ def run(job: Job) -> None:
                     results[name][start:stop] = getattr(fit, name)[columns]
             results["dumo"][start:stop] = (fit_uniform(resultants, read_pattern, frame_time) - fit.slope)[columns]
         results["data"][start:stop] = fit.slope[columns]
-        dq = image_dq(pixeldq.read_rows(rows.start, rows.stop), group, fit.slope, gain[rows])
+        dq = image_dq(pixeldq.read_rows(rows.start, rows.stop), group, fit.slope, gain)
         results["dq"][start:stop] = dq[columns]
-        return jump_indices(group[columns], start)
+        return jump_indices(group, start)
 
     indices = np.concatenate(job.map_rows(fit_rows, results["data"].shape[0]))
     job.log.info("Jumps found: %d", len(indices))
@@ -569,16 +572,21 @@ def ramp_arrays(job: Job):
     return tuple(job.exposure.array(name) for name in ("data", "groupdq", "pixeldq"))
 
 
-def read_reference(job: Job, reftype: str, shape: tuple[int, int]) -> np.ndarray:
-    """Values of a reference (float32) of the shape of the detector."""
-    with job.open_reference(reftype) as reference:
-        values = reference.array("data", 2).read().astype(np.float32, copy=False)
-        if values.shape != shape:
-            raise RampflowError(
-                f"{reference.path}: data has the shape {values.shape}, and the ramp's rows and columns {shape}; "
-                f"give the {reftype} of this detector"
-            )
-    return values
+def row_reader(reference: Exposure, reftype: str, shape: tuple[int, int]):
+    """A function that reads rows of a reference, from one up to another, float32.
+
+    Raises
+    ------
+    RampflowError
+        The reference is not of the shape of the detector.
+    """
+    values = reference.array("data", 2)
+    if values.shape != shape:
+        raise RampflowError(
+            f"{reference.path}: data has the shape {values.shape}, and the ramp's rows and columns {shape}; "
+            f"give the {reftype} of this detector"
+        )
+    return lambda start, stop: values.read_rows(start, stop).astype(np.float32, copy=False)
 
 
 def image_arrays(job: Job, shape) -> dict[str, np.ndarray]:
@@ -591,9 +599,14 @@ def image_arrays(job: Job, shape) -> dict[str, np.ndarray]:
 
 
 def jump_indices(groupdq: np.ndarray, first_row: int) -> np.ndarray:
-    """Resultant, row and column (int16, shape (jumps, 3)) of each JUMP_DET in rows from `first_row` on."""
-    resultant, row, column = np.nonzero(flags.has(groupdq, flags.JUMP_DET))
-    return np.stack([resultant, row + first_row, column], axis=1).astype(np.int16)
+    """Resultant, row and column (int16, shape (jumps, 3)) of each JUMP_DET in rows from `first_row` on.
+
+    `groupdq` has the border on the left and right, and the columns count without it.
+    """
+    # A search of flat bytes takes a quarter of the time of one along three axes.
+    resultant, row, column = np.unravel_index(np.flatnonzero(flags.has(groupdq, flags.JUMP_DET)), groupdq.shape)
+    indices = np.stack([resultant, row + first_row, column - BORDER], axis=1)
+    return indices[(column >= BORDER) & (column < groupdq.shape[2] - BORDER)].astype(np.int16)
 
 
 def write_image(job: Job, arrays: dict[str, np.ndarray], status: str = "COMPLETE") -> None:

@@ -9,7 +9,8 @@ import warnings
 
 from wfi.imports import without
 
-with without("scipy"):  # numba would load scipy.linalg, for products of matrices, and half of numpy with it
+# numba would load scipy.linalg, for products of matrices, and half of numpy with it; and a parser of C, for callbacks.
+with without("scipy"), without("cffi"):
     import numba
     import numba.np.arraymath
     from numba.core.caching import FunctionCache
