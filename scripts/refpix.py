@@ -5,7 +5,9 @@ recorded is filtered, per readout channel, with the responses of the reference f
 """
 
 import functools
+import itertools
 import sys
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -42,6 +44,7 @@ STEP = Step(
 SAMPLES = CHANNEL_WIDTH + CHANNEL_DEAD_COLUMNS  #: samples of a row in time: its columns and the dead time after them
 GAP_WIDTH = 32  #: samples that the filling of amp33's gaps looks at
 SMOOTHINGS = 3  #: times that the filled dead time is smoothed
+TOGETHER = 2  #: resultants held and corrected together
 
 
 def in_read_order(channel: np.ndarray, number: int) -> np.ndarray:
@@ -105,6 +108,12 @@ def fill_gaps(stream: np.ndarray, there: np.ndarray) -> np.ndarray:
     return np.where(there, stream, means.astype(np.float32))
 
 
+@functools.cache
+def low_pass(length: int) -> np.ndarray:
+    """Low-pass filter of `smooth_dead_time` for a stream of `length` samples, float64, by frequency."""
+    return (1 + np.cos(2 * np.pi * np.arange(length // 2 + 1) / length)) / 2
+
+
 def smooth_dead_time(stream: np.ndarray) -> np.ndarray:
     """Smooth the samples of the dead time between rows, three times, and leave the others.
 
@@ -123,90 +132,57 @@ def smooth_dead_time(stream: np.ndarray) -> np.ndarray:
     """
     from scipy import fft
 
-    length = stream.size
-    low_pass = (1 + np.cos(2 * np.pi * np.arange(length // 2 + 1) / length)) / 2
     smoothed = stream.copy()
     for _ in range(SMOOTHINGS):
-        filtered = fft.irfft(low_pass * fft.rfft(smoothed.ravel()), length).reshape(stream.shape)
+        spectrum = low_pass(stream.size) * fft.rfft(smoothed.ravel())
+        filtered = fft.irfft(spectrum, stream.size, overwrite_x=True).reshape(stream.shape)
         smoothed[:, CHANNEL_WIDTH:] = filtered[:, CHANNEL_WIDTH:]
     return smoothed
 
 
 @functools.cache
-def twiddle_factors(rows: int) -> np.ndarray:
-    """The factors e^(2πi k s / (140 rows)) of `to_time`, complex128, (k, s) = (row, 140)."""
-    return np.exp(2j * np.pi * np.outer(np.arange(rows), np.arange(SAMPLES)) / (rows * SAMPLES))
+def twiddle_factors(rows: int, block: int) -> tuple[np.ndarray, np.ndarray]:
+    """The two factors of e^(2πi k s / (140 rows)) in `half_transform`, times the norm of a transform to time.
 
-
-def to_time(spectrum: np.ndarray, twiddles: np.ndarray, samples: np.ndarray) -> None:
-    """Transform a spectrum to time, without a norm, in two rounds of short transforms.
-
-    With the frequency k + rows·f and the sample s of row r,
-
-        x[r, s] = Σ_k e^(2πi k r / rows) · e^(2πi k s / (140 rows)) · Σ_f X[k, f] e^(2πi f s / 140)
-
-    (D. H. Bailey 1990, J. Supercomputing 4, 23). Transforms of 140 and of 4,096 values stay in the cache of a processor, which
-    one of their product does not: they take a third of its time.
-
-    Parameters
-    ----------
-    spectrum : numpy.ndarray
-        X, complex128, (k, f) = (row, 140); used up.
-    twiddles : numpy.ndarray
-        `twiddle_factors`.
-    samples : numpy.ndarray
-        x, complex128, (row, 140): written.
+    Returns
+    -------
+    coarse : numpy.ndarray
+        For the first k of each block, complex128, (k // block, sample), without the samples of the dead time.
+    fine : numpy.ndarray
+        For the others, complex128, (sample, k % block).
     """
-    np.fft.ifft(spectrum, axis=1, norm="forward", out=samples)
-    np.multiply(samples, twiddles, out=spectrum)
-    np.fft.ifft(spectrum, axis=0, norm="forward", out=samples)
+    length, sample = rows * SAMPLES, np.arange(CHANNEL_WIDTH)
+    # The responses belong to spectra divided by their length, and half a spectrum stands for the whole.
+    norm = 2 * (length // 2 + 1) / length
+    coarse = norm * np.exp(2j * np.pi * np.outer(np.arange(0, rows, block), sample) / length)
+    return coarse, np.exp(2j * np.pi * np.outer(sample, np.arange(block)) / length)
 
 
-def correct_resultant(
+def reference_streams(
     resultant: np.ndarray,
     amp33: np.ndarray,
     offset: np.ndarray,
     amp33_offset: np.ndarray,
-    responses: np.ndarray,
     *,
-    remove_trends: bool = True,
-    cosine_interpolate: bool = True,
-    fft_interpolate: bool = True,
-    mean_is_missing: bool = True,
-    threads: int = 1,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Correct one resultant.
+    remove_trends: bool,
+    cosine_interpolate: bool,
+    fft_interpolate: bool,
+    mean_is_missing: bool,
+) -> tuple[np.ndarray, list[tuple[float, float]]]:
+    """What the references of one resultant recorded, in the order of reading, and the trend of each channel.
 
-    Parameters
-    ----------
-    resultant : numpy.ndarray
-        Counts, DN, float32, (row, column), bad reference pixels being zero.
-    amp33 : numpy.ndarray
-        Amplifier 33, DN, any real dtype, (row, 128).
-    offset, amp33_offset : numpy.ndarray
-        DN, float32: what is taken out of `resultant` and `amp33` before and put back after.
-    responses : numpy.ndarray
-        complex128, (channel, reference, frequency); the references are left, right and amp33.
-    remove_trends, cosine_interpolate, fft_interpolate, mean_is_missing : bool
-        The parameters of the step.
-    threads : int
-        Channels to work on at a time.
+    Parameters are those of `correct_resultants`, of one resultant.
 
     Returns
     -------
-    resultant : numpy.ndarray
-        Corrected counts, DN, float32.
-    amp33 : numpy.ndarray
-        Without its trend and with its gaps filled, as an absolute value, in its own dtype.
+    streams : numpy.ndarray
+        Left and right borders, where they lie in time among zeros, and amplifier 33, DN, float32, (reference, row, 140).
+    trends : list of (float, float)
+        `fit_trend` of each channel.
     """
-    from scipy import fft
-
-    from wfi.kernels.refpix import combine, subtract
-
     rows, columns = resultant.shape
     last = columns // CHANNEL_WIDTH - 1
-    length = rows * SAMPLES
-    times, twiddles = sample_times(rows), twiddle_factors(rows)
+    times = sample_times(rows)
     ends = np.r_[:BORDER, rows - BORDER : rows]
 
     def without_offset(values, values_offset):
@@ -223,58 +199,107 @@ def correct_resultant(
         return np.s_[:, number * CHANNEL_WIDTH : (number + 1) * CHANNEL_WIDTH]
 
     trends = [trend_of(resultant[columns_of(n)], offset[columns_of(n)], n) for n in range(last + 1)]
-
-    def border_stream(number, border):
-        # The reference columns of a channel where they lie in time; the other samples are zero.
+    streams = np.zeros((3, rows, SAMPLES), np.float32)
+    for stream, number, border in ((streams[0], 0, np.s_[:BORDER]), (streams[1], last, np.s_[-BORDER:])):
         values = without_offset(resultant[columns_of(number)][:, border], offset[columns_of(number)][:, border])
-        stream = np.zeros((rows, SAMPLES), np.float32)
         on_detector = in_read_order(stream[:, :CHANNEL_WIDTH], number)
         on_detector[:, border] = remove_trend(*values, in_read_order(times, number)[:, border], trends[number])
-        return stream
 
-    amp33_trend = trend_of(amp33.astype(np.float32), amp33_offset, 0)
-    amp33_values, amp33_there = without_offset(amp33.astype(np.float32), amp33_offset)
-    amp33_stream, there = np.zeros((rows, SAMPLES), np.float32), np.zeros((rows, SAMPLES), bool)
-    amp33_stream[:, :CHANNEL_WIDTH] = remove_trend(amp33_values, amp33_there, times, amp33_trend)
-    there[:, :CHANNEL_WIDTH] = amp33_there
+    values, there = without_offset(amp33.astype(np.float32), amp33_offset)
+    trend = trend_of(amp33.astype(np.float32), amp33_offset, 0)
+    streams[2, :, :CHANNEL_WIDTH] = remove_trend(values, there, times, trend)
     if cosine_interpolate:
-        amp33_stream = fill_gaps(amp33_stream, there)
+        streams[2] = fill_gaps(streams[2], np.pad(there, ((0, 0), (0, CHANNEL_DEAD_COLUMNS))))
     if fft_interpolate:
-        amp33_stream = smooth_dead_time(amp33_stream)
+        streams[2] = smooth_dead_time(streams[2])
+    return streams, trends
 
-    # A border weighs as if all samples of its stream were there.
-    references = (
-        (border_stream(0, np.s_[:BORDER]), SAMPLES / BORDER),
-        (border_stream(last, np.s_[-BORDER:]), SAMPLES / BORDER),
-        (amp33_stream, 1),
-    )
-    corrected = np.empty_like(resultant)
+
+def correct_resultants(
+    resultants: Sequence[np.ndarray],
+    amp33: np.ndarray,
+    offset: np.ndarray,
+    amp33_offset: np.ndarray,
+    responses: Sequence[np.ndarray],
+    *,
+    remove_trends: bool = True,
+    cosine_interpolate: bool = True,
+    fft_interpolate: bool = True,
+    mean_is_missing: bool = True,
+    threads: int = 1,
+) -> np.ndarray:
+    """Correct some resultants, in place.
+
+    Parameters
+    ----------
+    resultants : sequence of numpy.ndarray
+        Counts, DN, float32, (row, column) each, bad reference pixels being zero. They are corrected.
+    amp33 : numpy.ndarray
+        Amplifier 33, DN, any real dtype, (resultant, row, 128).
+    offset, amp33_offset : numpy.ndarray
+        DN, float32: what is taken out of `resultants` and `amp33` before and put back after.
+    responses : sequence of numpy.ndarray
+        To the left, right and amp33 references, each complex128, (channel, frequency).
+    remove_trends, cosine_interpolate, fft_interpolate, mean_is_missing : bool
+        The parameters of the step.
+    threads : int
+        Pairs of corrections to work on at a time.
+
+    Returns
+    -------
+    numpy.ndarray
+        amp33 without its trend and with its gaps filled, as an absolute value, in its own dtype.
+    """
+    from scipy import fft
+
+    from wfi.kernels.refpix import LANES, combine, half_transform, separate, subtract
+
+    responses = tuple(responses)
+    rows, columns = resultants[0].shape
+    length = rows * SAMPLES
+    twiddles = twiddle_factors(rows, LANES)
+
+    def streams_of(resultant, amp33_of_it):
+        return reference_streams(
+            resultant,
+            amp33_of_it,
+            offset,
+            amp33_offset,
+            remove_trends=remove_trends,
+            cosine_interpolate=cosine_interpolate,
+            fft_interpolate=fft_interpolate,
+            mean_is_missing=mean_is_missing,
+        )
 
     with ThreadPoolExecutor(threads) as pool:
-        # The responses belong to transforms divided by their length.
-        spectra = np.stack(list(pool.map(lambda r: fft.rfft(r[0].ravel() / length) * np.float32(r[1]), references)))
-        spectra = spectra.astype(complex) * (2 * (length // 2 + 1) / length)  # half a spectrum stands for the whole
+        streams, trends = zip(*pool.map(streams_of, resultants, amp33), strict=True)
+        streams = np.stack(streams)
+        spectra = fft.rfft(streams.reshape(*streams.shape[:2], length) / length, workers=threads)
+        spectra[:, :2] *= np.float32(SAMPLES / BORDER)  # a border weighs as if all samples of its stream were there
 
         def correct(pairs):
-            spectrum, samples = np.empty((2, rows, SAMPLES), complex)
+            spectrum, turned = np.empty((2, SAMPLES, rows)), np.empty((CHANNEL_WIDTH, rows), complex)
+            corrections = np.empty((2, rows, CHANNEL_WIDTH), np.float32)
             for pair in pairs:
-                # One transform for two channels: the correction of the second is the imaginary part.
-                combine(responses[pair.start : pair.stop], spectra, spectrum)
-                to_time(spectrum, twiddles, samples)
-                for number, correction in zip(pair, (samples.real, samples.imag), strict=False):
-                    here = resultant, offset, number * CHANNEL_WIDTH, CHANNEL_WIDTH
-                    subtract(*here, *trends[number], mean_is_missing, correction, number % 2 == 1, corrected)
+                # One transform for two corrections: the second is the imaginary part.
+                combine(responses, spectra, pair[0], pair[-1], spectrum)
+                half_transform(spectrum, *twiddles, turned)
+                separate(fft.ifft(turned, norm="forward", overwrite_x=True), corrections)
+                for (channel, i), correction in zip(pair, corrections, strict=False):
+                    subtract(resultants[i], offset, channel, *trends[i][channel], mean_is_missing, correction)
 
-        pairs = [range(number, min(number + 2, last + 1)) for number in range(0, last + 1, 2)]
+        # A channel of all resultants before the next one, so that its responses are read once for two of them.
+        corrections = list(itertools.product(range(columns // CHANNEL_WIDTH), range(len(resultants))))
+        pairs = [corrections[i : i + 2] for i in range(0, len(corrections), 2)]
         list(pool.map(correct, [pairs[i::threads] for i in range(threads)]))
-    return corrected, np.abs(amp33_stream[:, :CHANNEL_WIDTH] + amp33_offset).astype(amp33.dtype)
+    return np.abs(streams[:, 2, :, :CHANNEL_WIDTH] + amp33_offset).astype(amp33.dtype)
 
 
 def correct_reference_pixels(
     data: np.ndarray,
     amp33: np.ndarray,
     pixeldq: np.ndarray,
-    responses: np.ndarray,
+    responses: Sequence[np.ndarray],
     *,
     remove_offset: bool = True,
     remove_trends: bool = True,
@@ -292,22 +317,23 @@ def correct_reference_pixels(
         Amplifier 33, DN, (resultant, row, 128).
     pixeldq : numpy.ndarray
         uint32, (row, column). Pixels with BAD_REF_PIXEL are taken as zero.
-    responses : numpy.ndarray
-        complex128, (channel, reference, frequency), as for `correct_resultant`.
+    responses : sequence of numpy.ndarray
+        As for `correct_resultants`.
     remove_offset, remove_trends, cosine_interpolate, fft_interpolate, mean_is_missing : bool
         The parameters of the step.
 
     Returns
     -------
     data, amp33 : numpy.ndarray
-        Corrected, as `correct_resultant` describes them.
+        Corrected, as `correct_resultants` does.
     """
     good = np.where(dq.has(pixeldq, dq.BAD_REF_PIXEL), np.float32(0), data)
     samples = amp33.astype(np.float32)
     offset, amp33_offset = (values.mean(axis=0) if remove_offset else np.zeros_like(values[0]) for values in (good, samples))
-    corrected = [
-        correct_resultant(
-            *resultant,
+    corrected_amp33 = [
+        correct_resultants(
+            good[i : i + TOGETHER],
+            amp33[i : i + TOGETHER],
             offset,
             amp33_offset,
             responses,
@@ -316,37 +342,38 @@ def correct_reference_pixels(
             fft_interpolate=fft_interpolate,
             mean_is_missing=mean_is_missing,
         )
-        for resultant in zip(good, amp33, strict=True)
+        for i in range(0, len(good), TOGETHER)
     ]
-    return np.stack([c for c, _ in corrected]), np.stack([a for _, a in corrected])
+    return good, np.concatenate(corrected_amp33)
 
 
-def read_responses(reference: Exposure, rows: int, channels: int) -> np.ndarray:
+def read_responses(reference: Exposure, rows: int, channels: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Read the responses of a detector's channels.
 
     Returns
     -------
-    numpy.ndarray
-        complex128, (channel, reference, frequency).
+    tuple of numpy.ndarray
+        To the left, right and amp33 references, each complex128, (channel, frequency).
 
     Raises
     ------
     RampflowError
     """
-    frequencies = rows * SAMPLES // 2 + 1
-    responses = np.empty((channels, 3, frequencies), complex)
-    for index, name in enumerate(("gamma", "zeta", "alpha")):
+    shape = channels, rows * SAMPLES // 2 + 1
+
+    def read(name):
         array = reference.array(name, 2, kinds="c")
-        if array.shape != (channels, frequencies):
+        if array.shape != shape:
             raise RampflowError(
                 f"{reference.path}: {name} has the shape {array.shape}, and an exposure of {channels} channels of {rows} rows "
-                f"needs {(channels, frequencies)}; give the reference of this detector"
+                f"needs {shape}; give the reference of this detector"
             )
-        for channel in range(channels):
-            responses[channel, index] = array.read_rows(channel, channel + 1)[0]
-        if not np.isfinite(responses[:, index]).all():  # one such value would spread over a whole channel
+        response = array.read().astype(complex, copy=False)
+        if not all(np.isfinite(channel).all() for channel in response):  # one such value would spread over a whole channel
             raise RampflowError(f"{reference.path}: {name} has values that are not finite; give a whole reference")
-    return responses
+        return response
+
+    return read("gamma"), read("zeta"), read("alpha")
 
 
 def run(job: Job) -> None:
@@ -357,10 +384,7 @@ def run(job: Job) -> None:
     ramp, pixeldq = exposure.array("data"), exposure.array("pixeldq")
     resultants, rows, columns = ramp.shape
     amp33 = exposure.array("amp33", shape=(resultants, rows, CHANNEL_WIDTH))
-    with job.open_reference("refpix") as reference:
-        reference.file.verify()
-        responses = read_responses(reference, rows, columns // CHANNEL_WIDTH)
-    bad = dq.has(pixeldq.read(), dq.BAD_REF_PIXEL)
+    bad = np.flatnonzero(dq.has(pixeldq.read(), dq.BAD_REF_PIXEL))
 
     samples = amp33.read()
     offset, amp33_offset = np.zeros((rows, columns), np.float32), np.zeros((rows, CHANNEL_WIDTH), np.float32)
@@ -368,22 +392,27 @@ def run(job: Job) -> None:
         amp33_offset = samples.astype(np.float32).mean(axis=0)
 
         def average(start, stop):
-            offset[start:stop] = np.where(bad[start:stop], np.float32(0), ramp.read_rows(start, stop).mean(axis=0))
+            ramp.read_rows(start, stop).mean(axis=0, out=offset[start:stop])
 
         job.map_rows(average, rows)
+        offset.flat[bad] = 0
+    with job.open_reference("refpix") as reference:
+        reference.file.verify()
+        responses = read_responses(reference, rows, columns // CHANNEL_WIDTH)
 
     borders = {
         name: EmptyArray((resultants, rows, BORDER), np.float32) for name in ("border_ref_pix_left", "border_ref_pix_right")
     }
     with job.create(rewrite=("data", "amp33"), arrays=borders) as product:
 
-        def correct(i):
-            # A function, so that nothing of one resultant stays in memory while the next is corrected.
-            resultant = ramp.read_plane(i)
-            resultant[bad] = 0
-            resultant, corrected_amp33 = correct_resultant(
-                resultant,
-                samples[i],
+        def correct(numbers):
+            # A function, so that nothing of these resultants stays in memory while the next are corrected.
+            planes = [ramp.read_plane(i) for i in numbers]
+            for plane in planes:
+                plane.flat[bad] = 0
+            corrected_amp33 = correct_resultants(
+                planes,
+                samples[numbers.start : numbers.stop],
                 offset,
                 amp33_offset,
                 responses,
@@ -393,13 +422,14 @@ def run(job: Job) -> None:
                 mean_is_missing=parameters.mean_is_missing,
                 threads=job.threads,
             )
-            product.write_plane("data", i, resultant)
-            product.write_plane("amp33", i, corrected_amp33)
-            product.write_plane("border_ref_pix_left", i, resultant[:, :BORDER])
-            product.write_plane("border_ref_pix_right", i, resultant[:, -BORDER:])
+            for i, plane, amp33_plane in zip(numbers, planes, corrected_amp33, strict=True):
+                product.write_plane("data", i, plane)
+                product.write_plane("amp33", i, amp33_plane)
+                product.write_plane("border_ref_pix_left", i, plane[:, :BORDER])
+                product.write_plane("border_ref_pix_right", i, plane[:, -BORDER:])
 
-        for i in range(resultants):
-            correct(i)
+        for i in range(0, resultants, TOGETHER):
+            correct(range(i, min(i + TOGETHER, resultants)))
 
 
 if __name__ == "__main__":

@@ -8,7 +8,17 @@ import numpy as np
 import pytest
 import refpix
 import roman_datamodels.datamodels as rdm
-from refpix import SAMPLES, correct_reference_pixels, correct_resultant, fill_gaps, fit_trend, remove_trend, smooth_dead_time
+from refpix import (
+    SAMPLES,
+    correct_reference_pixels,
+    correct_resultants,
+    fill_gaps,
+    fit_trend,
+    remove_trend,
+    smooth_dead_time,
+    twiddle_factors,
+)
+from scipy import fft
 
 from wfi import dq as flags
 from wfi.asdf_io import create_asdf
@@ -20,10 +30,10 @@ SWITCHES = ("remove_offset", "remove_trends", "cosine_interpolate", "fft_interpo
 
 
 def responses(columns=COLUMNS, rows=ROWS, *, passband=None, **value):
-    """Responses by reference (left, right, amp33), the same in every channel, from frequency 0 to `passband`."""
-    result = np.zeros((columns // 128, 3, rows * SAMPLES // 2 + 1), complex)
+    """Responses to each reference (left, right, amp33), the same in every channel, from frequency 0 to `passband`."""
+    result = np.zeros((3, columns // 128, rows * SAMPLES // 2 + 1), complex)
     for name, number in value.items():
-        result[:, {"left": LEFT, "right": RIGHT, "amp33": AMP33}[name], :passband] = number
+        result[{"left": LEFT, "right": RIGHT, "amp33": AMP33}[name], :, :passband] = number
     return result
 
 
@@ -119,7 +129,7 @@ def test_a_delay_in_the_response_delays_the_correction():
 def test_each_channel_has_its_response():
     noise = slow_noise()
     response = responses(amp33=1)
-    response[:, AMP33] *= np.array([0, 1, 2, 3])[:, None]
+    response[AMP33] *= np.array([0, 1, 2, 3])[:, None]
     amp33 = (6000 + noise[..., :128]).astype(np.float32)
     corrected, _ = correct(scene() + 3 * on_detector(noise), amp33, response, remove_trends=False)
     left = np.ptp(corrected - scene(), axis=0).reshape(ROWS, 4, 128).mean(axis=(0, 2))
@@ -139,10 +149,23 @@ def test_a_frame_that_all_resultants_have_passes_through():
 
 
 def test_nothing_depends_on_the_number_of_threads():
-    data, amp33 = scene() + on_detector(white_noise()), white_noise(seed=8)[..., :128].astype(np.float32)
-    arguments = data[0], amp33[0], scene(), amp33.mean(axis=0), responses(left=1, right=1, amp33=1)
-    for one, many in zip(correct_resultant(*arguments), correct_resultant(*arguments, threads=3), strict=True):
-        np.testing.assert_array_equal(one, many)
+    amp33, response = white_noise(seed=8)[..., :128].astype(np.float32), responses(left=1, right=1, amp33=1)
+    one, many = scene() + on_detector(white_noise()), scene() + on_detector(white_noise())
+    corrected = [correct_resultants(d, amp33, scene(), amp33[0], response, threads=n) for d, n in ((one, 1), (many, 3))]
+    np.testing.assert_array_equal(one, many)
+    np.testing.assert_array_equal(*corrected)
+
+
+def test_what_the_other_resultants_are_changes_nothing():
+    # They share transforms, and so do channels where a resultant is alone.
+    data, amp33 = scene(384) + on_detector(white_noise(), 384), white_noise(seed=8)[..., :128].astype(np.float32)
+    arguments = scene(384), amp33.mean(axis=0), responses(384, left=1, right=1, amp33=1)
+    together = data.copy()
+    corrected = correct_resultants(together, amp33, *arguments)
+    for i in range(RESULTANTS):
+        np.testing.assert_array_equal(correct_resultants(data[i : i + 1], amp33[i : i + 1], *arguments)[0], corrected[i])
+    np.testing.assert_array_max_ulp(data, together, 1)
+    assert np.mean(data != together) < 1e-6
 
 
 # ---------------------------------------------------------------------------------------------------------- the switches
@@ -200,7 +223,7 @@ def test_fft_interpolate_smooths_the_dead_time_alone():
     on, off = (correct(scene() + on_detector(noise), amp33, response, fft_interpolate=value)[0] for value in (True, False))
     # A response of one frequency-independent number takes nothing from the dead time into the rows.
     np.testing.assert_allclose(on, off, atol=0.02)
-    response[:, AMP33, 20000:] = 0
+    response[AMP33, :, 20000:] = 0
     on, off = (correct(scene() + on_detector(noise), amp33, response, fft_interpolate=value)[0] for value in (True, False))
     assert np.abs(on - off).max() > 0.5
 
@@ -239,6 +262,27 @@ def test_smooth_dead_time_is_the_low_pass_filter_of_the_transform():
     smoothed = smooth_dead_time(stream.astype(np.float32))
     np.testing.assert_allclose(smoothed, expected.reshape(stream.shape), atol=1e-6)
     np.testing.assert_array_equal(smoothed[:, :128], stream[:, :128].astype(np.float32))
+
+
+@pytest.mark.parametrize("rows", [9, 10, 33, 64, 101])
+def test_transforms_to_time_are_numpy_s(rows):
+    from wfi.kernels.refpix import LANES, combine, half_transform, separate
+
+    rng, frequencies = np.random.default_rng(9), rows * SAMPLES // 2 + 1
+    response = tuple(rng.normal(size=(2, frequencies)) + 1j * rng.normal(size=(2, frequencies)) for _ in range(3))
+    spectra = (rng.normal(size=(2, 3, frequencies)) + 1j * rng.normal(size=(2, 3, frequencies))).astype(np.complex64)
+    spectrum, turned = np.empty((2, SAMPLES, rows)), np.empty((128, rows), complex)
+    pair = (1, 0), (0, 1)  # channel and resultant
+    combine(response, spectra, *pair, spectrum)
+    half_transform(spectrum, *twiddle_factors(rows, LANES), turned)
+    samples = fft.ifft(turned, norm="forward")
+    for (channel, resultant), time in zip(pair, (samples.real.T, samples.imag.T), strict=True):
+        combined = sum(response[r][channel] * spectra[resultant, r].astype(complex) for r in range(3))
+        expected = np.fft.irfft(combined * 2 * frequencies, rows * SAMPLES).reshape(rows, SAMPLES)
+        np.testing.assert_allclose(time, expected[:, :128], rtol=0, atol=1e-13 * np.abs(expected).max())
+    corrections = np.empty((2, rows, 128), np.float32)
+    separate(samples, corrections)
+    np.testing.assert_array_equal(corrections, np.stack([samples.real.T, samples.imag.T]).astype(np.float32))
 
 
 def test_a_sample_near_the_trend_is_not_taken_for_a_missing_one():
@@ -288,8 +332,7 @@ def test_a_bad_reference_pixel_counts_as_zero():
 # ----------------------------------------------------------------------------------------------------------- the program
 def write_reference(path, rows=ROWS, channels=COLUMNS // 128):
     response = responses(channels * 128, rows, left=0.3 + 0.1j, right=0.2, amp33=0.5, passband=3000)
-    names = dict(zip(("gamma", "zeta", "alpha"), response.transpose(1, 0, 2).astype(complex), strict=True))
-    with create_asdf(path, {"roman": {"meta": {}, **{n: np.ascontiguousarray(a) for n, a in names.items()}}}):
+    with create_asdf(path, {"roman": {"meta": {}, **dict(zip(("gamma", "zeta", "alpha"), response, strict=True))}}):
         pass
 
 

@@ -47,7 +47,7 @@ def test_every_switch_does_what_romancal_s_function_does(ramp, switched_off):
     switches = {name: name != switched_off for name in SWITCHES}
     romancal_refpix.run_steps(model, references, **switches)
 
-    corrected, corrected_amp33 = correct_reference_pixels(data, amp33, pixeldq, np.stack(responses, axis=1), **switches)
+    corrected, corrected_amp33 = correct_reference_pixels(data, amp33, pixeldq, responses, **switches)
     assert np.abs(corrected - data).max() > 10
     # The same operations in the same precision: equal to the last digit, or the one beside it.
     np.testing.assert_array_max_ulp(corrected, model.data, 1)
