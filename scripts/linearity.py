@@ -2,6 +2,7 @@
 
 import sys
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -41,6 +42,12 @@ class IntegralNonlinearity:
     start: float
     step: float
     correction: np.ndarray
+
+    @cached_property
+    def entries(self) -> np.ndarray:
+        """Each correction beside its change to the next, two float32 that are looked up as one float64, (channel, point)."""
+        change = np.diff(self.correction, axis=1, append=self.correction[:, -1:])
+        return np.stack([self.correction, change], axis=2, dtype=np.float32).view(np.float64)[..., 0]
 
 
 def grid_nonlinearity(value: np.ndarray, correction: np.ndarray) -> IntegralNonlinearity:
@@ -148,28 +155,33 @@ def correct_linearity(
     means = mean_reads(read_pattern)
     counts = [len(reads) for reads in read_pattern]
     table = nonlinearity or IntegralNonlinearity(0.0, 1.0, np.empty((pixels[1] // CHANNEL_WIDTH, 0), np.float32))
-    corrected, corrected_dq = np.empty_like(data), np.empty_like(groupdq)
-    uncorrected = np.empty(pixels, bool)
+    corrected, corrected_groupdq, corrected_pixeldq = map(np.empty_like, (data, groupdq, pixeldq))
+
+    def by_channel(array):
+        return array.reshape(*array.shape[:-1], -1, CHANNEL_WIDTH)
+
     correct_rows(
-        data,
-        groupdq,
-        dq.has(coefficients_dq, dq.NO_LIN_CORR),
-        coefficients,
-        inverse_coefficients,
+        by_channel(data),
+        by_channel(groupdq),
+        by_channel(pixeldq),
+        by_channel(coefficients),
+        by_channel(coefficients_dq),
+        by_channel(inverse_coefficients),
         (np.concatenate(read_pattern) - means[0]).astype(np.float32),
         np.concatenate([[0], np.cumsum(counts)]).astype(np.intp),
         (means - means[0]).astype(np.float32),
-        table.correction,
+        table.entries,
         np.float32(table.start),
         np.float32(1 / table.step),
         np.uint8(dq.SATURATED),
         np.uint8(dq.DO_NOT_USE),
+        np.uint32(dq.NO_LIN_CORR),
         np.float32(LARGEST),
-        corrected,
-        corrected_dq,
-        uncorrected,
+        by_channel(corrected),
+        by_channel(corrected_groupdq),
+        by_channel(corrected_pixeldq),
     )
-    return corrected, corrected_dq, pixeldq | coefficients_dq | np.where(uncorrected, np.uint32(dq.NO_LIN_CORR), np.uint32(0))
+    return corrected, corrected_groupdq, corrected_pixeldq
 
 
 def check_polynomials(reference: Exposure, shape: tuple[int, int]) -> None:
@@ -233,9 +245,10 @@ def run(job: Job) -> None:
         with job.create(rewrite=("data", "groupdq", "pixeldq")) as product:
 
             def correct(start, stop):
+                flags = groupdq.read_rows(start, stop)
                 block, block_dq, block_pixeldq = correct_linearity(
                     ramp.read_rows(start, stop),
-                    groupdq.read_rows(start, stop),
+                    flags,
                     pixeldq.read_rows(start, stop),
                     linearity.array("coeffs").read_rows(start, stop),
                     linearity.array("dq").read_rows(start, stop),
@@ -246,7 +259,7 @@ def run(job: Job) -> None:
                 product.write_ramp_rows(start, block)
                 product.write_rows("groupdq", start, block_dq)
                 product.write_rows("pixeldq", start, block_pixeldq)
-                return np.count_nonzero(block_dq != groupdq.read_rows(start, stop))
+                return np.count_nonzero(block_dq != flags)
 
             implausible = sum(job.map_rows(correct, rows))
             if implausible:

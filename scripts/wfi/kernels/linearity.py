@@ -1,77 +1,140 @@
 """Compiled loops of the linearity step.
 
-They compute in float64: a float32 has steps of 0.004 DN at 60,000 DN, which the slope of the correction would bring into
-the result's last digit.
+Let the polynomial from measured to linear counts be x + D(x), y an observed resultant, and y + u the reads that it is the
+mean of, so that the mean of u is zero. The converters add t(y + u) to a read, which makes it y + v with v = u + t. The linear
+counts of the resultant are then the mean over its reads
+
+    <y + v + D(y + v)> = y + D(y) + <t + v Q(y + v)>,    Q(x) = (D(x) - D(y)) / (x - y).
+
+Q is a polynomial too: Horner's scheme for D(y) meets its coefficients on the way. y + D(y) is computed in float64 once per
+resultant. What is computed for each read is a small difference to it, for which a float32 is ample: half the bytes, twice the
+pixels in a vector register.
+
+Inside, counts are in units of 65,536 DN, a power of two: coefficients of high powers, tiny per DN, are ordinary float32 numbers.
+
+Where loops seem split without need: a loop over the pixels of a chunk runs in vector registers when it writes to few arrays,
+and when it has no index that the compiler takes for one that may be negative, as a sum is.
 """
 
 import numpy as np
 from numba import njit
 
-# Columns worked on together: all that belongs to them stays in the first-level cache, and a chunk lies in one channel.
+# Columns worked on together, those of a channel: all that belongs to them stays in the first-level cache.
 CHUNK = 128
 
+UNIT = 65536.0  # DN
+PER_DN = np.float32(1 / UNIT)
+
 ZERO = 0.0
-ONE = 1.0
-
-
-@njit(cache=True, nogil=True)
-def _load_deviation(coefficients, row, column, without, deviation):
-    # A polynomial is held as its deviation from the identity, p(x) - x: what is added to the counts, and all zeros for a pixel
-    # without a correction.
-    # The highest power comes first: the compiler sees that a loop that runs forward over the terms can't overlap others.
-    terms = coefficients.shape[0]
-    for k in range(terms):
-        for p in range(CHUNK):
-            c = coefficients[k, row, column + p]
-            without[p] |= c != c or (k == 1 and c == ZERO)
-            deviation[terms - 1 - k, p] = np.float64(c) - ONE if k == 1 else c
-    for k in range(terms):
-        for p in range(CHUNK):
-            deviation[k, p] = ZERO if without[p] else deviation[k, p]
+NOTHING = np.float32(0)
 
 
 @njit(cache=True, nogil=True, fastmath={"contract"})
-def _evaluate(deviation, x, result):
-    # Horner's scheme with the pixels in the inner loop: any degree runs in vector registers. Four terms at a time stay in them.
+def _load(coefficients, row, chunk, without, deviation):
+    # The deviation from the identity, D: the highest power first, with zeros before it to fill the rows. All zeros where
+    # there is no correction.
+    terms, scale = coefficients.shape[0], 1 / UNIT
+    highest = deviation.shape[0] - terms
+    for k in range(terms):
+        term, into = coefficients[k, row, chunk], deviation[highest + terms - 1 - k]
+        identity = 1.0 if k == 1 else 0.0
+        for p in range(CHUNK):
+            without[p] |= np.int32(term[p] != term[p])
+        for p in range(CHUNK):
+            into[p] = np.float64(term[p]) * scale - identity
+        scale *= UNIT
+    term, any_without = coefficients[1, row, chunk], np.int32(0)
     for p in range(CHUNK):
-        result[p] = deviation[0, p]
-    single = 1 + (deviation.shape[0] - 1) % 4
-    for k in range(1, single):
-        for p in range(CHUNK):
-            result[p] = result[p] * x[p] + deviation[k, p]
-    for k in range(single, deviation.shape[0], 4):
-        for p in range(CHUNK):
-            value = (result[p] * x[p] + deviation[k, p]) * x[p] + deviation[k + 1, p]
-            result[p] = (value * x[p] + deviation[k + 2, p]) * x[p] + deviation[k + 3, p]
+        without[p] |= np.int32(term[p] == 0)
+        any_without |= without[p]
+    if any_without:
+        for k in range(highest, highest + terms):
+            for p in range(CHUNK):
+                deviation[k, p] = ZERO if without[p] else deviation[k, p]
 
 
-@njit(cache=True, nogil=True, fastmath={"contract"})
-def _add_table(table, start, per_step, x, total, interval, fraction):
-    # x += table(x), linearly interpolated and constant beyond its ends; what was added goes into total too.
-    # Only the look-up can't run in vector registers; in a loop of its own it doesn't keep the rest from it.
-    last = np.float64(table.size - 1)
-    last_interval = np.int32(table.size - 2)
+@njit(cache=True, nogil=True, fastmath={"contract"}, forceinline=True)
+def _expand(deviation, y, value, quotient):
+    # D(y) and the coefficients of Q. Four terms at a time stay in registers, here and below.
     for p in range(CHUNK):
-        t = (x[p] - start) * per_step
-        t = t if t > ZERO else ZERO  # NaN too
-        t = t if t < last else last
-        k = np.int32(t)
-        interval[p] = k if k < last_interval else last_interval
-        fraction[p] = t - np.float64(interval[p])
+        value[p] = deviation[0, p]
+    for k in range(0, quotient.shape[0], 4):
+        for p in range(CHUNK):
+            b = value[p]
+            quotient[k, p] = b
+            b = b * y[p] + deviation[k + 1, p]
+            quotient[k + 1, p] = b
+            b = b * y[p] + deviation[k + 2, p]
+            quotient[k + 2, p] = b
+            b = b * y[p] + deviation[k + 3, p]
+            quotient[k + 3, p] = b
+            value[p] = b * y[p] + deviation[k + 4, p]
+
+
+@njit(cache=True, nogil=True, fastmath={"contract"}, forceinline=True)
+def _predict(deviation, first, rate, offset, other_offset, mean_offset, read, other_read):
+    # Measured counts of two reads, less what is the same for all reads of a resultant: D(x) for the linear counts x, and the
+    # linear counts gained since the mean read. The coefficients are loaded once for both.
     for p in range(CHUNK):
-        k = np.uint64(interval[p])  # unsigned: no test for an index from the end
-        fraction[p] = table[k] + fraction[p] * (table[k + np.uint64(1)] - table[k])
+        read[p] = other_read[p] = NOTHING
+    final = deviation.shape[0] - 4
+    for k in range(0, final + 1, 4):
+        gained = offset - mean_offset if k == final else NOTHING
+        other_gained = other_offset - mean_offset if k == final else NOTHING
+        for p in range(CHUNK):
+            x, other_x = first[p] + rate[p] * offset, first[p] + rate[p] * other_offset
+            a, b = read[p] * x + deviation[k, p], other_read[p] * other_x + deviation[k, p]
+            a, b = a * x + deviation[k + 1, p], b * other_x + deviation[k + 1, p]
+            a, b = a * x + deviation[k + 2, p], b * other_x + deviation[k + 2, p]
+            read[p] = a * x + (deviation[k + 3, p] + rate[p] * gained)
+            other_read[p] = b * other_x + (deviation[k + 3, p] + rate[p] * other_gained)
+
+
+@njit(cache=True, nogil=True, fastmath={"contract"}, forceinline=True)
+def _add_table(table, start, per_step, y, read, total, interval, entry):
+    # t, linearly interpolated and constant beyond the table's ends, is added to u and to the total.
+    # Only the look-up can't run in vector registers; in a loop of its own it doesn't keep the rest from it. An entry has two
+    # float32, the value at a grid point and the change to the next, and is moved as one float64.
+    last = np.float32(table.size - 1)
     for p in range(CHUNK):
-        x[p] += fraction[p]
-        total[p] += fraction[p]
+        at = (y[p] + read[p] - start) * per_step
+        at = at if at > NOTHING else NOTHING  # NaN too
+        interval[p] = np.int32(at if at < last else last)
+    for p in range(CHUNK):
+        entry[p] = table[np.uint32(interval[p])]  # unsigned: no test for an index from the end
+    pairs = entry.view(np.float32)
+    for p in range(CHUNK):
+        at = (y[p] + read[p] - start) * per_step
+        at = at if at > NOTHING else NOTHING
+        at = at if at < last else last
+        t = (pairs[2 * p] + (at - np.float32(interval[p])) * pairs[2 * p + 1]) * PER_DN
+        read[p] += t
+        total[p] += t
+
+
+@njit(cache=True, nogil=True, fastmath={"contract"}, forceinline=True)
+def _add_difference(quotient, y, read, value, total):
+    # v Q(y + v) is added to the total.
+    for k in range(0, quotient.shape[0] - 4, 4):
+        for p in range(CHUNK):
+            x = y[p] + read[p]
+            q = (NOTHING if k == 0 else value[p]) * x + quotient[k, p]
+            value[p] = ((q * x + quotient[k + 1, p]) * x + quotient[k + 2, p]) * x + quotient[k + 3, p]
+    k = quotient.shape[0] - 4
+    for p in range(CHUNK):
+        x = y[p] + read[p]
+        q = (NOTHING if k == 0 else value[p]) * x + quotient[k, p]
+        q = ((q * x + quotient[k + 1, p]) * x + quotient[k + 2, p]) * x + quotient[k + 3, p]
+        total[p] += read[p] * q
 
 
 @njit(cache=True, nogil=True, fastmath={"contract"})
 def correct_rows(
     data,
     groupdq,
-    no_correction,
+    pixeldq,
     linearity,
+    linearity_dq,
     inverse,
     read_offsets,
     first_reads,
@@ -81,21 +144,22 @@ def correct_rows(
     table_steps,
     saturated_flag,
     do_not_use_flag,
+    no_correction_flag,
     largest,
     corrected,
-    corrected_dq,
-    uncorrected,
+    corrected_groupdq,
+    corrected_pixeldq,
 ):
     """Correct rows of a ramp at read level.
 
     Parameters
     ----------
     data, groupdq : numpy.ndarray
-        float32 (DN) and uint8, (resultant, row, column).
+        float32 (DN) and uint8, (resultant, row, channel, column of the channel), as the pixels of all that follows.
     no_correction : numpy.ndarray
-        bool, (row, column): pixels with no correction.
+        bool, (row, channel, column): pixels with no correction.
     linearity, inverse : numpy.ndarray
-        Coefficients in ascending order, (term, row, column).
+        Coefficients in ascending order, (term, row, channel, column).
     read_offsets : numpy.ndarray
         float32: each read's number minus the mean read number of the first resultant, all resultants one after the other.
     first_reads : numpy.ndarray
@@ -103,105 +167,124 @@ def correct_rows(
     gaps : numpy.ndarray
         float32, (resultant): mean read number minus that of the first resultant.
     tables : numpy.ndarray
-        float32, (channel, step): what to add to the counts, on a uniform grid; none when it has no steps.
+        What to add to the counts, DN, on a uniform grid: (channel, step), none when it has no steps. Each entry is a pair of
+        float32, the value there and the change to the next, seen as one float64.
     table_start, table_steps : numpy.float32
         Start of the grid, DN, and its steps per DN.
     saturated_flag, do_not_use_flag : numpy.uint8
     largest : numpy.float32
         Largest plausible absolute value, DN.
     corrected, corrected_dq, uncorrected : numpy.ndarray
-        Written: float32 and uint8 like `data` and `groupdq`, and bool, (row, column): pixels that lack a correction.
+        Written: float32 and uint8 like `data` and `groupdq`, and bool, (row, channel, column): pixels that lack a correction.
     """
-    resultants, rows, columns = data.shape
+    resultants, rows, channels, _ = data.shape
     most_reads = 0
     for i in range(resultants):
         most_reads = max(most_reads, first_reads[i + 1] - first_reads[i])
-    without = np.empty(CHUNK, np.bool_)
-    without_inverse = np.empty(CHUNK, np.bool_)
-    to_linear = np.empty((linearity.shape[0], CHUNK))
-    to_counts = np.empty((inverse.shape[0], CHUNK))
-    last = np.empty(CHUNK, np.int32)
-    rate = np.empty(CHUNK)
-    first_linear = np.empty(CHUNK)
-    last_linear = np.empty(CHUNK)
+    start, per_step = table_start * PER_DN, np.float32(table_steps * UNIT)
+    without = np.empty(CHUNK, np.int32)
+    without_inverse = np.empty(CHUNK, np.int32)
+    # Rows for whole fours of terms; of a quotient, which has one less.
+    quotient = np.empty(((linearity.shape[0] + 2) // 4 * 4, CHUNK), np.float32)
+    to_linear = np.zeros((quotient.shape[0] + 1, CHUNK))
+    to_counts = np.zeros(((inverse.shape[0] + 3) // 4 * 4, CHUNK), np.float32)
+    flags32 = np.empty(CHUNK, np.uint32)
+    unsaturated = np.empty(CHUNK, np.int16)
+    saturated = np.empty(CHUNK, np.bool_)
+    gap = np.empty(CHUNK, np.float32)
+    y = np.empty(CHUNK, np.float32)
     deviation = np.empty(CHUNK)
-    gap = np.empty(CHUNK)
     linear = np.empty(CHUNK)
-    shift = np.empty(CHUNK)
-    total = np.empty(CHUNK)
+    first = np.empty(CHUNK, np.float32)
+    rate = np.empty(CHUNK, np.float32)
+    mean = np.empty(CHUNK, np.float32)
+    total = np.empty(CHUNK, np.float32)
+    value = np.empty(CHUNK, np.float32)
     interval = np.empty(CHUNK, np.int32)
-    fraction = np.empty(CHUNK)
-    reads = np.empty((most_reads, CHUNK))
+    entry = np.empty(CHUNK)
+    reads = np.empty((most_reads, CHUNK), np.float32)
 
     for row in range(rows):
-        for column in range(0, columns, CHUNK):
+        for chunk in range(channels):
             for p in range(CHUNK):
-                without[p] = without_inverse[p] = no_correction[row, column + p]
-            _load_deviation(linearity, row, column, without, to_linear)
-            _load_deviation(inverse, row, column, without_inverse, to_counts)
+                flags32[p] = pixeldq[row, chunk, p] | linearity_dq[row, chunk, p]
+                without[p] = without_inverse[p] = np.int32((linearity_dq[row, chunk, p] & no_correction_flag) != 0)
+            _load(linearity, row, chunk, without, to_linear)
+            _load(inverse, row, chunk, without_inverse, to_counts)
             for p in range(CHUNK):
-                uncorrected[row, column + p] = without[p] or without_inverse[p]
+                lacking = (without[p] | without_inverse[p]) != 0
+                corrected_pixeldq[row, chunk, p] = flags32[p] | (no_correction_flag if lacking else np.uint32(0))
 
-            # The last good resultant: the one before the last unsaturated one, which may be partly saturated; at least the
-            # second, and the first where there is no other (its count rate is then zero).
             for p in range(CHUNK):
-                last[p] = -2
+                unsaturated[p] = 0
             for i in range(resultants):
+                flags = groupdq[i, row, chunk]
                 for p in range(CHUNK):
-                    last[p] += np.int32((groupdq[i, row, column + p] & saturated_flag) == 0)
-            for p in range(CHUNK):
-                last[p] = min(max(last[p], 1), resultants - 1)
+                    unsaturated[p] += np.int16((flags[p] & saturated_flag) == 0)
 
-            # Linear counts of the first and of the last good resultant (as they are where saturated) give the count rate.
+            # Linear counts of the first and of the last good resultant (as they are where saturated) give the count rate. The
+            # last good one is that before the last unsaturated one, which may be partly saturated; at least the second, and
+            # the first where there is no other (its count rate is then zero).
+            counts, flags = data[0, row, chunk], groupdq[0, row, chunk]
             for p in range(CHUNK):
-                first_linear[p] = data[0, row, column + p]
-            _evaluate(to_linear, first_linear, deviation)
+                y[p] = counts[p] * PER_DN
+            _expand(to_linear, y, deviation, quotient)
             for p in range(CHUNK):
-                saturated = (groupdq[0, row, column + p] & saturated_flag) != 0
-                first_linear[p] += ZERO if saturated else deviation[p]
-            for i in range(resultants):
-                for p in range(CHUNK):
-                    last_linear[p] = data[i, row, column + p] if last[p] == i else last_linear[p]
-                    gap[p] = gaps[i] if last[p] == i else gap[p]
-            _evaluate(to_linear, last_linear, deviation)
-            for i in range(resultants):
-                for p in range(CHUNK):
-                    saturated = (groupdq[i, row, column + p] & saturated_flag) != 0
-                    deviation[p] = ZERO if last[p] == i and saturated else deviation[p]
+                linear[p] = y[p] + (ZERO if flags[p] & saturated_flag else deviation[p])
+                first[p] = linear[p]
             for p in range(CHUNK):
-                change = last_linear[p] + deviation[p] - first_linear[p]
-                rate[p] = change / gap[p] if gap[p] > ZERO else ZERO
+                i = np.uint32(min(max(unsaturated[p] - 2, 1), resultants - 1))
+                y[p] = data[i, row, chunk, p] * PER_DN
+                saturated[p] = groupdq[i, row, chunk, p] & saturated_flag
+                gap[p] = gaps[i]
+            _expand(to_linear, y, deviation, quotient)
+            for p in range(CHUNK):
+                change = y[p] + (ZERO if saturated[p] else deviation[p]) - linear[p]
+                rate[p] = change / gap[p] if gap[p] > NOTHING else ZERO
 
             for i in range(resultants):
-                start, n = first_reads[i], first_reads[i + 1] - first_reads[i]
-                share = ONE / n
-                # The reads as they were before averaging, shifted so that their mean is what was observed.
+                begin, n = first_reads[i], first_reads[i + 1] - first_reads[i]
+                share = np.float32(1 / n)
+                counts, flags = data[i, row, chunk], groupdq[i, row, chunk]
                 for p in range(CHUNK):
-                    shift[p] = total[p] = ZERO
-                for j in range(n):
+                    y[p] = counts[p] * PER_DN
+                    mean[p] = total[p] = NOTHING
+                _expand(to_linear, y, deviation, quotient)
+
+                # The reads as they were before averaging, shifted so that their mean is what was observed: a single one is.
+                if n == 1:
                     for p in range(CHUNK):
-                        linear[p] = first_linear[p] + rate[p] * read_offsets[start + j]
-                    _evaluate(to_counts, linear, deviation)
+                        reads[0, p] = NOTHING
+                else:
+                    for j in range(0, n, 2):
+                        j = min(j, n - 2)  # the last of an odd number has the one before it for company
+                        offset, other_offset = read_offsets[begin + j], read_offsets[begin + j + 1]
+                        _predict(to_counts, first, rate, offset, other_offset, gaps[i], reads[j], reads[j + 1])
+                    for j in range(n):
+                        for p in range(CHUNK):
+                            mean[p] += reads[j, p]
                     for p in range(CHUNK):
-                        reads[j, p] = linear[p] + deviation[p]
-                        shift[p] += reads[j, p]
-                for p in range(CHUNK):
-                    shift[p] = data[i, row, column + p] - shift[p] * share
-                # The corrections of the reads, added up: their mean is the correction of the resultant.
+                        mean[p] *= share
                 for j in range(n):
                     read = reads[j]
                     for p in range(CHUNK):
-                        read[p] += shift[p]
+                        read[p] -= mean[p]
                     if tables.shape[1]:
-                        _add_table(tables[column // CHUNK], table_start, table_steps, read, total, interval, fraction)
-                    _evaluate(to_linear, read, deviation)
-                    for p in range(CHUNK):
-                        total[p] += deviation[p]
+                        _add_table(tables[chunk], start, per_step, y, read, total, interval, entry)
+                    _add_difference(quotient, y, read, value, total)
+
+                result, result_flags = corrected[i, row, chunk], corrected_groupdq[i, row, chunk]
+                special = np.int32(0)
                 for p in range(CHUNK):
-                    dq = groupdq[i, row, column + p]
-                    value = data[i, row, column + p]
-                    value = value if dq & saturated_flag else value + total[p] * share
-                    # Written so that NaN is implausible too.
-                    corrected_dq[i, row, column + p] = dq if abs(value) <= largest else dq | do_not_use_flag
-                    value = largest if value > largest else value
-                    corrected[i, row, column + p] = -largest if value < -largest else value
+                    result[p] = counts[p] + UNIT * (deviation[p] + total[p] * share)
+                for p in range(CHUNK):
+                    special |= np.int32(flags[p] & saturated_flag) | np.int32(not abs(result[p]) <= largest)  # NaN too
+                for p in range(CHUNK):
+                    result_flags[p] = flags[p]
+                if special:
+                    for p in range(CHUNK):
+                        if flags[p] & saturated_flag:
+                            result[p] = counts[p]
+                        if not abs(result[p]) <= largest:
+                            result_flags[p] |= do_not_use_flag
+                        result[p] = largest if result[p] > largest else -largest if result[p] < -largest else result[p]
