@@ -155,7 +155,7 @@ def correct_linearity(
     means = mean_reads(read_pattern)
     counts = [len(reads) for reads in read_pattern]
     table = nonlinearity or IntegralNonlinearity(0.0, 1.0, np.empty((pixels[1] // CHANNEL_WIDTH, 0), np.float32))
-    corrected, corrected_groupdq, corrected_pixeldq = map(np.empty_like, (data, groupdq, pixeldq))
+    corrected, corrected_groupdq, corrected_pixeldq = (np.empty(a.shape, a.dtype) for a in (data, groupdq, pixeldq))
 
     def by_channel(array):
         return array.reshape(*array.shape[:-1], -1, CHANNEL_WIDTH)

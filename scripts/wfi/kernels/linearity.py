@@ -8,9 +8,9 @@ counts of the resultant are then the mean over its reads
 
 Q is a polynomial too: Horner's scheme for D(y) meets its coefficients on the way. y + D(y) is computed in float64 once per
 resultant. What is computed for each read is a small difference to it, for which a float32 is ample: half the bytes, twice the
-pixels in a vector register.
+pixels in a vector register. The reads follow from the inverse polynomial likewise, as differences to the counts at their mean.
 
-Inside, counts are in units of 65,536 DN, a power of two: coefficients of high powers, tiny per DN, are ordinary float32 numbers.
+Inside, counts are in units of 65,536 DN, a power of two: coefficients of high powers, tiny per DN, don't underflow in float32.
 
 Where loops seem split without need: a loop over the pixels of a chunk runs in vector registers when it writes to few arrays,
 and when it has no index that the compiler takes for one that may be negative, as a sum is.
@@ -36,10 +36,12 @@ def _load(coefficients, row, chunk, without, deviation):
     terms, scale = coefficients.shape[0], 1 / UNIT
     highest = deviation.shape[0] - terms
     for k in range(terms):
-        term, into = coefficients[k, row, chunk], deviation[highest + terms - 1 - k]
-        identity = 1.0 if k == 1 else 0.0
+        term = coefficients[k, row, chunk]
         for p in range(CHUNK):
             without[p] |= np.int32(term[p] != term[p])
+    for k in range(terms):
+        term, into = coefficients[k, row, chunk], deviation[highest + terms - 1 - k]
+        identity = 1.0 if k == 1 else 0.0
         for p in range(CHUNK):
             into[p] = np.float64(term[p]) * scale - identity
         scale *= UNIT
@@ -55,43 +57,49 @@ def _load(coefficients, row, chunk, without, deviation):
 
 @njit(cache=True, nogil=True, fastmath={"contract"}, forceinline=True)
 def _expand(deviation, y, value, quotient):
-    # D(y) and the coefficients of Q. Four terms at a time stay in registers, here and below.
+    # D(y), and the coefficients of Q with the highest power first. Four at a time stay in registers, here and below.
     for p in range(CHUNK):
         value[p] = deviation[0, p]
     for k in range(0, quotient.shape[0], 4):
+        terms, into = deviation[k + 1 : k + 5], quotient[k : k + 4]
         for p in range(CHUNK):
             b = value[p]
-            quotient[k, p] = b
-            b = b * y[p] + deviation[k + 1, p]
-            quotient[k + 1, p] = b
-            b = b * y[p] + deviation[k + 2, p]
-            quotient[k + 2, p] = b
-            b = b * y[p] + deviation[k + 3, p]
-            quotient[k + 3, p] = b
-            value[p] = b * y[p] + deviation[k + 4, p]
+            into[0, p] = b
+            b = b * y[p] + terms[0, p]
+            into[1, p] = b
+            b = b * y[p] + terms[1, p]
+            into[2, p] = b
+            b = b * y[p] + terms[2, p]
+            into[3, p] = b
+            value[p] = b * y[p] + terms[3, p]
 
 
 @njit(cache=True, nogil=True, fastmath={"contract"}, forceinline=True)
-def _predict(deviation, first, rate, offset, other_offset, mean_offset, read, other_read):
-    # Measured counts of two reads, less what is the same for all reads of a resultant: D(x) for the linear counts x, and the
-    # linear counts gained since the mean read. The coefficients are loaded once for both.
-    for p in range(CHUNK):
-        read[p] = other_read[p] = NOTHING
-    final = deviation.shape[0] - 4
-    for k in range(0, final + 1, 4):
-        gained = offset - mean_offset if k == final else NOTHING
-        other_gained = other_offset - mean_offset if k == final else NOTHING
+def _predict(quotient, first, rate, offset, other_offset, mean_offset, read, other_read):
+    # Measured counts of two reads less those at the mean linear counts of their resultant, d + d Q(x) for linear counts x that
+    # differ by d from that mean. The coefficients are loaded once for both.
+    final = quotient.shape[0] - 4
+    for k in range(0, final, 4):
         for p in range(CHUNK):
             x, other_x = first[p] + rate[p] * offset, first[p] + rate[p] * other_offset
-            a, b = read[p] * x + deviation[k, p], other_read[p] * other_x + deviation[k, p]
-            a, b = a * x + deviation[k + 1, p], b * other_x + deviation[k + 1, p]
-            a, b = a * x + deviation[k + 2, p], b * other_x + deviation[k + 2, p]
-            read[p] = a * x + (deviation[k + 3, p] + rate[p] * gained)
-            other_read[p] = b * other_x + (deviation[k + 3, p] + rate[p] * other_gained)
+            a, b = (NOTHING, NOTHING) if k == 0 else (read[p] * x, other_read[p] * other_x)
+            a, b = a + quotient[k, p], b + quotient[k, p]
+            a, b = a * x + quotient[k + 1, p], b * other_x + quotient[k + 1, p]
+            a, b = a * x + quotient[k + 2, p], b * other_x + quotient[k + 2, p]
+            read[p], other_read[p] = a * x + quotient[k + 3, p], b * other_x + quotient[k + 3, p]
+    for p in range(CHUNK):
+        x, other_x = first[p] + rate[p] * offset, first[p] + rate[p] * other_offset
+        d, other_d = rate[p] * (offset - mean_offset), rate[p] * (other_offset - mean_offset)
+        a, b = (NOTHING, NOTHING) if final == 0 else (read[p] * x, other_read[p] * other_x)
+        a, b = a + quotient[final, p], b + quotient[final, p]
+        a, b = a * x + quotient[final + 1, p], b * other_x + quotient[final + 1, p]
+        a, b = a * x + quotient[final + 2, p], b * other_x + quotient[final + 2, p]
+        a, b = a * x + quotient[final + 3, p], b * other_x + quotient[final + 3, p]
+        read[p], other_read[p] = d + d * a, other_d + other_d * b
 
 
 @njit(cache=True, nogil=True, fastmath={"contract"}, forceinline=True)
-def _add_table(table, start, per_step, y, read, total, interval, entry):
+def _add_table(table, start, per_step, y, read, total, interval, fraction, entry):
     # t, linearly interpolated and constant beyond the table's ends, is added to u and to the total.
     # Only the look-up can't run in vector registers; in a loop of its own it doesn't keep the rest from it. An entry has two
     # float32, the value at a grid point and the change to the next, and is moved as one float64.
@@ -99,15 +107,14 @@ def _add_table(table, start, per_step, y, read, total, interval, entry):
     for p in range(CHUNK):
         at = (y[p] + read[p] - start) * per_step
         at = at if at > NOTHING else NOTHING  # NaN too
-        interval[p] = np.int32(at if at < last else last)
+        at = at if at < last else last
+        interval[p] = np.int32(at)
+        fraction[p] = at - np.float32(np.int32(at))
     for p in range(CHUNK):
         entry[p] = table[np.uint32(interval[p])]  # unsigned: no test for an index from the end
     pairs = entry.view(np.float32)
     for p in range(CHUNK):
-        at = (y[p] + read[p] - start) * per_step
-        at = at if at > NOTHING else NOTHING
-        at = at if at < last else last
-        t = (pairs[2 * p] + (at - np.float32(interval[p])) * pairs[2 * p + 1]) * PER_DN
+        t = (pairs[2 * p] + fraction[p] * pairs[2 * p + 1]) * PER_DN
         read[p] += t
         total[p] += t
 
@@ -115,16 +122,16 @@ def _add_table(table, start, per_step, y, read, total, interval, entry):
 @njit(cache=True, nogil=True, fastmath={"contract"}, forceinline=True)
 def _add_difference(quotient, y, read, value, total):
     # v Q(y + v) is added to the total.
-    for k in range(0, quotient.shape[0] - 4, 4):
+    final = quotient.shape[0] - 4
+    for k in range(0, final, 4):
         for p in range(CHUNK):
             x = y[p] + read[p]
-            q = (NOTHING if k == 0 else value[p]) * x + quotient[k, p]
+            q = (NOTHING if k == 0 else value[p] * x) + quotient[k, p]
             value[p] = ((q * x + quotient[k + 1, p]) * x + quotient[k + 2, p]) * x + quotient[k + 3, p]
-    k = quotient.shape[0] - 4
     for p in range(CHUNK):
         x = y[p] + read[p]
-        q = (NOTHING if k == 0 else value[p]) * x + quotient[k, p]
-        q = ((q * x + quotient[k + 1, p]) * x + quotient[k + 2, p]) * x + quotient[k + 3, p]
+        q = (NOTHING if final == 0 else value[p] * x) + quotient[final, p]
+        q = ((q * x + quotient[final + 1, p]) * x + quotient[final + 2, p]) * x + quotient[final + 3, p]
         total[p] += read[p] * q
 
 
@@ -156,8 +163,8 @@ def correct_rows(
     ----------
     data, groupdq : numpy.ndarray
         float32 (DN) and uint8, (resultant, row, channel, column of the channel), as the pixels of all that follows.
-    no_correction : numpy.ndarray
-        bool, (row, channel, column): pixels with no correction.
+    pixeldq, linearity_dq : numpy.ndarray
+        uint32, (row, channel, column): flags of the exposure and of the reference.
     linearity, inverse : numpy.ndarray
         Coefficients in ascending order, (term, row, channel, column).
     read_offsets : numpy.ndarray
@@ -171,11 +178,11 @@ def correct_rows(
         float32, the value there and the change to the next, seen as one float64.
     table_start, table_steps : numpy.float32
         Start of the grid, DN, and its steps per DN.
-    saturated_flag, do_not_use_flag : numpy.uint8
+    saturated_flag, do_not_use_flag, no_correction_flag : numpy.uint8 and numpy.uint32
     largest : numpy.float32
         Largest plausible absolute value, DN.
-    corrected, corrected_dq, uncorrected : numpy.ndarray
-        Written: float32 and uint8 like `data` and `groupdq`, and bool, (row, channel, column): pixels that lack a correction.
+    corrected, corrected_groupdq, corrected_pixeldq : numpy.ndarray
+        Written, like `data`, `groupdq` and `pixeldq`.
     """
     resultants, rows, channels, _ = data.shape
     most_reads = 0
@@ -187,79 +194,85 @@ def correct_rows(
     # Rows for whole fours of terms; of a quotient, which has one less.
     quotient = np.empty(((linearity.shape[0] + 2) // 4 * 4, CHUNK), np.float32)
     to_linear = np.zeros((quotient.shape[0] + 1, CHUNK))
-    to_counts = np.zeros(((inverse.shape[0] + 3) // 4 * 4, CHUNK), np.float32)
-    flags32 = np.empty(CHUNK, np.uint32)
+    inverse_quotient = np.empty(((inverse.shape[0] + 2) // 4 * 4, CHUNK), np.float32)
+    to_counts = np.zeros((inverse_quotient.shape[0] + 1, CHUNK), np.float32)
     unsaturated = np.empty(CHUNK, np.int16)
     saturated = np.empty(CHUNK, np.bool_)
     gap = np.empty(CHUNK, np.float32)
-    y = np.empty(CHUNK, np.float32)
+    observed = np.empty((resultants, CHUNK), np.float32)
+    last = np.empty(CHUNK, np.float32)
     deviation = np.empty(CHUNK)
     linear = np.empty(CHUNK)
     first = np.empty(CHUNK, np.float32)
     rate = np.empty(CHUNK, np.float32)
+    mean_linear = np.empty(CHUNK, np.float32)
     mean = np.empty(CHUNK, np.float32)
     total = np.empty(CHUNK, np.float32)
     value = np.empty(CHUNK, np.float32)
     interval = np.empty(CHUNK, np.int32)
+    fraction = np.empty(CHUNK, np.float32)
     entry = np.empty(CHUNK)
     reads = np.empty((most_reads, CHUNK), np.float32)
 
     for row in range(rows):
         for chunk in range(channels):
             for p in range(CHUNK):
-                flags32[p] = pixeldq[row, chunk, p] | linearity_dq[row, chunk, p]
                 without[p] = without_inverse[p] = np.int32((linearity_dq[row, chunk, p] & no_correction_flag) != 0)
             _load(linearity, row, chunk, without, to_linear)
             _load(inverse, row, chunk, without_inverse, to_counts)
             for p in range(CHUNK):
-                lacking = (without[p] | without_inverse[p]) != 0
-                corrected_pixeldq[row, chunk, p] = flags32[p] | (no_correction_flag if lacking else np.uint32(0))
+                lacking = no_correction_flag if without[p] | without_inverse[p] else np.uint32(0)
+                corrected_pixeldq[row, chunk, p] = pixeldq[row, chunk, p] | linearity_dq[row, chunk, p] | lacking
 
             for p in range(CHUNK):
                 unsaturated[p] = 0
             for i in range(resultants):
-                flags = groupdq[i, row, chunk]
+                counts, flags = data[i, row, chunk], groupdq[i, row, chunk]
+                for p in range(CHUNK):
+                    observed[i, p] = counts[p] * PER_DN
                 for p in range(CHUNK):
                     unsaturated[p] += np.int16((flags[p] & saturated_flag) == 0)
 
             # Linear counts of the first and of the last good resultant (as they are where saturated) give the count rate. The
             # last good one is that before the last unsaturated one, which may be partly saturated; at least the second, and
             # the first where there is no other (its count rate is then zero).
-            counts, flags = data[0, row, chunk], groupdq[0, row, chunk]
+            flags = groupdq[0, row, chunk]
+            _expand(to_linear, observed[0], deviation, quotient)
             for p in range(CHUNK):
-                y[p] = counts[p] * PER_DN
-            _expand(to_linear, y, deviation, quotient)
-            for p in range(CHUNK):
-                linear[p] = y[p] + (ZERO if flags[p] & saturated_flag else deviation[p])
+                linear[p] = observed[0, p] + (ZERO if flags[p] & saturated_flag else deviation[p])
                 first[p] = linear[p]
             for p in range(CHUNK):
                 i = np.uint32(min(max(unsaturated[p] - 2, 1), resultants - 1))
-                y[p] = data[i, row, chunk, p] * PER_DN
+                last[p] = observed[i, p]
                 saturated[p] = groupdq[i, row, chunk, p] & saturated_flag
                 gap[p] = gaps[i]
-            _expand(to_linear, y, deviation, quotient)
+            _expand(to_linear, last, deviation, quotient)
             for p in range(CHUNK):
-                change = y[p] + (ZERO if saturated[p] else deviation[p]) - linear[p]
+                change = last[p] + (ZERO if saturated[p] else deviation[p]) - linear[p]
                 rate[p] = change / gap[p] if gap[p] > NOTHING else ZERO
 
             for i in range(resultants):
                 begin, n = first_reads[i], first_reads[i + 1] - first_reads[i]
                 share = np.float32(1 / n)
-                counts, flags = data[i, row, chunk], groupdq[i, row, chunk]
+                flags = groupdq[i, row, chunk]
+                y = observed[i]
                 for p in range(CHUNK):
-                    y[p] = counts[p] * PER_DN
-                    mean[p] = total[p] = NOTHING
+                    total[p] = NOTHING
                 _expand(to_linear, y, deviation, quotient)
 
                 # The reads as they were before averaging, shifted so that their mean is what was observed: a single one is.
                 if n == 1:
                     for p in range(CHUNK):
-                        reads[0, p] = NOTHING
+                        reads[0, p] = mean[p] = NOTHING
                 else:
-                    for j in range(0, n, 2):
-                        j = min(j, n - 2)  # the last of an odd number has the one before it for company
-                        offset, other_offset = read_offsets[begin + j], read_offsets[begin + j + 1]
-                        _predict(to_counts, first, rate, offset, other_offset, gaps[i], reads[j], reads[j + 1])
+                    for p in range(CHUNK):
+                        mean_linear[p] = first[p] + rate[p] * gaps[i]
+                        mean[p] = NOTHING
+                    _expand(to_counts, mean_linear, value, inverse_quotient)
+                    for j in range(1, n + 1, 2):
+                        k = min(j, n - 1)  # the last of an odd number has the one before it for company
+                        offset, other_offset = read_offsets[begin + k - 1], read_offsets[begin + k]
+                        _predict(inverse_quotient, first, rate, offset, other_offset, gaps[i], reads[k - 1], reads[k])
                     for j in range(n):
                         for p in range(CHUNK):
                             mean[p] += reads[j, p]
@@ -270,13 +283,13 @@ def correct_rows(
                     for p in range(CHUNK):
                         read[p] -= mean[p]
                     if tables.shape[1]:
-                        _add_table(tables[chunk], start, per_step, y, read, total, interval, entry)
+                        _add_table(tables[chunk], start, per_step, y, read, total, interval, fraction, entry)
                     _add_difference(quotient, y, read, value, total)
 
                 result, result_flags = corrected[i, row, chunk], corrected_groupdq[i, row, chunk]
                 special = np.int32(0)
                 for p in range(CHUNK):
-                    result[p] = counts[p] + UNIT * (deviation[p] + total[p] * share)
+                    result[p] = UNIT * (y[p] + deviation[p] + total[p] * share)
                 for p in range(CHUNK):
                     special |= np.int32(flags[p] & saturated_flag) | np.int32(not abs(result[p]) <= largest)  # NaN too
                 for p in range(CHUNK):
@@ -284,7 +297,7 @@ def correct_rows(
                 if special:
                     for p in range(CHUNK):
                         if flags[p] & saturated_flag:
-                            result[p] = counts[p]
+                            result[p] = data[i, row, chunk, p]
                         if not abs(result[p]) <= largest:
                             result_flags[p] |= do_not_use_flag
                         result[p] = largest if result[p] > largest else -largest if result[p] < -largest else result[p]
