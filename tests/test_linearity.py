@@ -110,6 +110,38 @@ def test_any_number_of_terms(terms):
     np.testing.assert_allclose(corrected, expected, atol=0.01)
 
 
+@pytest.mark.parametrize("terms", [(2, 4), (4, 7), (5, 5), (6, 10), (11, 11)])
+@pytest.mark.parametrize(("sign", "wrong"), [(1, 1e-4), (-1, 1e-3)])
+def test_single_precision_doesn_t_show(terms, sign, wrong):
+    # As every read in float64, for polynomials near the identity and, with the sign of the linear term changed, far from it.
+    rng = np.random.default_rng(sum(terms))
+    _, measured = simulate(rates() * rng.uniform(0.5, 1, PIXELS))
+
+    def random_polynomial(n):
+        coefficients = rng.normal(0, 0.06, (n, *PIXELS)) / 60000.0 ** (np.arange(n)[:, None, None] - 1)
+        coefficients[0], coefficients[1] = 0, sign
+        return coefficients.astype(np.float32)
+
+    lin, inverse = map(random_polynomial, terms)
+    table = grid_nonlinearity(np.arange(0, 65521, 16), np.cumsum(rng.normal(0, 0.1, (2, 4096)), axis=1))
+    corrected, _, _ = correct(measured, lin=lin, inverse=inverse, nonlinearity=table)
+
+    def polynomial(c, x):
+        return np.polynomial.polynomial.polyval(x, c.astype(float), tensor=False)
+
+    means = np.array([np.mean(r) for r in PATTERN])
+    first, last = polynomial(lin, measured[0].astype(float)), polynomial(lin, measured[-2].astype(float))
+    rate = (last - first) / (means[-2] - means[0])
+    for counts, reads, got in zip(measured.astype(float), PATTERN, corrected, strict=True):
+        frames = polynomial(inverse, first + rate * (np.array(reads)[:, None, None] - means[0]))
+        frames += counts - frames.mean(axis=0)
+        for channel, correction in enumerate(table.correction):
+            columns = frames[..., channel * 128 : (channel + 1) * 128]
+            columns += np.interp(columns, np.arange(0, 65521, 16), correction)
+        expected = polynomial(lin, frames).mean(axis=0)
+        assert np.mean(np.abs(got - expected) > np.spacing(np.abs(expected).astype(np.float32))) < wrong
+
+
 def test_rows_don_t_depend_on_each_other():
     _, measured = simulate(rates())
     lin, inverse = polynomials(*inverse_of_response()), polynomials(0, 1, -6e-7)
