@@ -14,7 +14,8 @@ To leave out differences is to give each a free offset. With y = S^-1 1, r = S^-
 offsets b of a set of differences solve Q b = r (rows and columns of the set alone), chi^2 falls by r' b, and the slope by
 y' b / C (equivalent to sections 3.1 and 3.2 of Brandt 2024, PASP 136, 045005).
 
-Loops over pixels lie inside loops over differences, on pieces of a row that stay in the processor's cache.
+Loops over pixels lie inside loops over differences, on pieces of a row that stay in the processor's cache. Their arrays are
+sliced first: with an index that is a sum, which numba takes for one that may be negative, they don't run in vector registers.
 """
 
 import numpy as np
@@ -49,10 +50,13 @@ def sorting_network(n: int) -> np.ndarray:
 def _load(resultants, groupdq, row, left, width, table, difference, used):
     """Differences per second, and 1 where both of their resultants are free of flags, else 0."""
     for i in range(len(difference)):
-        step = table[TIME_STEP, i]
+        step, change, free = table[TIME_STEP, i], difference[i], used[i]
+        before, after = resultants[i, row, left : left + width], resultants[i + 1, row, left : left + width]
         for p in range(width):
-            difference[i, p] = (resultants[i + 1, row, left + p] - resultants[i, row, left + p]) / step
-            used[i, p] = (groupdq[i, row, left + p] | groupdq[i + 1, row, left + p]) == 0
+            change[p] = (after[p] - before[p]) / step
+        flags, flags_after = groupdq[i, row, left : left + width], groupdq[i + 1, row, left : left + width]
+        for p in range(width):
+            free[p] = (flags[p] | flags_after[p]) == 0
 
 
 @compiled
@@ -61,10 +65,12 @@ def _median(difference, groupdq, row, left, width, spoiled, network, scratch, nu
     n = len(difference)
     number[:width] = 0
     for i in range(n):
+        flags, flags_after = groupdq[i, row, left : left + width], groupdq[i + 1, row, left : left + width]
+        change, value = difference[i], scratch[i]
         for p in range(width):
-            counts = ((groupdq[i, row, left + p] | groupdq[i + 1, row, left + p]) & spoiled) == 0
+            counts = ((flags[p] | flags_after[p]) & spoiled) == 0
             number[p] += counts
-            scratch[i, p] = difference[i, p] if counts else np.inf  # sorted behind all others
+            value[p] = change[p] if counts else np.inf  # sorted behind all others
     for k in range(len(network)):
         low, high = scratch[network[k, 0]], scratch[network[k, 1]]
         for p in range(width):
@@ -190,17 +196,18 @@ def find_jumps(resultants, groupdq, gain, readnoise, table, network, one, two, s
             width = min(PIECE, columns - left)
             _load(resultants, groupdq, row, left, width, table, difference, used)
             _median(difference, groupdq, row, left, width, spoiled, network, link, number, photon)
+            gains, noises, rates = gain[row, left:], readnoise[row, left:], rate[row, left:]
             for p in range(width):
-                photon[p] = max(photon[p], 0.0) / gain[row, left + p]
-                read[p] = np.float64(readnoise[row, left + p]) ** 2
+                photon[p] = max(photon[p], 0.0) / gains[p]
+                read[p] = np.float64(noises[p]) ** 2
             _fit(difference, used, width, table, photon, read, link, weight, u, v, sums)
             for p in range(width):
-                rate[row, left + p] = sums[1, p] / sums[2, p]
+                rates[p] = sums[1, p] / sums[2, p]
             for p in range(width):
                 # No omission can lower chi^2 by more than all of it: few ramps need the search.
                 if sums[0, p] - sums[1, p] * sums[1, p] / sums[2, p] > threshold:
                     used_before[:] = used[:, p]
-                    rate[row, left + p] = _search(difference, used, p, table, photon[p], read[p], one, two, scratch)
+                    rates[p] = _search(difference, used, p, table, photon[p], read[p], one, two, scratch)
                     for i in range(n):
                         if used[i, p] != used_before[i]:
                             jumps[i + 1, row, left + p] |= flag
@@ -218,12 +225,13 @@ def fit_slopes(resultants, groupdq, jumps, gain, readnoise, table, rate, slope, 
             width = min(PIECE, columns - left)
             _load(resultants, groupdq, row, left, width, table, difference, used)
             for i in range(n):
+                hit, free = jumps[i + 1, row, left:], used[i]
                 for p in range(width):
-                    if jumps[i + 1, row, left + p]:
-                        used[i, p] = 0.0
+                    free[p] = 0.0 if hit[p] else free[p]
+            gains, noises, rates = gain[row, left:], readnoise[row, left:], rate[row, left:]
             for p in range(width):
-                photon[p] = max(rate[row, left + p], 0.0) / gain[row, left + p]
-                read[p] = np.float64(readnoise[row, left + p]) ** 2
+                photon[p] = max(rates[p], 0.0) / gains[p]
+                read[p] = np.float64(noises[p]) ** 2
             _fit(difference, used, width, table, photon, read, link, weight, u, v, sums)
             # Photon noise of the slope: the quadratic form of its weights y = S^-1 1 with the photon covariance.
             u[:width] = 0.0
@@ -236,10 +244,13 @@ def fit_slopes(resultants, groupdq, jumps, gain, readnoise, table, rate, slope, 
                     if i + 1 < n:
                         u[p] += 2.0 * y * y_after * table[PHOTON_LINK, i + 1]
                     v[0, p], v[1, p] = y, link[i, p]
+            a, b, c = sums
+            results = slope[row, left:], err[row, left:], var_poisson[row, left:], var_rnoise[row, left:], chisq[row, left:]
             for p in range(width):
-                c = sums[2, p]
-                slope[row, left + p] = sums[1, p] / c
-                err[row, left + p] = np.sqrt(1.0 / c)
-                var_poisson[row, left + p] = photon[p] * u[p] / (c * c)
-                var_rnoise[row, left + p] = 1.0 / c - photon[p] * u[p] / (c * c)
-                chisq[row, left + p] = sums[0, p] - sums[1, p] * sums[1, p] / c
+                results[0][p] = b[p] / c[p]
+                results[1][p] = np.sqrt(1.0 / c[p])
+            for p in range(width):
+                results[2][p] = photon[p] * u[p] / (c[p] * c[p])
+                results[3][p] = 1.0 / c[p] - photon[p] * u[p] / (c[p] * c[p])
+            for p in range(width):
+                results[4][p] = a[p] - b[p] * b[p] / c[p]
