@@ -26,7 +26,7 @@ MAY_USE = {
     "linearity": "numba",
     "ramp_fitting": "numba scipy",
     "dark_current": "",
-    "assign_wcs": "asdf asdf_astropy astropy gwcs rad roman_datamodels scipy",
+    "assign_wcs": "",
     "photom": "",
     "flatfield": "",
     "source_catalog": "asdf asdf_astropy astropy gwcs numba photutils pyarrow rad roman_datamodels scipy",

@@ -20,13 +20,12 @@ from simulate_references import Detector, detector_center, make_distortion
 from small_files import SCRIPTS, meta_of, succeed, write_image
 
 from wfi.alignment.affine import TERMS, Affine, between, of_terms, terms_of
-from wfi.alignment.members import wcs_of_tree
 from wfi.alignment.product import apply_solution, read_solution, update_catalog
 from wfi.asdf_io import AsdfFile, EmptyArray, create_asdf
 from wfi.astrometry.region import angles, unit_vectors
 from wfi.astrometry.table import Origin, write_catalog
 from wfi.simulation.optics import FOCAL_PLANE_CENTER, Projection, attitude, look
-from wfi.wcs_tree import tree_of_wcs
+from wfi.wcs_tree import tree_of_wcs, wcs_of_tree
 
 SIZE = 4088  # the catalogs are those of full frames; the image files are of a few pixels
 RA, DEC, ROLL = 270.0, 66.0, 60.0
@@ -112,16 +111,16 @@ class Sky:
         }
         header = {name: float(value) for name, value in header.items()}
         distortion = copy.deepcopy(_distortion(detector))
-        wcs = make_wcs(distortion, header, 1.0, (SIZE, SIZE))
+        tree = make_wcs(tree_of_wcs(distortion), header, 1.0, (SIZE, SIZE))
         self.truth[stem] = Projection(distortion, v2, v3, matrix, 1.0)
         meta = {f"wcsinfo.{name}": value for name, value in header.items()}
-        meta |= {"wcs": tree_of_wcs(wcs), "cal_step.tweakreg": status, "wcsinfo.s_region": "POLYGON ICRS  0 0 1 0 1 1"}
+        meta |= {"wcs": tree, "cal_step.tweakreg": status, "wcsinfo.s_region": "POLYGON ICRS  0 0 1 0 1 1"}
         meta |= {"observation.observation_id": group or stem, "instrument.detector": detector}
         image = write_image(self.folder / f"{stem}_flat.asdf", np.zeros((8, 8)), meta)
         self.images.append(image)
         self.catalogs.append(self.folder / f"{stem}_cat.parquet" if catalog else "N/A")
         if catalog:
-            self._detect(stem, wcs, sources, noise)
+            self._detect(stem, wcs_of_tree(tree), sources, noise)
         return image
 
     def _detect(self, stem, wcs, sources, noise):

@@ -7,7 +7,7 @@ import pytest
 from astropy.table import Table
 from test_tweakreg import MAS, SIZE, Sky
 
-from wfi.alignment.members import wcs_of_tree
+from wfi.wcs_tree import wcs_of_tree
 
 tweakreg_step = pytest.importorskip("romancal.tweakreg.tweakreg_step")
 

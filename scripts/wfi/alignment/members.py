@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-import tempfile
 from pathlib import Path
 
 import numpy as np
 
 from wfi import dq
-from wfi.asdf_io import create_asdf
 from wfi.astrometry.region import unit_vectors
 from wfi.errors import RampflowError
 from wfi.step import Exposure
+from wfi.wcs_tree import wcs_of_tree
 
 ARCSEC = np.pi / 180 / 3600  #: radians
 
@@ -121,20 +120,6 @@ def _rotation_of(corrector) -> np.ndarray:
 
 
 # --------------------------------------------------------------------------------------------------------------- reading
-def wcs_of_tree(node: dict):
-    """The WCS object of its YAML tree in a file (the inverse of `wfi.wcs_tree.tree_of_wcs`)."""
-    import asdf
-
-    with tempfile.TemporaryDirectory(prefix="rampflow-") as folder:
-        path = Path(folder) / "wcs.asdf"
-        with create_asdf(path, {"wcs": node}):
-            pass
-        with asdf.config_context() as config:
-            config.validate_on_read = False  # the tree is of a file that was valid; to check it again takes half the time
-            with asdf.open(path, lazy_load=False, memmap=False) as file:
-                return file["wcs"]
-
-
 def read_member(stem: str, image: Exposure, sources: Sources) -> Member:
     """The exposure of an image file with its sources; the pixels of the file stay where they are.
 

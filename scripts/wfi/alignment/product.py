@@ -10,6 +10,7 @@ import numpy as np
 
 from wfi.asdf_io import AsdfFile, create_asdf
 from wfi.errors import RampflowError
+from wfi.wcs_tree import Wcs
 
 _KEY = "tweakreg"
 
@@ -123,16 +124,15 @@ def update_catalog(table, solution: dict):
         With the footprint in its metadata (``roman.meta.wcsinfo.s_region``) where it had one; the same table without an
         alignment.
     """
-    from wfi.alignment.members import wcs_of_tree
     from wfi.parquet import pyarrow
 
     if "wcs" not in solution:
         return table
-    wcs, known = wcs_of_tree(solution["wcs"]), set(table.column_names)
+    wcs, known = Wcs(solution["wcs"]), set(table.column_names)
     for pixels, sky in COORDINATES:
         if known.issuperset(pixels + sky):
             x, y = (table[name].to_numpy() for name in pixels)
-            for name, values in zip(sky, wcs.pixel_to_world_values(x, y), strict=True):
+            for name, values in zip(sky, wcs(x, y), strict=True):
                 index = table.schema.get_field_index(name)
                 field = table.schema.field(index)
                 table = table.set_column(index, field, pyarrow.array(values, field.type))
