@@ -116,7 +116,7 @@ def make_wcs(distortion: dict, pointing: dict, aberration_scale: float | None, s
     """
     rows, columns = shape
     x, y = box_of(distortion) or ((-0.5, columns - 0.5), (-0.5, rows - 0.5))
-    distortion = tagged({**distortion, "bounding_box": bounding_box(x, y)}, distortion.tag)
+    distortion = tagged({**distortion, "bounding_box": bounding_box(x=list(x), y=list(y))}, distortion.tag)
     aberration = velocity_aberration(aberration_scale, pointing["v2_ref"], pointing["v3_ref"])
     to_sky = telescope_to_sky(**pointing)
     for node, inputs, outputs in (

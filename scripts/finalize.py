@@ -11,18 +11,29 @@ import contextlib
 import json
 import shutil
 import sys
-import tempfile
 from pathlib import Path
 
 import numpy as np
 
-from wfi import SOFTWARE_NAME, __version__
 from wfi import dq as dqflags
 from wfi.alignment.product import apply_solution, read_solution, update_catalog
-from wfi.asdf_io import AsdfFile, create_asdf, replacing
-from wfi.errors import RampflowError
-from wfi.models import open_model
-from wfi.step import LOG_KEY, NOT_APPLICABLE, STATUSES, Exposure, recorded_log, reported_errors, stamp, step_logger
+from wfi.asdf_io import AsdfFile, create_asdf, replacing, tagged
+from wfi.detector import BORDER
+from wfi.models import check_product, metadata_names
+from wfi.step import (
+    LOG_KEY,
+    NOT_APPLICABLE,
+    ROMAN_TAGS,
+    STATUSES,
+    Exposure,
+    recorded_log,
+    reported_errors,
+    stamp,
+    step_logger,
+)
+from wfi.wcs_tree import with_border
+
+WCS_TAG = ROMAN_TAGS + "wfi_wcs-2.1.0"
 
 log = step_logger("finalize")
 
@@ -112,30 +123,20 @@ def write_image(image: Exposure, path: Path, name: str) -> None:
         pass
 
 
-def write_wcs(cal: Path, path: Path, name: str) -> None:
-    """Check the calibrated image `cal` against its schema, and write its WCS product to `path`.
+def write_wcs(image: Exposure, path: Path, name: str) -> None:
+    """Write the WCS product of an image to `path`, with `name` in its metadata.
 
-    Raises
-    ------
-    RampflowError
-        The image is not valid.
+    It has the image's WCS, and the same for a raw image, which has the reference pixels around it: counted from their corner.
     """
-    import asdf
-    from roman_datamodels import datamodels
-
-    try:
-        with open_model(cal) as image:
-            image.validate()
-            product = datamodels.WfiWcsModel.from_model_with_wcs(image)
-            product.meta.model_type = "WfiWcsModel"
-            product.meta.calibration_software_name, product.meta.calibration_software_version = SOFTWARE_NAME, __version__
-            # The model takes its file's name for its own: it is written under the final one, in a folder of its own.
-            with tempfile.TemporaryDirectory(prefix=".rampflow-", dir=path.parent) as folder:
-                product.to_asdf(Path(folder) / name)
-                (Path(folder) / name).replace(path)
-    except asdf.ValidationError as error:
-        lines = str(error).strip().splitlines()
-        raise RampflowError(f"{cal}: is not a valid ImageModel ({lines[0]}; {lines[-1].strip()}); report it") from error
+    names = metadata_names(WCS_TAG.removeprefix(ROMAN_TAGS))
+    meta = {key: value for key, value in image.meta.items() if key in names}
+    meta["model_type"] = "WfiWcsModel"
+    stamp(meta, name)
+    product = tagged({"meta": meta}, WCS_TAG)
+    if image.meta.get("wcs") is not None:
+        product["wcs_l2"], product["wcs_l1"] = image.meta["wcs"], with_border(image.meta["wcs"], BORDER)
+    with create_asdf(path, {**image.tree, "roman": product}, image.file.standard):
+        pass
 
 
 def write_products(arguments: argparse.Namespace, image: Exposure) -> None:
@@ -159,7 +160,9 @@ def write_products(arguments: argparse.Namespace, image: Exposure) -> None:
         if solution:
             apply_solution(image.meta, solution)
         write_image(image, cal, arguments.cal.name)
-        write_wcs(cal, wcs, arguments.wcs.name)
+        check_product(cal, "ImageModel")
+        write_wcs(image, wcs, arguments.wcs.name)
+        check_product(wcs, "WfiWcsModel")
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -32,7 +32,7 @@ MAY_USE = {
     "source_catalog": "asdf asdf_astropy astropy gwcs numba photutils pyarrow rad roman_datamodels scipy",
     "astrometric_catalog": "asdf asdf_astropy astropy pyarrow",
     "tweakreg": "asdf asdf_astropy astropy gwcs pyarrow rad roman_datamodels scipy tweakwcs",
-    "finalize": "asdf asdf_astropy astropy gwcs pyarrow rad roman_datamodels scipy",
+    "finalize": "asdf asdf_astropy pyarrow rad",
 }
 #: The most that a step holds beside what its program takes, in float32 ramps of 9 resultants, with its references and blocks
 #: of rows. Each is less than one ramp above what it is.

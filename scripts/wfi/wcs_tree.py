@@ -95,9 +95,9 @@ def concatenate(kind: str, **parts: list) -> dict:
     return transform("concatenate", ["x0", "x1"], ["y0", "y1"], forward=forward)
 
 
-def bounding_box(x: tuple[float, float], y: tuple[float, float]) -> dict:
-    """The tree of a bounding box: first and last x and y."""
-    return tagged({"ignore": [], "intervals": {"x": list(x), "y": list(y)}, "order": "F"}, BOX_TAG)
+def bounding_box(**intervals: list[float]) -> dict:
+    """The tree of a bounding box: first and last value of each input."""
+    return tagged({"ignore": [], "intervals": intervals, "order": "F"}, BOX_TAG)
 
 
 def plane_frame(name: str, axes: list[str], unit: str) -> dict:
@@ -329,6 +329,20 @@ _INVERSE = {
     ),
     "spherical_cartesian": _inverse_spherical,
 }
+
+
+def with_border(tree: dict, width: int) -> dict:
+    """The tree of the WCS of the same image with a border of some pixels around it."""
+    first, *others = tree["steps"]
+    node = first["transform"]
+    inner = concatenate("shift", offset=[float(-width), float(-width)])
+    outer = transform("compose", inner["inputs"], node["outputs"], forward=[inner, node])
+    box = box_of(node)
+    if box is not None:
+        intervals = {name: [low, high + 2 * width] for name, (low, high) in zip(inner["inputs"], box, strict=True)}
+        outer["bounding_box"] = bounding_box(**intervals)
+    step = tagged({**first, "transform": outer}, first.tag)
+    return tagged({**tree, "steps": [step, *others]}, tree.tag)
 
 
 def in_memory(node):
