@@ -19,7 +19,7 @@ from wfi import dq as dqflags
 from wfi.alignment.product import apply_solution, read_solution, update_catalog
 from wfi.asdf_io import AsdfFile, create_asdf, replacing, tagged
 from wfi.detector import BORDER
-from wfi.models import check_product, metadata_names
+from wfi.models import check_product, metadata_schema, properties
 from wfi.step import (
     LOG_KEY,
     NOT_APPLICABLE,
@@ -128,7 +128,7 @@ def write_wcs(image: Exposure, path: Path, name: str) -> None:
 
     It has the image's WCS, and the same for a raw image, which has the reference pixels around it: counted from their corner.
     """
-    names = metadata_names(WCS_TAG.removeprefix(ROMAN_TAGS))
+    names, _ = properties(metadata_schema(WCS_TAG.removeprefix(ROMAN_TAGS)))
     meta = {key: value for key, value in image.meta.items() if key in names}
     meta["model_type"] = "WfiWcsModel"
     stamp(meta, name)
@@ -156,6 +156,7 @@ def write_products(arguments: argparse.Namespace, image: Exposure) -> None:
             write_table(table, files.enter_context(replacing(final)))
         if arguments.segmentation:
             given, final = arguments.segmentation
+            check_product(given, "SegmentationMapModel")
             shutil.copyfile(given, files.enter_context(replacing(final)))
         if solution:
             apply_solution(image.meta, solution)

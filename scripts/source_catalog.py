@@ -7,11 +7,12 @@ from pathlib import Path
 import numpy as np
 
 from wfi import dq as dqflags
+from wfi.asdf_io import replacing
 from wfi.catalog import columns as names
 from wfi.catalog import detection, photometry, products, psf
 from wfi.errors import RampflowError
-from wfi.models import open_model
 from wfi.step import Job, Parameter, Reference, Step, step_logger
+from wfi.wcs_tree import Wcs
 
 STEP = Step(
     name="source_catalog",
@@ -87,15 +88,15 @@ def measure(field, segments, shapes, *, fwhm, energy=None, epsf=None, threads=1)
     return found | {name: np.full(len(x), value) for name, value in names.UNMEASURED.items()}
 
 
-def read_field(job: Job, model) -> photometry.Field:
+def read_field(job: Job) -> photometry.Field:
     """The image with its errors and units; the background is still in it."""
     image, err, dq = (job.exposure.array(name, 2).read() for name in ("data", "err", "dq"))
-    if model.meta.get("wcs") is None:
+    if job.exposure.meta.get("wcs") is None:
         raise RampflowError(f"{job.exposure.path}: has no WCS (meta.wcs); run assign_wcs first")
-    image, err = image.astype(np.float32, copy=False), err.astype(np.float32, copy=False)
-    scale, north = photometry.scale_and_north(model.meta.wcs, image.shape)
-    conversion = model.meta.photometry.conversion_megajanskys or 0
-    area = model.meta.photometry.pixel_area or 0
+    image, err, wcs = image.astype(np.float32, copy=False), err.astype(np.float32, copy=False), Wcs(job.exposure.meta["wcs"])
+    scale, north = photometry.scale_and_north(wcs, image.shape)
+    calibration = job.exposure.get("meta.photometry", dict)
+    conversion, area = (calibration.get(name) or 0 for name in ("conversion_megajanskys", "pixel_area"))
     if not area > 0:  # not known, or a placeholder
         area = np.radians(scale / 3600) ** 2
     if not conversion > 0:
@@ -106,7 +107,7 @@ def read_field(job: Job, model) -> photometry.Field:
         err=err,
         dq=dq,
         mask=mask_pixels(image, err, dq),
-        wcs=model.meta.wcs,
+        wcs=wcs,
         unit=conversion * area * 1e15,  # MJy to nJy
         pixel_side=float(np.degrees(np.sqrt(area)) * 3600),
         pixel_scale=scale,
@@ -198,27 +199,25 @@ def find_sources(job: Job, field: photometry.Field, element: str) -> Sources:
 
 def run(job: Job, *, skipped: bool = False) -> None:
     """Process one exposure; a `skipped` one gets an empty catalog and a segmentation map of zeros."""
-    forced, shape = job.parameters.forced_segmentation, job.exposure.array("data", 2).shape
+    forced, exposure = job.parameters.forced_segmentation, job.exposure
     sources = Sources()
-    with open_model(job.exposure.path) as model:
-        catalog, segmentation = products.start_models(model, job.references_used(), forced=forced)
-        field = None if skipped else read_field(job, model)
-        if field is not None and field.mask.all():
-            log.error("All pixels are masked: the catalog is empty")
-            skipped = True
-        elif field is not None:
-            sources = find_sources(job, field, model.meta.instrument.optical_element)
-    wanted = names.column_names(fit_psf=job.parameters.fit_psf and job.references["epsf"] is not None, forced=bool(forced))
-    columns = sources.columns or dict.fromkeys(wanted, np.empty(0))
-    table = names.make_table({name: columns[name] for name in wanted}, catalog.get_column_definition)
+    field = None if skipped else read_field(job)
+    if field is not None and field.mask.all():
+        log.error("All pixels are masked: the catalog is empty")
+        skipped = True
+    elif field is not None:
+        sources = find_sources(job, field, exposure.get("meta.instrument.optical_element", str))
     status = "SKIPPED" if skipped else "COMPLETE"
-    table.meta.update(products.table_metadata(status, scale=sources.scale, energy=sources.energy))
-    catalog.source_catalog = table
-    segmentation.data = np.zeros(shape, np.uint32) if sources.labels is None else sources.labels.astype(np.uint32)
-    if sources.detection is not None:
-        segmentation["detection_image"] = sources.detection
-    products.write_products(catalog, segmentation, job.outputs)
-    log.info("Step %s: %s, %d sources", STEP.name, status, len(table))
+    wanted = names.column_names(fit_psf=job.parameters.fit_psf and job.references["epsf"] is not None, forced=bool(forced))
+    found = sources.columns or dict.fromkeys(wanted, np.empty(0))
+    labels = np.zeros(exposure.array("data", 2).shape, np.uint32) if sources.labels is None else sources.labels
+    meta = products.catalog_metadata(exposure.meta, job.references_used())
+    table_meta = products.table_metadata(status, scale=sources.scale, energy=sources.energy)
+    catalog_meta = meta | products.image_metadata(exposure.meta, forced)
+    with replacing(job.outputs[0]) as catalog:
+        products.write_catalog(catalog, catalog_meta, {name: found[name] for name in wanted}, table_meta)
+        products.write_segmentation(job.outputs[1], meta, labels, sources.detection, exposure)
+    log.info("Step %s: %s, %d sources", STEP.name, status, len(found["label"]))
 
 
 def run_skipped(job: Job) -> None:

@@ -1,5 +1,6 @@
 """finalize: statuses, statistics in closed form, both products whole and valid, or none."""
 
+import asdf
 import finalize
 import numpy as np
 import pytest
@@ -7,9 +8,10 @@ from finalize import finish_statuses, image_statistics, median_in_place
 from simulate_references import Detector, make_distortion
 from small_files import FRAME_TIME, image, meta_of, opened, ramp, run, statuses, succeed, write_image, write_ramp
 
-from wfi import SOFTWARE_NAME, __version__
+from wfi import SOFTWARE_NAME, __version__, models
 from wfi import dq as flags
-from wfi.step import LATER_STATUSES, STATUSES
+from wfi.asdf_io import AsdfFile, create_asdf, tagged
+from wfi.step import LATER_STATUSES, ROMAN_TAGS, STATUSES
 
 SIZE = 248
 PLACEHOLDERS = {"photometry.conversion_megajanskys": 0.5, "photometry.pixel_area": 2.8e-13}
@@ -161,6 +163,37 @@ def test_an_invalid_image_is_refused_and_no_product_is_left(tmp_path, wrong, mes
     assert "Traceback" not in done.stderr
     assert "is not a valid ImageModel" in done.stderr and message in done.stderr
     assert not any((tmp_path / "p").iterdir())
+
+
+def test_an_invalid_segmentation_map_is_refused_and_no_product_is_left(calibrated, tmp_path):
+    with AsdfFile(calibrated) as file:
+        meta = {key: value for key, value in file.tree["roman"]["meta"].items() if key != "wcs"}
+        roman = tagged({"meta": meta, "data": np.zeros((9, 9), np.int16)}, f"{ROMAN_TAGS}segmentation_map-2.1.0")
+        with create_asdf(tmp_path / "in_segm.asdf", {"roman": roman}):
+            pass
+    outputs = tmp_path / "p/r_cal.asdf", tmp_path / "p/r_wcs.asdf"
+    done = run("finalize", calibrated, *outputs, "--segmentation", tmp_path / "in_segm.asdf", tmp_path / "p/r_segm.asdf")
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert "in_segm.asdf: is not a valid SegmentationMapModel" in done.stderr and "int16" in done.stderr
+    assert not any((tmp_path / "p").iterdir())
+
+
+@pytest.mark.parametrize("product", ["r_cal.asdf", "r_wcs.asdf"])
+def test_every_tag_of_a_product_is_checked_against_the_schema_that_asdf_has_for_it(products, product):
+    tags = set()
+
+    def collect(node):
+        tags.add(getattr(node, "_tag", None))
+        for value in node.values() if isinstance(node, dict) else node if isinstance(node, list) else ():
+            collect(value)
+
+    collect(asdf.util.load_yaml(products / product, tagged=True))
+    ours, theirs = (file.extension_manager for file in (models._schemas(), asdf.AsdfFile()))
+    assert len(tags) > 5
+    for tag in filter(None, tags):
+        assert ours.handles_tag_definition(tag) == theirs.handles_tag_definition(tag), tag
+        if theirs.handles_tag_definition(tag):
+            assert ours.get_tag_definition(tag).schema_uris == theirs.get_tag_definition(tag).schema_uris
 
 
 def test_a_product_that_was_there_survives_a_failure(tmp_path):

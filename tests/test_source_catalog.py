@@ -321,6 +321,52 @@ def test_the_columns_are_the_format_s(kind, forced):
     assert [n for n in names if "psf" not in n] == columns.column_names(fit_psf=False, forced=forced)
 
 
+def test_the_columns_are_described_as_roman_datamodels_and_astropy_do_it():
+    from astropy.units import Unit
+    from roman_datamodels import datamodels
+
+    model = datamodels.ImageSourceCatalogModel.create_fake_data()
+    for name in columns.column_names(fit_psf=True, forced=True):
+        ours, theirs = columns.define(name), model.get_column_definition(name)
+        assert (ours.dtype, ours.description) == (theirs["datatype"], theirs["description"])
+        assert ours.unit == (None if theirs["unit"] == "none" else str(Unit(theirs["unit"])))
+    with pytest.raises(KeyError):
+        columns.define("radius")
+
+
+@pytest.mark.parametrize("measured", [False, True])
+def test_the_header_of_the_table_is_astropy_s(measured):
+    from astropy.table import Column, Table
+    from astropy.table.meta import get_yaml_from_table
+
+    definitions = {name: columns.define(name) for name in columns.column_names(fit_psf=True)}
+    table = Table(
+        {name: Column(np.empty(0, d.dtype), unit=d.unit, description=d.description) for name, d in definitions.items()}
+    )
+    energy = {0.1: 0.5, 0.2: 0.75}
+    table.meta = products.table_metadata("COMPLETE", **({"scale": 0.11, "energy": energy} if measured else {}))
+    assert products.astropy_header(definitions, table.meta).splitlines() == get_yaml_from_table(table)
+
+
+def test_the_metadata_are_those_of_roman_datamodels(catalogs):
+    from roman_datamodels import datamodels
+
+    catalog, segmentation = catalogs.make()
+    with opened(catalogs.sky) as image_model:
+        model = datamodels.ImageSourceCatalogModel.create_minimal({"meta": image_model.meta})
+        image_date = str(image_model.meta.file_date)
+    written = {key.decode(): text.decode() for key, text in pq.read_schema(catalog).metadata.items()}
+    ours = {key: text for key, text in written.items() if key.startswith("roman.")}
+    theirs = {key: str(value) for key, value in model.to_flat_dict().items()}
+    assert ours.pop("roman.meta.image.file_date") == image_date
+    assert ours.pop("roman.meta.image.filename") == "r_cal.asdf"
+    changed = {key for key in {*ours, *theirs} if ours.get(key) != theirs.get(key)}
+    names = ("calibration_software_name", "calibration_software_version", "filename", "file_date", "model_type")
+    assert changed <= {f"roman.meta.{name}" for name in (*names, "ref_file.epsf", "ref_file.apcorr")}
+    nested = {name: dict(model.meta[name].items()) for name in ("exposure", "observation", "wcsinfo", "program")}
+    assert {name: meta_of(segmentation)[name] for name in nested} == nested
+
+
 def test_an_intermediate_image_has_the_name_of_the_final_one():
     assert products.final_image_name("r0001_wfi07_f158_flat.asdf") == "r0001_wfi07_f158_cal.asdf"
 

@@ -7,9 +7,14 @@ three seconds. The trees are in the files: asdf checks them against the same sch
 from __future__ import annotations
 
 import functools
+from importlib.resources import files
 from pathlib import Path
 
+import yaml
+
 from wfi.errors import RampflowError
+
+_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 SCHEMAS = "asdf://stsci.edu/datamodels/roman/schemas/"
 
@@ -20,7 +25,6 @@ def _schemas():
     from importlib.metadata import entry_points
 
     import asdf
-    import yaml
     from asdf.extension import ExtensionProxy, ManifestExtension
 
     class Schemas(asdf.AsdfFile):
@@ -59,10 +63,45 @@ def check_product(path: Path, model: str) -> None:
         raise RampflowError(f"{path}: is not a valid {model} ({lines[0]}; {lines[-1].strip()}); report it") from error
 
 
-def metadata_names(model: str) -> set[str]:
-    """Names of the metadata that the schema of a model, as ``wfi_wcs-2.1.0``, has."""
-    import asdf
+# ------------------------------------------------------------------------------------------------------------- schemas
+@functools.cache
+def schema(name: str) -> dict:
+    """A schema of the package rad, as ``wfi_wcs-2.1.0``."""
+    return yaml.load((files("rad") / "resources/schemas" / f"{name}.yaml").read_bytes(), Loader=_Loader)
 
-    parts = asdf.schema.load_schema(SCHEMAS + model)["properties"]["meta"]["allOf"]
-    parts = [asdf.schema.load_schema(part["$ref"]) if "$ref" in part else part for part in parts]
-    return {name for part in parts for name in part["properties"]}
+
+def resolved(node: dict) -> dict:
+    """A part of a schema, or what it refers to."""
+    while "$ref" in node:
+        name, _, place = node["$ref"].removeprefix(SCHEMAS).partition("#/")
+        node = schema(name)
+        for key in filter(None, place.split("/")):
+            node = node[key]
+    return node
+
+
+def properties(node: dict) -> tuple[dict[str, dict], set[str]]:
+    """Schemas of a mapping's entries by name, and the names of those that must be there."""
+    node = resolved(node)
+    entries, required = dict(node.get("properties", {})), set(node.get("required", ()))
+    for part in node.get("allOf", ()):
+        more = properties(part)
+        entries |= more[0]
+        required |= more[1]
+    return entries, required
+
+
+def metadata_schema(model: str) -> dict:
+    """The schema of a model's ``meta``."""
+    return schema(model)["properties"]["meta"]
+
+
+def required_part(node: dict, values: dict) -> dict:
+    """What a schema asks for of some metadata; without what it leaves to choice, as in roman_datamodels' minimal models."""
+    entries, required = properties(node)
+    result = {}
+    for name in entries:
+        if name in required and name in values:
+            nested = isinstance(values[name], dict) and properties(entries[name])[0]
+            result[name] = required_part(entries[name], values[name]) if nested else values[name]
+    return result

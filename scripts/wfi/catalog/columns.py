@@ -1,12 +1,20 @@
-"""Columns of a source catalog: their order, and the table that they make."""
+"""Columns of a source catalog: their order, and what the schema says of them."""
 
 from __future__ import annotations
 
 import itertools
+import re
+from typing import NamedTuple
 
 import numpy as np
 
 from wfi.catalog.photometry import aperture_names
+from wfi.models import schema
+
+COLUMNS_SCHEMA = "tables/source_catalog_columns-2.0.0"
+
+#: Units of the schema that astropy spells otherwise.
+_SPELLINGS = {"arcsec^2": "arcsec2", "nJy arcsec-2": "nJy / arcsec2", "1/arcsec2": "1 / arcsec2"}
 
 CENTROID = ("x_centroid", "y_centroid", "x_centroid_err", "y_centroid_err")
 WINDOWED = ("x_centroid_win", "y_centroid_win", "x_centroid_win_err", "y_centroid_win_err")
@@ -100,27 +108,20 @@ def _flux_names(fit_psf):
     return ["aper_bkg_flux", "aper_bkg_flux_err", *apertures, *(PSF_FLUX if fit_psf else ()), *SEGMENT_FLUX]
 
 
-def make_table(columns: dict[str, np.ndarray], define):
-    """The table of a catalog.
+class Definition(NamedTuple):
+    """What the schema says of a column."""
 
-    Parameters
-    ----------
-    columns : dict
-        Values by the name of the column, in order.
-    define : callable
-        Gives the ``datatype``, ``unit`` and ``description`` of a column: a catalog model's ``get_column_definition``.
+    dtype: np.dtype
+    unit: str | None  # as astropy spells it
+    description: str
 
-    Returns
-    -------
-    astropy.table.Table
-    """
-    from astropy.table import Column, Table
-    from astropy.units import Unit
 
-    table = Table()
-    for name, values in columns.items():
-        definition = define(name)
-        unit = None if definition["unit"] == "none" else Unit(definition["unit"])
-        values = np.asarray(values).astype(definition["datatype"])
-        table[name] = Column(values, unit=unit, description=definition["description"])
-    return table
+def define(name: str) -> Definition:
+    """The definition of a column."""
+    name = name.removeprefix(FORCED)
+    for pattern, node in schema(COLUMNS_SCHEMA)["definitions"].items():
+        if re.fullmatch(pattern.replace("~radius~", "[0-9]{2}").replace("_~band~", ""), name):
+            datatype = node["properties"]["data"]["properties"]["datatype"]["enum"][0]
+            unit = None if node["unit"] == "none" else _SPELLINGS.get(node["unit"], node["unit"])
+            return Definition(np.dtype(datatype.replace("bool8", "bool")), unit, node["description"])
+    raise KeyError(name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import datetime
 import importlib.metadata
 import json
@@ -10,46 +11,57 @@ import re
 from pathlib import Path
 
 import numpy as np
+import yaml
 
 from wfi import SOFTWARE_NAME, __version__
-from wfi.asdf_io import replacing
+from wfi.asdf_io import create_asdf, tagged
+from wfi.catalog.columns import Definition, define
 from wfi.catalog.photometry import ANNULUS_RADII, APERTURE_RADII
-from wfi.errors import RampflowError
-from wfi.step import LOG_KEY, recorded_log
+from wfi.models import metadata_schema, required_part
+from wfi.step import LOG_KEY, ROMAN_TAGS, Exposure, recorded_log, stamp
+
+SEGMENTATION = "segmentation_map-2.1.0"
 
 #: How photutils treats masked pixels and Kron apertures, for the record.
 APERTURE_MASK_METHOD, KRON_PARAMETERS = "mask", (2.5, 1.4, 0.0)
 RECORDED_PACKAGES = ("numpy", "scipy", "astropy", "photutils", "gwcs")
 
 
-def start_models(image, references: dict, *, forced: str = ""):
-    """Empty models of both products, with the metadata of the image.
+def catalog_metadata(image: dict, references: dict) -> dict:
+    """Metadata that both products have of the image.
 
     Parameters
     ----------
-    image : roman_datamodels.datamodels.ImageModel
+    image : dict
+        ``meta`` of the image.
     references : dict
         ``meta.ref_file`` as this step completes it.
+    """
+    meta = required_part(metadata_schema(SEGMENTATION), image)
+    meta["calibration_software_name"], meta["calibration_software_version"] = SOFTWARE_NAME, __version__
+    meta["ref_file"] = {**meta.get("ref_file", {}), **references}
+    return meta
+
+
+def image_metadata(image: dict, forced: str = "") -> dict:
+    """What a catalog's metadata has beside those, for it says more of the image.
+
+    Parameters
+    ----------
+    image : dict
+        ``meta`` of the image.
     forced : str
         The segmentation map that was given, if one was.
-
-    Returns
-    -------
-    catalog, segmentation : roman_datamodels.datamodels.DataModel
     """
-    from roman_datamodels import datamodels
-
-    kind = datamodels.ForcedImageSourceCatalogModel if forced else datamodels.ImageSourceCatalogModel
-    catalog = kind.create_minimal({"meta": image.meta})
-    catalog.meta.calibration_software_name, catalog.meta.calibration_software_version = SOFTWARE_NAME, __version__
-    catalog.meta.image = {"filename": final_image_name(image.meta.filename), "file_date": image.meta.file_date}
+    meta = {
+        "model_type": "ForcedImageSourceCatalogModel" if forced else "ImageSourceCatalogModel",
+        "image": {"filename": final_image_name(image["filename"]), "file_date": image["file_date"]},
+    }
     if forced:
-        catalog.meta.image["forced_segmentation"] = forced
-    if "data_release_id" in image.meta:
-        catalog.meta.data_release_id = image.meta.data_release_id
-    for name, value in references.items():
-        catalog.meta.ref_file[name] = value
-    return catalog, datamodels.SegmentationMapModel.create_minimal({"meta": catalog.meta})
+        meta["image"]["forced_segmentation"] = forced
+    if "data_release_id" in image:
+        meta["data_release_id"] = image["data_release_id"]
+    return meta
 
 
 def final_image_name(name: str) -> str:
@@ -91,27 +103,114 @@ def table_metadata(status: str, *, scale: float | None = None, energy: dict | No
     return meta
 
 
-def write_products(catalog, segmentation, paths: tuple[Path, Path]) -> None:
-    """Check both products against their schemas and write them: both appear whole, or none does.
+def write_segmentation(path: Path, meta: dict, labels: np.ndarray, detection: np.ndarray | None, source: Exposure) -> None:
+    """Write the segmentation map.
 
-    Raises
-    ------
-    RampflowError
-        A product is not valid.
+    Parameters
+    ----------
+    path : pathlib.Path
+    meta : dict
+        See `catalog_metadata`.
+    labels : numpy.ndarray
+        Label of the source that each pixel belongs to.
+    detection : numpy.ndarray or None
+        The smoothed image that the sources were found in.
+    source : Exposure
+        The image.
     """
-    import asdf
+    meta = meta | {"model_type": "SegmentationMapModel"}
+    stamp(meta, path.name)
+    roman = tagged({"meta": meta, "data": labels.astype(np.uint32, copy=False)}, f"{ROMAN_TAGS}{SEGMENTATION}")
+    if detection is not None:
+        roman["detection_image"] = detection
+    with create_asdf(path, {**source.tree, "roman": roman}, source.file.standard):
+        pass
 
-    # Loaded before `to_parquet`, which would load pandas with pyarrow.
-    from wfi.parquet import read_table, write_table
 
-    catalog_path, segmentation_path = paths
-    try:
-        with replacing(catalog_path) as table, replacing(segmentation_path) as labels:
-            catalog.to_parquet(table)
-            # The log of the step goes with the catalog: finalize takes it to the image's ``cal_logs``.
-            written, step_log = read_table(table), {LOG_KEY: json.dumps(recorded_log()).encode()}
-            write_table(written.replace_schema_metadata({**written.schema.metadata, **step_log}), table)
-            segmentation.to_asdf(labels)
-    except asdf.ValidationError as error:
-        lines = str(error).strip().splitlines()
-        raise RampflowError(f"{catalog_path}: is not a valid product ({lines[0]}; {lines[-1].strip()}); report it") from error
+def write_catalog(path: Path, meta: dict, columns: dict[str, np.ndarray], table_meta: dict) -> None:
+    """Write the catalog, as roman_datamodels does.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+    meta : dict
+        See `catalog_metadata`.
+    columns : dict
+        Values by the name of the column, in order.
+    table_meta : dict
+        See `table_metadata`.
+    """
+    from wfi.parquet import pyarrow as pa
+    from wfi.parquet import write_table
+
+    now = datetime.datetime.now(datetime.UTC).replace(tzinfo=None)
+    meta = meta | {"filename": path.name, "file_date": str(now)}
+    texts = flattened({"roman": {"meta": meta}, "source_catalog": table_meta})
+    definitions = {name: define(name) for name in columns}
+    texts["table_meta_yaml"] = astropy_header(definitions, table_meta)
+    # The log of the step goes with the catalog: finalize takes it to the image's ``cal_logs``.
+    texts[LOG_KEY] = json.dumps(recorded_log())
+    arrays = [pa.array(np.asarray(columns[name]).astype(definitions[name].dtype)) for name in columns]
+    fields = [
+        pa.field(name, array.type, metadata={"unit": str(definitions[name].unit)})
+        for name, array in zip(columns, arrays, strict=True)
+    ]
+    write_table(pa.Table.from_arrays(arrays, schema=pa.schema(fields, metadata=texts)), path, compression=None)
+
+
+def flattened(values, path: str = "") -> dict[str, str]:
+    """Texts of the values of a tree by their place in it, as ``roman.meta.filename``; there is none for `None`."""
+    if isinstance(values, dict) and "base_format" in values:  # a time
+        values = str(datetime.datetime.fromisoformat(values["value"]))
+    if isinstance(values, dict):
+        parts = values.items()
+    elif isinstance(values, list | tuple):
+        parts = enumerate(values)
+    else:
+        return {} if values is None else {path: str(values)}
+    return {k: text for key, value in parts for k, text in flattened(value, f"{path}.{key}" if path else str(key)).items()}
+
+
+def astropy_header(definitions: dict[str, Definition], table_meta: dict) -> str:
+    """The header of a table that astropy looks for in a parquet file: its columns and metadata as YAML."""
+
+    class Dumper(getattr(yaml, "CSafeDumper", yaml.SafeDumper)):
+        pass
+
+    def ordered(dumper, items):
+        entries = [dumper.represent_mapping("tag:yaml.org,2002:map", {key: value}) for key, value in items]
+        return yaml.SequenceNode("tag:yaml.org,2002:omap", entries, flow_style=False)
+
+    def array(dumper, values):
+        parts = {"buffer": base64.b64encode(values.tobytes()), "dtype": str(values.dtype), "order": "C", "shape": values.shape}
+        return dumper.represent_mapping("!numpy.ndarray", parts)
+
+    def pair(dumper, values):
+        return dumper.represent_sequence("tag:yaml.org,2002:python/tuple", values)
+
+    def column(dumper, definition):
+        return dumper.represent_mapping("tag:yaml.org,2002:map", definition)
+
+    Dumper.add_representer(type({}.items()), ordered)
+    Dumper.add_representer(np.ndarray, array)
+    Dumper.add_representer(tuple, pair)
+    Dumper.add_representer(_Column, column)
+    columns = [
+        _Column(
+            (key, value)
+            for key, value in (
+                ("name", name),
+                ("unit", definition.unit),
+                ("datatype", definition.dtype.name),
+                ("description", definition.description),
+            )
+            if value is not None
+        )
+        for name, definition in definitions.items()
+    ]
+    header = {"datatype": columns, "meta": table_meta.items()}
+    return yaml.dump(header, Dumper=Dumper, default_flow_style=None, width=130).rstrip("\n")
+
+
+class _Column(list):
+    """Names and values of what is said of a column, in the order in which they are written."""
