@@ -47,13 +47,14 @@ def mask_pixels(image: np.ndarray, err: np.ndarray, dq: np.ndarray) -> np.ndarra
     return ~np.isfinite(image) | ~np.isfinite(err) | ~(err > 0) | dqflags.has(dq, dqflags.DO_NOT_USE)
 
 
-def measure(field, segments, shapes, *, fwhm, energy=None, epsf=None, threads=1) -> dict:
+def measure(field, labels, shapes, *, fwhm, energy=None, epsf=None, threads=1) -> dict:
     """Measure everything that a catalog has columns for.
 
     Parameters
     ----------
     field : wfi.catalog.photometry.Field
-    segments : photutils.segmentation.SegmentationImage
+    labels : numpy.ndarray
+        Label of the source that each pixel belongs to, int32.
     shapes : numpy.ndarray
         Smoothed image that positions and shapes are measured in.
     fwhm : float
@@ -69,7 +70,7 @@ def measure(field, segments, shapes, *, fwhm, energy=None, epsf=None, threads=1)
     dict
         Arrays by the name of the column.
     """
-    found = photometry.measure_segments(field, segments, shapes)
+    found = photometry.measure_segments(field, labels, shapes)
     # Positions as the catalog records them, so that what is measured there can be measured again.
     x, y = (found[name].astype(np.float32).astype(float) for name in ("x_centroid", "y_centroid"))
     found |= photometry.measure_apertures(field, x, y)
@@ -178,21 +179,21 @@ def find_sources(job: Job, field: photometry.Field, element: str) -> Sources:
     background = subtract_background(field, p.bkg_boxsize, job.threads)
     image = detection.smooth(field.image, field.mask, p.kernel_fwhm, threads=job.threads)
     if p.forced_segmentation:
-        segments, shown = detection.read_segments(Path(p.forced_segmentation), field.mask)
+        labels, shown = detection.read_segments(Path(p.forced_segmentation), field.mask)
     else:
-        segments = detection.find_segments(
+        labels = detection.find_segments(
             image, background, field.mask, snr_threshold=p.snr_threshold, npixels=p.npixels, deblend=p.deblend
         )
         # As in romancal's products, the detection image is in nJy.
         shown = image if np.isnan(field.unit) else image * np.float32(field.unit)
     sources = Sources(detection=shown, scale=field.pixel_scale, energy=read_energy(job, element, field.pixel_scale))
-    if segments is None:
+    if labels is None:
         return sources
     options = {"fwhm": p.kernel_fwhm, "energy": sources.energy, "threads": job.threads}
-    sources.labels = segments.data
-    sources.columns = measure(field, segments, shown, epsf=read_epsf(job), **options)
+    sources.labels = labels
+    sources.columns = measure(field, labels, shown, epsf=read_epsf(job), **options)
     if p.forced_segmentation:
-        remeasured = measure(field, segments, image, **options)
+        remeasured = measure(field, labels, image, **options)
         sources.columns = names.merge_forced(sources.columns, remeasured)
     return sources
 

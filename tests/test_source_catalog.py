@@ -1,5 +1,8 @@
 """source_catalog: stars of known position and flux; each part beside the library's own; every parameter; empty images."""
 
+import warnings
+from types import SimpleNamespace
+
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
@@ -9,7 +12,7 @@ from small_files import arrays_of, image, meta_of, opened, refuse, run_here, suc
 from wfi import SOFTWARE_NAME
 from wfi import dq as flags
 from wfi.asdf_io import AsdfFile, create_asdf
-from wfi.catalog import columns, detection, photometry, products, psf
+from wfi.catalog import columns, detection, photometry, products, psf, segments
 from wfi.kernels import source_catalog as kernels
 from wfi.step import Exposure
 from wfi.wcs_tree import tree_of_wcs
@@ -641,6 +644,97 @@ def test_rings_are_clipped_as_astropy_does():
         assert count[i] == kept.size
         assert (median[i], std[i]) == pytest.approx((np.median(kept), kept.std()), rel=1e-9)
     assert count[3] == 0 and np.isnan(median[3])
+
+
+def crowded_field(seed):
+    """Blended, elongated, faint and thin sources, some at the edges, some masked in part; labels with gaps."""
+    rng = np.random.default_rng(seed)
+    rows, cols = np.mgrid[:150, :170]
+    sky = np.zeros(rows.shape)
+    for x, y, flux, wide, narrow, angle in zip(
+        rng.uniform(-1, 170, 60), rng.uniform(-1, 150, 60), 10 ** rng.uniform(0.3, 3, 60), rng.uniform(1, 5, 60),
+        rng.uniform(0.7, 2, 60), rng.uniform(0, np.pi, 60), strict=True,
+    ):  # fmt: skip
+        along, across = (
+            (cols - x) * np.cos(angle) + (rows - y) * np.sin(angle),
+            (rows - y) * np.cos(angle) - (cols - x) * np.sin(angle),
+        )
+        sky += flux * np.exp(-0.5 * ((along / wide) ** 2 + (across / narrow) ** 2)) / (2 * np.pi * wide * narrow)
+    err = rng.uniform(0.05, 0.15, sky.shape).astype(np.float32)
+    image = (sky + rng.normal(0, 0.1, sky.shape)).astype(np.float32)
+    mask = rng.random(sky.shape) < 0.02
+    image[rng.random(sky.shape) < 0.005] = np.nan
+    mask |= np.isnan(image)
+    background = SimpleNamespace(rms=lambda start, stop: np.full((stop - start, sky.shape[1]), 0.1))
+    smooth = detection.smooth(image, mask, 2.0)
+    labels = detection.find_segments(smooth, background, mask, snr_threshold=2.0, npixels=5, deblend=False)
+    labels[rows == 75] = np.where(mask[75], 0, 900)  # thin, through everything
+    labels[20:24, 30:33] = 950  # of noise, or in the middle of another
+    smooth[20:24, 30:33] = -1
+    labels[100:103, 100:103] = 951
+    image[98:105, 98:105] = -5
+    labels[mask & (rng.random(sky.shape) < 0.5)] = 0
+    return image, err, mask, labels, smooth
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_sources_are_measured_as_by_photutils(seed):
+    from photutils.segmentation import SegmentationImage, SourceCatalog
+
+    image, err, mask, labels, smooth = crowded_field(seed)
+    ours = segments.measure(image, err, mask, labels, smooth)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        theirs = SourceCatalog(
+            image, SegmentationImage(labels), convolved_data=smooth, error=err, mask=mask, aperture_mask_method="mask"
+        )
+        pairs = {
+            "x": theirs.x_centroid, "y": theirs.y_centroid, "area": theirs.area.value, "flux": theirs.segment_flux,
+            "semimajor": theirs.semimajor_axis.value, "semiminor": theirs.semiminor_axis.value, "cxx": theirs.ellipse_cxx.value,
+            "cxy": theirs.ellipse_cxy.value, "cyy": theirs.ellipse_cyy.value, "angle": theirs.orientation.to_value("rad"),
+            "flux_err": theirs.segment_flux_err, "kron_radius": theirs.kron_radius.value, "kron_flux": theirs.kron_flux,
+            "kron_flux_err": theirs.kron_flux_err, "half_light_radius": theirs.flux_radius(0.5).value,
+            "x_window": theirs.x_centroid_win, "y_window": theirs.y_centroid_win,
+        }  # fmt: skip
+        corners = np.transpose([theirs.bbox_ymin, theirs.bbox_ymax + 1, theirs.bbox_xmin, theirs.bbox_xmax + 1])
+    np.testing.assert_array_equal(ours["label"], theirs.label)
+    np.testing.assert_array_equal(ours["boxes"], corners)
+    assert len(ours["label"]) > 20 and np.isfinite(ours["kron_flux"]).sum() > 15
+    for name, expected in pairs.items():  # it sums in single precision where it can
+        np.testing.assert_allclose(ours[name], expected, rtol=2e-6 if "flux" in name else 1e-9, atol=1e-9, err_msg=name)
+
+
+def test_ellipses_hold_the_parts_of_pixels_that_photutils_says():
+    from photutils.aperture import CircularAperture, EllipticalAperture
+
+    rng = np.random.default_rng(5)
+    image, err = rng.normal(1, 1, (2, 40, 50))
+    mask, labels = rng.random(image.shape) < 0.1, np.zeros((1, 1), np.int32)
+    x, y = rng.uniform(-6, 56, 200), rng.uniform(-6, 46, 200)
+    x[:4], y[:4] = [10, 10.5, 10.5, -500], [10, 10.5, 10, -500]
+    for major, minor, angle in ((3.0, 3.0, 0.0), (0.3, 0.3, 0.0), (7.5, 1.2, 0.7), (4.0, 0.2, 2.5), (12.0, 11.0, 5.0)):
+        kind = CircularAperture(np.transpose([x, y]), major)
+        if major != minor:
+            kind = EllipticalAperture(np.transpose([x, y]), major, minor, theta=angle)
+        expected = kind.do_photometry(image, error=err, mask=mask)
+        found = [
+            kernels.sum_ellipse(image, err, mask, labels, 0, *place, major, minor, angle) for place in zip(x, y, strict=True)
+        ]
+        np.testing.assert_allclose(np.transpose(found)[:2], expected, rtol=1e-9, atol=1e-9)
+        if major == minor:
+            np.testing.assert_allclose(kernels.sum_circles(image, err, mask, x, y, major), expected, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("npixels", [1, 5, 30])
+def test_sources_are_detected_as_by_photutils(npixels):
+    from photutils.segmentation import detect_sources
+
+    image = np.random.default_rng(2).normal(0, 1, (600, 300)).astype(np.float32)
+    mask = np.random.default_rng(3).random(image.shape) < 0.01
+    background = SimpleNamespace(rms=lambda start, stop: np.ones((stop - start, image.shape[1])))
+    ours = detection.find_segments(image, background, mask, snr_threshold=0.3, npixels=npixels, deblend=False)
+    np.testing.assert_array_equal(ours, detect_sources((image > 0.3) & ~mask, 0, npixels).data)
+    assert detection.find_segments(image, background, mask, snr_threshold=9.0, npixels=1, deblend=False) is None
 
 
 def test_sharpness_and_roundness_tell_shapes_apart():

@@ -144,11 +144,14 @@ def _measure_boxes(image, mask, size, excluded, threads):
 
 
 def _fill_mesh(mesh):
-    from photutils.utils import ShepardIDWInterpolator
+    """Give boxes without a value the mean of the ten nearest ones, weighed by the inverse of their distance (Shepard 1968)."""
+    from scipy.spatial import cKDTree
 
     known = np.isfinite(mesh)
     if not known.all():
-        mesh[~known] = ShepardIDWInterpolator(np.argwhere(known), mesh[known])(np.argwhere(~known), n_neighbors=10)
+        nearest = range(1, min(10, np.count_nonzero(known)) + 1)
+        distance, index = cKDTree(np.argwhere(known), leafsize=10).query(np.argwhere(~known), k=nearest)
+        mesh[~known] = np.average(mesh[known][index], axis=1, weights=1 / distance)
     return mesh
 
 
@@ -216,32 +219,40 @@ def find_segments(
 
     Returns
     -------
-    photutils.segmentation.SegmentationImage or None
-        `None` without any source.
+    numpy.ndarray or None
+        Label of the source that each pixel belongs to, 0 for none, int32; `None` without any source.
 
     Raises
     ------
     RampflowError
         To deblend needs scikit-image.
     """
-    from photutils.segmentation import deblend_sources, detect_sources
-    from photutils.utils.exceptions import NoDetectionsWarning
+    from scipy.ndimage import label
 
     above = np.empty(detection.shape, bool)
     for start in range(0, len(above), BLOCK):
         rows = slice(start, min(start + BLOCK, len(above)))
         np.greater(detection[rows], snr_threshold * background.rms(rows.start, rows.stop), out=above[rows])
     above &= ~mask
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", NoDetectionsWarning)
-        segments = detect_sources(above, 0, npixels)
-    if segments is not None and deblend:
-        try:
-            segments = deblend_sources(detection, segments, npixels, contrast=DEBLEND_CONTRAST, progress_bar=False)
-        except ModuleNotFoundError as error:
-            raise RampflowError(f"deblend needs the package {error.name}, which is not installed (scikit-image)") from error
-    log.info("Detected %d sources", 0 if segments is None else segments.n_labels)
-    return segments
+    labels, _ = label(above, np.ones((3, 3)))
+    large = np.bincount(labels.ravel()) >= npixels
+    large[0] = False
+    new = np.where(large, large.cumsum(), 0).astype(np.int32)
+    labels = new[labels]
+    if deblend and large.any():
+        labels = _deblend(detection, labels, npixels)
+    log.info("Detected %d sources", labels.max())
+    return labels if large.any() else None
+
+
+def _deblend(detection, labels, npixels):
+    from photutils.segmentation import SegmentationImage, deblend_sources
+
+    try:
+        segments = SegmentationImage(labels)
+        return deblend_sources(detection, segments, npixels, contrast=DEBLEND_CONTRAST, progress_bar=False).data
+    except ModuleNotFoundError as error:
+        raise RampflowError(f"deblend needs the package {error.name}, which is not installed (scikit-image)") from error
 
 
 def read_segments(path: Path, mask: np.ndarray):
@@ -256,8 +267,8 @@ def read_segments(path: Path, mask: np.ndarray):
 
     Returns
     -------
-    segments : photutils.segmentation.SegmentationImage or None
-        `None` where none is left.
+    labels : numpy.ndarray or None
+        Label of the source that each pixel belongs to, int32; `None` where none is left.
     detection : numpy.ndarray
         The image that the segments were found in, float32.
 
@@ -266,8 +277,6 @@ def read_segments(path: Path, mask: np.ndarray):
     RampflowError
         The file is no such map, or has another shape.
     """
-    from photutils.segmentation import SegmentationImage
-
     with AsdfFile(path) as file:
         exposure = Exposure(file)
         exposure.expect_model("segmentation_map", "forced_segmentation")
@@ -278,4 +287,4 @@ def read_segments(path: Path, mask: np.ndarray):
     good[0] = False
     labels = np.where(good[labels], labels, 0).astype(np.int32)
     log.info("Measuring %d of the %d given sources", good.sum(), np.unique(labels).size - 1)
-    return SegmentationImage(labels) if good.any() else None, detection
+    return labels if good.any() else None, detection

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import warnings
 
 import numpy as np
 
 from wfi import dq as dqflags
+from wfi.catalog import segments
 from wfi.catalog.detection import FWHM_TO_SIGMA
 from wfi.catalog.psf import FAR_OUTSIDE
-from wfi.imports import without
 from wfi.step import step_logger
 
 log = step_logger("source_catalog")
@@ -36,7 +35,7 @@ class Field:
         Flags, uint32.
     mask : numpy.ndarray
         True where a pixel does not count.
-    wcs : gwcs.wcs.WCS
+    wcs : wfi.wcs_tree.Wcs
     unit : float
         nJy of 1 DN/s; NaN where it is not known.
     pixel_side : float
@@ -80,57 +79,48 @@ def sky_position(wcs, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndar
 
 
 # ------------------------------------------------------------------------------------------------------------- segments
-def measure_segments(field: Field, segments, detection: np.ndarray) -> dict[str, np.ndarray]:
-    """Centroids, shapes, and isophotal and Kron fluxes, by photutils' `SourceCatalog`.
+def measure_segments(field: Field, labels: np.ndarray, detection: np.ndarray) -> dict[str, np.ndarray]:
+    """Centroids, shapes, and isophotal and Kron fluxes.
 
     Parameters
     ----------
     field : Field
-    segments : photutils.segmentation.SegmentationImage
+    labels : numpy.ndarray
+        Segmentation map, int32.
     detection : numpy.ndarray
         Smoothed image that centroids and shapes come from, in any unit.
     """
-    from photutils.segmentation import SourceCatalog
-
-    with warnings.catch_warnings(), without("matplotlib"):  # it would load it to record its version
-        warnings.simplefilter("ignore", RuntimeWarning)
-        found = SourceCatalog(
-            field.image,
-            segments,
-            convolved_data=detection,
-            error=field.err,
-            mask=field.mask,
-            aperture_mask_method="mask",
-        )
-        side, area = field.pixel_side, field.pixel_side**2
-        columns = {
-            "label": found.label,
-            "x_centroid": found.x_centroid,
-            "y_centroid": found.y_centroid,
-            "x_centroid_win": found.x_centroid_win,
-            "y_centroid_win": found.y_centroid_win,
-            "bbox_xmin": found.bbox_xmin,
-            "bbox_xmax": found.bbox_xmax,
-            "bbox_ymin": found.bbox_ymin,
-            "bbox_ymax": found.bbox_ymax,
-            "segment_area": found.area.value * area,
-            "semimajor": found.semimajor_axis.value * side,
-            "semiminor": found.semiminor_axis.value * side,
-            "fwhm": found.fwhm.value * side,
-            "ellipticity": found.ellipticity.value,
-            "orientation_pix": found.orientation.value,
-            "orientation_sky": (180 - field.north + found.orientation.value) % 360,
-            "cxx": found.ellipse_cxx.value / area,
-            "cxy": found.ellipse_cxy.value / area,
-            "cyy": found.ellipse_cyy.value / area,
-            "kron_radius": found.kron_radius.value * side,
-            "fluxfrac_radius_50": found.flux_radius(0.5).value * side,
-            "segment_flux": found.segment_flux * field.unit,
-            "segment_flux_err": found.segment_flux_err * field.unit,
-            "kron_flux": found.kron_flux * field.unit,
-            "kron_flux_err": found.kron_flux_err * field.unit,
-        }
-    columns = {name: np.atleast_1d(value) for name, value in columns.items()}
+    found = segments.measure(field.image, field.err, field.mask, labels, detection)
+    side, area = field.pixel_side, field.pixel_side**2
+    major, minor, angle = found["semimajor"], found["semiminor"], np.degrees(found["angle"])
+    top, bottom, left, right = found["boxes"].T
+    columns = {
+        "label": found["label"],
+        "x_centroid": found["x"],
+        "y_centroid": found["y"],
+        "x_centroid_win": found["x_window"],
+        "y_centroid_win": found["y_window"],
+        "bbox_xmin": left,
+        "bbox_xmax": right - 1,
+        "bbox_ymin": top,
+        "bbox_ymax": bottom - 1,
+        "segment_area": found["area"] * area,
+        "semimajor": major * side,
+        "semiminor": minor * side,
+        "fwhm": 2 * np.sqrt(np.log(2) * (major**2 + minor**2)) * side,
+        "ellipticity": 1 - minor / major,
+        "orientation_pix": angle,
+        "orientation_sky": (180 - field.north + angle) % 360,
+        "cxx": found["cxx"] / area,
+        "cxy": found["cxy"] / area,
+        "cyy": found["cyy"] / area,
+        "kron_radius": found["kron_radius"] * side,
+        "fluxfrac_radius_50": found["half_light_radius"] * side,
+        "segment_flux": found["flux"] * field.unit,
+        "segment_flux_err": found["flux_err"] * field.unit,
+        "kron_flux": found["kron_flux"] * field.unit,
+        "kron_flux_err": found["kron_flux_err"] * field.unit,
+    }
     columns["kron_abmag"], columns["kron_abmag_err"] = ab_magnitude(columns["kron_flux"], columns["kron_flux_err"])
     return columns
 
@@ -152,15 +142,13 @@ def aperture_names() -> list[str]:
 
 def measure_apertures(field: Field, x: np.ndarray, y: np.ndarray) -> dict[str, np.ndarray]:
     """Fluxes in circles around the sources, and the local background in a ring, which is not subtracted from them."""
-    from photutils.aperture import CircularAperture
+    from wfi.kernels.source_catalog import clip_rings, sum_circles
 
-    from wfi.kernels.source_catalog import clip_rings
-
+    everything = np.zeros(field.image.shape, bool)
     positions = _finite_positions(x, y)
     columns = {}
     for name, radius in zip(aperture_names(), APERTURE_RADII, strict=True):
-        circles = CircularAperture(positions, radius / field.pixel_scale)
-        flux, err = circles.do_photometry(field.image, error=field.err)
+        flux, err = sum_circles(field.image, field.err, everything, *positions.T, radius / field.pixel_scale)
         columns[name], columns[f"{name}_err"] = flux * field.unit, err * field.unit
     inner, outer = (radius / field.pixel_scale for radius in ANNULUS_RADII)
     median, std, count = clip_rings(field.image, positions[:, 0], positions[:, 1], inner, outer)

@@ -17,13 +17,15 @@ from wfi import SOFTWARE_NAME, __version__
 from wfi.asdf_io import create_asdf, tagged
 from wfi.catalog.columns import Definition, define
 from wfi.catalog.photometry import ANNULUS_RADII, APERTURE_RADII
+from wfi.catalog.segments import KRON_LEAST, KRON_SCALE
 from wfi.models import metadata_schema, required_part
 from wfi.step import LOG_KEY, ROMAN_TAGS, Exposure, recorded_log, stamp
 
 SEGMENTATION = "segmentation_map-2.1.0"
 
-#: How photutils treats masked pixels and Kron apertures, for the record.
-APERTURE_MASK_METHOD, KRON_PARAMETERS = "mask", (2.5, 1.4, 0.0)
+#: How other sources' pixels and Kron apertures are treated, in photutils' terms, for the record.
+APERTURE_MASK_METHOD, KRON_PARAMETERS = "mask", (KRON_SCALE, KRON_LEAST, 0.0)
+#: Packages whose versions a catalog names, as romancal's.
 RECORDED_PACKAGES = ("numpy", "scipy", "astropy", "photutils", "gwcs")
 
 

@@ -312,3 +312,232 @@ def clip_rings(image, x, y, inner, outer):
         medians[i], deviations[i] = 0.5 * (kept[(kept.size - 1) // 2] + kept[kept.size // 2]), kept.std()
         counts[i] = kept.size
     return medians, deviations, counts
+
+
+@njit(cache=True, nogil=True)
+def _covered(x0, y0, x1, y1):
+    """Area between the origin and the way from one point to another, as far as it lies in the unit circle; signed."""
+    dx, dy = x1 - x0, y1 - y0
+    square, half, level = dx * dx + dy * dy, x0 * dx + y0 * dy, x0 * x0 + y0 * y0 - 1.0
+    within = half * half - square * level
+    if within <= 0.0 or square == 0.0:
+        return 0.5 * np.arctan2(x0 * y1 - x1 * y0, x0 * x1 + y0 * y1)
+    # Where the way enters the circle and leaves it, as parts of its length.
+    enters, leaves = (-half - np.sqrt(within)) / square, (-half + np.sqrt(within)) / square
+    if leaves <= 0.0 or enters >= 1.0:
+        return 0.5 * np.arctan2(x0 * y1 - x1 * y0, x0 * x1 + y0 * y1)
+    area = 0.0
+    if enters > 0.0:
+        x, y = x0 + enters * dx, y0 + enters * dy
+        area += 0.5 * np.arctan2(x0 * y - x * y0, x0 * x + y0 * y)
+        x0, y0 = x, y
+    if leaves < 1.0:
+        x, y = x1 - (1.0 - leaves) * dx, y1 - (1.0 - leaves) * dy
+        area += 0.5 * np.arctan2(x * y1 - x1 * y, x * x1 + y * y1)
+        x1, y1 = x, y
+    return area + 0.5 * (x0 * y1 - x1 * y0)
+
+
+@njit(cache=True, nogil=True)
+def _excluded(mask, labels, label, row, column):
+    """Whether a pixel does not count for a source: masked, or another source's; label 0 is not of a source."""
+    return mask[row, column] or (label > 0 and labels[row, column] != label and labels[row, column] != 0)
+
+
+@njit(cache=True, nogil=True)
+def sum_ellipse(image, err, mask, labels, label, x, y, major, minor, angle):
+    """Sum of the pixels in an ellipse, each by the part of it that is inside.
+
+    Parameters
+    ----------
+    image, err : numpy.ndarray
+        (rows, columns)
+    mask : numpy.ndarray
+        True where a pixel does not count.
+    labels : numpy.ndarray
+        Segmentation map, int32: pixels of other sources than `label` don't count. Any array where `label` is 0.
+    label : int
+    x, y : float
+        Centre, pixels.
+    major, minor, angle : float
+        Semi-axes, pixels, and the angle from +x to the major one, radians.
+
+    Returns
+    -------
+    total, err : float
+    count : int
+        Pixels that contribute; −1 where the ellipse lies outside the image.
+    """
+    rows, columns = image.shape
+    cosine, sine = np.cos(angle), np.sin(angle)
+    reach_x, reach_y = np.hypot(major * cosine, minor * sine), np.hypot(major * sine, minor * cosine)
+    first_row, last_row = max(int(np.floor(y - reach_y + 0.5)), 0), min(int(np.ceil(y + reach_y + 0.5)), rows)
+    first_column, last_column = max(int(np.floor(x - reach_x + 0.5)), 0), min(int(np.ceil(x + reach_x + 0.5)), columns)
+    if first_row >= last_row or first_column >= last_column:
+        return np.nan, np.nan, -1
+    # The plane in which the ellipse is the unit circle, and a pixel the parallelogram of the corners ±p ± q.
+    px, py, qx, qy = 0.5 * cosine / major, -0.5 * sine / minor, 0.5 * sine / major, 0.5 * cosine / minor
+    diagonal = max(np.hypot(px + qx, py + qy), np.hypot(px - qx, py - qy))
+    total, variance, count = 0.0, 0.0, 0
+    for row in range(first_row, last_row):
+        for column in range(first_column, last_column):
+            if _excluded(mask, labels, label, row, column):
+                continue
+            dx, dy = column - x, row - y
+            u, v = (cosine * dx + sine * dy) / major, (cosine * dy - sine * dx) / minor
+            distance = np.hypot(u, v)
+            if distance >= 1.0 + diagonal:
+                continue
+            if distance <= 1.0 - diagonal:
+                part = 1.0
+            else:
+                part = (
+                    _covered(u - px - qx, v - py - qy, u + px - qx, v + py - qy)
+                    + _covered(u + px - qx, v + py - qy, u + px + qx, v + py + qy)
+                    + _covered(u + px + qx, v + py + qy, u - px + qx, v - py + qy)
+                    + _covered(u - px + qx, v - py + qy, u - px - qx, v - py - qy)
+                ) * (major * minor)
+                if part <= 1e-14:  # rounding: the pixel lies outside
+                    continue
+            total += part * image[row, column]
+            variance += part * err[row, column] * err[row, column]
+            count += 1
+    return total, np.sqrt(variance), count
+
+
+@njit(cache=True, nogil=True)
+def sum_circles(image, err, mask, x, y, radius):
+    """Sums of the pixels in circles around (x, y), and their errors; NaN outside the image."""
+    totals, errors = np.empty(x.size), np.empty(x.size)
+    labels = np.zeros((1, 1), np.int32)
+    for i in range(x.size):
+        totals[i], errors[i], _ = sum_ellipse(image, err, mask, labels, 0, x[i], y[i], radius, radius, 0.0)
+    return totals, errors
+
+
+# ------------------------------------------------------------------------------------------------------------ segments
+@njit(cache=True, nogil=True)
+def measure_moments(detection, image, err, mask, labels, label, boxes):
+    """Moments of sources in the detection image, and what their pixels sum up to in the image.
+
+    Parameters
+    ----------
+    detection : numpy.ndarray
+        Smoothed image; what is negative or not finite counts as zero.
+    image, err : numpy.ndarray
+    mask : numpy.ndarray
+        True where a pixel does not count.
+    labels : numpy.ndarray
+        Segmentation map.
+    label : numpy.ndarray
+        Labels of the sources.
+    boxes : numpy.ndarray
+        First row, row after the last, first column, column after the last of each, (source, 4).
+
+    Returns
+    -------
+    numpy.ndarray
+        x, y, variances xx, xy and yy, flux, err, pixels that count; (source, 8).
+    """
+    result = np.full((label.size, 8), np.nan)
+    for i in range(label.size):
+        top, bottom, left, right = boxes[i]
+        sum0 = sum_x = sum_y = 0.0
+        flux = variance = 0.0
+        count = 0
+        for row in range(top, bottom):
+            for column in range(left, right):
+                if labels[row, column] != label[i] or mask[row, column]:
+                    continue
+                flux += image[row, column]
+                variance += err[row, column] ** 2
+                count += 1
+                value = detection[row, column]
+                if value > 0.0 and value < np.inf:
+                    sum0 += value
+                    sum_x += value * (column - left)
+                    sum_y += value * (row - top)
+        result[i, 7] = count
+        if count:
+            result[i, 5], result[i, 6] = flux, np.sqrt(variance)
+        if sum0 == 0.0:
+            continue
+        x, y = sum_x / sum0, sum_y / sum0
+        xx = xy = yy = 0.0
+        for row in range(top, bottom):
+            for column in range(left, right):
+                value = detection[row, column]
+                if labels[row, column] == label[i] and not mask[row, column] and value > 0.0 and value < np.inf:
+                    dx, dy = column - left - x, row - top - y
+                    xx += value * dx * dx
+                    xy += value * dx * dy
+                    yy += value * dy * dy
+        result[i, :5] = x + left, y + top, xx / sum0, xy / sum0, yy / sum0
+    return result
+
+
+@njit(cache=True, nogil=True)
+def measure_kron_radii(image, mask, labels, label, x, y, cxx, cxy, cyy, scale, smallest):
+    """First moment of the flux by elliptical radius, in units of the ellipse, of the pixels within `scale` of them.
+
+    Where a sum is not positive, it is `smallest`; NaN without a shape.
+    """
+    rows, columns = image.shape
+    result = np.full(label.size, np.nan)
+    for i in range(label.size):
+        determinant = cxx[i] * cyy[i] - 0.25 * cxy[i] * cxy[i]
+        if not (np.isfinite(x[i]) and np.isfinite(y[i]) and determinant > 0.0):
+            continue
+        reach_x, reach_y = scale * np.sqrt(cyy[i] / determinant), scale * np.sqrt(cxx[i] / determinant)
+        moment = total = 0.0
+        for row in range(max(int(np.ceil(y[i] - reach_y)), 0), min(int(np.floor(y[i] + reach_y)) + 1, rows)):
+            for column in range(max(int(np.ceil(x[i] - reach_x)), 0), min(int(np.floor(x[i] + reach_x)) + 1, columns)):
+                dx, dy = column - x[i], row - y[i]
+                radius = np.sqrt(max(cxx[i] * dx * dx + cxy[i] * dx * dy + cyy[i] * dy * dy, 0.0))
+                if radius <= scale and not _excluded(mask, labels, label[i], row, column):
+                    moment += image[row, column] * radius
+                    total += image[row, column]
+        result[i] = moment / total if moment > 0.0 and total > 0.0 else smallest
+    return result
+
+
+@njit(cache=True, nogil=True)
+def measure_windowed_centroids(image, mask, labels, label, x, y, sigma):
+    """Centroids under a Gaussian window that follows them (Bertin & Arnouts' XWIN, YWIN): of each source x, y, (2, source).
+
+    Parameters
+    ----------
+    image, mask, labels, label
+        As in `measure_moments`.
+    x, y : numpy.ndarray
+        Where to begin.
+    sigma : numpy.ndarray
+        Width of the window; it ends at 4 times this. NaN gives NaN.
+    """
+    rows, columns = image.shape
+    result = np.full((2, label.size), np.nan)
+    for i in range(label.size):
+        centre_x, centre_y, reach = x[i], y[i], 4.0 * sigma[i]
+        if not (np.isfinite(centre_x) and np.isfinite(centre_y) and np.isfinite(reach)):
+            continue
+        for _ in range(16):
+            total = sum_x = sum_y = 0.0
+            for row in range(max(int(np.ceil(centre_y - reach)), 0), min(int(np.floor(centre_y + reach)) + 1, rows)):
+                dy = row - centre_y
+                for column in range(max(int(np.ceil(centre_x - reach)), 0), min(int(np.floor(centre_x + reach)) + 1, columns)):
+                    dx = column - centre_x
+                    square = dx * dx + dy * dy
+                    if square <= reach * reach and not _excluded(mask, labels, label[i], row, column):
+                        weighed = image[row, column] * np.exp(-0.5 * square / (sigma[i] * sigma[i]))
+                        total += weighed
+                        sum_x += weighed * dx
+                        sum_y += weighed * dy
+            if total == 0.0:
+                centre_x = centre_y = np.nan
+                break
+            step_x, step_y = sum_x / total, sum_y / total
+            centre_x, centre_y = centre_x + 2.0 * step_x, centre_y + 2.0 * step_y
+            if np.hypot(step_x, step_y) <= 1e-4:
+                break
+        result[0, i], result[1, i] = centre_x, centre_y
+    return result
