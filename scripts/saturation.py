@@ -190,7 +190,8 @@ def run(job: Job) -> None:
                     dqflags.has(pixel_flags, dqflags.SATURATED).all(),
                 )
 
-            saturated, below_floor, checked, full, full_pixeldq = zip(*job.map_rows(flag_rows, rows), strict=True)
+            found = job.map_rows(flag_rows, rows, block=16 + 4 * halo)
+            saturated, below_floor, checked, full, full_pixeldq = zip(*found, strict=True)
             job.log.info("%d pixels are saturated in some resultant", sum(saturated))
             job.log.info("%d pixels are below the A/D floor in some resultant", sum(below_floor))
             if (any(checked) and all(full)) or all(full_pixeldq):

@@ -17,7 +17,7 @@ rule dark_current:
         "../../envs/rampflow.yaml"
     threads: 1
     resources:
-        mem_mb=memory(60, frames=9.5, ramps=0.05),
+        mem_mb=memory(90, frames=0.5),
         runtime=minutes(5, per_gigabyte=5),
     params:
         options=options_of("dark_current"),
@@ -101,7 +101,7 @@ rule flatfield:
         "../../envs/rampflow.yaml"
     threads: 1
     resources:
-        mem_mb=memory(70, frames=11.5, ramps=0.05),
+        mem_mb=memory(90, frames=0.5),
         runtime=minutes(5, per_gigabyte=5),
     params:
         options=options_of("flatfield"),

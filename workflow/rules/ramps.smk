@@ -49,7 +49,7 @@ rule saturation:
         "../../envs/rampflow.yaml"
     threads: cores
     resources:
-        mem_mb=memory(70, frames=8.5, ramps=0.05),
+        mem_mb=memory(100, frames=0.5, ramps=0.05),
         runtime=minutes(5, per_gigabyte=5),
     params:
         options=options_of("saturation"),
@@ -77,7 +77,7 @@ rule refpix:
         "../../envs/rampflow.yaml"
     threads: cores
     resources:
-        mem_mb=memory(250, frames=14, ramps=0.05),
+        mem_mb=memory(250, frames=15, ramps=0.05),
         runtime=minutes(5, per_gigabyte=5),
     params:
         options=options_of("refpix"),
@@ -189,7 +189,7 @@ rule ramp_fitting:
         "../../envs/rampflow.yaml"
     threads: cores
     resources:
-        mem_mb=memory(240, frames=9, ramps=0.05),
+        mem_mb=memory(240, frames=6, ramps=0.05),
         runtime=minutes(5, per_gigabyte=5),
     params:
         options=options_of("ramp_fitting"),
