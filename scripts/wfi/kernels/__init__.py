@@ -2,6 +2,8 @@
 
 They are compiled at the first run and cached: in NUMBA_CACHE_DIR if it is set, else beside their source, else in the user's
 cache folder. Where none of these can be written (a cluster node, a container) they are compiled by each process.
+
+No loop assigns an array to a slice of another: numba then compiles the words of its error, too, for seven seconds.
 """
 
 import tempfile

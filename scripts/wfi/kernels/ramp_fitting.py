@@ -206,7 +206,8 @@ def find_jumps(resultants, groupdq, gain, readnoise, table, network, one, two, s
             for p in range(width):
                 # No omission can lower chi^2 by more than all of it: few ramps need the search.
                 if sums[0, p] - sums[1, p] * sums[1, p] / sums[2, p] > threshold:
-                    used_before[:] = used[:, p]
+                    for i in range(n):
+                        used_before[i] = used[i, p]
                     rates[p] = _search(difference, used, p, table, photon[p], read[p], one, two, scratch)
                     for i in range(n):
                         if used[i, p] != used_before[i]:

@@ -235,10 +235,8 @@ def subtract(resultant, offset, channel, slope, intercept, mean_is_missing, corr
                 values[column] = counts[column] - put_back[column]
         for row in range(start, min(start + BLOCK, rows)):
             counts, put_back = resultant[row, first:stop], offset[row, first:stop]
-            if backwards:  # turned first: then the main loop runs in vector registers, whichever the direction
-                here[::-1] = correction[row]
-            else:
-                here[:] = correction[row]
+            for column in range(columns):  # turned first: then the main loop runs in vector registers, whichever the direction
+                here[column] = correction[row, columns - 1 - column if backwards else column]
             begin, values = np.float64(row * SAMPLES), rest[row - start]
             for column in range(columns):
                 value = values[column]

@@ -162,7 +162,8 @@ def _model(columns, rows, values, errors, parameters, psf, residuals, jacobian):
     """Residuals (model − data) / error of a group of sources and their derivatives; written."""
     coefficients, grid_x, grid_y, oversampling = psf
     value, slope_x, slope_y = np.empty(values.size), np.empty(values.size), np.empty(values.size)
-    residuals[:] = -values / errors
+    for i in range(values.size):
+        residuals[i] = -values[i] / errors[i]
     for source in range(parameters.size // 3):
         flux, x, y = parameters[3 * source : 3 * source + 3]
         evaluate_psf(columns, rows, x, y, coefficients, grid_x, grid_y, oversampling, value, slope_x, slope_y)
@@ -263,7 +264,8 @@ def fit_group(values, errors, columns, rows, start, coefficients, grid_x, grid_y
             converged = (gain < ftol * cost and ratio > 0.25) or length < xtol * (xtol + _norm(parameters))
         if gain > 0.0:
             parameters, cost = trial, trial_cost
-            residuals[:], jacobian[:] = trial_residuals, trial_jacobian
+            residuals, trial_residuals = trial_residuals, residuals
+            jacobian, trial_jacobian = trial_jacobian, jacobian
     _, singular, directions = np.linalg.svd(jacobian, full_matrices=False)
     inverse = np.zeros(size)
     for i in range(size):
@@ -472,7 +474,8 @@ def measure_moments(detection, image, err, mask, labels, label, boxes):
                     xx += value * dx * dx
                     xy += value * dx * dy
                     yy += value * dy * dy
-        result[i, :5] = x + left, y + top, xx / sum0, xy / sum0, yy / sum0
+        result[i, 0], result[i, 1] = x + left, y + top
+        result[i, 2], result[i, 3], result[i, 4] = xx / sum0, xy / sum0, yy / sum0
     return result
 
 
