@@ -19,7 +19,7 @@ from wfi.step import LATER_STATUSES, STATUSES
 
 SCRIPTS = pipeline.SCRIPTS
 PATTERN = [[1], [2], [3, 4], [5, 6, 7, 8], [9, 10, 11], [12]]
-ROWS, COLUMNS = 72, 256  # two blocks of rows, the second a short one; two channels
+ROWS, COLUMNS = 72, 256  # blocks of 16 rows, the last a short one; two channels
 FRAME_TIME = 3.16247
 #: What placeholders of empty models say nothing about.
 META = {
@@ -48,6 +48,17 @@ def _empty_tree(model: str) -> dict:
         with AsdfFile(path) as file:
             roman = file.tree["roman"]
             return {"roman": tagged({"meta": roman["meta"]}, roman.tag)}
+
+
+def tree_of_wcs(wcs) -> dict:
+    """The tree of a WCS object of gwcs, or of a transform of astropy's, with its tags."""
+    import asdf
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "wcs.asdf"
+        asdf.AsdfFile({"wcs": wcs}).write_to(path, all_array_storage="inline")
+        with AsdfFile(path) as file:
+            return file.tree["wcs"]
 
 
 def set_entries(node: dict, entries: dict) -> None:

@@ -17,7 +17,7 @@ import pytest
 import tweakreg
 from assign_wcs import make_wcs
 from simulate_references import Detector, detector_center, make_distortion
-from small_files import SCRIPTS, meta_of, succeed, write_image
+from small_files import SCRIPTS, meta_of, succeed, tree_of_wcs, write_image
 
 from wfi.alignment.affine import TERMS, Affine, between, of_terms, terms_of
 from wfi.alignment.product import apply_solution, read_solution, update_catalog
@@ -25,7 +25,7 @@ from wfi.asdf_io import AsdfFile, EmptyArray, create_asdf
 from wfi.astrometry.region import angles, unit_vectors
 from wfi.astrometry.table import Origin, write_catalog
 from wfi.simulation.optics import FOCAL_PLANE_CENTER, Projection, attitude, look
-from wfi.wcs_tree import tree_of_wcs, wcs_of_tree
+from wfi.wcs_tree import wcs_of_tree
 
 SIZE = 4088  # the catalogs are those of full frames; the image files are of a few pixels
 RA, DEC, ROLL = 270.0, 66.0, 60.0

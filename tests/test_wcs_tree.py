@@ -7,11 +7,11 @@ from astropy import units
 from astropy.modeling import models
 from astropy.modeling.models import AffineTransformation2D, Const1D, Identity, Mapping, Polynomial1D, Polynomial2D, Scale, Shift
 from simulate_references import Detector, make_distortion
-from small_files import META
+from small_files import META, tree_of_wcs
 
 from wfi import wcs_tree
 from wfi.asdf_io import tagged
-from wfi.wcs_tree import UnknownTransform, Wcs, box_of, check_transform, evaluate, inverse, s_region, tree_of_wcs, wcs_of_tree
+from wfi.wcs_tree import UnknownTransform, Wcs, box_of, check_transform, evaluate, inverse, s_region, wcs_of_tree
 
 SHAPE = (248, 248)
 POINTING = {name: META[f"wcsinfo.{name}"] for name in ("v2_ref", "v3_ref")} | {

@@ -3,8 +3,8 @@
 ``asdf.open`` imports every installed extension and takes more than two seconds before the first pixel is read; a chain of
 thirteen steps would spend half a minute on that alone. A step needs the metadata (a YAML tree) and a few arrays (plain
 bytes behind a fixed header), so this module reads just these. Tags that it does not know (a WCS, a time, a data model)
-travel through untouched. Whole models are built and validated by `roman_datamodels` where files enter and leave the
-pipeline.
+travel through untouched. Products are checked against the schemas of their models where they leave the pipeline
+(`wfi.models`).
 
 The layout of the file is that of the ASDF standard (https://www.asdf-format.org/projects/asdf-standard), low-level file
 layout: comment lines, a YAML document, then blocks of a 6 + 48 byte header and their bytes, and an index of

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from wfi.asdf_io import AsdfFile, StoredArray, create_asdf, tagged
+from wfi.asdf_io import StoredArray, create_asdf, tagged
 
 GWCS = "tag:stsci.edu:gwcs/"
 TRANSFORM = "tag:stsci.edu:asdf/transform/"
@@ -35,19 +35,8 @@ class UnknownTransform(ValueError):
 
 
 # -------------------------------------------------------------------------------------------------------------- objects
-def tree_of_wcs(wcs) -> dict:
-    """The YAML tree of a WCS object, or of a transform, with its tags, to be put into the tree of a file."""
-    import asdf
-
-    with tempfile.TemporaryDirectory(prefix="rampflow-") as folder:
-        path = Path(folder) / "wcs.asdf"
-        asdf.AsdfFile({"wcs": wcs}).write_to(path, all_array_storage="inline")
-        with AsdfFile(path) as file:
-            return file.tree["wcs"]
-
-
 def wcs_of_tree(node: dict):
-    """The object of a WCS's tree, or of a transform's: the inverse of `tree_of_wcs`."""
+    """The object of a WCS's tree, or of a transform's."""
     import asdf
 
     with tempfile.TemporaryDirectory(prefix="rampflow-") as folder:

@@ -11,12 +11,12 @@ from dark_decay import decay_factors, subtract_dark_decay
 from roman_datamodels import datamodels
 from saturation import checked_thresholds, flag_saturated
 from simulate_references import Detector, make_distortion
-from small_files import FRAME_TIME, PATTERN, image, succeed, write_image, write_raw, write_reference
+from small_files import FRAME_TIME, PATTERN, image, succeed, tree_of_wcs, write_image, write_raw, write_reference
 from wfi18_transient import double_exponential, fit_transient, mask_affected_rows, transient_by_row
 
 from wfi import dq as flags
 from wfi.detector import SCIENCE, mean_reads, pixel_read_times
-from wfi.wcs_tree import tree_of_wcs, wcs_of_tree
+from wfi.wcs_tree import wcs_of_tree
 
 pytest.importorskip("romancal")
 
