@@ -16,7 +16,17 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from small_files import image, meta_of, opened, ramp, write_image, write_ramp, write_raw
 
-from wfi.asdf_io import AsdfFile, EmptyArray, StoredArray, TaggedDict, TaggedList, TaggedStr, create_asdf, tagged
+from wfi.asdf_io import (
+    AsdfFile,
+    CompressedArray,
+    EmptyArray,
+    StoredArray,
+    TaggedDict,
+    TaggedList,
+    TaggedStr,
+    create_asdf,
+    tagged,
+)
 from wfi.errors import RampflowError
 
 NAMES = ("u1", "<u2", ">u2", "<u4", ">u4", "<f2", ">f2", "<f4", ">f4", "<f8", ">f8", "?", "<c16", ">c16", "<i2", ">i8")
@@ -71,6 +81,20 @@ def test_a_file_ends_with_the_index_of_its_blocks(tmp_path):
     blocks, index = content.rsplit(b"#ASDF BLOCK INDEX\n", 1)
     offsets = yaml.safe_load(index)
     assert len(offsets) == 2 and all(blocks[offset : offset + 4] == b"\xd3BLK" for offset in offsets)
+
+
+@pytest.mark.parametrize("shape", [(3, 5), (1100, 1030), (0, 4)])  # the second takes two frames
+def test_a_compressed_array_is_read_by_asdf_and_here(tmp_path, shape):
+    labels = np.zeros(shape, np.uint32)
+    labels[:2, 1:3] = 7
+    write(tmp_path / "a.asdf", {"labels": CompressedArray(labels), "other": values(np.dtype("f4"))})
+    with asdf.open(tmp_path / "a.asdf", memmap=False, validate_checksums=True) as file:
+        np.testing.assert_array_equal(file["labels"], labels)
+        np.testing.assert_array_equal(file["other"], values(np.dtype("f4")))
+        assert file["labels"].dtype == np.uint32
+    with AsdfFile(tmp_path / "a.asdf") as file:
+        np.testing.assert_array_equal(file.tree["labels"].read(), labels)
+    assert (tmp_path / "a.asdf").stat().st_size < 200_000
 
 
 @pytest.mark.parametrize("compression", [None, "lz4", "zlib", "bzp2"])

@@ -201,6 +201,7 @@ def _asdf_datatype(dtype: np.dtype) -> tuple[str, str]:
 NO_CHECKSUM = b"\0" * 16
 UNCOMPRESSED = b"\0" * 4
 LZ4 = b"lz4\0"
+_LZ4_FRAME = 1 << 22  # bytes that are compressed at a time, as by asdf
 
 
 class _Block(NamedTuple):
@@ -426,6 +427,18 @@ class EmptyArray:
         self.nbytes = int(np.prod(self.shape, dtype=np.int64)) * self.dtype.itemsize
 
 
+class CompressedArray:
+    """An array in memory that is written compressed (lz4): for those that are nearly all zero, as a map of sources is."""
+
+    def __init__(self, values: np.ndarray):
+        import lz4.block
+
+        self.shape, self.dtype, self.nbytes = values.shape, values.dtype, values.nbytes
+        raw = memoryview(np.ascontiguousarray(values).reshape(-1).view(np.uint8))
+        frames = (lz4.block.compress(raw[start : start + _LZ4_FRAME]) for start in range(0, len(raw), _LZ4_FRAME))
+        self.stored = b"".join(struct.pack(">I", len(frame)) + frame for frame in frames)
+
+
 # --------------------------------------------------------------------------------------------------------------- files
 class AsdfFile:
     """An ASDF file open for reading.
@@ -611,7 +624,7 @@ def _takes_block(node) -> bool:
     """Whether a node of a tree is an array that is written as a block; a small one in memory is written in the tree."""
     if isinstance(node, np.ndarray):
         return node.size > _INLINE_SIZE or node.dtype.kind == "c"  # YAML has no complex numbers
-    return isinstance(node, StoredArray | EmptyArray)
+    return isinstance(node, StoredArray | EmptyArray | CompressedArray)
 
 
 class AsdfWriter:
@@ -632,13 +645,18 @@ class AsdfWriter:
         for index, (array, _) in enumerate(self._arrays):
             blocks.append(position)
             self._arrays[index] = array, position + 6 + _BLOCK_HEADER.size
-            position += 6 + _BLOCK_HEADER.size + array.nbytes
+            position += 6 + _BLOCK_HEADER.size + (len(array.stored) if isinstance(array, CompressedArray) else array.nbytes)
         os.ftruncate(descriptor, position)
         if blocks:  # without their index, asdf reads a whole file in search of it whenever it opens one
             index = b"#ASDF BLOCK INDEX\n%YAML 1.1\n---\n" + b"".join(b"- %d\n" % block for block in blocks) + b"...\n"
             _write_all(descriptor, np.frombuffer(index, np.uint8), position)
         for array, place in self._arrays:
-            header = _BLOCK_HEADER.pack(0, UNCOMPRESSED, array.nbytes, array.nbytes, array.nbytes, NO_CHECKSUM)
+            content = UNCOMPRESSED, array.nbytes, NO_CHECKSUM
+            if isinstance(array, CompressedArray):
+                content = LZ4, len(array.stored), hashlib.md5(array.stored, usedforsecurity=False).digest()
+                _write_all(descriptor, np.frombuffer(array.stored, np.uint8), place)
+            compression, used, checksum = content
+            header = _BLOCK_HEADER.pack(0, compression, used, used, array.nbytes, checksum)
             _write_all(
                 descriptor,
                 np.frombuffer(_BLOCK_MAGIC + struct.pack(">H", _BLOCK_HEADER.size) + header, np.uint8),
@@ -755,7 +773,8 @@ def create_asdf(path, tree: dict, standard: str = "1.6.0"):
     path : path-like
         Final name. The file appears there when the block ends without an error.
     tree : dict
-        Tree with `numpy.ndarray`, `StoredArray` (copied from their file) and `EmptyArray` (to be written by the caller).
+        Tree with `numpy.ndarray`, `CompressedArray`, `StoredArray` (copied from their file) and `EmptyArray` (to be written by
+        the caller).
     standard : str
         Version of the ASDF standard to declare.
 

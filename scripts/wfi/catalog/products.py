@@ -14,7 +14,7 @@ import numpy as np
 import yaml
 
 from wfi import SOFTWARE_NAME, __version__
-from wfi.asdf_io import create_asdf, tagged
+from wfi.asdf_io import CompressedArray, create_asdf, tagged
 from wfi.catalog.columns import Definition, define
 from wfi.catalog.photometry import ANNULUS_RADII, APERTURE_RADII
 from wfi.catalog.segments import KRON_LEAST, KRON_SCALE
@@ -122,7 +122,7 @@ def write_segmentation(path: Path, meta: dict, labels: np.ndarray, detection: np
     """
     meta = meta | {"model_type": "SegmentationMapModel"}
     stamp(meta, path.name)
-    roman = tagged({"meta": meta, "data": labels.astype(np.uint32, copy=False)}, f"{ROMAN_TAGS}{SEGMENTATION}")
+    roman = tagged({"meta": meta, "data": CompressedArray(labels.astype(np.uint32, copy=False))}, f"{ROMAN_TAGS}{SEGMENTATION}")
     if detection is not None:
         roman["detection_image"] = detection
     with create_asdf(path, {**source.tree, "roman": roman}, source.file.standard):
