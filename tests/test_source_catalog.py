@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import source_catalog
-from small_files import arrays_of, image, meta_of, opened, refuse, run_here, succeed, write_image
+from small_files import arrays_of, image, meta_of, opened, refuse, run_here, succeed, tree_of_wcs, write_image
 
 from wfi import SOFTWARE_NAME
 from wfi import dq as flags
@@ -15,7 +15,6 @@ from wfi.asdf_io import AsdfFile, create_asdf
 from wfi.catalog import columns, detection, photometry, products, psf, segments
 from wfi.kernels import source_catalog as kernels
 from wfi.step import Exposure
-from wfi.wcs_tree import tree_of_wcs
 
 SIZE = 248
 SCALE = 0.11  # arcsec per pixel
