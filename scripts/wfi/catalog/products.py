@@ -25,8 +25,8 @@ SEGMENTATION = "segmentation_map-2.1.0"
 
 #: How other sources' pixels and Kron apertures are treated, in photutils' terms, for the record.
 APERTURE_MASK_METHOD, KRON_PARAMETERS = "mask", (KRON_SCALE, KRON_LEAST, 0.0)
-#: Packages that sources are measured with, whose versions a catalog names.
-RECORDED_PACKAGES = ("numpy", "scipy", "numba")
+#: Packages whose versions a catalog of romancal's names; whoever reads the one finds the same in the other.
+RECORDED_PACKAGES = ("numpy", "scipy", "astropy", "photutils", "gwcs")
 
 
 def catalog_metadata(image: dict, references: dict) -> dict:
