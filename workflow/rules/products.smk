@@ -25,7 +25,7 @@ rule finalize:
         "../../envs/rampflow.yaml"
     threads: 1
     resources:
-        mem_mb=memory(150, frames=5),
+        mem_mb=memory(150, frames=8),
         runtime=minutes(5, per_gigabyte=5),
     params:
         solutions=lambda wildcards, input: (f"--solutions {shlex.quote(input.solutions)}" if input.solutions else ""),
@@ -55,7 +55,7 @@ rule finalize_image:
         "../../envs/rampflow.yaml"
     threads: 1
     resources:
-        mem_mb=memory(150, frames=5),
+        mem_mb=memory(150, frames=8),
         runtime=minutes(5, per_gigabyte=5),
     params:
         code=pipeline.fingerprint("finalize"),
