@@ -4,13 +4,17 @@
 
 The working folder of the run is FOLDER; its products are in FOLDER/results. References are those that CRDS gives in this
 environment. MEASURED.json has ``wall_s``, ``cpu_s`` of all processes, ``peak_mb`` of the largest, ``cores``, ``error`` (the
-steps that failed and their last lines, or null).
+steps that failed and their last lines, or null), and when, of which ``commit`` and on what ``machine`` it was.
 """
 
 from __future__ import annotations
 
 import argparse
+import datetime
 import json
+import os
+import platform
+import subprocess
 import sys
 from pathlib import Path
 
@@ -22,6 +26,25 @@ def failures(folder: Path) -> str:
     logs = {log: log.read_text().strip() for log in sorted((folder / "logs").rglob("*.log"))}
     lines = [f"{log.stem}: {text.splitlines()[-1]}" for log, text in logs.items() if " ERROR " in text]
     return "; ".join(lines) or (folder / "snakemake.log").read_text().strip()
+
+
+def machine() -> str:
+    """The machine in a few words."""
+    model = platform.processor() or platform.machine()
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        model = next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        pass
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
+    return f"{model}, {os.cpu_count()} cores, {memory:.0f} GB, {platform.system()} {platform.release().partition('-')[0]}"
+
+
+def circumstances() -> dict:
+    """When, of which code and on what it is measured."""
+    git = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=SCRIPTS, capture_output=True, text=True)
+    date = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d")
+    return {"date": date, "commit": git.stdout.strip() or "unknown", "machine": machine()}
 
 
 def main() -> int:
@@ -48,7 +71,7 @@ def main() -> int:
     measured = run_measured(command, args.output / "snakemake.log")
     if measured["error"]:
         measured["error"] = failures(args.output)
-    args.measured.write_text(json.dumps(measured | {"cores": args.cores}, indent=1))
+    args.measured.write_text(json.dumps(measured | {"cores": args.cores} | circumstances(), indent=1))
     return 0
 
 
