@@ -66,7 +66,7 @@ bench: env
 validate: env $(PEER)/.made $(if $(filter romanisim,$(SIMULATOR)),$(PEER)/.made-romanisim)
 	$(BIN)/snakemake --snakefile tests/validation/Snakefile --directory $(VALIDATION)/$(SIMULATOR) --cores $(CORES) \
 		--resources mem_mb=$(MEMORY) --quiet rules host --config peer=$(abspath $(PEER))/bin/python simulator=$(SIMULATOR) only="$(CASES)"
-	$(BIN)/python tests/validation/write_document.py $(VALIDATION) --output docs/validation.md
+	$(BIN)/python tests/validation/write_document.py $(VALIDATION) docs/validation docs/validation.md
 
 $(PEER)/.made-romanisim: $(PEER)/.made envs/romanisim.txt
 	$(PEER)/bin/python $(PIP) -r envs/romanisim.txt

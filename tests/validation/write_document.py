@@ -1,10 +1,11 @@
 """write_document: judge what the cases measured, and write docs/validation.md.
 
-    python write_document.py VALIDATION --output docs/validation.md
+    python write_document.py VALIDATION docs/validation docs/validation.md
 
-VALIDATION is the working folder of the Snakefile beside this file; every case with results there is in the document. The exit
-status is 1, and the differences are named, when one has no explanation in explanations.yaml or is larger than the
-explanation, or the limits of `LIMITS`, allow.
+VALIDATION has the working folders of the Snakefile beside this file, one of each simulator. What a case that is finished there
+measured is kept in docs/validation, in place of what was kept of it before, and the document is of all that is kept: cases need
+not be run at the same time. The exit status is 1, and the differences are named, when one has no explanation in
+explanations.yaml or is larger than the explanation, or the limits of `LIMITS`, allow.
 """
 
 from __future__ import annotations
@@ -13,8 +14,6 @@ import argparse
 import dataclasses
 import fnmatch
 import json
-import os
-import platform
 import shutil
 import sys
 from collections.abc import Iterator
@@ -29,7 +28,7 @@ HERE = Path(__file__).resolve().parent
 LIMITS = {"float32": 1e-5, "float16": 1e-4}
 END_TO_END = "end to end"
 RESULTS = ("case", "romancal", "rampflow", "steps", "products")  #: the files of a case, .json
-SIMULATORS = {"rampflow": "", "romanisim": " (romanisim)"}  #: folders of results, and what they add to the names of cases
+SIMULATORS = {"rampflow": "", "romanisim": "_romanisim"}  #: folders of results, and what they add to the names of cases
 
 
 # ---------------------------------------------------------------------------------------------------------- explanations
@@ -122,6 +121,22 @@ def differs(row: dict) -> bool:
 
 
 # --------------------------------------------------------------------------------------------------------------- results
+def keep(folder: Path, kept: Path) -> None:
+    """Keep the results of the finished cases in a working folder: all in one file, and the pictures beside it."""
+    kept.mkdir(exist_ok=True)
+    for simulator, suffix in SIMULATORS.items():
+        for case in (folder / simulator).glob("*/"):
+            files = {what: case / f"{what}.json" for what in RESULTS}
+            if not all(path.exists() for path in files.values()):
+                continue
+            truths = {path.stem.removeprefix("truth_"): path for path in sorted(case.glob("truth_*.json"))}
+            results = {what: json.loads(path.read_text()) for what, path in files.items()}
+            results["truth"] = {what: json.loads(path.read_text()) for what, path in truths.items()}
+            (kept / f"{case.name}{suffix}.json").write_text(json.dumps(results, indent=1) + "\n")
+            for what, path in truths.items():
+                shutil.copyfile(path.with_suffix(".png"), kept / f"{what}.png")
+
+
 @dataclasses.dataclass
 class Case:
     """The results of a case."""
@@ -132,12 +147,13 @@ class Case:
     rampflow: dict
     steps: list[dict]
     products: dict[str, list[dict]]
+    truth: dict[str, dict]
 
     @classmethod
-    def read(cls, name: str, folder: Path) -> Case:
-        """Read the files that the workflow left."""
-        files = {what: json.loads((folder / f"{what}.json").read_text()) for what in RESULTS}
-        return cls(name, files.pop("case"), **files | {"steps": files["steps"]["steps"]})
+    def read(cls, name: str, path: Path) -> Case:
+        """Read what `keep` wrote."""
+        results = json.loads(path.read_text())
+        return cls(name, results.pop("case"), **results | {"steps": results["steps"]["steps"]})
 
     def rows(self) -> Iterator[Difference]:
         """All rows of all comparisons, and one of each failure."""
@@ -320,6 +336,7 @@ def case_section(case: Case, rows: list[Difference]) -> list[str]:
     lines = [f"## {case.name}", "", f"{exercises[0].upper()}{exercises[1:]}.", ""]
     own = f", of rampflow alone `{json.dumps(case.settings['rampflow'])}`" if "rampflow" in case.settings else ""
     lines += [f"Simulated with `{made_with}`; parameters of both `{parameters}`{own}."]
+    lines += [f"Measured on {case.rampflow['date']} at commit {case.rampflow['commit']}."]
     return [*lines, "", *step_table(case, rows), identical_line(rows), "", *difference_table(rows)]
 
 
@@ -345,17 +362,14 @@ def summary(cases: dict[str, tuple[Case, list[Difference]]]) -> list[str]:
     return table(header, lines)
 
 
-def truth_section(folder: Path, cases: dict, output: Path) -> list[str]:
-    """Both pipelines against the simulated truth: each picture, copied beside the document, and its numbers."""
+def truth_section(cases: dict[str, tuple[Case, list]], pictures: str) -> list[str]:
+    """Both pipelines against the simulated truth: each picture and its numbers."""
     lines = []
-    for name in cases:
-        for path in sorted((folder / "rampflow" / name).glob("truth_*.json")):
-            what = path.stem.removeprefix("truth_")
-            picture = output.parent / f"{output.stem}_{what}.png"
-            shutil.copyfile(path.with_suffix(".png"), picture)
-            lines += [f"### {what}", "", f"Case {name}, measured by tests/validation/{path.stem}.py.", ""]
-            lines += [f"![{what}]({picture.name})", "", "<details><summary>Numbers</summary>", ""]
-            for key, rows in json.loads(path.read_text()).items():
+    for name, (case, _) in cases.items():
+        for what, numbers in case.truth.items():
+            lines += [f"### {what}", "", f"Case {name}, measured by tests/validation/truth_{what}.py.", ""]
+            lines += [f"![{what}]({pictures}/{what}.png)", "", "<details><summary>Numbers</summary>", ""]
+            for key, rows in numbers.items():
                 lines += [f"{key}:", "", *table_of(rows)] if isinstance(rows, list) else [f"{key}: {number(rows)}", ""]
             lines += ["</details>", ""]
     return ["## Against the truth", "", *lines] if lines else []
@@ -376,23 +390,12 @@ def _flat(row: dict, prefix: str = ""):
             yield f"{prefix}{key}", value if isinstance(value, list) else [value]
 
 
-def machine() -> str:
-    """The machine in a few words."""
-    model = platform.processor() or platform.machine()
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        model = next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        pass
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
-    return f"{model}, {os.cpu_count()} cores, {memory:.0f} GB, {platform.system()} {platform.release().partition('-')[0]}"
-
-
 def document(cases: dict, explanations: list[Explanation], missing: list[str], truth: list[str]) -> str:
     """The whole document."""
     used = sorted({n for _, rows in cases.values() for d in rows for n in d.reasons})
-    versions = next(iter(cases.values()))[0].romancal["versions"]
+    versions = {name: version for case, _ in cases.values() for name, version in case.romancal["versions"].items()}
     packages = ", ".join(f"{name} {version}" for name, version in versions.items())
+    machines = "; ".join(dict.fromkeys(case.rampflow["machine"] for case, _ in cases.values()))
     lines = [
         "# The same numbers as romancal",
         "",
@@ -408,7 +411,7 @@ def document(cases: dict, explanations: list[Explanation], missing: list[str], t
         "bold, and makes `make validate` fail. *Not small* is the share of values that differ by more than 10⁻⁴ DN/s +",
         "10⁻⁵ relative, or, of half-precision planes, by more than one unit in the last place.",
         "",
-        f"romancal's side: {packages}. The machine: {machine()}. Seconds are of one run each, with what else the machine did:",
+        f"romancal's side: {packages}. The machine: {machines}. Seconds are of one run each, with what else the machine did:",
         "they are no benchmark (`make bench` is).",
         "MB is the largest resident memory of a process. [differences.md](differences.md) lists what differs on purpose.",
         "",
@@ -439,21 +442,24 @@ def judged(case: Case, explanations: list[Explanation]) -> tuple[Case, list[Diff
 def main() -> int:
     """Run from the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, help="working folder of the Snakefile")
-    parser.add_argument("--output", type=Path, required=True, help="the document (.md)")
+    parser.add_argument("folder", type=Path, help="working folders of the Snakefile")
+    parser.add_argument("kept", type=Path, help="folder of results that are kept")
+    parser.add_argument("output", type=Path, help="the document (.md), beside that folder")
     args = parser.parse_args()
+    keep(args.folder, args.kept)
     explanations = [Explanation(**entry) for entry in yaml.safe_load((HERE / "explanations.yaml").read_text())]
-    known = list(yaml.safe_load((HERE / "cases.yaml").read_text())["cases"])
-    cases = {}
-    for simulator, suffix in SIMULATORS.items():
-        folders = (args.folder / simulator).glob("*/")
-        finished = {f.name: f for f in folders if all((f / f"{what}.json").exists() for what in RESULTS)}
-        for name in sorted(finished, key=lambda name: (known.index(name) if name in known else len(known), name)):
-            cases[name + suffix] = judged(Case.read(name + suffix, finished[name]), explanations)
+    known = yaml.safe_load((HERE / "cases.yaml").read_text())["cases"]
+    names = [
+        name + suffix for suffix in SIMULATORS.values() for name, case in known.items() if not suffix or case.get("romanisim")
+    ]
+    if strangers := sorted({path.stem for path in args.kept.glob("*.json")} - set(names)):
+        parser.error(f"{args.kept}: {', '.join(strangers)}: there is no such case in cases.yaml; remove the file")
+    paths = {name: args.kept / f"{name}.json" for name in names}
+    cases = {name: judged(Case.read(name, path), explanations) for name, path in paths.items() if path.exists()}
     if not cases:
         parser.error(f"{args.folder}: has no finished case")
-    missing, truth = [name for name in known if name not in cases], truth_section(args.folder, cases, args.output)
-    args.output.write_text(document(cases, explanations, missing, truth))
+    missing = [name for name in known if name not in cases]
+    args.output.write_text(document(cases, explanations, missing, truth_section(cases, args.kept.name)))
     unexplained = [difference for _, rows in cases.values() for difference in rows if difference.problems]
     for difference in unexplained:
         print(difference, file=sys.stderr)
