@@ -30,9 +30,10 @@ import psutil
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 SCRIPTS = ROOT / "scripts"
-sys.path.insert(0, str(SCRIPTS))
+sys.path[:0] = [str(SCRIPTS), str(HERE.parent)]
 
 import pyarrow.parquet  # noqa: E402
+from revision import revision  # noqa: E402
 
 from wfi.asdf_io import AsdfFile  # noqa: E402
 from wfi.simulation.metadata import MA_TABLES  # noqa: E402
@@ -342,10 +343,9 @@ def empty_folder(path: Path) -> Path:
 def circumstances() -> dict:
     """When, on what and with what a measurement is made."""
     model = [line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line]
-    git = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True)
     return {
         "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M"),
-        "commit": git.stdout.strip(),
+        "commit": revision(),
         "load": os.getloadavg()[0],
         "machine": {
             "processor": model[0] if model else platform.machine(),

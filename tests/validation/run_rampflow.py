@@ -14,11 +14,14 @@ import datetime
 import json
 import os
 import platform
-import subprocess
 import sys
 from pathlib import Path
 
 from run_steps import SCRIPTS, run_measured
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from revision import revision
 
 
 def failures(folder: Path) -> str:
@@ -42,9 +45,8 @@ def machine() -> str:
 
 def circumstances() -> dict:
     """When, of which code and on what it is measured."""
-    git = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=SCRIPTS, capture_output=True, text=True)
     date = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d")
-    return {"date": date, "commit": git.stdout.strip() or "unknown", "machine": machine()}
+    return {"date": date, "commit": revision(), "machine": machine()}
 
 
 def main() -> int:
