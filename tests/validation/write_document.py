@@ -39,14 +39,16 @@ class Explanation:
     Attributes
     ----------
     why : str
-    case, step, product, name, flag : str or tuple of str
-        Patterns of the rows that it explains; `flag` of the flags in a data-quality array.
+    case, table, exposure, step, product, name, flag : str or tuple of str
+        Patterns of the rows that it explains: `table` of the case's ``ma-table``, `flag` of the flags in a data-quality array.
     at_most : dict
         Bounds by the keys of a row, as ``largest`` or ``beyond``; ``share`` is that of the values that differ.
     """
 
     why: str
     case: str | tuple = "*"
+    table: str | tuple = "*"
+    exposure: str | tuple = "*"
     step: str | tuple = "*"
     product: str | tuple = "*"
     name: str | tuple = "*"
@@ -77,7 +79,7 @@ class Difference:
 
     Attributes
     ----------
-    case, exposure, step, product : str
+    case, table, exposure, step, product : str
     row : dict
     reasons : list of int
         Numbers of the explanations.
@@ -86,6 +88,7 @@ class Difference:
     """
 
     case: str
+    table: str
     exposure: str
     step: str
     product: str
@@ -95,7 +98,8 @@ class Difference:
 
     def judge(self, explanations: list[Explanation]) -> None:
         """Find what explains it."""
-        place = {"case": self.case, "step": self.step, "product": self.product, "name": self.row["name"]}
+        place = {name: getattr(self, name) for name in ("case", "table", "exposure", "step", "product")}
+        place["name"] = self.row["name"]
         image = self.row["name"] in ("data", "err", "dumo", "chisq") or self.row["name"].startswith("var_")
         limits = {"beyond": LIMITS[self.row["kind"]]} if image and self.row["kind"] in LIMITS else {}
         parts = {flag: {"flag": flag} for flag in self.row["flags"]} if self.row.get("flags") else {"": {}}
@@ -155,12 +159,17 @@ class Case:
         results = json.loads(path.read_text())
         return cls(name, results.pop("case"), **results | {"steps": results["steps"]["steps"]})
 
+    @property
+    def table(self) -> str:
+        """The multi-accumulation table of its exposures."""
+        return self.settings.get("common", {}).get("ma-table", "imaging")
+
     def rows(self) -> Iterator[Difference]:
         """All rows of all comparisons, and one of each failure."""
         for step in self.steps:
             for product, rows in step["products"].items():
                 for row in rows:
-                    yield Difference(self.name, step["exposure"], step["step"], product, row)
+                    yield Difference(self.name, self.table, step["exposure"], step["step"], product, row)
             if step["error"]:
                 yield self._failure(step["exposure"], step["step"], step["error"], None)
         if self.romancal["error"] or self.rampflow["error"]:
@@ -168,11 +177,11 @@ class Case:
         for name, rows in self.products.items():
             stem, _, product = name.partition(".")[0].rpartition("_")
             for row in rows:
-                yield Difference(self.name, stem, END_TO_END, product, row)
+                yield Difference(self.name, self.table, stem, END_TO_END, product, row)
 
     def _failure(self, exposure: str, step: str, ours: str | None, theirs: str | None) -> Difference:
         row = {"name": "error", "kind": "error", "compared": 1, "differing": 1, "ours": ours, "romancal": theirs}
-        return Difference(self.name, exposure, step, "", row)
+        return Difference(self.name, self.table, exposure, step, "", row)
 
     def romancal_step(self, exposure: str, step: str) -> dict:
         """What romancal's step took: its alignment is that of all exposures."""
