@@ -18,7 +18,7 @@ rule source_catalog:
         "../../envs/rampflow.yaml"
     threads: cores
     resources:
-        mem_mb=memory(400, frames=10),
+        mem_mb=memory(500, frames=14),
         runtime=minutes(20),
     params:
         options=options_of("source_catalog"),
