@@ -10,6 +10,7 @@ sys.path.insert(0, str(Path(__file__).parent / "validation"))
 
 import write_document
 
+DOCUMENTS = Path(__file__).parent.parent / "docs"
 MEASURED = {"wall_s": 10.0, "cpu_s": 20.0, "peak_mb": 900.0, "error": None}
 #: A slope that differs, and nothing in explanations.yaml that speaks of dq_init's.
 DIFFERENT = {"name": "data", "kind": "float32", "compared": 1000, "differing": 3, "largest": 0.5, "p999": 0.5, "beyond": 0.003}
@@ -66,6 +67,21 @@ def test_a_case_that_is_run_again_takes_its_own_place_and_leaves_the_others(tmp_
     assert "Measured on 2026-11-27 at commit abc1234." in document
 
 
+def test_a_log_is_not_kept(tmp_path, write):
+    log = {
+        "name": "log",
+        "kind": "meta",
+        "compared": 1,
+        "differing": 1,
+        "ours": f"{'begun. ' * 40}{tmp_path}",
+        "romancal": None,
+    }
+    finished_case(tmp_path / "work", "plain", [log])
+    document = write()[1]
+    assert "begun. " * 20 in document and str(tmp_path) not in document
+    assert str(tmp_path) not in (tmp_path / "kept" / "plain.json").read_text()
+
+
 def test_a_case_that_is_not_finished_is_not_in_the_document(tmp_path, write):
     finished_case(tmp_path / "work", "plain", [])
     finished_case(tmp_path / "work", "dark", [])
@@ -80,3 +96,11 @@ def test_results_of_a_case_that_is_no_more_are_refused(tmp_path, write, capsys):
     with pytest.raises(SystemExit):
         write()
     assert "plainer: there is no such case" in capsys.readouterr().err
+
+
+def test_the_document_is_that_of_the_kept_results(tmp_path, monkeypatch):
+    (tmp_path / "none").mkdir()
+    words = ["write_document", tmp_path / "none", DOCUMENTS / "validation", tmp_path / "validation.md"]
+    monkeypatch.setattr(sys, "argv", [str(word) for word in words])
+    assert write_document.main() == 0, "a row has no explanation"
+    assert (tmp_path / "validation.md").read_text() == (DOCUMENTS / "validation.md").read_text()

@@ -27,6 +27,7 @@ HERE = Path(__file__).resolve().parent
 #: slopes, one unit in the last place for half precision. An explanation may allow more.
 LIMITS = {"float32": 1e-5, "float16": 1e-4}
 END_TO_END = "end to end"
+LONGEST_TEXT = 160  #: characters of a value that are kept and shown
 RESULTS = ("case", "romancal", "rampflow", "steps", "products")  #: the files of a case, .json
 SIMULATORS = {"rampflow": "", "romanisim": "_romanisim"}  #: folders of results, and what they add to the names of cases
 
@@ -125,6 +126,15 @@ def differs(row: dict) -> bool:
 
 
 # --------------------------------------------------------------------------------------------------------------- results
+def clipped(node):
+    """Results with long texts cut to what the document shows: logs, say, which tell of the machine and not of the numbers."""
+    if isinstance(node, dict):
+        return {key: clipped(value) for key, value in node.items()}
+    if isinstance(node, list):
+        return [clipped(value) for value in node]
+    return node[:LONGEST_TEXT] + "…" if isinstance(node, str) and len(node) > LONGEST_TEXT else node
+
+
 def keep(folder: Path, kept: Path) -> None:
     """Keep the results of the finished cases in a working folder: all in one file, and the pictures beside it."""
     kept.mkdir(exist_ok=True)
@@ -136,7 +146,7 @@ def keep(folder: Path, kept: Path) -> None:
             truths = {path.stem.removeprefix("truth_"): path for path in sorted(case.glob("truth_*.json"))}
             results = {what: json.loads(path.read_text()) for what, path in files.items()}
             results["truth"] = {what: json.loads(path.read_text()) for what, path in truths.items()}
-            (kept / f"{case.name}{suffix}.json").write_text(json.dumps(results, indent=1) + "\n")
+            (kept / f"{case.name}{suffix}.json").write_text(json.dumps(clipped(results), indent=1) + "\n")
             for what, path in truths.items():
                 shutil.copyfile(path.with_suffix(".png"), kept / f"{what}.png")
 
@@ -242,10 +252,10 @@ def describe(row: dict) -> str:
     return "; ".join(words)
 
 
-def _clip(value, size: int = 160) -> str:
+def _clip(value) -> str:
     text = "none" if value is None else value if isinstance(value, str) else json.dumps(value)
     text = " ".join(text.split())
-    return text if len(text) <= size else text[:size] + "…"
+    return clipped(text)
 
 
 def step_table(case: Case, rows: list[Difference]) -> list[str]:
@@ -414,6 +424,8 @@ def document(cases: dict, explanations: list[Explanation], missing: list[str], t
         "    make validate                          # all cases; hours, and some 25 GB of disk while a case runs",
         '    make validate CASES="plain wfi18"      # some of them',
         "    make validate SIMULATOR=romanisim      # those that STScI's simulator can make, made by it",
+        "",
+        "What a case measured is kept in [validation/](validation/) until it is run again: cases may be of several days.",
         "",
         "Each step of rampflow is fed with what romancal's step before left, and its result compared with romancal's; *end to",
         "end* is the whole chain from the raw file. What has no explanation, or is larger than that allows, is named here in",
