@@ -108,18 +108,11 @@ def fill_gaps(stream: np.ndarray, there: np.ndarray) -> np.ndarray:
     return np.where(there, stream, means.astype(np.float32))
 
 
-@functools.cache
-def low_pass(length: int) -> np.ndarray:
-    """Low-pass filter of `smooth_dead_time` for a stream of `length` samples, float64, by frequency."""
-    return (1 + np.cos(2 * np.pi * np.arange(length // 2 + 1) / length)) / 2
-
-
 def smooth_dead_time(stream: np.ndarray) -> np.ndarray:
     """Smooth the samples of the dead time between rows, three times, and leave the others.
 
-    The low-pass filter of the IRRC is (1 + cos(2πf/L)) / 2 at the frequencies f of a stream of L samples, so that the last
-    sample of the frame is a neighbour of its first. Like all transforms of this step, it is in single precision to the
-    frequencies and in double back, as romancal's: then their roundings are the same, and the results equal to the last bit.
+    The IRRC multiplies the spectrum of a stream of L samples by (1 + cos(2πf/L)) / 2. That is a mean of each sample with the
+    two beside it, with the weights ¼, ½ and ¼, and the last sample of the frame is a neighbour of its first.
 
     Parameters
     ----------
@@ -130,13 +123,13 @@ def smooth_dead_time(stream: np.ndarray) -> np.ndarray:
     -------
     numpy.ndarray
     """
-    from scipy import fft
-
     smoothed = stream.copy()
+    rows_after = np.r_[1 : len(stream), 0]
+    # The dead time after each row, with the last sample before it and the first after it.
+    window = np.concatenate([stream[:, CHANNEL_WIDTH - 1 :], stream[rows_after, :1]], axis=1)
     for _ in range(SMOOTHINGS):
-        spectrum = low_pass(stream.size) * fft.rfft(smoothed.ravel())
-        filtered = fft.irfft(spectrum, stream.size, overwrite_x=True).reshape(stream.shape)
-        smoothed[:, CHANNEL_WIDTH:] = filtered[:, CHANNEL_WIDTH:]
+        window[:, 1:-1] = window[:, 1:-1] / 2 + (window[:, :-2] + window[:, 2:]) / 4
+    smoothed[:, CHANNEL_WIDTH:] = window[:, 1:-1]
     return smoothed
 
 
@@ -147,15 +140,16 @@ def twiddle_factors(rows: int, block: int) -> tuple[np.ndarray, np.ndarray]:
     Returns
     -------
     coarse : numpy.ndarray
-        For the first k of each block, complex128, (k // block, sample), without the samples of the dead time.
+        For the first k of each block, complex64, (k // block, sample), without the samples of the dead time.
     fine : numpy.ndarray
-        For the others, complex128, (sample, k % block).
+        For the others, complex64, (sample, k % block).
     """
     length, sample = rows * SAMPLES, np.arange(CHANNEL_WIDTH)
     # The responses belong to spectra divided by their length, and half a spectrum stands for the whole.
     norm = 2 * (length // 2 + 1) / length
     coarse = norm * np.exp(2j * np.pi * np.outer(np.arange(0, rows, block), sample) / length)
-    return coarse, np.exp(2j * np.pi * np.outer(sample, np.arange(block)) / length)
+    fine = np.exp(2j * np.pi * np.outer(sample, np.arange(block)) / length)
+    return coarse.astype(np.complex64), fine.astype(np.complex64)
 
 
 def reference_streams(
@@ -239,7 +233,7 @@ def correct_resultants(
     offset, amp33_offset : numpy.ndarray
         DN, float32: what is taken out of `resultants` and `amp33` before and put back after.
     responses : sequence of numpy.ndarray
-        To the left, right and amp33 references, each complex128, (channel, frequency).
+        To the left, right and amp33 references, each complex64, (channel, frequency).
     remove_trends, cosine_interpolate, fft_interpolate, mean_is_missing : bool
         The parameters of the step.
     threads : int
@@ -252,7 +246,7 @@ def correct_resultants(
     """
     from scipy import fft
 
-    from wfi.kernels.refpix import LANES, combine, half_transform, separate, subtract
+    from wfi.kernels.refpix import LANES, combine, half_transform, subtract
 
     responses = tuple(responses)
     rows, columns = resultants[0].shape
@@ -278,15 +272,15 @@ def correct_resultants(
         spectra[:, :2] *= np.float32(SAMPLES / BORDER)  # a border weighs as if all samples of its stream were there
 
         def correct(pairs):
-            spectrum, turned = np.empty((2, SAMPLES, rows)), np.empty((CHANNEL_WIDTH, rows), complex)
-            corrections = np.empty((2, rows, CHANNEL_WIDTH), np.float32)
+            spectrum = np.empty((2, SAMPLES, rows), np.float32)
+            turned = np.empty((CHANNEL_WIDTH, rows), np.complex64)
             for pair in pairs:
                 # One transform for two corrections: the second is the imaginary part.
                 combine(responses, spectra, pair[0], pair[-1], spectrum)
                 half_transform(spectrum, *twiddles, turned)
-                separate(fft.ifft(turned, norm="forward", overwrite_x=True), corrections)
-                for (channel, i), correction in zip(pair, corrections, strict=False):
-                    subtract(resultants[i], offset, channel, *trends[i][channel], mean_is_missing, correction)
+                samples = fft.ifft(turned, norm="forward", overwrite_x=True)
+                for part, (channel, i) in enumerate(pair):
+                    subtract(resultants[i], offset, channel, *trends[i][channel], mean_is_missing, samples, part)
 
         # A channel of all resultants before the next one, so that its responses are read once for two of them.
         corrections = list(itertools.product(range(columns // CHANNEL_WIDTH), range(len(resultants))))
@@ -318,7 +312,7 @@ def correct_reference_pixels(
     pixeldq : numpy.ndarray
         uint32, (row, column). Pixels with BAD_REF_PIXEL are taken as zero.
     responses : sequence of numpy.ndarray
-        As for `correct_resultants`.
+        To the left, right and amp33 references, each complex, (channel, frequency).
     remove_offset, remove_trends, cosine_interpolate, fft_interpolate, mean_is_missing : bool
         The parameters of the step.
 
@@ -327,6 +321,7 @@ def correct_reference_pixels(
     data, amp33 : numpy.ndarray
         Corrected, as `correct_resultants` does.
     """
+    responses = [response.astype(np.complex64, copy=False) for response in responses]
     good = np.where(dq.has(pixeldq, dq.BAD_REF_PIXEL), np.float32(0), data)
     samples = amp33.astype(np.float32)
     offset, amp33_offset = (values.mean(axis=0) if remove_offset else np.zeros_like(values[0]) for values in (good, samples))
@@ -353,7 +348,7 @@ def read_responses(reference: Exposure, rows: int, channels: int) -> tuple[np.nd
     Returns
     -------
     tuple of numpy.ndarray
-        To the left, right and amp33 references, each complex128, (channel, frequency).
+        To the left, right and amp33 references, each complex64, (channel, frequency).
 
     Raises
     ------
@@ -368,7 +363,7 @@ def read_responses(reference: Exposure, rows: int, channels: int) -> tuple[np.nd
                 f"{reference.path}: {name} has the shape {array.shape}, and an exposure of {channels} channels of {rows} rows "
                 f"needs {shape}; give the reference of this detector"
             )
-        response = array.read().astype(complex, copy=False)
+        response = array.read().astype(np.complex64, copy=False)
         if not all(np.isfinite(channel).all() for channel in response):  # one such value would spread over a whole channel
             raise RampflowError(f"{reference.path}: {name} has values that are not finite; give a whole reference")
         return response

@@ -39,7 +39,7 @@ MAY_USE = {
 MOST_RAMPS = {
     "dq_init": 0.9,
     "saturation": 1.4,
-    "refpix": 2.3,
+    "refpix": 2.2,
     "dark_decay": 0.8,
     "wfi18_transient": 1.8,
     "linearity": 2.3,

@@ -159,13 +159,14 @@ def test_nothing_depends_on_the_number_of_threads():
 def test_what_the_other_resultants_are_changes_nothing():
     # They share transforms, and so do channels where a resultant is alone.
     data, amp33 = scene(384) + on_detector(white_noise(), 384), white_noise(seed=8)[..., :128].astype(np.float32)
-    arguments = scene(384), amp33.mean(axis=0), responses(384, left=1, right=1, amp33=1)
+    arguments = scene(384), amp33.mean(axis=0), responses(384, left=1, right=1, amp33=1).astype(np.complex64)
     together = data.copy()
     corrected = correct_resultants(together, amp33, *arguments)
     for i in range(RESULTANTS):
         np.testing.assert_array_equal(correct_resultants(data[i : i + 1], amp33[i : i + 1], *arguments)[0], corrected[i])
+    # Transforms in single precision: what else is in one rounds a count in a hundred to the number beside it.
     np.testing.assert_array_max_ulp(data, together, 1)
-    assert np.mean(data != together) < 1e-6
+    assert np.mean(data != together) < 0.01
 
 
 # ---------------------------------------------------------------------------------------------------------- the switches
@@ -266,23 +267,20 @@ def test_smooth_dead_time_is_the_low_pass_filter_of_the_transform():
 
 @pytest.mark.parametrize("rows", [9, 10, 33, 64, 101])
 def test_transforms_to_time_are_numpy_s(rows):
-    from wfi.kernels.refpix import LANES, combine, half_transform, separate
+    from wfi.kernels.refpix import LANES, combine, half_transform
 
     rng, frequencies = np.random.default_rng(9), rows * SAMPLES // 2 + 1
-    response = tuple(rng.normal(size=(2, frequencies)) + 1j * rng.normal(size=(2, frequencies)) for _ in range(3))
-    spectra = (rng.normal(size=(2, 3, frequencies)) + 1j * rng.normal(size=(2, 3, frequencies))).astype(np.complex64)
-    spectrum, turned = np.empty((2, SAMPLES, rows)), np.empty((128, rows), complex)
+    response, spectra = (rng.normal(size=(2, 2, 3, frequencies, 2)) @ [1, 1j]).astype(np.complex64)
+    response = tuple(response.swapaxes(0, 1))  # to each reference, by channel
+    spectrum, turned = np.empty((2, SAMPLES, rows), np.float32), np.empty((128, rows), np.complex64)
     pair = (1, 0), (0, 1)  # channel and resultant
     combine(response, spectra, *pair, spectrum)
     half_transform(spectrum, *twiddle_factors(rows, LANES), turned)
     samples = fft.ifft(turned, norm="forward")
     for (channel, resultant), time in zip(pair, (samples.real.T, samples.imag.T), strict=True):
-        combined = sum(response[r][channel] * spectra[resultant, r].astype(complex) for r in range(3))
+        combined = sum(response[r][channel].astype(complex) * spectra[resultant, r] for r in range(3))
         expected = np.fft.irfft(combined * 2 * frequencies, rows * SAMPLES).reshape(rows, SAMPLES)
-        np.testing.assert_allclose(time, expected[:, :128], rtol=0, atol=1e-13 * np.abs(expected).max())
-    corrections = np.empty((2, rows, 128), np.float32)
-    separate(samples, corrections)
-    np.testing.assert_array_equal(corrections, np.stack([samples.real.T, samples.imag.T]).astype(np.float32))
+        np.testing.assert_allclose(time, expected[:, :128], rtol=0, atol=3e-7 * np.abs(expected).max())
 
 
 def test_a_sample_near_the_trend_is_not_taken_for_a_missing_one():

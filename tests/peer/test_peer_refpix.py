@@ -48,10 +48,12 @@ def test_every_switch_does_what_romancal_s_function_does(ramp, switched_off):
     romancal_refpix.run_steps(model, references, **switches)
 
     corrected, corrected_amp33 = correct_reference_pixels(data, amp33, pixeldq, responses, **switches)
-    assert np.abs(corrected - data).max() > 10
-    # The same operations in the same precision: equal to the last digit, or the one beside it.
-    np.testing.assert_array_max_ulp(corrected, model.data, 1)
-    assert np.mean(corrected != model.data) < 1e-6
+    largest = np.abs(corrected - data).max()
+    assert largest > 10
+    # The way back from the frequencies is in single precision here, in double there: at most one unit in the last place of the
+    # count, and of the largest correction.
+    rounding = {"rtol": 2.0**-23, "atol": 2.0**-23 * largest}
+    np.testing.assert_allclose(corrected, model.data, **rounding)
+    np.testing.assert_allclose(corrected[:, :, :4], model.border_ref_pix_left, **rounding)
+    np.testing.assert_allclose(corrected[:, :, -4:], model.border_ref_pix_right, **rounding)
     np.testing.assert_array_equal(corrected_amp33, model.amp33)
-    np.testing.assert_array_equal(corrected[:, :, :4], model.border_ref_pix_left)
-    np.testing.assert_array_equal(corrected[:, :, -4:], model.border_ref_pix_right)

@@ -71,27 +71,32 @@ def running_cluster(folder):
     if os.geteuid() != 0:
         absent("only root can start SLURM's daemons")
     (folder / "state").mkdir()
+    host = socket.gethostname().partition(".")[0]
     before = SLURM_CONF.read_text() if SLURM_CONF.exists() else None
+    if before and before.startswith(SETTINGS.partition("\n")[0]):
+        before = None  # of tests that were killed: each start of Snakemake would wait for a cluster that is gone
     SLURM_CONF.parent.mkdir(parents=True, exist_ok=True)
-    SLURM_CONF.write_text(SETTINGS.format(host=socket.gethostname().partition(".")[0], folder=folder))
+    SLURM_CONF.write_text(SETTINGS.format(host=host, folder=folder))
     munged = not Path("/run/munge/munge.socket.2").exists()
-    if munged:
-        for path in ("/run/munge", "/var/lib/munge", "/var/log/munge"):
-            Path(path).mkdir(parents=True, exist_ok=True)
-            shutil.chown(path, "munge", "munge")
-        subprocess.run(["runuser", "-u", "munge", "--", "munged"], check=True)
-    subprocess.run(["slurmctld"], check=True)
-    subprocess.run(["slurmd"], check=True)
-    deadline = time.monotonic() + 30
-    while not responds():
-        assert time.monotonic() < deadline, (folder / "slurmctld.log").read_text() + (folder / "slurmd.log").read_text()
-        time.sleep(0.5)
-    yield
-    for daemon in ("slurmd", "slurmctld"):
-        stop(folder / f"{daemon}.pid")
-    if munged:
-        stop(Path("/run/munge/munged.pid"))
-    SLURM_CONF.write_text(before) if before else SLURM_CONF.unlink()
+    try:
+        if munged:
+            for path in ("/run/munge", "/var/lib/munge", "/var/log/munge"):
+                Path(path).mkdir(parents=True, exist_ok=True)
+                shutil.chown(path, "munge", "munge")
+            subprocess.run(["runuser", "-u", "munge", "--", "munged"], check=True)
+        subprocess.run(["slurmctld"], check=True)
+        subprocess.run(["slurmd"], check=True)
+        deadline = time.monotonic() + 30
+        while not responds():
+            assert time.monotonic() < deadline, (folder / "slurmctld.log").read_text() + (folder / "slurmd.log").read_text()
+            time.sleep(0.5)
+        yield
+    finally:
+        for daemon in ("slurmd", "slurmctld"):
+            stop(folder / f"{daemon}.pid")
+        if munged:
+            stop(Path("/run/munge/munged.pid"))
+        SLURM_CONF.write_text(before) if before else SLURM_CONF.unlink()
 
 
 def stop(pid_file):

@@ -13,10 +13,11 @@ BLOCK = 8  #: rows of a channel that stay in the first cache
 CHUNK = 512  #: frequencies that stay in the first cache
 PLANE = SAMPLES * LANES  #: from the real to the imaginary part of their values
 
-COS_5 = tuple(math.cos(2 * math.pi * n / 5) for n in range(3))
-SIN_5 = tuple(math.sin(2 * math.pi * n / 5) for n in range(3))
-COS_7 = tuple(math.cos(2 * math.pi * n / 7) for n in range(4))
-SIN_7 = tuple(math.sin(2 * math.pi * n / 7) for n in range(4))
+# In single precision, as all that they are multiplied by: the compiler would do the whole of it in double.
+COS_5 = tuple(np.float32(math.cos(2 * math.pi * n / 5)) for n in range(3))
+SIN_5 = tuple(np.float32(math.sin(2 * math.pi * n / 5)) for n in range(3))
+COS_7 = tuple(np.float32(math.cos(2 * math.pi * n / 7)) for n in range(4))
+SIN_7 = tuple(np.float32(math.sin(2 * math.pi * n / 7)) for n in range(4))
 
 # 140 = 4 · 5 · 7 without a common factor, so a transform of 140 values is one of 4, 5 and 7 values along the axes of a box, if
 # frequencies and samples are put into it in the right order (I. J. Good 1958, J. R. Stat. Soc. B 20, 361).
@@ -31,7 +32,7 @@ def transform(box):
     Parameters
     ----------
     box : numpy.ndarray
-        float64, (real and imaginary part, place, lane), flat: X at FREQUENCY_PLACES becomes x at SAMPLE_PLACES.
+        float32, (real and imaginary part, place, lane), flat: X at FREQUENCY_PLACES becomes x at SAMPLE_PLACES.
     """
     # All distances are constants: only then does the compiler see that what is written is not read in the same round.
     step = 35 * LANES
@@ -114,18 +115,18 @@ def combine(responses, spectra, one, two, spectrum):
     Parameters
     ----------
     responses : tuple of numpy.ndarray
-        To the left, right and amp33 references, each complex128, (channel, frequency).
+        To the left, right and amp33 references, each complex64, (channel, frequency).
     spectra : numpy.ndarray
         Of the references, complex64, (resultant, reference, frequency).
     one, two : tuple of int
         Channel and resultant of each correction.
     spectrum : numpy.ndarray
-        float64, (part, f, k): the real and the imaginary part at the frequency k + rows·f; those above the half of them are
+        float32, (part, f, k): the real and the imaginary part at the frequency k + rows·f; those above the half of them are
         conjugates of those below, for each correction's samples are real. Written.
     """
     _, samples, rows = spectrum.shape
     last = samples * rows // 2
-    values = np.empty((2, CHUNK), np.complex128)
+    values = np.empty((2, CHUNK), np.complex64)
     for start in range(0, last + 1, CHUNK):
         count = min(CHUNK, last + 1 - start)
         first, second = values[0, :count], values[1, :count]
@@ -161,14 +162,14 @@ def half_transform(spectrum, coarse, fine, turned):
     Parameters
     ----------
     spectrum : numpy.ndarray
-        X, float64, (part, f, k), as of `combine`.
+        X, float32, (part, f, k), as of `combine`.
     coarse, fine : numpy.ndarray
-        The second factor, times the norm of the transform, is coarse[k // LANES, s] · fine[s, k % LANES]; complex128.
+        The second factor, times the norm of the transform, is coarse[k // LANES, s] · fine[s, k % LANES]; complex64.
     turned : numpy.ndarray
-        complex128, (sample, k), the samples of the dead time left out. Written.
+        complex64, (sample, k), the samples of the dead time left out. Written.
     """
     rows = spectrum.shape[2]
-    box = np.zeros(2 * PLANE)
+    box = np.zeros(2 * PLANE, np.float32)
     for block in range(len(coarse)):
         start = block * LANES
         count = min(LANES, rows - start)
@@ -186,27 +187,7 @@ def half_transform(spectrum, coarse, fine, turned):
 
 
 @njit(cache=True, nogil=True)
-def separate(samples, corrections):
-    """Take the two corrections of a transform apart, and turn them to rows.
-
-    Parameters
-    ----------
-    samples : numpy.ndarray
-        complex128, (sample, row).
-    corrections : numpy.ndarray
-        float32, (correction, row, sample): written.
-    """
-    columns, rows = samples.shape
-    for start in range(0, rows, LANES):
-        for sample in range(columns):
-            for row in range(start, min(start + LANES, rows)):
-                value = samples[sample, row]
-                corrections[0, row, sample] = value.real
-                corrections[1, row, sample] = value.imag
-
-
-@njit(cache=True, nogil=True)
-def subtract(resultant, offset, channel, slope, intercept, mean_is_missing, correction):
+def subtract(resultant, offset, channel, slope, intercept, mean_is_missing, samples, part):
     """Subtract the trend and the correction from the samples of a channel; the offset stays in the result.
 
     Parameters
@@ -219,12 +200,14 @@ def subtract(resultant, offset, channel, slope, intercept, mean_is_missing, corr
         The trend: DN per sample and DN at the middle of the frame; missing samples, zero in all resultants, have none.
     mean_is_missing : bool
         Samples that are their offset exactly have none either.
-    correction : numpy.ndarray
-        float32, (row, sample), in read order.
+    samples : numpy.ndarray
+        Two corrections, complex64, (sample, row), in read order.
+    part : int
+        Which of them it is: 0 is their real part, 1 the imaginary.
     """
-    rows, columns = correction.shape
+    columns, rows = samples.shape
     first, stop, backwards = channel * columns, (channel + 1) * columns, channel % 2 == 1
-    times, here, rest = np.empty(columns), np.empty(columns, np.float32), np.empty((BLOCK, columns), np.float32)
+    times, correction, rest = np.empty(columns), np.empty((BLOCK, columns), np.float32), np.empty((BLOCK, columns), np.float32)
     for column in range(columns):
         times[column] = (columns - 1 - column if backwards else column) - (rows * SAMPLES - 1) / 2
     for start in range(0, rows, BLOCK):
@@ -233,11 +216,14 @@ def subtract(resultant, offset, channel, slope, intercept, mean_is_missing, corr
             counts, put_back, values = resultant[row, first:stop], offset[row, first:stop], rest[row - start]
             for column in range(columns):
                 values[column] = counts[column] - put_back[column]
+        for column in range(columns):
+            sample = columns - 1 - column if backwards else column
+            for row in range(start, min(start + BLOCK, rows)):
+                value = samples[sample, row]
+                correction[row - start, column] = value.imag if part else value.real
         for row in range(start, min(start + BLOCK, rows)):
             counts, put_back = resultant[row, first:stop], offset[row, first:stop]
-            for column in range(columns):  # turned first: then the main loop runs in vector registers, whichever the direction
-                here[column] = correction[row, columns - 1 - column if backwards else column]
-            begin, values = np.float64(row * SAMPLES), rest[row - start]
+            begin, values, here = np.float64(row * SAMPLES), rest[row - start], correction[row - start]
             for column in range(columns):
                 value = values[column]
                 trend = (begin + times[column]) * slope + intercept
