@@ -175,7 +175,7 @@ def goals(data: Measurements) -> str:
     ]
     text = f"Goals in seconds are those of a machine on which romancal takes {ROMANCAL_SECONDS} s of CPU for this frame."
     if theirs:
-        text += f" Here it takes {slowness:.2f} times as long, and a goal counts as missed where we take longer than that many times it."
+        text += f" Here it takes {slowness:.2f} times as long: missed is a goal where we take longer than that many times it."
     return table(["", "romancal", "ours", "ours / romancal", "goal"], rows) + "\n\n" + text
 
 
