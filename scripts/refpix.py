@@ -224,8 +224,8 @@ def correct_resultants(
 ) -> np.ndarray:
     """Correct some resultants, in place.
 
-    Transforms are in single precision: they round a correction to 10⁻⁷ of the largest, which is less than the last digit of
-    the counts that it is subtracted from.
+    Transforms are in single precision: they round a correction to 2 · 10⁻⁷ of the largest, which is less than the last digit
+    of the counts that it is subtracted from.
 
     Parameters
     ----------

@@ -216,7 +216,7 @@ def subtract(resultant, offset, channel, slope, intercept, mean_is_missing, samp
             counts, put_back, values = resultant[row, first:stop], offset[row, first:stop], rest[row - start]
             for column in range(columns):
                 values[column] = counts[column] - put_back[column]
-        for column in range(columns):
+        for column in range(columns):  # turned to rows first: then the main loop runs in vector registers
             sample = columns - 1 - column if backwards else column
             for row in range(start, min(start + BLOCK, rows)):
                 value = samples[sample, row]
