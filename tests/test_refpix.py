@@ -31,7 +31,7 @@ SWITCHES = ("remove_offset", "remove_trends", "cosine_interpolate", "fft_interpo
 
 def responses(columns=COLUMNS, rows=ROWS, *, passband=None, **value):
     """Responses to each reference (left, right, amp33), the same in every channel, from frequency 0 to `passband`."""
-    result = np.zeros((3, columns // 128, rows * SAMPLES // 2 + 1), complex)
+    result = np.zeros((3, columns // 128, rows * SAMPLES // 2 + 1), np.complex64)
     for name, number in value.items():
         result[{"left": LEFT, "right": RIGHT, "amp33": AMP33}[name], :, :passband] = number
     return result
@@ -159,7 +159,7 @@ def test_nothing_depends_on_the_number_of_threads():
 def test_what_the_other_resultants_are_changes_nothing():
     # They share transforms, and so do channels where a resultant is alone.
     data, amp33 = scene(384) + on_detector(white_noise(), 384), white_noise(seed=8)[..., :128].astype(np.float32)
-    arguments = scene(384), amp33.mean(axis=0), responses(384, left=1, right=1, amp33=1).astype(np.complex64)
+    arguments = scene(384), amp33.mean(axis=0), responses(384, left=1, right=1, amp33=1)
     together = data.copy()
     corrected = correct_resultants(together, amp33, *arguments)
     for i in range(RESULTANTS):
