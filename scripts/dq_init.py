@@ -136,7 +136,9 @@ def initialize(job: Job, raw: Exposure, *, ground_test: bool) -> None:
     reference_amp33 = _optional(raw, "reference_amp33", amp33.shape[1:]) if not ground_test else None
     resultantdq = _optional(raw, "resultantdq", shape)
 
-    pixeldq = np.zeros(shape[1:], np.uint32)
+    flags = _read_mask(job, shape[1:])
+    status = "SKIPPED" if flags is None else "COMPLETE"
+    pixeldq = np.zeros(shape[1:], np.uint32) if flags is None else flags
     guide = {k: raw.get(f"meta.guide_star.window_{k}", int) for k in ("xstart", "xstop", "ystart", "ystop")}
     if flag_guide_window(
         pixeldq, (guide["xstart"], guide["xstop"]), (guide["ystart"], guide["ystop"]), expand=job.parameters.expand_gw_flagging
@@ -144,7 +146,6 @@ def initialize(job: Job, raw: Exposure, *, ground_test: bool) -> None:
         job.log.info("Flagged columns %d to %d, which the guide window's reads disturb", guide["xstart"], guide["xstop"] - 1)
     else:
         job.log.info("The guide window is not on the detector: %s", guide)
-    status = "COMPLETE" if _apply_mask(job, pixeldq) else "SKIPPED"
 
     decoded_amp33 = amp33.read().astype(np.int64) + (reference_amp33 if reference_amp33 is not None else 0) - offset
     edges = {"left": (shape[1], BORDER), "right": (shape[1], BORDER), "top": (BORDER, shape[2]), "bottom": (BORDER, shape[2])}
@@ -177,23 +178,22 @@ def initialize(job: Job, raw: Exposure, *, ground_test: bool) -> None:
         job.map_rows(decode_rows, shape[1])
 
 
-def _apply_mask(job: Job, pixeldq: np.ndarray) -> bool:
-    """Add the mask's flags to `pixeldq`; whether there is a mask that fits."""
+def _read_mask(job: Job, shape: tuple[int, ...]) -> np.ndarray | None:
+    """The mask's flags, uint32, if there is a mask that fits."""
     if job.references["mask"] is None:
         job.log.warning("There is no mask reference: bad pixels are not flagged, and the step is marked SKIPPED")
-        return False
+        return None
     with job.open_reference("mask") as mask:
         flags = mask.array("dq").read()
-        if flags.shape != pixeldq.shape:
-            job.log.warning(
-                "%s: dq has the shape %s, and the exposure %s: bad pixels are not flagged, and the step is marked SKIPPED",
-                Path(mask.path).name,
-                flags.shape,
-                pixeldq.shape,
-            )
-            return False
-        pixeldq |= flags
-    return True
+    if flags.shape != shape:
+        job.log.warning(
+            "%s: dq has the shape %s, and the exposure %s: bad pixels are not flagged, and the step is marked SKIPPED",
+            Path(mask.path).name,
+            flags.shape,
+            shape,
+        )
+        return None
+    return flags.astype(np.uint32, copy=False)
 
 
 def _optional(raw: Exposure, name: str, shape: tuple[int, ...]) -> np.ndarray | None:

@@ -247,9 +247,9 @@ def correct_resultants(
     numpy.ndarray
         amp33 without its trend and with its gaps filled, as an absolute value, in its own dtype.
     """
-    from scipy import fft
+    from wfi.kernels.refpix import LANES, combine, half_transform, subtract  # before scipy: numba imports more where it is
 
-    from wfi.kernels.refpix import LANES, combine, half_transform, subtract
+    from scipy import fft  # isort: skip
 
     responses = tuple(responses)
     rows, columns = resultants[0].shape
@@ -366,7 +366,9 @@ def read_responses(reference: Exposure, rows: int, channels: int) -> tuple[np.nd
                 f"{reference.path}: {name} has the shape {array.shape}, and an exposure of {channels} channels of {rows} rows "
                 f"needs {shape}; give the reference of this detector"
             )
-        response = array.read().astype(np.complex64, copy=False)
+        response = np.empty(shape, np.complex64)
+        for channel in range(channels):
+            response[channel] = array.read_rows(channel, channel + 1)[0]
         if not all(np.isfinite(channel).all() for channel in response):  # one such value would spread over a whole channel
             raise RampflowError(f"{reference.path}: {name} has values that are not finite; give a whole reference")
         return response
@@ -381,19 +383,18 @@ def run(job: Job) -> None:
     exposure, parameters = job.exposure, job.parameters
     ramp, pixeldq = exposure.array("data"), exposure.array("pixeldq")
     resultants, rows, columns = ramp.shape
-    amp33 = exposure.array("amp33", shape=(resultants, rows, CHANNEL_WIDTH))
-    bad = np.flatnonzero(dq.has(pixeldq.read(), dq.BAD_REF_PIXEL))
-
-    samples = amp33.read()
+    samples = exposure.array("amp33", shape=(resultants, rows, CHANNEL_WIDTH)).read()
     offset, amp33_offset = np.zeros((rows, columns), np.float32), np.zeros((rows, CHANNEL_WIDTH), np.float32)
     if parameters.remove_offset:
         amp33_offset = samples.astype(np.float32).mean(axis=0)
 
-        def average(start, stop):
+    def average(start, stop):
+        if parameters.remove_offset:
             ramp.read_rows(start, stop).mean(axis=0, out=offset[start:stop])
+        return start * columns + np.flatnonzero(dq.has(pixeldq.read_rows(start, stop), dq.BAD_REF_PIXEL))
 
-        job.map_rows(average, rows)
-        offset.flat[bad] = 0
+    bad = np.concatenate(job.map_rows(average, rows))
+    offset.flat[bad] = 0
     with job.open_reference("refpix") as reference:
         reference.file.verify()
         responses = read_responses(reference, rows, columns // CHANNEL_WIDTH)
@@ -402,12 +403,13 @@ def run(job: Job) -> None:
         name: EmptyArray((resultants, rows, BORDER), np.float32) for name in ("border_ref_pix_left", "border_ref_pix_right")
     }
     with job.create(rewrite=("data", "amp33"), arrays=borders) as product:
-
-        def correct(numbers):
-            # A function, so that nothing of these resultants stays in memory while the next are corrected.
-            planes = [ramp.read_plane(i) for i in numbers]
-            for plane in planes:
-                plane.flat[bad] = 0
+        # The same memory for all: the system clears what it gives.
+        held = np.empty((TOGETHER, rows, columns), np.float32)
+        for first in range(0, resultants, TOGETHER):
+            numbers = range(first, min(first + TOGETHER, resultants))
+            planes = held[: len(numbers)]
+            for i, plane in zip(numbers, planes, strict=True):
+                ramp.read_plane(i, out=plane).flat[bad] = 0
             corrected_amp33 = correct_resultants(
                 planes,
                 samples[numbers.start : numbers.stop],
@@ -425,9 +427,6 @@ def run(job: Job) -> None:
                 product.write_plane("amp33", i, amp33_plane)
                 product.write_plane("border_ref_pix_left", i, plane[:, :BORDER])
                 product.write_plane("border_ref_pix_right", i, plane[:, -BORDER:])
-
-        for i in range(0, resultants, TOGETHER):
-            correct(range(i, min(i + TOGETHER, resultants)))
 
 
 if __name__ == "__main__":

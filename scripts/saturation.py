@@ -95,42 +95,44 @@ def flag_saturated(
         flags |= (counts <= 0) * np.uint8(dqflags.AD_FLOOR | dqflags.DO_NOT_USE)
         if n_pix_grow_sat:
             flags |= _grow(dqflags.has(flags, dqflags.SATURATED), n_pix_grow_sat) * np.uint8(dqflags.SATURATED)
-    if not dqflags.has(groupdq, dqflags.SATURATED).any():
+    # The other passes concern the few pixels that saturate.
+    pixels = np.nonzero(dqflags.has(np.bitwise_or.reduce(groupdq, axis=0), dqflags.SATURATED))
+    if not len(pixels[0]):
         return
-    _flag_partly_saturated(data, groupdq, threshold, read_pattern, n_pix_grow_sat)
+    counts, flags, limit = data[:, *pixels], groupdq[:, *pixels], threshold[pixels]
+    partly = _partly_saturated(counts, flags, limit, read_pattern)
+    if n_pix_grow_sat:
+        for flags_of_resultant, of_pixels in zip(groupdq, partly, strict=True):
+            grown = np.zeros(threshold.shape, bool)
+            grown[pixels] = of_pixels
+            flags_of_resultant |= _grow(grown, n_pix_grow_sat) * np.uint8(dqflags.DO_NOT_USE)
     if len(data) > 2:
-        _flag_second_resultant(data, groupdq, threshold, read_pattern)
+        partly[1] |= _second_is_suspect(counts, flags, limit, read_pattern)
+    groupdq[:, *pixels] |= partly * np.uint8(dqflags.DO_NOT_USE)
     for _ in range(backup):
         for reads, flags, following in zip(read_pattern, groupdq[:-1], groupdq[1:], strict=False):
             if len(reads) > 1:
                 flags |= following & np.uint8(dqflags.SATURATED)
 
 
-def _before_saturation(groupdq, index, unless):
-    """Pixels that are SATURATED after the resultant `index` and have no flag of `unless` in it: few, so only they are tried."""
-    return np.nonzero(dqflags.has(groupdq[index + 1], dqflags.SATURATED) & ~dqflags.has(groupdq[index], unless))
+def _partly_saturated(counts, flags, limit, read_pattern):
+    """The backward pass on the ramps of some pixels: whether each resultant is partly saturated (resultant, pixel)."""
+    before, after = flags[:-1], flags[1:]
+    averaged = np.array([len(reads) > 1 for reads in read_pattern[: len(before)]], bool)[:, None]
+    dilution = np.array([np.mean(reads) / reads[-1] for reads in read_pattern[: len(before)]])[:, None]
+    partly = np.zeros(counts.shape, bool)
+    partly[:-1] = counts[:-1] >= limit * np.where(limit >= NEVER_SATURATED, 1.0, dilution)
+    partly[:-1] &= averaged & dqflags.has(after, dqflags.SATURATED)
+    partly[:-1] &= ~dqflags.has(before, dqflags.SATURATED | dqflags.DO_NOT_USE)
+    return partly
 
 
-def _flag_partly_saturated(data, groupdq, threshold, read_pattern, n_pix_grow_sat):
-    for index in range(len(data) - 2, -1, -1):
-        reads = read_pattern[index]
-        if len(reads) == 1:
-            continue
-        pixels = _before_saturation(groupdq, index, dqflags.SATURATED | dqflags.DO_NOT_USE)
-        limit = threshold[pixels]
-        partly = np.zeros(threshold.shape, bool)
-        partly[pixels] = data[index][pixels] >= limit * np.where(limit >= NEVER_SATURATED, 1.0, np.mean(reads) / reads[-1])
-        if n_pix_grow_sat:
-            partly = _grow(partly, n_pix_grow_sat)
-        groupdq[index] |= partly * np.uint8(dqflags.DO_NOT_USE)
-
-
-def _flag_second_resultant(data, groupdq, threshold, read_pattern):
-    pixels = _before_saturation(groupdq, 1, dqflags.SATURATED)
-    limit, first, second = threshold[pixels], data[0][pixels], data[1][pixels]
+def _second_is_suspect(counts, flags, limit, read_pattern):
+    """The pass on the second resultant, on the ramps of some pixels: whether it may hold saturated reads (pixel)."""
+    first, second = counts[:2]
     suspect = first / np.mean(read_pattern[0]) * read_pattern[2][-1] < limit
     suspect &= second - first > (limit - first) / len(read_pattern[1])
-    groupdq[1][pixels] |= suspect * np.uint8(dqflags.DO_NOT_USE)
+    return suspect & dqflags.has(flags[2], dqflags.SATURATED) & ~dqflags.has(flags[1], dqflags.SATURATED)
 
 
 def _grow(mask: np.ndarray, pixels: int) -> np.ndarray:
@@ -178,15 +180,15 @@ def run(job: Job) -> None:
                 )
                 flags = flags[:, own]
                 product.write_rows("groupdq", start, flags)
-                saturated = dqflags.has(flags, dqflags.SATURATED)
+                in_some, in_all = np.bitwise_or.reduce(flags, axis=0), np.bitwise_and.reduce(flags, axis=0)
                 # Reference pixels see no light, and unchecked pixels are never flagged: neither speaks against full saturation.
                 science = (limits[own] < NEVER_SATURATED) & on_science(np.arange(start, stop)[:, None], rows)
                 science &= on_science(np.arange(columns), columns)
                 return (
-                    saturated.any(axis=0).sum(),
-                    dqflags.has(flags, dqflags.AD_FLOOR).any(axis=0).sum(),
+                    np.count_nonzero(dqflags.has(in_some, dqflags.SATURATED)),
+                    np.count_nonzero(dqflags.has(in_some, dqflags.AD_FLOOR)),
                     science.any(),
-                    saturated.all(axis=0)[science].all(),
+                    dqflags.has(in_all, dqflags.SATURATED)[science].all(),
                     dqflags.has(pixel_flags, dqflags.SATURATED).all(),
                 )
 

@@ -280,13 +280,14 @@ class StoredArray:
         result = result.reshape(*planes, stop - start, columns)
         return result if self.dtype.isnative else result.astype(self.dtype.newbyteorder("="))
 
-    def read_plane(self, index: int) -> np.ndarray:
-        """Read one plane (one resultant) of a 3-D array."""
-        if not self._in_order:
-            return np.array(self._whole()[index], self.dtype.newbyteorder("="), order="C")
-        result = np.empty(self.shape[1:], self.dtype)
-        self._read_into(result.reshape(-1).view(np.uint8), index * result.nbytes)
-        return result if self.dtype.isnative else result.astype(self.dtype.newbyteorder("="))
+    def read_plane(self, index: int, out: np.ndarray | None = None) -> np.ndarray:
+        """Read one plane (one resultant) of a 3-D array, into the array `out` if it is given."""
+        result = np.empty(self.shape[1:], self.dtype) if out is None else out
+        if self._in_order and result.dtype == self.dtype:
+            self._read_into(result.reshape(-1).view(np.uint8), index * result.nbytes)
+        else:
+            result[...] = self.read_plane(index) if self._in_order else self._whole()[index]
+        return result if result.dtype.isnative else result.astype(result.dtype.newbyteorder("="))
 
     def _read_into(self, buffer: np.ndarray, position: int) -> None:
         # Bytes of the array from `position` on.

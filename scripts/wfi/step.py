@@ -487,9 +487,11 @@ class InlineArray:
         """As `StoredArray.read_rows`."""
         return self._array[..., max(start, 0) : stop, :].copy()
 
-    def read_plane(self, index):
+    def read_plane(self, index, out=None):
         """As `StoredArray.read_plane`."""
-        return self._array[index].copy()
+        result = np.empty_like(self._array[index]) if out is None else out
+        result[...] = self._array[index]
+        return result
 
 
 class Job:
