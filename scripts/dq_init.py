@@ -147,7 +147,7 @@ def initialize(job: Job, raw: Exposure, *, ground_test: bool) -> None:
     else:
         job.log.info("The guide window is not on the detector: %s", guide)
 
-    decoded_amp33 = amp33.read().astype(np.int64) + (reference_amp33 if reference_amp33 is not None else 0) - offset
+    decoded_amp33 = amp33.read().astype(np.int32) + (reference_amp33 if reference_amp33 is not None else 0) - offset
     edges = {"left": (shape[1], BORDER), "right": (shape[1], BORDER), "top": (BORDER, shape[2]), "bottom": (BORDER, shape[2])}
     border = {side: np.empty((shape[0], *size), np.float32) for side, size in edges.items()}
     for rows, side in ((slice(0, BORDER), "top"), (slice(shape[1] - BORDER, shape[1]), "bottom")):
