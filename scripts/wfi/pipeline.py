@@ -134,4 +134,12 @@ def job_environment(context: str | None) -> dict[str, str]:
     RAMPFLOW_SCRIPTS and RAMPFLOW_CONTEXT name the folder of the scripts and the CRDS context.
     """
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
-    return {"PATH": path, "RAMPFLOW_SCRIPTS": str(SCRIPTS), "RAMPFLOW_CONTEXT": context or ""}
+    return {
+        "PATH": path,
+        "RAMPFLOW_SCRIPTS": str(SCRIPTS),
+        "RAMPFLOW_CONTEXT": context or "",
+        # glibc would give what a step frees back to the system, which clears it before the step gets it again: up to these
+        # bytes, of one array and of all, stay with the step.
+        "MALLOC_MMAP_THRESHOLD_": str(1 << 25),
+        "MALLOC_TRIM_THRESHOLD_": str(1 << 28),
+    }
