@@ -2,6 +2,8 @@
 
 import json
 import os
+import platform
+import resource
 import subprocess
 import sys
 
@@ -153,3 +155,23 @@ def test_a_step_holds_few_ramps_in_memory(tmp_path, references, name):
     peak(SMALL)  # compiles the loops where that has not happened yet, which takes memory too
     ramp = 4 * len(PATTERN) * (LARGE**2 - SMALL**2) / 1e6
     assert (peak(LARGE) - peak(SMALL)) / ramp < MOST_RAMPS[name]
+
+
+#: Take and free three arrays of 20 MB, again and again, and tell the pages of memory that the system has cleared for it.
+TAKE_AND_FREE = """
+import resource
+for _ in range(10):
+    arrays = [bytearray(20_000_000) for _ in range(3)]
+    del arrays
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="settings of glibc")
+def test_a_job_keeps_the_memory_that_it_frees():
+    def pages(environment):
+        command = [sys.executable, "-c", TAKE_AND_FREE]
+        return int(subprocess.run(command, capture_output=True, check=True, env=os.environ | environment).stdout)
+
+    once = 60_000_000 / resource.getpagesize()
+    assert pages(pipeline.job_environment(None)) < 2 * once < 5 * once < pages({})

@@ -489,9 +489,10 @@ class InlineArray:
 
     def read_plane(self, index, out=None):
         """As `StoredArray.read_plane`."""
-        result = np.empty_like(self._array[index]) if out is None else out
-        result[...] = self._array[index]
-        return result
+        if out is None:
+            return self._array[index].copy()
+        out[...] = self._array[index]
+        return out
 
 
 class Job:
