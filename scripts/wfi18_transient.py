@@ -6,7 +6,7 @@ import warnings
 import numpy as np
 
 from wfi import dq as dqflags
-from wfi.detector import SCIENCE, mean_reads, pixel_read_times
+from wfi.detector import BORDER, SCIENCE, mean_reads, pixel_read_times
 from wfi.step import Job, Parameter, Step
 
 STEP = Step(
@@ -60,15 +60,15 @@ def transient_by_row(data: np.ndarray, resultant_times: np.ndarray) -> np.ndarra
     numpy.ndarray
         Mean transient of each row in DN, float64.
     """
-    from astropy.stats import sigma_clipped_stats
+    from astropy.stats import SigmaClip
 
     first, second, third, fourth, fifth = data[:5]
     interval = np.diff(resultant_times)
     residual = first - (second - (third - second) / interval[1] * interval[0])
     collected = fifth - fourth
     lit = collected > np.median(collected, axis=1, keepdims=True)
-    mean, _, _ = sigma_clipped_stats(residual, mask=lit, sigma=3.0, axis=1)
-    return mean
+    clipped = SigmaClip(sigma=3.0)(np.ma.MaskedArray(residual, lit), axis=1, masked=False)
+    return np.nanmean(clipped, axis=1, dtype=np.float64)
 
 
 def fit_transient(row_times: np.ndarray, transient: np.ndarray) -> np.ndarray | None:
@@ -117,10 +117,14 @@ def run(job: Job) -> None:
     elif data.shape[0] < MIN_RESULTANTS:
         job.log.warning("%d resultants are too few to fit the transient: masking the affected rows", data.shape[0])
     else:
-        times = pixel_read_times(data.shape[1:], frame_time, DETECTOR)[SCIENCE]
-        first_resultants = np.stack([data.read_plane(i) for i in range(MIN_RESULTANTS)])
-        transient = transient_by_row(first_resultants[SCIENCE], mean_reads(read_pattern) * frame_time)
-        fit = fit_transient(times.mean(axis=1), transient)
+        times = pixel_read_times(data.shape[1:], frame_time, DETECTOR)
+        resultant_times = mean_reads(read_pattern) * frame_time
+
+        def measure(start, stop):
+            return transient_by_row(data.read_rows(start, stop)[:MIN_RESULTANTS, :, BORDER:-BORDER], resultant_times)
+
+        transient = np.concatenate(job.map_rows(measure, data.shape[1]))[BORDER:-BORDER]
+        fit = fit_transient(times[SCIENCE].mean(axis=1), transient)
         if fit is None:
             job.log.warning("The transient could not be fitted: masking the affected rows")
     with job.create() as product:
@@ -130,8 +134,13 @@ def run(job: Job) -> None:
             product.write_plane("groupdq", 0, flags)
         else:
             job.log.info("Transient: %.4g DN · exp(−t / %.4g s) + %.4g DN · exp(−t / %.4g s)", fit[0], fit[2], fit[1], fit[3])
-            first = first_resultants[0]
-            first[SCIENCE] -= double_exponential(times, *fit)
+            first = data.read_plane(0)
+            science, science_times = first[SCIENCE], times[SCIENCE]
+
+            def correct(start, stop):
+                science[start:stop] -= double_exponential(science_times[start:stop], *fit)
+
+            job.map_rows(correct, len(science))
             product.write_plane("data", 0, first)
 
 

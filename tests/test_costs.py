@@ -43,7 +43,7 @@ MOST_RAMPS = {
     "saturation": 1.4,
     "refpix": 2.2,
     "dark_decay": 0.8,
-    "wfi18_transient": 1.8,
+    "wfi18_transient": 0.9,
     "linearity": 2.3,
     "ramp_fitting": 1.5,
 }

@@ -131,7 +131,7 @@ rule wfi18_transient:
         "exposure"
     conda:
         "../../envs/rampflow.yaml"
-    threads: 1
+    threads: cores
     resources:
         mem_mb=memory(120, frames=17),
         runtime=minutes(5, per_gigabyte=5),
