@@ -133,7 +133,7 @@ rule wfi18_transient:
         "../../envs/rampflow.yaml"
     threads: cores
     resources:
-        mem_mb=memory(120, frames=17),
+        mem_mb=memory(120, frames=4.5, ramps=0.05),
         runtime=minutes(5, per_gigabyte=5),
     params:
         options=options_of("wfi18_transient"),
