@@ -161,7 +161,7 @@ rule linearity:
         "../../envs/rampflow.yaml"
     threads: cores
     resources:
-        mem_mb=memory(350, frames=3),
+        mem_mb=memory(450, frames=2),
         runtime=minutes(5, per_gigabyte=5),
     params:
         options=options_of("linearity"),
