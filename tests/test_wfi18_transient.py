@@ -42,9 +42,10 @@ def with_transient(resultants=6):
 
 
 # ----------------------------------------------------------------------------------------------------------- correction
-def test_a_known_transient_is_taken_out(tmp_path):
+@pytest.mark.parametrize("threads", [1, 3])
+def test_a_known_transient_is_taken_out(tmp_path, threads):
     before, truth = with_transient(), transient()[SCIENCE]
-    program(tmp_path, before)
+    program(tmp_path, before, f"--threads={threads}")
     with opened(tmp_path / "out.asdf") as model:
         removed = (before - np.asarray(model.data))[0][SCIENCE]
         assert truth.max() > 100
