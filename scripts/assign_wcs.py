@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import sys
 
-from wfi.asdf_io import tagged
-from wfi.errors import RampflowError
-from wfi.step import Exposure, Job, Reference, Step, step_logger
-from wfi.wcs_tree import (
+from rampflow.errors import RampflowError
+from rampflow.files.asdf_io import tagged
+from rampflow.step.declaration import Reference, Step
+from rampflow.step.exposure import Exposure
+from rampflow.step.job import Job
+from rampflow.step.logs import step_logger
+from rampflow.step.program import run_step
+from rampflow.wcs.wcs_tree import (
     Wcs,
     bounding_box,
     box_of,
@@ -175,4 +179,4 @@ def run(job: Job) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(STEP.main(run))
+    sys.exit(run_step(STEP, run))

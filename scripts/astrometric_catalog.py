@@ -15,11 +15,13 @@ import sys
 import time
 from pathlib import Path
 
-from wfi.astrometry import check_astrometric_catalog
-from wfi.astrometry.region import survey_images
-from wfi.astrometry.sources import GAIA_S3, CatalogUnavailable, fetch
-from wfi.astrometry.table import Origin, write_catalog
-from wfi.step import Parameter, add_parameters, reported_errors, step_logger
+from rampflow.astrometry import check_astrometric_catalog
+from rampflow.astrometry.region import survey_images
+from rampflow.astrometry.sources import GAIA_S3, CatalogUnavailable, fetch
+from rampflow.astrometry.table import Origin, write_catalog
+from rampflow.step.declaration import Parameter, add_parameters
+from rampflow.step.logs import step_logger
+from rampflow.step.program import reported_errors
 
 log = step_logger("astrometric_catalog")
 
@@ -57,7 +59,7 @@ def get_catalog(images: list[Path], source: str, *, margin: float, timeout: floa
     -------
     stars : dict of numpy.ndarray
         Columns of the file; empty when there are none.
-    origin : wfi.astrometry.table.Origin
+    origin : rampflow.astrometry.table.Origin
 
     Raises
     ------

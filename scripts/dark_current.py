@@ -4,10 +4,12 @@ import sys
 
 import numpy as np
 
-from wfi import dq as dqflags
-from wfi.detector import BORDER, SCIENCE
-from wfi.errors import RampflowError
-from wfi.step import Job, Reference, Step
+from rampflow import dq as dqflags
+from rampflow.detector import BORDER, SCIENCE
+from rampflow.errors import RampflowError
+from rampflow.step.declaration import Reference, Step
+from rampflow.step.job import Job
+from rampflow.step.program import run_step
 
 STEP = Step(
     name="dark_current",
@@ -74,4 +76,4 @@ def run(job: Job) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(STEP.main(run))
+    sys.exit(run_step(STEP, run))

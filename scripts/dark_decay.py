@@ -4,9 +4,12 @@ import sys
 
 import numpy as np
 
-from wfi.detector import pixel_read_times
-from wfi.errors import RampflowError
-from wfi.step import Exposure, Job, Reference, Step
+from rampflow.detector import pixel_read_times
+from rampflow.errors import RampflowError
+from rampflow.step.declaration import Reference, Step
+from rampflow.step.exposure import Exposure
+from rampflow.step.job import Job
+from rampflow.step.program import run_step
 
 STEP = Step(
     name="dark_decay",
@@ -97,4 +100,4 @@ def run(job: Job) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(STEP.main(run))
+    sys.exit(run_step(STEP, run))

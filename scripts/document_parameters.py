@@ -7,8 +7,9 @@ import textwrap
 
 import yaml
 
-from wfi import configuration, pipeline
-from wfi.step import Parameter, Step
+from rampflow import pipeline
+from rampflow.step.declaration import Parameter, Step
+from rampflow.workflow import configuration
 
 CONFIG = pipeline.SCRIPTS.parent / "config"
 

@@ -6,12 +6,16 @@ from pathlib import Path
 
 import numpy as np
 
-from wfi import dq as dqflags
-from wfi.asdf_io import AsdfFile, EmptyArray, tagged
-from wfi.detector import BORDER, check_shape
-from wfi.errors import RampflowError
-from wfi.level1 import GROUND_TEST_MODELS, RAW_TAG, spell_data_problem, updated_raw_file
-from wfi.step import LATER_STATUSES, RAMP_TAG, STATUSES, Exposure, Job, Parameter, Reference, Step
+from rampflow import dq as dqflags
+from rampflow.detector import BORDER, check_shape
+from rampflow.errors import RampflowError
+from rampflow.files.asdf_io import AsdfFile, EmptyArray, tagged
+from rampflow.files.level1 import GROUND_TEST_MODELS, RAW_TAG, spell_data_problem, updated_raw_file
+from rampflow.step.declaration import Parameter, Reference, Step
+from rampflow.step.exposure import RAMP_TAG, Exposure
+from rampflow.step.job import Job
+from rampflow.step.program import run_step
+from rampflow.step.provenance import LATER_STATUSES, STATUSES
 
 STEP = Step(
     name="dq_init",
@@ -207,4 +211,4 @@ def _optional(raw: Exposure, name: str, shape: tuple[int, ...]) -> np.ndarray | 
 
 
 if __name__ == "__main__":
-    sys.exit(STEP.main(run))
+    sys.exit(run_step(STEP, run))

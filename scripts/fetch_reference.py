@@ -4,9 +4,10 @@ import argparse
 import sys
 from pathlib import Path
 
-from wfi import references
-from wfi.errors import RampflowError
-from wfi.step import reported_errors, step_logger
+from rampflow.errors import RampflowError
+from rampflow.step.logs import step_logger
+from rampflow.step.program import reported_errors
+from rampflow.workflow import references
 
 
 def main(argv: list[str] | None = None) -> int:

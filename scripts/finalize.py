@@ -15,23 +15,17 @@ from pathlib import Path
 
 import numpy as np
 
-from wfi import dq as dqflags
-from wfi.alignment.product import apply_solution, read_solution, update_catalog
-from wfi.asdf_io import AsdfFile, create_asdf, replacing, tagged
-from wfi.detector import BORDER
-from wfi.models import check_product, metadata_schema, properties
-from wfi.step import (
-    LOG_KEY,
-    NOT_APPLICABLE,
-    ROMAN_TAGS,
-    STATUSES,
-    Exposure,
-    recorded_log,
-    reported_errors,
-    stamp,
-    step_logger,
-)
-from wfi.wcs_tree import with_border
+from rampflow import dq as dqflags
+from rampflow.alignment.product import apply_solution, read_solution, update_catalog
+from rampflow.detector import BORDER
+from rampflow.files.asdf_io import AsdfFile, create_asdf, replacing, tagged
+from rampflow.files.models import check_product, metadata_schema, properties
+from rampflow.step.declaration import NOT_APPLICABLE
+from rampflow.step.exposure import ROMAN_TAGS, Exposure
+from rampflow.step.logs import recorded_log, step_logger
+from rampflow.step.program import reported_errors
+from rampflow.step.provenance import LOG_KEY, STATUSES, stamp
+from rampflow.wcs.wcs_tree import with_border
 
 WCS_TAG = ROMAN_TAGS + "wfi_wcs-2.1.0"
 
@@ -146,7 +140,7 @@ def write_products(arguments: argparse.Namespace, image: Exposure) -> None:
     with contextlib.ExitStack() as files:
         cal, wcs = (files.enter_context(replacing(path)) for path in (arguments.cal, arguments.wcs))
         if arguments.catalog:
-            from wfi.parquet import read_table, write_table
+            from rampflow.files.parquet import read_table, write_table
 
             given, final = arguments.catalog
             table = read_table(given)

@@ -4,9 +4,11 @@ import sys
 
 import numpy as np
 
-from wfi import dq as dqflags
-from wfi.asdf_io import EmptyArray
-from wfi.step import Job, Parameter, Reference, Step
+from rampflow import dq as dqflags
+from rampflow.files.asdf_io import EmptyArray
+from rampflow.step.declaration import Parameter, Reference, Step
+from rampflow.step.job import Job
+from rampflow.step.program import run_step
 
 STEP = Step(
     name="flatfield",
@@ -91,4 +93,4 @@ def run(job: Job) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(STEP.main(run))
+    sys.exit(run_step(STEP, run))

@@ -10,14 +10,16 @@ from pathlib import Path
 
 import numpy as np
 
-from wfi import dq
-from wfi.asdf_io import AsdfFile, replacing
-from wfi.detector import mean_reads
-from wfi.pictures.alignment import measure_residuals, quiver_picture
-from wfi.pictures.figures import data_uri
-from wfi.pictures.image import corners_of
-from wfi.pictures.maps import chisq_map, flag_counts, flag_maps, jump_map, source_cutout
-from wfi.step import STATUSES, Exposure, reported_errors
+from rampflow import dq
+from rampflow.detector import mean_reads
+from rampflow.files.asdf_io import AsdfFile, replacing
+from rampflow.pictures.alignment import measure_residuals, quiver_picture
+from rampflow.pictures.figures import data_uri
+from rampflow.pictures.image import corners_of
+from rampflow.pictures.maps import chisq_map, flag_counts, flag_maps, jump_map, source_cutout
+from rampflow.step.exposure import Exposure
+from rampflow.step.program import reported_errors
+from rampflow.step.provenance import STATUSES
 
 
 def preview_picture(path: Path) -> dict:
@@ -56,7 +58,7 @@ def facts_of(image: Exposure, flags: np.ndarray, counts: dict[str, int]) -> dict
 
 def catalog_columns(path: Path, names: tuple[str, ...]) -> dict[str, np.ndarray]:
     """Columns of a source catalog; centroids where there are no positions of PSF fits."""
-    from wfi.parquet import ParquetFile
+    from rampflow.files.parquet import ParquetFile
 
     with ParquetFile(path) as file:
         present = file.schema_arrow.names
@@ -100,7 +102,7 @@ def main(argv: list[str] | None = None) -> int:
                 labels = Exposure(segmentation).array("data", 2).read()
             pictures.append(source_cutout(image.array("data", 2).read(), labels, *found.values()))
             if arguments.unaligned and arguments.stars and facts["statuses"]["tweakreg"] == "COMPLETE":
-                from wfi.astrometry.table import read_catalog
+                from rampflow.astrometry.table import read_catalog
 
                 stars, _ = read_catalog(arguments.stars)
                 residuals = measure_residuals(

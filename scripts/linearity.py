@@ -6,10 +6,13 @@ from functools import cached_property
 
 import numpy as np
 
-from wfi import dq
-from wfi.detector import CHANNEL_WIDTH, mean_reads
-from wfi.errors import RampflowError
-from wfi.step import Exposure, Job, Reference, Step
+from rampflow import dq
+from rampflow.detector import CHANNEL_WIDTH, mean_reads
+from rampflow.errors import RampflowError
+from rampflow.step.declaration import Reference, Step
+from rampflow.step.exposure import Exposure
+from rampflow.step.job import Job
+from rampflow.step.program import run_step
 
 STEP = Step(
     name="linearity",
@@ -137,7 +140,7 @@ def correct_linearity(
     ValueError
         The shapes don't go together.
     """
-    from wfi.kernels.linearity import correct_rows
+    from rampflow.kernels.linearity import correct_rows
 
     # The arrays of an open data model are wrappers that the compiled loop doesn't know.
     data, groupdq, pixeldq, coefficients, coefficients_dq, inverse_coefficients = map(
@@ -267,4 +270,4 @@ def run(job: Job) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(STEP.main(run))
+    sys.exit(run_step(STEP, run))

@@ -16,10 +16,10 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-from wfi.asdf_io import replacing
-from wfi.association import stem_of
-from wfi.errors import RampflowError, raise_together
-from wfi.step import reported_errors
+from rampflow.errors import RampflowError, raise_together
+from rampflow.files.asdf_io import replacing
+from rampflow.step.program import reported_errors
+from rampflow.workflow.association import stem_of
 
 
 def visit_of(stem: str) -> str:

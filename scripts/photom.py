@@ -3,8 +3,10 @@
 import math
 import sys
 
-from wfi.errors import RampflowError
-from wfi.step import Job, Reference, Step
+from rampflow.errors import RampflowError
+from rampflow.step.declaration import Reference, Step
+from rampflow.step.job import Job
+from rampflow.step.program import run_step
 
 STEP = Step(
     name="photom",
@@ -75,4 +77,4 @@ def run(job: Job) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(STEP.main(run))
+    sys.exit(run_step(STEP, run))

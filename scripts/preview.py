@@ -8,10 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
-from wfi import dq
-from wfi.asdf_io import AsdfFile, replacing
-from wfi.pictures import image as pictures
-from wfi.step import Exposure, reported_errors
+from rampflow import dq
+from rampflow.files.asdf_io import AsdfFile, replacing
+from rampflow.pictures import image as pictures
+from rampflow.step.exposure import Exposure
+from rampflow.step.program import reported_errors
 
 SIZE, THUMBNAIL = 1080, 300  #: pixels a side at most; those of the previews in the Roman archive
 

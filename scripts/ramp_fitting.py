@@ -7,11 +7,14 @@ import sys
 
 import numpy as np
 
-from wfi import dq as flags
-from wfi.asdf_io import tagged
-from wfi.detector import BORDER, SCIENCE
-from wfi.errors import RampflowError
-from wfi.step import IMAGE_TAG, Exposure, Job, Parameter, Reference, Step
+from rampflow import dq as flags
+from rampflow.detector import BORDER, SCIENCE
+from rampflow.errors import RampflowError
+from rampflow.files.asdf_io import tagged
+from rampflow.step.declaration import Parameter, Reference, Step
+from rampflow.step.exposure import IMAGE_TAG, Exposure
+from rampflow.step.job import Job
+from rampflow.step.program import run_step
 
 MINIMUM_RESULTANTS = 4  #: with fewer, a jump can't be told from a bad fit
 LARGEST_EVENT_WIDTH = 200  #: pixels; the full axes of an expanded event are cut to this
@@ -213,7 +216,7 @@ def find_jumps(
     jumps : numpy.ndarray
         JUMP_DET at each resultant that ends a difference left out, uint8 of the shape of `resultants`.
     """
-    from wfi.kernels import ramp_fitting as kernels
+    from rampflow.kernels import ramp_fitting as kernels
 
     one, two = (math.inf, math.inf) if rejection_threshold is None else jump_thresholds(rejection_threshold)
     rate, jumps = np.empty(gain.shape), np.zeros(groupdq.shape, np.uint8)
@@ -250,7 +253,7 @@ def fit_slopes(
     -------
     RampFit
     """
-    from wfi.kernels import ramp_fitting as kernels
+    from rampflow.kernels import ramp_fitting as kernels
 
     gain = np.where(has_gain(gain), gain, np.float32(np.nan))
     results = [np.empty(gain.shape, np.float32) for _ in dataclasses.fields(RampFit)]
@@ -622,4 +625,4 @@ def write_image(job: Job, arrays: dict[str, np.ndarray], status: str = "COMPLETE
 
 
 if __name__ == "__main__":
-    sys.exit(STEP.main(run, when_skipped=write_saturated))
+    sys.exit(run_step(STEP, run, when_skipped=write_saturated))

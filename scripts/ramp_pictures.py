@@ -10,12 +10,13 @@ from pathlib import Path
 import numpy as np
 import wfi18_transient
 
-from wfi.asdf_io import AsdfFile, replacing
-from wfi.detector import BORDER, SCIENCE, mean_reads, pixel_read_times
-from wfi.pictures.ramps import Ramp, choose_pixels, ramp_picture
-from wfi.pictures.refpix import refpix_picture
-from wfi.pictures.transient import transient_picture
-from wfi.step import Exposure, reported_errors
+from rampflow.detector import BORDER, SCIENCE, mean_reads, pixel_read_times
+from rampflow.files.asdf_io import AsdfFile, replacing
+from rampflow.pictures.ramps import Ramp, choose_pixels, ramp_picture
+from rampflow.pictures.refpix import refpix_picture
+from rampflow.pictures.transient import transient_picture
+from rampflow.step.exposure import Exposure
+from rampflow.step.program import reported_errors
 
 
 def read_ramps(ramp: Exposure, image: Exposure) -> tuple[list[Ramp], np.ndarray]:

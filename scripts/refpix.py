@@ -12,11 +12,14 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from wfi import dq
-from wfi.asdf_io import EmptyArray
-from wfi.detector import BORDER, CHANNEL_DEAD_COLUMNS, CHANNEL_WIDTH
-from wfi.errors import RampflowError
-from wfi.step import Exposure, Job, Parameter, Reference, Step
+from rampflow import dq
+from rampflow.detector import BORDER, CHANNEL_DEAD_COLUMNS, CHANNEL_WIDTH
+from rampflow.errors import RampflowError
+from rampflow.files.asdf_io import EmptyArray
+from rampflow.step.declaration import Parameter, Reference, Step
+from rampflow.step.exposure import Exposure
+from rampflow.step.job import Job
+from rampflow.step.program import run_step
 
 STEP = Step(
     name="refpix",
@@ -247,7 +250,7 @@ def correct_resultants(
     numpy.ndarray
         amp33 without its trend and with its gaps filled, as an absolute value, in its own dtype.
     """
-    from wfi.kernels.refpix import LANES, combine, half_transform, subtract  # before scipy: numba imports more where it is
+    from rampflow.kernels.refpix import LANES, combine, half_transform, subtract  # before scipy: numba imports more where it is
 
     from scipy import fft  # isort: skip
 
@@ -430,4 +433,4 @@ def run(job: Job) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(STEP.main(run))
+    sys.exit(run_step(STEP, run))

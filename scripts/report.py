@@ -11,12 +11,13 @@ from pathlib import Path
 
 import numpy as np
 
-from wfi import SOFTWARE_NAME, __version__
-from wfi.asdf_io import replacing
-from wfi.pictures.alignment import residual_picture, sky_picture
-from wfi.pictures.image import corners_of
-from wfi.pipeline import APPLIES_TO
-from wfi.step import STATUSES, reported_errors
+from rampflow import SOFTWARE_NAME, __version__
+from rampflow.files.asdf_io import replacing
+from rampflow.pictures.alignment import residual_picture, sky_picture
+from rampflow.pictures.image import corners_of
+from rampflow.pipeline import APPLIES_TO
+from rampflow.step.program import reported_errors
+from rampflow.step.provenance import STATUSES
 
 SYMBOLS = {"COMPLETE": "✓", "SKIPPED": "–", "FAILED": "✗", "N/A": "·", "INCOMPLETE": "?"}
 #: The jobs of an exposure in order, and the name of each in meta.cal_step, where it has one.
@@ -92,7 +93,7 @@ def association_pictures(exposures: list[dict], stars: Path | None) -> list[dict
     """Pictures of all exposures together."""
     positions, magnitudes = np.empty((0, 2)), np.empty(0)
     if stars:
-        from wfi.astrometry.table import read_catalog
+        from rampflow.astrometry.table import read_catalog
 
         table, _ = read_catalog(stars)
         positions, magnitudes = np.column_stack([table["ra"], table["dec"]]), np.asarray(table["mag"])

@@ -4,10 +4,12 @@ import sys
 
 import numpy as np
 
-from wfi import dq as dqflags
-from wfi.detector import BORDER
-from wfi.errors import RampflowError
-from wfi.step import Job, Parameter, Reference, Step
+from rampflow import dq as dqflags
+from rampflow.detector import BORDER
+from rampflow.errors import RampflowError
+from rampflow.step.declaration import Parameter, Reference, Step
+from rampflow.step.job import Job
+from rampflow.step.program import run_step
 
 STEP = Step(
     name="saturation",
@@ -207,4 +209,4 @@ def on_science(index: np.ndarray, size: int) -> np.ndarray:
 
 
 if __name__ == "__main__":
-    sys.exit(STEP.main(run))
+    sys.exit(run_step(STEP, run))

@@ -4,9 +4,10 @@ import argparse
 import sys
 from pathlib import Path
 
-from wfi.asdf_io import AsdfFile
-from wfi.errors import RampflowError
-from wfi.step import Exposure, reported_errors
+from rampflow.errors import RampflowError
+from rampflow.files.asdf_io import AsdfFile
+from rampflow.step.exposure import Exposure
+from rampflow.step.program import reported_errors
 
 HINT = """
 {count} exposures in {folder}: calibrated images (_cal.asdf), WCS products (_wcs.asdf), source catalogs (_cat.parquet),

@@ -24,11 +24,11 @@ from pathlib import Path
 
 import numpy as np
 
-from wfi import dq as flags
-from wfi.detector import BORDER, CHANNEL_WIDTH, SCIENCE, detector_number
-from wfi.errors import RampflowError
-from wfi.simulation import detector as electronics
-from wfi.simulation.metadata import (
+from rampflow import dq as flags
+from rampflow.detector import BORDER, CHANNEL_WIDTH, SCIENCE, detector_number
+from rampflow.errors import RampflowError
+from rampflow.simulation import detector as electronics
+from rampflow.simulation.metadata import (
     ABERRATION_SCALE,
     GROUND_TEST_TYPES,
     MA_TABLES,
@@ -39,8 +39,8 @@ from wfi.simulation.metadata import (
     fill_metadata,
     fill_older_version,
 )
-from wfi.simulation.optics import PointSpread, Projection, render_sources
-from wfi.step import ROMAN_TAGS
+from rampflow.simulation.optics import PointSpread, Projection, render_sources
+from rampflow.step.exposure import ROMAN_TAGS
 
 #: Light besides the sources', DN/s: zodiacal light, and lamps where the type of exposure has them (invented).
 BACKGROUND = {"WFI_IMAGE": 0.25, "WFI_LOLO": 2.0, "WFI_WFSC": 0.25, "WFI_SPECTRAL": 0.5, "WFI_FLAT": 100.0}
@@ -181,7 +181,7 @@ def _count_rate(scene, references, rng) -> np.ndarray:
 
 def _accumulate(count_rate, hits, references, settings, rng, threads) -> tuple[np.ndarray, np.ndarray]:
     """Resultants without the noise of the readout (charge, non-linearity, full well, converter), and the pedestal; DN."""
-    from wfi.kernels.simulate import expose_rows
+    from rampflow.kernels.simulate import expose_rows
 
     gain = usable(references["gain"].data, "gain")
     rows, columns = gain.shape

@@ -22,10 +22,10 @@ from pathlib import Path
 
 import numpy as np
 
-from wfi import dq as flags
-from wfi.detector import BORDER, CHANNEL_DEAD_COLUMNS, CHANNEL_WIDTH, SCIENCE, detector_number
-from wfi.errors import RampflowError
-from wfi.simulation.optics import FOCAL_PLANE_CENTER, PIXEL_SCALE, V3_YANGLE, VPARITY
+from rampflow import dq as flags
+from rampflow.detector import BORDER, CHANNEL_DEAD_COLUMNS, CHANNEL_WIDTH, SCIENCE, detector_number
+from rampflow.errors import RampflowError
+from rampflow.simulation.optics import FOCAL_PLANE_CENTER, PIXEL_SCALE, V3_YANGLE, VPARITY
 
 EXPOSURE_TYPES = ("WFI_IMAGE", "WFI_LOLO", "WFI_WFSC", "WFI_SPECTRAL", "WFI_FLAT", "WFI_IM_DARK", "WFI_SP_DARK")
 # Effective wavelength (µm) of the imaging filters: their names, in hundredths of a micron.

@@ -69,7 +69,7 @@ def make_sky(ra: float, dec: float, radius: float, stars: int, galaxies: int, se
 
 def _draw_places(rng: np.random.Generator, ra: float, dec: float, radius: float, count: int):
     """Right ascensions and declinations, degrees, spread evenly over a disk."""
-    from wfi.simulation.optics import angles, attitude, unit_vectors
+    from rampflow.simulation.optics import angles, attitude, unit_vectors
 
     distance, angle = radius * np.sqrt(rng.random(count)), rng.uniform(0, 2 * np.pi, count)
     vectors = unit_vectors(distance * np.cos(angle), distance * np.sin(angle)) @ attitude(0, 0, ra, dec, 0).T

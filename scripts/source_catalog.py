@@ -6,13 +6,16 @@ from pathlib import Path
 
 import numpy as np
 
-from wfi import dq as dqflags
-from wfi.asdf_io import replacing
-from wfi.catalog import columns as names
-from wfi.catalog import detection, photometry, products, psf
-from wfi.errors import RampflowError
-from wfi.step import Job, Parameter, Reference, Step, step_logger
-from wfi.wcs_tree import Wcs
+from rampflow import dq as dqflags
+from rampflow.catalog import columns as names
+from rampflow.catalog import detection, photometry, products, psf
+from rampflow.errors import RampflowError
+from rampflow.files.asdf_io import replacing
+from rampflow.step.declaration import Parameter, Reference, Step
+from rampflow.step.job import Job
+from rampflow.step.logs import step_logger
+from rampflow.step.program import run_step
+from rampflow.wcs.wcs_tree import Wcs
 
 STEP = Step(
     name="source_catalog",
@@ -52,7 +55,7 @@ def measure(field, labels, shapes, *, fwhm, energy=None, epsf=None, threads=1) -
 
     Parameters
     ----------
-    field : wfi.catalog.photometry.Field
+    field : rampflow.catalog.photometry.Field
     labels : numpy.ndarray
         Label of the source that each pixel belongs to, int32.
     shapes : numpy.ndarray
@@ -61,7 +64,7 @@ def measure(field, labels, shapes, *, fwhm, energy=None, epsf=None, threads=1) -
         Width of the kernel of sharpness and roundness, pixels.
     energy : dict, optional
         Encircled energy of the PSF by radius of the aperture.
-    epsf : wfi.catalog.psf.GriddedPSF, optional
+    epsf : rampflow.catalog.psf.GriddedPSF, optional
         Without it, the columns of PSF fits are not there.
     threads : int
 
@@ -227,4 +230,4 @@ def run_skipped(job: Job) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(STEP.main(run, when_skipped=run_skipped))
+    sys.exit(run_step(STEP, run, when_skipped=run_skipped))

@@ -9,19 +9,13 @@ from pathlib import Path
 
 import numpy as np
 
-from wfi import SOFTWARE_NAME, __version__
-from wfi.asdf_io import AsdfFile, replacing
-from wfi.errors import RampflowError
-from wfi.step import (
-    NOT_APPLICABLE,
-    Exposure,
-    Parameter,
-    Step,
-    add_parameters,
-    recorded_log,
-    reported_errors,
-    step_logger,
-)
+from rampflow import SOFTWARE_NAME, __version__
+from rampflow.errors import RampflowError
+from rampflow.files.asdf_io import AsdfFile, replacing
+from rampflow.step.declaration import NOT_APPLICABLE, Parameter, Step, add_parameters
+from rampflow.step.exposure import Exposure
+from rampflow.step.logs import recorded_log, step_logger
+from rampflow.step.program import reported_errors
 
 _GEOMETRIES = ("shift", "rshift", "rscale", "general")
 
@@ -104,14 +98,14 @@ def parser() -> argparse.ArgumentParser:
 
 
 def matchings(parameters: dict):
-    """How stars are matched between exposures, and with the astrometric catalog (`wfi.alignment.matching.Matching`).
+    """How stars are matched between exposures, and with the astrometric catalog (`rampflow.alignment.matching.Matching`).
 
     Raises
     ------
     RampflowError
         The parameters contradict each other.
     """
-    from wfi.alignment.matching import Matching
+    from rampflow.alignment.matching import Matching
 
     return Matching.of_parameters(parameters), Matching.of_parameters(parameters, "abs_")
 
@@ -126,11 +120,11 @@ def read_members(images: list[Path], catalogs: list[str]):
 
     Returns
     -------
-    members : list of wfi.alignment.members.Member
+    members : list of rampflow.alignment.members.Member
     skipped : dict of str
         Stem to reason.
     """
-    from wfi.alignment.members import read_member, read_sources
+    from rampflow.alignment.members import read_member, read_sources
 
     members, skipped = [], {}
     for path, catalog in zip(images, catalogs, strict=True):
@@ -157,7 +151,7 @@ def read_stars(path: Path):
     reason : str
         Why there is none; empty where there is one.
     """
-    from wfi.astrometry.table import read_catalog
+    from rampflow.astrometry.table import read_catalog
 
     stars, origin = read_catalog(path)
     if origin.status != "SUCCESS":
@@ -172,8 +166,8 @@ def star_errors(stars) -> np.ndarray:
 
 
 def solution_of(member, outcome, catalog_name: str) -> dict:
-    """What `wfi.alignment.product` takes of one exposure's alignment."""
-    from wfi.wcs_tree import s_region
+    """What `rampflow.alignment.product` takes of one exposure's alignment."""
+    from rampflow.wcs.wcs_tree import s_region
 
     if outcome.wcs is None:
         return {"status": "FAILED", "reason": outcome.reason, "wcs_fit_results": outcome.results}
@@ -209,9 +203,9 @@ def summary_of(member, outcome, catalog: np.ndarray) -> dict:
 
 def run(arguments: dict) -> None:
     """Align an association; `arguments` are those of the command line."""
-    from wfi.alignment.association import Outcome, align_association
-    from wfi.alignment.product import write_solutions
-    from wfi.astrometry.region import unit_vectors
+    from rampflow.alignment.association import Outcome, align_association
+    from rampflow.alignment.product import write_solutions
+    from rampflow.astrometry.region import unit_vectors
 
     parameters = {p.name: arguments[p.name] for p in STEP.parameters}
     relative, absolute = matchings(parameters)

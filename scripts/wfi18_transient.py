@@ -5,9 +5,11 @@ import warnings
 
 import numpy as np
 
-from wfi import dq as dqflags
-from wfi.detector import BORDER, SCIENCE, mean_reads, pixel_read_times
-from wfi.step import Job, Parameter, Step
+from rampflow import dq as dqflags
+from rampflow.detector import BORDER, SCIENCE, mean_reads, pixel_read_times
+from rampflow.step.declaration import Parameter, Step
+from rampflow.step.job import Job
+from rampflow.step.program import run_step
 
 STEP = Step(
     name="wfi18_transient",
@@ -145,4 +147,4 @@ def run(job: Job) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(STEP.main(run))
+    sys.exit(run_step(STEP, run))

@@ -13,9 +13,10 @@ from pathlib import Path
 
 import numpy as np
 
-from wfi import pipeline
-from wfi.asdf_io import AsdfFile, create_asdf, tagged
-from wfi.step import LATER_STATUSES, STATUSES
+from rampflow import pipeline
+from rampflow.files.asdf_io import AsdfFile, create_asdf, tagged
+from rampflow.step.program import run_step
+from rampflow.step.provenance import LATER_STATUSES, STATUSES
 
 SCRIPTS = pipeline.SCRIPTS
 PATTERN = [[1], [2], [3, 4], [5, 6, 7, 8], [9, 10, 11], [12]]
@@ -197,7 +198,7 @@ def run_here(step, *arguments) -> str:
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said):
-            status = step.STEP.main(step.run, [str(argument) for argument in arguments])
+            status = run_step(step.STEP, step.run, [str(argument) for argument in arguments])
     finally:
         logging.captureWarnings(False)
     assert status == 0, said.getvalue()

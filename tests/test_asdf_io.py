@@ -16,7 +16,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from small_files import image, meta_of, opened, ramp, write_image, write_ramp, write_raw
 
-from wfi.asdf_io import (
+from rampflow.errors import RampflowError
+from rampflow.files.asdf_io import (
     AsdfFile,
     CompressedArray,
     EmptyArray,
@@ -27,8 +28,7 @@ from wfi.asdf_io import (
     create_asdf,
     tagged,
 )
-from wfi.errors import RampflowError
-from wfi.step import InlineArray
+from rampflow.step.exposure import InlineArray
 
 NAMES = ("u1", "<u2", ">u2", "<u4", ">u4", "<f2", ">f2", "<f4", ">f4", "<f8", ">f8", "?", "<c16", ">c16", "<i2", ">i8")
 DTYPES = [np.dtype(name) for name in NAMES]

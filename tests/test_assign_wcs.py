@@ -9,7 +9,7 @@ from astropy.modeling.models import Identity, Mapping, Polynomial2D, Shift
 from simulate_references import Detector, make_distortion
 from small_files import META, image, meta_of, opened, refuse, run_here, succeed, tree_of_wcs, write_image, write_reference
 
-from wfi.wcs_tree import wcs_of_tree
+from rampflow.wcs.wcs_tree import wcs_of_tree
 
 ROWS, COLUMNS = 248, 248
 V2, V3 = META["wcsinfo.v2_ref"], META["wcsinfo.v3_ref"]

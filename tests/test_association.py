@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from wfi.association import Member, find_members, read_association, stem_of
-from wfi.errors import RampflowError
+from rampflow.errors import RampflowError
+from rampflow.workflow.association import Member, find_members, read_association, stem_of
 
 
 @pytest.fixture

@@ -27,12 +27,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_files import run, set_entries, succeed
 
-from wfi.asdf_io import create_asdf, tagged
-from wfi.astrometry import check_astrometric_catalog, hats, read_catalog, sources
-from wfi.astrometry.motion import at_epoch, propagate, propagate_error
-from wfi.astrometry.region import Circle, Region, calendar_year, julian_year, separation, survey_images, unit_vectors
-from wfi.errors import RampflowError
-from wfi.step import IMAGE_TAG
+from rampflow.astrometry import check_astrometric_catalog, hats, read_catalog, sources
+from rampflow.astrometry.motion import at_epoch, propagate, propagate_error
+from rampflow.astrometry.region import Circle, Region, calendar_year, julian_year, separation, survey_images, unit_vectors
+from rampflow.errors import RampflowError
+from rampflow.files.asdf_io import create_asdf, tagged
+from rampflow.step.exposure import IMAGE_TAG
 
 EPOCH = 2000 + (9769.5 + 84 / 86400) / 365.25  # Julian year of the images' mid_time
 SIZE = 1200  # pixels: 2.2 arcmin

@@ -5,9 +5,9 @@ import shlex
 import jsonschema
 import pytest
 
-from wfi import pipeline
-from wfi.configuration import command_line, schema, validated
-from wfi.errors import RampflowError
+from rampflow import pipeline
+from rampflow.errors import RampflowError
+from rampflow.workflow.configuration import command_line, schema, validated
 
 
 def refused(config):

@@ -5,7 +5,7 @@ import pytest
 from dark_decay import decay_factors, subtract_dark_decay
 from small_files import FRAME_TIME, PATTERN, arrays_of, opened, ramp, refuse, succeed, write_ramp, write_reference
 
-from wfi.detector import pixel_read_times
+from rampflow.detector import pixel_read_times
 
 AMPLITUDE, TIME_CONSTANT = 3.5, 12.0
 

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from roman_datamodels import dqflags
 
-from wfi import detector, dq
-from wfi.errors import RampflowError
+from rampflow import detector, dq
+from rampflow.errors import RampflowError
 
 FRAME_TIME = 3.16247
 

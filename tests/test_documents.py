@@ -8,7 +8,8 @@ import pytest
 import yaml
 from small_files import SCRIPTS
 
-from wfi import __version__, configuration, pipeline
+from rampflow import __version__, pipeline
+from rampflow.workflow import configuration
 
 CONFIG = SCRIPTS.parent / "config"
 CONFIGURABLE = {step.name for step in pipeline.steps() if configuration.parameters_of(step)}

@@ -16,7 +16,7 @@ from small_files import (
     write_reference,
 )
 
-from wfi import dq as flags
+from rampflow import dq as flags
 
 SHAPE = (len(PATTERN), ROWS, COLUMNS)
 GW, BAD = flags.GW_AFFECTED_DATA, flags.DO_NOT_USE

@@ -27,10 +27,12 @@ from conftest import ROOT, Workflow
 from small_files import PATTERN, ramp, set_entries, write_ramp, write_raw
 from test_inventory import DATA, ask, cache, write_exposure  # noqa: F401  (cache is a fixture)
 
-from wfi import inventory, pipeline
-from wfi.asdf_io import AsdfFile, create_asdf, tagged
-from wfi.association import LONGEST, find_members
-from wfi.errors import MOST, RampflowError
+from rampflow import pipeline
+from rampflow.errors import MOST, RampflowError
+from rampflow.files.asdf_io import AsdfFile, create_asdf, tagged
+from rampflow.step.program import run_step
+from rampflow.workflow import inventory
+from rampflow.workflow.association import LONGEST, find_members
 
 SIZE = 256
 STEPS = [name for name in pipeline.APPLIES_TO if name != "tweakreg"]  # it takes associations, and is tested below
@@ -76,7 +78,9 @@ class Files:
         said = io.StringIO()
         try:
             with contextlib.redirect_stderr(said), time_limit(seconds):
-                status = step.main(module.run, [str(given.get("exposure", self.before[name])), *map(str, outputs), *references])
+                status = run_step(
+                    step, module.run, [str(given.get("exposure", self.before[name])), *map(str, outputs), *references]
+                )
         finally:
             logging.captureWarnings(False)
         return status, said.getvalue()
@@ -391,8 +395,9 @@ AS_NOBODY = """
 import locale, os, sys  # what argparse needs too
 sys.path[:0] = sys.argv[1:2]
 import saturation  # and all that it needs, which nobody may not read everywhere
+from rampflow.step.program import run_step
 os.setgroups([]); os.setgid(65534); os.setuid(65534)
-sys.exit(saturation.STEP.main(saturation.run, sys.argv[2:]))
+sys.exit(run_step(saturation.STEP, saturation.run, sys.argv[2:]))
 """
 
 
@@ -874,7 +879,7 @@ def test_all_bad_inputs_are_one_message_before_any_job(cache, tmp_path):  # noqa
 
 @pytest.mark.parametrize("results", ["", "-r", "--help", "a{stem}", "{", "<results>", "a;b", "a\nb"], ids=repr)
 def test_a_results_folder_that_can_t_be_is_refused(results):
-    from wfi import configuration
+    from rampflow.workflow import configuration
 
     with pytest.raises(RampflowError, match="results is"):
         configuration.validated({"results": results})
@@ -884,7 +889,7 @@ def test_a_results_folder_that_can_t_be_is_refused(results):
 @pytest.mark.parametrize("seed", range(3))
 def test_flipped_and_cut_catalogs(files, tmp_path, seed):
     """A source catalog on its way to the alignment: a line, or sources at finite places."""
-    from wfi.alignment.members import read_sources
+    from rampflow.alignment.members import read_sources
 
     content, rng = (files.folder / "r_cat.parquet").read_bytes(), random.Random(seed)
     bad = tmp_path / "bad_cat.parquet"

@@ -8,10 +8,12 @@ from finalize import finish_statuses, image_statistics, median_in_place
 from simulate_references import Detector, make_distortion
 from small_files import FRAME_TIME, image, meta_of, opened, ramp, run, statuses, succeed, write_image, write_ramp
 
-from wfi import SOFTWARE_NAME, __version__, models
-from wfi import dq as flags
-from wfi.asdf_io import AsdfFile, create_asdf, tagged
-from wfi.step import LATER_STATUSES, ROMAN_TAGS, STATUSES
+from rampflow import SOFTWARE_NAME, __version__
+from rampflow import dq as flags
+from rampflow.files import models
+from rampflow.files.asdf_io import AsdfFile, create_asdf, tagged
+from rampflow.step.exposure import ROMAN_TAGS
+from rampflow.step.provenance import LATER_STATUSES, STATUSES
 
 SIZE = 248
 PLACEHOLDERS = {"photometry.conversion_megajanskys": 0.5, "photometry.pixel_area": 2.8e-13}

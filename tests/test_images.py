@@ -21,7 +21,7 @@ from small_files import (
     write_reference,
 )
 
-from wfi import dq as flags
+from rampflow import dq as flags
 
 SHAPE = ROWS - 8, COLUMNS - 8
 FRAME = ROWS, COLUMNS

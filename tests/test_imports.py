@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from wfi.imports import without
+from rampflow.imports import without
 
 
 def test_a_package_is_missing_in_its_block_only(tmp_path, monkeypatch):

@@ -15,9 +15,10 @@ import pytest
 import simulate_references
 from small_files import SCRIPTS, ramp, set_entries, write_ramp, write_raw
 
-from wfi import configuration, inventory, pipeline
-from wfi.asdf_io import AsdfFile, create_asdf
-from wfi.errors import RampflowError
+from rampflow import pipeline
+from rampflow.errors import RampflowError
+from rampflow.files.asdf_io import AsdfFile, create_asdf
+from rampflow.workflow import configuration, inventory
 
 SIZE = 256
 SERVERLESS = "https://crds-serverless-mode.stsci.edu"
@@ -25,7 +26,9 @@ SERVERLESS = "https://crds-serverless-mode.stsci.edu"
 BUILD = """
 import json, sys
 from pathlib import Path
-from wfi import asdf_io, configuration, errors, inventory
+from rampflow import errors
+from rampflow.files import asdf_io
+from rampflow.workflow import configuration, inventory
 opened, open_file = [], asdf_io.AsdfFile.__init__
 def counted(self, path):
     opened.append(Path(path).name)

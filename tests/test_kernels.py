@@ -7,7 +7,7 @@ from pathlib import Path
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
 RUN = """
-from wfi.kernels.refpix import combine
+from rampflow.kernels.refpix import combine
 import numba
 import numpy as np
 spectrum = np.empty((2, 2, 4))

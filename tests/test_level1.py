@@ -10,10 +10,10 @@ from astropy import units
 from roman_datamodels import datamodels
 from small_files import opened, refuse, run_here, set_entries, write_ramp, write_reference
 
-from wfi import dq as flags
-from wfi.asdf_io import AsdfFile, create_asdf, tagged
-from wfi.level1 import RAW_TAG
-from wfi.step import ROMAN_TAGS
+from rampflow import dq as flags
+from rampflow.files.asdf_io import AsdfFile, create_asdf, tagged
+from rampflow.files.level1 import RAW_TAG
+from rampflow.step.exposure import ROMAN_TAGS
 
 VERSIONS = [f"1.{minor}.0" for minor in range(9)] + ["2.0.0", "2.1.0"]
 SHAPE = (3, 24, 128)

@@ -5,7 +5,7 @@ import os
 
 import make_association
 
-from wfi.association import find_members
+from rampflow.workflow.association import find_members
 
 
 def test_exposures_are_grouped_by_visit(tmp_path, capsys):

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 from snakemake_interface_logger_plugins.common import LogEvent
 
-from wfi import progress
+from rampflow.workflow import progress
 
 REFPIX, FIT = "r1: reference-pixel correction", "r2: ramp fit"
 

@@ -23,10 +23,12 @@ from ramp_fitting import (
     jump_thresholds,
 )
 
-from wfi import dq as flags
-from wfi.asdf_io import AsdfFile, create_asdf
-from wfi.errors import RampflowError
-from wfi.step import Exposure, Job
+from rampflow import dq as flags
+from rampflow.errors import RampflowError
+from rampflow.files.asdf_io import AsdfFile, create_asdf
+from rampflow.step.exposure import Exposure
+from rampflow.step.job import Job
+from rampflow.step.program import run_step
 
 SCRIPT = Path(ramp_fitting.__file__)
 FRAME_TIME = 3.16247
@@ -192,7 +194,7 @@ def test_thresholds_have_the_same_chance_probability():
 
 
 def test_sorting_network_sorts():
-    from wfi.kernels.ramp_fitting import sorting_network
+    from rampflow.kernels.ramp_fitting import sorting_network
 
     rng = np.random.default_rng(0)
     for n in (3, 4, 7, 8, 15, 33):
@@ -568,7 +570,7 @@ def command(folder, output, *options, source="ramp.asdf", gain="gain.asdf"):
 
 def run(folder, output, *options, **keywords):
     """Run the step in this process and return its arrays."""
-    assert STEP.main(ramp_fitting.run, command(folder, output, *options, **keywords)) == 0
+    assert run_step(ramp_fitting.STEP, ramp_fitting.run, command(folder, output, *options, **keywords)) == 0
     with AsdfFile(folder / output) as file:
         exposure = Exposure(file)
         return {name: exposure.array(name).read() for name in exposure.roman if name != "meta"}
@@ -632,7 +634,7 @@ def test_threads_and_blocks_change_nothing(folder, default, monkeypatch):
 
 
 def test_a_long_step_says_where_it_is(folder, monkeypatch):
-    monkeypatch.setattr("wfi.step.PROGRESS_INTERVAL", 0)
+    monkeypatch.setattr("rampflow.step.job.PROGRESS_INTERVAL", 0)
     run(folder, "slow.asdf")
     with AsdfFile(folder / "slow.asdf") as file:
         lines = [line.rsplit(" :: ")[-1] for line in file.tree["roman"]["meta"]["cal_logs"] if "Rows done" in line]
@@ -692,7 +694,7 @@ def test_a_saturated_exposure_becomes_zeros(folder):
 
 
 def test_clear_errors(folder, capsys):
-    assert STEP.main(ramp_fitting.run, command(folder, "x.asdf", gain="wrong.asdf")) == 1
+    assert run_step(ramp_fitting.STEP, ramp_fitting.run, command(folder, "x.asdf", gain="wrong.asdf")) == 1
     assert "give the gain of this detector" in capsys.readouterr().err
     assert not (folder / "x.asdf").exists()
     with AsdfFile(folder / "ramp.asdf") as file:
@@ -701,13 +703,13 @@ def test_clear_errors(folder, capsys):
         roman["meta"]["exposure"]["read_pattern"] = UNEVEN[:3]
         with create_asdf(folder / "short.asdf", file.tree):
             pass
-    assert STEP.main(ramp_fitting.run, command(folder, "x.asdf", source="short.asdf")) == 1
+    assert run_step(ramp_fitting.STEP, ramp_fitting.run, command(folder, "x.asdf", source="short.asdf")) == 1
     assert "short.asdf: the ramp has 3 resultants" in capsys.readouterr().err
 
 
 def test_ols_cas22_is_refused_by_name(folder, capsys):
     with pytest.raises(SystemExit):
-        STEP.main(ramp_fitting.run, command(folder, "x.asdf", "--algorithm", "ols_cas22"))
+        run_step(ramp_fitting.STEP, ramp_fitting.run, command(folder, "x.asdf", "--algorithm", "ols_cas22"))
     assert "ols_cas22 is deprecated in romancal and not offered" in capsys.readouterr().err
     algorithm = STEP.parameters[0]
     assert algorithm.schema()["enum"] == ["likely"]

@@ -20,8 +20,8 @@ from refpix import (
 )
 from scipy import fft
 
-from wfi import dq as flags
-from wfi.asdf_io import create_asdf
+from rampflow import dq as flags
+from rampflow.files.asdf_io import create_asdf
 
 SCRIPT = Path(refpix.__file__)
 RESULTANTS, ROWS, COLUMNS = 4, 512, 512
@@ -267,7 +267,7 @@ def test_smooth_dead_time_is_the_low_pass_filter_of_the_transform():
 
 @pytest.mark.parametrize("rows", [9, 10, 33, 64, 101])
 def test_transforms_to_time_are_numpy_s(rows):
-    from wfi.kernels.refpix import LANES, combine, half_transform
+    from rampflow.kernels.refpix import LANES, combine, half_transform
 
     rng, frequencies = np.random.default_rng(9), rows * SAMPLES // 2 + 1
     response, spectra = (rng.normal(size=(2, 2, 3, frequencies, 2)) @ [1, 1j]).astype(np.complex64)

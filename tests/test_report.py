@@ -19,8 +19,8 @@ from roman_datamodels.dqflags import pixel
 from scipy.stats import chi2
 from test_workflow import ALIGNED, ASSOCIATION, CATALOGED, FIRST, SATURATED, STEMS
 
-from wfi import dq
-from wfi.pictures import alignment, image, maps, ramps, refpix
+from rampflow import dq
+from rampflow.pictures import alignment, image, maps, ramps, refpix
 
 OF_ALL = {"Calibrated image", "Data quality", "χ² of the ramp fits", "Jumps", "Ramps", "Reference-pixel correction"}
 SQUARE = "POLYGON ICRS  10.0 60.0 10.0 60.1 9.8 60.1 9.8 60.0"

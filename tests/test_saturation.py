@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from saturation import AFTER_SATURATION, NEVER_SATURATED, checked_thresholds, flag_saturated
 from small_files import COLUMNS, PATTERN, ROWS, arrays_of, meta_of, opened, ramp, refuse, succeed, write_ramp, write_reference
 
-from wfi import dq as flags
+from rampflow import dq as flags
 
 READS = [[1], [2, 3], [4, 5, 6, 7], [8]]
 LIMIT = 60000.0

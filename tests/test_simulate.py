@@ -17,12 +17,12 @@ import simulate_sky
 from saturation import checked_thresholds, flag_saturated
 from scipy.ndimage import label
 
-from wfi import dq as flags
-from wfi.detector import SCIENCE
-from wfi.errors import RampflowError
-from wfi.simulation import detector as electronics
-from wfi.simulation.metadata import MA_TABLES, MODELS, OLDER_VERSIONS, Settings
-from wfi.simulation.optics import FOCAL_PLANE_CENTER, PointSpread, attitude, look
+from rampflow import dq as flags
+from rampflow.detector import SCIENCE
+from rampflow.errors import RampflowError
+from rampflow.simulation import detector as electronics
+from rampflow.simulation.metadata import MA_TABLES, MODELS, OLDER_VERSIONS, Settings
+from rampflow.simulation.optics import FOCAL_PLANE_CENTER, PointSpread, attitude, look
 
 SIZE = 256
 TRIMMED = SIZE - 8

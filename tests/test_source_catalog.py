@@ -9,12 +9,13 @@ import pytest
 import source_catalog
 from small_files import arrays_of, image, meta_of, opened, refuse, run_here, succeed, tree_of_wcs, write_image
 
-from wfi import SOFTWARE_NAME
-from wfi import dq as flags
-from wfi.asdf_io import AsdfFile, create_asdf
-from wfi.catalog import columns, detection, photometry, products, psf, segments
-from wfi.kernels import source_catalog as kernels
-from wfi.step import Exposure
+from rampflow import SOFTWARE_NAME
+from rampflow import dq as flags
+from rampflow.catalog import columns, detection, photometry, products, psf, segments
+from rampflow.files.asdf_io import AsdfFile, create_asdf
+from rampflow.kernels import source_catalog as kernels
+from rampflow.step.exposure import Exposure
+from rampflow.step.program import run_step
 
 SIZE = 248
 SCALE = 0.11  # arcsec per pixel
@@ -392,12 +393,14 @@ def test_what_can_t_be_done_is_refused(catalogs, tmp_path, capsys):
         ((catalogs.sky, outputs[0], catalogs.sky, *catalogs.references), "is the input too"),
         ((catalogs.sky, *outputs, *catalogs.references, "--forced_segmentation", str(small)), "segmentation_map"),
     ):
-        assert source_catalog.STEP.main(source_catalog.run, [str(a) for a in arguments]) == 1
+        assert run_step(source_catalog.STEP, source_catalog.run, [str(a) for a in arguments]) == 1
         assert expected in capsys.readouterr().err
         assert not list(tmp_path.iterdir())
     with pytest.raises(SystemExit):
-        source_catalog.STEP.main(
-            source_catalog.run, [str(a) for a in (catalogs.sky, *outputs, *catalogs.references, "--npixels", 0)]
+        run_step(
+            source_catalog.STEP,
+            source_catalog.run,
+            [str(a) for a in (catalogs.sky, *outputs, *catalogs.references, "--npixels", 0)],
         )
     assert "npixels" in capsys.readouterr().err
 
@@ -894,7 +897,7 @@ def test_the_jitter_of_the_exposure_widens_the_psf(catalogs, plain):
 
 
 def test_a_reference_of_another_shape_is_refused(tmp_path):
-    from wfi.errors import RampflowError
+    from rampflow.errors import RampflowError
 
     with create_asdf(tmp_path / "x.asdf", {"roman": {"meta": {"oversample": 4}, "psf": np.zeros((1, 1, 4, 9, 9), np.float32)}}):
         pass

@@ -31,10 +31,12 @@ from small_files import (
     write_reference,
 )
 
-from wfi import SOFTWARE_NAME, __version__, pipeline
-from wfi.asdf_io import AsdfFile
-from wfi.errors import RampflowError
-from wfi.step import STATUSES, Exposure, Parameter, reference_name, spell
+from rampflow import SOFTWARE_NAME, __version__, pipeline
+from rampflow.errors import RampflowError
+from rampflow.files.asdf_io import AsdfFile
+from rampflow.step.declaration import Parameter, spell
+from rampflow.step.exposure import Exposure
+from rampflow.step.provenance import STATUSES, reference_name
 
 STEPS = list(pipeline.APPLIES_TO)
 #: Those that write the exposure anew; the others have tests of their own of what they write.

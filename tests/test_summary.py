@@ -7,7 +7,7 @@ import shutil
 import pytest
 from conftest import ROOT, Workflow
 
-from wfi import summary
+from rampflow.workflow import summary
 
 BEGUN = 1_000_000.0
 #: Steps that the alignment does without.

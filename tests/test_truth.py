@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from astropy.table import Table
 
-from wfi import dq as flags
+from rampflow import dq as flags
 
 sys.path.insert(0, str(Path(__file__).parent / "validation"))
 

@@ -19,13 +19,13 @@ from assign_wcs import make_wcs
 from simulate_references import Detector, detector_center, make_distortion
 from small_files import SCRIPTS, meta_of, succeed, tree_of_wcs, write_image
 
-from wfi.alignment.affine import TERMS, Affine, between, of_terms, terms_of
-from wfi.alignment.product import apply_solution, read_solution, update_catalog
-from wfi.asdf_io import AsdfFile, EmptyArray, create_asdf
-from wfi.astrometry.region import angles, unit_vectors
-from wfi.astrometry.table import Origin, write_catalog
-from wfi.simulation.optics import FOCAL_PLANE_CENTER, Projection, attitude, look
-from wfi.wcs_tree import wcs_of_tree
+from rampflow.alignment.affine import TERMS, Affine, between, of_terms, terms_of
+from rampflow.alignment.product import apply_solution, read_solution, update_catalog
+from rampflow.astrometry.region import angles, unit_vectors
+from rampflow.astrometry.table import Origin, write_catalog
+from rampflow.files.asdf_io import AsdfFile, EmptyArray, create_asdf
+from rampflow.simulation.optics import FOCAL_PLANE_CENTER, Projection, attitude, look
+from rampflow.wcs.wcs_tree import wcs_of_tree
 
 SIZE = 4088  # the catalogs are those of full frames; the image files are of a few pixels
 RA, DEC, ROLL = 270.0, 66.0, 60.0

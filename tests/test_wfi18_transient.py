@@ -5,8 +5,8 @@ import pytest
 from small_files import PATTERN, arrays_of, opened, succeed, write_ramp
 from wfi18_transient import double_exponential, fit_transient, mask_affected_rows, transient_by_row
 
-from wfi import dq as flags
-from wfi.detector import SCIENCE, mean_reads, pixel_read_times
+from rampflow import dq as flags
+from rampflow.detector import SCIENCE, mean_reads, pixel_read_times
 
 ROWS, COLUMNS = 512, 256
 FRAME_TIME = 0.395  # as much longer than the rows take as that of a full detector

@@ -5,7 +5,7 @@ import json
 import make_association
 import pytest
 
-from wfi.association import find_members
+from rampflow.workflow.association import find_members
 
 pytest.importorskip("romancal")
 

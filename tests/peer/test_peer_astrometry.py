@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from wfi.astrometry.motion import at_epoch
-from wfi.astrometry.region import calendar_year, separation, unit_vectors
+from rampflow.astrometry.motion import at_epoch
+from rampflow.astrometry.region import calendar_year, separation, unit_vectors
 
 stcal_catalog = pytest.importorskip("stcal.tweakreg._s3_catalog")
 

@@ -18,10 +18,10 @@ import simulate_sky
 from roman_datamodels import datamodels
 from small_files import arrays_of, meta_of, refuse, run_here, succeed
 
-from wfi import dq as flags
-from wfi.detector import CHANNEL_WIDTH, SCIENCE, pixel_read_times
-from wfi.simulation.metadata import Settings
-from wfi.step import ROMAN_TAGS
+from rampflow import dq as flags
+from rampflow.detector import CHANNEL_WIDTH, SCIENCE, pixel_read_times
+from rampflow.simulation.metadata import Settings
+from rampflow.step.exposure import ROMAN_TAGS
 
 pytest.importorskip("romancal")
 

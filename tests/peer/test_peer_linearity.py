@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from linearity import correct_linearity, grid_nonlinearity
 
-from wfi import dq as flags
+from rampflow import dq as flags
 
 stcal_linearity = pytest.importorskip("stcal.linearity.linearity")
 romancal_step = pytest.importorskip("romancal.linearity.linearity_step")

@@ -8,7 +8,8 @@ from pathlib import Path
 import document_parameters
 import pytest
 
-from wfi import configuration, pipeline
+from rampflow import pipeline
+from rampflow.workflow import configuration
 
 pytest.importorskip("romancal")
 

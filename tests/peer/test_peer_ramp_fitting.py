@@ -7,7 +7,7 @@ import pytest
 import ramp_fitting
 from ramp_fitting import expand_large_events, fit_ramps, image_dq
 
-from wfi import dq as flags
+from rampflow import dq as flags
 
 pytestmark = pytest.mark.peer
 

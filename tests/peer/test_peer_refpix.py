@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from refpix import SAMPLES, correct_reference_pixels
 
-from wfi import dq as flags
+from rampflow import dq as flags
 
 romancal_refpix = pytest.importorskip("romancal.refpix.refpix")
 

@@ -7,7 +7,7 @@ import source_catalog
 from small_files import arrays_of, run_here
 from test_source_catalog import SIZE, STARS, gaussian_stamps, star_image, write_epsf, write_sky
 
-from wfi import dq as flags
+from rampflow import dq as flags
 
 romancal_source_catalog = pytest.importorskip("romancal.source_catalog")
 

@@ -14,9 +14,9 @@ from simulate_references import Detector, make_distortion
 from small_files import FRAME_TIME, PATTERN, image, succeed, tree_of_wcs, write_image, write_raw, write_reference
 from wfi18_transient import double_exponential, fit_transient, mask_affected_rows, transient_by_row
 
-from wfi import dq as flags
-from wfi.detector import SCIENCE, mean_reads, pixel_read_times
-from wfi.wcs_tree import wcs_of_tree
+from rampflow import dq as flags
+from rampflow.detector import SCIENCE, mean_reads, pixel_read_times
+from rampflow.wcs.wcs_tree import wcs_of_tree
 
 pytest.importorskip("romancal")
 

@@ -7,7 +7,7 @@ import pytest
 from astropy.table import Table
 from test_tweakreg import MAS, SIZE, Sky
 
-from wfi.wcs_tree import wcs_of_tree
+from rampflow.wcs.wcs_tree import wcs_of_tree
 
 tweakreg_step = pytest.importorskip("romancal.tweakreg.tweakreg_step")
 
@@ -84,7 +84,7 @@ def test_too_few_matches_fail_alike(sky):
 def test_catalogs_are_updated_alike(sky, failed):
     import pyarrow.parquet as pq
 
-    from wfi.alignment.product import update_catalog
+    from rampflow.alignment.product import update_catalog
 
     parameters = {"abs_minobj": 100_000} if failed else {}
     solution = sky.align(refine=False, **parameters)["one_wfi05"]

@@ -18,7 +18,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent / "scripts"))
 
-from wfi.simulation.metadata import MA_TABLES, Settings
+from rampflow.simulation.metadata import MA_TABLES, Settings
 
 #: romanisim multiplies and divides by references as they are: what stands in for values that are NaN or not positive.
 USUAL = {"flat": 1.0, "gain": 1.8, "saturation": 55000.0, "readnoise": 7.0, "dark": 0.01}

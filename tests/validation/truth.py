@@ -18,7 +18,7 @@ import matplotlib.pyplot as plt
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent.parent / "scripts"))
 
-from wfi import dq as flags  # noqa: E402
+from rampflow import dq as flags  # noqa: E402
 
 PIPELINES = ("rampflow", "romancal")
 #: Where both agree, the full circle lies within the open square. Colours of Okabe and Ito, which all eyes tell apart.

@@ -18,9 +18,10 @@ from snakemake.exceptions import WorkflowError
 
 import tweakreg
 from astrometric_catalog import SEARCH_PARAMETERS
-from wfi import configuration, inventory, pipeline
-from wfi.astrometry import check_astrometric_catalog
-from wfi.errors import RampflowError
+from rampflow import pipeline
+from rampflow.workflow import configuration, inventory
+from rampflow.astrometry import check_astrometric_catalog
+from rampflow.errors import RampflowError
 
 # What has been imported by now is no garbage: to look through it again and again takes a second of each run.
 gc.freeze()

@@ -4,7 +4,7 @@ import subprocess
 
 from snakemake.logging import logger
 
-from wfi import progress, summary
+from rampflow.workflow import progress, summary
 
 BEGUN = INVENTORY.stat().st_mtime  # by the clock of the disk that the logs are on
 SUMMARY = Path("logs/summary.txt")

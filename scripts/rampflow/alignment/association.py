@@ -1,0 +1,200 @@
+"""The alignment of an association from its members and the astrometric catalog to what is known of each in the end."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+
+from rampflow.alignment.affine import NO_CORRECTION, Affine
+from rampflow.alignment.matching import Matching, log
+from rampflow.alignment.members import ARCSEC, Member
+from rampflow.alignment.network import STAR_RADIUS, Fit, solve
+from rampflow.alignment.separately import align_separately
+from rampflow.alignment.together import align_together, correction_of
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """The alignment of one exposure.
+
+    Attributes
+    ----------
+    wcs : gwcs.wcs.WCS or None
+        The aligned WCS; `None` where the alignment failed.
+    results : dict
+        ``meta.wcs_fit_results``, with romancal's keys: lengths in arcsec in the exposure's plane, angles in degrees.
+    reason : str
+        Why it failed, or how it was done without stars of its own.
+    affine : Affine
+        The whole correction in the exposure's plane.
+    star, source : numpy.ndarray
+        Rows in the catalog and among the sources that match.
+    n_shared : int
+        Stars that other exposures have too.
+    """
+
+    wcs: object | None
+    results: dict
+    reason: str = ""
+    affine: Affine = NO_CORRECTION
+    star: np.ndarray = dataclasses.field(default_factory=lambda: np.empty(0, int))
+    source: np.ndarray = dataclasses.field(default_factory=lambda: np.empty(0, int))
+    n_shared: int = 0
+
+    def rmse(self, member: Member, catalog: np.ndarray) -> tuple[float, float] | tuple[None, None]:
+        """Root mean square distance of the matches before and after the alignment, arcsec."""
+        if not len(self.star):
+            return None, None
+        stars, sources = member.to_plane(catalog[self.star]), member.plane[self.source]
+        return tuple(
+            float(np.sqrt(((affine(sources) - stars) ** 2).sum(axis=1).mean())) for affine in (NO_CORRECTION, self.affine)
+        )
+
+
+def align_association(
+    members: list[Member],
+    catalog: np.ndarray,
+    catalog_error: np.ndarray,
+    relative: Matching,
+    absolute: Matching,
+    *,
+    refine: bool = True,
+    enforce_user_order: bool = False,
+    expand_refcat: bool = False,
+) -> list[Outcome]:
+    """Align the exposures of an association.
+
+    Parameters
+    ----------
+    members : list of Member
+    catalog : numpy.ndarray
+        Directions of the catalog's stars, (n, 3).
+    catalog_error : numpy.ndarray
+        Standard deviation of a coordinate of each, arcsec; 0 where unknown.
+    relative, absolute : Matching
+        Between exposures, and with the catalog.
+    refine : bool
+        Solve all exposures jointly; otherwise romancal's common correction.
+    enforce_user_order, expand_refcat : bool
+        See `rampflow.alignment.together.align_together`.
+
+    Returns
+    -------
+    list of Outcome
+    """
+    # Stars on the other side of the sky have no place in an exposure's plane.
+    margin = 2 * absolute.largest_move
+    rows = np.unique(np.concatenate([member.near(catalog, margin) for member in members]))
+    if len(rows) < absolute.minobj:
+        reason = f"the astrometric catalog has {len(rows)} stars there, and abs_minobj is {absolute.minobj}"
+        return [_failure(reason, len(members)) for _ in members]
+    options = {"enforce_user_order": enforce_user_order, "expand_refcat": expand_refcat}
+    if refine:
+        outcomes = _align_jointly(members, catalog[rows], catalog_error[rows], relative, absolute, options)
+    else:
+        outcomes = _align_as_one(members, catalog[rows], relative, absolute, options)
+    return [dataclasses.replace(outcome, star=rows[outcome.star]) for outcome in outcomes]
+
+
+def _failure(reason: str, n_members: int, results: dict | None = None) -> Outcome:
+    return Outcome(None, {"status": "FAILED", **(results or {}), "nmatches": 0, "n_detector": n_members}, reason)
+
+
+def _align_as_one(members, catalog, relative, absolute, options) -> list[Outcome]:
+    """Align as romancal does."""
+    outcomes = []
+    for member, (wcs, report) in zip(members, align_together(members, catalog, relative, absolute, **options), strict=True):
+        if wcs is None:
+            outcomes.append(_failure(report["status"].removeprefix("FAILED: "), len(members), {"status": report["status"]}))
+            continue
+        affine = correction_of(member, wcs)
+        star, source = _nearest(member, affine, catalog)
+        results = plain(report) | {"n_detector": len(members)}
+        outcomes.append(Outcome(wcs, results, "", affine, star, source))
+    return outcomes
+
+
+def _nearest(member: Member, affine: Affine, catalog: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of the catalog and of the sources that lie on each other after a correction."""
+    from scipy.spatial import cKDTree
+
+    if not len(member.plane):
+        return np.empty(0, int), np.empty(0, int)
+    distance, source = cKDTree(member.to_sky(affine(member.plane))).query(catalog, distance_upper_bound=STAR_RADIUS * ARCSEC)
+    star = np.flatnonzero(np.isfinite(distance))
+    return star, source[star]
+
+
+def _align_jointly(members, catalog, catalog_error, relative, absolute, options) -> list[Outcome]:
+    """Each exposure from the best start there is, then all together."""
+    starts = align_separately(members, catalog, relative, absolute)
+    left = [i for i, start in enumerate(starts) if start is None and len(members[i].plane)]
+    if left:
+        log.info("%d exposures have too few stars of their own: aligned to the catalog with the others as one", len(left))
+        chosen = [member for member in members if len(member.plane)]
+        for member, (wcs, _) in zip(chosen, align_together(chosen, catalog, relative, absolute, **options), strict=True):
+            index = members.index(member)
+            if starts[index] is None and wcs is not None:
+                starts[index] = correction_of(member, wcs)
+    placed = [i for i, start in enumerate(starts) if start is not None]
+    outcomes = [_failure("not enough matches", len(members), {"status": "FAILED: not enough matches"}) for _ in members]
+    if not placed:
+        return outcomes
+    fits = solve(
+        [members[i] for i in placed],
+        [starts[i] for i in placed],
+        catalog,
+        catalog_error,
+        geometry=absolute.fitgeometry,
+        nclip=absolute.nclip,
+        sigma=absolute.sigma,
+    )
+    for index, fit in zip(placed, fits, strict=True):
+        alone = not len(fit.star) and not fit.n_shared
+        if alone and index in left:
+            continue  # the correction of the others, with nothing to show that it is this exposure's too
+        reason = "no stars of its own: aligned as its exposure's other detectors" if alone else ""
+        outcomes[index] = _joint_outcome(members[index], fit, catalog, absolute.fitgeometry, len(members), reason)
+    return outcomes
+
+
+def _joint_outcome(member: Member, fit: Fit, catalog: np.ndarray, geometry: str, n_members: int, reason: str) -> Outcome:
+    affine, terms = _spelled(member, fit, geometry)
+    corrector = member.corrector()
+    corrector.set_correction(matrix=affine.matrix, shift=affine.shift)
+    residuals = np.linalg.norm(affine(member.plane[fit.source]) - member.to_plane(catalog[fit.star]), axis=1)
+    results = plain(terms) | {
+        "rmse": float(np.sqrt((residuals**2).mean())) if len(residuals) else 0.0,
+        "mae": float(residuals.mean()) if len(residuals) else 0.0,
+        "status": "SUCCESS",
+        "nmatches": len(fit.star),
+        "n_detector": n_members,
+    }
+    return Outcome(corrector.wcs, results, reason, affine, fit.star, fit.source, fit.n_shared)
+
+
+def _spelled(member: Member, fit: Fit, geometry: str) -> tuple[Affine, dict]:
+    """A correction as tweakwcs reports it: its fit to positions that have been corrected, which leaves no residual."""
+    from tweakwcs.linearfit import iter_linear_fit
+
+    before = member.corners
+    center = member.plane[fit.source].mean(axis=0) if len(fit.source) else before.mean(axis=0)
+    report = iter_linear_fit(fit.affine(before), before, fitgeom=geometry, center=center, nclip=0)
+    matrix = report["matrix"]
+    affine = Affine(matrix, report["shift"] + center - matrix @ center)
+    names = ("fitgeom", "matrix", "proper_rot", "proper", "rot", "<rot>", "scale", "<scale>", "skew")
+    return affine, {name: report[name] for name in names} | {"shift": affine.shift, "center": center}
+
+
+def plain(report: dict) -> dict:
+    """A report in lists and numbers of Python, to be written to a file."""
+
+    def convert(value):
+        if isinstance(value, np.ndarray):
+            return value.astype(float).tolist()
+        if isinstance(value, tuple | list):
+            return [convert(v) for v in value]
+        return value.item() if isinstance(value, np.generic) else value
+
+    return {key: convert(value) for key, value in report.items()}

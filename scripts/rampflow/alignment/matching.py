@@ -1,0 +1,99 @@
+"""Finding the same stars in two lists of positions, with tweakwcs, and the limits of a correction that can be believed."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from rampflow.alignment.affine import TERMS, Affine
+from rampflow.alignment.members import Member
+from rampflow.errors import RampflowError
+from rampflow.step.logs import step_logger
+
+log = step_logger("tweakreg")
+
+
+class Matching(NamedTuple):
+    """How two lists of positions are matched and a correction fitted to the matches; see the parameters of tweakreg."""
+
+    minobj: int
+    searchrad: float
+    use2dhist: bool
+    separation: float
+    tolerance: float
+    fitgeometry: str
+    nclip: int
+    sigma: float
+
+    @classmethod
+    def of_parameters(cls, parameters: dict, prefix: str = "") -> Matching:
+        """From the parameters of the step whose names begin with `prefix`.
+
+        Raises
+        ------
+        RampflowError
+            They contradict each other.
+        """
+        matching = cls(*(parameters[prefix + name] for name in cls._fields))
+        if matching.separation <= np.sqrt(2) * matching.tolerance:
+            raise RampflowError(
+                f"{prefix}separation ({matching.separation} arcsec) must be more than √2 times {prefix}tolerance "
+                f"({matching.tolerance} arcsec), or one star could be matched to two: raise the one or lower the other"
+            )
+        for name in ("searchrad", "tolerance", "sigma"):
+            if getattr(matching, name) <= 0:
+                raise RampflowError(f"{prefix}{name} is {getattr(matching, name)}; it must be positive")
+        return matching
+
+    @property
+    def largest_move(self) -> float:
+        """A corner of an image that moves by more than this, arcsec, was moved by false matches: romancal's limit."""
+        return 2 * (self.tolerance + (self.searchrad if self.use2dhist else 0))
+
+    def matcher(self):
+        """Matching as tweakwcs does it, by a two-dimensional histogram of the offsets, then by the nearest neighbours."""
+        from tweakwcs.matchutils import XYXYMatch
+
+        return XYXYMatch(
+            searchrad=self.searchrad, separation=self.separation, use2dhist=self.use2dhist, tolerance=self.tolerance
+        )
+
+    def believable(self, member: Member, affine: Affine) -> bool:
+        """Whether a correction moves no corner too far."""
+        return bool((np.linalg.norm(affine(member.corners) - member.corners, axis=1) < self.largest_move).all())
+
+    def align(self, member: Member, directions: np.ndarray) -> Affine | None:
+        """Align one exposure to stars in some directions (n, 3).
+
+        Returns
+        -------
+        Affine or None
+            `None` where too few of its sources match, or what matches leads too far.
+        """
+        from astropy.table import Table
+        from tweakwcs.linearfit import NotEnoughPointsError, SingularMatrixError, iter_linear_fit
+
+        near = member.near(directions, self.searchrad + self.tolerance)
+        if min(len(near), len(member.plane)) < max(self.minobj, 1):
+            return None
+        stars = member.to_plane(directions[near])
+        lists = [Table({"TPx": positions[:, 0], "TPy": positions[:, 1]}) for positions in (stars, member.plane)]
+        try:
+            star, source = self.matcher()(*lists, tp_pscale=member.pixel_scale, tp_units="arcsec")
+            if len(star) < max(self.minobj, TERMS[self.fitgeometry] // 2):
+                return None
+            fit = iter_linear_fit(
+                stars[star],
+                member.plane[source],
+                fitgeom=self.fitgeometry,
+                nclip=self.nclip,
+                sigma=(self.sigma, "rmse"),
+                clip_accum=True,
+            )
+        except (RuntimeError, NotEnoughPointsError, SingularMatrixError) as error:
+            log.warning("%s: %s", member.stem, error)
+            return None
+        matrix = fit["matrix"]
+        affine = Affine(matrix, fit["shift"] + fit["center"] - matrix @ fit["center"])
+        return affine if self.believable(member, affine) else None

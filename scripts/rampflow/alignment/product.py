@@ -1,0 +1,142 @@
+"""The file that holds the alignment of an association, and what it changes in the products of each exposure."""
+
+from __future__ import annotations
+
+import io
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from rampflow.errors import RampflowError
+from rampflow.files.asdf_io import AsdfFile, create_asdf
+from rampflow.wcs.wcs_tree import Wcs
+
+_KEY = "tweakreg"
+
+#: Columns of a source catalog on the detector and those on the sky that follow from them, as in romancal's tweakreg.
+COORDINATES = (
+    (("x_centroid", "y_centroid"), ("ra", "dec")),
+    (("x_centroid", "y_centroid"), ("ra_centroid", "dec_centroid")),
+    (("x_centroid_win", "y_centroid_win"), ("ra_centroid_win", "dec_centroid_win")),
+    (("x_psf", "y_psf"), ("ra_psf", "dec_psf")),
+)
+
+
+def write_solutions(path: Path, header: dict, solutions: dict[str, dict]) -> None:
+    """Write the alignment of an association.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+    header : dict
+        What is true of the whole association: its name, catalog, parameters, ``cal_logs``.
+    solutions : dict of dict
+        For each stem ``status`` (for ``meta.cal_step.tweakreg``: COMPLETE, FAILED or SKIPPED), ``reason``; where it was tried
+        ``wcs_fit_results``; where it succeeded ``wcs`` (gwcs.wcs.WCS) and ``s_region``.
+
+    Notes
+    -----
+    Each WCS lies in a block of its own, as the bytes of an ASDF file: every exposure's finalize reads this file, and must
+    not parse the trees of all the others.
+    """
+    exposures = {stem: s if "wcs" not in s else {**s, "wcs": _packed(s["wcs"])} for stem, s in solutions.items()}
+    with create_asdf(path, {_KEY: {**header, "exposures": exposures}}):
+        pass
+
+
+def _packed(wcs) -> np.ndarray:
+    import asdf
+
+    buffer = io.BytesIO()
+    asdf.AsdfFile({"wcs": wcs}).write_to(buffer, all_array_storage="inline")
+    return np.frombuffer(buffer.getvalue(), np.uint8)
+
+
+def _unpacked(content: np.ndarray) -> dict:
+    with tempfile.TemporaryDirectory(prefix="rampflow-") as folder:
+        path = Path(folder) / "wcs.asdf"
+        path.write_bytes(content)
+        with AsdfFile(path) as file:
+            return file.tree["wcs"]
+
+
+def read_solution(path: Path, stem: str) -> dict:
+    """Read the alignment of one exposure.
+
+    Returns
+    -------
+    dict
+        Its entry in `write_solutions`, with ``wcs`` as a YAML tree, and ``cal_logs`` of the association.
+
+    Raises
+    ------
+    RampflowError
+        The file is not one of tweakreg, or doesn't have the exposure.
+    """
+    with AsdfFile(path) as file:
+        content = file.tree.get(_KEY)
+        if not isinstance(content, dict) or not isinstance(content.get("exposures"), dict):
+            raise RampflowError(f"{path}: is not a file that tweakreg wrote")
+        if stem not in content["exposures"]:
+            raise RampflowError(f"{path}: the exposure {stem} is not in this association; run tweakreg again")
+        solution = {**content["exposures"][stem], "cal_logs": content.get("cal_logs", [])}
+        if "wcs" in solution:
+            solution["wcs"] = _unpacked(solution["wcs"].read())
+        return solution
+
+
+def apply_solution(meta: dict, solution: dict) -> None:
+    """Align an image, in place.
+
+    Parameters
+    ----------
+    meta : dict
+        ``meta`` of the image's tree: its ``wcs`` (name FIT-LVL2-catalog), ``wcsinfo.s_region``, ``wcs_fit_results``,
+        ``cal_step.tweakreg`` and ``cal_logs`` are set; without an alignment the first two stay.
+    solution : dict
+        See `read_solution`.
+    """
+    meta["cal_step"]["tweakreg"] = solution["status"]
+    if "wcs_fit_results" in solution:
+        meta["wcs_fit_results"] = solution["wcs_fit_results"]
+    if "wcs" in solution:
+        meta["wcs"] = solution["wcs"]
+        if solution.get("s_region"):
+            meta["wcsinfo"]["s_region"] = solution["s_region"]
+    if solution.get("cal_logs"):
+        meta["cal_logs"] = [*meta.get("cal_logs", []), *solution["cal_logs"]]
+
+
+def update_catalog(table, solution: dict):
+    """Recompute the coordinates of a source catalog on the sky.
+
+    Parameters
+    ----------
+    table : pyarrow.Table
+        A source catalog; of the columns in `COORDINATES`, those that it has are recomputed, with their types and metadata.
+    solution : dict
+        See `read_solution`.
+
+    Returns
+    -------
+    pyarrow.Table
+        With the footprint in its metadata (``roman.meta.wcsinfo.s_region``) where it had one; the same table without an
+        alignment.
+    """
+    from rampflow.files.parquet import pyarrow
+
+    if "wcs" not in solution:
+        return table
+    wcs, known = Wcs(solution["wcs"]), set(table.column_names)
+    for pixels, sky in COORDINATES:
+        if known.issuperset(pixels + sky):
+            x, y = (table[name].to_numpy() for name in pixels)
+            for name, values in zip(sky, wcs(x, y), strict=True):
+                index = table.schema.get_field_index(name)
+                field = table.schema.field(index)
+                table = table.set_column(index, field, pyarrow.array(values, field.type))
+    metadata, key = dict(table.schema.metadata or {}), b"roman.meta.wcsinfo.s_region"
+    if key in metadata and solution.get("s_region"):
+        metadata[key] = solution["s_region"].encode()
+    return table.replace_schema_metadata(metadata)

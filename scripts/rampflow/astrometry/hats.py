@@ -1,0 +1,128 @@
+"""Stars from a HATS catalog, in a folder or on S3: a catalog of the whole sky of which only what is needed is read.
+
+HATS cuts the sky into HEALPix pixels of different order, a parquet file for each; ``partition_info.csv`` lists them, and the
+column ``_healpix_29`` holds the order-29 pixel (nested) of each row, by which the rows are sorted
+(https://hats.readthedocs.io).
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import operator
+
+import numpy as np
+
+from rampflow.astrometry.region import Region
+
+ORDER = 29  #: of the column that the rows are found by
+INDEX = "_healpix_29"
+INFO = "partition_info.csv"
+GAIA_DR3 = "stpubdata/gaia/gaia_dr3/public/hats/gaia"  #: bucket and prefix
+GAIA_DR3_S3_REGION = "us-east-1"
+
+#: Columns that are read, by the name that they go by here.
+NAMES = {
+    "ra": "ra",
+    "dec": "dec",
+    "mag": "phot_g_mean_mag",
+    "pmra": "pmra",
+    "pmdec": "pmdec",
+    "parallax": "parallax",
+    "ref_epoch": "ref_epoch",
+    "ra_error": "ra_error",
+    "dec_error": "dec_error",
+    "pmra_error": "pmra_error",
+    "pmdec_error": "pmdec_error",
+}
+
+#: A longer filter costs more to plan with than reading a few rows too many does.
+_MOST_RANGES = 64
+
+
+def read_hats(filesystem, root: str, region: Region) -> dict[str, np.ndarray]:
+    """Stars of a HATS catalog that lie in a region.
+
+    Parameters
+    ----------
+    filesystem : pyarrow.fs.FileSystem
+    root : str
+        Folder of the catalog there.
+    region : Region
+
+    Returns
+    -------
+    dict of numpy.ndarray
+        The columns of `NAMES` that the catalog has: degrees, mas, Julian years; NaN where null.
+
+    Raises
+    ------
+    OSError
+        The catalog, or a file of it, is not there or can't be read.
+    ValueError
+        Something there is not as HATS has it.
+    """
+    import pyarrow.csv
+    import pyarrow.dataset
+
+    with filesystem.open_input_stream(f"{root}/{INFO}") as stream:
+        info = pyarrow.csv.read_csv(stream)
+    if not {"Norder", "Npix"} <= set(info.column_names):
+        raise ValueError(f"its {INFO} has no columns Norder and Npix")
+    ranges = covering_ranges(region)
+    paths = [
+        f"{root}/dataset/Norder={order}/Dir={pixel // 10000 * 10000}/Npix={pixel}.parquet"
+        for order, pixel in overlapping(info["Norder"].to_numpy(), info["Npix"].to_numpy(), ranges)
+    ]
+    if not paths:
+        return {"ra": np.empty(0), "dec": np.empty(0)}
+    # The folders' names are no columns: without this, Norder would be read as one.
+    dataset = pyarrow.dataset.dataset(paths, format="parquet", filesystem=filesystem, partitioning=None)
+    columns = {name: column for name, column in NAMES.items() if column in dataset.schema.names}
+    if missing := {INDEX, "ra", "dec"} - set(dataset.schema.names):
+        raise ValueError(f"its partitions have no column {' and '.join(sorted(missing))}")
+    index = pyarrow.dataset.field(INDEX)
+    rows = functools.reduce(operator.or_, [(index >= int(start)) & (index < int(stop)) for start, stop in ranges])
+    table = dataset.to_table(columns=list(columns.values()), filter=rows)
+    stars = {name: np.asarray(table[column].to_numpy(), float) for name, column in columns.items()}
+    inside = region.contains(stars["ra"], stars["dec"])
+    return {name: values[inside] for name, values in stars.items()}
+
+
+def covering_ranges(region: Region) -> np.ndarray:
+    """Ranges of order-29 pixels that hold a region, and a little more.
+
+    Returns
+    -------
+    numpy.ndarray
+        (n, 2), int64: first pixel, and the one after the last; in order, without overlap.
+    """
+    from astropy import units
+    from astropy_healpix import HEALPix
+
+    parts = []
+    for circle in region.circles:
+        # Pixels of half the radius follow a circle well enough; they are 58.6 degrees / 2^order wide.
+        order = min(max(math.ceil(math.log2(58.6 / max(circle.radius / 2, 1e-6))), 0), ORDER)
+        grid = HEALPix(2**order, order="nested")
+        pixels = np.sort(grid.cone_search_lonlat(circle.ra * units.deg, circle.dec * units.deg, circle.radius * units.deg))
+        shift = 2 * (ORDER - order)
+        parts.append(np.stack([pixels << shift, (pixels + 1) << shift], axis=1))
+    ranges = np.concatenate(parts)
+    starts, stops = ranges[np.argsort(ranges[:, 0])].T
+    stops = np.maximum.accumulate(stops)
+    gaps = starts[1:] - stops[:-1]
+    widest = np.sort(np.argsort(gaps)[-(_MOST_RANGES - 1) :])
+    breaks = widest[gaps[widest] > 0]
+    return np.stack([starts[np.r_[0, breaks + 1]], stops[np.r_[breaks, -1]]], axis=1)
+
+
+def overlapping(orders: np.ndarray, pixels: np.ndarray, ranges: np.ndarray) -> list[tuple[int, int]]:
+    """Which HEALPix pixels (nested, each with its order) overlap ranges of order-29 pixels: their order and number."""
+    orders, pixels = orders.astype(np.int64), pixels.astype(np.int64)
+    shift = 2 * (ORDER - orders)
+    starts, stops = pixels << shift, (pixels + 1) << shift
+    # The first range that ends after the pixel begins must begin before the pixel ends.
+    first = np.searchsorted(ranges[:, 1], starts, side="right")
+    hit = (first < len(ranges)) & (ranges[np.minimum(first, len(ranges) - 1), 0] < stops)
+    return [(int(k), int(n)) for k, n in zip(orders[hit], pixels[hit], strict=True)]

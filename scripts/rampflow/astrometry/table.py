@@ -1,0 +1,97 @@
+"""The astrometric catalog of an association as a file: stars at the epoch of its exposures, and how they came there."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+
+from rampflow.errors import RampflowError
+from rampflow.files.asdf_io import replacing
+
+_KEY = b"astrometric_catalog"
+
+#: Columns of the file, all float64, and their units.
+UNITS = {"ra": "deg", "dec": "deg", "mag": "mag", "ra_error": "mas", "dec_error": "mas"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Origin:
+    """Where the stars of an astrometric catalog come from; in the file as JSON in its schema's metadata.
+
+    Attributes
+    ----------
+    source : str
+        Name of the catalog, or of the file or folder.
+    epoch : float or None
+        Julian year that the positions are of; `None` where nothing was asked for.
+    region : list of list of float
+        Circles on the sky that are covered: ra, dec, radius in degrees.
+    rows : int
+        Number of stars.
+    status : str
+        SUCCESS, or FAILED when the catalog can't be had; then there are no stars.
+    reason : str
+        Why there are no stars; empty where there are some.
+    """
+
+    source: str
+    epoch: float | None
+    region: list[list[float]]
+    rows: int
+    status: str
+    reason: str
+
+
+def write_catalog(path: Path, stars: dict[str, np.ndarray], origin: Origin) -> None:
+    """Write an astrometric catalog; `stars` may be empty of columns.
+
+    Raises
+    ------
+    RampflowError
+        It can't be written.
+    """
+    from rampflow.files.parquet import pyarrow as pa
+    from rampflow.files.parquet import write_table
+
+    fields = [pa.field(name, pa.float64(), metadata={"unit": unit}) for name, unit in UNITS.items()]
+    schema = pa.schema(fields, metadata={_KEY: json.dumps(dataclasses.asdict(origin))})
+    table = pa.table([np.asarray(stars.get(name, ()), float) for name in UNITS], schema=schema)
+    with replacing(path) as partial:
+        write_table(table, partial)
+
+
+def read_catalog(path: Path):
+    """Read an astrometric catalog.
+
+    Parameters
+    ----------
+    path : path-like
+        A file that astrometric_catalog.py wrote.
+
+    Returns
+    -------
+    stars : astropy.table.Table
+        ra, dec (degrees, ICRS at the epoch), mag, ra_error, dec_error (mas; ra_error on the sky, as Gaia's); NaN where unknown.
+    origin : Origin
+
+    Raises
+    ------
+    RampflowError
+        It is not such a file.
+    """
+    from astropy.table import Table
+
+    from rampflow.files.parquet import pyarrow as pa
+    from rampflow.files.parquet import read_table
+
+    try:
+        table = read_table(path)
+        origin = Origin(**json.loads((table.schema.metadata or {})[_KEY]))
+        return Table({name: table[name].to_numpy() for name in UNITS}), origin
+    except FileNotFoundError:
+        raise RampflowError(f"{path}: this astrometric catalog does not exist") from None
+    except (OSError, pa.ArrowException, KeyError, TypeError, ValueError):
+        raise RampflowError(f"{path}: is not a catalog that astrometric_catalog.py wrote; make it again") from None

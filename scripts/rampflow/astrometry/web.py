@@ -1,0 +1,115 @@
+"""Stars from the catalog web service of STScI's Guide Star group, which moves them to the epoch itself."""
+
+from __future__ import annotations
+
+import csv
+import os
+import time
+
+import numpy as np
+
+from rampflow.astrometry.region import Region, calendar_year
+
+CATALOGS = ("GAIADR3", "GAIADR2", "GAIADR1", "GAIAREFCAT")
+URL_VARIABLE = "ASTROMETRIC_CATALOG_URL"
+DEFAULT_URL = "https://gsss.stsci.edu/webservices"
+PATH = "/vo/CatalogSearch.aspx"
+
+_NOTHING_FOUND = "No data records"  # how the answer begins where there are no stars
+
+
+class BrokenAnswer(ValueError):
+    """The service answered with something that is not a table of stars."""
+
+
+class Refused(Exception):
+    """The service says that it won't, and would again."""
+
+
+def query(catalog: str, region: Region, epoch: float, deadline: float) -> dict[str, np.ndarray]:
+    """Stars of a catalog of the service, at an epoch, that lie in a region.
+
+    Parameters
+    ----------
+    catalog : str
+        One of `CATALOGS`.
+    region : Region
+    epoch : float
+        Julian year.
+    deadline : float
+        Time of `time.monotonic` to wait for an answer until.
+
+    Returns
+    -------
+    dict of numpy.ndarray
+        ra, dec (degrees), mag. Stars whose proper motion the service does not know, and has left where they were, are left
+        out.
+
+    Raises
+    ------
+    OSError
+        The network or the server has a trouble (requests' exceptions are of this kind).
+    BrokenAnswer
+    Refused
+    """
+    import requests
+
+    url = os.environ.get(URL_VARIABLE, DEFAULT_URL).rstrip("/") + PATH
+    answers = []
+    for circle in region.grouped().circles:
+        parameters = {
+            "RA": circle.ra,
+            "DEC": circle.dec,
+            "EPOCH": f"{calendar_year(epoch):.6f}",
+            "SR": circle.radius,
+            "FORMAT": "CSV",
+            "CAT": catalog,
+        }
+        left = max(deadline - time.monotonic(), 0.1)
+        answer = requests.get(url, parameters, headers={"Accept": "text/csv"}, timeout=(min(left, 30), left))
+        if 400 <= answer.status_code < 500 and answer.status_code not in (408, 429):  # those two pass
+            raise Refused(f"the service at {url} answered {answer.status_code} {answer.reason}")
+        answer.raise_for_status()
+        answers.append(parse(answer.text))
+    stars = {name: np.concatenate([a[name] for a in answers]) for name in answers[0]}
+    # Fields may overlap, and the service gives some stars beyond the circle that it was asked for.
+    _, once = np.unique(np.stack([stars["ra"], stars["dec"]]), axis=1, return_index=True)
+    once = np.sort(once)[region.contains(stars["ra"], stars["dec"])[np.sort(once)]]
+    return {name: values[once] for name, values in stars.items()}
+
+
+def parse(text: str) -> dict[str, np.ndarray]:
+    """Stars of the service's answer: a comment, the names of the columns, a line for each star.
+
+    Returns
+    -------
+    dict of numpy.ndarray
+        ra, dec (degrees), mag of the stars with a proper motion.
+
+    Raises
+    ------
+    BrokenAnswer
+    """
+    if text.lstrip().startswith(_NOTHING_FOUND):
+        return {name: np.empty(0) for name in ("ra", "dec", "mag")}
+    if text.lstrip().startswith("<"):
+        raise BrokenAnswer("the service answered with a page (HTML) in place of a table")
+    lines = [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
+    if not lines:
+        raise BrokenAnswer("the service's answer is empty")
+    names, *rows = csv.reader(lines, skipinitialspace=True)
+    place = {name.strip().lower(): i for i, name in enumerate(names)}
+    if not {"ra", "dec"} <= set(place):
+        raise BrokenAnswer(f"the service's answer has no columns ra and dec; it begins with {lines[0][:80]!r}")
+    if any(len(row) != len(names) for row in rows):
+        raise BrokenAnswer("the service's answer is cut off")
+    try:
+        stars = {
+            name: np.array([float(row[place[name]] or "nan") for row in rows] if name in place else np.full(len(rows), np.nan))
+            for name in ("ra", "dec", "mag", "pmra", "pmdec")
+        }
+    except ValueError as error:
+        raise BrokenAnswer(f"the service's answer has text where numbers should be ({error})") from None
+    needed = [name for name in ("ra", "dec", "pmra", "pmdec") if name in place]
+    moved = np.isfinite([stars[name] for name in needed]).all(axis=0)
+    return {name: stars[name][moved] for name in ("ra", "dec", "mag")}

@@ -1,0 +1,88 @@
+"""The geometry and timing of a WFI detector, derived from the shape of its data so that small detectors work alike."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+
+from rampflow.errors import RampflowError
+
+BORDER = 4  #: reference pixels on each side of a detector
+CHANNEL_WIDTH = 128  #: columns of a readout channel, and of amplifier 33
+CHANNEL_DEAD_COLUMNS = 12  #: columns' worth of clock between two rows in the reference-pixel correction
+CLOCK_PERIOD = 4.915263e-6  #: seconds per pixel clock
+ROW_OVERHEAD_CLOCKS = 14  #: clocks between two rows
+GUIDE_WINDOW_STRIDE = 256  #: rows read between two visits to the guide window
+GUIDE_WINDOW_TIME_FACTOR = 1.5  #: a visit counts this much longer: the WFI18 transient decays faster during it
+
+SCIENCE = (Ellipsis, slice(BORDER, -BORDER), slice(BORDER, -BORDER))  #: index that trims the reference border
+
+
+def detector_number(detector: str) -> int:
+    """Number of a detector: 7 for ``WFI07``.
+
+    Raises
+    ------
+    RampflowError
+        The name is not WFI01 to WFI18.
+    """
+    found = re.fullmatch(r"WFI(0[1-9]|1[0-8])", str(detector))
+    if not found:
+        raise RampflowError(f"meta.instrument.detector is {detector!r}; it must be one of WFI01 to WFI18")
+    return int(found[1])
+
+
+def mean_reads(read_pattern: list[list[int]]) -> np.ndarray:
+    """Mean read number of each resultant (float64); times `frame_time` it is the resultant's mean time in seconds."""
+    return np.array([np.mean(reads) for reads in read_pattern])
+
+
+def pixel_read_times(shape: tuple[int, int], frame_time: float, detector: int) -> np.ndarray:
+    """Time at which each pixel is read within a frame.
+
+    Each channel reads its 128 columns row after row, 14 clocks apart. The clocks of a frame that the science pixels don't
+    take are spent in the guide window, once after every 256 rows, and count 1.5 times; the result is scaled so that a frame
+    with one last such visit lasts `frame_time`. Neighbouring channels read in opposite directions; detectors whose number
+    is a multiple of 3 flip the columns, the others the rows. (The provisional timing of romancal's dark_decay and
+    wfi18_transient, where it is fixed to 4096 × 4096.)
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Rows and columns with the reference border.
+    frame_time : float
+        Seconds per read.
+    detector : int
+        1 to 18.
+
+    Returns
+    -------
+    numpy.ndarray
+        Seconds since the frame's start, float64, of `shape`.
+    """
+    rows, columns = shape
+    row, column = np.arange(rows)[:, None], np.arange(CHANNEL_WIDTH)[None, :]
+    clock = (column + row * (CHANNEL_WIDTH + ROW_OVERHEAD_CLOCKS)).astype(float)
+    visits = max(rows // GUIDE_WINDOW_STRIDE, 1)
+    per_visit = (frame_time / CLOCK_PERIOD - clock[-1, -1]) / visits * GUIDE_WINDOW_TIME_FACTOR
+    clock += np.minimum(row // GUIDE_WINDOW_STRIDE, visits - 1) * per_visit
+    times = frame_time * clock / (clock[-1, -1] + per_visit)
+    pair = np.concatenate([times, times[:, ::-1]], axis=1)
+    times = np.tile(pair, (1, -(-columns // (2 * CHANNEL_WIDTH))))[:, :columns]
+    return times[:, ::-1] if detector % 3 == 0 else times[::-1]
+
+
+def check_shape(path, shape: tuple[int, ...]) -> None:
+    """Refuse a ramp whose shape is not that of a WFI detector.
+
+    Raises
+    ------
+    RampflowError
+        Not three axes, columns that are no multiple of 128, or too few rows; the message names the file `path`.
+    """
+    if len(shape) != 3 or shape[2] % CHANNEL_WIDTH or shape[1] <= 2 * BORDER or not shape[0]:
+        raise RampflowError(
+            f"{path}: data has the shape {tuple(shape)}; it must be (resultants, rows, columns) with columns a multiple of "
+            f"{CHANNEL_WIDTH} and more than {2 * BORDER} rows"
+        )

@@ -1,0 +1,144 @@
+"""Which steps an exposure goes through, in order: the one place that knows the table of steps."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import importlib
+import os
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rampflow import detector
+from rampflow.errors import RampflowError
+from rampflow.step.declaration import Step
+
+SCRIPTS = Path(__file__).resolve().parent.parent
+
+IMAGING = ("WFI_IMAGE", "WFI_LOLO")
+WAVEFRONT = ("WFI_WFSC",)
+OTHERS = ("WFI_SPECTRAL", "WFI_FLAT", "WFI_IM_DARK", "WFI_SP_DARK")
+EXPOSURE_TYPES = (*IMAGING, *WAVEFRONT, *OTHERS)
+
+#: Each step, and the exposure types that it applies to.
+APPLIES_TO = {
+    "dq_init": EXPOSURE_TYPES,
+    "saturation": EXPOSURE_TYPES,
+    "refpix": EXPOSURE_TYPES,
+    "dark_decay": EXPOSURE_TYPES,
+    "wfi18_transient": EXPOSURE_TYPES,  # of detector WFI18
+    "linearity": EXPOSURE_TYPES,
+    "ramp_fitting": EXPOSURE_TYPES,
+    "dark_current": EXPOSURE_TYPES,
+    "assign_wcs": EXPOSURE_TYPES,
+    "photom": EXPOSURE_TYPES,
+    "flatfield": (*IMAGING, *WAVEFRONT),
+    "source_catalog": IMAGING,
+    "tweakreg": IMAGING,
+}
+
+#: Steps that look at the image and leave it as it is: its chain of files ends before them.
+CATALOG_STEPS = ("source_catalog", "tweakreg")
+
+#: Steps that change the form of the exposure: without them there is no product.
+INDISPENSABLE = ("dq_init", "ramp_fitting")
+
+
+@functools.cache
+def step(name: str) -> Step:
+    """The declaration of a step, from its script."""
+    return importlib.import_module(name).STEP
+
+
+def steps() -> list[Step]:
+    """The declarations of all steps, in order."""
+    return [step(name) for name in APPLIES_TO]
+
+
+def chain(exposure_type: str, detector_name: str, skipped: frozenset[str] = frozenset()) -> list[str]:
+    """Names of the steps that an exposure goes through, in order.
+
+    Parameters
+    ----------
+    exposure_type : str
+        ``meta.exposure.type``.
+    detector_name : str
+        ``meta.instrument.detector``.
+    skipped : frozenset of str
+        Steps that the configuration leaves out.
+
+    Raises
+    ------
+    RampflowError
+        The type or the detector is not one of the instrument's.
+    """
+    if exposure_type not in EXPOSURE_TYPES:
+        raise RampflowError(f"meta.exposure.type is {exposure_type!r}; it must be one of {', '.join(EXPOSURE_TYPES)}")
+    number = detector.detector_number(detector_name)
+    return [
+        name
+        for name, types in APPLIES_TO.items()
+        if exposure_type in types and name not in skipped and (name != "wfi18_transient" or number == 18)
+    ]
+
+
+def image_chain(names: Sequence[str]) -> list[str]:
+    """Those steps of a chain that write the exposure anew."""
+    return [name for name in names if name not in CATALOG_STEPS]
+
+
+def reference_types(names: Sequence[str]) -> list[str]:
+    """Types of the references that some steps read, in order."""
+    return list(dict.fromkeys(reference.type for name in names for reference in step(name).references))
+
+
+#: Modules that no result depends on: they read, write and report.
+PLUMBING = ("step", "files", "errors", "pipeline")
+
+#: Imports from the library, with the names in parentheses or on the line. A parser takes a quarter of a second for all scripts.
+IMPORTS = re.compile(r"^ *from (rampflow(?:\.\w+)*) import (\([^)]*\)|.*)$", re.MULTILINE)
+
+
+def code_of(name: str) -> list[Path]:
+    """Files with the code of a script: itself, its kernel, and what it computes with from ``rampflow``."""
+    script = SCRIPTS / f"{name}.py"
+    # `from rampflow import dq` names a module; what `from rampflow.dq import has` names is no file.
+    imported = {
+        f"{module}.{name}" for module, names in IMPORTS.findall(script.read_text()) for name in re.findall(r"\w+", names)
+    }
+    files = {script, SCRIPTS / "rampflow" / "kernels" / f"{name}.py"}
+    for _, module, *_ in (name.split(".") for name in imported if not name.startswith("rampflow.kernels.")):
+        path = SCRIPTS / "rampflow" / module
+        if module in PLUMBING:
+            continue
+        files |= set(path.glob("*.py")) if path.is_dir() else {path.with_suffix(".py")}
+    return sorted(path for path in files if path.exists())
+
+
+@functools.cache
+def fingerprint(name: str) -> str:
+    """Hash of the code of a script, so that an edited step is run again, and nothing else is."""
+    digest = hashlib.sha256()
+    for path in code_of(name):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def job_environment(context: str | None) -> dict[str, str]:
+    """What the shell of a job needs to know and no result depends on.
+
+    ``python`` is then the interpreter that runs Snakemake (unless a software deployment puts another one before it), and
+    RAMPFLOW_SCRIPTS and RAMPFLOW_CONTEXT name the folder of the scripts and the CRDS context.
+    """
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+    return {
+        "PATH": path,
+        "RAMPFLOW_SCRIPTS": str(SCRIPTS),
+        "RAMPFLOW_CONTEXT": context or "",
+        # glibc would give what a step frees back to the system, which clears it before the step gets it again: up to these
+        # bytes, of one array and of all, stay with the step.
+        "MALLOC_MMAP_THRESHOLD_": str(1 << 25),
+        "MALLOC_TRIM_THRESHOLD_": str(1 << 28),
+    }

@@ -1,0 +1,232 @@
+"""What the detector and its electronics add to the light: the disturbances that the pipeline's steps undo."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from rampflow import dq as flags
+from rampflow.detector import BORDER, CHANNEL_DEAD_COLUMNS, CHANNEL_WIDTH, SCIENCE, pixel_read_times
+
+PIXEL_PITCH = 1e-3  #: cm
+#: Silicon-like numbers for the 5 µm of HgCdTe that a particle crosses; both invented, of the right order.
+TRACK_DEPTH, ELECTRONS_PER_PIXEL = 0.5, 1500.0
+LONGEST_TRACK = 60.0  #: pixels
+SNOWBALL_CORE, SNOWBALL_WING = 3e5, 1.5  #: electrons per pixel (well over the full well); pixels
+#: A grid of hits: rows and columns from one to the next, and their charges (electrons).
+JUMP_SPACING, JUMP_CHARGES = 8, np.rint(np.geomspace(30, 30000, 25))
+DROPOUT_LENGTH = 64  #: pixels of a row that are lost together
+COMMON_NOISE, AMPLIFIER_NOISE, DRIFT = 5.0, 7.0, 10.0  #: DN: 1/f noise and white noise of one read, drift of one resultant
+#: The WFI18 transient: DN, and the fraction of the rows after which each term has fallen to 1/e.
+TRANSIENT = ((60.0, 0.07), (-6.0, 0.25))
+
+
+# ----------------------------------------------------------------------------------------------------------- cosmic rays
+def throw_cosmic_rays(
+    rng: np.random.Generator, shape, n_reads: int, exposure_time: float, flux: float, snowballs: int
+) -> np.ndarray:
+    """Charges that particles leave in pixels.
+
+    Tracks enter from all directions: the tangent of the angle to the normal gives their length. A snowball is a disk that
+    saturates, with an exponential wing.
+
+    Parameters
+    ----------
+    rng : numpy.random.Generator
+    shape : tuple of int
+        Rows and columns without the reference border.
+    n_reads : int
+    exposure_time : float
+        Seconds.
+    flux : float
+        Particles per second and cm².
+    snowballs : int
+        Number of them.
+
+    Returns
+    -------
+    numpy.ndarray
+        Structured: row, column, read (from 0, the first that shows it), charge (electrons); sorted by row, then read.
+    """
+    rows, columns = shape
+    count = rng.poisson(flux * rows * columns * PIXEL_PITCH**2 * exposure_time)
+    cosine = np.sqrt(rng.random(count))  # isotropic particles cross a plane by cos θ
+    length = np.minimum(TRACK_DEPTH * np.sqrt(1 / cosine**2 - 1), LONGEST_TRACK)
+    deposit = ELECTRONS_PER_PIXEL * np.hypot(length, TRACK_DEPTH) * rng.lognormal(0, 0.5, count)
+    angle, read = rng.uniform(0, 2 * np.pi, count), rng.integers(0, n_reads, count)
+    steps = np.ceil(length / 0.2).astype(int) + 1
+    track = np.repeat(np.arange(count), steps)
+    along = (np.arange(steps.sum()) - np.repeat(np.cumsum(steps) - steps, steps)) / steps[track] * length[track]
+    parts = [
+        (
+            rng.uniform(-0.5, rows - 0.5, count)[track] + along * np.sin(angle[track]),
+            rng.uniform(-0.5, columns - 0.5, count)[track] + along * np.cos(angle[track]),
+            read[track],
+            (deposit / steps)[track],
+        )
+    ]
+    for _ in range(snowballs):
+        row, column, radius = rng.uniform(0, rows), rng.uniform(0, columns), rng.uniform(3, 8)
+        y, x = (grid.ravel() for grid in np.mgrid[-30:31, -30:31])
+        charge = SNOWBALL_CORE * np.exp(-np.maximum(np.hypot(y, x) - radius, 0) / SNOWBALL_WING)
+        parts.append((row + y, column + x, np.full(y.shape, rng.integers(0, n_reads)), charge))
+    row, column, read, charge = (np.concatenate(values) for values in zip(*parts, strict=True))
+
+    row, column = np.rint(row).astype(int), np.rint(column).astype(int)
+    inside = (row >= 0) & (row < rows) & (column >= 0) & (column < columns)
+    place = (row[inside] * n_reads + read[inside]) * columns + column[inside]
+    place, index = np.unique(place, return_inverse=True)
+    charge = np.rint(np.bincount(index, charge[inside], len(place)))
+    kept = charge >= 1
+    place, charge = place[kept], charge[kept]
+    row, read, column = np.unravel_index(place, (rows, n_reads, columns))
+    return _hits(row, column, read, charge)
+
+
+def arrange_jumps(rng: np.random.Generator, shape, n_reads: int) -> np.ndarray:
+    """Single hits of known charge on a grid, as evenly as can be of each charge in each read but the first, well mixed.
+
+    Parameters
+    ----------
+    rng : numpy.random.Generator
+    shape : tuple of int
+        Rows and columns without the reference border.
+    n_reads : int
+
+    Returns
+    -------
+    numpy.ndarray
+        As of `throw_cosmic_rays`.
+    """
+    row, column = (grid.ravel() for grid in np.mgrid[tuple(slice(JUMP_SPACING // 2, n, JUMP_SPACING) for n in shape)])
+    kind = rng.permutation(len(row)) % (len(JUMP_CHARGES) * (n_reads - 1))
+    return _hits(row, column, 1 + kind // len(JUMP_CHARGES), JUMP_CHARGES[kind % len(JUMP_CHARGES)])
+
+
+def _hits(row, column, read, charge) -> np.ndarray:
+    """Structured array of hits, sorted by row, then read."""
+    hits = np.empty(len(row), [("row", "i4"), ("column", "i4"), ("read", "i4"), ("charge", "f4")])
+    hits["row"], hits["column"], hits["read"], hits["charge"] = row, column, read, charge
+    return hits[np.lexsort((column, read, row))]
+
+
+# ----------------------------------------------------------------------------------------------------------- flags it brings
+def draw_resultantdq(rng: np.random.Generator, ramp: np.ndarray) -> np.ndarray:
+    """Flags of single resultants that a raw file brings along, uint8 of `ramp`'s shape.
+
+    One in 10,000 pixels of each resultant is DO_NOT_USE, as many are SATURATED, as many JUMP_DET. Runs of pixels, a few in
+    each resultant, are DROPOUT and DO_NOT_USE: their counts in `ramp` become 0.
+    """
+    resultants, rows, columns = ramp.shape
+    resultantdq = np.zeros(ramp.shape, np.uint8)
+    for flag in (flags.DO_NOT_USE, flags.SATURATED, flags.JUMP_DET):
+        for frame in resultantdq:
+            frame.ravel()[rng.choice(frame.size, max(frame.size // 10000, 3), replace=False)] |= flag
+    for index in range(resultants):
+        for _ in range(max(rows // 256, 2)):
+            row, column = rng.integers(rows), rng.integers(columns - DROPOUT_LENGTH)
+            run = (index, row, slice(column, column + DROPOUT_LENGTH))
+            resultantdq[run] |= flags.DROPOUT | flags.DO_NOT_USE
+            ramp[run] = 0
+    return resultantdq
+
+
+# ----------------------------------------------------------------------------------------------------- converter and drift
+def converter_error(value: np.ndarray, corrections: np.ndarray, step: float) -> np.ndarray:
+    """What the analog-to-digital converter adds to a true value, so that the pipeline's correction takes it off again.
+
+    The correction is known at the written value w: true = w + correction(w). Its slope is below 1 %, so three rounds of
+    w = true − correction(w) settle it.
+
+    Parameters
+    ----------
+    value : numpy.ndarray
+        Values (DN) at which `corrections` are given.
+    corrections : numpy.ndarray
+        (channels, values), DN.
+    step : float
+        Spacing of the result's values from 0, DN.
+
+    Returns
+    -------
+    numpy.ndarray
+        (channels, 65536 / step + 1), DN.
+    """
+    true = np.arange(0, 2**16 + step, step)
+    errors = []
+    for correction in corrections:
+        written = true
+        for _ in range(3):
+            written = true - np.interp(written, value, correction)
+        errors.append(written - true)
+    return np.array(errors)
+
+
+class CommonNoise:
+    """The 1/f noise that all amplifiers share, and its way into the channels, the border and amplifier 33.
+
+    Border columns and amplifier 33 carry the noise as it is. A channel carries what the refpix reference says that it
+    shares with them: the sum of the three weights, frequency by frequency.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Rows and columns with the border.
+    weights : numpy.ndarray
+        gamma + zeta + alpha of the reference, complex, (channels, frequencies).
+    """
+
+    def __init__(self, shape, weights: np.ndarray):
+        self._rows, self._columns = shape
+        self._clocks = CHANNEL_WIDTH + CHANNEL_DEAD_COLUMNS
+        self._samples = self._rows * self._clocks
+        self._weights = weights
+        frequency = np.fft.rfftfreq(self._samples)
+        frequency[0] = np.inf
+        self._amplitude = frequency**-0.5
+        # Variance of a series whose rfft has independent unit real and imaginary parts times the amplitude.
+        self._amplitude *= self._samples / 2 / np.sqrt(np.sum(self._amplitude**2))
+
+    def draw(self, rng: np.random.Generator, n_reads: int) -> tuple[np.ndarray, np.ndarray]:
+        """Noise of a resultant of `n_reads` reads, DN: the detector's (rows, columns) and amplifier 33's (rows, 128)."""
+        size = COMMON_NOISE / np.sqrt(n_reads)
+        spectrum = size * self._amplitude * (rng.normal(size=(len(self._amplitude), 2)) @ [1, 1j])
+        common = self._in_rows(np.fft.irfft(spectrum, self._samples))
+        image = np.empty((self._rows, self._columns), np.float32)
+        for channel, weights in enumerate(self._weights):
+            noise = self._in_rows(np.fft.irfft(weights * spectrum, self._samples))
+            columns = slice(channel * CHANNEL_WIDTH, (channel + 1) * CHANNEL_WIDTH)
+            image[:, columns] = noise[:, ::-1] if channel % 2 else noise  # in the order of reading
+        image[:, :BORDER] = common[:, :BORDER]
+        image[:, -BORDER:] = common[:, BORDER - 1 :: -1]
+        return image, common.astype(np.float32)
+
+    def _in_rows(self, series: np.ndarray) -> np.ndarray:
+        """Samples by row, without the clocks between rows."""
+        return series.reshape(self._rows, self._clocks)[:, :CHANNEL_WIDTH]
+
+
+def draw_drift(rng: np.random.Generator, shape) -> np.ndarray:
+    """Offset and linear drift of each channel and amplifier 33 over one resultant: DN, (rows, channels + 1)."""
+    rows, columns = shape
+    time = np.linspace(-0.5, 0.5, rows)[:, None]
+    offset, slope = rng.normal(0, DRIFT, (2, columns // CHANNEL_WIDTH + 1))
+    return (offset + slope * time).astype(np.float32)
+
+
+# -------------------------------------------------------------------------------------------------------- decaying signals
+def dark_decay(shape, read_pattern, frame_time: float, detector: int, amplitude: float, time_constant: float):
+    """Decaying signal after reset: a frame (DN, 0 in the border) and the factor of each resultant."""
+    frame = np.zeros(shape)
+    frame[SCIENCE] = (amplitude * np.exp(-pixel_read_times(shape, frame_time, detector) / time_constant))[SCIENCE]
+    factors = [np.mean(np.exp(-(np.array(reads) - 1.5) * frame_time / time_constant)) for reads in read_pattern]
+    return frame, np.array(factors)
+
+
+def wfi18_transient(shape, frame_time: float) -> np.ndarray:
+    """Signal that WFI18 shows in its first read, DN, 0 in the border."""
+    times = pixel_read_times(shape, frame_time, 18)
+    by_row = times.mean(axis=1)
+    signal = np.zeros(shape)
+    for amplitude, fraction in TRANSIENT:
+        signal[SCIENCE] += amplitude * np.exp(-times / by_row[int(fraction * len(by_row))])[SCIENCE]
+    return signal

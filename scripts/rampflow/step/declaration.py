@@ -1,0 +1,160 @@
+"""The declaration of a step: its name, its references and its parameters, once.
+
+The command line, the workflow's configuration schema and the parameter reference all follow from it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import math
+from pathlib import Path
+
+NOT_APPLICABLE = "N/A"  #: CRDS's word for a reference that an exposure does without
+
+
+@dataclasses.dataclass(frozen=True)
+class Parameter:
+    """One parameter of a step: its name and default are romancal's.
+
+    Attributes
+    ----------
+    name : str
+    type : type
+        bool, int, float or str; `None` is accepted where it is the default.
+    default : object
+    meaning : str
+        One line, for ``--help`` and the parameter reference.
+    unit : str
+    minimum : float or None
+        Smallest value accepted.
+    choices : tuple
+        The values accepted, where they are few.
+    """
+
+    name: str
+    type: type
+    default: object
+    meaning: str
+    unit: str = ""
+    minimum: float | None = None
+    choices: tuple = ()
+
+    def schema(self) -> dict:
+        """JSON schema of a value."""
+        kind = {bool: "boolean", int: "integer", float: "number", str: "string"}[self.type]
+        result = {"type": [kind, "null"] if self.default is None else kind, "default": self.default}
+        if self.minimum is not None:
+            result["minimum"] = self.minimum
+        if self.choices:
+            result["enum"] = list(self.choices)
+        return result
+
+    def parse(self, text: str):
+        """Value of a command-line argument.
+
+        Raises
+        ------
+        argparse.ArgumentTypeError
+            Not of the type, or out of range.
+        """
+        if self.default is None and text == "null":
+            return None
+        try:
+            value = {"true": True, "false": False}[text.lower()] if self.type is bool else self.type(text)
+        except (KeyError, ValueError):
+            takes = "true or false" if self.type is bool else f"a value of type {self.type.__name__}"
+            raise argparse.ArgumentTypeError(f"takes {takes}, not {text!r}") from None
+        if self.type is float and not math.isfinite(value):
+            raise argparse.ArgumentTypeError(f"takes a finite number, not {text!r}")
+        if self.minimum is not None and value < self.minimum:
+            raise argparse.ArgumentTypeError(f"takes no value below {self.minimum:g}, not {text!r}")
+        if self.choices and value not in self.choices:
+            raise argparse.ArgumentTypeError(f"takes one of {', '.join(self.choices)}, not {text!r}")
+        return value
+
+
+def spell(value) -> str:
+    """A parameter's value as it is written on the command line and in the configuration."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return "null" if value is None else str(value)
+
+
+def add_parameters(parser: argparse.ArgumentParser, parameters: tuple[Parameter, ...]) -> None:
+    """Add an option for each parameter, with its meaning, unit and default."""
+    for p in parameters:
+        unit = f" [{p.unit}]" if p.unit else ""
+        takes = "{true,false}" if p.type is bool else "{" + ",".join(p.choices) + "}" if p.choices else p.type.__name__.upper()
+        text = f"{p.meaning}{unit} (default: {spell(p.default)})".replace("%", "%%")
+        parser.add_argument(f"--{p.name}", type=p.parse, default=p.default, metavar=takes, help=text)
+
+
+@dataclasses.dataclass(frozen=True)
+class Reference:
+    """One reference file that a step reads.
+
+    Attributes
+    ----------
+    type : str
+        CRDS's name of the type, also the name of the command-line option.
+    meaning : str
+    needed : bool
+        Without it the step fails; otherwise N/A is accepted, and the step decides what that means.
+    """
+
+    type: str
+    meaning: str
+    needed: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Step:
+    """The declaration of a step.
+
+    Attributes
+    ----------
+    name : str
+        Name of the script, of the rule and of the key in the configuration.
+    status : str
+        Name in ``meta.cal_step``.
+    suffix : str
+        Suffix of the intermediate file (romancal's).
+    takes : str
+        The data model that it works on: ``wfi_science_raw``, ``ramp`` or ``wfi_image``.
+    summary : str
+        What it turns into what, for ``--help``.
+    references : tuple of Reference
+    parameters : tuple of Parameter
+    outputs : tuple of (str, str)
+        Name and meaning of each file that it writes.
+    """
+
+    name: str
+    status: str
+    suffix: str
+    takes: str
+    summary: str
+    references: tuple[Reference, ...] = ()
+    parameters: tuple[Parameter, ...] = ()
+    outputs: tuple[tuple[str, str], ...] = (("output", "the exposure after this step (.asdf)"),)
+
+    def parser(self) -> argparse.ArgumentParser:
+        """The command line."""
+        parser = argparse.ArgumentParser(
+            prog=f"{self.name}.py", description=self.summary, formatter_class=argparse.RawDescriptionHelpFormatter
+        )
+        parser.add_argument("input", metavar="INPUT", type=Path, help="the exposure as the step before left it (.asdf)")
+        for name, meaning in self.outputs:
+            parser.add_argument(name, metavar=name.upper(), type=Path, help=meaning)
+        for reference in self.references:
+            parser.add_argument(
+                f"--{reference.type}",
+                metavar="FILE",
+                required=True,
+                help=reference.meaning + ("" if reference.needed else f"; {NOT_APPLICABLE} for none"),
+            )
+        add_parameters(parser, self.parameters)
+        parser.add_argument("--threads", type=int, default=1, metavar="N", help="cores to use (default: 1)")
+        parser.add_argument("--crds_context", metavar="NAME", help="CRDS context that chose the references, to be recorded")
+        return parser

@@ -1,0 +1,48 @@
+"""The log of a step: to standard error, and kept for ``meta.cal_logs``."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+
+from rampflow import SOFTWARE_NAME
+
+log = logging.getLogger(SOFTWARE_NAME)
+
+
+class _MemoryHandler(logging.Handler):
+    def __init__(self):
+        super().__init__()
+        self.lines: list[str] = []
+
+    def emit(self, record):
+        self.lines.append(self.format(record))
+
+
+_memory = _MemoryHandler()
+
+
+def configure_logging() -> None:
+    """Send the log to standard error, and keep it for ``meta.cal_logs``, in romancal's form with times in UTC."""
+    formatter = logging.Formatter("%(asctime)s.%(msecs)03dZ :: %(name)s :: %(levelname)s :: %(message)s", "%Y-%m-%dT%H:%M:%S")
+    formatter.converter = time.gmtime
+    log.handlers.clear()
+    _memory.lines.clear()
+    for handler in (logging.StreamHandler(sys.stderr), _memory):
+        handler.setFormatter(formatter)
+        log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    log.propagate = False
+    logging.captureWarnings(True)
+    logging.getLogger("py.warnings").handlers = log.handlers
+
+
+def recorded_log() -> list[str]:
+    """The lines logged so far by this program."""
+    return list(_memory.lines)
+
+
+def step_logger(name: str) -> logging.Logger:
+    """The logger of a step or a module."""
+    return log.getChild(name)

@@ -1,0 +1,56 @@
+"""What a product records of its making: name, time, software, references and the statuses of all steps."""
+
+from __future__ import annotations
+
+import datetime
+import os
+from pathlib import Path
+
+from rampflow import SOFTWARE_NAME, __version__
+from rampflow.files.asdf_io import tagged
+
+LOG_KEY = b"rampflow.cal_logs"  #: in the metadata of an intermediate catalog: the log of its step, for the image's ``cal_logs``
+
+#: The entries of ``meta.cal_step`` (RAD's l2_cal_step-2.0.0) that are this pipeline's steps, and those of the next ones.
+STATUSES = (
+    "dq_init",
+    "saturation",
+    "refpix",
+    "dark_decay",
+    "wfi18_transient",
+    "linearity",
+    "ramp_fit",
+    "dark",
+    "assign_wcs",
+    "photom",
+    "flat_field",
+    "source_catalog",
+    "tweakreg",
+)
+LATER_STATUSES = ("flux", "outlier_detection", "skymatch")
+
+
+def stamp(meta: dict, filename: str) -> None:
+    """Record the file's name, the time and the software in `meta`."""
+    now = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3]
+    meta["filename"] = filename
+    meta["file_date"] = tagged({"base_format": "datetime", "value": now}, "tag:stsci.edu:asdf/time/time-1.4.0")
+    meta["calibration_software_name"] = SOFTWARE_NAME
+    meta["calibration_software_version"] = __version__
+
+
+def reference_name(path: Path) -> str:
+    """Name to record for a reference: ``crds://…`` for a file of a CRDS cache, the path as it was given for another."""
+    parts = path.parts
+    in_cache = any(parts[i : i + 2] == ("references", "roman") for i in range(len(parts) - 1))
+    return f"crds://{path.name}" if in_cache else os.fspath(path)
+
+
+def crds_version() -> str:
+    """Version of the `crds` package, for ``meta.ref_file.crds``; empty where it is not installed."""
+    import importlib.metadata
+
+    try:
+        return importlib.metadata.version("crds")
+    except importlib.metadata.PackageNotFoundError:
+        return ""

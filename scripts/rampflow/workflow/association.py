@@ -1,0 +1,227 @@
+"""From what the user names as input to a list of exposures, each in one association."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+from rampflow.errors import RampflowError, raise_together
+
+RAW_SUFFIX = "_uncal.asdf"
+#: Bytes of a name: what the workflow adds to it must fit into the 255 that a file system takes.
+LONGEST = 200
+SPECIAL = "{}<>;?#%"  #: in a path, Snakemake takes the first four for its own, and asdf the others for a URL's
+
+
+def is_plain(path: str) -> bool:
+    """Whether the packages that this one stands on take a path as it is: without `SPECIAL` and control characters."""
+    return path.isprintable() and not set(path) & set(SPECIAL)
+
+
+class Member(NamedTuple):
+    """A raw file, the association that it belongs to, and the catalog to align it with in place of its own."""
+
+    path: Path
+    association: str
+    tweakreg_catalog: Path | None = None
+
+
+def stem_of(path: Path) -> str:
+    """Name of an exposure: its file's name without ``_uncal.asdf``.
+
+    Raises
+    ------
+    RampflowError
+        The name doesn't end so, or `check_name` refuses the rest.
+    """
+    if not path.name.endswith(RAW_SUFFIX) or path.name == RAW_SUFFIX:
+        raise RampflowError(f"{path}: is not a raw exposure by its name, which must end in {RAW_SUFFIX}")
+    stem = path.name.removesuffix(RAW_SUFFIX)
+    check_name(path, stem)
+    return stem
+
+
+def check_name(path: Path, name: str) -> None:
+    """Refuse the name of an exposure or an association that can't be part of the names of its products.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        The file that has or gives the name, for the message.
+    name : str
+
+    Raises
+    ------
+    RampflowError
+    """
+    size = len(name.encode(errors="replace"))
+    if name.startswith(".") or "/" in name or not is_plain(name):
+        raise RampflowError(
+            f"{str(path)!r}: the name {name!r} can't be part of a file name of its products; choose one without '/', any of "
+            f"{SPECIAL}, control characters and a dot at its beginning"
+        )
+    if re.search(r"(.+)\1{19}$", name):  # Snakemake takes it for a rule that calls itself without end
+        raise RampflowError(f"{path}: the name {name!r} ends in one part twenty times; choose another")
+    if size > LONGEST:
+        raise RampflowError(f"{path}: the name {name[:40]!r}... has {size} bytes; choose one of at most {LONGEST}")
+
+
+def find_members(inputs: list[str] | str, folder: Path) -> list[Member]:
+    """List the exposures of files, folders and association files.
+
+    Parameters
+    ----------
+    inputs : list of str or str
+        Raw files, folders of them (each exposure is then on its own), or association files (``.json``).
+    folder : pathlib.Path
+        Where relative names are taken from.
+
+    Returns
+    -------
+    list of Member
+        A file named alone, or found in a folder, is an association of its own with the exposure's stem for a name.
+
+    Raises
+    ------
+    RampflowError
+        A folder holds no raw file, a file doesn't exist, two exposures or associations have the same name, or an exposure is
+        in two associations; the message names every such input.
+    """
+    members: list[Member] = []
+    problems = []
+    for name in [inputs] if isinstance(inputs, str) else inputs:
+        try:
+            found = _members_of(name, folder)
+        except RampflowError as error:
+            problems.append(str(error))
+            continue
+        except OSError as error:
+            problems.append(f"input {name!r}: can't be read ({error.strerror}: {error.filename})")
+            continue
+        again = {m.path.name for m in found} & {m.path.name for m in members}
+        shared = {m.association for m in found} & {m.association for m in members}
+        if shared and not again:
+            problems.append(
+                f"input {name!r}: another input has an association of the name {min(shared)!r} too; their products would have "
+                "the same names: rename one"
+            )
+        members.extend(found)
+    raise_together(problems)
+    return _checked(members)
+
+
+def _members_of(name: str, folder: Path) -> list[Member]:
+    """The exposures of one input."""
+    path = folder / os.path.expanduser(name)
+    if path.is_dir():
+        names = [n for n in os.listdir(path) if n.endswith(RAW_SUFFIX) and not n.startswith(".")]  # hidden files are not meant
+        found = sorted(path / n for n in names if not (path / n).is_dir())
+        if not found:
+            raise RampflowError(f"input {name!r}: the folder holds no file that ends in {RAW_SUFFIX}")
+        return [Member(p, stem_of(p)) for p in found]
+    if path.suffix == ".json" and path.is_file():
+        return read_association(path)
+    if not path.exists():
+        raise RampflowError(f"input {name!r}: does not exist (relative names are taken from {folder})")
+    return [Member(path, stem_of(path))]
+
+
+def read_association(path: Path) -> list[Member]:
+    """Members of an association file.
+
+    The file has ``products``, each with a ``name`` and ``members``, each with an ``expname`` (relative to the file) and an
+    ``exptype``; only science members are exposures to process. Each product is an association. A member's
+    ``tweakreg_catalog`` (relative to the file too) is a catalog with columns x and y to align it with in place of its own.
+
+    Raises
+    ------
+    RampflowError
+        It can't be parsed, lacks these entries, or names files that don't exist; the message names every one.
+    """
+    try:
+        content = json.loads(path.read_text())
+    except (OSError, ValueError, RecursionError) as error:
+        raise RampflowError(f"{path}: is not a readable JSON file ({error}); give an association file") from None
+    products = content.get("products") if isinstance(content, dict) else None
+    if not isinstance(products, list) or not products:
+        raise RampflowError(f"{path}: has no list 'products'; it is not an association file")
+    members, names, problems = [], set(), []
+    for product in products:
+        name = product.get("name") if isinstance(product, dict) else None
+        listed = product.get("members") if isinstance(product, dict) else None
+        if not isinstance(name, str) or not name or not isinstance(listed, list):
+            raise RampflowError(f"{path}: each of 'products' must have a 'name' and a list 'members'")
+        check_name(path, name)
+        if name in names:
+            raise RampflowError(f"{path}: two of 'products' have the name {name!r}; rename one")
+        names.add(name)
+        for entry in listed:
+            try:
+                member = _member_of(path, name, entry)
+            except RampflowError as error:
+                problems.append(str(error))
+            else:
+                members.extend([member] if member else [])
+    raise_together(problems)
+    if not members:
+        raise RampflowError(f"{path}: names no science member")
+    return members
+
+
+def _member_of(path: Path, name: str, entry) -> Member | None:
+    """The exposure of an entry of `members`; `None` for one that is not science."""
+    expname = entry.get("expname") if isinstance(entry, dict) else None
+    if not isinstance(expname, str) or not expname:
+        raise RampflowError(f"{path}: a member of {name!r} has no 'expname'")
+    if entry.get("exptype", "science") != "science":
+        return None
+    exposure = path.parent / expname
+    stem_of(exposure)
+    if not _is_file(exposure):
+        raise RampflowError(f"{path}: the member {expname!r} of {name!r} does not exist beside the file")
+    return Member(exposure, name, _own_catalog(path, expname, entry.get("tweakreg_catalog")))
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a name that is too long, a folder that may not be read
+        return False
+
+
+def _own_catalog(path: Path, expname: str, given) -> Path | None:
+    """The ``tweakreg_catalog`` of a member."""
+    if given in (None, ""):
+        return None
+    catalog = path.parent / str(given)
+    if not _is_file(catalog):
+        raise RampflowError(f"{path}: the tweakreg_catalog {given!r} of the member {expname!r} does not exist beside the file")
+    return catalog
+
+
+def _checked(members: list[Member]) -> list[Member]:
+    """One member per exposure, or an error that says which is there twice."""
+    seen: dict[str, Member] = {}
+    result, problems = [], []
+    for member in members:
+        stem = stem_of(member.path)
+        earlier = seen.setdefault(stem, member)
+        if earlier is member:
+            result.append(member)
+        elif earlier.path.resolve() != member.path.resolve():
+            problems.append(
+                f"input: two files are named {stem}{RAW_SUFFIX} ({earlier.path} and {member.path}); their products would "
+                "have the same names: process them in two runs"
+            )
+        elif earlier.association != member.association:
+            problems.append(
+                f"input: the exposure {stem} is in two associations, {earlier.association!r} and {member.association!r}; "
+                "its products can only follow one: process them in two runs with different results folders"
+            )
+        else:
+            problems.append(f"input: the exposure {stem} is given twice in {member.association!r}; name it once")
+    raise_together(problems)
+    return result

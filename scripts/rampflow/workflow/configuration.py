@@ -1,0 +1,148 @@
+"""The configuration: checked against the schema and the declarations of the steps before anything runs."""
+
+from __future__ import annotations
+
+import difflib
+import math
+import os
+import shlex
+from pathlib import Path
+
+import astrometric_catalog
+import yaml
+
+from rampflow import pipeline
+from rampflow.errors import RampflowError
+from rampflow.step.declaration import Parameter, Step, spell
+from rampflow.workflow.association import SPECIAL, is_plain
+
+SCHEMA = pipeline.SCRIPTS.parent / "workflow" / "schemas" / "config.schema.yaml"
+
+
+def schema() -> dict:
+    """JSON schema of the configuration: the file, with each step's parameters from its declaration."""
+    result = yaml.safe_load(SCHEMA.read_text())
+    names = [step.name for step in pipeline.steps()]
+    types = pipeline.reference_types(names)
+    result["properties"]["steps"]["properties"] = {step.name: step_schema(step) for step in pipeline.steps()}
+    result["properties"]["references"]["properties"]["override"]["properties"] = {t: {"type": "string"} for t in types}
+    result["properties"]["keep_intermediates"]["anyOf"][1]["items"]["enum"] = names
+    return result
+
+
+def parameters_of(step: Step) -> tuple[Parameter, ...]:
+    """The parameters in a step's section: tweakreg's has those of the search for its astrometric catalog too."""
+    return step.parameters + (astrometric_catalog.SEARCH_PARAMETERS if step.name == "tweakreg" else ())
+
+
+def step_schema(step: Step) -> dict:
+    """JSON schema of a step's section."""
+    properties = {p.name: p.schema() for p in parameters_of(step)}
+    if step.name not in pipeline.INDISPENSABLE:
+        properties["skip"] = {"type": "boolean", "default": False}
+    return {"type": "object", "additionalProperties": False, "properties": properties}
+
+
+def validated(config: dict) -> dict:
+    """The configuration with all defaults.
+
+    Parameters
+    ----------
+    config : dict
+        What the files and the command line gave.
+
+    Raises
+    ------
+    RampflowError
+        A key is unknown, or a value has the wrong type or is out of range; every such key is named with what it takes.
+    """
+    import jsonschema
+
+    config = _interpret(config, schema())
+    validator = jsonschema.Draft202012Validator(schema())
+    errors = sorted(validator.iter_errors(config), key=lambda e: [str(p) for p in e.absolute_path])
+    if errors:
+        raise RampflowError("\n".join(f"configuration: {line}" for error in errors for line in _explain(error)))
+    results = str(Path(os.path.expanduser(config.get("results", "results"))))
+    if results.startswith("-") or not is_plain(results):
+        raise RampflowError(
+            f"configuration: results is {results!r}; it takes a folder without {SPECIAL}, control characters and '-' at its "
+            "beginning"
+        )
+    steps = {}
+    for step in pipeline.steps():
+        given = config.get("steps", {}).get(step.name, {})
+        for name, value in given.items():
+            if isinstance(value, float) and not math.isfinite(value):
+                raise RampflowError(f"configuration: steps.{step.name}.{name} is {value}; it takes a finite number")
+        steps[step.name] = {"skip": False, **{p.name: p.default for p in parameters_of(step)}, **given}
+    excluded = config.get("exclude", [])
+    reference_config = {"crds_context": None, "override": {}, **config.get("references", {})}
+    return {
+        "input": config.get("input", []),
+        "exclude": [excluded] if isinstance(excluded, str) else excluded,
+        "results": results,
+        "keep_intermediates": config.get("keep_intermediates", False),
+        "references": reference_config,
+        "astrometric_catalog": config.get("astrometric_catalog", astrometric_catalog.SOURCE.default),
+        "steps": steps,
+    }
+
+
+def _interpret(value, schema: dict):
+    """Read texts where the schema wants none as YAML, and empty sections as mappings.
+
+    Snakemake gives what stands on the command line as texts: ``--config keep_intermediates=true``.
+    """
+    kinds = {
+        k
+        for s in (schema, *schema.get("anyOf", ()))
+        for k in ([s["type"]] if isinstance(s.get("type"), str) else s.get("type", []))
+    }
+    if value is None and kinds == {"object"}:
+        return {}
+    if isinstance(value, str) and kinds and "string" not in kinds:
+        try:
+            value = yaml.safe_load(value)
+        except yaml.YAMLError:
+            return value
+    if isinstance(value, dict):
+        known = schema.get("properties", {})
+        return {key: _interpret(v, known.get(key, {})) for key, v in value.items()}
+    return value
+
+
+def _explain(error) -> list[str]:
+    """Say what is wrong with a value, and what its key takes."""
+    key = ".".join(str(p) for p in error.absolute_path) or "the configuration"
+    if error.validator == "additionalProperties":
+        known = sorted(error.schema.get("properties", {}))
+        lines = []
+        for name in sorted(set(error.instance) - set(known), key=str):
+            full = ".".join([*(str(p) for p in error.absolute_path), str(name)])
+            near = difflib.get_close_matches(str(name), known, 1)
+            hint = f"did you mean {near[0]!r}? " if near else ""
+            lines.append(f"unknown key {full!r}; {hint}{key} takes {', '.join(known) or 'nothing'}")
+        return lines
+    return [f"{key} is {error.instance!r}; it takes {_takes(error.schema)}"]
+
+
+def _takes(schema: dict) -> str:
+    if "anyOf" in schema:
+        return " or ".join(_takes(alternative) for alternative in schema["anyOf"])
+    kinds = schema.get("type", "anything")
+    names = {"boolean": "true or false", "integer": "a whole number", "number": "a number", "string": "a text", "null": "null",
+             "array": "a list", "object": "a mapping of keys"}  # fmt: skip
+    text = " or ".join(names.get(k, k) for k in ([kinds] if isinstance(kinds, str) else kinds))
+    if "enum" in schema:
+        text = "one of " + ", ".join(str(value) for value in schema["enum"])
+    if "minimum" in schema:
+        text += f" not below {schema['minimum']:g}"
+    if schema.get("items"):
+        text += f" of {_takes(schema['items'])}"
+    return text
+
+
+def command_line(parameters: tuple[Parameter, ...], options: dict) -> str:
+    """Parameters as arguments of a script."""
+    return " ".join(f"--{p.name} {shlex.quote(spell(options[p.name]))}" for p in parameters)

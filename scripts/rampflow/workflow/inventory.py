@@ -1,0 +1,287 @@
+"""The exposures of a run: what each is, which steps it goes through, and which references it needs.
+
+Everything that the workflow's graph depends on is found here before the first job, from the headers alone, and kept in a
+file: a second start opens only the inputs that changed, and a cluster job, which reads the Snakefile again, opens none.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from rampflow import pipeline
+from rampflow.detector import check_shape
+from rampflow.errors import RampflowError, raise_together
+from rampflow.files.asdf_io import AsdfFile, TaggedDict, replacing
+from rampflow.files.level1 import RAW_MODELS
+from rampflow.step.declaration import NOT_APPLICABLE
+from rampflow.step.exposure import Exposure
+from rampflow.workflow import references
+from rampflow.workflow.association import SPECIAL, Member, find_members, is_plain, stem_of
+
+FORMAT = 3  #: of the file; another one is not read
+#: Parts of the metadata that CRDS may choose references by.
+CRDS_PARTS = ("instrument", "exposure", "visit", "observation")
+
+
+@dataclasses.dataclass(frozen=True)
+class ExposureEntry:
+    """What the workflow knows of one exposure.
+
+    Attributes
+    ----------
+    stem : str
+        Name of the exposure.
+    path : str
+        Its raw file.
+    association : str
+    exposure_type, detector : str
+    shape : tuple of int
+        Of the raw data: resultants, rows, columns.
+    chain : tuple of str
+        The steps that it goes through, in order.
+    references : dict
+        Reference type to path of the file, or "N/A".
+    tweakreg_catalog : str or None
+        A catalog to align it with in place of its own.
+    """
+
+    stem: str
+    path: str
+    association: str
+    exposure_type: str
+    detector: str
+    shape: tuple[int, int, int]
+    chain: tuple[str, ...]
+    references: dict[str, str]
+    tweakreg_catalog: str | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Inventory:
+    """All exposures of a run, by stem, and the CRDS context that chose their references (None: not asked)."""
+
+    exposures: dict[str, ExposureEntry]
+    context: str | None
+
+    def missing_references(self) -> list[str]:
+        """Paths of references that are not in the CRDS cache yet."""
+        paths = {p for e in self.exposures.values() for p in e.references.values() if p != NOT_APPLICABLE}
+        return sorted(p for p in paths if not Path(p).exists())
+
+
+def read_header(path: Path) -> dict:
+    """What the inventory needs from a raw file, checked.
+
+    Raises
+    ------
+    RampflowError
+        The file is damaged, not a raw exposure, or lacks an entry.
+    """
+    with AsdfFile(path) as file:
+        raw = Exposure(file)
+        if raw.tag.rpartition("-")[0] not in RAW_MODELS:
+            raise RampflowError(
+                f"{path}: holds the data model {raw.tag or 'of no name'!r}; give raw exposures (wfi_science_raw)"
+            )
+        if isinstance(raw.roman.get("data"), TaggedDict):  # a quantity (ground tests): counts with a unit
+            shape = raw.get("data.value").shape
+        else:
+            shape = raw.array("data").shape
+            _ = raw.read_pattern
+        check_shape(path, shape)
+        kind, detector = raw.get("meta.exposure.type", str), raw.get("meta.instrument.detector", str)
+        try:
+            pipeline.chain(kind, detector)
+        except RampflowError as error:
+            raise RampflowError(f"{path}: {error}") from None
+        raw.get("meta.instrument.optical_element", str)
+        header = {}
+        for part in CRDS_PARTS:
+            _flatten(raw.meta.get(part, {}), f"roman.meta.{part}", header)
+        return {"type": str(kind), "detector": str(detector), "shape": list(shape), "crds": header}
+
+
+def _flatten(node, name: str, result: dict) -> None:
+    if isinstance(node, dict) and isinstance(node.get("value"), str) and hasattr(node, "tag"):
+        node = node["value"]  # a tagged time
+    if isinstance(node, dict):
+        for key, value in node.items():
+            _flatten(value, f"{name}.{key}", result)
+    elif isinstance(node, str | int | float):
+        result[name] = str(node)
+
+
+def build(config: dict, folder: Path, store: Path) -> Inventory:
+    """Make the inventory of a run, from `store` as far as that still holds, and keep it there.
+
+    Parameters
+    ----------
+    config : dict
+        The validated configuration.
+    folder : pathlib.Path
+        Where relative names are taken from.
+    store : pathlib.Path
+        File of the inventory.
+
+    Raises
+    ------
+    RampflowError
+        Something is wrong with an input or a reference; the message names it.
+    """
+    members = _without(find_members(config["input"], folder), config["exclude"])
+    known = _load(store)
+    headers = _read_headers(members, known.get("headers", {}))
+    override = {t: _overriding(t, given, folder) for t, given in config["references"]["override"].items()}
+    skipped = frozenset(name for name, options in config["steps"].items() if options.get("skip"))
+    chains = {m: pipeline.chain(headers[str(m.path)]["type"], headers[str(m.path)]["detector"], skipped) for m in members}
+    context = None
+    if any(set(pipeline.reference_types(chain)) - set(override) for chain in chains.values()):
+        context = references.resolve_context(config["references"]["crds_context"])
+    recommended = known.get("recommended", {}) if known.get("context") == context else {}
+    exposures = {}
+    for member, chain in chains.items():
+        header = headers[str(member.path)]
+        types = pipeline.reference_types(chain)
+        chosen = _recommend(header["crds"], [t for t in types if t not in override], context, recommended, member.path)
+        exposures[stem_of(member.path)] = ExposureEntry(
+            stem=stem_of(member.path),
+            path=str(member.path),
+            association=member.association,
+            exposure_type=header["type"],
+            detector=header["detector"],
+            shape=tuple(header["shape"]),
+            chain=tuple(chain),
+            references={t: override.get(t) or chosen[t] for t in types},
+            tweakreg_catalog=member.tweakreg_catalog and str(member.tweakreg_catalog),
+        )
+    inventory = Inventory(exposures, context)
+    _check_paths(inventory)
+    _check_references(inventory)
+    _save(store, {"context": context, "headers": headers, "recommended": recommended})
+    _save(
+        _exposures_file(config, store),
+        {"context": context, "exposures": [dataclasses.asdict(e) for e in exposures.values()]},
+    )
+    return inventory
+
+
+def load(config: dict, store: Path) -> Inventory | None:
+    """The inventory that the main process of this run has made; `None` where there is none."""
+    known = _load(_exposures_file(config, store))
+    if not known:
+        return None
+    entries = [ExposureEntry(**e | {"shape": tuple(e["shape"]), "chain": tuple(e["chain"])}) for e in known["exposures"]]
+    return Inventory({e.stem: e for e in entries}, known["context"])
+
+
+def _exposures_file(config: dict, store: Path) -> Path:
+    """The file with the exposures of a run: a run with other inputs in the same folder, at the same time, has another."""
+    skipped = sorted(name for name, options in config["steps"].items() if options.get("skip"))
+    asked = json.dumps([config["input"], config["exclude"], config["references"], skipped], sort_keys=True)
+    return store.with_name(f"exposures-{hashlib.sha256(asked.encode()).hexdigest()[:16]}.json")
+
+
+def _save(path: Path, content: dict) -> None:
+    with replacing(path, shared=True) as partial:
+        text = json.dumps({"format": FORMAT, **content})
+        partial.write_text(f"{hashlib.sha256(text.encode()).hexdigest()}\n{text}")
+
+
+def _load(store: Path) -> dict:
+    try:
+        digest, _, text = store.read_bytes().partition(b"\n")
+        known = json.loads(text) if hashlib.sha256(text).hexdigest().encode() == digest else None  # damaged: made again
+    except (OSError, ValueError):
+        return {}
+    return known if isinstance(known, dict) and known.get("format") == FORMAT else {}
+
+
+def _without(members: list[Member], names: list[str]) -> list[Member]:
+    """All exposures but those of these names."""
+    unknown = set(names) - {stem_of(member.path) for member in members}
+    raise_together([f"configuration: exclude: no input is an exposure of the name {name!r}" for name in sorted(unknown)])
+    return [member for member in members if stem_of(member.path) not in names]
+
+
+def _read_headers(members: list[Member], known: dict) -> dict:
+    """Header of each raw file, from `known` where the file has not changed since."""
+
+    def read(member):
+        try:
+            status = member.path.stat()
+        except OSError as error:  # a link to nowhere, a folder that may not be read
+            return None, f"{member.path}: can't be opened ({error.strerror})"
+        stamp = [status.st_size, status.st_mtime_ns]
+        header = known.get(str(member.path))
+        if header and header["stamp"] == stamp:
+            return header, None
+        try:
+            return {**read_header(member.path), "stamp": stamp}, None
+        except RampflowError as error:
+            return None, str(error)
+
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        results = list(pool.map(read, members))
+    bad = {stem_of(member.path): error for member, (_, error) in zip(members, results, strict=True) if error}
+    leave_out = f"to go on without: --config 'exclude=[{','.join(bad)}]'" if len(bad) < len(members) else ""
+    raise_together(list(bad.values()), leave_out)
+    return {str(member.path): header for member, (header, _) in zip(members, results, strict=True)}
+
+
+def _overriding(reftype: str, given: str, folder: Path) -> str:
+    if given == NOT_APPLICABLE:
+        return given
+    path = folder / os.path.expanduser(given)
+    if not path.is_file():
+        raise RampflowError(f"references.override.{reftype}: {path} does not exist; name a file, or N/A for none")
+    return str(path)
+
+
+def _recommend(header: dict, types: list[str], context: str | None, recommended: dict, path: Path) -> dict[str, str]:
+    """Paths (or N/A) of the references of these types; remembered by what CRDS chooses by."""
+    if not types:
+        return {}
+    key = "|".join(header.get(name, "") for name in references.MATCHED)
+    chosen = recommended.setdefault(key, {})
+    if wanted := [t for t in types if t not in chosen]:
+        try:
+            found = references.best_references(header, wanted, context)
+        except RampflowError as error:
+            raise RampflowError(f"{path}: {error}") from None
+        chosen |= {t: name if name == NOT_APPLICABLE else str(references.cache_path(name)) for t, name in found.items()}
+    return {t: chosen[t] for t in types}
+
+
+def _check_paths(inventory: Inventory) -> None:
+    """Refuse files whose paths would be misread."""
+    paths = {p for e in inventory.exposures.values() for p in (e.path, e.tweakreg_catalog, *e.references.values()) if p}
+    raise_together(
+        [
+            f"{path!r}: a path can't have any of {SPECIAL} and control characters; rename it, or link to it"
+            for path in sorted(paths)
+            if not is_plain(path)
+        ]
+    )
+
+
+def _check_references(inventory: Inventory) -> None:
+    """Refuse what can be known now: a needed reference that is N/A, or one that can't be fetched."""
+    for entry in inventory.exposures.values():
+        for name in entry.chain:
+            for reference in pipeline.step(name).references:
+                if reference.needed and entry.references[reference.type] == NOT_APPLICABLE:
+                    raise RampflowError(
+                        f"{entry.path}: CRDS says that no {reference.type} reference applies, and {name} can't do without; "
+                        f"name one in references.override.{reference.type}"
+                    )
+    missing = inventory.missing_references()
+    if missing and references.is_serverless():
+        raise RampflowError(
+            f"{missing[0]}: this reference of {inventory.context} is not in the CRDS cache, and there is no server to fetch it "
+            f"from ({len(missing)} missing in all); copy it there, set CRDS_SERVER_URL, or name another in references.override"
+        )

@@ -1,0 +1,158 @@
+"""Which reference files an exposure needs, from CRDS (https://roman-crds.stsci.edu)."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import io
+import logging
+import os
+import sys
+from pathlib import Path
+
+from rampflow.errors import RampflowError
+from rampflow.files.asdf_io import replacing
+from rampflow.step.declaration import NOT_APPLICABLE
+
+OBSERVATORY = "roman"
+SERVERLESS = "crds-serverless-mode"  #: in CRDS_SERVER_URL: a local cache and no server
+
+
+#: What CRDS ends with when it can't answer: errors of many kinds, and for some of them an exit after an error message.
+CRDS_FAILURES = (Exception, SystemExit)
+
+
+@functools.cache
+def _crds():
+    """The crds package, set up for Roman."""
+    os.environ.setdefault("CRDS_OBSERVATORY", OBSERVATORY)
+    os.environ.setdefault("CRDS_SERVER_URL", "https://roman-crds.stsci.edu")
+    import crds
+
+    return crds
+
+
+def _remedy() -> str:
+    return (
+        f"CRDS_PATH is {os.environ.get('CRDS_PATH', 'not set')!r}, CRDS_SERVER_URL {os.environ.get('CRDS_SERVER_URL')!r}; "
+        "set them (and CRDS_CONTEXT or references.crds_context) to a cache or server that has it"
+    )
+
+
+@contextlib.contextmanager
+def _asked(failure: str):
+    """Ask CRDS something; when it can't answer, its messages and tracebacks become one line that begins with `failure`."""
+    said, handlers = io.StringIO(), logging.getLogger("CRDS").handlers
+    streams = [handler.setStream(said) for handler in handlers]
+    try:
+        with contextlib.redirect_stderr(said):
+            yield
+    except CRDS_FAILURES as error:
+        errors = [line.partition("ERROR - ")[2] for line in said.getvalue().splitlines() if "CRDS - ERROR - " in line]
+        causes = [] if isinstance(error, SystemExit) else [str(error)]
+        while error := error.__context__:
+            causes += [str(error)] if isinstance(error, OSError) else []
+        words = " ".join([*errors, *causes])
+        raise RampflowError(f"{failure} ({' '.join(words.split())[:400] or 'it says nothing'}). {_remedy()}") from None
+    else:
+        sys.stderr.write(said.getvalue())
+    finally:
+        for handler, stream in zip(handlers, streams, strict=True):
+            handler.setStream(stream)
+
+
+def resolve_context(name: str | None) -> str:
+    """The CRDS context of a name or date; of `None`: CRDS_CONTEXT, or the default of the server or cache.
+
+    Raises
+    ------
+    RampflowError
+        CRDS can't say.
+    """
+    _crds()
+    from crds.core import heavy_client
+
+    with _asked(f"CRDS knows no context {name or 'by default'}"):
+        return heavy_client.get_context_name(OBSERVATORY, name)
+
+
+def best_references(header: dict, types: list[str], context: str) -> dict[str, str]:
+    """Name of the reference that CRDS recommends for each type.
+
+    Parameters
+    ----------
+    header : dict
+        Metadata of the exposure as ``roman.meta.instrument.detector`` and so on: text.
+    types : list of str
+        Reference types.
+    context : str
+        Name of the CRDS context.
+
+    Returns
+    -------
+    dict
+        Type to file name, or to "N/A" where CRDS says that the exposure needs none.
+
+    Raises
+    ------
+    RampflowError
+        The context can't be read, or it has no match for a type.
+    """
+    crds = _crds()
+    with _asked(f"CRDS can't choose references with {context}"):
+        found = crds.getrecommendations(header, reftypes=tuple(types), context=context, observatory=OBSERVATORY)
+    result = {}
+    for reftype in types:
+        name = found.get(reftype) or found.get(reftype.upper()) or "NOT FOUND"
+        if name.upper() in ("N/A", "NOT FOUND N/A"):
+            result[reftype] = NOT_APPLICABLE
+        elif name.upper().startswith("NOT FOUND"):
+            wanted = ", ".join(f"{key.rpartition('.')[2]} {header[key]}" for key in MATCHED if key in header)
+            raise RampflowError(
+                f"CRDS has no {reftype} reference in {context} for {wanted} ({name}); "
+                f"name one in references.override.{reftype} (N/A for none), or use another context"
+            )
+        else:
+            result[reftype] = name
+    return result
+
+
+MATCHED = (
+    "roman.meta.instrument.detector",
+    "roman.meta.instrument.optical_element",
+    "roman.meta.exposure.type",
+    "roman.meta.exposure.start_time",
+)
+
+
+def cache_path(name: str) -> Path:
+    """Where a reference lies, or will lie, in the CRDS cache."""
+    return Path(_crds().locate_file(name, observatory=OBSERVATORY))
+
+
+def is_serverless() -> bool:
+    """Whether CRDS works with a local cache alone."""
+    _crds()
+    return SERVERLESS in os.environ["CRDS_SERVER_URL"]
+
+
+def fetch(name: str, context: str) -> Path:
+    """Bring a reference from the CRDS server into the cache, checked, and whole or not at all: others may share the cache.
+
+    Raises
+    ------
+    RampflowError
+        It can't be had.
+    """
+    _crds()
+    from crds.client import api
+
+    path = cache_path(name)
+    try:
+        if not path.is_file():
+            with replacing(path, shared=True) as partial, _asked(f"the reference {name} can't be fetched"):
+                api.FileCacher(context).download_files([name], {name: str(partial)})
+    except RampflowError:
+        if not path.is_file():  # another run may have brought it meanwhile
+            raise
+    return path
