@@ -90,7 +90,7 @@ def test_what_is_exported_is_what_crds_reads():
     words = {word.partition("=")[0] for line in commands_that_begin_with("export ") for word in shlex.split(line)[1:]}
     assert words == {"CRDS_PATH", "CRDS_SERVER_URL"}
     for word in words:
-        assert word in (ROOT / "scripts" / "rampflow" / "references.py").read_text() + open(config.__file__).read()
+        assert word in (ROOT / "scripts" / "rampflow" / "workflow" / "references.py").read_text() + open(config.__file__).read()
 
 
 @pytest.mark.workflow
