@@ -444,11 +444,10 @@ def test_stars_that_fit_badly_are_left_out(dithers, refine):
 def test_the_parameters_between_exposures_count_in_romancal_s_way(dithers, usual, parameters):
     other = dithers.align("other", refine=False, **parameters)
     assert usual.scatter("b") < 1
-    change = max(np.abs(other.error(stem) - usual.error(stem)).max() for stem in "ab")
     if parameters.keys() & {"fitgeometry", "sigma"}:
-        assert 0.01 < change < 10
+        assert 0.01 < max(np.abs(other.error(stem) - usual.error(stem)).max() for stem in "ab") < 10
     else:
-        assert change > 500  # not aligned to each other: one correction can't serve both
+        assert "FAILED" in other.statuses().values()  # not aligned to each other: one correction can't serve both
     if "nclip" in parameters:
         assert np.abs(dithers.align("third", refine=False, sigma=0.7).error("b") - other.error("b")).max() > 1e-3
 
@@ -459,7 +458,7 @@ def test_a_list_that_grows_reaches_exposures_beyond_the_first(tmp_path):
     sky.expose("last", error=(-0.4, 0.4), dither=(0, 330))
     sky.expose("middle", error=(-0.4, 0.3))
     reached = {
-        name: sky.align(name, refine=False, **parameters).offset("last") < 5
+        name: sky.align(name, refine=False, **parameters).statuses()["last"] == "COMPLETE"
         for name, parameters in {
             "fixed": {},
             "growing": {"expand_refcat": True},
