@@ -9,6 +9,7 @@ import numpy as np
 from rampflow import dq as dqflags
 from rampflow.catalog import columns as names
 from rampflow.catalog import detection, photometry, products, psf
+from rampflow.catalog.psf import NOMINAL_SCALE
 from rampflow.errors import RampflowError
 from rampflow.files.asdf_io import replacing
 from rampflow.step.declaration import Parameter, Reference, Step
@@ -95,12 +96,19 @@ def measure(field, labels, shapes, *, fwhm, energy=None, epsf=None, threads=1) -
 def read_field(job: Job) -> photometry.Field:
     """The image with its errors and units; the background is still in it."""
     image, err, dq = (job.exposure.array(name, 2).read() for name in ("data", "err", "dq"))
-    if job.exposure.meta.get("wcs") is None:
-        raise RampflowError(f"{job.exposure.path}: has no WCS (meta.wcs); run assign_wcs first")
-    image, err, wcs = image.astype(np.float32, copy=False), err.astype(np.float32, copy=False), Wcs(job.exposure.meta["wcs"])
-    scale, north = photometry.scale_and_north(wcs, image.shape)
+    image, err = image.astype(np.float32, copy=False), err.astype(np.float32, copy=False)
     calibration = job.exposure.get("meta.photometry", dict)
     conversion, area = (calibration.get(name) or 0 for name in ("conversion_megajanskys", "pixel_area"))
+    tree = job.exposure.meta.get("wcs")
+    if tree is not None:
+        wcs = Wcs(tree)
+        scale, north = photometry.scale_and_north(wcs, image.shape)
+    elif job.exposure.meta["cal_step"].get("assign_wcs") == "SKIPPED":  # the pointing is not known
+        wcs, north = None, np.nan
+        scale = float(np.degrees(np.sqrt(area)) * 3600) if area > 0 else NOMINAL_SCALE
+        log.warning("The image has no WCS: positions on the sky are NaN, and a pixel is taken as %.4f arcsec", scale)
+    else:
+        raise RampflowError(f"{job.exposure.path}: has no WCS (meta.wcs); run assign_wcs first")
     if not area > 0:  # not known, or a placeholder
         area = np.radians(scale / 3600) ** 2
     if not conversion > 0:

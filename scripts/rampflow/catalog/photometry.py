@@ -35,7 +35,8 @@ class Field:
         Flags, uint32.
     mask : numpy.ndarray
         True where a pixel does not count.
-    wcs : rampflow.wcs.wcs_tree.Wcs
+    wcs : rampflow.wcs.wcs_tree.Wcs or None
+        None where the pointing is not known.
     unit : float
         nJy of 1 DN/s; NaN where it is not known.
     pixel_side : float
@@ -43,7 +44,7 @@ class Field:
     pixel_scale : float
         Along the north-south axis at the centre of the image, arcsec; radii and distances are given by it.
     north : float
-        Angle from +x to north at the centre of the image, degrees counter-clockwise.
+        Angle from +x to north at the centre of the image, degrees counter-clockwise; NaN without a WCS.
     """
 
     image: np.ndarray
@@ -71,9 +72,9 @@ def scale_and_north(wcs, shape: tuple[int, int]) -> tuple[float, float]:
 
 
 def sky_position(wcs, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Right ascension (0 to 360) and declination of pixels, degrees; NaN outside the bounding box of the WCS."""
-    if not len(x):
-        return np.empty(0), np.empty(0)
+    """Right ascension (0 to 360) and declination of pixels, degrees; NaN outside the WCS's bounding box and without a WCS."""
+    if wcs is None or not len(x):
+        return np.full(len(x), np.nan), np.full(len(x), np.nan)
     ra, dec = wcs(x, y)
     return np.mod(ra, 360), np.asarray(dec)
 
