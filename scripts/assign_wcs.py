@@ -85,8 +85,8 @@ def velocity_aberration(scale: float | None, v2_ref: float, v3_ref: float) -> di
         scale = 1.0
     if abs(scale - 1) > LARGEST_ABERRATION:
         log.warning(
-            "meta.velocity_aberration.scale_factor is %s, and the telescope's velocity allows no more than 1 ± %g: positions on "
-            "the sky may be wrong; check the raw file",
+            "meta.velocity_aberration.scale_factor is %s, and the telescope's velocity allows no more than 1 ± %g: positions "
+            "on the sky may be wrong; check the raw file",
             scale,
             LARGEST_ABERRATION,
         )
@@ -194,8 +194,8 @@ def run(job: Job) -> None:
     if faults := pointing_faults(pointing):
         image.meta["wcs"] = None
         return job.skip(
-            f"The pointing in meta.wcsinfo is a placeholder or impossible ({', '.join(faults)}), so that the image gets no WCS and "
-            "its sources no positions on the sky: run romancal's roman_set_telescope_pointing on the raw file"
+            f"The pointing in meta.wcsinfo is a placeholder or impossible ({', '.join(faults)}), so that the image gets no WCS "
+            "and its sources no positions on the sky: run romancal's roman_set_telescope_pointing on the raw file"
         )
     known = image.meta.get("velocity_aberration", {}).get("scale_factor") is not None
     scale = image.number("meta.velocity_aberration.scale_factor") if known else None
