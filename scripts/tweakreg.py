@@ -134,6 +134,8 @@ def read_members(images: list[Path], catalogs: list[str]):
             image.expect_model(STEP.takes, STEP.name)
             if image.meta.get("cal_step", {}).get(STEP.status) == "SKIPPED":
                 skipped[stem] = "the exposure is marked as one that this step has nothing to do for"
+            elif image.meta.get("wcs") is None and image.meta.get("cal_step", {}).get("assign_wcs") == "SKIPPED":
+                skipped[stem] = "it has no WCS: its pointing is not known (see the warning of assign_wcs)"
             elif catalog == NOT_APPLICABLE:
                 skipped[stem] = "it has no source catalog"
             else:

@@ -14,6 +14,7 @@ from rampflow.errors import RampflowError
 from rampflow.files.asdf_io import AsdfFile
 from rampflow.step.exposure import Exposure
 from rampflow.step.logs import step_logger
+from rampflow.wcs.wcs_tree import footprint_distance
 
 log = step_logger("source_catalog")
 
@@ -25,6 +26,8 @@ BLOCK = 256  #: Rows that are computed at a time, so that no second whole image 
 EXCLUDED_FRACTION = 0.1
 #: Faintest branch of a source that deblending splits off, as a part of the source's flux.
 DEBLEND_CONTRAST = 1e-4
+#: Arcsec between the footprints of a forced segmentation map and the image: beyond, they are no errors of one pointing.
+LARGEST_DISPLACEMENT = 6.0
 
 
 # ----------------------------------------------------------------------------------------------------------- background
@@ -108,6 +111,13 @@ class Background:
             _spline_weights(n, length, b) for n, length, b in zip(self._level.shape, image.shape, size, strict=True)
         ]
         log.info("Background: %.6g, noise per pixel: %.6g (medians)", np.median(self._level), np.median(self._rms))
+        if not self._rms.min() > 0:
+            log.warning(
+                "The noise of the background is 0 in %d of %d boxes (most of their pixels are equal): whatever is above it "
+                "there counts as a source",
+                np.count_nonzero(self._rms == 0),
+                self._rms.size,
+            )
 
     def _rows(self, mesh, start, stop):
         across, along = self._weights
@@ -256,7 +266,52 @@ def _deblend(detection, labels, npixels):
         raise RampflowError(f"deblend needs the package {error.name}, which is not installed (scikit-image)") from error
 
 
-def read_segments(path: Path, mask: np.ndarray):
+def check_same_field(given: Exposure, meta: dict, scale: float) -> None:
+    """Refuse a segmentation map of another detector or another part of the sky; warn of one that is displaced.
+
+    The labels of a map are pixels: they are right for an image whose pixels lie where those of the map's image lie.
+
+    Parameters
+    ----------
+    given : Exposure
+        The segmentation map.
+    meta : dict
+        ``meta`` of the image.
+    scale : float
+        Arcsec per pixel.
+
+    Raises
+    ------
+    RampflowError
+    """
+    theirs, ours = (m.get("instrument", {}).get("detector") for m in (given.meta, meta))
+    if theirs != ours:
+        raise RampflowError(
+            f"{given.path}: this forced_segmentation is of {theirs}, and the image of {ours}; give a map of the same detector"
+        )
+    distance = footprint_distance(*(m.get("wcsinfo", {}).get("s_region") for m in (given.meta, meta)))
+    if distance is None:
+        log.warning(
+            "%s: whether this forced_segmentation is of the image's pointing can't be told: meta.wcsinfo.s_region of it or of "
+            "the image is no footprint",
+            given.path,
+        )
+    elif distance > LARGEST_DISPLACEMENT:
+        raise RampflowError(
+            f"{given.path}: this forced_segmentation lies {distance:.1f} arcsec from the image (meta.wcsinfo.s_region), more "
+            f"than an error of the pointing ({LARGEST_DISPLACEMENT:g} arcsec); give a map of the same pointing"
+        )
+    elif distance > scale:
+        log.warning(
+            "%s: this forced_segmentation lies %.2f arcsec (%.1f pixels) from the image (meta.wcsinfo.s_region). If that is no "
+            "error of the pointing, its sources are measured at the wrong places",
+            given.path,
+            distance,
+            distance / scale,
+        )
+
+
+def read_segments(path: Path, mask: np.ndarray, meta: dict, scale: float):
     """A segmentation map whose sources are to be measured in another image.
 
     Parameters
@@ -265,6 +320,10 @@ def read_segments(path: Path, mask: np.ndarray):
         A segmentation map with its detection image, of the same shape as the image.
     mask : numpy.ndarray
         True where a pixel of the image does not count: segments that are masked as a whole are left out.
+    meta : dict
+        ``meta`` of the image.
+    scale : float
+        Arcsec per pixel.
 
     Returns
     -------
@@ -276,11 +335,12 @@ def read_segments(path: Path, mask: np.ndarray):
     Raises
     ------
     RampflowError
-        The file is no such map, or has another shape.
+        The file is no such map, has another shape, or is of another detector or another part of the sky.
     """
     with AsdfFile(path) as file:
         exposure = Exposure(file)
         exposure.expect_model("segmentation_map", "forced_segmentation")
+        check_same_field(exposure, meta, scale)
         labels = exposure.array("data", 2, shape=mask.shape).read()
         detection = exposure.array("detection_image", 2, shape=mask.shape).read().astype(np.float32, copy=False)
     good = np.zeros(int(labels.max()) + 1, bool)

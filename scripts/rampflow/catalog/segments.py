@@ -35,7 +35,8 @@ def measure(image: np.ndarray, err: np.ndarray, mask: np.ndarray, labels: np.nda
     Returns
     -------
     dict
-        Arrays by name, in pixels, degrees and the unit of the image.
+        Arrays by name, in pixels, degrees and the unit of the image; ``masked`` is true where a masked pixel touches the
+        segment or the Kron aperture.
     """
     from scipy.ndimage import find_objects
 
@@ -52,7 +53,7 @@ def measure(image: np.ndarray, err: np.ndarray, mask: np.ndarray, labels: np.nda
     kron = np.where(kron > KRON_REACH, np.nan, np.maximum(kron, KRON_LEAST))
     axes = [KRON_SCALE * kron * shape[name] for name in ("semimajor", "semiminor")]
     arrays = image, err, mask, labels
-    kron_flux, kron_flux_err = sum_kron(*arrays, label, x, y, *axes, angle)
+    kron_flux, kron_flux_err, masked = sum_kron(*arrays, label, x, y, *axes, angle)
     half_light = half_light_radii(*arrays, label, x, y, kron_flux, axes[0])
     sigma = 2 * FWHM_TO_SIGMA * np.maximum(half_light, SMALLEST_WINDOW)
     window = measure_windowed_centroids(image, mask, labels, label, x, y, sigma)
@@ -74,7 +75,21 @@ def measure(image: np.ndarray, err: np.ndarray, mask: np.ndarray, labels: np.nda
         "flux_err": flux_err,
         "kron_flux": kron_flux,
         "kron_flux_err": kron_flux_err,
+        "masked": masked | touches_masked(mask, labels)[label],
     }
+
+
+def touches_masked(mask: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Whether a masked pixel lies in or beside (8 neighbours) the segment of each label from 0 on."""
+    rows = mask.copy()
+    rows[1:] |= mask[:-1]
+    rows[:-1] |= mask[1:]
+    grown = rows.copy()
+    grown[:, 1:] |= rows[:, :-1]
+    grown[:, :-1] |= rows[:, 1:]
+    found = np.zeros(labels.max() + 1, bool)
+    found[labels[grown]] = True
+    return found
 
 
 def ellipses(xx: np.ndarray, xy: np.ndarray, yy: np.ndarray) -> dict[str, np.ndarray]:
@@ -106,16 +121,18 @@ def ellipses(xx: np.ndarray, xy: np.ndarray, yy: np.ndarray) -> dict[str, np.nda
         }
 
 
-def sum_kron(image, err, mask, labels, label, x, y, major, minor, angle) -> tuple[np.ndarray, np.ndarray]:
-    """Fluxes in the Kron apertures and their errors; NaN without an aperture or a pixel in it."""
+def sum_kron(image, err, mask, labels, label, x, y, major, minor, angle) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Fluxes in the Kron apertures and their errors, NaN without an aperture or a pixel in it; and where masked pixels are."""
     from rampflow.kernels.source_catalog import sum_ellipse
 
-    result = np.full((2, label.size), np.nan)
+    result, masked, nothing = np.full((2, label.size), np.nan), np.zeros(label.size, bool), np.zeros_like(mask)
     for i in np.flatnonzero(np.isfinite([x, y, major, minor, angle]).all(axis=0) & (minor > 0)):
-        *sums, count = sum_ellipse(image, err, mask, labels, label[i], x[i], y[i], major[i], minor[i], angle[i])
+        ellipse = x[i], y[i], major[i], minor[i], angle[i]
+        *sums, count = sum_ellipse(image, err, mask, labels, label[i], *ellipse)
         if count > 0:
             result[:, i] = sums
-    return result[0], result[1]
+        masked[i] = sum_ellipse(image, err, nothing, labels, label[i], *ellipse)[2] > count
+    return *result, masked
 
 
 def half_light_radii(image, err, mask, labels, label, x, y, flux, largest) -> np.ndarray:
