@@ -22,6 +22,7 @@ from rampflow import pipeline
 from rampflow.workflow import configuration, inventory
 from rampflow.astrometry import check_astrometric_catalog
 from rampflow.errors import RampflowError
+from rampflow.files import links
 
 # What has been imported by now is no garbage: to look through it again and again takes a second of each run.
 gc.freeze()
@@ -201,9 +202,15 @@ def exposure_before(step):
     def get_exposure(wildcards):
         entry = visit.exposures[wildcards.stem]
         before = pipeline.image_chain(entry.chain[: entry.chain.index(step)])
-        return intermediate_of(before[-1], entry.stem) if before else entry.path
+        return intermediate_of(before[-1], entry.stem)
 
     return get_exposure
+
+
+# Raw exposures and references are `ancient`: their links tell when they hold something else, and their times tell nothing.
+def get_raw_exposure(wildcards):
+    """The raw exposure."""
+    return visit.links[visit.exposures[wildcards.stem].path]
 
 
 def references_of(step):
@@ -211,9 +218,9 @@ def references_of(step):
 
     def get_references(wildcards):
         chosen = visit.exposures[wildcards.stem].references
-        return [chosen[r.type] for r in pipeline.step(step).references if chosen[r.type] != "N/A"]
+        return [visit.links[chosen[r.type]] for r in pipeline.step(step).references if chosen[r.type] != "N/A"]
 
-    return get_references
+    return ancient(get_references)
 
 
 def options_of(step):
@@ -221,7 +228,9 @@ def options_of(step):
 
     def get_options(wildcards):
         chosen = visit.exposures[wildcards.stem].references
-        references = [f"--{r.type} {shlex.quote(chosen[r.type])}" for r in pipeline.step(step).references]
+        references = [
+            f"--{r.type} {shlex.quote(visit.links.get(chosen[r.type], 'N/A'))}" for r in pipeline.step(step).references
+        ]
         return " ".join(
             [
                 *references,

@@ -7,7 +7,7 @@ second: OPENBLAS_NUM_THREADS.
 
 rule dq_init:
     input:
-        exposure=exposure_before("dq_init"),
+        exposure=ancient(get_raw_exposure),
         references=references_of("dq_init"),
     output:
         exposure=intermediate("dq_init"),
