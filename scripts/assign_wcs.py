@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import sys
 
 from rampflow.errors import RampflowError
 from rampflow.files.asdf_io import tagged
-from rampflow.step.declaration import Reference, Step
+from rampflow.step.declaration import Range, Reference, Step
 from rampflow.step.exposure import Exposure
 from rampflow.step.job import Job
 from rampflow.step.logs import step_logger
@@ -19,6 +20,7 @@ from rampflow.wcs.wcs_tree import (
     compose,
     concatenate,
     in_memory,
+    pixel_width,
     plane_frame,
     s_region,
     sky_frame,
@@ -32,10 +34,28 @@ STEP = Step(
     suffix="assignwcs",
     takes="wfi_image",
     summary="Give an image its world coordinate system, from detector pixels to the sky.",
-    references=(Reference("distortion", "transform from detector pixels to the telescope's (v2, v3) in arcsec"),),
+    references=(
+        Reference(
+            "distortion",
+            "transform from detector pixels to the telescope's (v2, v3) in arcsec",
+            plausible={
+                "coordinate_distortion_transform": Range(
+                    0.08,
+                    0.14,
+                    "arcsec",
+                    "pixels are 0.11 arcsec wide, within some per cent over the focal plane",
+                    quantity="width of a pixel in the middle of the detector",
+                )
+            },
+            made_for=("detector", "optical_element"),
+        ),
+    ),
 )
 
 log = step_logger(STEP.name)
+
+#: Twice v/c of the Earth's orbit (30 km/s), which the telescope at L2 shares: beyond, a scale factor is no aberration.
+LARGEST_ABERRATION = 2e-4
 
 POINTING = ("v2_ref", "v3_ref", "roll_ref", "ra_ref", "dec_ref")
 
@@ -166,9 +186,20 @@ def run(job: Job) -> None:
     pointing = {name: image.number(f"meta.wcsinfo.{name}") for name in POINTING}
     known = image.meta.get("velocity_aberration", {}).get("scale_factor") is not None
     scale = image.number("meta.velocity_aberration.scale_factor") if known else None
+    if scale is not None and abs(scale - 1) > LARGEST_ABERRATION:
+        log.warning(
+            "meta.velocity_aberration.scale_factor is %g: the telescope's velocity changes the plate scale by less than %g. It "
+            "is used as it is; have it computed again if positions matter",
+            scale,
+            LARGEST_ABERRATION,
+        )
+    shape = image.array("data", 2).shape
     with job.open_reference("distortion") as reference:
         distortion = read_distortion(reference)
-    image.meta["wcs"] = make_wcs(distortion, pointing, scale, image.array("data", 2).shape)
+        width = pixel_width(distortion, shape)
+        if math.isfinite(width):  # a transform to nowhere is told below, by its footprint
+            job.refuse_implausible("distortion", "coordinate_distortion_transform", width)
+    image.meta["wcs"] = make_wcs(distortion, pointing, scale, shape)
     with job.create() as product:
         region = s_region(Wcs(product.meta["wcs"]))
         if region is None:
