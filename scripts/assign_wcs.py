@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import sys
 
 from rampflow.errors import RampflowError
 from rampflow.files.asdf_io import tagged
-from rampflow.step.declaration import Reference, Step
+from rampflow.step.declaration import Range, Reference, Step
 from rampflow.step.exposure import Exposure
 from rampflow.step.job import Job
 from rampflow.step.logs import step_logger
@@ -19,6 +20,7 @@ from rampflow.wcs.wcs_tree import (
     compose,
     concatenate,
     in_memory,
+    pixel_width,
     plane_frame,
     s_region,
     sky_frame,
@@ -32,7 +34,22 @@ STEP = Step(
     suffix="assignwcs",
     takes="wfi_image",
     summary="Give an image its world coordinate system, from detector pixels to the sky.",
-    references=(Reference("distortion", "transform from detector pixels to the telescope's (v2, v3) in arcsec"),),
+    references=(
+        Reference(
+            "distortion",
+            "transform from detector pixels to the telescope's (v2, v3) in arcsec",
+            plausible={
+                "coordinate_distortion_transform": Range(
+                    0.08,
+                    0.14,
+                    "arcsec",
+                    "pixels are 0.11 arcsec wide, within some per cent over the focal plane",
+                    quantity="width of a pixel in the middle of the detector",
+                )
+            },
+            made_for=("detector", "optical_element"),
+        ),
+    ),
 )
 
 log = step_logger(STEP.name)
@@ -199,9 +216,13 @@ def run(job: Job) -> None:
         )
     known = image.meta.get("velocity_aberration", {}).get("scale_factor") is not None
     scale = image.number("meta.velocity_aberration.scale_factor") if known else None
+    shape = image.array("data", 2).shape
     with job.open_reference("distortion") as reference:
         distortion = read_distortion(reference)
-    image.meta["wcs"] = make_wcs(distortion, pointing, scale, image.array("data", 2).shape)
+        width = pixel_width(distortion, shape)
+        if math.isfinite(width):  # a transform to nowhere is told below, by its footprint
+            job.refuse_implausible("distortion", "coordinate_distortion_transform", width)
+    image.meta["wcs"] = make_wcs(distortion, pointing, scale, shape)
     with job.create() as product:
         region = s_region(Wcs(product.meta["wcs"]))
         if region is None:

@@ -7,9 +7,17 @@ import numpy as np
 from rampflow import dq as dqflags
 from rampflow.detector import BORDER, SCIENCE
 from rampflow.errors import RampflowError
-from rampflow.step.declaration import Reference, Step
+from rampflow.step.declaration import Range, Reference, Step
 from rampflow.step.job import Job
 from rampflow.step.program import run_step
+
+DARK = Range(
+    -100,
+    1e5,
+    "DN/s",
+    "detectors have 0.001 to 0.1 DN/s in the median; the hottest pixel fills its well, 60,000 DN, in less than a frame of 3 s",
+    median=(-0.5, 5),
+)
 
 STEP = Step(
     name="dark_current",
@@ -17,7 +25,14 @@ STEP = Step(
     suffix="darkcurrent",
     takes="wfi_image",
     summary="Subtract the dark current from a count-rate image.",
-    references=(Reference("dark", "dark current (dark_slope, DN/s) and its data quality, with the reference border"),),
+    references=(
+        Reference(
+            "dark",
+            "dark current (dark_slope, DN/s) and its data quality, with the reference border",
+            plausible={"dark_slope": DARK},
+            made_for=("detector", "exposure_type"),
+        ),
+    ),
 )
 
 
@@ -40,9 +55,9 @@ def subtract_dark_current(
     Returns
     -------
     image, dq : numpy.ndarray
-        ``image − dark_slope`` and ``dq | dark_dq``, both trimmed; DO_NOT_USE where the dark current is not finite.
+        ``image − dark_slope`` and ``dq | dark_dq``, both trimmed; DO_NOT_USE where the dark current is not plausible (`DARK`).
     """
-    unknown = ~np.isfinite(dark_slope[SCIENCE])
+    unknown = ~DARK.contains(dark_slope[SCIENCE])
     return image - dark_slope[SCIENCE], dq | dark_dq[SCIENCE] | unknown * np.uint32(dqflags.DO_NOT_USE)
 
 
@@ -63,16 +78,16 @@ def run(job: Job) -> None:
 
             def subtract_rows(start, stop):
                 with_border = start, stop + 2 * BORDER
+                slope = dark_slope.read_rows(*with_border)
                 rows, flags = subtract_dark_current(
-                    image.read_rows(start, stop),
-                    dq.read_rows(start, stop),
-                    dark_slope.read_rows(*with_border),
-                    dark_dq.read_rows(*with_border),
+                    image.read_rows(start, stop), dq.read_rows(start, stop), slope, dark_dq.read_rows(*with_border)
                 )
                 product.write_rows("data", start, rows)
                 product.write_rows("dq", start, flags)
+                return np.count_nonzero(~DARK.contains(slope[SCIENCE]))
 
-            job.map_rows(subtract_rows, image.shape[0])
+            bad = sum(job.map_rows(subtract_rows, image.shape[0]))
+            job.log_bad_pixels("dark", "dark_slope", bad, image.shape[0] * image.shape[1], "DO_NOT_USE")
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ import numpy as np
 
 from rampflow.detector import pixel_read_times
 from rampflow.errors import RampflowError
-from rampflow.step.declaration import Reference, Step
+from rampflow.step.declaration import Range, Reference, Step
 from rampflow.step.exposure import Exposure
 from rampflow.step.job import Job
 from rampflow.step.program import run_step
@@ -18,7 +18,15 @@ STEP = Step(
     takes="ramp",
     summary="Subtract the signal that decays after a detector's reset from a ramp.",
     references=(
-        Reference("darkdecaysignal", "decay of each detector (decay_table: amplitude in DN, time_constant in seconds)"),
+        Reference(
+            "darkdecaysignal",
+            "decay of each detector (decay_table: amplitude in DN, time_constant in seconds)",
+            plausible={
+                "decay_table.{detector}.amplitude": Range(-500, 500, "DN", "measured decays begin with some DN"),
+                "decay_table.{detector}.time_constant": Range(0.5, 1000, "s", "measured decays take some ten seconds"),
+            },
+            made_for=(),  # one file has all detectors
+        ),
     ),
 )
 

@@ -11,7 +11,8 @@ from rampflow.detector import BORDER, check_shape
 from rampflow.errors import RampflowError
 from rampflow.files.asdf_io import AsdfFile, EmptyArray, tagged
 from rampflow.files.level1 import GROUND_TEST_MODELS, RAW_TAG, spell_data_problem, updated_raw_file
-from rampflow.step.declaration import Parameter, Reference, Step
+from rampflow.step.consistency import contradictions
+from rampflow.step.declaration import Parameter, Range, Reference, Step
 from rampflow.step.exposure import RAMP_TAG, Exposure
 from rampflow.step.job import Job
 from rampflow.step.program import run_step
@@ -23,7 +24,20 @@ STEP = Step(
     suffix="dqinit",
     takes="wfi_science_raw",
     summary="Turn a raw exposure into a ramp with data-quality arrays, and flag its bad pixels and guide window.",
-    references=(Reference("mask", "bad pixels (dq)"),),
+    references=(
+        Reference(
+            "mask",
+            "bad pixels (dq)",
+            plausible={
+                "dq": Range(
+                    0,
+                    0.5,
+                    source="some per cent of a detector's pixels are bad",
+                    quantity="share of pixels that are DO_NOT_USE",
+                )
+            },
+        ),
+    ),
     parameters=(
         Parameter(
             "expand_gw_flagging",
@@ -131,6 +145,8 @@ def initialize(job: Job, raw: Exposure, *, ground_test: bool) -> None:
     counts, amp33 = raw.array("data", 3), raw.array("amp33", 3)
     check_shape(raw.path, counts.shape)
     _ = raw.read_pattern, raw.frame_time, raw.detector  # refuse now what a later step would stumble over
+    for line in contradictions(raw.meta, counts.shape[0], job.exposure.path.name):
+        job.log.warning("%s", line)
     shape = counts.shape
     if amp33.shape[:2] != shape[:2]:
         raise RampflowError(f"{raw.path}: amp33 has the shape {amp33.shape}, which doesn't fit data of shape {shape}")
@@ -189,6 +205,8 @@ def _read_mask(job: Job, shape: tuple[int, ...]) -> np.ndarray | None:
         return None
     with job.open_reference("mask") as mask:
         flags = mask.array("dq").read()
+        if flags.shape == shape:
+            job.refuse_implausible("mask", "dq", float(np.mean(dqflags.has(flags, dqflags.DO_NOT_USE))))
     if flags.shape != shape:
         job.log.warning(
             "%s: dq has the shape %s, and the exposure %s: bad pixels are not flagged, and the step is marked SKIPPED",

@@ -6,9 +6,16 @@ import numpy as np
 
 from rampflow import dq as dqflags
 from rampflow.files.asdf_io import EmptyArray
-from rampflow.step.declaration import Parameter, Reference, Step
+from rampflow.step.declaration import Parameter, Range, Reference, Step
 from rampflow.step.job import Job
 from rampflow.step.program import run_step
+
+FLAT = Range(
+    0.01,
+    10,
+    source="a flat is near 1 by definition; vignetting, dust and bad pixels lie between 0.1 and 1.5",
+    median=(0.3, 3),
+)
 
 STEP = Step(
     name="flatfield",
@@ -16,7 +23,14 @@ STEP = Step(
     suffix="flat",
     takes="wfi_image",
     summary="Divide the count-rate image and its errors by the flat field.",
-    references=(Reference("flat", "flat field (data, err) and its data quality, without the reference border"),),
+    references=(
+        Reference(
+            "flat",
+            "flat field (data, err) and its data quality, without the reference border",
+            plausible={"data": FLAT},
+            made_for=("detector", "optical_element"),
+        ),
+    ),
     parameters=(Parameter("include_var_flat", bool, False, "store the flat field's variance and add it to the error"),),
 )
 
@@ -37,9 +51,10 @@ def usable_flat(flat: np.ndarray, dq: np.ndarray) -> tuple[np.ndarray, np.ndarra
     Returns
     -------
     flat, dq : numpy.ndarray
-        Where the flat is not finite or zero, NO_FLAT_FIELD is added to the flags; where that flag is set, the flat is 1.
+        Where the flat is not plausible (`FLAT`), as NaN, zero and negative values are not, NO_FLAT_FIELD is added to the
+        flags; where that flag is set, the flat is 1.
     """
-    dq = np.where(~np.isfinite(flat) | (flat == 0), dq | np.uint32(dqflags.NO_FLAT_FIELD), dq)
+    dq = np.where(FLAT.contains(flat), dq, dq | np.uint32(dqflags.NO_FLAT_FIELD))
     return np.where(dqflags.has(dq, dqflags.NO_FLAT_FIELD), np.float32(1), flat), dq
 
 
@@ -78,7 +93,8 @@ def run(job: Job) -> None:
         with job.create(rewrite=("dq", *stored), arrays=var_flat) as product:
 
             def divide_rows(start, stop):
-                divisor, flags = usable_flat(flat.read_rows(start, stop), flat_dq.read_rows(start, stop))
+                reference_dq = flat_dq.read_rows(start, stop)
+                divisor, flags = usable_flat(flat.read_rows(start, stop), reference_dq)
                 planes = {"dq": dq.read_rows(start, stop) | flags}
                 for name, array in stored.items():
                     planes[name] = array.read_rows(start, stop) / divisor ** POWERS[name]
@@ -88,8 +104,10 @@ def run(job: Job) -> None:
                     planes["err"] = np.sqrt(planes["err"].astype(stored["err"].dtype).astype(np.float32) ** 2 + added)
                 for name, rows in planes.items():
                     product.write_rows(name, start, rows)
+                return np.count_nonzero(flags != reference_dq)
 
-            job.map_rows(divide_rows, data.shape[0])
+            bad = sum(job.map_rows(divide_rows, data.shape[0]))
+            job.log_bad_pixels("flat", "data", bad, flat.shape[0] * flat.shape[1], "NO_FLAT_FIELD, not divided")
 
 
 if __name__ == "__main__":

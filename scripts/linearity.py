@@ -9,10 +9,15 @@ import numpy as np
 from rampflow import dq
 from rampflow.detector import CHANNEL_WIDTH, mean_reads
 from rampflow.errors import RampflowError
-from rampflow.step.declaration import Reference, Step
+from rampflow.step.declaration import Range, Reference, Step
 from rampflow.step.exposure import Exposure
 from rampflow.step.job import Job
 from rampflow.step.program import run_step
+from rampflow.step.references import refuse_implausible
+
+#: Polynomials in DN are the identity with small corrections, so that their linear term is near 1.
+LINEAR_TERM = Range(0.2, 5, source="a polynomial is the identity with corrections of some per cent", median=(0.5, 2), plane=1)
+CONVERTER = Range(-1000, 1000, "DN", "measured converters are off by a few DN", quantity="largest correction of a channel")
 
 STEP = Step(
     name="linearity",
@@ -21,9 +26,24 @@ STEP = Step(
     takes="ramp",
     summary="Correct the non-linear response of the detector and of its converters, read by read.",
     references=(
-        Reference("linearity", "polynomials from measured to linear counts (coeffs) and their data quality"),
-        Reference("inverselinearity", "polynomials from linear to measured counts (coeffs)"),
-        Reference("integralnonlinearity", "correction of the converters, by channel and counts (inl_table, value)"),
+        Reference(
+            "linearity",
+            "polynomials from measured to linear counts (coeffs) and their data quality",
+            plausible={"coeffs": LINEAR_TERM},
+        ),
+        Reference(
+            "inverselinearity",
+            "polynomials from linear to measured counts (coeffs)",
+            plausible={"coeffs": LINEAR_TERM},
+        ),
+        Reference(
+            "integralnonlinearity",
+            "correction of the converters, by channel and counts (inl_table, value)",
+            plausible={
+                "value": Range(-1000, 70000, "DN", "counts of a 16-bit converter"),
+                "inl_table": CONVERTER,
+            },
+        ),
     ),
 )
 
@@ -85,6 +105,22 @@ def grid_nonlinearity(value: np.ndarray, correction: np.ndarray) -> IntegralNonl
     grid = np.arange(whole[0], whole[-1] + 1, step)
     on_grid = np.stack([np.interp(grid, whole, c) for c in correction])
     return IntegralNonlinearity(float(whole[0]), float(step), on_grid.astype(np.float32))
+
+
+def usable_polynomials(coefficients: np.ndarray) -> np.ndarray:
+    """Polynomials whose linear term is zero, which stands for none, where it is not plausible (`LINEAR_TERM`).
+
+    Parameters
+    ----------
+    coefficients : numpy.ndarray
+        Ascending powers, (term, row, column).
+    """
+    implausible = ~LINEAR_TERM.contains(coefficients[1])
+    if not implausible.any():
+        return coefficients
+    coefficients = coefficients.copy()
+    coefficients[1][implausible] = 0
+    return coefficients
 
 
 def correct_linearity(
@@ -224,6 +260,10 @@ def read_nonlinearity(reference: Exposure, columns: int) -> IntegralNonlinearity
                 "whose tables agree"
             )
         corrections.append(correction.read())
+        largest = float(np.max(np.abs(corrections[-1]), initial=0))
+        if np.isfinite(largest):  # NaN is told below
+            limits = CONVERTER.minimum, CONVERTER.maximum
+            refuse_implausible(reference.path, f"the largest value of {name}", largest, limits, "DN", "integralnonlinearity")
     try:
         return grid_nonlinearity(value, np.stack(corrections))
     except ValueError as error:
@@ -253,9 +293,9 @@ def run(job: Job) -> None:
                     ramp.read_rows(start, stop),
                     flags,
                     pixeldq.read_rows(start, stop),
-                    linearity.array("coeffs").read_rows(start, stop),
+                    usable_polynomials(linearity.array("coeffs").read_rows(start, stop)),
                     linearity.array("dq").read_rows(start, stop),
-                    inverse.array("coeffs").read_rows(start, stop),
+                    usable_polynomials(inverse.array("coeffs").read_rows(start, stop)),
                     read_pattern,
                     nonlinearity=nonlinearity,
                 )

@@ -4,7 +4,7 @@ import math
 import sys
 
 from rampflow.errors import RampflowError
-from rampflow.step.declaration import Reference, Step
+from rampflow.step.declaration import Range, Reference, Step
 from rampflow.step.job import Job
 from rampflow.step.program import run_step
 
@@ -14,8 +14,25 @@ STEP = Step(
     suffix="photom",
     takes="wfi_image",
     summary="Record the photometric calibration of the exposure's optical element; the pixels don't change.",
-    references=(Reference("photom", "photometric calibration of each optical element (phot_table)"),),
+    references=(
+        Reference(
+            "photom",
+            "photometric calibration of each optical element (phot_table)",
+            plausible={
+                "phot_table.{optical_element}.photmjsr": Range(
+                    0.005, 50, "MJy/sr for 1 DN/s", "0.3 to 0.9 in the filters; a factor of 100 is five magnitudes"
+                ),
+                "phot_table.{optical_element}.uncertainty": Range(0, 50, "MJy/sr for 1 DN/s", "less than the conversion"),
+                "phot_table.{optical_element}.pixelareasr": Range(
+                    1.5e-13, 4.6e-13, "sr", "2.84e-13: a pixel is 0.11 arcsec wide; the limits are 0.08 and 0.14"
+                ),
+            },
+        ),
+    ),
 )
+
+#: By how much the reference's pixel area may differ from the WCS's, which changes by some per cent over the focal plane.
+AREA_TOLERANCE = 0.06
 
 #: Entry of the reference for each entry of ``meta.photometry``.
 ENTRIES = {
@@ -56,6 +73,20 @@ def photometry_of(phot_table: dict, optical_element: str) -> dict | None:
     return result
 
 
+def wcs_pixel_area(job: Job) -> float | None:
+    """Area of a pixel in the middle of the image by its WCS, sr; `None` where it has none."""
+    if job.exposure.meta.get("wcs") is None:
+        return None
+    from rampflow.wcs.wcs_tree import Wcs, pixel_solid_angle
+
+    try:
+        area = pixel_solid_angle(Wcs(job.exposure.meta["wcs"]), job.exposure.array("data", 2).shape)
+    except (AttributeError, LookupError, TypeError, ValueError) as error:  # what comes of a damaged tree has no common name
+        job.log.warning("meta.wcs can't be evaluated (%s): its pixel area is not compared", " ".join(str(error).split())[:200])
+        return None
+    return area if math.isfinite(area) else None
+
+
 def run(job: Job) -> None:
     """Process one exposure."""
     if job.references["photom"] is None:
@@ -72,6 +103,16 @@ def run(job: Job) -> None:
         job.log.warning("The photom reference doesn't know the optical element %s: meta.photometry stays as it is", element)
     else:
         job.log.info("Photometry of %s: %s", element, found)
+        area, of_wcs = found["pixel_area"], wcs_pixel_area(job)
+        if area is not None and of_wcs is not None and abs(area / of_wcs - 1) > AREA_TOLERANCE:
+            job.log.warning(
+                "%s: phot_table.%s.pixelareasr is %.4g sr, and a pixel of the WCS (meta.wcs) has %.4g sr in the middle of the "
+                "image: the fluxes of its catalog follow the former; check which is wrong",
+                job.references["photom"].name,
+                element,
+                area,
+                of_wcs,
+            )
     with job.create() as product:
         product.meta["photometry"] = found or product.meta.get("photometry")
 

@@ -11,7 +11,7 @@ from rampflow import dq as flags
 from rampflow.detector import BORDER, SCIENCE
 from rampflow.errors import RampflowError
 from rampflow.files.asdf_io import tagged
-from rampflow.step.declaration import Parameter, Reference, Step
+from rampflow.step.declaration import Parameter, Range, Reference, Step
 from rampflow.step.exposure import IMAGE_TAG, Exposure
 from rampflow.step.job import Job
 from rampflow.step.program import run_step
@@ -22,6 +22,22 @@ UNKNOWN_PHOTOMETRY = -999999  #: what the photom step replaces
 
 CARRIED_ARRAYS = ("amp33",) + tuple(
     f"{kind}border_ref_pix_{side}" for kind in ("", "dq_") for side in ("left", "right", "top", "bottom")
+)
+
+
+GAIN = Range(
+    0.1,
+    20,
+    "electron/DN",
+    "detectors have 1.5 to 2.5",
+    median=(0.7, 7),
+)
+READNOISE = Range(
+    0.1,
+    2000,
+    "DN",
+    "a read of a detector has 5 to 20 DN in the median; pixels of telegraph noise have hundreds",
+    median=(0.5, 200),
 )
 
 
@@ -40,8 +56,14 @@ STEP = Step(
     takes="ramp",
     summary="Fit a count rate to the ramp of each pixel, and leave out what cosmic rays spoiled (Brandt 2024).",
     references=(
-        Reference("readnoise", "read noise of one read (DN), with the reference border", needed=True),
-        Reference("gain", "gain (electron/DN), with the reference border", needed=True),
+        Reference(
+            "readnoise",
+            "read noise of one read (DN), with the reference border",
+            needed=True,
+            plausible={"data": READNOISE},
+            made_for=("detector", "exposure_type"),
+        ),
+        Reference("gain", "gain (electron/DN), with the reference border", needed=True, plausible={"data": GAIN}),
     ),
     parameters=(
         _Algorithm(
@@ -169,8 +191,13 @@ def jump_thresholds(rejection_threshold: float) -> tuple[float, float]:
 
 
 def has_gain(gain: np.ndarray) -> np.ndarray:
-    """Where the gain is known: positive and finite (bool)."""
-    return (gain > 0) & (gain < np.inf)
+    """Where the gain is known: plausible (`GAIN`), as values that are not positive or not finite are not (bool)."""
+    return GAIN.contains(gain)
+
+
+def known_read_noise(readnoise: np.ndarray) -> np.ndarray:
+    """The read noise, float32, NaN where it is not plausible (`READNOISE`): zero would be a ramp without noise."""
+    return np.where(READNOISE.contains(readnoise), readnoise, np.float32(np.nan)).astype(np.float32, copy=False)
 
 
 def find_jumps(
@@ -346,7 +373,7 @@ def image_dq(pixeldq: np.ndarray, groupdq: np.ndarray, slope: np.ndarray, gain: 
     numpy.ndarray
         `pixeldq`, and JUMP_DET or SATURATED where any resultant has it; DO_NOT_USE where at most one resultant is neither
         SATURATED nor DO_NOT_USE, or where the slope is not finite; NO_GAIN_VALUE and DO_NOT_USE where the gain is not
-        positive and finite. (romancal flags neither gains nor ramps without two good neighbours, and leaves NaN as good.)
+        plausible. (romancal flags neither gains nor ramps without two good neighbours, and leaves NaN as good.)
     """
     result = pixeldq | (np.bitwise_or.reduce(groupdq, axis=0) & np.uint8(flags.JUMP_DET | flags.SATURATED))
     good = np.zeros(pixeldq.shape, np.uint16)
@@ -506,7 +533,11 @@ def fit_exposure(job: Job, covariance: np.ndarray, readnoise: Exposure, gain: Ex
     """Fit all ramps of an exposure with the covariance of its differences and its references, and write the image."""
     p, read_pattern, frame_time = job.parameters, job.exposure.read_pattern, job.exposure.frame_time
     data, groupdq, pixeldq = ramp_arrays(job)
-    read_gain, read_noise = row_reader(gain, "gain", data.shape[1:]), row_reader(readnoise, "readnoise", data.shape[1:])
+    read_gain, read_any_noise = row_reader(gain, "gain", data.shape[1:]), row_reader(readnoise, "readnoise", data.shape[1:])
+
+    def read_noise(start, stop):
+        return known_read_noise(read_any_noise(start, stop))
+
     search = {
         "rejection_threshold": p.rejection_threshold if p.use_ramp_jump_detection else None,
         "saturated_in_median": p.saturated_in_median,
@@ -535,7 +566,8 @@ def fit_exposure(job: Job, covariance: np.ndarray, readnoise: Exposure, gain: Ex
         rows = slice(start + BORDER, stop + BORDER)
         resultants, group = data.read_rows(rows.start, rows.stop), groupdq.read_rows(rows.start, rows.stop)
         gain = read_gain(rows.start, rows.stop)
-        ramps = gain, read_noise(rows.start, rows.stop), covariance
+        noise = read_noise(rows.start, rows.stop)
+        ramps = gain, noise, covariance
         if p.expand_large_events:
             first, jumps = rate[rows], found[:, rows] & np.uint8(flags.JUMP_DET)
             # An extended core is saturated for the fit too (romancal flags it and still fits what is there).
@@ -553,9 +585,13 @@ def fit_exposure(job: Job, covariance: np.ndarray, readnoise: Exposure, gain: Ex
         results["data"][start:stop] = fit.slope[columns]
         dq = image_dq(pixeldq.read_rows(rows.start, rows.stop), group, fit.slope, gain)
         results["dq"][start:stop] = dq[columns]
-        return jump_indices(group, start)
+        unknown = np.count_nonzero(~has_gain(gain[columns])), np.count_nonzero(np.isnan(noise[columns]))
+        return jump_indices(group, start), *unknown
 
-    indices = np.concatenate(job.map_rows(fit_rows, results["data"].shape[0]))
+    lists, no_gain, no_noise = zip(*job.map_rows(fit_rows, results["data"].shape[0]), strict=True)
+    indices = np.concatenate(lists)
+    job.log_bad_pixels("gain", "data", sum(no_gain), results["data"].size, "NO_GAIN_VALUE and DO_NOT_USE")
+    job.log_bad_pixels("readnoise", "data", sum(no_noise), results["data"].size, "DO_NOT_USE")
     job.log.info("Jumps found: %d", len(indices))
     if p.record_jumps:
         results["jump_indices"] = indices[np.argsort(indices[:, 0], kind="stable")]

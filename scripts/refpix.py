@@ -16,10 +16,18 @@ from rampflow import dq
 from rampflow.detector import BORDER, CHANNEL_DEAD_COLUMNS, CHANNEL_WIDTH
 from rampflow.errors import RampflowError
 from rampflow.files.asdf_io import EmptyArray
-from rampflow.step.declaration import Parameter, Reference, Step
+from rampflow.step.declaration import Parameter, Range, Reference, Step
 from rampflow.step.exposure import Exposure
 from rampflow.step.job import Job
 from rampflow.step.program import run_step
+from rampflow.step.references import refuse_implausible
+
+RESPONSE = Range(
+    0,
+    100,
+    source="a response is the part of a reference's signal that a channel shares: of the order of 1",
+    quantity="largest real or imaginary part of a response",
+)
 
 STEP = Step(
     name="refpix",
@@ -28,7 +36,11 @@ STEP = Step(
     takes="ramp",
     summary="Remove correlated noise with the reference pixels and amplifier 33.",
     references=(
-        Reference("refpix", "responses of each channel to the left (gamma), right (zeta) and amp33 (alpha) references"),
+        Reference(
+            "refpix",
+            "responses of each channel to the left (gamma), right (zeta) and amp33 (alpha) references",
+            plausible=dict.fromkeys(("gamma", "zeta", "alpha"), RESPONSE),
+        ),
     ),
     parameters=(
         Parameter("remove_offset", bool, True, "take each pixel's mean over the resultants out before, put it back after"),
@@ -372,8 +384,13 @@ def read_responses(reference: Exposure, rows: int, channels: int) -> tuple[np.nd
         response = np.empty(shape, np.complex64)
         for channel in range(channels):
             response[channel] = array.read_rows(channel, channel + 1)[0]
-        if not all(np.isfinite(channel).all() for channel in response):  # one such value would spread over a whole channel
+        # One wrong value would spread over a whole channel.
+        largest = float(np.max([np.abs(channel.view(np.float32)).max() for channel in response]))
+        if not largest < np.inf:
             raise RampflowError(f"{reference.path}: {name} has values that are not finite; give a whole reference")
+        refuse_implausible(
+            reference.path, f"the {RESPONSE.quantity} ({name})", largest, (RESPONSE.minimum, RESPONSE.maximum), "", "refpix"
+        )
         return response
 
     return read("gamma"), read("zeta"), read("alpha")

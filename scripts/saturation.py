@@ -7,7 +7,7 @@ import numpy as np
 from rampflow import dq as dqflags
 from rampflow.detector import BORDER
 from rampflow.errors import RampflowError
-from rampflow.step.declaration import Parameter, Reference, Step
+from rampflow.step.declaration import Parameter, Range, Reference, Step
 from rampflow.step.job import Job
 from rampflow.step.program import run_step
 
@@ -17,7 +17,20 @@ STEP = Step(
     suffix="saturation",
     takes="ramp",
     summary="Flag the resultants of a ramp that are saturated, partly saturated, or below the A/D floor.",
-    references=(Reference("saturation", "saturation thresholds (data, DN) and their data quality"),),
+    references=(
+        Reference(
+            "saturation",
+            "saturation thresholds (data, DN) and their data quality",
+            plausible={
+                "data": Range(
+                    1000,
+                    1e6,
+                    "DN",
+                    "full wells are 50,000 to 60,000 DN; thresholds beyond the 16-bit converter are told apart by the step",
+                )
+            },
+        ),
+    ),
     parameters=(
         Parameter(
             "n_pix_grow_sat", int, 0, "grow saturated regions by this much on each side (charge spills)", "pixel", minimum=0

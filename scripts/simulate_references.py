@@ -156,8 +156,8 @@ def detector_center(detector: Detector) -> tuple[float, float]:
 
 # ------------------------------------------------------------------------------------------------------------ references
 # Each function returns the models of one reference type for a detector, by the optical elements that they serve.
-def _model(name: str, detector: Detector, element: str | None = None):
-    """Valid empty reference model, with what all references say of themselves."""
+def _model(name: str, detector: Detector, elements: tuple[str, ...] = ()):
+    """Valid empty reference model, with what all references say of themselves; `elements` are those that it serves."""
     import roman_datamodels.datamodels as rdm
     from astropy.time import Time
 
@@ -165,8 +165,10 @@ def _model(name: str, detector: Detector, element: str | None = None):
     model.meta.instrument.detector = detector.name
     model.meta.update({"pedigree": "DUMMY", "author": "rampflow", "origin": "STSCI", "useafter": Time(USEAFTER, format="iso")})
     model.meta.description = f"Simulated reference for tests and demonstrations, {detector.size} pixels, seed {detector.seed}"
-    if "optical_element" in model.meta.instrument and element:
-        model.meta.instrument.optical_element = element
+    if "optical_element" in model.meta.instrument and elements:
+        model.meta.instrument.optical_element = elements[0]
+        if len(elements) > 1:  # the schema has room for one; the others as p_exptype has exposure types
+            model.meta.instrument["p_optical_element"] = "".join(f"{element}|" for element in elements)
     if "exposure" in model.meta:
         model.meta.exposure.p_exptype = "".join(f"{kind}|" for kind in EXPOSURE_TYPES)
     return model
@@ -306,7 +308,7 @@ def make_gain(detector: Detector) -> dict:
 def make_dark(detector: Detector) -> dict:
     """Dark current (DN/s): small, patchy, with hot pixels; some NaN, some not to be used."""
     rng = detector.generator("dark")
-    model = _model("DarkRefModel", detector, "DARK")
+    model = _model("DarkRefModel", detector, ("DARK",))
     slope = 0.005 * (1 + 0.3 * smooth_field(rng, detector.shape))
     hot = hot_pixels(detector)
     slope[hot] = rng.uniform(1, 30, len(hot[0]))
@@ -330,7 +332,7 @@ def make_flat(detector: Detector) -> dict:
     """Flat field without the border: smooth illumination and grain; NaN, zero and flagged pixels."""
     rng = detector.generator("flat")
     shape = tuple(n - 2 * BORDER for n in detector.shape)
-    model = _model("FlatRefModel", detector, next(iter(FILTERS)))
+    model = _model("FlatRefModel", detector, tuple(FILTERS))
     flat = 1 + 0.04 * smooth_field(rng, shape) + rng.normal(0, 0.003, shape).astype(np.float32)
     flat[scatter(rng, shape, 1e-5)] = np.nan
     flat[scatter(rng, shape, 1e-5)] = 0
@@ -366,7 +368,7 @@ def make_distortion(detector: Detector) -> dict:
     transform = (Shift(-half) & Shift(-half)) | fan_out | (to_v2 & to_v3) | (Shift(v2) & Shift(v3))
     transform.inverse = (Shift(-v2) & Shift(-v3)) | fan_out | (to_x & to_y) | (Shift(half) & Shift(half))
     transform.name = "distortion"
-    model = _model("DistortionRefModel", detector, next(iter(FILTERS)))
+    model = _model("DistortionRefModel", detector, (*FILTERS, *UNFILTERED))
     model["coordinate_distortion_transform"] = transform
     return {(*FILTERS, *UNFILTERED): model}
 
@@ -419,7 +421,7 @@ def make_epsf(detector: Detector) -> dict:
             ]
             for spectral_type in range(3)
         ]
-        model = _model("EpsfRefModel", detector, element)
+        model = _model("EpsfRefModel", detector, (element,))
         model.psf = np.array([stamps], np.float32)
         model.meta.update(
             {

@@ -12,7 +12,7 @@ from rampflow.catalog import detection, photometry, products, psf
 from rampflow.catalog.psf import NOMINAL_SCALE
 from rampflow.errors import RampflowError
 from rampflow.files.asdf_io import replacing
-from rampflow.step.declaration import Parameter, Reference, Step
+from rampflow.step.declaration import Parameter, Range, Reference, Step
 from rampflow.step.job import Job
 from rampflow.step.logs import step_logger
 from rampflow.step.program import run_step
@@ -25,8 +25,20 @@ STEP = Step(
     takes="wfi_image",
     summary="Find and measure the sources of a calibrated image: a catalog and a segmentation map.",
     references=(
-        Reference("epsf", "effective PSF on a grid of positions; without it no PSF is fitted"),
-        Reference("apcorr", "encircled energy of the PSF by radius; without it no source is marked as extended"),
+        Reference(
+            "epsf",
+            "effective PSF on a grid of positions; without it no PSF is fitted",
+            plausible={"psf": psf.STAMP_SUM, "meta.oversample": Range(1, 20, source="4 in the references of CRDS")},
+            made_for=("detector", "optical_element"),
+        ),
+        Reference(
+            "apcorr",
+            "encircled energy of the PSF by radius; without it no source is marked as extended",
+            plausible={
+                "data.{optical_element}.ee_fractions": Range(0, 1.02, source="fractions of the light of a PSF"),
+                "data.{optical_element}.ee_radii": Range(0, 1000, "pixels", "a PSF is some ten pixels wide"),
+            },
+        ),
     ),
     parameters=(
         Parameter(

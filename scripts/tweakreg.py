@@ -16,6 +16,7 @@ from rampflow.step.declaration import NOT_APPLICABLE, Parameter, Step, add_param
 from rampflow.step.exposure import Exposure
 from rampflow.step.logs import recorded_log, step_logger
 from rampflow.step.program import reported_errors
+from rampflow.step.provenance import is_fully_saturated
 
 _GEOMETRIES = ("shift", "rshift", "rscale", "general")
 
@@ -132,8 +133,8 @@ def read_members(images: list[Path], catalogs: list[str]):
         with AsdfFile(path) as file:
             image = Exposure(file)
             image.expect_model(STEP.takes, STEP.name)
-            if image.meta.get("cal_step", {}).get(STEP.status) == "SKIPPED":
-                skipped[stem] = "the exposure is marked as one that this step has nothing to do for"
+            if is_fully_saturated(image.meta.get("cal_step", {})):
+                skipped[stem] = "the exposure is fully saturated"
             elif image.meta.get("wcs") is None and image.meta.get("cal_step", {}).get("assign_wcs") == "SKIPPED":
                 skipped[stem] = "it has no WCS: its pointing is not known (see the warning of assign_wcs)"
             elif catalog == NOT_APPLICABLE:

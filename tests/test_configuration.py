@@ -19,7 +19,7 @@ def refused(config):
 def test_nothing_given_is_all_defaults():
     config = validated({})
     assert config["input"] == [] and config["results"] == "results" and config["keep_intermediates"] is False
-    assert config["references"] == {"crds_context": None, "override": {}}
+    assert config["references"] == {"crds_context": None, "override": {}, "allow_mismatch": False}
     assert set(config["steps"]) == set(pipeline.APPLIES_TO)
     for step in pipeline.steps():
         defaults = {"skip": False, **{p.name: p.default for p in step.parameters}}
@@ -38,7 +38,7 @@ def test_what_is_given_replaces_defaults():
     assert config["steps"]["ramp_fitting"]["rejection_threshold"] == 5
     assert config["steps"]["ramp_fitting"]["algorithm"] == "likely"
     assert config["steps"]["refpix"]["skip"] is True
-    assert config["references"] == {"crds_context": None, "override": {"flat": "f.asdf"}}
+    assert config["references"] == {"crds_context": None, "override": {"flat": "f.asdf"}, "allow_mismatch": False}
     assert (config["input"], config["results"], config["keep_intermediates"]) == ("raw", "out", ["linearity"])
 
 

@@ -91,7 +91,7 @@ def test_without_a_reference_the_step_is_skipped(tmp_path):
     [
         ({"WFI01": {"amplitude": 1, "time_constant": 20}}, "no entry for WFI07"),
         ({"WFI07": {"amplitude": 1}}, "decay_table.WFI07.time_constant is missing"),
-        ({"WFI07": {"amplitude": 1, "time_constant": 0}}, "time_constant > 0"),
+        ({"WFI07": {"amplitude": 1, "time_constant": 0}}, "decay_table.WFI07.time_constant is 0 s"),
         ({"WFI07": {"amplitude": float("nan"), "time_constant": 20}}, "finite amplitude"),
         ({"WFI07": {"amplitude": "1", "time_constant": 20}}, "decay_table.WFI07.amplitude is '1'"),
         ([1], "decay_table is [1]"),

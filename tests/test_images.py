@@ -243,8 +243,8 @@ def test_flags_of_the_flat_s_faults():
     dq = np.array([flags.HOT, 0, flags.DEAD, flags.NO_FLAT_FIELD, 0], np.uint32)
     usable, usable_dq = usable_flat(flat, dq)
     none = flags.NO_FLAT_FIELD
-    np.testing.assert_array_equal(usable, [2, 1, 1, 1, -1])
-    np.testing.assert_array_equal(usable_dq, [flags.HOT, none, flags.DEAD | none, none, 0])
+    np.testing.assert_array_equal(usable, [2, 1, 1, 1, 1])
+    np.testing.assert_array_equal(usable_dq, [flags.HOT, none, flags.DEAD | none, none, none])
     assert usable.dtype == np.float32 and usable_dq.dtype == np.uint32
     np.testing.assert_array_equal(dq, [flags.HOT, 0, flags.DEAD, none, 0])
 

@@ -9,6 +9,7 @@ import sys
 import asdf
 import numpy as np
 import pytest
+from saturation import AFTER_SATURATION
 from small_files import (
     COLUMNS,
     FRAME_TIME,
@@ -24,6 +25,7 @@ from small_files import (
     ramp,
     refuse,
     run,
+    statuses,
     succeed,
     write_image,
     write_ramp,
@@ -167,7 +169,7 @@ def test_a_reference_that_is_damaged_is_named(files, tmp_path):
     said = refuse("saturation", tmp_path / "o.asdf", files / "ramp.asdf", tmp_path / "o.asdf",
                   f"--saturation={tmp_path / 'bad.asdf'}")  # fmt: skip
     assert "bad.asdf: is not an ASDF file" in one_line(said)
-    write_reference(tmp_path / "bad.asdf", data=np.zeros((ROWS, COLUMNS), np.float32))
+    write_reference(tmp_path / "bad.asdf", data=np.full((ROWS, COLUMNS), 50000, np.float32))
     said = refuse("saturation", tmp_path / "o.asdf", files / "ramp.asdf", tmp_path / "o.asdf",
                   f"--saturation={tmp_path / 'bad.asdf'}")  # fmt: skip
     assert "bad.asdf: dq is missing" in one_line(said)
@@ -323,14 +325,48 @@ def test_the_steps_statuses_are_the_data_model_s():
     assert len({pipeline.step(name).suffix for name in STEPS}) == len(STEPS)
 
 
-def test_an_exposure_that_is_marked_skipped_passes_on(files, tmp_path):
-    cal_step = {**meta_of(files / "wfi_image.asdf")["cal_step"], "flat_field": "SKIPPED"}
-    write_image(tmp_path / "in.asdf", image(), {"cal_step": cal_step})
-    write_reference(tmp_path / "flat.asdf", data=np.full((64, 248), 2, np.float32), dq=np.ones((64, 248), np.uint32))
-    succeed("flatfield", tmp_path / "in.asdf", tmp_path / "o.asdf", "--flat", tmp_path / "flat.asdf")
+#: Steps after saturation of which `files` has the references, with one of each step's planes.
+AFTER = ("dark_decay", "dark_current", "photom", "flatfield")
+
+
+@pytest.mark.parametrize("name", AFTER)
+def test_a_fully_saturated_exposure_passes_on_and_names_no_reference(files, tmp_path, name):
+    step = pipeline.step(name)
+    cal_step = statuses("dq_init", "saturation") | dict.fromkeys(AFTER_SATURATION, "SKIPPED")
+    write = {"ramp": write_ramp, "wfi_image": write_image}[step.takes]
+    write(tmp_path / "in.asdf", ramp() if step.takes == "ramp" else image(), {"cal_step": cal_step})
+    done = succeed(name, tmp_path / "in.asdf", tmp_path / "o.asdf", *references_of(name, files))
+    assert "fully saturated" in done.stderr and "Using" not in done.stderr
     with opened(tmp_path / "o.asdf") as model:
-        assert model.meta.cal_step.flat_field == "SKIPPED" and model.meta.filename == "o.asdf"
-        np.testing.assert_array_equal(model.data, image())
+        assert model.meta.cal_step[step.status] == "SKIPPED" and model.meta.filename == "o.asdf"
+        assert {model.meta.ref_file[r.type] for r in step.references} == {"N/A"}
+    before, after = arrays_of(tmp_path / "in.asdf"), arrays_of(tmp_path / "o.asdf")
+    for key in before:
+        np.testing.assert_array_equal(after[key], before[key])
+
+
+@pytest.mark.parametrize("name", AFTER)
+def test_a_step_that_lacked_its_reference_runs_when_it_has_one(files, tmp_path, name):
+    step = pipeline.step(name)
+    source = files / f"{step.takes}.asdf"
+    succeed(name, source, tmp_path / "skipped.asdf", *(f"--{r.type}=N/A" for r in step.references))
+    assert meta_of(tmp_path / "skipped.asdf")["cal_step"][step.status] == "SKIPPED"
+    succeed(name, tmp_path / "skipped.asdf", tmp_path / "later.asdf", *references_of(name, files))
+    succeed(name, source, tmp_path / "at_once.asdf", *references_of(name, files))
+    later, at_once = meta_of(tmp_path / "later.asdf"), meta_of(tmp_path / "at_once.asdf")
+    assert later["cal_step"][step.status] == at_once["cal_step"][step.status] == "COMPLETE"
+    assert {t: later["ref_file"][t] for t in at_once["ref_file"]} == at_once["ref_file"]
+    expected, found = arrays_of(tmp_path / "at_once.asdf"), arrays_of(tmp_path / "later.asdf")
+    assert set(expected) == set(found)
+    for key in expected:
+        np.testing.assert_array_equal(found[key], expected[key])
+
+
+def test_a_reference_of_which_nothing_was_used_is_not_recorded(files, tmp_path):
+    write_reference(tmp_path / "flat.asdf", data=np.ones((10, 10), np.float32), dq=np.zeros((10, 10), np.uint32))
+    succeed("flatfield", files / "wfi_image.asdf", tmp_path / "o.asdf", "--flat", tmp_path / "flat.asdf")
+    with opened(tmp_path / "o.asdf") as model:
+        assert model.meta.cal_step.flat_field == "SKIPPED" and model.meta.ref_file.flat == "N/A"
 
 
 def test_compressed_exposures_are_taken(files, tmp_path):

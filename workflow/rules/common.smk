@@ -228,9 +228,12 @@ def options_of(step):
 
     def get_options(wildcards):
         chosen = visit.exposures[wildcards.stem].references
-        references = [
-            f"--{r.type} {shlex.quote(visit.links.get(chosen[r.type], 'N/A'))}" for r in pipeline.step(step).references
-        ]
+        declared = [r.type for r in pipeline.step(step).references]
+        references = [f"--{reftype} {shlex.quote(visit.links.get(chosen[reftype], 'N/A'))}" for reftype in declared]
+        if by_crds := [reftype for reftype in declared if reftype not in settings["references"]["override"]]:
+            references.append(f"--chosen_by_crds {','.join(by_crds)}")
+        if declared and settings["references"]["allow_mismatch"]:
+            references.append("--allow_mismatch")
         return " ".join(
             [
                 *references,

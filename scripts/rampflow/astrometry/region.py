@@ -13,6 +13,7 @@ from rampflow.errors import RampflowError
 from rampflow.files.asdf_io import AsdfFile
 from rampflow.step.exposure import Exposure
 from rampflow.step.logs import step_logger
+from rampflow.step.provenance import is_fully_saturated
 
 log = step_logger("astrometric_catalog")
 
@@ -123,8 +124,8 @@ def survey_images(paths: list[Path], margin: float) -> tuple[Region, float | Non
 
 def _circle_of(image: Exposure) -> Circle | None:
     """The circle around an image; `None`, with a line in the log, for one that is not to be aligned."""
-    if image.meta.get("cal_step", {}).get("tweakreg") == "SKIPPED":
-        log.info("%s: is marked as one not to be aligned (fully saturated)", image.path.name)
+    if is_fully_saturated(image.meta.get("cal_step", {})):
+        log.info("%s: is fully saturated, so that it can't be aligned", image.path.name)
         return None
     if image.meta.get("wcs") is None:
         log.info("%s: has no WCS, so that it can't be aligned", image.path.name)

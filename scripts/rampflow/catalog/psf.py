@@ -7,8 +7,10 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 from rampflow.errors import RampflowError
+from rampflow.step.declaration import Range
 from rampflow.step.exposure import Exposure
 from rampflow.step.logs import step_logger
+from rampflow.step.references import refuse_implausible
 
 log = step_logger("source_catalog")
 
@@ -19,6 +21,13 @@ FIT_WIDTH = 5  #: Pixels along either axis that are fitted
 GROUP_SEPARATION = 5.0  #: Sources nearer than this, in pixels, are fitted together
 PARAMETERS = 3  #: flux, x, y
 FAR_OUTSIDE = -1000.0  #: stands for a position that is not finite: nothing overlaps there
+
+STAMP_SUM = Range(
+    0.85,
+    1.05,
+    source="a stamp some arcsec wide holds 0.95 to 1 of the light; what is missing is missing in every PSF flux",
+    quantity="sum of a stamp, over that of a whole PSF",
+)
 
 #: Bits of ``psf_flags``, as photutils' PSFPhotometry sets them.
 FLAGS = {
@@ -87,7 +96,7 @@ def read_psf(reference: Exposure, guide_star: dict) -> GriddedPSF:
     Raises
     ------
     RampflowError
-        The reference is not one of the formats.
+        The reference is not one of the formats, or a stamp doesn't hold the light of a whole PSF (`STAMP_SUM`).
     """
     meta = reference.meta
     oversampling = reference.get("meta.oversample", int)
@@ -97,8 +106,13 @@ def read_psf(reference: Exposure, guide_star: dict) -> GriddedPSF:
     stamps = plane[FOCUS, SPECTRAL_TYPE].astype(float)
     if stamps.shape[1] != stamps.shape[2] or (stamps.sum(axis=(1, 2)) <= 0).any():
         raise RampflowError(f"{reference.path}: psf holds stamps that are not square, or empty; give a whole reference")
+    sums = stamps.sum(axis=(1, 2))
+    integrated = np.median(sums) >= oversampling**2 / 2
+    for light in (sums.min(), sums.max()) / np.float64(oversampling**2 if integrated else 1):
+        limits = STAMP_SUM.minimum, STAMP_SUM.maximum
+        refuse_implausible(reference.path, f"the {STAMP_SUM.quantity} (psf)", light, limits, "", "epsf")
     stamps = change_jitter(stamps, jitter(meta), jitter(guide_star), NOMINAL_SCALE / oversampling)
-    if np.median(stamps.sum(axis=(1, 2))) < oversampling**2 / 2:
+    if not integrated:
         log.info("The ePSF stamps sum to 1: they are integrated over the pixel")
         stamps = integrate_over_pixel(stamps, oversampling)
     try:

@@ -93,6 +93,45 @@ def add_parameters(parser: argparse.ArgumentParser, parameters: tuple[Parameter,
 
 
 @dataclasses.dataclass(frozen=True)
+class Range:
+    """Plausible values of an array or a number of a reference: far wider than any sound one, so that only faults lie outside.
+
+    Attributes
+    ----------
+    minimum, maximum : float
+        Of each value. A pixel beyond them counts as one that the reference doesn't know.
+    unit : str
+    source : str
+        Where the limits come from.
+    median : tuple of float, optional
+        Of the median of an array, where its sound pixels are less spread than its bad ones; by default those of each value.
+        A reference whose median is beyond is refused.
+    plane : int, optional
+        The plane of a 3-D array that this is about.
+    quantity : str
+        What the step derives from the values and checks itself, with `Job.refuse_implausible`; empty for the values themselves,
+        which are checked when the reference is opened.
+    """
+
+    minimum: float
+    maximum: float
+    unit: str = ""
+    source: str = ""
+    median: tuple[float, float] | None = None
+    plane: int | None = None
+    quantity: str = ""
+
+    def contains(self, values):
+        """Whether each value is plausible (bool, shape of `values`); NaN is not."""
+        return (values >= self.minimum) & (values <= self.maximum)
+
+    @property
+    def median_limits(self) -> tuple[float, float]:
+        """Smallest and largest plausible median."""
+        return self.median or (self.minimum, self.maximum)
+
+
+@dataclasses.dataclass(frozen=True)
 class Reference:
     """One reference file that a step reads.
 
@@ -103,11 +142,19 @@ class Reference:
     meaning : str
     needed : bool
         Without it the step fails; otherwise N/A is accepted, and the step decides what that means.
+    plausible : dict
+        `Range` of each array and number that is checked, by its dotted name in the file; ``{detector}`` and
+        ``{optical_element}`` in a name stand for the exposure's.
+    made_for : tuple of str
+        What must be the same in its metadata and the exposure's: ``detector``, ``optical_element``, ``exposure_type``. The
+        keywords by which CRDS selects the type; not ``detector`` where one file serves all of them.
     """
 
     type: str
     meaning: str
     needed: bool = False
+    plausible: dict[str, Range] = dataclasses.field(default_factory=dict)
+    made_for: tuple[str, ...] = ("detector",)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,6 +188,10 @@ class Step:
     parameters: tuple[Parameter, ...] = ()
     outputs: tuple[tuple[str, str], ...] = (("output", "the exposure after this step (.asdf)"),)
 
+    def reference(self, reftype: str) -> Reference:
+        """The declaration of one of its references."""
+        return next(reference for reference in self.references if reference.type == reftype)
+
     def parser(self) -> argparse.ArgumentParser:
         """The command line."""
         parser = argparse.ArgumentParser(
@@ -157,6 +208,18 @@ class Step:
                 help=reference.meaning + ("" if reference.needed else f"; {NOT_APPLICABLE} for none"),
             )
         add_parameters(parser, self.parameters)
+        if self.references:
+            parser.add_argument(
+                "--allow_mismatch",
+                action="store_true",
+                help="use references made for another detector or optical element, with a warning (default: refuse them)",
+            )
+            parser.add_argument(
+                "--chosen_by_crds",
+                metavar="TYPES",
+                default="",
+                help="reference types, with commas, whose file CRDS's rules selected for this exposure's optical element",
+            )
         parser.add_argument("--threads", type=int, default=1, metavar="N", help="cores to use (default: 1)")
         parser.add_argument("--crds_context", metavar="NAME", help="CRDS context that chose the references, to be recorded")
         return parser

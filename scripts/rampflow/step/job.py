@@ -17,6 +17,7 @@ from rampflow.step.declaration import NOT_APPLICABLE, Reference, Step
 from rampflow.step.exposure import Exposure
 from rampflow.step.logs import recorded_log, step_logger
 from rampflow.step.provenance import crds_version, reference_name, stamp
+from rampflow.step.references import MANY, check_made_for, check_plausible, metadata_value, refuse_implausible
 
 PROGRESS_INTERVAL = 10  #: seconds between the lines of a log that say how far a step is
 
@@ -44,7 +45,9 @@ class Job:
         self.output = self.outputs[0]
         self.parameters = SimpleNamespace(**{p.name: arguments[p.name] for p in step.parameters})
         self.references = {r.type: self._reference_path(r, arguments[r.type]) for r in step.references}
-        self._crds_context = arguments["crds_context"]
+        self._crds_context, self._read = arguments["crds_context"], set()
+        self._allow_mismatch = arguments.get("allow_mismatch", False)
+        self._chosen_by_crds = arguments.get("chosen_by_crds", "").split(",")
         for path in self.outputs:
             if path.resolve() == file.path.resolve():
                 raise RampflowError(f"{path}: is the input too; give another name for the output")
@@ -69,14 +72,15 @@ class Job:
 
     @contextlib.contextmanager
     def open_reference(self, reftype: str):
-        """Open a reference file; its log line says which.
+        """Open a reference file; its log line says which, and ``meta.ref_file`` will name it.
 
         Raises
         ------
         RampflowError
-            It says that it is of another type.
+            It says that it is of another type, or made for another detector or optical element, or its values are
+            implausible.
         """
-        path = self.references[reftype]
+        path, declaration = self.references[reftype], self.step.reference(reftype)
         self.log.info("Using %s reference file: %s", reftype.upper(), path)
         with AsdfFile(path) as file:
             reference = Exposure(file)
@@ -84,7 +88,49 @@ class Job:
                 raise RampflowError(
                     f"{path}: is a {reference.get('meta.reftype', str)} reference; give one of {reftype.upper()}"
                 )
+            chosen = {"allow_mismatch": self._allow_mismatch, "chosen_by_crds": reftype in self._chosen_by_crds}
+            check_made_for(reference, self.exposure, declaration, self.log, **chosen)
+            names = ("detector", "optical_element")
+            check_plausible(
+                reference, declaration, {n: str(metadata_value(self.exposure.meta, f"instrument.{n}")) for n in names}
+            )
+            self._read.add(reftype)
             yield reference
+
+    def refuse_implausible(self, reftype: str, field: str, value: float) -> None:
+        """Refuse a reference for what the step derived from the values of a field.
+
+        Parameters
+        ----------
+        reftype, field : str
+            A field with a `Range.quantity` in the declaration of this reference.
+        value : float
+
+        Raises
+        ------
+        RampflowError
+            The value is beyond the limits; NaN is.
+        """
+        limits = self.step.reference(reftype).plausible[field]
+        quantity = f"{limits.quantity} ({field})"
+        refuse_implausible(self.references[reftype], quantity, value, (limits.minimum, limits.maximum), limits.unit, reftype)
+
+    def log_bad_pixels(self, reftype: str, field: str, number: int, total: int, consequence: str) -> None:
+        """Say how many pixels of a reference are not finite or implausible, and what becomes of them: a warning for many."""
+        if not number:
+            return
+        limits = self.step.reference(reftype).plausible[field]
+        say = self.log.warning if number > MANY * total else self.log.info
+        say(
+            "%d of %d pixels of the %s reference are not finite or beyond %g to %g%s: %s",
+            number,
+            total,
+            reftype,
+            limits.minimum,
+            limits.maximum,
+            f" {limits.unit}" if limits.unit else "",
+            consequence,
+        )
 
     def map_rows(self, function, rows: int, block: int = 16) -> list:
         """Call `function(start, stop)` for blocks of rows, `threads` at a time, and list what it returns in order.
@@ -143,13 +189,15 @@ class Job:
             product.status = "SKIPPED"
 
     def references_used(self) -> dict:
-        """Entries for ``meta.ref_file``: the references by type, and the CRDS context that chose them, if it is known."""
-        used = {t: NOT_APPLICABLE if path is None else reference_name(path) for t, path in self.references.items()}
+        """Entries for ``meta.ref_file``: the references that were read by type, N/A for the others, and the CRDS context."""
+        used = {t: reference_name(path) if t in self._read else NOT_APPLICABLE for t, path in self.references.items()}
         if self._crds_context:
             used["crds"] = {"context": self._crds_context, "version": crds_version()}
         return used
 
     def _record(self, meta: dict, status: str) -> None:
+        if status == "SKIPPED":  # what was read of them doesn't fit, and changed nothing
+            self._read.clear()
         meta["cal_step"][self.step.status] = status
         meta.setdefault("ref_file", {}).update(self.references_used())
         stamp(meta, self.output.name)

@@ -13,6 +13,7 @@ from rampflow.files.asdf_io import AsdfFile
 from rampflow.step.declaration import Step
 from rampflow.step.job import Job
 from rampflow.step.logs import configure_logging, log
+from rampflow.step.provenance import is_fully_saturated
 
 SCRIPTS = Path(__file__).resolve().parent.parent.parent
 
@@ -55,8 +56,8 @@ def reported_errors(program: str, about: Path | None = None):
 def run_step(step: Step, function, argv: list[str] | None = None, *, when_skipped=None) -> int:
     """Run a step as a program: `function(job)` does the work.
 
-    An exposure whose status for this step is SKIPPED already (a fully saturated one: saturation marks all that would
-    follow) goes to `when_skipped`, by default `Job.pass_on`.
+    A fully saturated exposure goes to `when_skipped`, by default `Job.pass_on`. A step that was skipped for want of a
+    reference runs when it has one.
 
     Returns
     -------
@@ -68,8 +69,9 @@ def run_step(step: Step, function, argv: list[str] | None = None, *, when_skippe
         step.parser().error("argument --threads: takes a positive number")
     with reported_errors(step.name, arguments["input"]) as outcome, AsdfFile(arguments["input"]) as file:
         job = Job(step, file, arguments)
-        if job.exposure.meta["cal_step"].get(step.status) == "SKIPPED":
-            job.log.info("The exposure is marked as one that this step has nothing to do for")
+        cal_step = job.exposure.meta["cal_step"]
+        if cal_step.get(step.status) == "SKIPPED" and is_fully_saturated(cal_step):
+            job.log.info("Skipped: the exposure is fully saturated (saturation has marked it so)")
             (when_skipped or Job.pass_on)(job)
         else:
             function(job)

@@ -30,6 +30,20 @@ STATUSES = (
 LATER_STATUSES = ("flux", "outlier_detection", "skymatch")
 
 
+def is_fully_saturated(cal_step: dict) -> bool:
+    """Whether saturation found an exposure saturated in all pixels and resultants.
+
+    It then marks all that would follow SKIPPED. Of these, ramp_fit tells: nothing else skips it, since without it there is no
+    image, and it can't do without its references.
+
+    Parameters
+    ----------
+    cal_step : dict
+        ``meta.cal_step``.
+    """
+    return cal_step.get("ramp_fit") == "SKIPPED"
+
+
 def stamp(meta: dict, filename: str) -> None:
     """Record the file's name, the time and the software in `meta`."""
     now = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3]

@@ -406,6 +406,49 @@ class Wcs:
             return self._object.invert(ra, dec)
 
 
+def pixel_width(distortion: dict, shape: tuple[int, int]) -> float:
+    """Width of a pixel in the middle of a detector: the square root of its area.
+
+    Parameters
+    ----------
+    distortion : dict
+        Tree of a transform from pixels to a plane.
+    shape : tuple of int
+        Rows and columns.
+
+    Returns
+    -------
+    float
+        In the plane's unit.
+    """
+    x, y = _around_middle(shape)
+    try:
+        u, v = evaluate(distortion, x, y)
+    except UnknownTransform:
+        u, v = wcs_of_tree(distortion)(x, y)
+    return float(abs((u[0] - u[1]) * (v[2] - v[3]) - (u[2] - u[3]) * (v[0] - v[1])) ** 0.5)
+
+
+def pixel_solid_angle(wcs: Wcs, shape: tuple[int, int]) -> float:
+    """Area of a pixel in the middle of an image, sr; NaN where the WCS has no position there.
+
+    Parameters
+    ----------
+    wcs : Wcs
+    shape : tuple of int
+        Rows and columns.
+    """
+    longitude, latitude = np.radians(wcs(*_around_middle(shape)))
+    points = np.array([np.cos(latitude) * np.cos(longitude), np.cos(latitude) * np.sin(longitude), np.sin(latitude)]).T
+    return float(np.linalg.norm(np.cross(points[0] - points[1], points[2] - points[3])))
+
+
+def _around_middle(shape):
+    # x and y: half a pixel to the right and left of the middle, and above and below it.
+    x, y = (shape[1] - 1) / 2, (shape[0] - 1) / 2
+    return np.array([x + 0.5, x - 0.5, x, x]), np.array([y, y, y + 0.5, y - 0.5])
+
+
 def s_region(wcs) -> str | None:
     """Footprint of an image: the corners of the WCS's bounding box on the sky.
 

@@ -77,7 +77,7 @@ def validated(config: dict) -> dict:
                 raise RampflowError(f"configuration: steps.{step.name}.{name} is {value}; it takes a finite number")
         steps[step.name] = {"skip": False, **{p.name: p.default for p in parameters_of(step)}, **given}
     excluded = config.get("exclude", [])
-    reference_config = {"crds_context": None, "override": {}, **config.get("references", {})}
+    reference_config = {"crds_context": None, "override": {}, "allow_mismatch": False, **config.get("references", {})}
     return {
         "input": config.get("input", []),
         "exclude": [excluded] if isinstance(excluded, str) else excluded,

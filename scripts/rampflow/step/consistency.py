@@ -1,0 +1,89 @@
+"""Entries of an exposure's metadata that contradict each other, its data or its name."""
+
+from __future__ import annotations
+
+import re
+
+from rampflow.step.references import UNSET, metadata_value, moment
+
+#: Detector and optical element in the name of a file: r0000101001001001001_0001_wfi01_f158_uncal.asdf.
+NAME = re.compile(r"_(wfi\d\d)_([a-z0-9]+)_[a-z0-9]+\.asdf$", re.IGNORECASE)
+
+#: Frames by which an exposure time may differ from its reads: the reset frame counts in some files and not in others.
+FRAMES = 2.5
+#: Seconds by which start and end may differ from the exposure time: commands before the first read and after the last.
+OVERHEAD = 10.0
+SHARE = 0.05  #: by which times may differ in any case
+
+
+def contradictions(meta: dict, resultants: int, name: str) -> list[str]:
+    """What an exposure's metadata say twice and differently, or say against its quality.
+
+    Placeholders (no number, not positive, "?") say nothing.
+
+    Parameters
+    ----------
+    meta : dict
+        ``meta`` of a raw exposure.
+    resultants : int
+        Of its data.
+    name : str
+        Name of its file.
+
+    Returns
+    -------
+    list of str
+        A line each, with fields and values; none in sound files.
+    """
+    return [*_of_times(meta, resultants), *_of_the_name(meta, name), *_of_quality(meta)]
+
+
+def _positive(meta: dict, field: str) -> float | None:
+    value = metadata_value(meta, field)
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) and value > 0 else None
+
+
+def _of_times(meta: dict, resultants: int):
+    number = _positive(meta, "exposure.nresultants")
+    if number is not None and number != resultants:
+        yield f"meta.exposure.nresultants is {number:g}, and data has {resultants} resultants"
+    frame, exposure_time = _positive(meta, "exposure.frame_time"), _positive(meta, "exposure.exposure_time")
+    pattern = metadata_value(meta, "exposure.read_pattern")
+    if frame is None or not pattern:
+        return
+    reads = frame * pattern[-1][-1]
+    slack = max(FRAMES * frame, SHARE * reads)
+    if exposure_time is not None and abs(exposure_time - reads) > slack:
+        yield (
+            f"meta.exposure.exposure_time is {exposure_time:g} s, and {pattern[-1][-1]} reads (read_pattern) of {frame:g} s "
+            f"(frame_time) last {reads:g} s: count rates follow frame_time"
+        )
+    effective = _positive(meta, "exposure.effective_exposure_time")
+    if effective is not None and effective > reads + slack:
+        field = "meta.exposure.effective_exposure_time"
+        yield f"{field} is {effective:g} s, and all reads (read_pattern, frame_time) last {reads:g} s"
+    start, end = (moment(metadata_value(meta, f"exposure.{which}_time")) for which in ("start", "end"))
+    if start and end and exposure_time is not None:
+        lasted = (end - start).total_seconds()
+        if abs(lasted - exposure_time) > max(OVERHEAD, slack):
+            yield (
+                f"meta.exposure.exposure_time is {exposure_time:g} s, and it is {lasted:g} s from start_time "
+                f"({start:%Y-%m-%d %H:%M:%S}) to end_time ({end:%Y-%m-%d %H:%M:%S})"
+            )
+
+
+def _of_the_name(meta: dict, name: str):
+    found = NAME.search(name)
+    for field, named in zip(("detector", "optical_element"), found.groups(), strict=True) if found else ():
+        value = metadata_value(meta, f"instrument.{field}")
+        if isinstance(value, str) and value.upper() not in UNSET and value.upper() != named.upper():
+            yield f"meta.instrument.{field} is {value}, and the name of the file says {named.upper()}"
+
+
+def _of_quality(meta: dict):
+    problem = metadata_value(meta, "exposure.data_problem")
+    if problem is True or (isinstance(problem, str) and problem.strip().upper() not in UNSET | {"FALSE", "OK"}):
+        yield f"meta.exposure.data_problem is {problem!r}: a problem with this exposure is known"
+    quality = metadata_value(meta, "exposure.engineering_quality")
+    if isinstance(quality, str) and quality.strip().upper() not in UNSET | {"OK"}:
+        yield f"meta.exposure.engineering_quality is {quality!r}: some of its metadata may be missing or wrong"

@@ -1,0 +1,227 @@
+"""What a reference must be before a step uses it: made for this exposure, and of plausible values."""
+
+from __future__ import annotations
+
+import datetime
+import math
+
+import numpy as np
+
+from rampflow.errors import RampflowError
+from rampflow.step.declaration import Range, Reference
+from rampflow.step.exposure import Exposure
+
+#: What a file writes where nothing is known, or where everything applies: it contradicts nothing.
+UNSET = frozenset(("", "?", "N/A", "NONE", "NULL", "ANY", "NOT_CONFIGURED"))
+
+#: Where the metadata have what a reference is made for: the one value, and a list of alternatives with "|" between them.
+MADE_FOR = {
+    "detector": ("instrument.detector", "instrument.p_detector"),
+    "optical_element": ("instrument.optical_element", "instrument.p_optical_element"),
+    "exposure_type": ("exposure.type", "exposure.p_exptype"),
+}
+
+#: Blocks of rows of a frame that its median is estimated from, and rows of each: 65,536 values of a full frame, which one
+#: compressed 4 MB frame in four holds.
+SAMPLED_BLOCKS, SAMPLED_ROWS = 4, 4
+
+#: Bad pixels of a reference that are worth a warning: above this share of the frame.
+MANY = 0.01
+
+
+def metadata_value(meta: dict, field: str):
+    """Entry of nested metadata by its dotted name; `None` where there is none."""
+    node = meta
+    for name in field.split("."):
+        if not isinstance(node, dict):
+            return None
+        node = node.get(name)
+    return node
+
+
+def alternatives(meta: dict, fields: tuple[str, ...]) -> frozenset[str]:
+    """Values that metadata give by any of these names, in capitals; none where one says that it is unknown or arbitrary."""
+    found = set()
+    for field in fields:
+        value = metadata_value(meta, field)
+        if isinstance(value, str):
+            found.update(part.strip().upper() for part in value.split("|"))
+    found.discard("")  # after the last "|"
+    return frozenset() if found & UNSET else frozenset(found)
+
+
+def moment(node) -> datetime.datetime | None:
+    """A time of the metadata, UTC; `None` where it is missing or can't be read."""
+    if isinstance(node, dict):  # a tagged time
+        node = node.get("value")
+    try:
+        found = datetime.datetime.fromisoformat(str(node))
+    except ValueError:
+        return None
+    return found if found.tzinfo else found.replace(tzinfo=datetime.UTC)
+
+
+def mismatches(reference: dict, exposure: dict, declaration: Reference) -> list[tuple[str, str]]:
+    """Where a reference was made for something else than an exposure.
+
+    Values that either of the two doesn't have, or leaves open, match everything.
+
+    Parameters
+    ----------
+    reference, exposure : dict
+        ``meta`` of both.
+    declaration : Reference
+
+    Returns
+    -------
+    list of (str, str)
+        What differs (``telescope``, ``instrument`` or one of `MADE_FOR`), and both values in words.
+    """
+    fields = {"telescope": ("telescope",), "instrument": ("instrument.name",)}
+    fields |= {name: MADE_FOR[name] for name in declaration.made_for}
+    found = []
+    for name, places in fields.items():
+        theirs, ours = alternatives(reference, places), alternatives(exposure, places[:1])
+        if theirs and ours and not theirs & ours:
+            field = f"meta.{places[0]}"
+            found.append((name, f"{field} is {'|'.join(sorted(theirs))}, and that of the exposure {'|'.join(sorted(ours))}"))
+    return found
+
+
+def check_made_for(
+    reference: Exposure,
+    exposure: Exposure,
+    declaration: Reference,
+    log,
+    *,
+    allow_mismatch: bool = False,
+    chosen_by_crds: bool = False,
+) -> None:
+    """Refuse a reference of another telescope, instrument, detector or optical element; warn of other doubts.
+
+    Another exposure type, or a date from which the reference holds that lies after the exposure, is a warning.
+
+    Parameters
+    ----------
+    reference, exposure : Exposure
+    declaration : Reference
+    log : logging.Logger
+    allow_mismatch : bool
+        Warn instead of refusing.
+    chosen_by_crds : bool
+        CRDS's rules selected the file for the exposure's optical element and type: one file may serve several of them, and its
+        metadata name one.
+
+    Raises
+    ------
+    RampflowError
+    """
+    name, meta = reference.path.name, reference.meta
+    for what, values in mismatches(meta, exposure.meta, declaration):
+        if chosen_by_crds and what in ("optical_element", "exposure_type"):
+            continue
+        if what == "exposure_type" or allow_mismatch:
+            log.warning("%s: %s", name, values)
+        else:
+            raise RampflowError(
+                f"{reference.path}: {values}; give the {declaration.type} reference of this exposure's "
+                f"{what.replace('_', ' ')}, or insist with --allow_mismatch (references.allow_mismatch in the configuration)"
+            )
+    useafter, start = moment(meta.get("useafter")), moment(metadata_value(exposure.meta, "exposure.start_time"))
+    if useafter and start and useafter > start and not chosen_by_crds:
+        log.warning(
+            "%s: meta.useafter is %s, and meta.exposure.start_time of the exposure %s: the reference is for later exposures",
+            name,
+            useafter.isoformat(sep=" ", timespec="seconds"),
+            start.isoformat(sep=" ", timespec="seconds"),
+        )
+    remarks = []
+    if "reftype" not in meta:
+        remarks.append("has no meta.reftype")
+    if str(meta.get("pedigree", "")).upper().startswith("DUMMY"):
+        remarks.append("is a dummy (meta.pedigree)")
+    if remarks:
+        log.info("%s %s", name, " and ".join(remarks))
+
+
+# ------------------------------------------------------------------------------------------------------ plausible values
+def refuse_implausible(path, field: str, value: float, limits: tuple[float, float], unit: str, reftype: str) -> None:
+    """Refuse a value beyond its limits.
+
+    Raises
+    ------
+    RampflowError
+        It names the file, the field, the value and the limits.
+    """
+    low, high = limits
+    if low <= value <= high:
+        return
+    unit = f" {unit}" if unit else ""
+    raise RampflowError(
+        f"{path}: {field} is {value:.6g}{unit}, and {low:g} to {high:g}{unit} is plausible; give a sound {reftype} reference "
+        "(the limits are declared in the step's script)"
+    )
+
+
+def sample_rows(array) -> np.ndarray:
+    """Values of some rows spread over a frame (of each plane), to estimate a median from; those of a table are all read."""
+    if array.ndim < 2:
+        return array.read()
+    rows = array.shape[-2]
+    if rows <= SAMPLED_BLOCKS * SAMPLED_ROWS:
+        return array.read_rows(0, rows)
+    starts = [(2 * i + 1) * rows // (2 * SAMPLED_BLOCKS) for i in range(SAMPLED_BLOCKS)]
+    return np.concatenate([array.read_rows(start, start + SAMPLED_ROWS) for start in starts], axis=-2)
+
+
+def median_of(values: np.ndarray) -> float | None:
+    """Median of the finite values, `None` without any."""
+    finite = values[np.isfinite(values)]
+    return float(np.median(finite)) if finite.size else None
+
+
+def check_plausible(reference: Exposure, declaration: Reference, names: dict[str, str]) -> None:
+    """Refuse a reference with a number or the median of a frame beyond its declared limits.
+
+    Of a table (one axis), every value counts. What is missing or not a number is left to the step, which knows whether it can
+    do without.
+
+    Parameters
+    ----------
+    reference : Exposure
+    declaration : Reference
+    names : dict
+        What stands for ``{detector}`` and ``{optical_element}`` in the names of fields.
+
+    Raises
+    ------
+    RampflowError
+    """
+    for field, limits in declaration.plausible.items():
+        if limits.quantity:
+            continue
+        field = field.format(**names)
+        value = metadata_value(reference.roman, field)
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            if math.isfinite(value):
+                refuse_implausible(
+                    reference.path, field, value, (limits.minimum, limits.maximum), limits.unit, declaration.type
+                )
+        elif hasattr(value, "dtype"):
+            array = reference.array(field)
+            fits = limits.plane is None or (array.ndim == 3 and array.shape[0] > limits.plane)
+            if fits and math.prod(array.shape):
+                _check_array(reference, declaration.type, field, array, limits)
+
+
+def _check_array(reference: Exposure, reftype: str, field: str, array, limits: Range) -> None:
+    values = sample_rows(array)
+    if limits.plane is not None:
+        field, values = f"{field}[{limits.plane}]", values[limits.plane]
+    if array.ndim < 2:
+        for value in (values.min(), values.max()) if values.size and np.isfinite(values).all() else ():
+            refuse_implausible(reference.path, field, value, (limits.minimum, limits.maximum), limits.unit, reftype)
+        return
+    median = median_of(values)
+    if median is not None:
+        refuse_implausible(reference.path, f"the median of {field}", median, limits.median_limits, limits.unit, reftype)
