@@ -64,7 +64,7 @@ class Origin:
 
 
 def write_catalog(path: Path, stars: dict[str, np.ndarray], origin: Origin) -> None:
-    """Write an astrometric catalog; `stars` may be empty of columns.
+    """Write an astrometric catalog; columns that `stars` hasn't are NaN, and it may have none.
 
     Raises
     ------
@@ -76,7 +76,8 @@ def write_catalog(path: Path, stars: dict[str, np.ndarray], origin: Origin) -> N
 
     fields = [pa.field(name, pa.float64(), metadata={"unit": unit}) for name, unit in UNITS.items()]
     schema = pa.schema(fields, metadata={_KEY: json.dumps(dataclasses.asdict(origin))})
-    table = pa.table([np.asarray(stars.get(name, ()), float) for name in UNITS], schema=schema)
+    unknown = np.full(len(stars.get("ra", ())), np.nan)
+    table = pa.table([np.asarray(stars.get(name, unknown), float) for name in UNITS], schema=schema)
     with replacing(path) as partial:
         write_table(table, partial)
 
