@@ -1,12 +1,13 @@
 """astrometric_catalog: get the stars that the exposures of one association are aligned to, where they are at its epoch.
 
-The part of the sky and the epoch come from the headers of the images. The result is a small parquet file, with columns ra, dec
-(degrees, ICRS at the epoch), mag, ra_error, dec_error (mas), NaN where unknown::
+The part of the sky and the epoch, the mean of the exposures', come from the headers of the images. The result is a small
+parquet file, with columns ra, dec (degrees, ICRS at the epoch), mag, ra_error, dec_error (mas), pmra, pmdec (mas/yr), parallax
+(mas), NaN where unknown. With the motions, tweakreg moves the stars on to the epoch of each exposure::
 
     python astrometric_catalog.py STARS.parquet --images A_flat.asdf B_flat.asdf --astrometric_catalog GAIADR3_S3
 
 A catalog that can't be had now (no network, a server in trouble) is no error: the file is written without stars and says why,
-and the exposures are delivered unaligned.
+the exposures are delivered unaligned, and the next run of the workflow asks again.
 """
 
 import argparse
@@ -14,6 +15,8 @@ import os
 import sys
 import time
 from pathlib import Path
+
+import numpy as np
 
 from rampflow.astrometry import check_astrometric_catalog
 from rampflow.astrometry.region import survey_images
@@ -24,6 +27,9 @@ from rampflow.step.logs import step_logger
 from rampflow.step.program import reported_errors
 
 log = step_logger("astrometric_catalog")
+
+#: Years within which few stars move by more than a milliarcsecond.
+SHORT = 0.1
 
 #: Names and defaults are romancal's; its abs_refcat is the configuration's astrometric_catalog.
 SOURCE = Parameter(
@@ -42,7 +48,7 @@ SEARCH_PARAMETERS = (
 )
 
 
-def get_catalog(images: list[Path], source: str, *, margin: float, timeout: float) -> tuple[dict, Origin]:
+def get_catalog(images: list[Path], source: str, *, margin: float, timeout: float, attempt: int = 1) -> tuple[dict, Origin]:
     """Stars for the images of one association, and where they come from.
 
     Parameters
@@ -54,6 +60,8 @@ def get_catalog(images: list[Path], source: str, *, margin: float, timeout: floa
         Around each image, arcsec.
     timeout : float
         Seconds.
+    attempt : int
+        Recorded in the origin.
 
     Returns
     -------
@@ -66,23 +74,31 @@ def get_catalog(images: list[Path], source: str, *, margin: float, timeout: floa
     RampflowError
         An image or the user's own catalog can't be read.
     """
-    region, epoch = survey_images(images, margin)
-    stars, status, reason = {}, "SUCCESS", ""
+    region, epochs = survey_images(images, margin)
+    stars, status, reason, epoch = {}, "SUCCESS", "", None
     if not region.circles:
         status, reason = "FAILED", "no image is to be aligned"
         log.warning("None of the %d images is to be aligned: no stars are looked for", len(images))
     else:
-        log.info("%d images to align, at the epoch %.4f", len(region.circles), epoch)
+        epoch, span = float(np.mean(epochs)), max(epochs) - min(epochs)
+        log.info("%d images to align, at the epoch %.4f (from %.4f to %.4f)", len(epochs), epoch, min(epochs), max(epochs))
         try:
-            stars = fetch(source, region, epoch, timeout)
+            stars, reason = fetch(source, region, epoch, timeout)
         except CatalogUnavailable as error:
             status, reason = "FAILED", str(error)
         else:
-            if not len(stars["ra"]):
-                reason = "the catalog has no stars there"
-                log.warning("%s has no stars where the images are, so that they can't be aligned to it", source)
+            if reason:
+                log.warning("%s: no star to align to: %s", source, reason)
+            elif span > SHORT and not np.isfinite(stars["pmra"]).any():
+                log.warning(
+                    "The exposures are up to %.1f years apart and the stars of %s have no proper motions: all are aligned to "
+                    "the same positions",
+                    span,
+                    source,
+                )
     rows = len(stars["ra"]) if stars else 0
-    return stars, Origin(source, epoch, [[c.ra, c.dec, c.radius] for c in region.circles], rows, status, reason)
+    region_list = [[c.ra, c.dec, c.radius] for c in region.circles]
+    return stars, Origin(source, epoch, region_list, rows, status, reason, attempt)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -99,6 +115,9 @@ def parser() -> argparse.ArgumentParser:
         required=True,
         help="images of the association, with their WCS (.asdf)",
     )
+    result.add_argument(
+        "--attempt", metavar="N", type=int, default=1, help="number of this attempt, to be recorded (default: %(default)s)"
+    )
     add_parameters(result, (SOURCE, *SEARCH_PARAMETERS))
     return result
 
@@ -109,15 +128,16 @@ def main(argv: list[str] | None = None) -> int:
     with reported_errors("astrometric_catalog") as outcome:
         start = time.monotonic()
         source = check_astrometric_catalog(arguments.astrometric_catalog, Path.cwd())
-        stars, origin = get_catalog(arguments.images, source, margin=arguments.margin, timeout=arguments.vo_timeout)
+        stars, origin = get_catalog(
+            arguments.images, source, margin=arguments.margin, timeout=arguments.vo_timeout, attempt=arguments.attempt
+        )
         write_catalog(arguments.output, stars, origin)
-        if origin.status == "FAILED" and origin.region:
+        if origin.unavailable:
             log.warning(
-                "The astrometric catalog %s can't be had (%s): the exposures will be delivered unaligned. When it can, "
-                "remove %s and run again; or name a file or a local HATS catalog as astrometric_catalog",
+                "The astrometric catalog %s can't be had (%s): the exposures will be delivered unaligned. The next run asks "
+                "again; or name a file or a local HATS catalog as astrometric_catalog",
                 source,
                 origin.reason,
-                arguments.output,
             )
         log.info("%d stars from %s in %.1f s -> %s", origin.rows, source, time.monotonic() - start, arguments.output)
     return outcome.status

@@ -116,32 +116,82 @@ def stem_of(image: Path) -> str:
     return image.name.rpartition("_")[0] or image.stem
 
 
-def read_members(images: list[Path], catalogs: list[str]):
+def read_members(images: list[Path], catalogs: list[str], *, with_epochs: bool = False):
     """The exposures of an association that can be tried, and why the others can't.
+
+    Parameters
+    ----------
+    images : list of pathlib.Path
+    catalogs : list of str
+        The source catalog of each.
+    with_epochs : bool
+        Read the times of the exposures, for stars that move.
 
     Returns
     -------
     members : list of rampflow.alignment.members.Member
-    skipped : dict of str
-        Stem to reason.
+    left_out : dict of (str, str)
+        Stem to status, SKIPPED or FAILED, and reason.
     """
-    from rampflow.alignment.members import read_member, read_sources
+    from rampflow.alignment.members import read_member
 
-    members, skipped = [], {}
+    members, left_out = [], {}
     for path, catalog in zip(images, catalogs, strict=True):
         stem = stem_of(path)
         with AsdfFile(path) as file:
             image = Exposure(file)
             image.expect_model(STEP.takes, STEP.name)
-            if is_fully_saturated(image.meta.get("cal_step", {})):
-                skipped[stem] = "the exposure is fully saturated"
-            elif image.meta.get("wcs") is None and image.meta.get("cal_step", {}).get("assign_wcs") == "SKIPPED":
-                skipped[stem] = "it has no WCS: its pointing is not known (see the warning of assign_wcs)"
-            elif catalog == NOT_APPLICABLE:
-                skipped[stem] = "it has no source catalog"
+            cal_step = image.meta.get("cal_step", {})
+            if is_fully_saturated(cal_step):
+                left_out[stem] = "SKIPPED", "the exposure is fully saturated"
+                continue
+            if image.meta.get("wcs") is None and cal_step.get("assign_wcs") == "SKIPPED":
+                left_out[stem] = "SKIPPED", "it has no WCS: its pointing is not known (see the warning of assign_wcs)"
+                continue
+            if catalog == NOT_APPLICABLE:
+                left_out[stem] = "SKIPPED", "it has no source catalog"
+                continue
+            try:
+                sources = sources_of(stem, image, Path(catalog))
+            except RampflowError as error:  # a file of the user's, for this exposure: no reason to leave the others unaligned
+                left_out[stem] = "FAILED", f"its source catalog can't be used: {error}"
             else:
-                members.append(read_member(stem, image, read_sources(Path(catalog))))
-    return members, skipped
+                members.append(read_member(stem, image, sources, with_epoch=with_epochs))
+    return members, left_out
+
+
+def sources_of(stem: str, image: Exposure, path: Path):
+    """The positions of an exposure's source catalog; the log says which file and columns they are from.
+
+    Returns
+    -------
+    rampflow.alignment.sources.Sources
+
+    Raises
+    ------
+    RampflowError
+        The catalog can't be read, has no positions, or says that it is of another exposure.
+    """
+    from rampflow.alignment.sources import read_catalog
+
+    catalog = read_catalog(path)
+    other = catalog.other_exposure(image, stem)
+    if other:
+        raise RampflowError(
+            f"{path}: is the catalog of another exposure by its metadata ({other}); give this exposure's own, or columns x and "
+            "y alone in a file without metadata"
+        )
+    sources = catalog.sources()
+    log.info(
+        "%s: %d of %d sources from %s (%s)%s",
+        stem,
+        len(sources),
+        catalog.n_rows,
+        path,
+        ", ".join(catalog.positions() or ()) or "no positions",
+        "" if catalog.identity else "; it doesn't say of which exposure it is",
+    )
+    return sources
 
 
 def read_stars(path: Path):
@@ -150,16 +200,18 @@ def read_stars(path: Path):
     Returns
     -------
     stars : astropy.table.Table
-        ra, dec (degrees), mag, ra_error, dec_error (mas).
+        ra, dec (degrees), mag, ra_error, dec_error (mas), pmra, pmdec (mas per year), parallax (mas).
+    origin : rampflow.astrometry.table.Origin
     reason : str
-        Why there is none; empty where there is one.
+        Why there are no stars; empty where there are some.
     """
     from rampflow.astrometry.table import read_catalog
 
     stars, origin = read_catalog(path)
     if origin.status != "SUCCESS":
-        return stars[:0], origin.reason or "the astrometric catalog can't be had"
-    return stars[np.isfinite(stars["ra"]) & np.isfinite(stars["dec"])], ""
+        return stars[:0], origin, origin.reason or "the astrometric catalog can't be had"
+    stars = stars[np.isfinite(stars["ra"]) & np.isfinite(stars["dec"])]
+    return stars, origin, "" if len(stars) else origin.reason or "the catalog has no stars there"
 
 
 def star_errors(stars) -> np.ndarray:
@@ -221,10 +273,10 @@ def run(arguments: dict) -> None:
     association = arguments["output"].name.removesuffix(f"_{STEP.suffix}.asdf")
     log.info("%s %s, step tweakreg: %d exposures of %s", SOFTWARE_NAME, __version__, len(images), association)
     log.info("Parameters: %s", ", ".join(f"{k}={v}" for k, v in parameters.items()))
-    members, skipped = read_members(images, catalogs)
-    for stem, reason in skipped.items():
-        log.warning("%s: SKIPPED, %s", stem, reason)
-    stars, reason = read_stars(arguments["astrometric_catalog"])
+    stars, origin, reason = read_stars(arguments["astrometric_catalog"])
+    members, left_out = read_members(images, catalogs, with_epochs=bool(np.isfinite(stars["pmra"]).any()))
+    for stem, (status, why) in left_out.items():
+        log.warning("%s: %s, %s", stem, status, why)
     directions = unit_vectors(np.asarray(stars["ra"]), np.asarray(stars["dec"]))
     if reason:
         results = {"status": "FAILED", "nmatches": 0, "n_detector": len(members)}
@@ -242,8 +294,11 @@ def run(arguments: dict) -> None:
         )
     else:
         outcomes = []
-    solutions = {stem: {"status": "SKIPPED", "reason": reason} for stem, reason in skipped.items()}
-    summaries = dict(solutions)
+    solutions = {stem: {"status": status, "reason": why} for stem, (status, why) in left_out.items()}
+    summaries = {stem: dict(solution) for stem, solution in solutions.items()}
+    for solution in solutions.values():
+        if solution["status"] == "FAILED":
+            solution["wcs_fit_results"] = {"status": "FAILED", "nmatches": 0, "n_detector": len(members)}
     for member, outcome in zip(members, outcomes, strict=True):
         solutions[member.stem] = solution_of(member, outcome, name)
         summaries[member.stem] = report = summary_of(member, outcome, directions)
@@ -263,6 +318,12 @@ def run(arguments: dict) -> None:
     if parameters["save_abs_catalog"]:
         counts = np.bincount(np.concatenate([o.star for o in outcomes] or [[]]).astype(int), minlength=len(stars))
         write_matched(arguments["output"].with_name(f"{association}_fit_{Path(name).name.lower()}_ref.ecsv"), stars, counts)
+    # The file name: where it lies says nothing elsewhere.
+    names = {stem: Path(catalog).name for stem, catalog in zip(stems, catalogs, strict=True) if catalog != NOT_APPLICABLE}
+    solutions, summaries = (
+        {stem: entry | ({"catalog": names[stem]} if stem in names else {}) for stem, entry in entries.items()}
+        for entries in (solutions, summaries)
+    )
     catalog = {"name": name, "status": "FAILED" if reason else "SUCCESS", "reason": reason, "n_stars": len(stars)}
     header = {"association": association, "astrometric_catalog": catalog, "parameters": parameters}
     write_solutions(arguments["output"], {**header, "cal_logs": recorded_log()}, {stem: solutions[stem] for stem in stems})

@@ -18,6 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from astrometric_catalog import get_catalog
 from astropy import units as u
 from astropy.coordinates import SkyCoord, get_body_barycentric
 from astropy.table import QTable, Table
@@ -28,8 +29,10 @@ from hypothesis import strategies as st
 from small_files import run, set_entries, succeed
 
 from rampflow.astrometry import check_astrometric_catalog, hats, read_catalog, sources
-from rampflow.astrometry.motion import at_epoch, propagate, propagate_error
+from rampflow.astrometry.duplicates import merge_duplicates
+from rampflow.astrometry.motion import MAS, at_epoch, displacement, propagate, propagate_error
 from rampflow.astrometry.region import Circle, Region, calendar_year, julian_year, separation, survey_images, unit_vectors
+from rampflow.astrometry.table import Origin, next_attempt, write_catalog
 from rampflow.errors import RampflowError
 from rampflow.files.asdf_io import create_asdf, tagged
 from rampflow.step.exposure import IMAGE_TAG
@@ -37,6 +40,7 @@ from rampflow.step.exposure import IMAGE_TAG
 EPOCH = 2000 + (9769.5 + 84 / 86400) / 365.25  # Julian year of the images' mid_time
 SIZE = 1200  # pixels: 2.2 arcmin
 MARGIN = 15.0
+COLUMNS = ["ra", "dec", "mag", "ra_error", "dec_error", "pmra", "pmdec", "parallax"]
 #: Where the stars are dense: an ordinary place, right ascension 0, the poles.
 PLACES = {"field": (150.0, 2.0), "wrap": (0.0, 10.0), "north": (200.0, 89.99), "south": (33.0, -90.0)}
 
@@ -230,7 +234,7 @@ def test_stars_without_a_motion_are_left_out_where_the_catalog_has_motions():
     stars = {"ra": np.array([1.0, 2.0]), "dec": np.zeros(2), "mag": np.array([15.0, 16.0])}
     motion = {name: np.array([1.0, np.nan]) for name in ("pmra", "pmdec", "parallax")}
     assert list(at_epoch({**stars, **motion, "ref_epoch": np.full(2, 2016.0)}, EPOCH)["mag"]) == [15.0]
-    # With a column missing there is no motion to apply.
+    # Without its epoch a motion can't be applied: the positions stay (sources.fetch refuses such a file).
     assert list(at_epoch({**stars, **motion}, EPOCH)["ra"]) == [1.0, 2.0]
 
 
@@ -250,8 +254,8 @@ def test_years():
 def test_region_holds_every_image_with_its_margin(tmp_path):
     places = [(150.0, 2.0), (0.0, 10.0), (40.0, 89.995), (359.99, -45.0)]
     paths = [write_exposure(tmp_path / f"{i}.asdf", *place) for i, place in enumerate(places)]
-    region, epoch = survey_images(paths, MARGIN)
-    assert epoch == pytest.approx(EPOCH, abs=1e-9)
+    region, epochs = survey_images(paths, MARGIN)
+    assert epochs == pytest.approx([EPOCH] * 4, abs=1e-9)
     reach = SIZE / 2 * 0.11 / 3600 * 2**0.5
     for place in places:
         for angle in range(0, 360, 45):
@@ -263,8 +267,11 @@ def test_epoch_is_the_mean_of_the_exposures(tmp_path):
     late = write_exposure(tmp_path / "b.asdf", **{"exposure.mid_time": {"value": "2026-10-03T00:01:24.000"}})
     ends = {"exposure.mid_time": ..., "exposure.start_time": "2026-10-02T00:00:24", "exposure.end_time": "2026-10-02T00:02:24"}
     between = write_exposure(tmp_path / "c.asdf", **ends)
-    _, epoch = survey_images([write_exposure(tmp_path / "a.asdf"), late, between], MARGIN)
-    assert epoch == pytest.approx(EPOCH + 1 / 365.25, abs=1e-9)
+    images = [write_exposure(tmp_path / "a.asdf"), late, between]
+    _, epochs = survey_images(images, MARGIN)
+    assert epochs == pytest.approx([EPOCH, EPOCH + 2 / 365.25, EPOCH + 1 / 365.25], abs=1e-9)
+    _, origin = get_catalog(images, str(write_stars(tmp_path / "stars.ecsv")), margin=MARGIN, timeout=1)
+    assert origin.epoch == pytest.approx(EPOCH + 1 / 365.25, abs=1e-9)
     with pytest.raises(RampflowError, match="no_time.asdf: meta.exposure must have a mid_time"):
         survey_images([write_exposure(tmp_path / "no_time.asdf", **{"exposure": {"mid_time": "?"}})], MARGIN)
 
@@ -447,11 +454,11 @@ def test_s3_without_the_catalog(tmp_path, image, s3, monkeypatch, capsys):
 def assert_failed(path, source, reason, capsys):
     """Check that an empty catalog says why, and that the log warns of it with a remedy."""
     stars, origin = read_catalog(path)
-    assert len(stars) == 0 and stars.colnames == ["ra", "dec", "mag", "ra_error", "dec_error"]
+    assert len(stars) == 0 and stars.colnames == COLUMNS
     assert (origin.source, origin.status, origin.rows) == (source, "FAILED", 0)
     assert reason in origin.reason and "\n" not in origin.reason
     (warning,) = [line for line in capsys.readouterr().err.splitlines() if "WARNING" in line]
-    assert source in warning and reason in warning and "unaligned" in warning and str(path) in warning
+    assert source in warning and reason in warning and "unaligned" in warning and "next run" in warning
 
 
 class Service:
@@ -739,7 +746,274 @@ def test_rows_without_a_position_are_left_out(tmp_path, image):
     np.testing.assert_array_equal(stars["mag"], [17, np.nan])
 
 
+# ------------------------------------------------------------------------------------------------------- stars listed twice
+def write_stars(path, count=12, **columns):
+    """Stars on a grid around `PLACES`' field, a few arcseconds apart, as a table with other columns too."""
+    steps = np.arange(count)
+    table = Table({"ra": 150 + 0.002 * (steps % 4), "dec": 2 + 0.002 * (steps // 4)} | columns)
+    table.write(path, overwrite=True)
+    return path
+
+
+@pytest.mark.parametrize("apart", [0.0, 3.0, 40.0])
+def test_stars_listed_twice_are_merged(tmp_path, image, capsys, apart):
+    once = Table.read(write_stars(tmp_path / "once.ecsv", mag=np.arange(12.0)))
+    twice = Table({name: np.r_[once[name], once[name]] for name in once.colnames})
+    twice["dec"][12:] += apart / 3.6e6
+    twice.write(tmp_path / "twice.ecsv")
+    assert call(tmp_path / "stars.parquet", image, tmp_path / "twice.ecsv") == 0
+    stars, origin = read_catalog(tmp_path / "stars.parquet")
+    assert origin.rows == 12
+    np.testing.assert_allclose(stars["dec"], once["dec"] + apart / 2 / 3.6e6, rtol=0, atol=1e-11)
+    np.testing.assert_allclose(stars["ra"], once["ra"], rtol=0, atol=1e-11)
+    np.testing.assert_array_equal(stars["mag"], once["mag"])
+    log = capsys.readouterr().err
+    assert "12 of 24 entries lie within 50 mas of another and are merged with it" in log
+
+
+def test_only_entries_of_one_star_are_merged():
+    mas = 1 / 3.6e6
+    stars = {
+        "ra": np.array([10.0, 360 - 1e-7, 40.0, 10.0, 1e-7]),
+        "dec": np.array([20.0, 0.0, -30.0, 20 + 120 * mas, 0.0]),
+        "ra_error": np.array([0.1, 0.3, np.nan, 0.1, 0.4]),
+        "dec_error": np.array([0.1, 0.3, np.nan, 0.1, 0.4]),
+    }
+    merged, count = merge_duplicates(stars)
+    assert count == 1  # the pair on both sides of 0; two stars 120 mas apart stay two
+    np.testing.assert_array_equal(merged["ra"][[0, 2, 3]], stars["ra"][[0, 2, 3]])
+    np.testing.assert_array_equal(merged["ra_error"][[0, 2, 3]], [0.1, np.nan, 0.1])
+    # 0.72 mas apart, the mean with the weights 1/0.09 and 1/0.16; errors: the smaller, and the scatter.
+    east = (merged["ra"][1] + 180) % 360 - 180
+    assert east / mas == pytest.approx(-0.36 + 0.72 * (1 / 0.16) / (1 / 0.09 + 1 / 0.16), abs=1e-6)
+    assert 0.3 < merged["ra_error"][1] < 0.5
+    alone, none = merge_duplicates({name: values[:1] for name, values in stars.items()})
+    assert none == 0 and alone["ra"][0] == 10.0
+
+
+# ----------------------------------------------------------------------------------------------------------- motions of files
+def moving(count=12):
+    """Motions of a file's stars, ten years before the exposures; and where the stars are then, without parallax."""
+    rng = np.random.default_rng(4)
+    pmra, pmdec = rng.normal(0, 20, (2, count))
+    return {"pmra": pmra, "pmdec": pmdec, "parallax": np.zeros(count), "ref_epoch": np.full(count, EPOCH - 10)}
+
+
+def where_they_are(path):
+    stars, origin = read_catalog(path)
+    return unit_vectors(stars["ra"], stars["dec"]), origin
+
+
+@pytest.mark.parametrize("left_out", ["parallax", "some parallaxes", "all parallaxes"])
+def test_without_a_parallax_the_proper_motion_counts_alone(tmp_path, image, capsys, left_out):
+    motions = moving()
+    assert call(tmp_path / "all.parquet", image, write_stars(tmp_path / "all.ecsv", **motions)) == 0
+    if left_out == "parallax":
+        motions.pop("parallax")
+    else:
+        motions["parallax"][: 5 if left_out.startswith("some") else None] = np.nan
+    assert call(tmp_path / "some.parquet", image, write_stars(tmp_path / "some.ecsv", **motions)) == 0
+    expected, got = where_they_are(tmp_path / "all.parquet"), where_they_are(tmp_path / "some.parquet")
+    np.testing.assert_allclose(got[0], expected[0], rtol=0, atol=1e-15)
+    assert (
+        np.abs(expected[0] - unit_vectors(*Table.read(tmp_path / "all.ecsv")["ra", "dec"].columns.values())).max() > 100 * MAS
+    )
+    warnings = [line for line in capsys.readouterr().err.splitlines() if "WARNING" in line]
+    words = {"parallax": "no column parallax: its 12", "some parallaxes": "5 of 12", "all parallaxes": "12 of 12"}
+    assert len(warnings) == 1 and words[left_out] in warnings[0] and "proper motions alone" in warnings[0]
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"pmra": "pm_ra"}, "has pmdec, pm_ra but no column pmra, so.*if 'pm_ra' is that, rename it"),
+        ({"pmdec": None}, "has pmra but no column pmdec, so"),
+        ({"ref_epoch": None}, "has pmra, pmdec but no column ref_epoch, so"),
+        ({"ref_epoch": "Epoch"}, "no column ref_epoch, so.*if 'Epoch' is that, rename it"),
+        ({"pmra": "pmRA*", "pmdec": "pmDE"}, r"has pmRA\*, pmDE but no column pmra and pmdec"),
+        ({"pmra": "mu_alpha_star", "pmdec": "mu_delta", "ref_epoch": None}, "no column pmra and pmdec and ref_epoch"),
+    ],
+)
+@pytest.mark.parametrize("suffix", ["ecsv", "parquet"])
+def test_motions_that_can_t_be_applied_are_refused(tmp_path, image, capsys, change, says, suffix):
+    columns = {change.get(name, name): values for name, values in moving().items()}
+    columns.pop(None, None)
+    path = write_stars(tmp_path / f"stars.{suffix}", **columns)
+    assert call(tmp_path / "out.parquet", image, path) == 1
+    assert re.search(f"{path}: .*{says}", capsys.readouterr().err)
+    assert not (tmp_path / "out.parquet").exists()
+
+
+def test_gaia_s_own_columns_are_no_other_names(tmp_path, image):
+    """The total motion, the errors and the correlations of Gaia's table are not taken for components."""
+    others = dict.fromkeys(("pm", "pmra_error", "pmdec_error", "pmra_pmdec_corr", "ra_pmra_corr", "parallax_over_error"), 0.1)
+    path = write_stars(tmp_path / "stars.ecsv", **{name: np.full(12, value) for name, value in others.items()})
+    assert call(tmp_path / "out.parquet", image, path) == 0
+    assert read_catalog(tmp_path / "out.parquet")[1].rows == 12
+
+
+@pytest.mark.parametrize(("value", "refused"), [(57388.0, True), (2457388.5, True), (0.0, True), (2016.0, False)])
+def test_an_epoch_is_a_julian_year(tmp_path, image, capsys, value, refused):
+    path = write_stars(tmp_path / "stars.ecsv", **moving() | {"ref_epoch": np.full(12, value)})
+    assert call(tmp_path / "out.parquet", image, path) == int(refused)
+    assert ("ref_epoch is" in capsys.readouterr().err) == refused
+
+
+def test_placeholders_are_no_motions(tmp_path, image, capsys):
+    motions = moving()
+    motions["pmra"][:2], motions["parallax"][3], motions["ref_epoch"][5] = (1e20, -999999.0), -9999.0, -1.0
+    assert call(tmp_path / "out.parquet", image, write_stars(tmp_path / "stars.ecsv", **motions)) == 0
+    assert read_catalog(tmp_path / "out.parquet")[1].rows == 9
+    log = capsys.readouterr().err
+    assert "3 of 12 stars have no proper motion or ref_epoch and are left out" in log
+    assert "1 of 12 stars have no parallax and are moved by their proper motions alone" in log
+
+
+def test_a_file_without_any_motion_that_is_known_says_so(tmp_path, image):
+    motions = moving() | {"pmra": np.full(12, np.nan)}
+    assert call(tmp_path / "out.parquet", image, write_stars(tmp_path / "stars.ecsv", **motions)) == 0
+    stars, origin = read_catalog(tmp_path / "out.parquet")
+    assert len(stars) == 0 and origin.status == "SUCCESS"
+    assert origin.reason == "all 12 stars there have no proper motion or ref_epoch, and are left out"
+
+
+def test_old_positions_without_motions_are_named(tmp_path, image, capsys):
+    assert call(tmp_path / "o.parquet", image, write_stars(tmp_path / "s.ecsv", ref_epoch=np.full(12, 2016.0))) == 0
+    assert "no proper motions: its positions of 2016.0 are taken as they are, 10.7 years" in capsys.readouterr().err
+
+
+def test_stars_left_out_of_gaia_are_counted(tmp_path, image, hats_folder, capsys):
+    assert call(tmp_path / "stars.parquet", image, hats_folder, "--margin", "600") == 0
+    _, origin = read_catalog(tmp_path / "stars.parquet")
+    inside = Region((Circle(*origin.region[0]),)).contains(STARS["ra"], STARS["dec"])
+    without = np.isnan(STARS["pmra"][inside]).sum()
+    assert without > 0
+    assert f"{without} of {inside.sum()} stars have no proper motion or no parallax" in capsys.readouterr().err
+
+
+def test_the_way_between_two_epochs_is_that_of_each():
+    rng = np.random.default_rng(5)
+    stars = {"ra": rng.uniform(0, 360, 50), "dec": rng.uniform(-60, 60, 50), "pmra": rng.normal(0, 50, 50)}
+    stars |= {"pmdec": rng.normal(0, 50, 50), "parallax": rng.normal(3, 3, 50), "ref_epoch": np.full(50, 2016.0)}
+    first, last = at_epoch(stars, 2026.8), at_epoch(stars, 2030.9)
+    start, end = (unit_vectors(s["ra"], s["dec"]) for s in (first, last))
+    moved = start + displacement(first, 2026.8, 2030.9)
+    assert separation(start, end).max() * 3.6e6 > 200
+    assert separation(moved / np.linalg.norm(moved, axis=1, keepdims=True), end).max() * 3.6e6 < 0.01  # (0.5 arcsec)²
+    assert not displacement(first, 2026.8, 2026.8).any()
+    unknown = {name: np.full(50, np.nan) for name in ("pmra", "pmdec", "parallax")}
+    assert not displacement(first | unknown, 2026.8, 2030.9).any()
+
+
+def test_exposures_years_apart_need_motions(tmp_path, image, capsys):
+    late = write_exposure(tmp_path / "late.asdf", **{"exposure.mid_time": {"value": "2030-10-01T00:01:24.000"}})
+    assert call(tmp_path / "o.parquet", [image, late], write_stars(tmp_path / "s.ecsv")) == 0
+    assert "up to 4.0 years apart and the stars of" in capsys.readouterr().err
+    assert call(tmp_path / "o.parquet", [image, late], write_stars(tmp_path / "m.ecsv", **moving())) == 0
+    assert "years apart" not in capsys.readouterr().err
+    stars, origin = read_catalog(tmp_path / "o.parquet")
+    np.testing.assert_allclose(stars["pmdec"], moving()["pmdec"])
+    assert origin.epoch == pytest.approx(EPOCH + 2, abs=0.01)
+
+
+# ---------------------------------------------------------------------------------------------------------- another attempt
+def test_a_catalog_that_can_not_be_had_is_asked_for_again(tmp_path):
+    path = tmp_path / "stars.parquet"
+    assert next_attempt(path) == 1
+    region = [[150.0, 2.0, 0.1]] * 300
+    for origin, expected in (
+        (Origin("GAIADR3", EPOCH, region, 0, "FAILED", 'no "network" {here}', 1), 2),
+        (Origin("GAIADR3", EPOCH, region, 0, "FAILED", "still none", 2), 3),
+        (Origin("GAIADR3", EPOCH, region, 0, "SUCCESS", "the catalog has no stars there", 3), 3),
+        (Origin("GAIADR3", None, [], 0, "FAILED", "no image is to be aligned", 3), 3),
+    ):
+        write_catalog(path, {}, origin)
+        assert next_attempt(path) == expected
+        assert read_catalog(path)[1] == origin
+    for content in (b"", b"PAR1", b"other" * 10, path.read_bytes()[:-20]):
+        path.write_bytes(content)
+        assert next_attempt(path) == 1
+
+
 # ------------------------------------------------------------------------------------------------------- mistakes of the user
+@pytest.mark.parametrize("name", ["equinox", "RADESYS", "coord_frame"])
+@pytest.mark.parametrize("where", ["meta", "column"])
+@pytest.mark.parametrize("suffix", ["ecsv", "parquet", "fits"])
+def test_other_frames_are_refused(tmp_path, image, capsys, name, where, suffix):
+    path, value = tmp_path / f"stars.{suffix}", {"equinox": 1950.0, "RADESYS": "FK5", "coord_frame": "galactic"}[name]
+    table = Table.read(write_stars(tmp_path / "plain.ecsv"))
+    if where == "meta":
+        table.meta[name] = value
+    else:
+        table[name] = [value] * len(table)
+    if suffix == "parquet":
+        arrow = pa.table({n: np.asarray(table[n]) for n in table.colnames})
+        arrow = arrow.replace_schema_metadata({k: str(v) for k, v in table.meta.items() if k == name})
+        pq.write_table(arrow, path)
+    else:
+        table.write(path)
+    assert call(tmp_path / "out.parquet", image, path) == 1
+    errors = capsys.readouterr().err
+    assert f"its {name}" in errors.replace(name.upper()[:8], name) and str(value) in errors and "must be ICRS" in errors
+
+
+def test_icrs_and_j2000_are_taken(tmp_path, image):
+    table = Table.read(write_stars(tmp_path / "plain.ecsv"))
+    table.meta |= {"RADESYS": "ICRS", "EQUINOX": 2000.0, "frame": "detector"}
+    table["equinox"] = "J2000.0"
+    table.write(tmp_path / "stars.ecsv")
+    assert call(tmp_path / "out.parquet", image, tmp_path / "stars.ecsv") == 0
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda ra, dec: (dec, ra), "ra and dec must be in degrees; 12 of 12.*changed places"),
+        (lambda ra, dec: (ra / 15, dec), "its ra seems to be in hours: none of its stars .* 12 would be"),
+        (lambda ra, dec: tuple(np.radians([ra, dec])), "its ra and dec seem to be in radians"),
+        (lambda ra, dec: (ra, np.r_[-999.0, dec[1:]]), r"1 of 12 rows are beyond 360 and 90 \(row 1: ra 150, dec -999\)"),
+    ],
+)
+def test_positions_that_are_no_ra_and_dec_in_degrees(tmp_path, image, capsys, change, says):
+    table = Table.read(write_stars(tmp_path / "plain.ecsv"))
+    Table(dict(zip(("ra", "dec"), change(*(np.array(table[n]) for n in ("ra", "dec"))), strict=True))).write(tmp_path / "s.csv")
+    assert call(tmp_path / "out.parquet", image, tmp_path / "s.csv") == 1
+    assert re.search(says, capsys.readouterr().err)
+
+
+def test_swapped_columns_that_could_be_degrees(tmp_path, capsys):
+    image = write_exposure(tmp_path / "a.asdf", 40.0, 10.0)
+    ra, dec = 40 + 0.002 * np.arange(6), np.full(6, 10.0)
+    Table({"ra": dec, "dec": ra}).write(tmp_path / "s.csv")
+    assert call(tmp_path / "out.parquet", image, tmp_path / "s.csv") == 1
+    assert "ra and dec seem to have changed places: none of its stars is where the images are" in capsys.readouterr().err
+
+
+def test_units_make_hours_right(tmp_path, image):
+    table = QTable.read(write_stars(tmp_path / "plain.ecsv"))
+    table["ra"], table["dec"] = (np.asarray(table["ra"]) / 15) * u.hourangle, np.asarray(table["dec"]) * 3600 * u.arcsec
+    table.write(tmp_path / "s.ecsv")
+    assert call(tmp_path / "out.parquet", image, tmp_path / "s.ecsv") == 0
+    plain = Table.read(tmp_path / "plain.ecsv")
+    np.testing.assert_allclose(read_catalog(tmp_path / "out.parquet")[0]["ra"], plain["ra"], rtol=0, atol=1e-12)
+
+
+def test_where_the_stars_are_when_none_is_on_the_images(tmp_path, image):
+    Table({"ra": [10.0, 20.0], "dec": [-5.0, 5.0]}).write(tmp_path / "s.csv")
+    assert call(tmp_path / "out.parquet", image, tmp_path / "s.csv") == 0
+    _, origin = read_catalog(tmp_path / "out.parquet")
+    assert origin.reason == ("the catalog has no stars there: its 2 rows are at ra 10.0000 to 20.0000, dec -5.0000 to +5.0000")
+
+
+def test_masked_rows_are_counted(tmp_path, image, capsys):
+    table = Table(Table.read(write_stars(tmp_path / "plain.ecsv")), masked=True)
+    table["ra"].mask[:3], table["dec"][4] = True, np.nan
+    table.write(tmp_path / "s.ecsv")
+    assert call(tmp_path / "out.parquet", image, tmp_path / "s.ecsv") == 0
+    assert read_catalog(tmp_path / "out.parquet")[1].rows == 8
+    assert "4 of 12 rows have no position and are left out" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("name", "text", "says"),
     [
@@ -818,10 +1092,10 @@ def test_program_refuses_what_can_not_be(tmp_path, image):
 def test_file_is_plain_parquet_with_its_origin(tmp_path, image, hats_folder):
     assert call(tmp_path / "stars.parquet", image, hats_folder) == 0
     table = pq.read_table(tmp_path / "stars.parquet")
-    assert table.column_names == ["ra", "dec", "mag", "ra_error", "dec_error"]
+    assert table.column_names == COLUMNS
     assert {field.type for field in table.schema} == {pa.float64()}
     origin = json.loads(table.schema.metadata[b"astrometric_catalog"])
-    assert list(origin) == ["source", "epoch", "region", "rows", "status", "reason"]
+    assert list(origin) == ["source", "epoch", "region", "rows", "status", "reason", "attempt"]
     assert origin["rows"] == table.num_rows
 
 

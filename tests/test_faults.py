@@ -889,7 +889,7 @@ def test_a_results_folder_that_can_t_be_is_refused(results):
 @pytest.mark.parametrize("seed", range(3))
 def test_flipped_and_cut_catalogs(files, tmp_path, seed):
     """A source catalog on its way to the alignment: a line, or sources at finite places."""
-    from rampflow.alignment.members import read_sources
+    from rampflow.alignment.sources import read_sources
 
     content, rng = (files.folder / "r_cat.parquet").read_bytes(), random.Random(seed)
     bad = tmp_path / "bad_cat.parquet"

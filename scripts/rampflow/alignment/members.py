@@ -2,47 +2,16 @@
 
 from __future__ import annotations
 
-import dataclasses
-from pathlib import Path
-
 import numpy as np
 
-from rampflow import dq
 from rampflow.alignment.affine import NO_CORRECTION, Affine
-from rampflow.astrometry.region import unit_vectors
+from rampflow.alignment.sources import Sources
+from rampflow.astrometry.region import epoch_of, unit_vectors
 from rampflow.errors import RampflowError
 from rampflow.step.exposure import Exposure
 from rampflow.wcs.wcs_tree import wcs_of_tree
 
 ARCSEC = np.pi / 180 / 3600  #: radians
-
-#: Error of a position whose catalog gives none, pixels: that of a star well above the background.
-USUAL_ERROR = 0.01
-#: The least error of a position, pixels. Photon noise alone would let a few bright stars decide; the model of an undersampled
-#: PSF is not so good, and on simulated frames weights more even than this floor makes them leave no less scatter.
-LEAST_ERROR = 0.005
-
-_POSITIONS = (("x", "y"), ("x_psf", "y_psf"), ("x_centroid", "y_centroid"))
-
-
-@dataclasses.dataclass(frozen=True)
-class Sources:
-    """Positions of the sources of one exposure.
-
-    Attributes
-    ----------
-    x, y : numpy.ndarray
-        Pixels.
-    error : numpy.ndarray
-        Standard deviation of a coordinate, pixels.
-    """
-
-    x: np.ndarray
-    y: np.ndarray
-    error: np.ndarray
-
-    def __len__(self):
-        return len(self.x)
 
 
 class Member:
@@ -62,6 +31,8 @@ class Member:
     angles : dict
         ``v2_ref``, ``v3_ref`` (arcsec) and ``roll_ref`` (degrees), for tweakwcs.
     sources : Sources
+    epoch : float or None
+        When it was taken, Julian year; `None` where that doesn't matter.
     plane : numpy.ndarray
         Positions of the sources in the plane, (n, 2), arcsec.
     error : numpy.ndarray
@@ -74,8 +45,8 @@ class Member:
         arcsec per pixel.
     """
 
-    def __init__(self, stem: str, group: str, wcs, angles: dict, sources: Sources):
-        self.stem, self.group, self.wcs, self.angles = stem, group, wcs, angles
+    def __init__(self, stem: str, group: str, wcs, angles: dict, sources: Sources, epoch: float | None = None):
+        self.stem, self.group, self.wcs, self.angles, self.epoch = stem, group, wcs, angles, epoch
         (x0, x1), (y0, y1) = wcs.bounding_box
         inside = (sources.x > x0) & (sources.x < x1) & (sources.y > y0) & (sources.y < y1)
         self.sources = Sources(sources.x[inside], sources.y[inside], sources.error[inside])
@@ -135,13 +106,21 @@ def _rotation_of(corrector, earlier: Affine) -> np.ndarray:
 
 
 # --------------------------------------------------------------------------------------------------------------- reading
-def read_member(stem: str, image: Exposure, sources: Sources) -> Member:
+def read_member(stem: str, image: Exposure, sources: Sources, *, with_epoch: bool = False) -> Member:
     """The exposure of an image file with its sources; the pixels of the file stay where they are.
+
+    Parameters
+    ----------
+    stem : str
+    image : Exposure
+    sources : Sources
+    with_epoch : bool
+        Read the time of the exposure, for stars that move.
 
     Raises
     ------
     RampflowError
-        The header lacks the WCS, a reference angle, or what tells the group.
+        The header lacks the WCS, a reference angle, the time, or what tells the group.
     """
     angles = {name: image.get(f"meta.wcsinfo.{name}", (int, float)) for name in ("v2_ref", "v3_ref", "roll_ref")}
     # romancal's rule: what observed together bears one observation_id, unless the file says otherwise.
@@ -150,60 +129,4 @@ def read_member(stem: str, image: Exposure, sources: Sources) -> Member:
     wcs = wcs_of_tree(node) if isinstance(node, dict) else None
     if wcs is None or wcs.bounding_box is None:
         raise RampflowError(f"{image.path}: has no WCS with a bounding box; run assign_wcs on it first")
-    return Member(stem, str(group), wcs, angles, sources)
-
-
-def read_sources(path: Path) -> Sources:
-    """Positions of a source catalog: ``x``, ``y`` or ``x_psf``, ``y_psf``, or the centroids of a catalog that has neither.
-
-    Sources whose core is flagged DO_NOT_USE (``warning_flags``) and those without a finite position are left out.
-
-    Parameters
-    ----------
-    path : pathlib.Path
-        A parquet file, or a table that astropy can read (ecsv, csv, ...).
-
-    Raises
-    ------
-    RampflowError
-        It can't be read or has no such columns.
-    """
-    column = _parquet_columns(path) if path.suffix == ".parquet" else _table_columns(path)
-    names = next((pair for pair in _POSITIONS if all(column(name) is not None for name in pair)), None)
-    if names is None:
-        raise RampflowError(f"{path}: has no columns x and y, nor x_psf and y_psf; give a source catalog")
-    x, y = (column(name).astype(float) for name in names)
-    errors = [column(f"{name}_err") for name in names]
-    error = np.full(x.shape, USUAL_ERROR)
-    if all(e is not None for e in errors):
-        measured = np.sqrt((errors[0].astype(float) ** 2 + errors[1].astype(float) ** 2) / 2)
-        known = np.isfinite(measured) & (measured > 0)
-        error[known] = np.hypot(measured[known], LEAST_ERROR)
-    good = np.isfinite(x) & np.isfinite(y)
-    flags = column("warning_flags")
-    if flags is not None:
-        good &= ~dq.has(flags.astype(np.uint32), dq.DO_NOT_USE)
-    return Sources(x[good], y[good], error[good])
-
-
-def _parquet_columns(path: Path):
-    from rampflow.files.parquet import ParquetFile, pyarrow
-
-    try:
-        file = ParquetFile(path)
-        wanted = {name for pair in _POSITIONS for name in pair}
-        wanted = [n for n in file.schema_arrow.names if n.removesuffix("_err") in wanted or n == "warning_flags"]
-        table = file.read(columns=wanted)
-    except (OSError, pyarrow.ArrowException) as error:
-        raise RampflowError(f"{path}: can't be read as a parquet file ({error}); make it again") from None
-    return lambda name: table[name].to_numpy(zero_copy_only=False) if name in wanted else None
-
-
-def _table_columns(path: Path):
-    from astropy.table import Table
-
-    try:
-        table = Table.read(path, format="ascii.ecsv" if path.suffix == ".ecsv" else None)
-    except Exception as error:  # whatever the format's reader raises on a file that is not of that format
-        raise RampflowError(f"{path}: can't be read as a table ({str(error).splitlines()[0]})") from None
-    return lambda name: np.ma.filled(table[name], np.nan) if name in table.colnames else None
+    return Member(stem, str(group), wcs, angles, sources, epoch_of(image) if with_epoch else None)

@@ -20,6 +20,10 @@ COORDINATES = (
     (("x_centroid", "y_centroid"), ("ra_centroid", "dec_centroid")),
     (("x_centroid_win", "y_centroid_win"), ("ra_centroid_win", "dec_centroid_win")),
     (("x_psf", "y_psf"), ("ra_psf", "dec_psf")),
+    # Of given sources (a forced segmentation map), as they are in this image; romancal leaves these where they were.
+    (("forced_x_centroid", "forced_y_centroid"), ("forced_ra", "forced_dec")),
+    (("forced_x_centroid", "forced_y_centroid"), ("forced_ra_centroid", "forced_dec_centroid")),
+    (("forced_x_psf", "forced_y_psf"), ("forced_ra_psf", "forced_dec_psf")),
 )
 
 
@@ -33,7 +37,8 @@ def write_solutions(path: Path, header: dict, solutions: dict[str, dict]) -> Non
         What is true of the whole association: its name, catalog, parameters, ``cal_logs``.
     solutions : dict of dict
         For each stem ``status`` (for ``meta.cal_step.tweakreg``: COMPLETE, FAILED or SKIPPED), ``reason``; where it was tried
-        ``wcs_fit_results``; where it succeeded ``wcs`` (gwcs.wcs.WCS) and ``s_region``.
+        ``wcs_fit_results`` and ``catalog``, the file name of its source catalog; where it succeeded ``wcs`` (gwcs.wcs.WCS) and
+        ``s_region``.
 
     Notes
     -----
@@ -93,13 +98,16 @@ def apply_solution(meta: dict, solution: dict) -> None:
     ----------
     meta : dict
         ``meta`` of the image's tree: its ``wcs`` (name FIT-LVL2-catalog), ``wcsinfo.s_region``, ``wcs_fit_results``,
-        ``cal_step.tweakreg`` and ``cal_logs`` are set; without an alignment the first two stay.
+        ``source_catalog.tweakreg_catalog_name``, ``cal_step.tweakreg`` and ``cal_logs`` are set; without an alignment the first
+        two stay.
     solution : dict
         See `read_solution`.
     """
     meta["cal_step"]["tweakreg"] = solution["status"]
     if "wcs_fit_results" in solution:
         meta["wcs_fit_results"] = solution["wcs_fit_results"]
+    if "catalog" in solution:
+        meta["source_catalog"] = {**meta.get("source_catalog", {}), "tweakreg_catalog_name": solution["catalog"]}
     if "wcs" in solution:
         meta["wcs"] = solution["wcs"]
         if solution.get("s_region"):

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
 
 from rampflow.astrometry.region import Region
 from rampflow.errors import RampflowError
+from rampflow.step.logs import step_logger
+
+log = step_logger("astrometric_catalog")
 
 SUFFIXES = (".ecsv", ".parquet", ".csv", ".fits")
 
@@ -26,6 +30,22 @@ NAMES = {
     "pmdec_error": (("pmdec_error",), "mas/yr"),
 }
 
+#: Larger values (mas per year, mas) are placeholders: the fastest star moves by 10,400 mas per year, the nearest has 769 mas.
+LARGEST = {"pmra": 11_000.0, "pmdec": 11_000.0, "parallax": 1_000.0}
+#: Julian years that positions can be of.
+EPOCHS = (1800.0, 2200.0)
+
+#: Names of proper motions and epochs in other catalogs, without case and separators, and the name that is read here. They are
+#: no guess at what is meant: a file that has one of them and not the other is refused.
+OTHER_NAMES = {
+    r"(pm|mu|propermotion)(ra|alpha|rade?)(cosdec?|star|\*)?": "pmra",
+    r"(pm|mu|propermotion)(de|dec|delta|decl)": "pmdec",
+    r"(ref|pm|pos|coord)?epoch|epochref|epoch(jyear|ra|dec)?": "ref_epoch",
+}
+#: What a table calls the frame of its positions, in any case; in its metadata or as a column.
+FRAME_NAMES = ("frame", "coord_frame", "coordinate_frame", "refframe", "radesys", "radecsys", "equinox")
+OTHER_FRAMES = ("FK4", "FK5", "B1950", "GALACTIC", "SUPERGALACTIC", "ECLIPTIC", "CIRS", "GAPPT")
+
 
 def read_file(path: Path, region: Region) -> dict[str, np.ndarray]:
     """Stars of a file that lie in a region.
@@ -39,15 +59,18 @@ def read_file(path: Path, region: Region) -> dict[str, np.ndarray]:
     Returns
     -------
     dict of numpy.ndarray
-        The columns of `NAMES` that the file has, in their units (converted, where the file says others); NaN where masked.
+        The columns of `NAMES` that the file has, in their units (converted, where the file says others); NaN where masked, and
+        where a motion is none that a star can have.
 
     Raises
     ------
     RampflowError
-        The file can't be read, or has no positions.
+        The file can't be read, has no positions, or says of them something that can't be used: proper motions without their
+        epoch, one of their two components, another frame, positions out of range, or that lie in the region only when
+        declination and right ascension change places, or right ascension is taken as hours.
     """
     try:
-        table = _open(path)
+        table, names = _open(path)
     except RampflowError:
         raise
     except Exception as error:  # each format has its own ways to be broken
@@ -61,16 +84,110 @@ def read_file(path: Path, region: Region) -> dict[str, np.ndarray]:
     if "ra" not in stars or "dec" not in stars:
         raise RampflowError(
             f"{path}: an astrometric catalog has columns ra and dec (in any case), or sky_centroid; this file has "
-            f"{', '.join(table.colnames) or 'none'}"
+            f"{', '.join(names) or 'none'}"
         )
+    _check_frame(path, table)
+    _check_positions(path, stars["ra"], stars["dec"])
+    _check_motions(path, stars, names)
     known = np.isfinite(stars["ra"]) & np.isfinite(stars["dec"])
-    if (abs(stars["dec"][known]) > 90).any() or (abs(stars["ra"][known]) > 360).any():
-        raise RampflowError(f"{path}: ra and dec must be in degrees; some are beyond 360 and 90")
+    if not known.all():
+        log.warning("%s: %d of %d rows have no position and are left out", path.name, (~known).sum(), known.size)
     inside = known & region.contains(stars["ra"], stars["dec"])
+    if not inside.any():
+        _check_order(path, stars["ra"][known], stars["dec"][known], region)
     return {name: values[inside] for name, values in stars.items()}
 
 
+def describe(path: Path) -> str:
+    """Where on the sky the stars of a file are, for the reason why none is where the images are."""
+    table, _ = _open(path)
+    columns = [next(found for c in NAMES[axis][0] if (found := _find(path, table.colnames, c))) for axis in ("ra", "dec")]
+    ra, dec = (_values(path, table[column], "deg") for column in columns)
+    if not np.isfinite(ra).any() or not np.isfinite(dec).any():
+        return f"its {len(ra)} rows have no position"
+    limits = np.nanmin(ra), np.nanmax(ra), np.nanmin(dec), np.nanmax(dec)
+    return "its {} rows are at ra {:.4f} to {:.4f}, dec {:+.4f} to {:+.4f}".format(len(ra), *limits)
+
+
+def _check_frame(path: Path, table) -> None:
+    """Refuse positions that are not ICRS by what the file says itself."""
+    said = [(str(key), [value]) for key, value in table.meta.items() if str(key).lower() in FRAME_NAMES]
+    columns = [name for name in table.colnames if name.lower() in FRAME_NAMES]
+    said += [(name, np.unique(np.ma.compressed(np.ma.asarray(table[name])).astype(str))) for name in columns]
+    for name, values in said:
+        for value in map(str, values):
+            text = value.strip().upper()
+            year = re.fullmatch(r"J?(\d{4}(?:\.\d*)?)", text)
+            if text.startswith(OTHER_FRAMES) or (name.lower() == "equinox" and year and float(year[1]) != 2000):
+                raise RampflowError(
+                    f"{path}: its {name} is {value!r}; positions must be ICRS: convert them, and correct or remove this entry"
+                )
+
+
+def _check_positions(path: Path, ra: np.ndarray, dec: np.ndarray) -> None:
+    """Refuse positions that are no degrees."""
+    wrong = np.flatnonzero((np.abs(np.nan_to_num(dec)) > 90) | (np.abs(np.nan_to_num(ra)) > 360))
+    if not wrong.size:
+        return
+    swapped = (np.abs(np.nan_to_num(ra)) <= 90).all() and (np.abs(np.nan_to_num(dec)) <= 360).all()
+    hint = "; the two columns seem to have changed places" if swapped else ""
+    raise RampflowError(
+        f"{path}: ra and dec must be in degrees; {wrong.size} of {len(ra)} rows are beyond 360 and 90 (row {wrong[0] + 1}: "
+        f"ra {ra[wrong[0]]:g}, dec {dec[wrong[0]]:g}){hint}; remove rows without a position, or leave it empty"
+    )
+
+
+def _check_motions(path: Path, stars: dict[str, np.ndarray], names: list[str]) -> None:
+    """Refuse motions that can't be applied; make placeholders NaN, in place."""
+    others = {name: other for other in names for name in [_meant(other)] if name and name not in stars}
+    motions = [name for name in ("pmra", "pmdec") if name in stars or name in others]
+    needed = ("pmra", "pmdec", "ref_epoch") if motions else ()
+    missing = [name for name in needed if name not in stars]
+    if missing:
+        found = [name for name in ("pmra", "pmdec") if name in stars] + [others[name] for name in missing if name in others]
+        renaming = "".join(f"; if {others[name]!r} is that, rename it" for name in missing if name in others)
+        raise RampflowError(
+            f"{path}: has {', '.join(found)} but no column {' and '.join(missing)}, so that its stars can't be moved to the "
+            f"epoch of the exposures{renaming}; proper motions need pmra (with the factor cos dec) and pmdec in mas/yr, and "
+            "ref_epoch, the Julian year of the positions; to take the positions as they are, remove the proper motions"
+        )
+    for name, largest in LARGEST.items():
+        if name in stars:
+            stars[name][np.abs(np.nan_to_num(stars[name])) > largest] = np.nan
+    if "ref_epoch" in stars and motions:
+        known = np.isfinite(stars["ref_epoch"])
+        wrong = known & ((stars["ref_epoch"] < EPOCHS[0]) | (stars["ref_epoch"] > EPOCHS[1]))
+        if wrong.any() and wrong.sum() * 2 >= known.sum():
+            raise RampflowError(
+                f"{path}: its ref_epoch is {stars['ref_epoch'][wrong][0]:g}; it must be a Julian year, as 2016.0"
+            )
+        stars["ref_epoch"][wrong] = np.nan
+
+
+def _meant(name: str) -> str | None:
+    """What a column is, by a name that other catalogs give it; `None` for anything else."""
+    plain = re.sub(r"[\W_]", "", name.lower())
+    return next((ours for pattern, ours in OTHER_NAMES.items() if re.fullmatch(pattern, plain)), None)
+
+
+def _check_order(path: Path, ra: np.ndarray, dec: np.ndarray, region: Region) -> None:
+    """Refuse a file none of whose stars is in the region, if they would be by a common mistake."""
+    mistakes = {
+        "its ra and dec seem to have changed places": (dec, ra, np.abs(ra) <= 90),
+        "its ra seems to be in hours": (15 * ra, dec, np.abs(ra) <= 24),
+        "its ra and dec seem to be in radians": (*np.degrees([ra, dec]), (np.abs(ra) <= 7) & (np.abs(dec) <= 1.6)),
+    }
+    for mistake, (other_ra, other_dec, possible) in mistakes.items():
+        inside = possible & region.contains(other_ra, other_dec)
+        if inside.sum() >= 3:
+            raise RampflowError(
+                f"{path}: {mistake}: none of its stars is where the images are, and {inside.sum()} would be; it takes ra and "
+                "dec in degrees, or with a unit"
+            )
+
+
 def _open(path: Path):
+    """The table of a file, and the names of all its columns."""
     from astropy.table import Table
 
     if path.suffix.lower() == ".parquet":
@@ -79,22 +196,25 @@ def _open(path: Path):
         wanted = {c for candidates, _ in NAMES.values() for c in candidates}
         with ParquetFile(path) as file:
             schema = file.schema_arrow
-            names = [n for n in schema.names if n.lower() in wanted]
-            if not names:
-                return Table(names=schema.names)
-            columns = file.read(columns=names)
+            numbers = [n for n in schema.names if n.lower() in wanted]
+            texts = [n for n in schema.names if n.lower() in FRAME_NAMES]
+            columns = file.read(columns=[*numbers, *texts])
         # A column of numbers becomes floats, with NaN where it has no value.
-        table = Table({n: np.asarray(columns[n].to_numpy(), float) for n in names})
-        for name in names:
+        table = Table({n: np.asarray(columns[n].to_numpy(), float) for n in numbers} if numbers else None)
+        for name in numbers:
             table[name].unit = (schema.field(name).metadata or {}).get(b"unit", b"").decode() or None
-        return table
+        for name in texts:
+            table[name] = [str(value) for value in columns[name].to_pylist()]
+        table.meta = {k.decode(): v.decode(errors="replace") for k, v in (schema.metadata or {}).items() if len(v) < 100}
+        return table, schema.names
     kind = {".ecsv": "ascii.ecsv", ".csv": "ascii.csv", ".fits": "fits"}[path.suffix.lower()]
     table = Table.read(path, format=kind, **({"comment": "#"} if kind == "ascii.csv" else {}))
+    names = table.colnames
     centroid = _find(path, table.colnames, "sky_centroid")
     if centroid is not None and hasattr(table[centroid], "icrs"):
         for axis in ("ra", "dec"):
             table[f"sky_centroid.{axis}"] = getattr(table[centroid].icrs, axis).deg
-    return table
+    return table, names
 
 
 def _find(path: Path, names: list[str], wanted: str) -> str | None:

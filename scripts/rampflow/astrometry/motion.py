@@ -8,8 +8,10 @@ from rampflow.astrometry.region import angles, unit_vectors
 
 MAS = np.pi / (180 * 3600 * 1000)  #: radians
 
-#: What a catalog must know of a star for its position at another epoch.
+#: Columns that say where a star is at another epoch.
 MOTION = ("pmra", "pmdec", "parallax", "ref_epoch")
+#: Columns of a catalog at an epoch.
+COLUMNS = ("ra", "dec", "mag", "ra_error", "dec_error", "pmra", "pmdec", "parallax")
 
 
 def propagate(ra, dec, pmra, pmdec, parallax, ref_epoch, epoch: float) -> tuple[np.ndarray, np.ndarray]:
@@ -45,9 +47,7 @@ def propagate(ra, dec, pmra, pmdec, parallax, ref_epoch, epoch: float) -> tuple[
     """
     import erfa
 
-    alpha, delta = np.radians(ra)[..., None], np.radians(dec)[..., None]
-    east = np.concatenate([-np.sin(alpha), np.cos(alpha), np.zeros_like(alpha)], axis=-1)
-    north = np.concatenate([-np.sin(delta) * np.cos(alpha), -np.sin(delta) * np.sin(alpha), np.cos(delta)], axis=-1)
+    east, north = axes(ra, dec)
     _, barycentric = erfa.epv00(2451545.0, (epoch - 2000) * 365.25)
     earth = barycentric["p"]
     years = epoch - np.asarray(ref_epoch, float)
@@ -64,11 +64,31 @@ def propagate_error(error, pm_error, years) -> np.ndarray:
     return np.hypot(error, years * np.nan_to_num(pm_error))
 
 
-def at_epoch(stars: dict[str, np.ndarray], epoch: float) -> dict[str, np.ndarray]:
-    """Stars of a catalog at an epoch: ra, dec, mag, ra_error, dec_error, NaN where unknown.
+def has_motions(stars: dict[str, np.ndarray]) -> bool:
+    """Whether a catalog has proper motions and the epoch of its positions."""
+    return all(name in stars for name in ("pmra", "pmdec", "ref_epoch"))
 
-    Where the catalog knows motions (all of `MOTION`), stars without one are left out, as romancal does: their error grows
-    without limit. Otherwise the catalog is taken as of the epoch.
+
+def usable(stars: dict[str, np.ndarray], *, need_parallax: bool = True) -> np.ndarray:
+    """Which stars have what it takes to move them to another epoch; all of them in a catalog without motions.
+
+    Parameters
+    ----------
+    stars : dict of numpy.ndarray
+        See `at_epoch`.
+    need_parallax : bool
+        A star without a parallax is not usable.
+    """
+    names = ("ra", "dec", *MOTION) if has_motions(stars) else ("ra", "dec")
+    needed = [name for name in names if name in stars and (need_parallax or name != "parallax")]
+    return np.isfinite([stars[name] for name in needed]).all(axis=0)
+
+
+def at_epoch(stars: dict[str, np.ndarray], epoch: float, *, need_parallax: bool = True) -> dict[str, np.ndarray]:
+    """Stars of a catalog at an epoch: the columns of `COLUMNS`, NaN where unknown.
+
+    Where the catalog has proper motions, stars without one are left out: their error grows without limit. A catalog without
+    proper motions is taken as of the epoch.
 
     Parameters
     ----------
@@ -77,14 +97,52 @@ def at_epoch(stars: dict[str, np.ndarray], epoch: float) -> dict[str, np.ndarray
         (mas per year), and those of `MOTION`.
     epoch : float
         Julian year.
+    need_parallax : bool
+        Leave out stars without a parallax, as romancal does with Gaia's; otherwise these are moved by proper motion alone.
     """
-    unknown = np.full(len(stars["ra"]), np.nan)
-    result = {name: stars.get(name, unknown) for name in ("ra", "dec", "mag", "ra_error", "dec_error")}
-    if not all(name in stars for name in MOTION):
-        return result
-    result["ra"], result["dec"] = propagate(*(stars[name] for name in ("ra", "dec", *MOTION)), epoch)
+    chosen = usable(stars, need_parallax=need_parallax)
+    stars = {name: values[chosen] for name, values in stars.items()}
+    unknown = np.full(int(chosen.sum()), np.nan)
+    if not has_motions(stars):
+        known = ("ra", "dec", "mag", "ra_error", "dec_error")
+        return {name: stars[name] if name in known and name in stars else unknown for name in COLUMNS}
+    result = {name: stars.get(name, unknown) for name in COLUMNS}
+    parallax = np.nan_to_num(result["parallax"])
+    arguments = (stars[name] for name in ("ra", "dec", "pmra", "pmdec"))
+    result["ra"], result["dec"] = propagate(*arguments, parallax, stars["ref_epoch"], epoch)
     years = epoch - stars["ref_epoch"]
     for axis in ("ra", "dec"):
         result[f"{axis}_error"] = propagate_error(result[f"{axis}_error"], stars.get(f"pm{axis}_error", unknown), years)
-    moved = np.isfinite(result["ra"])
-    return {name: values[moved] for name, values in result.items()}
+    return result
+
+
+def displacement(stars, epoch: float, to_epoch: float) -> np.ndarray:
+    """How far stars move on the sky between two epochs, as vectors (n, 3) to add to their directions at the first.
+
+    Parameters
+    ----------
+    stars : mapping
+        Columns ra, dec (degrees) at `epoch`, pmra, pmdec (mas per year) and parallax (mas); NaN where unknown, which moves
+        nothing.
+    epoch, to_epoch : float
+        Julian years.
+    """
+    import erfa
+
+    ra, dec, pmra, pmdec, parallax = (np.asarray(stars[name], float) for name in ("ra", "dec", "pmra", "pmdec", "parallax"))
+    east, north = axes(ra, dec)
+    days = (np.array([epoch, to_epoch]) - 2000) * 365.25
+    _, barycentric = erfa.epv00(2451545.0, days)
+    earth = barycentric["p"][1] - barycentric["p"][0]
+    years, parallax = to_epoch - epoch, np.nan_to_num(parallax)
+    move_east = MAS * (years * np.nan_to_num(pmra) - parallax * (east @ earth))
+    move_north = MAS * (years * np.nan_to_num(pmdec) - parallax * (north @ earth))
+    return move_east[:, None] * east + move_north[:, None] * north
+
+
+def axes(ra, dec) -> tuple[np.ndarray, np.ndarray]:
+    """Unit vectors (..., 3) to the east and to the north of positions in degrees."""
+    alpha, delta = np.radians(ra)[..., None], np.radians(dec)[..., None]
+    east = np.concatenate([-np.sin(alpha), np.cos(alpha), np.zeros_like(alpha)], axis=-1)
+    north = np.concatenate([-np.sin(delta) * np.cos(alpha), -np.sin(delta) * np.sin(alpha), np.cos(delta)], axis=-1)
+    return east, north

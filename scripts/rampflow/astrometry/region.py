@@ -87,7 +87,7 @@ class Region:
         return Region(tuple(groups))
 
 
-def survey_images(paths: list[Path], margin: float) -> tuple[Region, float | None]:
+def survey_images(paths: list[Path], margin: float) -> tuple[Region, list[float]]:
     """What the images of an association cover together, and when.
 
     Images that are not to be aligned (fully saturated, or without a WCS) don't count.
@@ -103,8 +103,8 @@ def survey_images(paths: list[Path], margin: float) -> tuple[Region, float | Non
     -------
     region : Region
         A circle for each image.
-    epoch : float or None
-        Mean of the exposures' mid times, Julian year; `None` without any image that counts.
+    epochs : list of float
+        The exposures' mid times, Julian years, in the order of the circles.
 
     Raises
     ------
@@ -118,8 +118,8 @@ def survey_images(paths: list[Path], margin: float) -> tuple[Region, float | Non
             circle = _circle_of(image)
             if circle is not None:
                 circles.append(dataclasses.replace(circle, radius=circle.radius + margin / 3600))
-                epochs.append(_epoch_of(image))
-    return Region(tuple(circles)), float(np.mean(epochs)) if epochs else None
+                epochs.append(epoch_of(image))
+    return Region(tuple(circles)), epochs
 
 
 def _circle_of(image: Exposure) -> Circle | None:
@@ -161,8 +161,14 @@ def _corners(s_region) -> np.ndarray | None:
     return corners if np.isfinite(corners).all() and (abs(corners[:, 1]) <= 90).all() else None
 
 
-def _epoch_of(image: Exposure) -> float:
-    """When the exposure was half done, Julian year."""
+def epoch_of(image: Exposure) -> float:
+    """When the exposure was half done, Julian year.
+
+    Raises
+    ------
+    RampflowError
+        It has no such time.
+    """
     exposure = image.get("meta.exposure", dict)
     middle, start, end = (exposure.get(name) for name in ("mid_time", "start_time", "end_time"))
     times = [middle] if middle is not None else [start, end]

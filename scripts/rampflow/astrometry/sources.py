@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 
 from rampflow.astrometry import hats, web
-from rampflow.astrometry.files import SUFFIXES, read_file
-from rampflow.astrometry.motion import at_epoch
+from rampflow.astrometry.duplicates import RADIUS, merge_duplicates
+from rampflow.astrometry.files import SUFFIXES, describe, read_file
+from rampflow.astrometry.motion import COLUMNS, at_epoch, has_motions, usable
 from rampflow.astrometry.region import Region
 from rampflow.errors import RampflowError
 from rampflow.step.logs import step_logger
@@ -73,8 +74,8 @@ def check_astrometric_catalog(name: str, folder: Path) -> str:
     return str(path)
 
 
-def fetch(source: str, region: Region, epoch: float, timeout: float) -> dict[str, np.ndarray]:
-    """Stars of a catalog in a region, at an epoch.
+def fetch(source: str, region: Region, epoch: float, timeout: float) -> tuple[dict[str, np.ndarray], str]:
+    """Stars of a catalog in a region, at an epoch, each once.
 
     Parameters
     ----------
@@ -89,24 +90,91 @@ def fetch(source: str, region: Region, epoch: float, timeout: float) -> dict[str
 
     Returns
     -------
-    dict of numpy.ndarray
-        ra, dec (degrees, ICRS), mag, ra_error, dec_error (mas); NaN where unknown.
+    stars : dict of numpy.ndarray
+        ra, dec (degrees, ICRS), mag, ra_error, dec_error (mas), pmra, pmdec (mas per year), parallax (mas); NaN where unknown.
+    reason : str
+        Why there are none; empty where there are some.
 
     Raises
     ------
     CatalogUnavailable
         The network, or what answers there, fails.
     RampflowError
-        The user's own file or folder can't be read.
+        The user's own file or folder can't be read, or can't be used.
     """
-    if source == GAIA_S3:
-        return at_epoch(patiently(lambda deadline: _read_s3(region), timeout), epoch)
+    reason = "the catalog has no stars there"
     if source in web.CATALOGS:
         # The service has moved the stars already.
-        return at_epoch(patiently(lambda deadline: web.query(source, region, epoch, deadline), timeout), epoch)
-    if Path(source).is_dir():
-        return at_epoch(_read_folder(Path(source), region), epoch)
-    return at_epoch(read_file(Path(source), region), epoch)
+        found = patiently(lambda deadline: web.query(source, region, epoch, deadline), timeout)
+        stars = {name: found.get(name, np.full(len(found["ra"]), np.nan)) for name in COLUMNS}
+    elif source == GAIA_S3 or Path(source).is_dir():
+        found = (
+            patiently(lambda deadline: _read_s3(region), timeout) if source == GAIA_S3 else _read_folder(Path(source), region)
+        )
+        if source != GAIA_S3:
+            _check_hats_motions(source, found)
+        stars = at_epoch(found, epoch)
+        left_out = len(found["ra"]) - len(stars["ra"])
+        if left_out:
+            text = f"{left_out} of {len(found['ra'])} stars have no proper motion or no parallax and are left out"
+            log.info("%s", text)
+            reason = reason if len(stars["ra"]) else text
+    else:
+        found = read_file(Path(source), region)
+        if not len(found["ra"]):
+            reason = f"the catalog has no stars there: {describe(Path(source))}"
+        stars = at_epoch(found, epoch, need_parallax=False)
+        _report_motions(Path(source).name, found, epoch)
+        if len(found["ra"]) and not len(stars["ra"]):
+            reason = f"all {len(found['ra'])} stars there have no proper motion or ref_epoch, and are left out"
+    stars, n_entries = merge_duplicates(stars)
+    if n_entries:
+        log.warning(
+            "%d of %d entries lie within %g mas of another and are merged with it: nearer than half a pixel (55 mas), they are "
+            "one star listed twice, which no alignment could use",
+            n_entries,
+            n_entries + len(stars["ra"]),
+            RADIUS,
+        )
+    return stars, "" if len(stars["ra"]) else reason
+
+
+def _report_motions(name: str, found: dict[str, np.ndarray], epoch: float) -> None:
+    """Say what is known of the motions of a file's stars, and of how many it isn't."""
+    count = len(found["ra"])
+    if not count:
+        return
+    if not has_motions(found):
+        since = np.nanmedian(found["ref_epoch"]) if np.isfinite(found.get("ref_epoch", np.nan)).any() else None
+        if since is not None and abs(epoch - since) > 1:
+            log.warning(
+                "%s has no proper motions: its positions of %.1f are taken as they are, %.1f years from the exposures",
+                *(name, since, abs(epoch - since)),
+            )
+        else:
+            log.info("%s has no proper motions: its positions are taken as they are", name)
+        return
+    if "parallax" not in found:
+        log.warning("%s has no column parallax: its %d stars are moved by their proper motions alone", name, count)
+        alone = 0
+    else:
+        alone = int((usable(found, need_parallax=False) & ~usable(found)).sum())
+    if alone:
+        log.warning("%s: %d of %d stars have no parallax and are moved by their proper motions alone", name, alone, count)
+    left_out = int((~usable(found, need_parallax=False)).sum())
+    if left_out:
+        log.warning("%s: %d of %d stars have no proper motion or ref_epoch and are left out", name, left_out, count)
+
+
+def _check_hats_motions(source: str, stars: dict[str, np.ndarray]) -> None:
+    """Refuse a HATS catalog with some columns of what moves its stars and not the others."""
+    needed = ("pmra", "pmdec", "ref_epoch")
+    missing = [name for name in needed if name not in stars]
+    if {"pmra", "pmdec"} & set(stars) and missing:
+        raise RampflowError(
+            f"{source}: this HATS catalog has no column {' and '.join(missing)}, so that its stars can't be moved to the epoch "
+            "of the exposures"
+        )
 
 
 def _read_s3(region: Region) -> dict[str, np.ndarray]:

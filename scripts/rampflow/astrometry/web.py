@@ -9,6 +9,9 @@ import time
 import numpy as np
 
 from rampflow.astrometry.region import Region, calendar_year
+from rampflow.step.logs import step_logger
+
+log = step_logger("astrometric_catalog")
 
 CATALOGS = ("GAIADR3", "GAIADR2", "GAIADR1", "GAIAREFCAT")
 URL_VARIABLE = "ASTROMETRIC_CATALOG_URL"
@@ -42,8 +45,8 @@ def query(catalog: str, region: Region, epoch: float, deadline: float) -> dict[s
     Returns
     -------
     dict of numpy.ndarray
-        ra, dec (degrees), mag. Stars whose proper motion the service does not know, and has left where they were, are left
-        out.
+        ra, dec (degrees) at the epoch, mag, pmra, pmdec (mas per year). Stars whose proper motion the service does not know,
+        and has left where they were, are left out.
 
     Raises
     ------
@@ -84,14 +87,15 @@ def parse(text: str) -> dict[str, np.ndarray]:
     Returns
     -------
     dict of numpy.ndarray
-        ra, dec (degrees), mag of the stars with a proper motion.
+        ra, dec (degrees), mag, pmra, pmdec (mas per year) of the stars with a proper motion; NaN where the answer has no such
+        column.
 
     Raises
     ------
     BrokenAnswer
     """
     if text.lstrip().startswith(_NOTHING_FOUND):
-        return {name: np.empty(0) for name in ("ra", "dec", "mag")}
+        return {name: np.empty(0) for name in ("ra", "dec", "mag", "pmra", "pmdec")}
     if text.lstrip().startswith("<"):
         raise BrokenAnswer("the service answered with a page (HTML) in place of a table")
     lines = [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
@@ -112,4 +116,7 @@ def parse(text: str) -> dict[str, np.ndarray]:
         raise BrokenAnswer(f"the service's answer has text where numbers should be ({error})") from None
     needed = [name for name in ("ra", "dec", "pmra", "pmdec") if name in place]
     moved = np.isfinite([stars[name] for name in needed]).all(axis=0)
-    return {name: stars[name][moved] for name in ("ra", "dec", "mag")}
+    left_out = int(np.count_nonzero(~moved))
+    if left_out:
+        log.info("%d of %d stars have no proper motion and are left out", left_out, len(moved))
+    return {name: values[moved] for name, values in stars.items()}

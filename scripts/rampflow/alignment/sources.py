@@ -1,0 +1,244 @@
+"""The source catalog that an exposure is aligned with: its positions, and which exposure it says that it is of."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import re
+from pathlib import Path
+
+import numpy as np
+
+from rampflow import dq
+from rampflow.errors import RampflowError
+from rampflow.step.exposure import Exposure
+
+#: Error of a position whose catalog gives none, pixels: that of a star well above the background.
+USUAL_ERROR = 0.01
+#: The least error of a position, pixels. Photon noise alone would let a few bright stars decide; the model of an undersampled
+#: PSF is not so good, and on simulated frames weights more even than this floor makes them leave no less scatter.
+LEAST_ERROR = 0.005
+
+#: Columns with the positions. The first two may be mixed, as in romancal: each axis has the first of its own that there is.
+MIXED = (("x", "y"), ("x_psf", "y_psf"))
+#: In a catalog of given sources (a forced segmentation map), those with this prefix were measured in the exposure's own image;
+#: the others are where the image of the map has them.
+FORCED = "forced_"
+WHOLE = (("forced_x_psf", "forced_y_psf"), ("forced_x_centroid", "forced_y_centroid"), ("x_centroid", "y_centroid"))
+FLAGS = "warning_flags"
+
+#: What tells an exposure from others, in the metadata of its image and of its catalog.
+IDENTITY = (
+    "instrument.detector",
+    "instrument.optical_element",
+    "observation.observation_id",
+    "observation.exposure",
+    "exposure.start_time",
+)
+#: The name of an exposure as the archive has it, in the name of a file.
+ARCHIVE_NAME = re.compile(r"r\d{19}_\d{4}_wfi\d{2}(?=_)", re.IGNORECASE)
+
+
+@dataclasses.dataclass(frozen=True)
+class Sources:
+    """Positions of the sources of one exposure.
+
+    Attributes
+    ----------
+    x, y : numpy.ndarray
+        Pixels.
+    error : numpy.ndarray
+        Standard deviation of a coordinate, pixels.
+    """
+
+    x: np.ndarray
+    y: np.ndarray
+    error: np.ndarray
+
+    def __len__(self):
+        return len(self.x)
+
+
+@dataclasses.dataclass(frozen=True)
+class SourceCatalog:
+    """A source catalog as a file has it.
+
+    Attributes
+    ----------
+    path : pathlib.Path
+    columns : dict of numpy.ndarray
+        Those columns that an alignment can use.
+    n_rows : int
+    identity : dict of str
+        What it says of its exposure, by the names of `IDENTITY`, and ``filename``; only what it says.
+    """
+
+    path: Path
+    columns: dict[str, np.ndarray]
+    n_rows: int
+    identity: dict[str, str]
+
+    def positions(self) -> tuple[str, str] | None:
+        """Names of the columns with the positions; `None` where it has none."""
+        mixed = [next((pair[axis] for pair in MIXED if pair[axis] in self.columns), None) for axis in (0, 1)]
+        if all(mixed):
+            return mixed[0], mixed[1]
+        forced = any(name.startswith(FORCED) for name in self.columns)
+        return next(
+            (pair for pair in WHOLE if set(pair) <= set(self.columns) and (pair[0].startswith(FORCED) or not forced)), None
+        )
+
+    def sources(self) -> Sources:
+        """Its positions.
+
+        Sources whose core is flagged DO_NOT_USE (``warning_flags``) and those without a finite position are left out.
+
+        Raises
+        ------
+        RampflowError
+            It has sources and no positions.
+        """
+        names = self.positions()
+        if names is None and not self.n_rows:
+            return Sources(np.empty(0), np.empty(0), np.empty(0))
+        if names is None:
+            raise RampflowError(
+                f"{self.path}: has no columns x (or x_psf) and y (or y_psf), nor those of a source catalog; it has "
+                f"{', '.join(self.columns) or 'none of them'}"
+            )
+        x, y = (self.columns[name] for name in names)
+        error = np.full(x.shape, USUAL_ERROR)
+        errors = [self.columns.get(f"{name}_err") for name in names]
+        if all(e is not None for e in errors):
+            measured = np.sqrt((errors[0] ** 2 + errors[1] ** 2) / 2)
+            known = np.isfinite(measured) & (measured > 0)
+            error[known] = np.hypot(measured[known], LEAST_ERROR)
+        good = np.isfinite(x) & np.isfinite(y)
+        flags = self.columns.get((FORCED if names[0].startswith(FORCED) else "") + FLAGS)
+        if flags is not None:
+            good &= ~dq.has(np.nan_to_num(flags).astype(np.int64).astype(np.uint32), dq.DO_NOT_USE)
+        return Sources(x[good], y[good], error[good])
+
+    def other_exposure(self, image: Exposure, stem: str) -> str:
+        """How the catalog says that it is of another exposure than this one; empty where it doesn't."""
+        differences = []
+        for name in IDENTITY:
+            ours, theirs = _text(_field(image.meta, name)), self.identity.get(name, "")
+            if ours and theirs and not _same(ours, theirs):
+                differences.append(f"{name} {theirs}, not {ours}")
+        own = {name for text in (stem, str(image.meta.get("filename", ""))) for name in _archive_names(f"{text}_")}
+        named = _archive_names(self.identity.get("filename", ""))
+        if own and named and not own & named:
+            differences.insert(0, f"it is of {', '.join(sorted(named))}")
+        return "; ".join(differences)
+
+
+def read_catalog(path: Path) -> SourceCatalog:
+    """Read the source catalog of an exposure; its format is known by its content, whatever its name.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        A parquet file, an ECSV file, or another table that astropy can read (FITS, CSV, ...).
+
+    Raises
+    ------
+    RampflowError
+        It can't be read.
+    """
+    try:
+        with open(path, "rb") as file:
+            start = file.read(64)
+    except OSError as error:
+        raise RampflowError(f"{path}: can't be opened ({error.strerror})") from None
+    if start.startswith(b"#ASDF"):
+        raise RampflowError(f"{path}: is an ASDF file; save the catalog as parquet or ECSV")
+    return _read_parquet(path) if start.startswith(b"PAR1") or path.suffix == ".parquet" else _read_table(path, start)
+
+
+def read_sources(path: Path) -> Sources:
+    """Positions of a source catalog, see `read_catalog` and `SourceCatalog.sources`.
+
+    Raises
+    ------
+    RampflowError
+        It can't be read or has no such columns.
+    """
+    return read_catalog(path).sources()
+
+
+def _is_used(name: str) -> bool:
+    plain = name.removesuffix("_err")
+    return plain in {n for pair in (*MIXED, *WHOLE) for n in pair} or name in (FLAGS, FORCED + FLAGS)
+
+
+def _read_parquet(path: Path) -> SourceCatalog:
+    from rampflow.files.parquet import ParquetFile, pyarrow
+
+    try:
+        file = ParquetFile(path)
+        schema = file.schema_arrow
+        table = file.read(columns=[name for name in schema.names if _is_used(name)])
+        columns = {name: np.asarray(table[name].to_numpy(zero_copy_only=False), float) for name in table.column_names}
+    except (OSError, ValueError, TypeError, pyarrow.ArrowException) as error:
+        raise RampflowError(f"{path}: can't be read as a parquet file ({error}); make it again") from None
+    meta = {k.decode(errors="replace"): v.decode(errors="replace") for k, v in (schema.metadata or {}).items()}
+    return SourceCatalog(path, columns, table.num_rows if columns else file.metadata.num_rows, _identity(meta))
+
+
+def _read_table(path: Path, start: bytes) -> SourceCatalog:
+    from astropy.table import Table
+
+    try:
+        # As romancal, whose catalog_format is ECSV whatever the file's name.
+        table = Table.read(path, format="ascii.ecsv" if start.startswith(b"# %ECSV") else None)
+        columns = {
+            name: np.ma.filled(np.ma.asarray(table[name]).astype(float), np.nan) for name in table.colnames if _is_used(name)
+        }
+    except Exception as error:  # whatever the format's reader raises on a file that is not of that format
+        raise RampflowError(f"{path}: can't be read as a table ({str(error).strip().splitlines()[0]})") from None
+    return SourceCatalog(path, columns, len(table), _identity(_flat(table.meta)))
+
+
+def _flat(tree: dict, path: str = "") -> dict[str, str]:
+    """Texts of a tree's values by their dotted place."""
+    flat = {}
+    for key, value in tree.items():
+        name = f"{path}.{key}" if path else str(key)
+        flat |= _flat(value, name) if isinstance(value, dict) else {name: str(value)}
+    return flat
+
+
+def _identity(meta: dict[str, str]) -> dict[str, str]:
+    """What a catalog's metadata say of its exposure, under ``roman.meta`` as in its parquet file, ``meta`` or nothing."""
+    found = {}
+    for name in (*IDENTITY, "image.filename", "filename"):
+        for prefix in ("roman.meta.", "meta.", ""):
+            if prefix + name in meta:
+                found.setdefault("filename" if name.endswith("filename") else name, meta[prefix + name])
+    return found
+
+
+def _field(meta: dict, name: str):
+    for part in name.split("."):
+        meta = meta.get(part) if isinstance(meta, dict) else None
+    return meta
+
+
+def _text(value) -> str:
+    """A value of an image's metadata as a catalog writes it; a tagged time may be a mapping."""
+    value = value.get("value", "") if isinstance(value, dict) else value
+    return "" if value is None else str(value)
+
+
+def _same(one: str, other: str) -> bool:
+    """Whether two texts say the same, as words or as times to the second."""
+    try:
+        times = [datetime.datetime.fromisoformat(text).replace(tzinfo=None) for text in (one, other)]
+    except ValueError:
+        return one.strip().lower() == other.strip().lower()
+    return abs((times[0] - times[1]).total_seconds()) < 1
+
+
+def _archive_names(text: str) -> set[str]:
+    return {name.lower() for name in ARCHIVE_NAME.findall(text)}

@@ -1,0 +1,74 @@
+"""Stars that a catalog lists twice: two queries joined in one file, or the same stars at two epochs."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from rampflow.astrometry.motion import MAS
+from rampflow.astrometry.region import angles, unit_vectors
+
+#: mas. Entries nearer to each other than half a WFI pixel (110 mas) are one star to this instrument. Gaia DR3 lists no pair
+#: nearer than 180 mas, so none of its stars is merged; positions of one star in two catalogs or at two epochs that are some
+#: years apart mostly agree to less.
+RADIUS = 50.0
+
+
+def merge_duplicates(stars: dict[str, np.ndarray], radius: float = RADIUS) -> tuple[dict[str, np.ndarray], int]:
+    """Make one star of entries within `radius` of each other.
+
+    Two entries of one star would drop each other in the matching, which takes no star with a neighbour.
+
+    Parameters
+    ----------
+    stars : dict of numpy.ndarray
+        Columns of a catalog: ra, dec (degrees), and any others; ra_error, dec_error in mas.
+    radius : float
+        mas.
+
+    Returns
+    -------
+    stars : dict of numpy.ndarray
+        In the same order. A merged star is at the mean of its entries, weighted by their errors where all have one; its
+        errors are the smallest of its entries, and half their distance as a standard deviation. Other columns have the mean
+        of what is known. Stars that have no double are as they were.
+    n_entries : int
+        Entries that were merged into others.
+    """
+    from scipy.sparse import coo_array, csgraph
+    from scipy.spatial import cKDTree
+
+    n_stars = len(stars["ra"])
+    directions = unit_vectors(stars["ra"], stars["dec"])
+    pairs = cKDTree(directions).query_pairs(radius * MAS, output_type="ndarray") if n_stars else np.empty((0, 2), int)
+    if not len(pairs):
+        return stars, 0
+    graph = coo_array((np.ones(len(pairs), bool), pairs.T), shape=(n_stars, n_stars))
+    n_groups, group = csgraph.connected_components(graph, directed=False)
+    _, first, counts = np.unique(group, return_index=True, return_counts=True)
+
+    def mean(values, weights):
+        """Weighted mean of each group, of the values that are known."""
+        known = np.isfinite(values)
+        total = np.bincount(group, np.where(known, weights * np.nan_to_num(values), 0), n_groups)
+        weight = np.bincount(group, known * weights, n_groups)
+        return np.divide(total, weight, out=np.full(n_groups, np.nan), where=weight > 0)
+
+    errors = np.array([stars.get(f"{axis}_error", np.full(n_stars, np.nan)) for axis in ("ra", "dec")])
+    variance = (errors**2).mean(axis=0)
+    unknown = np.bincount(group, ~(variance > 0), n_groups) > 0
+    weights = np.where(unknown[group], 1.0, 1 / np.where(variance > 0, variance, 1.0))
+    center = np.column_stack([mean(axis, weights) for axis in directions.T])
+    center /= np.linalg.norm(center, axis=1, keepdims=True)
+    squares = mean(((directions - center[group]) ** 2).sum(axis=1) / MAS**2, np.ones(n_stars))
+    merged = {name: mean(values, weights) for name, values in stars.items()}
+    merged["ra"], merged["dec"] = angles(center)
+    for axis, values in zip(("ra", "dec"), errors, strict=True):
+        if f"{axis}_error" in stars:
+            least = np.full(n_groups, np.inf)
+            np.minimum.at(least, group, np.where(np.isfinite(values), values, np.inf))
+            error = np.hypot(np.where(np.isfinite(least), least, 0), np.sqrt(squares / 2))
+            merged[f"{axis}_error"] = np.where(np.isinf(least) & (squares < 1e-6), np.nan, error)
+    order = np.argsort(first)
+    kept, alone = first[order], counts[order] == 1
+    result = {name: np.where(alone, values[kept], merged[name][order]) for name, values in stars.items()}
+    return result, n_stars - n_groups
