@@ -4,6 +4,7 @@ import json
 import sys
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent / "validation"))
@@ -79,7 +80,8 @@ def test_a_log_is_not_kept(tmp_path, write):
     finished_case(tmp_path / "work", "plain", [log])
     document = write()[1]
     assert "begun. " * 20 in document and str(tmp_path) not in document
-    assert str(tmp_path) not in (tmp_path / "kept" / "plain.json").read_text()
+    (row,) = pq.read_table(tmp_path / "kept" / "differences.parquet").to_pylist()
+    assert str(tmp_path) not in row["ours"] and row["romancal"] == "null"
 
 
 def test_a_case_that_is_not_finished_is_not_in_the_document(tmp_path, write):
@@ -98,9 +100,69 @@ def test_results_of_a_case_that_is_no_more_are_refused(tmp_path, write, capsys):
     assert "plainer: there is no such case" in capsys.readouterr().err
 
 
-def test_the_document_is_that_of_the_kept_results(tmp_path, monkeypatch):
+def test_the_table_has_every_row_and_what_explains_it(tmp_path, write):
+    flags = {"JUMP_DET": {"ours": 3, "romancal": 1}, "SATURATED": {"ours": 0, "romancal": 2}}
+    rows = [
+        DIFFERENT | {"largest": 0.1 + 0.2, "nan": {"ours": 1, "romancal": 0}, "dtype": {"ours": ">f4", "romancal": "float32"}},
+        {"name": "groupdq", "kind": "flags", "compared": 9, "differing": 6, "flags": flags},
+        {"name": "pixeldq", "kind": "flags", "compared": 9, "differing": 0, "flags": {}},
+        {
+            "name": "meta.cal_step.refpix",
+            "kind": "meta",
+            "compared": 1,
+            "differing": 1,
+            "ours": [1, None],
+            "romancal": "SKIPPED",
+        },
+    ]
+    finished_case(tmp_path / "work", "plain", rows)
+    write()
+    path = tmp_path / "kept" / "differences.parquet"
+    case = write_document.read_table(path)["plain"]
+    assert [d.row for d in case.rows] == rows
+    assert {(d.exposure, d.step, d.product) for d in case.rows} == {("r1_0001_wfi01_f158", "dq_init", "exposure")}
+    assert case.rampflow["commit"] == "abc1234" and case.steps == [
+        MEASURED | {"step": "dq_init", "exposure": case.rows[0].exposure}
+    ]
+    assert pq.read_table(path)["explained_by"].to_pylist() == [[], [], [], ["exposure-meta-cal-step"]]
+
+
+def test_a_new_kind_of_measurement_is_not_lost_silently(tmp_path, write):
+    finished_case(tmp_path / "work", "plain", [DIFFERENT | {"median": 0.1}])
+    with pytest.raises(ValueError, match="row data: the table has no column median"):
+        write()
+
+
+@pytest.mark.parametrize(
+    ("entries", "expected"),
+    [
+        (
+            "- {why: a, step: refpix, name: [data, amp33]}\n- {why: b, step: refpix, name: data}",
+            ["refpix-data", "refpix-data-2"],
+        ),
+        ("- {why: a, step: refpix, name: data}\n- {why: b, id: refpix-data, name: x}", ["refpix-data-2", "refpix-data"]),
+        ('- {why: a, exposure: "*_wfi18_*", step: end to end, name: "var_*"}', ["wfi18-end-to-end-var"]),
+        ("- {why: a, case: slopes}", ["explained-slopes"]),
+    ],
+)
+def test_explanations_get_ids_from_their_patterns(tmp_path, entries, expected):
+    (tmp_path / "explanations.yaml").write_text(entries)
+    assert [e.id for e in write_document.read_explanations(tmp_path / "explanations.yaml")] == expected
+
+
+def test_two_explanations_with_one_id_are_refused(tmp_path):
+    (tmp_path / "explanations.yaml").write_text("- {why: a, id: same}\n- {why: b, id: same}")
+    with pytest.raises(ValueError, match="more than one explanation has the id same"):
+        write_document.read_explanations(tmp_path / "explanations.yaml")
+
+
+def test_the_document_is_that_of_the_table(tmp_path, monkeypatch):
     (tmp_path / "none").mkdir()
-    words = ["write_document", tmp_path / "none", DOCUMENTS / "validation", tmp_path / "validation.md"]
+    (tmp_path / "validation").mkdir()
+    table = DOCUMENTS / "validation" / "differences.parquet"
+    (tmp_path / "validation" / table.name).write_bytes(table.read_bytes())
+    words = ["write_document", tmp_path / "none", tmp_path / "validation", tmp_path / "validation.md"]
     monkeypatch.setattr(sys, "argv", [str(word) for word in words])
     assert write_document.main() == 0, "a row has no explanation"
     assert (tmp_path / "validation.md").read_text() == (DOCUMENTS / "validation.md").read_text()
+    assert pq.read_table(tmp_path / "validation" / table.name).equals(pq.read_table(table))

@@ -2,10 +2,23 @@
 
     python write_document.py VALIDATION docs/validation docs/validation.md
 
-VALIDATION has the working folders of the Snakefile beside this file, one of each simulator. What a case that is finished there
-measured is kept in docs/validation, in place of what was kept of it before, and the document is of all that is kept: cases need
-not be run at the same time. The exit status is 1, and the differences are named, when one has no explanation in
+VALIDATION has the working folders of the Snakefile beside this file, one of each simulator. What a finished case measured there
+goes to docs/validation/differences.parquet and replaces the case's earlier rows; the document shows all cases of that file, so
+that cases need not be run at the same time. The exit status is 1, and the differences are named, when one has no explanation in
 explanations.yaml or is larger than the explanation, or the limits of `LIMITS`, allow.
+
+The table has a row per compared array, catalog column, WCS or entry of the metadata, in the order of the comparison:
+
+``case``, ``exposure``, ``step``, ``product``, ``name``, ``kind``
+    What was compared. `step` is "end to end" for the products of the whole chain.
+``compared``, ``differing``, ``largest``, ``p999``, ``beyond``, ``relative``, ``nan``, ``flags``, ``dtype``, ``only_in``
+    As compare.py has them.
+``ours``, ``romancal``
+    The two values as JSON, of what is one value.
+``explained_by``
+    Ids of the explanations of a difference; the document has them.
+
+The settings of each case, versions, times and the comparison with the truth are JSON in the file's metadata, key ``cases``.
 """
 
 from __future__ import annotations
@@ -14,11 +27,14 @@ import argparse
 import dataclasses
 import fnmatch
 import json
+import re
 import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import yaml
 
 HERE = Path(__file__).resolve().parent
@@ -29,6 +45,7 @@ LIMITS = {"float32": 1e-5, "float16": 1e-4}
 END_TO_END = "end to end"
 LONGEST_TEXT = 160  #: characters of a value that are kept and shown
 RESULTS = ("case", "romancal", "rampflow", "steps", "products")  #: the files of a case, .json
+TABLE = "differences.parquet"
 SIMULATORS = {"rampflow": "", "romanisim": "_romanisim"}  #: folders of results, and what they add to the names of cases
 
 
@@ -40,6 +57,8 @@ class Explanation:
     Attributes
     ----------
     why : str
+    id : str
+        Name in the document and in the table.
     case, table, exposure, step, product, name, flag : str or tuple of str
         Patterns of the rows that it explains: `table` of the case's ``ma-table``, `flag` of the flags in a data-quality array.
     at_most : dict
@@ -47,6 +66,7 @@ class Explanation:
     """
 
     why: str
+    id: str = ""
     case: str | tuple = "*"
     table: str | tuple = "*"
     exposure: str | tuple = "*"
@@ -69,6 +89,46 @@ class Explanation:
         ]
 
 
+def read_explanations(path: Path) -> list[Explanation]:
+    """Read explanations.yaml.
+
+    An entry without ``id`` gets one from its patterns, as "refpix-data"; of several with the same, the second gets "-2".
+
+    Parameters
+    ----------
+    path : Path
+
+    Returns
+    -------
+    list of Explanation
+        In the order of the file.
+
+    Raises
+    ------
+    ValueError
+        Two entries have the same ``id``.
+    """
+    entries = yaml.safe_load(path.read_text())
+    given = [entry["id"] for entry in entries if "id" in entry]
+    if doubled := sorted({name for name in given if given.count(name) > 1}):
+        raise ValueError(f"{path}: more than one explanation has the id {', '.join(doubled)}")
+    taken, explanations = set(given), []
+    for entry in entries:
+        name = entry.get("id") or derived_id(entry, taken)
+        taken.add(name)
+        explanations.append(Explanation(**entry | {"id": name}))
+    return explanations
+
+
+def derived_id(entry: dict, taken: set[str]) -> str:
+    """Id of an explanation from the first pattern of each of its keys, different from those that are taken."""
+    keys = ("case", "table", "exposure", "step", "product", "name", "flag")
+    words = " ".join(re.sub(r"\[.*?\]|[*?]", " ", patterns(entry[key])[0]) for key in keys if key in entry)
+    stem = "explained-" * ("-" not in (slug := "-".join(re.findall(r"[a-z0-9]+", words.lower())))) + slug
+    numbered = (f"{stem}-{number}" for number in range(2, len(taken) + 3))
+    return stem if stem not in taken else next(name for name in numbered if name not in taken)
+
+
 def patterns(given) -> tuple:
     """One pattern or several, as several."""
     return (given,) if isinstance(given, str) else tuple(given)
@@ -82,8 +142,8 @@ class Difference:
     ----------
     case, table, exposure, step, product : str
     row : dict
-    reasons : list of int
-        Numbers of the explanations.
+    reasons : list of str
+        Ids of the explanations.
     problems : list of str
         What nothing explains.
     """
@@ -94,7 +154,7 @@ class Difference:
     step: str
     product: str
     row: dict
-    reasons: list[int] = dataclasses.field(default_factory=list)
+    reasons: list[str] = dataclasses.field(default_factory=list)
     problems: list[str] = dataclasses.field(default_factory=list)
 
     def judge(self, explanations: list[Explanation]) -> None:
@@ -107,10 +167,10 @@ class Difference:
         for part, flag in parts.items():
             row = self.row | ({"differing": sum(self.row["flags"][part].values())} if part else {})
             excesses = []
-            for number, explanation in enumerate(explanations, start=1):
+            for explanation in explanations:
                 if explanation.fits(**place, **flag):
                     if not (excess := explanation.excess(row, limits)):
-                        self.reasons.append(number)
+                        self.reasons.append(explanation.id)
                         break
                     excesses += excess
             else:
@@ -135,48 +195,51 @@ def clipped(node):
     return node[:LONGEST_TEXT] + "…" if isinstance(node, str) and len(node) > LONGEST_TEXT else node
 
 
-def keep(folder: Path, kept: Path) -> None:
-    """Keep the results of the finished cases in a working folder: all in one file, and the pictures beside it."""
-    kept.mkdir(exist_ok=True)
-    for simulator, suffix in SIMULATORS.items():
-        for case in (folder / simulator).glob("*/"):
-            files = {what: case / f"{what}.json" for what in RESULTS}
-            if not all(path.exists() for path in files.values()):
-                continue
-            truths = {path.stem.removeprefix("truth_"): path for path in sorted(case.glob("truth_*.json"))}
-            results = {what: json.loads(path.read_text()) for what, path in files.items()}
-            results["truth"] = {what: json.loads(path.read_text()) for what, path in truths.items()}
-            (kept / f"{case.name}{suffix}.json").write_text(json.dumps(clipped(results), indent=1) + "\n")
-            for what, path in truths.items():
-                shutil.copyfile(path.with_suffix(".png"), kept / f"{what}.png")
-
-
 @dataclasses.dataclass
 class Case:
-    """The results of a case."""
+    """The results of a case.
+
+    Attributes
+    ----------
+    name : str
+    settings, romancal, rampflow, truth : dict
+        The files case.json, romancal.json, rampflow.json and truth_*.json.
+    steps : list of dict
+        What each of our steps took.
+    rows : list of Difference
+        All rows of all comparisons, and one of each failure.
+    """
 
     name: str
     settings: dict
     romancal: dict
     rampflow: dict
     steps: list[dict]
-    products: dict[str, list[dict]]
     truth: dict[str, dict]
+    rows: list[Difference] = dataclasses.field(default_factory=list)
 
     @classmethod
-    def read(cls, name: str, path: Path) -> Case:
-        """Read what `keep` wrote."""
-        results = json.loads(path.read_text())
-        return cls(name, results.pop("case"), **results | {"steps": results["steps"]["steps"]})
+    def read(cls, name: str, folder: Path) -> Case:
+        """Read a finished case in its working folder."""
+        results = {what: clipped(json.loads((folder / f"{what}.json").read_text())) for what in RESULTS}
+        truth = {path.stem.removeprefix("truth_"): json.loads(path.read_text()) for path in sorted(folder.glob("truth_*.json"))}
+        steps = results["steps"]["steps"]
+        measured = [{key: value for key, value in step.items() if key != "products"} for step in steps]
+        case = cls(name, results["case"], results["romancal"], results["rampflow"], measured, clipped(truth))
+        case.rows = list(case._differences(steps, results["products"]))
+        return case
+
+    def information(self) -> dict:
+        """All but the rows."""
+        return {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name not in ("name", "rows")}
 
     @property
     def table(self) -> str:
         """The multi-accumulation table of its exposures."""
         return self.settings.get("common", {}).get("ma-table", "imaging")
 
-    def rows(self) -> Iterator[Difference]:
-        """All rows of all comparisons, and one of each failure."""
-        for step in self.steps:
+    def _differences(self, steps: list[dict], products: dict[str, list[dict]]) -> Iterator[Difference]:
+        for step in steps:
             for product, rows in step["products"].items():
                 for row in rows:
                     yield Difference(self.name, self.table, step["exposure"], step["step"], product, row)
@@ -184,7 +247,7 @@ class Case:
                 yield self._failure(step["exposure"], step["step"], step["error"], None)
         if self.romancal["error"] or self.rampflow["error"]:
             yield self._failure("", END_TO_END, self.rampflow["error"], self.romancal["error"])
-        for name, rows in self.products.items():
+        for name, rows in products.items():
             stem, _, product = name.partition(".")[0].rpartition("_")
             for row in rows:
                 yield Difference(self.name, self.table, stem, END_TO_END, product, row)
@@ -199,6 +262,73 @@ class Case:
             (s for s in self.romancal["steps"] if s["step"] == step and s["exposure"] in (exposure, None)),
             {},
         )
+
+
+def finished_cases(folder: Path) -> dict[str, Path]:
+    """Working folders of the finished cases, by the name of the case."""
+    return {
+        case.name + suffix: case
+        for simulator, suffix in SIMULATORS.items()
+        for case in sorted((folder / simulator).glob("*/"))
+        if all((case / f"{what}.json").exists() for what in RESULTS)
+    }
+
+
+# ----------------------------------------------------------------------------------------------------------------- table
+_COUNTS = pa.struct([("ours", pa.int64()), ("romancal", pa.int64())])
+_PLACE = {name: pa.dictionary(pa.int32(), pa.string()) for name in ("case", "exposure", "step", "product")}
+_ROW = {
+    **{"name": pa.string(), "kind": pa.string(), "compared": pa.int64(), "differing": pa.int64()},
+    **{name: pa.float64() for name in ("largest", "p999", "beyond", "relative")},
+    **{"nan": _COUNTS, "flags": pa.list_(pa.struct([("flag", pa.string()), *_COUNTS]))},
+    **{"dtype": pa.struct([("ours", pa.string()), ("romancal", pa.string())]), "only_in": pa.string()},
+    **{"ours": pa.string(), "romancal": pa.string()},
+}
+SCHEMA = pa.schema(_PLACE | _ROW | {"explained_by": pa.list_(pa.string())})
+
+
+def _stored(row: dict) -> dict:
+    """A row of `compare` as the table has it."""
+    if unknown := row.keys() - _ROW.keys():
+        raise ValueError(f"row {row['name']}: the table has no column {', '.join(sorted(unknown))}; add it to SCHEMA")
+    stored = row | {key: json.dumps(row[key]) for key in ("ours", "romancal") if key in row}
+    if "flags" in row:
+        stored["flags"] = [{"flag": flag, **counts} for flag, counts in row["flags"].items()]
+    return stored
+
+
+def _restored(stored: dict) -> dict:
+    """A row of the table as `compare` has it."""
+    row = {key: stored[key] for key in _ROW if stored[key] is not None}
+    if "flags" in row:
+        row["flags"] = {flag.pop("flag"): flag for flag in row["flags"]}
+    return row | {key: json.loads(row[key]) for key in ("ours", "romancal") if key in row}
+
+
+def write_table(path: Path, cases: list[Case]) -> None:
+    """Write all rows of all cases to one Parquet file, and the rest of what they measured to its metadata."""
+    places = tuple(_PLACE)
+    rows = [
+        {place: getattr(d, place) for place in places} | _stored(d.row) | {"explained_by": d.reasons}
+        for case in cases
+        for d in case.rows
+    ]
+    information = json.dumps({case.name: case.information() for case in cases})
+    path.parent.mkdir(exist_ok=True)
+    with pq.ParquetWriter(path, SCHEMA, compression="zstd", store_schema=False) as writer:
+        writer.write_table(pa.Table.from_pylist(rows, SCHEMA))
+        writer.add_key_value_metadata({"cases": information})
+
+
+def read_table(path: Path) -> dict[str, Case]:
+    """Read what `write_table` wrote, by the name of the case; the differences are not judged."""
+    information = json.loads(pq.read_metadata(path).metadata[b"cases"])
+    cases = {name: Case(name, **rest) for name, rest in information.items()}
+    for stored in pq.read_table(path).to_pylist():
+        case = cases[stored["case"]]
+        place = {name: stored[name] for name in ("exposure", "step", "product")}
+        case.rows.append(Difference(case.name, case.table, row=_restored(stored), **place))
+    return cases
 
 
 # -------------------------------------------------------------------------------------------------------------- document
@@ -328,7 +458,7 @@ def difference_table(rows: list[Difference]) -> list[str]:
             number(sum(d.row["compared"] for d in group)),
             number(sum(d.row["differing"] for d in group)),
             *measures(group),
-            " ".join([*(f"[{n}](#explanations)" for n in group[0].reasons), *(f"**{p}**" for d in group for p in d.problems)]),
+            " ".join([*(f"[{name}](#{name})" for name in group[0].reasons), *(f"**{p}**" for d in group for p in d.problems)]),
         ]
         for group in grouped(found)
     ]
@@ -348,7 +478,7 @@ def identical_line(rows: list[Difference]) -> str:
     )
 
 
-def case_section(case: Case, rows: list[Difference]) -> list[str]:
+def case_section(case: Case) -> list[str]:
     """A case: what it is, what it took, what differs."""
     made_with = json.dumps({k: v for k, v in case.settings.items() if k in ("seed", "common", "exposures", "sky")})
     exercises, parameters = case.settings["exercises"], json.dumps(case.settings.get("parameters", {}))
@@ -356,21 +486,21 @@ def case_section(case: Case, rows: list[Difference]) -> list[str]:
     own = f", of rampflow alone `{json.dumps(case.settings['rampflow'])}`" if "rampflow" in case.settings else ""
     lines += [f"Simulated with `{made_with}`; parameters of both `{parameters}`{own}."]
     lines += [f"Measured on {case.rampflow['date']} at commit {case.rampflow['commit']}."]
-    return [*lines, "", *step_table(case, rows), identical_line(rows), "", *difference_table(rows)]
+    return [*lines, "", *step_table(case, case.rows), identical_line(case.rows), "", *difference_table(case.rows)]
 
 
-def summary(cases: dict[str, tuple[Case, list[Difference]]]) -> list[str]:
+def summary(cases: list[Case]) -> list[str]:
     """One line per case."""
     lines = []
-    for name, (case, rows) in cases.items():
-        found = [d for d in rows if differs(d.row)]
+    for case in cases:
+        found = [d for d in case.rows if differs(d.row)]
         open_rows = sum(bool(d.problems) for d in found)
         ours, theirs = case.rampflow, case.romancal
         lines.append(
             [
-                f"[{name}](#{anchor(name)})",
+                f"[{case.name}](#{anchor(case.name)})",
                 case.settings["exercises"],
-                len(rows),
+                len(case.rows),
                 len(found),
                 open_rows or "none",
                 f"{ours['wall_s']:.0f} / {theirs['wall_s']:.0f}" if not theirs["error"] else f"{ours['wall_s']:.0f} / failed",
@@ -381,12 +511,12 @@ def summary(cases: dict[str, tuple[Case, list[Difference]]]) -> list[str]:
     return table(header, lines)
 
 
-def truth_section(cases: dict[str, tuple[Case, list]], pictures: str) -> list[str]:
+def truth_section(cases: list[Case], pictures: str) -> list[str]:
     """Both pipelines against the simulated truth: each picture and its numbers."""
     lines = []
-    for name, (case, _) in cases.items():
+    for case in cases:
         for what, numbers in case.truth.items():
-            lines += [f"### {what}", "", f"Case {name}, measured by tests/validation/truth_{what}.py.", ""]
+            lines += [f"### Truth of {what}", "", f"Case {case.name}, measured by tests/validation/truth_{what}.py.", ""]
             lines += [f"![{what}]({pictures}/{what}.png)", "", "<details><summary>Numbers</summary>", ""]
             for key, rows in numbers.items():
                 lines += [f"{key}:", "", *table_of(rows)] if isinstance(rows, list) else [f"{key}: {number(rows)}", ""]
@@ -409,12 +539,12 @@ def _flat(row: dict, prefix: str = ""):
             yield f"{prefix}{key}", value if isinstance(value, list) else [value]
 
 
-def document(cases: dict, explanations: list[Explanation], missing: list[str], truth: list[str]) -> str:
-    """The whole document."""
-    used = sorted({n for _, rows in cases.values() for d in rows for n in d.reasons})
-    versions = {name: version for case, _ in cases.values() for name, version in case.romancal["versions"].items()}
+def document(cases: list[Case], explanations: list[Explanation], missing: list[str], kept: str) -> str:
+    """The whole document; `kept` is the folder of the table and the pictures."""
+    used = {name for case in cases for d in case.rows for name in d.reasons}
+    versions = {name: version for case in cases for name, version in case.romancal["versions"].items()}
     packages = ", ".join(f"{name} {version}" for name, version in versions.items())
-    machines = "; ".join(dict.fromkeys(case.rampflow["machine"] for case, _ in cases.values()))
+    machines = "; ".join(dict.fromkeys(case.rampflow["machine"] for case in cases))
     lines = [
         "# The same numbers as romancal",
         "",
@@ -425,7 +555,9 @@ def document(cases: dict, explanations: list[Explanation], missing: list[str], t
         '    make validate CASES="plain wfi18"      # some of them',
         "    make validate SIMULATOR=romanisim      # those that STScI's simulator can make, made by it",
         "",
-        "What a case measured is kept in [validation/](validation/) until it is run again: cases may be of several days.",
+        f"All rows of all comparisons are in [{TABLE}]({kept}/{TABLE}), a table for pandas, polars or",
+        "DuckDB; its column `explained_by` has the ids that are headings below. The rows of a case stay until it is run again:",
+        "cases may be of several days.",
         "",
         "Each step of rampflow is fed with what romancal's step before left, and its result compared with romancal's; *end to",
         "end* is the whole chain from the raw file. What has no explanation, or is larger than that allows, is named here in",
@@ -440,48 +572,48 @@ def document(cases: dict, explanations: list[Explanation], missing: list[str], t
     ]
     if missing:
         lines += [f"Not run for this document: {', '.join(missing)}.", ""]
-    lines += truth
-    for case, rows in cases.values():
-        lines += case_section(case, rows)
-    lines += ["## Explanations", "", "Numbers as in the tables; a bound is checked each time.", ""]
-    for n in used:
-        explanation = explanations[n - 1]
-        bounds = ", ".join(f"{key} {bound:g}" for key, bound in explanation.at_most.items())
-        lines.append(f"- **{n}** {explanation.why}" + (f" At most: {bounds}." if bounds else ""))
-    return "\n".join(lines) + "\n"
-
-
-def judged(case: Case, explanations: list[Explanation]) -> tuple[Case, list[Difference]]:
-    """A case and its rows, those with a difference judged."""
-    rows = list(case.rows())
-    for difference in rows:
-        if differs(difference.row):
-            difference.judge(explanations)
-    return case, rows
+    lines += truth_section(cases, kept)
+    for case in cases:
+        lines += case_section(case)
+    lines += ["## Explanations", "", "Each bound is checked whenever this page is written.", ""]
+    for explanation in explanations:
+        if explanation.id in used:
+            bounds = ", ".join(f"{key} {bound:g}" for key, bound in explanation.at_most.items())
+            lines += [f"### {explanation.id}", "", explanation.why + (f" At most: {bounds}." if bounds else ""), ""]
+    return "\n".join(lines).rstrip("\n") + "\n"
 
 
 def main() -> int:
     """Run from the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="working folders of the Snakefile")
-    parser.add_argument("kept", type=Path, help="folder of results that are kept")
+    parser.add_argument("kept", type=Path, help=f"folder of {TABLE} and of the pictures")
     parser.add_argument("output", type=Path, help="the document (.md), beside that folder")
     args = parser.parse_args()
-    keep(args.folder, args.kept)
-    explanations = [Explanation(**entry) for entry in yaml.safe_load((HERE / "explanations.yaml").read_text())]
+    explanations = read_explanations(HERE / "explanations.yaml")
     known = yaml.safe_load((HERE / "cases.yaml").read_text())["cases"]
     names = [
         name + suffix for suffix in SIMULATORS.values() for name, case in known.items() if not suffix or case.get("romanisim")
     ]
-    if strangers := sorted({path.stem for path in args.kept.glob("*.json")} - set(names)):
-        parser.error(f"{args.kept}: {', '.join(strangers)}: there is no such case in cases.yaml; remove the file")
-    paths = {name: args.kept / f"{name}.json" for name in names}
-    cases = {name: judged(Case.read(name, path), explanations) for name, path in paths.items() if path.exists()}
+    finished = finished_cases(args.folder)
+    if strangers := sorted(finished.keys() - set(names)):
+        parser.error(f"{args.folder}: {', '.join(strangers)}: there is no such case in cases.yaml; remove the folder")
+    kept = read_table(args.kept / TABLE) if (args.kept / TABLE).exists() else {}
+    kept |= {name: Case.read(name, folder) for name, folder in finished.items()}
+    cases = [kept[name] for name in names if name in kept]
     if not cases:
         parser.error(f"{args.folder}: has no finished case")
-    missing = [name for name in known if name not in cases]
-    args.output.write_text(document(cases, explanations, missing, truth_section(cases, args.kept.name)))
-    unexplained = [difference for _, rows in cases.values() for difference in rows if difference.problems]
+    for case in cases:
+        for difference in case.rows:
+            if differs(difference.row):
+                difference.judge(explanations)
+    write_table(args.kept / TABLE, cases)
+    for folder in finished.values():
+        for picture in folder.glob("truth_*.png"):
+            shutil.copyfile(picture, args.kept / picture.name.removeprefix("truth_"))
+    missing = [name for name in known if name not in kept]
+    args.output.write_text(document(cases, explanations, missing, args.kept.name))
+    unexplained = [difference for case in cases for difference in case.rows if difference.problems]
     for difference in unexplained:
         print(difference, file=sys.stderr)
     print(f"{args.output}: {len(cases)} cases, {len(unexplained)} unexplained differences")
