@@ -30,7 +30,7 @@ class Outcome:
     affine : Affine
         The whole correction in the exposure's plane.
     star, source : numpy.ndarray
-        Rows in the catalog and among the sources that match.
+        Rows in the catalog and among the sources that match: of the stars that decided the solution, without outliers.
     n_shared : int
         Stars that other exposures have too.
     n_by_chance : float or None
@@ -108,10 +108,13 @@ def _failure(reason: str, n_members: int, results: dict | None = None) -> Outcom
 def _align_as_one(members, catalog, relative, absolute, options) -> list[Outcome]:
     """Align as romancal does."""
     aligned = align_together(members, catalog, relative, absolute, **options)
+    n_sources = sum(len(member.plane) for member in members)
+    least = f"{n_sources} sources and {len(catalog)} stars, abs_minobj is {absolute.minobj}; {absolute.advice}"
     outcomes, tried = [], []
     for member, (wcs, report) in zip(members, aligned, strict=True):
         if wcs is None:
-            outcomes.append(_failure(report["status"].removeprefix("FAILED: "), len(members), {"status": report["status"]}))
+            reason = f"{report['status'].removeprefix('FAILED: ')}: {least}"
+            outcomes.append(_failure(reason, len(members), {"status": report["status"]}))
             continue
         tried.append(len(outcomes))
         affine = correction_of(member, wcs)
@@ -148,9 +151,9 @@ def _align_jointly(members, catalog, catalog_error, relative, absolute, options)
     """Each exposure from the best start there is, then all together, and without those that nothing speaks for."""
     starts, reasons = align_separately(members, catalog, catalog_error, relative, absolute)
     left = [i for i, start in enumerate(starts) if start is None and len(members[i].plane)]
-    if left:
+    chosen = [member for member in members if len(member.plane)]
+    if left and len(chosen) > 1:
         log.info("%d exposures have too few stars of their own: aligned to the catalog with the others as one", len(left))
-        chosen = [member for member in members if len(member.plane)]
         for member, (wcs, _) in zip(chosen, align_together(chosen, catalog, relative, absolute, **options), strict=True):
             index = members.index(member)
             if starts[index] is None and wcs is not None:
@@ -202,8 +205,8 @@ def _joint_outcome(member: Member, fit: Fit, catalog: np.ndarray, geometry: str,
     corrector.set_correction(matrix=affine.matrix, shift=affine.shift)
     residuals = np.linalg.norm(affine(member.plane[fit.source]) - member.to_plane(catalog[fit.star]), axis=1)
     results = plain(terms) | {
-        "rmse": float(np.sqrt((residuals**2).mean())) if len(residuals) else 0.0,
-        "mae": float(residuals.mean()) if len(residuals) else 0.0,
+        "rmse": float(np.sqrt((residuals**2).mean())) if len(residuals) else None,
+        "mae": float(residuals.mean()) if len(residuals) else None,
         "status": "SUCCESS",
         "nmatches": len(fit.star),
         "n_detector": n_members,

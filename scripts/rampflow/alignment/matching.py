@@ -51,13 +51,19 @@ class Matching(NamedTuple):
         """A corner of an image that moves by more than this, arcsec, was moved by false matches: romancal's limit."""
         return 2 * (self.tolerance + (self.searchrad if self.use2dhist else 0))
 
-    def trials(self, radius):
-        """Number of corrections that differ by `radius` arcsec (a number or an array) on an exposure, of all that are tried.
+    @property
+    def advice(self) -> str:
+        """What may help where nothing matches."""
+        return "try a larger abs_searchrad" if self.use2dhist else "search for the offset (abs_use2dhist)"
 
-        The shift may be any within the search and the tolerance. The linear terms are fitted to pairs within the tolerance,
-        so that none of them moves a position by more than that.
+    def trials(self, radius):
+        """Number of corrections that are tried, for pairs within `radius` arcsec (a number or an array).
+
+        The shift may be any within the search and the tolerance. It is chosen for the most pairs, for which shifts that differ
+        by a quarter of the radius count as other ones. The linear terms are fitted to pairs within the tolerance, so that none
+        of them moves a position by more than that.
         """
-        shifts = 1 + 2 * (self.tolerance + (self.searchrad if self.use2dhist else 0)) / radius
+        shifts = 1 + 8 * (self.tolerance + (self.searchrad if self.use2dhist else 0)) / radius
         linear = 1 + 2 * self.tolerance / radius
         return shifts**2 * linear ** (TERMS[self.fitgeometry] - 2)
 
@@ -95,7 +101,7 @@ class Matching(NamedTuple):
         try:
             star, source = self.matcher()(*lists, tp_pscale=member.pixel_scale, tp_units="arcsec")
             if len(star) < least:
-                return None, f"{len(star)} of {n_sources} sources matched, and a fit takes {least}"
+                return None, f"{len(star)} of {n_sources} sources matched, and a fit takes {least}; {self.advice}"
             fit = iter_linear_fit(
                 stars[star],
                 member.plane[source],
