@@ -183,7 +183,7 @@ def encircled_energy(radii, fractions, scale: float):
     Returns
     -------
     dict
-        Radius of the aperture in arcsec to fraction; NaN, with a warning, beyond the last of `radii`.
+        Radius of the aperture in arcsec to fraction; NaN, with a line in the log, beyond the last of `radii`.
 
     Raises
     ------
@@ -204,7 +204,7 @@ def encircled_energy(radii, fractions, scale: float):
     curve = PchipInterpolator(radii, fractions, extrapolate=False) if radii.size > 1 else lambda radius: np.nan
     energy = {radius: float(curve(radius / scale)) for radius in APERTURE_RADII}
     if beyond := [f"{radius:g}" for radius, fraction in energy.items() if np.isnan(fraction)]:
-        log.warning(
+        log.info(
             "The apcorr reference ends at %.2f arcsec: the encircled energy within %s arcsec is not known",
             radii[-1] * scale,
             ", ".join(beyond),
