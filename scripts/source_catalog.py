@@ -99,7 +99,7 @@ def measure(field, labels, shapes, *, fwhm, energy=None, epsf=None, threads=1) -
     found |= photometry.measure_daofind(field, x, y, fwhm)
     found |= photometry.find_neighbours(found["label"], x, y, field.pixel_scale)
     found["is_extended"] = photometry.flag_extended(found, energy)
-    found["warning_flags"] = photometry.flag_sources(field.dq, x, y, found["masked"])
+    found["warning_flags"] = photometry.flag_sources(field.dq, x, y, found["masked"], found["unreliable"])
     if epsf is not None:
         log.info("Fitting the PSF to %d sources", len(x))
         found |= psf.fit_psf(epsf, field.image, field.err, field.mask, x, y, unit=field.unit, threads=threads)
@@ -124,7 +124,7 @@ def read_field(job: Job) -> photometry.Field:
     elif job.exposure.meta["cal_step"].get("assign_wcs") == "SKIPPED":  # the pointing is not known
         wcs, north = None, np.nan
         scale = float(np.degrees(np.sqrt(area)) * 3600) if area > 0 else NOMINAL_SCALE
-        log.warning("The image has no WCS: positions on the sky are NaN, and a pixel is taken as %.4f arcsec", scale)
+        log.info("The image has no WCS: positions on the sky are NaN, and a pixel is taken as %.4f arcsec", scale)
     else:
         raise RampflowError(f"{job.exposure.path}: has no WCS (meta.wcs); run assign_wcs first")
     if not area > 0:  # not known, or a placeholder

@@ -635,13 +635,15 @@ def test_a_flagged_centroid_is_flagged(catalogs, plain):
     dq[y, x] = flags.DO_NOT_USE | flags.SATURATED
     catalog, _ = catalogs.read(write_sky(catalogs.folder / "core_flat.asdf", dq=dq))
     expected = np.zeros(len(STARS), int)
-    expected[star] = flags.DO_NOT_USE | flags.OTHER_BAD_PIXEL
+    expected[star] = flags.DO_NOT_USE | flags.OTHER_BAD_PIXEL | flags.UNRELIABLE_ERROR
     found = by_star(catalog)
     assert (catalog["warning_flags"][found] == expected).all()
     assert catalog["psf_flags"][found[star]] == psf.FLAGS["n_pixels_fit_partial"]
     assert catalog["psf_flux"][found[star]] == pytest.approx(STARS[star, 2] * UNIT, rel=0.01)
-    nowhere = photometry.flag_sources(dq, np.array([np.nan, -3.0]), np.array([4.0, 4.0]), np.array([False, True]))
-    assert nowhere.tolist() == [flags.DO_NOT_USE, flags.DO_NOT_USE | flags.OTHER_BAD_PIXEL]
+    masked, unreliable = np.array([[False, True, True, False], [False, False, True, False]])
+    found = photometry.flag_sources(dq, np.array([np.nan, -3, 9, 9]), np.array([4.0, 4, 9, 9]), masked, unreliable)
+    bits = flags.DO_NOT_USE, flags.DO_NOT_USE | flags.OTHER_BAD_PIXEL, flags.OTHER_BAD_PIXEL | flags.UNRELIABLE_ERROR, 0
+    assert found.tolist() == list(bits)
 
 
 @pytest.mark.parametrize(("half", "lost"), [(0, 0.01), (1, 0.1), (2, 0.3)])
@@ -661,14 +663,36 @@ def test_stars_with_masked_cores_are_flagged_and_kept_for_the_alignment(catalogs
     nearest = np.hypot(*(np.subtract.outer(STARS[:, i], catalog[n]) for i, n in enumerate(("x_centroid", "y_centroid"))))
     assert (nearest.min(axis=1) < 4).all()
     found = nearest.argmin(axis=1)
-    flagged = (catalog["warning_flags"][found] & flags.OTHER_BAD_PIXEL) != 0
-    assert (flagged == hidden).all()
+    for flag in (flags.OTHER_BAD_PIXEL, flags.UNRELIABLE_ERROR):
+        assert (((catalog["warning_flags"][found] & flag) != 0) == hidden).all()
     kron, whole = catalog["kron_flux"][found], plain[1]["kron_flux"][by_star(plain[1])]
     assert (np.abs(kron[~hidden] / whole[~hidden] - 1) < 1e-3).all() and (1 - kron[hidden] / whole[hidden]).max() > lost
     # tweakreg leaves out what is DO_NOT_USE alone: a centroid on a bad pixel.
     column, row = (np.round(catalog[name][found]).astype(int) for name in ("x_centroid", "y_centroid"))
     bad = dq[row, column] & flags.DO_NOT_USE
     assert ((catalog["warning_flags"][found] & flags.DO_NOT_USE) == bad).all()
+
+
+def test_the_light_that_is_missing_is_held_against_the_error_of_the_flux():
+    y, x = np.indices((41, 41))
+    light = (100 * np.exp(-0.5 * ((x - 20) ** 2 + (y - 20) ** 2) / 2**2)).astype(np.float32)
+    labels, err = (light > 1).astype(np.int32), np.full(light.shape, 0.1, np.float32)
+    place = [np.array([value]) for value in (20.0, 20.0, 9.0, 9.0, 0.0)]
+    mask, label = np.zeros(light.shape, bool), np.array([1])
+
+    def flags_for(row, column, flux_err, hole=False):
+        mask[:] = False
+        mask[row, column] = True
+        smooth = np.where(mask, np.nan, light) if hole else light
+        flux = np.array([light[~mask].sum(dtype=float)])
+        found = segments.find_missing_light(smooth, err, mask, labels, label, *place, flux, np.array([flux_err]))
+        return [bool(values[0]) for values in found]
+
+    assert flags_for(20, 20, 1e3) == [True, True]  # 4 % of the light
+    assert flags_for(20, 26, 10.0) == [True, False]  # 1.1 of 2513
+    assert flags_for(20, 26, 1.0) == [True, True]
+    assert flags_for(20, 26, 10.0, hole=True) == [True, True]  # nobody knows
+    assert flags_for(2, 2, 1e-3) == [False, False]
 
 
 def test_a_masked_pixel_far_from_all_sources_flags_none(catalogs):

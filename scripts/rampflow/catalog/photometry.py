@@ -94,7 +94,8 @@ def measure_segments(field: Field, labels: np.ndarray, detection: np.ndarray) ->
     Returns
     -------
     dict
-        Columns, and ``masked``: whether pixels of the segment or the Kron aperture are masked, for `flag_sources`.
+        Columns; and for `flag_sources` ``masked``: whether pixels of the segment or the Kron aperture are masked, and
+        ``unreliable``: whether the Kron flux lacks more light for that than its error says.
     """
     found = segments.measure(field.image, field.err, field.mask, labels, detection)
     side, area = field.pixel_side, field.pixel_side**2
@@ -127,6 +128,7 @@ def measure_segments(field: Field, labels: np.ndarray, detection: np.ndarray) ->
         "kron_flux": found["kron_flux"] * field.unit,
         "kron_flux_err": found["kron_flux_err"] * field.unit,
         "masked": found["masked"],
+        "unreliable": found["unreliable"],
     }
     columns["kron_abmag"], columns["kron_abmag_err"] = ab_magnitude(columns["kron_flux"], columns["kron_flux_err"])
     return columns
@@ -183,7 +185,7 @@ def encircled_energy(radii, fractions, scale: float):
     Returns
     -------
     dict
-        Radius of the aperture in arcsec to fraction; NaN, with a warning, beyond the last of `radii`.
+        Radius of the aperture in arcsec to fraction; NaN, with a line in the log, beyond the last of `radii`.
 
     Raises
     ------
@@ -204,7 +206,7 @@ def encircled_energy(radii, fractions, scale: float):
     curve = PchipInterpolator(radii, fractions, extrapolate=False) if radii.size > 1 else lambda radius: np.nan
     energy = {radius: float(curve(radius / scale)) for radius in APERTURE_RADII}
     if beyond := [f"{radius:g}" for radius, fraction in energy.items() if np.isnan(fraction)]:
-        log.warning(
+        log.info(
             "The apcorr reference ends at %.2f arcsec: the encircled energy within %s arcsec is not known",
             radii[-1] * scale,
             ", ".join(beyond),
@@ -295,7 +297,7 @@ def find_neighbours(label: np.ndarray, x: np.ndarray, y: np.ndarray, scale: floa
     return {"nn_label": nearest, "nn_distance": distance}
 
 
-def flag_sources(dq: np.ndarray, x: np.ndarray, y: np.ndarray, masked: np.ndarray) -> np.ndarray:
+def flag_sources(dq: np.ndarray, x: np.ndarray, y: np.ndarray, masked: np.ndarray, unreliable: np.ndarray) -> np.ndarray:
     """Warning flags of sources.
 
     Parameters
@@ -306,12 +308,14 @@ def flag_sources(dq: np.ndarray, x: np.ndarray, y: np.ndarray, masked: np.ndarra
         Centroids, pixels.
     masked : numpy.ndarray
         Whether pixels of the segment or the Kron aperture are masked, so that their light is missing.
+    unreliable : numpy.ndarray
+        Whether that is more light than the error of the Kron flux says.
 
     Returns
     -------
     numpy.ndarray
         int32. DO_NOT_USE, as in romancal, where the pixel of the centroid has it, or the centroid is not a pixel of the image;
-        OTHER_BAD_PIXEL where `masked`.
+        OTHER_BAD_PIXEL where `masked`; UNRELIABLE_ERROR where `unreliable`.
     """
     flags = np.full(len(x), dqflags.DO_NOT_USE, np.int32)
     finite = np.flatnonzero(np.isfinite(x) & np.isfinite(y))
@@ -319,4 +323,5 @@ def flag_sources(dq: np.ndarray, x: np.ndarray, y: np.ndarray, masked: np.ndarra
     inside = (column >= 0) & (row >= 0) & (column < dq.shape[1]) & (row < dq.shape[0])
     flags[finite[inside]] = dq[row[inside], column[inside]] & np.uint32(dqflags.DO_NOT_USE)
     flags[masked] |= dqflags.OTHER_BAD_PIXEL
+    flags[unreliable] |= dqflags.UNRELIABLE_ERROR
     return flags
