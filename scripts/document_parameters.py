@@ -77,7 +77,8 @@ counts. The limits are declared in the step's script.
 
 A reference made for another detector or optical element is refused too, by its metadata (`meta.instrument.detector`,
 `meta.instrument.optical_element`, or several in `p_detector`, `p_optical_element` with `|` between them). `N/A`, `?` and missing
-entries match everything. CRDS may give one file to several optical elements: of its own choices only the detector is compared.
+entries match everything. What CRDS chose is not refused: it may give one file to several optical elements, and a detector that
+differs is a warning.
 `references.allow_mismatch: true`, or `--allow_mismatch` of a step, turns the refusal into a warning.
 
 ## Parameters of the steps

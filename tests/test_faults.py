@@ -693,6 +693,9 @@ def test_references_made_for_something_else_are_refused(files, tmp_path, name, r
     if name != "source_catalog":
         product = f"r_{pipeline.step(name).suffix}.asdf"
         assert changed(tmp_path / product, files.folder / product) == set()
+    if "optical_element" not in theirs:  # CRDS may give a file to several of these
+        status, said = files.run(name, tmp_path, options=[f"--chosen_by_crds={reftype}"], **{reftype: bad})
+        assert status == 0 and len([line for line in said.splitlines() if "WARNING" in line and theirs in line]) == 1
 
 
 #: What contradicts nothing: (type, entries of its metadata, options).
