@@ -8,7 +8,7 @@ import textwrap
 import yaml
 
 from rampflow import pipeline
-from rampflow.step.declaration import Parameter, Step
+from rampflow.step.declaration import Parameter, Range, Step
 from rampflow.workflow import configuration
 
 CONFIG = pipeline.SCRIPTS.parent / "config"
@@ -69,6 +69,18 @@ An unknown key, a wrong type or a value out of range stops the run before any jo
 Paths are relative to the working folder (`--directory`, or where snakemake is started). A step that is left out, or that has
 no reference, reads `SKIPPED` in `meta.cal_step`.
 
+## Plausible references
+
+A step refuses a reference that it can't believe, and names file, field, value and limits. The sections below list the limits. Of a
+frame, the median counts; a pixel beyond the limits is treated as one that the reference doesn't know. Of a table, every value
+counts. The limits are declared in the step's script.
+
+A reference made for another detector or optical element is refused too, by its metadata (`meta.instrument.detector`,
+`meta.instrument.optical_element`, or several in `p_detector`, `p_optical_element` with `|` between them). `N/A`, `?` and missing
+entries match everything. What CRDS chose is not refused: it may give one file to several optical elements, and a detector that
+differs is a warning.
+`references.allow_mismatch: true`, or `--allow_mismatch` of a step, turns the refusal into a warning.
+
 ## Parameters of the steps
 
 Names, units and defaults are romancal's. The last column has the name in romancal's pipeline, or says that the parameter is
@@ -104,6 +116,17 @@ def takes(parameter: Parameter) -> str:
     return text + (f" ≥ {parameter.minimum:g}" if parameter.minimum is not None else "")
 
 
+def between(low: float, high: float) -> str:
+    """Limits in words."""
+    return f"{low:g} to {high:g}"
+
+
+def named(field: str, limits: Range) -> str:
+    """What a range is about, for the reference."""
+    field = f"`{field}`" if limits.plane is None else f"`{field}[{limits.plane}]`"
+    return f"{limits.quantity} ({field})" if limits.quantity else field
+
+
 def config_section(step: Step) -> str:
     """The section of a step in config.yaml."""
     lines = [f"  # {step.summary.splitlines()[0]}", f"  {step.name}:"]
@@ -122,6 +145,15 @@ def readme_section(step: Step) -> str:
     lines = [f"\n### {step.name}\n", step.summary + "\n"]
     if step.references:
         lines.append("References: " + "; ".join(f"`{r.type}`, {r.meaning}" for r in step.references) + ".\n")
+    if any(reference.plausible for reference in step.references):
+        lines += ["| reference | field | plausible | median of a frame | unit | source |", "|---|---|---|---|---|---|"]
+        lines += [
+            f"| `{reference.type}` | {named(field, limits)} | {between(limits.minimum, limits.maximum)} "
+            f"| {between(*limits.median) if limits.median else ''} | {limits.unit} | {limits.source} |"
+            for reference in step.references
+            for field, limits in reference.plausible.items()
+        ]
+        lines.append("")
     if parameters := configuration.parameters_of(step):
         lines += ["| parameter | takes | default | unit | meaning | romancal |", "|---|---|---|---|---|---|"]
         lines += [

@@ -12,7 +12,7 @@ from rampflow.errors import RampflowError
 from rampflow.files.asdf_io import AsdfFile, EmptyArray, tagged
 from rampflow.files.level1 import GROUND_TEST_MODELS, RAW_TAG, spell_data_problem, updated_raw_file
 from rampflow.step.consistency import contradictions
-from rampflow.step.declaration import Parameter, Range, Reference, Step
+from rampflow.step.declaration import NOT_APPLICABLE, Parameter, Range, Reference, Step
 from rampflow.step.exposure import RAMP_TAG, Exposure
 from rampflow.step.job import Job
 from rampflow.step.program import run_step
@@ -120,6 +120,10 @@ def ramp_tree(raw: Exposure) -> dict:
     meta = copy.deepcopy(raw.meta)
     meta["cal_step"] = dict.fromkeys((*STATUSES, *LATER_STATUSES), "INCOMPLETE")
     meta["cal_logs"] = []
+    # What raw files name here nobody has read: the simulators write what they made the exposure with.
+    for reftype, name in meta.get("ref_file", {}).items():
+        if isinstance(name, str) and name != "?":
+            meta["ref_file"][reftype] = NOT_APPLICABLE
     meta["model_type"] = "RampModel"
     spell_data_problem(meta)
     carried = {k: v for k, v in raw.roman.items() if k not in ("meta", "resultantdq", "reference_read", "reference_amp33")}

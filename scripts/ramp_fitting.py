@@ -195,9 +195,9 @@ def has_gain(gain: np.ndarray) -> np.ndarray:
     return GAIN.contains(gain)
 
 
-def known_read_noise(readnoise: np.ndarray) -> np.ndarray:
-    """The read noise, float32, NaN where it is not plausible (`READNOISE`): zero would be a ramp without noise."""
-    return np.where(READNOISE.contains(readnoise), readnoise, np.float32(np.nan)).astype(np.float32, copy=False)
+def flag_unknown_noise(pixeldq: np.ndarray, readnoise: np.ndarray) -> np.ndarray:
+    """`pixeldq` (uint32) with DO_NOT_USE where the read noise is not plausible (`READNOISE`): it sets weights and errors."""
+    return pixeldq | ~READNOISE.contains(readnoise) * np.uint32(flags.DO_NOT_USE)
 
 
 def find_jumps(
@@ -533,11 +533,7 @@ def fit_exposure(job: Job, covariance: np.ndarray, readnoise: Exposure, gain: Ex
     """Fit all ramps of an exposure with the covariance of its differences and its references, and write the image."""
     p, read_pattern, frame_time = job.parameters, job.exposure.read_pattern, job.exposure.frame_time
     data, groupdq, pixeldq = ramp_arrays(job)
-    read_gain, read_any_noise = row_reader(gain, "gain", data.shape[1:]), row_reader(readnoise, "readnoise", data.shape[1:])
-
-    def read_noise(start, stop):
-        return known_read_noise(read_any_noise(start, stop))
-
+    read_gain, read_noise = row_reader(gain, "gain", data.shape[1:]), row_reader(readnoise, "readnoise", data.shape[1:])
     search = {
         "rejection_threshold": p.rejection_threshold if p.use_ramp_jump_detection else None,
         "saturated_in_median": p.saturated_in_median,
@@ -583,10 +579,10 @@ def fit_exposure(job: Job, covariance: np.ndarray, readnoise: Exposure, gain: Ex
                     results[name][start:stop] = getattr(fit, name)[columns]
             results["dumo"][start:stop] = (fit_uniform(resultants, read_pattern, frame_time) - fit.slope)[columns]
         results["data"][start:stop] = fit.slope[columns]
-        dq = image_dq(pixeldq.read_rows(rows.start, rows.stop), group, fit.slope, gain)
+        dq = image_dq(flag_unknown_noise(pixeldq.read_rows(rows.start, rows.stop), noise), group, fit.slope, gain)
         results["dq"][start:stop] = dq[columns]
-        unknown = np.count_nonzero(~has_gain(gain[columns])), np.count_nonzero(np.isnan(noise[columns]))
-        return jump_indices(group, start), *unknown
+        known = has_gain(gain[columns]), READNOISE.contains(noise[columns])
+        return jump_indices(group, start), *(np.count_nonzero(~pixels) for pixels in known)
 
     lists, no_gain, no_noise = zip(*job.map_rows(fit_rows, results["data"].shape[0]), strict=True)
     indices = np.concatenate(lists)

@@ -26,7 +26,7 @@ STEP = Step(
                     1000,
                     1e6,
                     "DN",
-                    "full wells are 50,000 to 60,000 DN; thresholds beyond the 16-bit converter are told apart by the step",
+                    "full wells are 50,000 to 60,000 DN; one pixel of another threshold saturates early or never, as it says",
                 )
             },
         ),

@@ -5,17 +5,19 @@ import assign_wcs
 import numpy as np
 import pytest
 from assign_wcs import make_wcs, pointing_faults, velocity_aberration
-from astropy.modeling.models import Identity, Mapping, Polynomial2D, Shift
+from astropy.modeling.models import Identity, Mapping, Polynomial2D, Scale, Shift
 from simulate_references import Detector, make_distortion
 from small_files import META, image, meta_of, opened, refuse, run_here, succeed, tree_of_wcs, write_image, write_reference
 
-from rampflow.wcs.wcs_tree import wcs_of_tree
+from rampflow.wcs.wcs_tree import pixel_solid_angle, pixel_width, wcs_of_tree
 
 ROWS, COLUMNS = 248, 248
 V2, V3 = META["wcsinfo.v2_ref"], META["wcsinfo.v3_ref"]
 POINTING = {"v2_ref": V2, "v3_ref": V3, "roll_ref": 60.0, "ra_ref": 270.0, "dec_ref": 66.0}
 CENTER = (COLUMNS - 1) / 2, (ROWS - 1) / 2
 SCALE = 0.11
+PIXEL = SCALE * np.sqrt(0.89)  #: width of a pixel of the model below, arcsec: the root of its determinant
+PIXEL_AREA = np.radians(PIXEL / 3600) ** 2  #: sr
 PIXELS = np.array([(-0.5, -0.5), (-0.5, 247.5), (247.5, 247.5), (247.5, -0.5), CENTER, (10, 200)])
 
 
@@ -174,6 +176,33 @@ def test_a_footprint_that_is_not_finite_is_left_alone(tmp_path):
     said = assign(tmp_path, {"wcsinfo.s_region": "POLYGON ICRS old"}, model)
     assert "WARNING" in said and "not finite" in said
     assert meta_of(tmp_path / "out.asdf")["wcsinfo"]["s_region"] == "POLYGON ICRS old"
+
+
+@pytest.mark.parametrize(("unit", "width"), [(1 / 3600, "2.88"), (1 / 0.11, "0.94"), (2, "0.2")])
+def test_a_distortion_of_another_unit_is_refused(tmp_path, unit, width):
+    """Degrees, pixels, pixels half as wide: nothing would show it but fluxes, positions and shapes."""
+    write_image(tmp_path / "in.asdf", image(ROWS, COLUMNS))
+    path = write_distortion(tmp_path / "distortion.asdf", distortion_model() | (Scale(unit) & Scale(unit)))
+    said = refuse("assign_wcs", tmp_path / "o.asdf", tmp_path / "in.asdf", tmp_path / "o.asdf", "--distortion", path)
+    assert f"width of a pixel in the middle of the detector (coordinate_distortion_transform) is {width}" in said
+    assert "distortion.asdf: " in said and "0.08 to 0.14 arcsec is plausible" in said
+
+
+@pytest.mark.parametrize(("scale", "warned"), [(1.0001, False), (0.99985, False), (1.01, True), (0.99, True)])
+def test_a_scale_that_is_no_aberration_is_told(tmp_path, scale, warned):
+    said = assign(tmp_path, {"velocity_aberration.scale_factor": scale})
+    lines = [line for line in said.splitlines() if "WARNING" in line]
+    assert len(lines) == warned and all("scale_factor is" in line and f"{scale:g}" in line for line in lines)
+    with opened(tmp_path / "out.asdf") as model:  # it is used all the same
+        assert pixel_solid_angle(model.meta.wcs, (ROWS, COLUMNS)) == pytest.approx(PIXEL_AREA * scale**2, rel=1e-4)
+
+
+def test_pixel_sizes_of_a_wcs(tmp_path):
+    """A plane's pixel width, and the same on the sky: at a pole, across ra = 0."""
+    assert pixel_width(tree_of_wcs(distortion_model()), (ROWS, COLUMNS)) == pytest.approx(PIXEL, rel=1e-4)
+    for pointing in ({"ra_ref": 0.0, "dec_ref": 0.0}, {"dec_ref": 90.0}, {"dec_ref": -89.9999, "ra_ref": 359.9999}):
+        wcs = wcs_of(distortion_model(), POINTING | pointing, None)
+        assert pixel_solid_angle(wcs, (ROWS, COLUMNS)) == pytest.approx(PIXEL_AREA, rel=1e-4)
 
 
 def test_the_reference_s_bounding_box_is_kept(tmp_path):

@@ -288,7 +288,7 @@ def test_without_a_footprint_the_pointing_counts(tmp_path, s_region):
 
 def test_images_that_are_not_to_be_aligned_do_not_count(tmp_path, image):
     others = [
-        write_exposure(tmp_path / "saturated.asdf", 10.0, 0.0, **{"cal_step.tweakreg": "SKIPPED"}),
+        write_exposure(tmp_path / "saturated.asdf", 10.0, 0.0, **{"cal_step.ramp_fit": "SKIPPED"}),
         write_exposure(tmp_path / "no_wcs.asdf", 20.0, 0.0, wcs=None),
         write_exposure(tmp_path / "no_place.asdf", **{"wcsinfo.s_region": "?", "wcsinfo.ra_ref": -999999.0}),
     ]

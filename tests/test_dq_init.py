@@ -173,6 +173,16 @@ def test_without_a_mask_the_step_is_skipped_and_the_ramp_is_made_all_the_same(tm
         assert model.pixeldq[0, 100] == GW and model.pixeldq[20, 100] == GW | BAD
 
 
+def test_references_that_a_raw_file_names_are_not_taken_for_read(tmp_path):
+    named = {"ref_file.flat": "crds://roman_wfi_flat_0009.asdf", "ref_file.dark": "crds://roman_wfi_dark_0009.asdf"}
+    write_raw(tmp_path / "in_uncal.asdf", counts(), named | {"ref_file.area": "?"})
+    write_reference(tmp_path / "mask.asdf", dq=np.zeros((ROWS, COLUMNS), np.uint32))
+    initialize(tmp_path)
+    with opened(tmp_path / "out.asdf") as model:
+        assert (model.meta.ref_file.flat, model.meta.ref_file.dark, model.meta.ref_file.area) == ("N/A", "N/A", "?")
+        assert model.meta.ref_file.mask == str(tmp_path / "mask.asdf")
+
+
 def test_a_mask_of_another_shape_is_left_out(tmp_path):
     write_raw(tmp_path / "in_uncal.asdf", counts())
     write_reference(tmp_path / "mask.asdf", dq=np.ones((ROWS, COLUMNS + 1), np.uint32))

@@ -27,7 +27,7 @@ from conftest import ROOT, Workflow
 from small_files import PATTERN, ramp, set_entries, write_ramp, write_raw
 from test_inventory import DATA, ask, cache, write_exposure  # noqa: F401  (cache is a fixture)
 
-from rampflow import pipeline
+from rampflow import dq, pipeline
 from rampflow.errors import MOST, RampflowError
 from rampflow.files.asdf_io import AsdfFile, create_asdf, tagged
 from rampflow.step.program import run_step
@@ -62,10 +62,10 @@ class Files:
         """The file that a step reads."""
         return self.before[name] if what == "exposure" else self.folder / f"{what}.asdf"
 
-    def run(self, name, into, seconds=LIMIT, **given):
+    def run(self, name, into, seconds=LIMIT, options=(), **given):
         """Run a step in this process, with some of its files replaced: its status and what it says on standard error.
 
-        It may take so many seconds.
+        It may take so many seconds, and gets these options more.
 
         Raises
         ------
@@ -78,9 +78,8 @@ class Files:
         said = io.StringIO()
         try:
             with contextlib.redirect_stderr(said), time_limit(seconds):
-                status = run_step(
-                    step, module.run, [str(given.get("exposure", self.before[name])), *map(str, outputs), *references]
-                )
+                exposure = str(given.get("exposure", self.before[name]))
+                status = run_step(step, module.run, [exposure, *map(str, outputs), *references, *options])
         finally:
             logging.captureWarnings(False)
         return status, said.getvalue()
@@ -573,6 +572,177 @@ def test_an_epsf_that_is_none_is_named(files, tmp_path, damage):
     assert foreseen(refusal(*files.run("source_catalog", tmp_path, epsf=tmp_path / "bad.asdf"), "bad.asdf"))
 
 
+#: References of impossible values: the step, the type, the entry, what becomes of it, and what the refusal says.
+IMPLAUSIBLE = [
+    ("dq_init", "mask", "dq", lambda a: a | np.uint32(1), "DO_NOT_USE (dq) is 1, and 0 to 0.5"),
+    ("saturation", "saturation", "data", lambda a: a * 0, "median of data is 0 DN"),
+    ("saturation", "saturation", "data", lambda a: a / 1000, "median of data is 5"),
+    ("refpix", "refpix", "gamma", lambda a: a + 1e6, "(gamma) is 1"),
+    ("refpix", "refpix", "alpha", lambda a: a - 999999j, "(alpha) is 999999"),
+    ("dark_decay", "darkdecaysignal", "decay_table.WFI18.amplitude", lambda a: 1e5, "WFI18.amplitude is 100000 DN"),
+    ("dark_decay", "darkdecaysignal", "decay_table.WFI18.time_constant", lambda a: 1e-6, "time_constant is 1e-06 s"),
+    ("linearity", "linearity", "coeffs", lambda a: a * 0, "median of coeffs[1] is 0"),
+    ("linearity", "linearity", "coeffs", lambda a: a[::-1].copy(), "median of coeffs[1] is"),
+    ("linearity", "inverselinearity", "coeffs", lambda a: a * 0, "median of coeffs[1] is 0"),
+    ("linearity", "integralnonlinearity", "inl_table.science_channel_02.correction", lambda a: a * 0 + 30000, "is 30000 DN"),
+    ("ramp_fitting", "readnoise", "data", lambda a: a * 0, "median of data is 0 DN"),
+    ("ramp_fitting", "readnoise", "data", lambda a: a * 0 - 999999, "median of data is -999999 DN"),
+    ("ramp_fitting", "gain", "data", lambda a: a * 0 + np.float32(1e-6), "median of data is 1e-06 electron/DN"),
+    ("ramp_fitting", "gain", "data", lambda a: np.float32(1) / np.abs(a).clip(1e-3), "median of data is 0.5"),
+    ("dark_current", "dark", "dark_slope", lambda a: a * 0 + np.float32(1e30), "median of dark_slope is 1e+30 DN/s"),
+    ("dark_current", "dark", "dark_slope", lambda a: a * 1e4, "median of dark_slope is"),
+    ("photom", "photom", "phot_table.F158.pixelareasr", lambda a: a * 206265.0**2, "F158.pixelareasr is 0.0121"),
+    ("photom", "photom", "phot_table.F158.photmjsr", lambda a: -999999.0, "F158.photmjsr is -999999"),
+    ("flatfield", "flat", "data", lambda a: -a, "median of data is -0.99"),
+    ("flatfield", "flat", "data", lambda a: a * 0, "median of data is 0,"),
+    ("flatfield", "flat", "data", lambda a: a * 20000, "median of data is"),
+    ("source_catalog", "epsf", "psf", lambda a: a * np.float32(0.6), "sum of a stamp, over that of a whole PSF (psf) is 0.6"),
+    (
+        "source_catalog",
+        "epsf",
+        "psf",
+        lambda a: a * np.float32(16 * 0.6),
+        "sum of a stamp, over that of a whole PSF (psf) is 0.6",
+    ),
+    ("source_catalog", "epsf", "meta.oversample", lambda a: 0, "meta.oversample is 0"),
+    ("source_catalog", "apcorr", "data.F158.ee_fractions", lambda a: 100 * np.asarray(a), "ee_fractions is"),
+    ("source_catalog", "apcorr", "data.F158.ee_radii", lambda a: -np.asarray(a), "ee_radii is -"),
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "reftype", "field", "change", "said"),
+    IMPLAUSIBLE,
+    ids=[f"{t}-{f}-{n}" for n, (_, t, f, *_) in enumerate(IMPLAUSIBLE)],
+)
+def test_references_of_impossible_values_are_named(files, tmp_path, name, reftype, field, change, said):
+    with AsdfFile(files.folder / f"{reftype}.asdf") as file:
+        node = file.tree["roman"]
+        for part in field.split("."):
+            node = node[part]
+        value = node.read() if hasattr(node, "read") else node
+    edited(files.folder / f"{reftype}.asdf", tmp_path / "bad.asdf", {field: change(value)})
+    line = refusal(*files.run(name, tmp_path, **{reftype: tmp_path / "bad.asdf"}), "bad.asdf")
+    assert foreseen(line) and said in line and "plausible" in line and f"sound {reftype} reference" in line
+    assert [p.name for p in tmp_path.iterdir()] == ["bad.asdf"]
+
+
+#: Impossible values of one pixel: the step, the type, the array, the value, and the flags that the pixel gets.
+IMPLAUSIBLE_PIXELS = [
+    *(("ramp_fitting", "readnoise", "data", value, dq.DO_NOT_USE) for value in (0, -999999, 1e6)),
+    *(("ramp_fitting", "gain", "data", value, dq.NO_GAIN_VALUE | dq.DO_NOT_USE) for value in (1e-6, -1, 1e5)),
+    *(("dark_current", "dark", "dark_slope", value, dq.DO_NOT_USE) for value in (1e30, -999999)),
+    *(("flatfield", "flat", "data", value, dq.NO_FLAT_FIELD) for value in (-1, 1e-6, 1e30)),
+    *(
+        ("linearity", reftype, "coeffs", value, dq.NO_LIN_CORR)
+        for reftype in ("linearity", "inverselinearity")
+        for value in (40, -1)
+    ),
+]
+
+
+@pytest.mark.parametrize(("name", "reftype", "array", "value", "flag"), IMPLAUSIBLE_PIXELS)
+def test_pixels_of_impossible_values_are_flagged(files, tmp_path, name, reftype, array, value, flag):
+    """As the reference's own bad pixels are; no other pixel changes."""
+    place = (100, 90)  # of the image; what has the reference border has it four rows and columns further
+    values = arrays_of(files.folder / f"{reftype}.asdf")[array]
+    border = 0 if reftype == "flat" else 4
+    index = (place[0] + border, place[1] + border)
+    values[(1, *index) if values.ndim == 3 else index] = value
+    bad = edited(files.folder / f"{reftype}.asdf", tmp_path / "bad.asdf", {array: values})
+    status, said = files.run(name, tmp_path, **{reftype: bad})
+    assert status == 0, said
+    product = f"r_{pipeline.step(name).suffix}.asdf"
+    before, after = arrays_of(files.folder / product), arrays_of(tmp_path / product)
+    at, flags = (index, "pixeldq") if name == "linearity" else (place, "dq")
+    assert changed(tmp_path / product, files.folder / product) == {at}
+    assert after[flags][at] & flag == flag and before[flags][at] & flag == 0
+
+
+#: What a reference says of what it was made for, where it isn't what the exposure (WFI18, F158, WFI_IMAGE) is.
+DETECTOR_TYPES = [pair for pair in READ if pair[1] not in ("exposure", "darkdecaysignal")]
+ELEMENT_TYPES = [("assign_wcs", "distortion"), ("flatfield", "flat"), ("source_catalog", "epsf")]
+OTHERS = [
+    *((*pair, {"instrument.detector": "WFI05"}, "meta.instrument.detector is WFI05", "WFI18") for pair in DETECTOR_TYPES),
+    *(
+        (
+            *pair,
+            {"instrument.optical_element": "F129", "instrument.p_optical_element": ...},
+            "meta.instrument.optical_element is F129",
+            "F158",
+        )
+        for pair in ELEMENT_TYPES
+    ),
+    ("dark_current", "dark", {"telescope": "JWST"}, "meta.telescope is JWST", "ROMAN"),
+    ("flatfield", "flat", {"instrument.name": "CGI"}, "meta.instrument.name is CGI", "WFI"),
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "reftype", "entries", "theirs", "ours"), OTHERS, ids=lambda v: v if isinstance(v, str) else ""
+)
+def test_references_made_for_something_else_are_refused(files, tmp_path, name, reftype, entries, theirs, ours):
+    entries = {f"meta.{field}": value for field, value in entries.items()}
+    bad = edited(files.folder / f"{reftype}.asdf", tmp_path / "bad.asdf", entries)
+    line = refusal(*files.run(name, tmp_path, **{reftype: bad}), "bad.asdf")
+    assert foreseen(line) and theirs in line and f"the exposure {ours}" in line and "--allow_mismatch" in line
+    assert [p.name for p in tmp_path.iterdir()] == ["bad.asdf"]
+    status, said = files.run(name, tmp_path, options=["--allow_mismatch"], **{reftype: bad})
+    assert status == 0, said
+    (warning,) = [line for line in said.splitlines() if "WARNING" in line and "bad.asdf" in line]
+    assert theirs in warning and ours in warning
+    if name != "source_catalog":
+        product = f"r_{pipeline.step(name).suffix}.asdf"
+        assert changed(tmp_path / product, files.folder / product) == set()
+    if "optical_element" not in theirs:  # CRDS may give a file to several of these
+        status, said = files.run(name, tmp_path, options=[f"--chosen_by_crds={reftype}"], **{reftype: bad})
+        assert status == 0 and len([line for line in said.splitlines() if "WARNING" in line and theirs in line]) == 1
+
+
+#: What contradicts nothing: (type, entries of its metadata, options).
+NO_CONTRADICTION = [
+    ("flat", {"instrument.detector": "N/A"}, ()),
+    ("flat", {"instrument.detector": "wfi18"}, ()),
+    ("flat", {"instrument": {}}, ()),
+    ("flat", {"instrument.optical_element": "N/A"}, ()),
+    ("flat", {"instrument.optical_element": "F129", "instrument.p_optical_element": "F129|F158|"}, ()),
+    ("flat", {"instrument.optical_element": "F062|F158", "instrument.p_optical_element": ...}, ()),
+    # CRDS's rules may give one file to several elements, and its metadata have room for one.
+    ("flat", {"instrument.optical_element": "F129", "instrument.p_optical_element": ...}, ("--chosen_by_crds=dark,flat",)),
+    ("darkdecaysignal", {"instrument.detector": "WFI01"}, ()),
+    ("dark", {"instrument.optical_element": "F213"}, ()),
+]
+
+
+@pytest.mark.parametrize(("reftype", "entries", "options"), NO_CONTRADICTION)
+def test_references_that_leave_open_what_they_are_for_are_taken(files, tmp_path, reftype, entries, options):
+    name = next(n for n, what in QUICK if what == reftype)
+    given = edited(files.folder / f"{reftype}.asdf", tmp_path / "given.asdf", {f"meta.{f}": v for f, v in entries.items()})
+    status, said = files.run(name, tmp_path, options=options, **{reftype: given})
+    assert status == 0 and "WARNING" not in said, said
+
+
+@pytest.mark.parametrize(
+    ("reftype", "entries", "level", "message"),
+    [
+        ("dark", {"exposure.type": "WFI_FLAT", "exposure.p_exptype": "WFI_FLAT|"}, "WARNING", "meta.exposure.type is WFI_FLAT"),
+        ("readnoise", {"exposure.type": "WFI_FLAT", "exposure.p_exptype": "WFI_FLAT|"}, "WARNING", "of the exposure WFI_IMAGE"),
+        ("gain", {"useafter": "2031-05-06T00:00:00.000"}, "WARNING", "meta.useafter is 2031-05-06 00:00:00"),
+        ("gain", {"reftype": ...}, "INFO", "has no meta.reftype"),
+        ("gain", {}, "INFO", "is a dummy (meta.pedigree)"),
+    ],
+)
+def test_doubts_about_a_reference_are_told_and_change_nothing(files, tmp_path, reftype, entries, level, message):
+    name = next(n for n, what in QUICK if what == reftype)
+    given = edited(files.folder / f"{reftype}.asdf", tmp_path / "given.asdf", {f"meta.{f}": v for f, v in entries.items()})
+    status, said = files.run(name, tmp_path, **{reftype: given})
+    assert status == 0, said
+    (line,) = [line for line in said.splitlines() if "given.asdf" in line and message in line]
+    assert f":: {level} ::" in line
+    product = f"r_{pipeline.step(name).suffix}.asdf"
+    assert changed(tmp_path / product, files.folder / product) == set()
+
+
 # ----------------------------------------------------------------------------------------- what the workflow reads first
 def write_association(folder, *products, name="asn.json"):
     (folder / name).write_text(json.dumps({"products": [{"name": n, "members": m} for n, m in products]}))
@@ -922,3 +1092,7 @@ def test_the_table_of_faults_is_that_of_these_tests():
     assert tried["test_flipped_bits"] == FLIPS * len(QUICK)
     assert tried["test_metadata_that_is_missing_or_of_another_type_is_named"] == sum(len(values) for *_, values in FIELDS)
     assert tried["test_half_a_crds_cache_is_one_line"] == len(CACHES)
+    assert tried["test_references_of_impossible_values_are_named"] == len(IMPLAUSIBLE)
+    assert tried["test_pixels_of_impossible_values_are_flagged"] == len(IMPLAUSIBLE_PIXELS)
+    assert tried["test_references_made_for_something_else_are_refused"] == len(OTHERS)
+    assert tried["test_references_that_leave_open_what_they_are_for_are_taken"] == len(NO_CONTRADICTION)

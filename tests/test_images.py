@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+from assign_wcs import make_wcs
+from astropy.modeling.models import Scale, Shift
 from dark_current import subtract_dark_current
 from flatfield import flat_variance, usable_flat
 from photom import photometry_of
@@ -16,6 +18,7 @@ from small_files import (
     refuse,
     run,
     succeed,
+    tree_of_wcs,
     write_image,
     write_ramp,
     write_reference,
@@ -135,6 +138,25 @@ def test_a_damaged_table_is_refused(tmp_path, row):
     path = write_reference(tmp_path / "photom.asdf", phot_table={"F158": row})
     said = refuse("photom", tmp_path / "o.asdf", tmp_path / "in.asdf", tmp_path / "o.asdf", "--photom", path)
     assert "photom.asdf: phot_table.F158 is damaged" in said
+
+
+@pytest.mark.parametrize(("scale", "warned"), [(0.11, False), (0.112, False), (0.12, True), (0.1, True)])
+def test_a_pixel_area_that_is_not_the_wcs_s_is_told(tmp_path, scale, warned):
+    """A WCS with pixels of `scale` arcsec, and a reference with those of 0.11."""
+    pixels = (Scale(scale) & Scale(scale)) | (Shift(1546) & Shift(-892))
+    pointing = {"v2_ref": 1546.0, "v3_ref": -892.0, "roll_ref": 60.0, "ra_ref": 270.0, "dec_ref": 66.0}
+    wcs = make_wcs(tree_of_wcs(pixels), pointing, None, image().shape)
+    write_image(tmp_path / "in.asdf", image(), {"wcs": wcs})
+    area = float(np.radians(0.11 / 3600) ** 2)
+    write_reference(tmp_path / "photom.asdf", phot_table={"F158": {**TABLE["F158"], "pixelareasr": area}})
+    done = succeed("photom", tmp_path / "in.asdf", tmp_path / "out.asdf", "--photom", tmp_path / "photom.asdf")
+    lines = [line for line in done.stderr.splitlines() if "WARNING" in line]
+    assert len(lines) == warned
+    for line in lines:
+        assert f"phot_table.F158.pixelareasr is {area:.4g} sr" in line
+        assert f"{np.radians(scale / 3600) ** 2:.3g}"[:4] in line and "meta.wcs" in line
+    with opened(tmp_path / "out.asdf") as model:
+        assert model.meta.photometry.pixel_area == area
 
 
 def test_names_of_elements_are_read_in_capitals():

@@ -352,6 +352,22 @@ def test_an_override_is_for_every_exposure(visit, cache):
         assert references["mask"].startswith(str(cache))
 
 
+def test_an_override_made_for_other_exposures_is_refused_before_any_job(visit, cache):
+    """One flat for all, where one exposure is of another detector; spectra read no flat, and don't count."""
+    mine, other = (
+        next((cache / "references/roman/wfi").glob(f"*_{kind}_0001.asdf")) for kind in ("flat_wfi01", "epsf_wfi01_f129")
+    )
+    config = {"input": "raw", "references": {"override": {"flat": str(mine), "epsf": str(other)}}}
+    flat, epsf = refused(visit, cache, config).strip().splitlines()
+    assert "references.override.flat" in flat and "detector is WFI01" in flat and "the exposure WFI18 (b_uncal.asdf)" in flat
+    assert "references.override.epsf" in epsf and "(a_uncal.asdf and 1 others)" in epsf
+    assert "references.allow_mismatch" in flat
+    config["references"]["allow_mismatch"] = True
+    assert built(visit, cache, config)["exposures"]["b"][-1]["flat"] == str(mine)
+    only = {"input": "raw", "exclude": ["b"], "references": {"override": {"flat": str(mine)}}}
+    assert built(visit, cache, only)["exposures"]["a"][-1]["flat"] == str(mine)
+
+
 def test_an_override_that_doesn_t_exist_is_named(visit, cache):
     said = refused(visit, cache, {"input": "raw", "references": {"override": {"flat": "none.asdf"}}})
     assert said.startswith("references.override.flat: ") and "none.asdf does not exist" in said

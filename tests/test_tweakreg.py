@@ -98,6 +98,7 @@ class Sky:
         sources=None,
         catalog=True,
         status="INCOMPLETE",
+        ramp_fit="COMPLETE",
         noise=0.0015,
     ):
         """Write an image and its source catalog; errors and dithers in arcsec to the east and north, of the roll in degrees."""
@@ -119,7 +120,12 @@ class Sky:
         tree = make_wcs(tree_of_wcs(distortion), header, 1.0, (SIZE, SIZE))
         self.truth[stem] = Projection(distortion, v2, v3, matrix, 1.0)
         meta = {f"wcsinfo.{name}": value for name, value in header.items()}
-        meta |= {"wcs": tree, "cal_step.tweakreg": status, "wcsinfo.s_region": "POLYGON ICRS  0 0 1 0 1 1"}
+        meta |= {
+            "wcs": tree,
+            "cal_step.tweakreg": status,
+            "cal_step.ramp_fit": ramp_fit,
+            "wcsinfo.s_region": "POLYGON ICRS  0 0 1 0 1 1",
+        }
         meta |= {"observation.observation_id": group or stem, "instrument.detector": detector}
         image = write_image(self.folder / f"{stem}_flat.asdf", np.zeros((8, 8)), meta)
         self.images.append(image)
@@ -275,9 +281,11 @@ def mosaic(tmp_path_factory):
     errors = np.random.default_rng(3).uniform(-0.7, 0.7, (6, 2)).tolist()
     for group, dither in (("one", (0, 0)), ("two", (60, 40))):
         for detector in ("WFI02", "WFI05", "WFI08"):
-            sky.expose(f"{group}_{detector}", detector, group=group, dither=dither, error=errors.pop())
+            # A run without tweakreg, or without a catalog, leaves them SKIPPED: that is no reason not to align them now.
+            status = "SKIPPED" if detector == "WFI05" else "INCOMPLETE"
+            sky.expose(f"{group}_{detector}", detector, group=group, dither=dither, error=errors.pop(), status=status)
     sky.good = list(sky.truth)
-    sky.expose("saturated", "WFI09", group="one", status="SKIPPED")
+    sky.expose("saturated", "WFI09", group="one", status="SKIPPED", ramp_fit="SKIPPED")
     sky.expose("empty", "WFI09", group="two", sources=0)
     sky.expose("bare", "WFI03", group="two", catalog=False)
     return sky

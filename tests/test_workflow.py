@@ -274,8 +274,12 @@ def test_another_flat_reruns_flatfield_and_what_follows(visit):
     flat = next((visit.inputs / "crds_cache" / "references" / "roman" / "wfi").glob("roman_wfi_flat_wfi01*"))
     own = visit.folder / "my_flat.asdf"
     shutil.copy(flat, own)
-    jobs = visit.jobs(*visit.arguments, f"references={{override: {{flat: {own}}}}}")
+    # It is of WFI01, and for all: without a word it is refused before any job.
+    jobs = visit.jobs(*visit.arguments, f"references={{allow_mismatch: true, override: {{flat: {own}}}}}")
     assert jobs == {"flatfield": 6, **PRODUCTS, "finalize_image": 1, "preview": 6}
+    refused = visit.snakemake(*visit.arguments, f"references={{override: {{flat: {own}}}}}", "--dry-run")
+    said = refused.stdout + refused.stderr
+    assert refused.returncode == 1 and "references.override.flat" in said and "detector is WFI01" in said
 
 
 def test_a_new_context_reruns_what_reads_its_new_reference(visit):

@@ -25,6 +25,7 @@ def write_apcorr_model(path):
     from roman_datamodels import datamodels
 
     model = datamodels.ApcorrRefModel.create_fake_data()
+    model.meta.instrument.detector = "WFI07"
     radii = np.linspace(0.05, 16, 60)
     entry = {"ap_corrections": radii, "ee_fractions": 1 - np.exp(-(radii**2)), "ee_radii": radii}
     model.data = {"F158": {**entry, "sky_background_rin": 2.4, "sky_background_rout": 2.8}}

@@ -232,7 +232,8 @@ def options_of(step):
         references = [f"--{reftype} {shlex.quote(visit.links.get(chosen[reftype], 'N/A'))}" for reftype in declared]
         if by_crds := [reftype for reftype in declared if reftype not in settings["references"]["override"]]:
             references.append(f"--chosen_by_crds {','.join(by_crds)}")
-        if declared and settings["references"]["allow_mismatch"]:
+        # Of the others nothing is refused: an option more would only repeat their jobs.
+        if len(by_crds) < len(declared) and settings["references"]["allow_mismatch"]:
             references.append("--allow_mismatch")
         return " ".join(
             [

@@ -109,8 +109,8 @@ def check_made_for(
     allow_mismatch : bool
         Warn instead of refusing.
     chosen_by_crds : bool
-        CRDS's rules selected the file for the exposure's optical element and type: one file may serve several of them, and its
-        metadata name one.
+        CRDS's rules selected the file, so that no slip of the user did: warn instead of refusing. Of optical element and exposure
+        type nothing is said: one file may serve several of them, and its metadata name one.
 
     Raises
     ------
@@ -120,7 +120,7 @@ def check_made_for(
     for what, values in mismatches(meta, exposure.meta, declaration):
         if chosen_by_crds and what in ("optical_element", "exposure_type"):
             continue
-        if what == "exposure_type" or allow_mismatch:
+        if what == "exposure_type" or allow_mismatch or chosen_by_crds:
             log.warning("%s: %s", name, values)
         else:
             raise RampflowError(

@@ -24,6 +24,7 @@ from rampflow.step.declaration import NOT_APPLICABLE
 from rampflow.step.exposure import Exposure
 from rampflow.workflow import references
 from rampflow.workflow.association import SPECIAL, Member, find_members, is_plain, stem_of
+from rampflow.workflow.overrides import override_mismatch
 
 FORMAT = 4  #: of the file; another one is not read
 #: Parts of the metadata that CRDS may choose references by.
@@ -184,6 +185,8 @@ def build(config: dict, folder: Path, store: Path) -> Inventory:
             tweakreg_catalog=member.tweakreg_catalog and str(member.tweakreg_catalog),
         )
     inventory = Inventory(exposures, context, {})
+    if not config["references"].get("allow_mismatch"):
+        _check_overrides(override, chains, headers)
     _check_paths(inventory)
     _check_references(inventory)
     contents = known.get("contents", {})
@@ -334,6 +337,22 @@ def _check_paths(inventory: Inventory) -> None:
             if not is_plain(path)
         ]
     )
+
+
+def _check_overrides(override: dict[str, str], chains: dict[Member, list[str]], headers: dict) -> None:
+    """Refuse references made for another detector or optical element than the exposures that will read them."""
+    lines = []
+    for reftype, path in override.items():
+        declarations, readers = [], {}
+        for member, chain in chains.items():
+            if found := [r for name in chain for r in pipeline.step(name).references if r.type == reftype]:
+                known = headers[str(member.path)]["crds"]
+                names = ("name", "detector", "optical_element")
+                readers[str(member.path)] = {"instrument": {n: known.get(f"roman.meta.instrument.{n}") for n in names}}
+                declarations = found
+        if declarations and (line := override_mismatch(path, declarations[0], readers)):
+            lines.append(line)
+    raise_together(lines)
 
 
 def _check_references(inventory: Inventory) -> None:

@@ -1,0 +1,44 @@
+"""References that the configuration names in place of CRDS's choice, compared with the exposures before any job."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rampflow.errors import RampflowError
+from rampflow.files.asdf_io import AsdfFile
+from rampflow.step.declaration import NOT_APPLICABLE, Reference
+from rampflow.step.references import mismatches
+
+
+def override_mismatch(path: str, declaration: Reference, readers: dict[str, dict]) -> str | None:
+    """Say that a reference was made for something else than the exposures that will read it.
+
+    Parameters
+    ----------
+    path : str
+        The reference, or "N/A".
+    declaration : Reference
+    readers : dict
+        For each raw file's path, ``instrument`` of its metadata, in a mapping as ``meta``.
+
+    Returns
+    -------
+    str or None
+        A line with the first exposure that it doesn't fit; `None` where it fits all, or can't be read: the step then says so.
+    """
+    if path == NOT_APPLICABLE:
+        return None
+    try:
+        with AsdfFile(path) as file:
+            meta = file.tree["roman"]["meta"]
+            found = {raw: lines for raw, header in readers.items() if (lines := mismatches(meta, header, declaration))}
+    except (RampflowError, AttributeError, LookupError, TypeError):
+        return None
+    if not found:
+        return None
+    first = next(iter(found))
+    others = f" and {len(found) - 1} others" if len(found) > 1 else ""
+    return (
+        f"references.override.{declaration.type}: {path}: {found[first][0][1]} ({Path(first).name}{others}); name one that was "
+        "made for them, or insist with references.allow_mismatch"
+    )
