@@ -7,7 +7,7 @@
 # make test-peer  the comparison with romancal's own functions
 # make bench      what an exposure costs, beside romancal where make test-peer has installed it: docs/performance.md
 # make validate   our numbers beside romancal's, on full frames, and the reason of every difference: docs/validation.md (hours)
-# make check      style, lint, imports, docstrings, types, and the documents of the workflow on GitHub
+# make check      style, lint, imports, docstrings, types
 # make docs       the documentation as a site: build/docs/index.html
 # make changelog  the fragments of changelog.d into CHANGELOG.md: make changelog VERSION=0.2.0
 # make lock       new pins in envs/
@@ -88,6 +88,11 @@ check: $(VENV)/.made-dev
 	$(BIN)/snakefmt --check Snakefile workflow
 	$(BIN)/snakemake --lint
 	$(BIN)/snakemake --snakefile workflow/simulate.smk --configfile config/demo.yaml --lint
+	$(BIN)/python tests/check_imports.py
+	$(BIN)/numpydoc lint scripts/*.py $(wildcard scripts/rampflow/*.py scripts/rampflow/*/*.py)
+	$(BIN)/mypy
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-issue-forms .github/ISSUE_TEMPLATE/[!c]*.yml
 
 # A warning is an error: a link that leads nowhere, a docstring that can't be read.
 docs: $(VENV)/.made-docs
