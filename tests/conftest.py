@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 
 #: Files that `make test-quick` leaves out, because they take longest.
-NOT_QUICK = ()
+NOT_QUICK = ("test_costs.py", "test_faults.py", "test_kernels.py", "test_simulate.py")
 
 
 def pytest_collection_modifyitems(items):
