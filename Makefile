@@ -2,11 +2,14 @@
 # make demo       a simulated visit, from raw exposures to products, in demo/
 # make report     the same, with a report of it: demo/results/*_report.html
 # make test       the tests
+# make test-quick those for the daily loop, in three minutes
 # make test-slurm the workflow on a SLURM cluster of one node, started here: as root, with Debian's slurm-wlm and munge
 # make test-peer  the comparison with romancal's own functions
 # make bench      what an exposure costs, beside romancal where make test-peer has installed it: docs/performance.md
 # make validate   our numbers beside romancal's, on full frames, and the reason of every difference: docs/validation.md (hours)
-# make check      style and lint
+# make check      style, lint, imports, docstrings, types
+# make docs       the documentation as a site: build/docs/index.html
+# make changelog  the fragments of changelog.d into CHANGELOG.md: make changelog VERSION=0.2.0
 # make lock       new pins in envs/
 SHELL := /bin/bash
 PYTHON ?= python3
@@ -19,7 +22,7 @@ SIMULATOR ?= rampflow
 MEMORY ?= 14000
 PIP := -m pip install --quiet --disable-pip-version-check
 
-.PHONY: env demo report test test-slurm test-peer bench validate check lock clean
+.PHONY: env demo report test test-quick test-slurm test-peer bench validate check docs changelog lock clean
 .DEFAULT_GOAL := env
 
 env: $(VENV)/.made
@@ -32,6 +35,10 @@ $(VENV)/.made: envs/rampflow.txt
 
 $(VENV)/.made-dev: $(VENV)/.made envs/dev.txt
 	$(BIN)/python $(PIP) -r envs/dev.txt
+	touch $@
+
+$(VENV)/.made-docs: $(VENV)/.made-dev envs/docs.txt
+	$(BIN)/python $(PIP) -r envs/docs.txt
 	touch $@
 
 $(PEER)/.made: envs/peer.txt
@@ -50,6 +57,9 @@ demo report: env
 
 test: $(VENV)/.made-dev
 	$(BIN)/python -m pytest --numprocesses $(CORES) --dist loadfile --durations 15 -m "not peer and not slurm"
+
+test-quick: $(VENV)/.made-dev
+	$(BIN)/python -m pytest --numprocesses $(CORES) --dist loadfile --durations 10 -m quick
 
 test-slurm: $(VENV)/.made-dev
 	$(BIN)/python -m pytest -m slurm tests/slurm
@@ -78,6 +88,18 @@ check: $(VENV)/.made-dev
 	$(BIN)/snakefmt --check Snakefile workflow
 	$(BIN)/snakemake --lint
 	$(BIN)/snakemake --snakefile workflow/simulate.smk --configfile config/demo.yaml --lint
+	$(BIN)/python tests/check_imports.py
+	$(BIN)/numpydoc lint scripts/*.py $(wildcard scripts/rampflow/*.py scripts/rampflow/*/*.py)
+	$(BIN)/mypy
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-issue-forms .github/ISSUE_TEMPLATE/[!c]*.yml
+
+# A warning is an error: a link that leads nowhere, a docstring that can't be read.
+docs: $(VENV)/.made-docs
+	$(BIN)/sphinx-build --fail-on-warning --keep-going --quiet --builder html --conf-dir docs . build/docs
+
+changelog: $(VENV)/.made-dev
+	$(BIN)/towncrier build $(if $(VERSION),--version $(VERSION),--draft --version next)
 
 # Pins follow from the .in files; a new environment shows what they lead to.
 lock:

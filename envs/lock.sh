@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Pin what rampflow.in and dev.in lead to today: rampflow.txt and dev.txt for pip, rampflow.yaml for conda.
+# Pin what rampflow.in, dev.in and docs.in lead to today: rampflow.txt, dev.txt and docs.txt for pip, rampflow.yaml for conda.
 set -euo pipefail
 cd "$(dirname "$0")"
 python=${1:-python3}
@@ -11,6 +11,8 @@ $pip install --quiet -r rampflow.in
 $pip freeze > "$fresh/rampflow"
 $pip install --quiet -r dev.in
 $pip freeze > "$fresh/dev"
+$pip install --quiet -r docs.in
+$pip freeze > "$fresh/docs"
 {
   echo "# Pins of rampflow.in with all that follows from it: written by \`make lock\`."
   cat "$fresh/rampflow"
@@ -19,6 +21,10 @@ $pip freeze > "$fresh/dev"
   echo "# Pins of dev.in, on top of rampflow.txt: written by \`make lock\`."
   comm -13 <(sort "$fresh/rampflow") <(sort "$fresh/dev")
 } > dev.txt
+{
+  echo "# Pins of docs.in, on top of rampflow.txt and dev.txt: written by \`make lock\`."
+  comm -13 <(sort "$fresh/dev") <(sort "$fresh/docs")
+} > docs.txt
 {
   echo "# The environment of rampflow.txt for conda: written by \`make lock\`."
   echo "name: rampflow"

@@ -373,7 +373,7 @@ def image_dq(pixeldq: np.ndarray, groupdq: np.ndarray, slope: np.ndarray, gain: 
     numpy.ndarray
         `pixeldq`, and JUMP_DET or SATURATED where any resultant has it; DO_NOT_USE where at most one resultant is neither
         SATURATED nor DO_NOT_USE, or where the slope is not finite; NO_GAIN_VALUE and DO_NOT_USE where the gain is not
-        plausible. (romancal flags neither gains nor ramps without two good neighbours, and leaves NaN as good.)
+        plausible. romancal flags neither gains nor ramps without two good neighbours, and leaves NaN as good.
     """
     result = pixeldq | (np.bitwise_or.reduce(groupdq, axis=0) & np.uint8(flags.JUMP_DET | flags.SATURATED))
     good = np.zeros(pixeldq.shape, np.uint16)

@@ -10,6 +10,19 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 
+#: Files that `make test-quick` leaves out, because they take longest.
+NOT_QUICK = ("test_costs.py", "test_faults.py", "test_kernels.py", "test_simulate.py")
+
+
+def pytest_collection_modifyitems(items):
+    """Mark the tests for the daily loop: those without a workflow, a cluster and romancal, in files that don't take long."""
+    for item in items:
+        slow = {"visit"} & set(item.fixturenames) or any(
+            item.get_closest_marker(name) for name in ("workflow", "peer", "slurm")
+        )
+        if not slow and item.path.name not in NOT_QUICK:
+            item.add_marker("quick")
+
 
 def crds_environment(cache):
     """The environment of a run with a CRDS cache and no server; its first context, unless the configuration names another."""

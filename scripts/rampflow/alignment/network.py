@@ -2,8 +2,8 @@
 
 Each exposure's correction is linear in a few terms. A star's own place on the sky is not known; where it is seen in several
 exposures, their positions must agree, and where it is in the astrometric catalog, with that one too. The sum over stars k
-and their observations m, of w_m |y_m + D_m θ − t_k|², with w = 1/σ² and y the observed offset from the star's mean place, is
-minimal in the terms θ and the places t. The places are eliminated, so that the normal equations have no more unknowns than
+and their observations m, of ``w_m |y_m + D_m θ − t_k|²``, with w = 1/σ² and y the observed offset from the star's mean place,
+is minimal in the terms θ and the places t. The places are eliminated, so that the normal equations have no more unknowns than
 the exposures have terms. (As in the block adjustment of overlapping plates: Eichhorn 1960, Astron. Nachr. 285, 233.)
 
 What the stars don't determine is held by what is known without them: the pointing's errors are common to the exposures of

@@ -157,7 +157,7 @@ def change_jitter(stamps: np.ndarray, old: tuple, new: tuple, scale: float) -> n
     Parameters
     ----------
     stamps : numpy.ndarray
-        (stamp, y, x)
+        Of shape (stamp, y, x).
     old, new : tuple
         As `jitter` returns them.
     scale : float

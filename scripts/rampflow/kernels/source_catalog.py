@@ -353,7 +353,7 @@ def sum_ellipse(image, err, mask, labels, label, x, y, major, minor, angle):
     Parameters
     ----------
     image, err : numpy.ndarray
-        (rows, columns)
+        Of shape (rows, columns).
     mask : numpy.ndarray
         True where a pixel does not count.
     labels : numpy.ndarray
