@@ -23,6 +23,10 @@ class Affine(NamedTuple):
         """Corrected positions (n, 2)."""
         return plane @ self.matrix.T + self.shift
 
+    def undo(self, plane: np.ndarray) -> np.ndarray:
+        """Positions (n, 2) before the correction."""
+        return np.linalg.solve(self.matrix, (plane - self.shift).T).T
+
     def rotation_and_scale(self) -> tuple[float, float]:
         """Mean rotation in degrees, of the sign of tweakwcs's, and mean scale."""
         (a, b), (c, d) = self.matrix

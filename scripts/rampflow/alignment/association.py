@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 
 import numpy as np
 
 from rampflow.alignment.affine import NO_CORRECTION, Affine
+from rampflow.alignment.epochs import MovingStars, at_one_epoch, groups_by_epoch
 from rampflow.alignment.matching import Matching, log
 from rampflow.alignment.members import ARCSEC, Member
 from rampflow.alignment.network import STAR_RADIUS, Fit, solve
 from rampflow.alignment.separately import align_separately
 from rampflow.alignment.together import align_together, correction_of
+from rampflow.alignment.verdicts import BY_GROUP, Judgement, Verdict, agree, warn_of_groups_apart
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,6 +35,8 @@ class Outcome:
         Rows in the catalog and among the sources that match.
     n_shared : int
         Stars that other exposures have too.
+    n_by_chance : float or None
+        Number of matches that chance gives a correction, on average; `None` where no correction was found.
     """
 
     wcs: object | None
@@ -41,9 +46,10 @@ class Outcome:
     star: np.ndarray = dataclasses.field(default_factory=lambda: np.empty(0, int))
     source: np.ndarray = dataclasses.field(default_factory=lambda: np.empty(0, int))
     n_shared: int = 0
+    n_by_chance: float | None = None
 
     def rmse(self, member: Member, catalog: np.ndarray) -> tuple[float, float] | tuple[None, None]:
-        """Root mean square distance of the matches before and after the alignment, arcsec."""
+        """Root mean square distance of the matches before and after the alignment, arcsec; `None` without any."""
         if not len(self.star):
             return None, None
         stars, sources = member.to_plane(catalog[self.star]), member.plane[self.source]
@@ -62,6 +68,7 @@ def align_association(
     refine: bool = True,
     enforce_user_order: bool = False,
     expand_refcat: bool = False,
+    moving: MovingStars | None = None,
 ) -> list[Outcome]:
     """Align the exposures of an association.
 
@@ -78,18 +85,38 @@ def align_association(
         Solve all exposures jointly; otherwise romancal's common correction.
     enforce_user_order, expand_refcat : bool
         See `rampflow.alignment.together.align_together`.
+    moving : MovingStars, optional
+        The catalog's stars with their motions, for exposures of other epochs; all members must have one.
 
     Returns
     -------
     list of Outcome
     """
+    options = {"enforce_user_order": enforce_user_order, "expand_refcat": expand_refcat}
+    align = functools.partial(_align_to_stars, relative=relative, absolute=absolute, refine=refine, options=options)
+    if moving is None or not members:
+        return align(members, catalog, catalog_error)
+    outcomes: list[Outcome | None] = [None] * len(members)
+    groups = groups_by_epoch(members)
+    for indices in groups:
+        group = [members[i] for i in indices]
+        epoch = float(np.mean([member.epoch for member in group]))
+        if len(groups) > 1:
+            log.info("Epoch %.3f: %s; aligned apart from those of other epochs", epoch, ", ".join(m.stem for m in group))
+        aligned = align(at_one_epoch(group, moving, epoch, absolute), moving.directions(epoch), catalog_error)
+        for index, outcome in zip(indices, aligned, strict=True):
+            outcomes[index] = dataclasses.replace(outcome, results={**outcome.results, "n_detector": len(members)})
+    return outcomes
+
+
+def _align_to_stars(members, catalog, catalog_error, relative, absolute, refine, options) -> list[Outcome]:
+    """Align exposures of one epoch."""
     # Stars on the other side of the sky have no place in an exposure's plane.
     margin = 2 * absolute.largest_move
     rows = np.unique(np.concatenate([member.near(catalog, margin) for member in members]))
     if len(rows) < absolute.minobj:
         reason = f"the astrometric catalog has {len(rows)} stars there, and abs_minobj is {absolute.minobj}"
         return [_failure(reason, len(members)) for _ in members]
-    options = {"enforce_user_order": enforce_user_order, "expand_refcat": expand_refcat}
     if refine:
         outcomes = _align_jointly(members, catalog[rows], catalog_error[rows], relative, absolute, options)
     else:
@@ -103,15 +130,29 @@ def _failure(reason: str, n_members: int, results: dict | None = None) -> Outcom
 
 def _align_as_one(members, catalog, relative, absolute, options) -> list[Outcome]:
     """Align as romancal does."""
-    outcomes = []
-    for member, (wcs, report) in zip(members, align_together(members, catalog, relative, absolute, **options), strict=True):
+    aligned = align_together(members, catalog, relative, absolute, **options)
+    outcomes, tried = [], []
+    for member, (wcs, report) in zip(members, aligned, strict=True):
         if wcs is None:
             outcomes.append(_failure(report["status"].removeprefix("FAILED: "), len(members), {"status": report["status"]}))
             continue
+        tried.append(len(outcomes))
         affine = correction_of(member, wcs)
         star, source = _nearest(member, affine, catalog)
         results = plain(report) | {"n_detector": len(members)}
         outcomes.append(Outcome(wcs, results, "", affine, star, source))
+    judged = [outcomes[i] for i in tried]
+    affines, counts = [o.affine for o in judged], [len(o.star) for o in judged]
+    verdicts = Judgement([members[i] for i in tried], affines, counts, catalog, relative, absolute).verdicts
+    for index, verdict in zip(tried, verdicts, strict=True):
+        outcome, expected = outcomes[index], verdict.group_affine
+        if expected is not None and not agree(members[index], expected, outcome.affine):
+            verdict = dataclasses.replace(verdict, reason="its exposure's other detectors are aligned otherwise")
+        if verdict.believed:
+            reason = BY_GROUP if expected is not None else ""
+            outcomes[index] = dataclasses.replace(outcome, reason=reason, n_by_chance=float(verdict.pairs.chance[0]))
+        else:
+            outcomes[index] = _unbelieved(verdict, len(members))
     return outcomes
 
 
@@ -127,8 +168,8 @@ def _nearest(member: Member, affine: Affine, catalog: np.ndarray) -> tuple[np.nd
 
 
 def _align_jointly(members, catalog, catalog_error, relative, absolute, options) -> list[Outcome]:
-    """Each exposure from the best start there is, then all together."""
-    starts = align_separately(members, catalog, relative, absolute)
+    """Each exposure from the best start there is, then all together, and without those that nothing speaks for."""
+    starts, reasons = align_separately(members, catalog, catalog_error, relative, absolute)
     left = [i for i, start in enumerate(starts) if start is None and len(members[i].plane)]
     if left:
         log.info("%d exposures have too few stars of their own: aligned to the catalog with the others as one", len(left))
@@ -137,26 +178,45 @@ def _align_jointly(members, catalog, catalog_error, relative, absolute, options)
             index = members.index(member)
             if starts[index] is None and wcs is not None:
                 starts[index] = correction_of(member, wcs)
+    outcomes = [_failure(reason, len(members), {"status": "FAILED: not enough matches"}) for reason in reasons]
     placed = [i for i, start in enumerate(starts) if start is not None]
-    outcomes = [_failure("not enough matches", len(members), {"status": "FAILED: not enough matches"}) for _ in members]
-    if not placed:
-        return outcomes
-    fits = solve(
-        [members[i] for i in placed],
-        [starts[i] for i in placed],
-        catalog,
-        catalog_error,
-        geometry=absolute.fitgeometry,
-        nclip=absolute.nclip,
-        sigma=absolute.sigma,
-    )
-    for index, fit in zip(placed, fits, strict=True):
-        alone = not len(fit.star) and not fit.n_shared
-        if alone and index in left:
-            continue  # the correction of the others, with nothing to show that it is this exposure's too
-        reason = "no stars of its own: aligned as its exposure's other detectors" if alone else ""
-        outcomes[index] = _joint_outcome(members[index], fit, catalog, absolute.fitgeometry, len(members), reason)
+    fits, verdicts = [], []
+    while placed:
+        fits = solve(
+            [members[i] for i in placed],
+            [starts[i] for i in placed],
+            catalog,
+            catalog_error,
+            geometry=absolute.fitgeometry,
+            nclip=absolute.nclip,
+            sigma=absolute.sigma,
+        )
+        affines, counts = [fit.affine for fit in fits], [len(fit.star) for fit in fits]
+        verdicts = Judgement([members[i] for i in placed], affines, counts, catalog, relative, absolute).verdicts
+        for index, verdict in zip(placed, verdicts, strict=True):
+            if not verdict.believed:
+                outcomes[index] = _unbelieved(verdict, len(members))
+        believed = [i for i, verdict in zip(placed, verdicts, strict=True) if verdict.believed]
+        if believed == placed:
+            break
+        placed = believed
+    affines = []
+    for index, fit, verdict in zip(placed, fits, verdicts, strict=False):
+        reason = ""
+        if verdict.group_affine is not None:
+            nothing = np.empty(0, int)
+            fit, reason = Fit(verdict.group_affine, nothing, nothing, 0), BY_GROUP
+        affines.append(fit.affine)
+        outcome = _joint_outcome(members[index], fit, catalog, absolute.fitgeometry, len(members), reason)
+        outcomes[index] = dataclasses.replace(outcome, n_by_chance=float(verdict.pairs.chance[0]))
+    warn_of_groups_apart([members[i] for i in placed], affines, log)
     return outcomes
+
+
+def _unbelieved(verdict: Verdict, n_members: int) -> Outcome:
+    """The outcome of an exposure whose correction nothing speaks for."""
+    outcome = _failure(verdict.reason, n_members, {"status": "FAILED: not enough matches"})
+    return dataclasses.replace(outcome, n_by_chance=float(verdict.pairs.chance[0]))
 
 
 def _joint_outcome(member: Member, fit: Fit, catalog: np.ndarray, geometry: str, n_members: int, reason: str) -> Outcome:

@@ -51,6 +51,16 @@ class Matching(NamedTuple):
         """A corner of an image that moves by more than this, arcsec, was moved by false matches: romancal's limit."""
         return 2 * (self.tolerance + (self.searchrad if self.use2dhist else 0))
 
+    def trials(self, radius):
+        """Number of corrections that differ by `radius` arcsec (a number or an array) on an exposure, of all that are tried.
+
+        The shift may be any within the search and the tolerance. The linear terms are fitted to pairs within the tolerance,
+        so that none of them moves a position by more than that.
+        """
+        shifts = 1 + 2 * (self.tolerance + (self.searchrad if self.use2dhist else 0)) / radius
+        linear = 1 + 2 * self.tolerance / radius
+        return shifts**2 * linear ** (TERMS[self.fitgeometry] - 2)
+
     def matcher(self):
         """Matching as tweakwcs does it, by a two-dimensional histogram of the offsets, then by the nearest neighbours."""
         from tweakwcs.matchutils import XYXYMatch
@@ -63,26 +73,29 @@ class Matching(NamedTuple):
         """Whether a correction moves no corner too far."""
         return bool((np.linalg.norm(affine(member.corners) - member.corners, axis=1) < self.largest_move).all())
 
-    def align(self, member: Member, directions: np.ndarray) -> Affine | None:
+    def align(self, member: Member, directions: np.ndarray) -> tuple[Affine | None, str]:
         """Align one exposure to stars in some directions (n, 3).
 
         Returns
         -------
-        Affine or None
+        affine : Affine or None
             `None` where too few of its sources match, or what matches leads too far.
+        reason : str
+            Why there is none.
         """
         from astropy.table import Table
         from tweakwcs.linearfit import NotEnoughPointsError, SingularMatrixError, iter_linear_fit
 
-        near = member.near(directions, self.searchrad + self.tolerance)
-        if min(len(near), len(member.plane)) < max(self.minobj, 1):
-            return None
+        near, n_sources = member.near(directions, self.searchrad + self.tolerance), len(member.plane)
+        least = max(self.minobj, (TERMS[self.fitgeometry] + 1) // 2)
+        if min(len(near), n_sources) < least:
+            return None, f"{n_sources} sources and {len(near)} stars near it, and a fit takes {least} matches"
         stars = member.to_plane(directions[near])
         lists = [Table({"TPx": positions[:, 0], "TPy": positions[:, 1]}) for positions in (stars, member.plane)]
         try:
             star, source = self.matcher()(*lists, tp_pscale=member.pixel_scale, tp_units="arcsec")
-            if len(star) < max(self.minobj, TERMS[self.fitgeometry] // 2):
-                return None
+            if len(star) < least:
+                return None, f"{len(star)} of {n_sources} sources matched, and a fit takes {least}"
             fit = iter_linear_fit(
                 stars[star],
                 member.plane[source],
@@ -93,7 +106,12 @@ class Matching(NamedTuple):
             )
         except (RuntimeError, NotEnoughPointsError, SingularMatrixError) as error:
             log.warning("%s: %s", member.stem, error)
-            return None
+            return None, str(error)
         matrix = fit["matrix"]
         affine = Affine(matrix, fit["shift"] + fit["center"] - matrix @ fit["center"])
-        return affine if self.believable(member, affine) else None
+        if not self.believable(member, affine):
+            return (
+                None,
+                f"{len(star)} of {n_sources} sources matched, but they move it by over {self.largest_move:g} arcsec",
+            )
+        return affine, ""

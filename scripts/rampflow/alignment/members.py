@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from rampflow.alignment.affine import NO_CORRECTION, Affine
 from rampflow.alignment.sources import Sources
 from rampflow.astrometry.region import epoch_of, unit_vectors
 from rampflow.errors import RampflowError
@@ -16,9 +17,9 @@ ARCSEC = np.pi / 180 / 3600  #: radians
 class Member:
     """One exposure of an association.
 
-    Positions on the sky are unit vectors. The exposure's own plane touches the sky at its reference point; it is the one in
-    which tweakwcs corrects the WCS. Between plane and sky there is nothing but a rotation, so that everything that is
-    computed here needs the WCS only once.
+    Positions on the sky are unit vectors. The exposure's own plane touches the sky at its reference point, where its WCS
+    puts it now, an earlier correction included. tweakwcs applies a further correction to positions in this plane. Between
+    plane and sky there is nothing but a rotation, so that everything that is computed here needs the WCS only once.
 
     Attributes
     ----------
@@ -50,12 +51,18 @@ class Member:
         inside = (sources.x > x0) & (sources.x < x1) & (sources.y > y0) & (sources.y < y1)
         self.sources = Sources(sources.x[inside], sources.y[inside], sources.error[inside])
         corrector = self.corrector()
-        self.rotation = _rotation_of(corrector)
-        self.corners = np.array(corrector.det_to_tanp([x0, x1, x1, x0], [y0, y0, y1, y1])).T
+        earlier = _correction_in(wcs)
+        self.rotation = _rotation_of(corrector, earlier)
+        self.corners = earlier.undo(np.array(corrector.det_to_tanp([x0, x1, x1, x0], [y0, y0, y1, y1])).T)
         side = self.corners[[1, 3]] - self.corners[0]
         self.pixel_scale = float(np.sqrt(abs(np.linalg.det(side)) / ((x1 - x0) * (y1 - y0))))
-        self.plane = np.array(corrector.det_to_tanp(self.sources.x, self.sources.y), float).reshape(2, -1).T
+        self._corrector, self._earlier = corrector, earlier
+        self.plane = self.plane_of(self.sources.x, self.sources.y)
         self.error = self.pixel_scale * self.sources.error
+
+    def plane_of(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        """Positions in the plane (n, 2), arcsec, of positions on the detector, pixels."""
+        return self._earlier.undo(np.array(self._corrector.det_to_tanp(x, y), float).reshape(2, -1).T)
 
     def corrector(self, **meta):
         """A corrector of tweakwcs for the header's WCS."""
@@ -79,11 +86,23 @@ class Member:
         return np.flatnonzero(vectors @ self.rotation[:, 0] > np.cos(min(radius * ARCSEC, np.pi / 2)))
 
 
-def _rotation_of(corrector) -> np.ndarray:
-    """The rotation between a corrector's plane and the sky, from where it puts three points."""
+def _correction_in(wcs) -> Affine:
+    """The correction that an earlier alignment left in a WCS, `NO_CORRECTION` for one of assign_wcs.
+
+    The plane of tweakwcs's corrector has it twice: its positions are those of the corrected WCS, corrected once more.
+    """
+    frames = wcs.available_frames
+    if "v2v3corr" not in frames:
+        return NO_CORRECTION
+    affine = wcs.pipeline[frames.index("v2v3corr") - 1].transform["tp_affine"]
+    return Affine(np.array(affine.matrix.value, float), np.array(affine.translation.value, float) / ARCSEC)
+
+
+def _rotation_of(corrector, earlier: Affine) -> np.ndarray:
+    """The rotation between an exposure's plane and the sky, from where a corrector puts three points."""
     step = 0.01  # radians; three points a degree apart give the axes to rounding error
     plane = np.array([[0.0, 0.0], [step, 0.0], [0.0, step]])
-    directions = unit_vectors(*corrector.tanp_to_world(*(plane / ARCSEC).T))
+    directions = unit_vectors(*corrector.tanp_to_world(*earlier(plane / ARCSEC).T))
     directions *= np.sqrt(1 + (plane**2).sum(axis=1))[:, None]
     axes = np.column_stack([directions[0], (directions[1:] - directions[0]).T / step])
     left, _, right = np.linalg.svd(axes)  # the nearest orthogonal matrix

@@ -200,7 +200,7 @@ def _observe(members, terms, catalog, catalog_error) -> _Observations:
     row = np.concatenate([np.arange(len(m.plane)) for m in members] + [np.arange(len(catalog))]).astype(int)
     direction = np.concatenate([m.to_sky(of_terms(t)(m.plane)) for m, t in zip(members, terms, strict=True)] + [catalog])
     variance = np.concatenate([m.error for m in members] + [np.maximum(catalog_error, LEAST_STAR_ERROR)]) ** 2
-    label = together(direction, STAR_RADIUS)
+    label = clusters(direction, STAR_RADIUS)
     # A star of one observation says nothing, one with two of the same exposure is none.
     seen, counts = np.unique(np.column_stack([label, index]), axis=0, return_counts=True)
     exposures = np.bincount(seen[:, 0])
@@ -212,7 +212,7 @@ def _observe(members, terms, catalog, catalog_error) -> _Observations:
     return _Observations(index[kept], row[kept], star, variance[kept], direction[kept])
 
 
-def together(directions: np.ndarray, radius: float) -> np.ndarray:
+def clusters(directions: np.ndarray, radius: float) -> np.ndarray:
     """Number of the cluster that each direction (n, 3) belongs to: neighbours are within `radius` arcsec."""
     pairs = (
         cKDTree(directions).query_pairs(radius * ARCSEC, output_type="ndarray") if len(directions) else np.empty((0, 2), int)

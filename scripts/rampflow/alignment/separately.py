@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import numpy as np
 
-from rampflow.alignment.affine import Affine, between
+from rampflow.alignment.affine import Affine
+from rampflow.alignment.evidence import aligned_sources, pairs_of
 from rampflow.alignment.matching import Matching
-from rampflow.alignment.members import ARCSEC, Member
-from rampflow.alignment.network import STAR_RADIUS, together
-
-#: Detectors of one exposure that agree with one rotation of the whole to this much (arcsec) speak for the others.
-GROUP_AGREEMENT = STAR_RADIUS / 2
+from rampflow.alignment.members import Member
+from rampflow.alignment.network import STAR_RADIUS, clusters, solve
+from rampflow.alignment.verdicts import as_its_group, reason_against, supported
 
 
-def align_separately(members: list[Member], catalog: np.ndarray, relative: Matching, absolute: Matching) -> list[Affine | None]:
+def align_separately(
+    members: list[Member], catalog: np.ndarray, catalog_error: np.ndarray, relative: Matching, absolute: Matching
+) -> tuple[list[Affine | None], list[str]]:
     """Align each exposure to the catalog, or to exposures that are, or as the others of its group are.
 
     Parameters
@@ -21,45 +22,59 @@ def align_separately(members: list[Member], catalog: np.ndarray, relative: Match
     members : list of Member
     catalog : numpy.ndarray
         Directions of the catalog's stars, (n, 3).
+    catalog_error : numpy.ndarray
+        Standard deviation of a coordinate, arcsec.
     relative, absolute : Matching
         Between exposures, and with the catalog.
 
     Returns
     -------
-    list of Affine or None
+    affines : list of Affine or None
         `None` for those that can't be aligned so.
+    reasons : list of str
+        Why each can't be aligned to the catalog.
     """
-    affines = [absolute.align(member, catalog) for member in members]
+    starts = [_supported_start(member, catalog, catalog_error, absolute, absolute) for member in members]
+    affines, reasons = [start for start, _ in starts], [reason for _, reason in starts]
     if any(a is not None for a in affines):
-        _align_to_others(members, affines, catalog, relative)
+        _align_to_others(members, affines, catalog, relative, absolute)
         for index, member in enumerate(members):
             if affines[index] is None:
-                affines[index] = _as_its_group(member, members, affines)
-    return affines
+                mates = [i for i, a in enumerate(affines) if a is not None and members[i].group == member.group]
+                affines[index] = as_its_group(member, [members[i] for i in mates], [affines[i] for i in mates])
+    return affines, reasons
 
 
-def _align_to_others(members, affines, catalog, relative) -> None:
+def _supported_start(member, stars, error, matching: Matching, absolute: Matching) -> tuple[Affine | None, str]:
+    """The correction to some stars, or why there is none: too few match, or no more than chance gives.
+
+    Where the stars are dense, false matches disturb the start. So it is given up only if the solution from it is no better.
+    """
+    affine, reason = matching.align(member, stars)
+    if affine is None or supported(pairs_of(member, affine, stars), absolute):
+        return affine, reason
+    near = member.near(stars, matching.largest_move)
+    fit = solve(
+        [member],
+        [affine],
+        stars[near],
+        error[near],
+        geometry=absolute.fitgeometry,
+        nclip=absolute.nclip,
+        sigma=absolute.sigma,
+    )[0]
+    pairs = pairs_of(member, fit.affine, stars)
+    return (fit.affine, "") if supported(pairs, absolute) else (None, reason_against(pairs, len(fit.star), absolute))
+
+
+def _align_to_others(members, affines, catalog, relative, absolute) -> None:
     """Align exposures that have no correction yet to those that have, in place, until no more can be."""
     aligned = -1
     while aligned != (aligned := sum(a is not None for a in affines)) and aligned < len(members):
-        seen = [m.to_sky(a(m.plane)) for m, a in zip(members, affines, strict=True) if a is not None]
+        seen = [aligned_sources(m, a) for m, a in zip(members, affines, strict=True) if a is not None]
         stars = np.concatenate([catalog, *seen])
-        _, first = np.unique(together(stars, STAR_RADIUS), return_index=True)
+        _, first = np.unique(clusters(stars, STAR_RADIUS), return_index=True)
+        stars = stars[first]
         for index, member in enumerate(members):
             if affines[index] is None:
-                affines[index] = relative.align(member, stars[first])
-
-
-def _as_its_group(member: Member, members, affines) -> Affine | None:
-    """The correction that the rotation of the whole focal plane gives an exposure; `None` if its group knows of none."""
-    group = [(m, a) for m, a in zip(members, affines, strict=True) if a is not None and m.group == member.group]
-    if not group:
-        return None
-    before = np.concatenate([m.to_sky(m.corners) for m, _ in group])
-    after = np.concatenate([m.to_sky(a(m.corners)) for m, a in group])
-    # The rotation that takes the one to the other in the sense of least squares (Wahba's problem, by Kabsch's solution).
-    left, _, right = np.linalg.svd(after.T @ before)
-    rotation = left @ np.diag([1, 1, np.linalg.det(left @ right)]) @ right
-    if np.linalg.norm(before @ rotation.T - after, axis=1).max() > GROUP_AGREEMENT * ARCSEC:
-        return None
-    return between(member.corners, member.to_plane(member.to_sky(member.corners) @ rotation.T))
+                affines[index] = _supported_start(member, stars, np.zeros(len(stars)), relative, absolute)[0]

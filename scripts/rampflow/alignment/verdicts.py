@@ -1,0 +1,221 @@
+"""Which exposures of an association count as aligned, by the evidence for each after the solution."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+from scipy import sparse
+
+from rampflow.alignment.affine import Affine, between
+from rampflow.alignment.evidence import RADII, Pairs, aligned_sources, count_pairs, pairs_of, stars_on
+from rampflow.alignment.matching import Matching
+from rampflow.alignment.members import ARCSEC, Member
+from rampflow.alignment.network import STAR_RADIUS, clusters
+
+#: Detectors of one exposure that agree with one rotation of the whole to this much (arcsec) speak for the others.
+GROUP_AGREEMENT = STAR_RADIUS / 2
+#: Corrections, within `STAR_RADIUS` of one that is given, that are tried in its stead.
+TRIALS_NEARBY = 4
+
+BY_GROUP = "no stars of its own: aligned as its exposure's other detectors"
+
+
+@dataclasses.dataclass(frozen=True)
+class Verdict:
+    """Whether the alignment of an exposure is believed.
+
+    Attributes
+    ----------
+    pairs : rampflow.alignment.evidence.Pairs
+        Of its sources and the catalog's stars, by its correction.
+    reason : str
+        Why it is not believed; empty where it is.
+    group_affine : Affine or None
+        The correction that the other detectors of its exposure give it, where its own stars don't suffice for another.
+    """
+
+    pairs: Pairs
+    reason: str = ""
+    group_affine: Affine | None = None
+
+    @property
+    def believed(self) -> bool:
+        """Whether it is."""
+        return not self.reason
+
+
+def supported(pairs: Pairs, matching: Matching) -> bool:
+    """Whether there are more pairs than chance gives to the best of the corrections that a search tries."""
+    return pairs.significant(matching.trials(RADII))
+
+
+def reason_against(pairs: Pairs, n_matches: int, matching: Matching) -> str:
+    """Why `n_matches` stars of the catalog are no evidence for a correction; empty if they are."""
+    text = f"{n_matches} of {pairs.n_sources} sources matched"
+    if not supported(pairs, matching):
+        advice = "try a larger abs_searchrad" if matching.use2dhist else "search for the offset (abs_use2dhist)"
+        return f"{text}; {pairs.chance[0]:.2g} expected by chance; {advice}"
+    return f"{text}, and abs_minobj is {matching.minobj}" if min(n_matches, pairs.found[0]) < matching.minobj else ""
+
+
+class Judgement:
+    """Decides which exposures of an association count as aligned.
+
+    An exposure is believed by
+
+    1. at least ``abs_minobj`` stars of the catalog, and more than chance gives;
+    2. at least ``minobj`` stars that it shares with the catalog or with believed exposures, and more than chance gives;
+    3. the believed detectors of the same exposure, if these agree with one rotation of the focal plane, and if its own stars
+       confirm it or are too few to do so;
+    4. its part in a set of exposures that are tied to each other by 2 or 3 and fulfil 1 together.
+
+    Parameters
+    ----------
+    members : list of Member
+    affines : list of Affine
+        The correction of each.
+    n_matches : list of int
+        Number of the catalog's stars that decided each correction.
+    catalog : numpy.ndarray
+        Directions of the catalog's stars, (n, 3).
+    relative, absolute : Matching
+        Between exposures, and with the catalog.
+
+    Attributes
+    ----------
+    verdicts : list of Verdict
+    """
+
+    def __init__(self, members, affines, n_matches, catalog, relative, absolute):
+        self.members, self.affines, self.catalog = members, affines, catalog
+        self.relative, self.absolute = relative, absolute
+        self.verdicts = []
+        for member, affine, count in zip(members, affines, n_matches, strict=True):
+            pairs = pairs_of(member, affine, catalog)
+            self.verdicts.append(Verdict(pairs, reason_against(pairs, count, absolute)))
+        self._believe_by_others()
+        for indices in self._tied_sets():
+            self._believe_set(indices)
+        self._believe_by_others()
+
+    def _indices(self, believed: bool) -> list[int]:
+        return [index for index, verdict in enumerate(self.verdicts) if verdict.believed == believed]
+
+    def _believe(self, index: int, **changes) -> None:
+        self.verdicts[index] = dataclasses.replace(self.verdicts[index], reason="", **changes)
+
+    def _sources(self, index: int) -> np.ndarray:
+        return aligned_sources(self.members[index], self.affines[index])
+
+    # ------------------------------------------------------------------------------------------ by believed exposures
+    def _believe_by_others(self) -> None:
+        """Believe exposures that those which are believed speak for, until no more are."""
+        believed = []
+        while believed != (believed := self._indices(True)) and believed and len(believed) < len(self.members):
+            stars = np.concatenate([self.catalog, *(self._sources(index) for index in believed)])
+            _, first = np.unique(clusters(stars, STAR_RADIUS), return_index=True)
+            for index in self._indices(False):
+                if self._shares_stars(pairs_of(self.members[index], self.affines[index], stars[first])):
+                    self._believe(index)
+                else:
+                    self._believe_by_group(index)
+
+    def _shares_stars(self, pairs: Pairs) -> bool:
+        return pairs.found[0] >= self.relative.minobj and supported(pairs, self.absolute)
+
+    def _believe_by_group(self, index: int) -> None:
+        """Believe an exposure by other detectors of it: with its own correction where its stars confirm theirs."""
+        member = self.members[index]
+        mates = [i for i in self._indices(True) if self.members[i].group == member.group]
+        expected = as_its_group(member, [self.members[i] for i in mates], [self.affines[i] for i in mates])
+        if expected is None:
+            return
+        confirmed = pairs_of(member, expected, self.catalog).significant()
+        if confirmed and agree(member, expected, self.affines[index]):
+            self._believe(index)
+        elif confirmed or not self._can_be_checked(index, expected):
+            self._believe(index, group_affine=expected)
+
+    def _can_be_checked(self, index: int, affine: Affine) -> bool:
+        """Whether an exposure has so many sources and stars that a right correction would show."""
+        member = self.members[index]
+        return min(len(member.plane), stars_on(member, affine, self.catalog)) >= self.absolute.minobj
+
+    # ---------------------------------------------------------------------------------------------------- as one of a set
+    def _tied_sets(self) -> list[list[int]]:
+        """Sets of exposures that are not believed and are tied to each other."""
+        left = self._indices(False)
+        ties = [(a, b) for n, a in enumerate(left) for b in left[:n] if self._tied(a, b)]
+        size = len(self.members)
+        graph = sparse.coo_array((np.ones(len(ties), bool), np.array(ties, int).reshape(-1, 2).T), shape=(size, size))
+        label = sparse.csgraph.connected_components(graph, directed=False)[1]
+        sets = [[i for i in left if label[i] == one] for one in np.unique(label[left])] if left else []
+        return [indices for indices in sets if len(indices) > 1]
+
+    def _tied(self, a: int, b: int) -> bool:
+        """Whether two exposures are detectors of one that agree, or share stars."""
+        first, second = self.members[a], self.members[b]
+        if first.group == second.group:
+            expected = as_its_group(first, [second], [self.affines[b]])
+            if expected is not None and agree(first, expected, self.affines[a]):
+                return True
+        return self._shares_stars(pairs_of(first, self.affines[a], self._sources(b)))
+
+    def _believe_set(self, indices: list[int]) -> None:
+        """Believe tied exposures if their sources together, each place on the sky once, are evidence enough."""
+        sources = np.concatenate([self._sources(index) for index in indices])
+        _, first = np.unique(clusters(sources, STAR_RADIUS), return_index=True)
+        pairs = count_pairs(sources[first], self.catalog)
+        # Each of them may move by as much as its start is uncertain.
+        trials = self.absolute.trials(RADII[0]) * float(TRIALS_NEARBY) ** len(indices)
+        if pairs.found[0] < self.absolute.minobj or not pairs.significant(np.where(RADII == RADII[0], trials, np.inf)):
+            return
+        for index in indices:
+            own = self.verdicts[index].pairs.significant(np.where(RADII == RADII[0], TRIALS_NEARBY, np.inf))
+            if own or not self._can_be_checked(index, self.affines[index]):
+                self._believe(index)
+
+
+def agree(member: Member, first: Affine, second: Affine) -> bool:
+    """Whether two corrections of an exposure are the same to the accuracy of a start."""
+    return bool((np.linalg.norm(first(member.corners) - second(member.corners), axis=1) < STAR_RADIUS).all())
+
+
+def as_its_group(member: Member, mates: list[Member], affines: list[Affine]) -> Affine | None:
+    """The correction that the rotation of the whole focal plane gives an exposure.
+
+    Parameters
+    ----------
+    member : Member
+    mates, affines : list of Member and of Affine
+        Other detectors of the same exposure, and their corrections.
+
+    Returns
+    -------
+    Affine or None
+        `None` without any, and where they don't agree with one rotation to `GROUP_AGREEMENT`.
+    """
+    if not mates:
+        return None
+    before = np.concatenate([mate.to_sky(mate.corners) for mate in mates])
+    after = np.concatenate([mate.to_sky(affine(mate.corners)) for mate, affine in zip(mates, affines, strict=True)])
+    # The rotation that takes the one to the other in the sense of least squares (Wahba's problem, by Kabsch's solution).
+    left, _, right = np.linalg.svd(after.T @ before)
+    rotation = left @ np.diag([1, 1, np.linalg.det(left @ right)]) @ right
+    if np.linalg.norm(before @ rotation.T - after, axis=1).max() > GROUP_AGREEMENT * ARCSEC:
+        return None
+    return between(member.corners, member.to_plane(member.to_sky(member.corners) @ rotation.T))
+
+
+def warn_of_groups_apart(members: list[Member], affines: list[Affine], log) -> None:
+    """Say which detectors of one exposure are aligned, each by its own stars, farther from each other than they should be."""
+    for group in dict.fromkeys(member.group for member in members):
+        own = [(m, a) for m, a in zip(members, affines, strict=True) if m.group == group]
+        if len(own) > 1 and as_its_group(own[0][0], *zip(*own, strict=True)) is None:
+            log.warning(
+                "%s: no common pointing fits these detectors of one exposure (%s) to %g arcsec; each is aligned by its stars",
+                ", ".join(m.stem for m, _ in own),
+                group,
+                GROUP_AGREEMENT,
+            )
