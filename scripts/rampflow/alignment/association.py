@@ -171,9 +171,9 @@ def _align_jointly(members, catalog, catalog_error, relative, absolute, options)
     """Each exposure from the best start there is, then all together, and without those that nothing speaks for."""
     starts, reasons = align_separately(members, catalog, catalog_error, relative, absolute)
     left = [i for i, start in enumerate(starts) if start is None and len(members[i].plane)]
-    if left:
+    chosen = [member for member in members if len(member.plane)]
+    if left and len(chosen) > 1:
         log.info("%d exposures have too few stars of their own: aligned to the catalog with the others as one", len(left))
-        chosen = [member for member in members if len(member.plane)]
         for member, (wcs, _) in zip(chosen, align_together(chosen, catalog, relative, absolute, **options), strict=True):
             index = members.index(member)
             if starts[index] is None and wcs is not None:

@@ -52,12 +52,13 @@ class Matching(NamedTuple):
         return 2 * (self.tolerance + (self.searchrad if self.use2dhist else 0))
 
     def trials(self, radius):
-        """Number of corrections that differ by `radius` arcsec (a number or an array) on an exposure, of all that are tried.
+        """Number of corrections that are tried, for pairs within `radius` arcsec (a number or an array).
 
-        The shift may be any within the search and the tolerance. The linear terms are fitted to pairs within the tolerance,
-        so that none of them moves a position by more than that.
+        The shift may be any within the search and the tolerance. It is chosen for the most pairs, for which shifts that differ
+        by a quarter of the radius count as other ones. The linear terms are fitted to pairs within the tolerance, so that none
+        of them moves a position by more than that.
         """
-        shifts = 1 + 2 * (self.tolerance + (self.searchrad if self.use2dhist else 0)) / radius
+        shifts = 1 + 8 * (self.tolerance + (self.searchrad if self.use2dhist else 0)) / radius
         linear = 1 + 2 * self.tolerance / radius
         return shifts**2 * linear ** (TERMS[self.fitgeometry] - 2)
 
