@@ -256,13 +256,59 @@ def _deblend(detection, labels, npixels):
         raise RampflowError(f"deblend needs the package {error.name}, which is not installed (scikit-image)") from error
 
 
-def read_segments(path: Path, mask: np.ndarray):
+#: A map belongs to the pixels of its image. Arcsec between the pointings of the two images by which sources leave the pixels of
+#: their segments (a pixel), and by which none of them is left there.
+OFFSET_TO_WARN = 0.11
+OFFSET_TO_REFUSE = 1.0
+
+
+def check_same_field(segments: Exposure, image: Exposure, shape: tuple[int, int]) -> None:
+    """Compare the detector and the pointing of a segmentation map with those of an image.
+
+    The pointings are compared as the telescope gave them, without what an alignment has changed.
+
+    Raises
+    ------
+    RampflowError
+        They are of different detectors, or a corner of the map lies more than `OFFSET_TO_REFUSE` from that of the image.
+    """
+    from rampflow.astrometry.region import PIXEL_SCALE, separation, unit_vectors
+
+    detectors = [e.meta.get("instrument", {}).get("detector") for e in (segments, image)]
+    if all(detectors) and detectors[0] != detectors[1]:
+        raise RampflowError(
+            f"{segments.path}: this segmentation map is of {detectors[0]}, and the image {image.path.name} of {detectors[1]}; "
+            "its segments have nothing to do with these pixels: give a map of the same detector and pointing"
+        )
+    names = ("ra_ref", "dec_ref", "roll_ref")
+    pointings = [[e.meta.get("wcsinfo", {}).get(name) for name in names] for e in (segments, image)]
+    if not all(isinstance(v, int | float) and abs(v) <= 360 for pointing in pointings for v in pointing):
+        log.warning("%s: it or the image doesn't say where it points, so that they can't be compared", segments.path.name)
+        return
+    (ra, dec, roll), (other_ra, other_dec, other_roll) = pointings
+    offset = float(separation(unit_vectors(ra, dec), unit_vectors(other_ra, other_dec))) * 3600
+    turn = math.radians(abs((roll - other_roll + 180) % 360 - 180))
+    pixel = PIXEL_SCALE * 3600
+    offset += turn * math.hypot(*shape) / 2 * pixel  # at the corners
+    apart = f"{offset:.2f} arcsec ({offset / pixel:.1f} pixels)"
+    text = f"{segments.path}: this segmentation map is of an image that points {apart} away"
+    if offset > OFFSET_TO_REFUSE:
+        raise RampflowError(
+            f"{text} from {image.path.name}, so that its segments lie beside the sources; give a map of the same pointing"
+        )
+    if offset > OFFSET_TO_WARN:
+        log.warning("%s from %s: fluxes in its segments miss parts of the sources", text, image.path.name)
+
+
+def read_segments(path: Path, mask: np.ndarray, image: Exposure | None = None):
     """A segmentation map whose sources are to be measured in another image.
 
     Parameters
     ----------
     path : pathlib.Path
         A segmentation map with its detection image, of the same shape as the image.
+    image : Exposure, optional
+        The other image, to be compared with what the map says of its own.
     mask : numpy.ndarray
         True where a pixel of the image does not count: segments that are masked as a whole are left out.
 
@@ -276,11 +322,13 @@ def read_segments(path: Path, mask: np.ndarray):
     Raises
     ------
     RampflowError
-        The file is no such map, or has another shape.
+        The file is no such map, has another shape, or is of another detector or another part of the sky.
     """
     with AsdfFile(path) as file:
         exposure = Exposure(file)
         exposure.expect_model("segmentation_map", "forced_segmentation")
+        if image is not None:
+            check_same_field(exposure, image, mask.shape)
         labels = exposure.array("data", 2, shape=mask.shape).read()
         detection = exposure.array("detection_image", 2, shape=mask.shape).read().astype(np.float32, copy=False)
     good = np.zeros(int(labels.max()) + 1, bool)
