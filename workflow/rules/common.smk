@@ -152,14 +152,15 @@ def get_forced_segmentation(wildcards):
     return [path] if path else []
 
 
-def attempt_at_stars(wildcards, output):
+# Parameters of rules that are functions of the wildcards alone: Snakemake doesn't compare others with those of the last run.
+def attempt_at_stars(wildcards):
     """Number of the attempt to get the stars: another one than the last where that failed, which makes the rule run again."""
-    return next_attempt(Path(output.stars))
+    return next_attempt(Path(f"{INTERMEDIATES}/{wildcards.association}_astrometric.parquet"))
 
 
-def require_alignment(wildcards, input):
+def require_alignment(wildcards):
     """Option of finalize.py: an exposure that should be aligned and isn't is a failure."""
-    return "--require_alignment" if settings["require_alignment"] and input.solutions else ""
+    return "--require_alignment" if settings["require_alignment"] and get_solutions(wildcards) else ""
 
 
 # ------------------------------------------------------------------------------------------------------------------ steps
