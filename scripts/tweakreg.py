@@ -73,6 +73,23 @@ STEP = Step(
 log = step_logger(STEP.name)
 
 MAS = 1000  #: per arcsec
+#: What the summary has for an exposure, where it is not known.
+UNKNOWN = dict.fromkeys(
+    (
+        "status",
+        "reason",
+        "group",
+        "n_sources",
+        "n_matches",
+        "n_by_chance",
+        "n_shared",
+        "shift_mas",
+        "rotation_deg",
+        "scale",
+        "rmse_before_mas",
+        "rmse_after_mas",
+    )
+)
 DEFAULT_CATALOG = "GAIADR3_S3"  #: with any other, romancal expands the list of reference sources in any case
 
 
@@ -232,7 +249,10 @@ def solution_of(member, outcome, catalog_name: str) -> dict:
 
 
 def summary_of(member, outcome, catalog: np.ndarray) -> dict:
-    """One exposure in the summary: lengths in mas in its plane, the rotation in degrees; null where unknown."""
+    """One exposure in the summary: lengths in mas in its plane, the rotation in degrees; null where unknown.
+
+    ``rmse_before_mas`` and ``rmse_after_mas`` are of the ``n_matches`` stars that decided the solution, without outliers.
+    """
     before, after = outcome.rmse(member, catalog)
     aligned = outcome.wcs is not None
     rotation, scale = outcome.affine.rotation_and_scale()
@@ -242,6 +262,7 @@ def summary_of(member, outcome, catalog: np.ndarray) -> dict:
         "group": member.group,
         "n_sources": len(member.plane),
         "n_matches": len(outcome.star),
+        "n_by_chance": outcome.n_by_chance,
         "n_shared": outcome.n_shared,
         "shift_mas": [MAS * float(s) for s in outcome.affine.shift] if aligned else None,
         "rotation_deg": rotation if aligned else None,
@@ -327,7 +348,7 @@ def run(arguments: dict) -> None:
     catalog = {"name": name, "status": "FAILED" if reason else "SUCCESS", "reason": reason, "n_stars": len(stars)}
     header = {"association": association, "astrometric_catalog": catalog, "parameters": parameters}
     write_solutions(arguments["output"], {**header, "cal_logs": recorded_log()}, {stem: solutions[stem] for stem in stems})
-    content = {**header, "exposures": {stem: summaries[stem] for stem in stems}}
+    content = {**header, "exposures": {stem: UNKNOWN | summaries[stem] for stem in stems}}
     with replacing(arguments["summary"]) as partial:
         partial.write_text(json.dumps(content, indent=2) + "\n")
 

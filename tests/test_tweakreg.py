@@ -10,6 +10,7 @@ import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -22,12 +23,16 @@ from simulate_references import Detector, detector_center, make_distortion
 from small_files import SCRIPTS, meta_of, succeed, tree_of_wcs, write_image
 
 from rampflow.alignment.affine import TERMS, Affine, between, of_terms, terms_of
+from rampflow.alignment.evidence import RADII, count_pairs, poisson_tail
+from rampflow.alignment.members import ARCSEC
 from rampflow.alignment.product import apply_solution, read_solution, update_catalog
 from rampflow.astrometry.region import angles, unit_vectors
 from rampflow.astrometry.table import Origin, write_catalog
 from rampflow.files.asdf_io import AsdfFile, EmptyArray, create_asdf, tagged
 from rampflow.simulation.optics import FOCAL_PLANE_CENTER, Projection, attitude, look
 from rampflow.wcs.wcs_tree import wcs_of_tree
+
+sys.path.insert(0, str(Path(__file__).parent / "validation"))
 
 SIZE = 4088  # the catalogs are those of full frames; the image files are of a few pixels
 RA, DEC, ROLL = 270.0, 66.0, 60.0
@@ -175,9 +180,7 @@ class Sky:
 
     def align(self, name="out", *, without=(), **parameters):
         """Run the step; the error of every exposure's solution in mas, and the result's folder."""
-        chosen = [
-            (i, c) for i, c in zip(self.images, self.catalogs, strict=True) if i.name[: -len("_flat.asdf")] not in without
-        ]
+        chosen = [(i, c) for i, c in zip(self.images, self.catalogs, strict=True) if tweakreg.stem_of(i) not in without]
         output, summary = self.folder / f"{name}_tweakreg.asdf", self.folder / f"{name}.json"
         arguments = [output, summary, "--images", *(i for i, _ in chosen), "--catalogs", *(c for _, c in chosen)]
         arguments += ["--astrometric_catalog", self.catalog]
@@ -394,6 +397,265 @@ def test_an_association_of_nothing_but_skipped_ones(tmp_path):
     sky.expose("a", catalog=False)
     assert sky.align().statuses() == {"a": "SKIPPED"}
     assert set(sky.align(save_abs_catalog=True)["a"]) == {"status", "reason", "cal_logs"}
+
+
+# --------------------------------------------------------------------------------------------------------------- evidence
+def assert_failed(result, *stems):
+    """The exposures are FAILED wherever it is said, with numbers, and have no WCS to replace theirs."""
+    for stem in stems:
+        solution, entry = result[stem], result.summary["exposures"][stem]
+        assert solution["status"] == entry["status"] == "FAILED"
+        assert not {"wcs", "s_region"} & solution.keys()
+        assert solution["wcs_fit_results"]["status"].startswith("FAILED") and solution["wcs_fit_results"]["nmatches"] == 0
+        assert entry["shift_mas"] is entry["rmse_after_mas"] is None and entry["n_matches"] == 0
+        assert re.search(r"\d+ of \d+ sources matched|\d+ sources and \d+ stars", entry["reason"])
+        assert f"{stem}: FAILED, {entry['reason']}" in result.said
+
+
+@pytest.mark.parametrize("refine", [True, False])
+@pytest.mark.parametrize("density", [1e4, 1e5, 1e6, 3e6])
+def test_stars_that_have_nothing_to_do_with_the_image(dithers, density, refine):
+    rng, side = np.random.default_rng(int(density)), 0.25
+    ra, dec = RA + rng.uniform(-side, side, (2, int(density * 4 * side**2))) * [[1 / np.cos(np.radians(DEC))], [0]]
+    catalog, dec = dithers.catalog, DEC + rng.uniform(-side, side, len(ra))
+    try:
+        dithers.catalog = dithers.write_catalog("others.parquet", {"ra": ra, "dec": dec})
+        assert_failed(dithers.align("others", refine=refine), "a", "b")
+    finally:
+        dithers.catalog = catalog
+
+
+@pytest.fixture(scope="module")
+def crowded(tmp_path_factory):
+    """A crowded field, and a pointing error beyond the search."""
+    sky = Sky(tmp_path_factory.mktemp("crowded"), density=2500, in_catalog=2000, radius=0.12)
+    sky.expose("a", error=(20.0, 3.0))
+    return sky
+
+
+@pytest.mark.parametrize("refine", [True, False])
+def test_a_pointing_error_beyond_the_search_in_a_crowded_field(crowded, refine):
+    lost = crowded.align("lost", refine=refine)
+    assert_failed(lost, "a")
+    assert "try a larger abs_searchrad" in lost.said
+    found = crowded.align("found", refine=refine, abs_searchrad=25)
+    assert found.offset("a") < 0.1 and found.summary["exposures"]["a"]["n_matches"] > 1500
+
+
+@pytest.mark.parametrize("refine", [True, False])
+def test_a_mirrored_catalog(crowded, refine):
+    catalog, (ra, dec) = crowded.catalog, crowded.catalog_stars
+    try:
+        crowded.catalog = crowded.write_catalog("mirrored.parquet", {"ra": 2 * RA - ra, "dec": dec})
+        assert_failed(crowded.align("mirrored", refine=refine), "a")
+    finally:
+        crowded.catalog = catalog
+
+
+def test_a_wrong_roll_is_corrected_or_refused(tmp_path):
+    sky = Sky(tmp_path, radius=0.12)
+    sky.expose("a", roll_error=0.3)
+    sky.expose("b", roll_error=3.0)
+    result = sky.align()
+    assert result.offset("a") < 0.1 and result.scatter("a") < 0.1
+    assert_failed(result, "b")
+
+
+@pytest.mark.parametrize("refine", [True, False])
+def test_a_lost_detector_does_not_stay_complete_beside_its_group(tmp_path, refine):
+    sky = Sky(tmp_path, radius=0.5)
+    for detector, error in (("WFI02", 0.5), ("WFI04", 0.5), ("WFI08", 15.0)):
+        sky.expose(detector, detector, group="one", error=(error, 0.3))
+    without, result = sky.align("without", without=["WFI08"], refine=refine), sky.align(refine=refine)
+    assert result.statuses() == {"WFI02": "COMPLETE", "WFI04": "COMPLETE", "WFI08": "FAILED"}
+    assert_failed(result, "WFI08")
+    for stem in ("WFI02", "WFI04"):
+        np.testing.assert_allclose(result.error(stem), without.error(stem), atol=1e-6)
+
+
+def test_detectors_of_a_group_with_opposite_errors_are_aligned_each_with_a_warning(tmp_path):
+    sky = Sky(tmp_path, radius=0.5)
+    for detector, sign in (("WFI02", 1), ("WFI04", -1)):
+        sky.expose(detector, detector, group="one", error=(2.5 * sign, 0.3 * sign))
+    result = sky.align()
+    assert max(result.offset(stem) for stem in sky.truth) < 0.1
+    assert "WFI02, WFI04: no common pointing fits" in result.said
+    # One correction can't serve both: the other is not called aligned.
+    common = sky.align("common", refine=False)
+    assert sorted(common.statuses().values()) == ["COMPLETE", "FAILED"]
+    for stem, status in common.statuses().items():
+        if status == "COMPLETE":
+            assert common.offset(stem) < 0.1
+
+
+@pytest.mark.parametrize("refine", [True, False])
+def test_lost_exposures_of_one_field_do_not_speak_for_each_other(tmp_path, refine):
+    sky = Sky(tmp_path, density=2500, in_catalog=2000, radius=0.12)
+    sky.expose("a", error=(20.0, 3.0))
+    for copy_of_it in ("b", "c"):
+        for suffix in ("_flat.asdf", "_cat.parquet"):
+            (tmp_path / f"{copy_of_it}{suffix}").write_bytes((tmp_path / f"a{suffix}").read_bytes())
+        sky.images.append(tmp_path / f"{copy_of_it}_flat.asdf")
+        sky.catalogs.append(tmp_path / f"{copy_of_it}_cat.parquet")
+    assert_failed(sky.align(refine=refine), "a", "b", "c")
+
+
+def test_one_shared_star_ties_no_exposure(tmp_path):
+    sky = Sky(tmp_path, radius=0.3)
+    sky.expose("good", error=(0.3, -0.4))
+    sky.expose("other", error=(5.0, 2.0), dither=(0, 440))
+    table = pq.read_table(sky.catalogs[1])
+    # Of those that both see, one is left, where the pointing errors put it.
+    ra, dec = wcs_of_tree(meta_of(sky.images[1])["wcs"])(table["x_psf"].to_numpy(), table["y_psf"].to_numpy())
+    x, y = sky.truth["good"].to_pixel(ra, dec)
+    shared = np.flatnonzero((x > -100) & (x < SIZE + 100) & (y > -100) & (y < SIZE + 100))
+    kept = np.setdiff1d(np.arange(len(table)), shared[1:])
+    pq.write_table(table.take(kept), sky.catalogs[1])
+    ra, dec = sky.catalog_stars
+    x, y = sky.truth["good"].to_pixel(ra, dec)
+    inside = (x > 0) & (x < SIZE) & (y > 0) & (y < SIZE)
+    sky.catalog = sky.write_catalog("part.parquet", {"ra": ra[inside], "dec": dec[inside]})
+    result = sky.align()
+    assert result.offset("good") < 0.1
+    assert_failed(result, "other")
+
+
+def test_a_solution_that_leaves_out_all_stars_is_none(dithers):
+    assert_failed(dithers.align("clipped", without=["b"], abs_sigma=1e-3), "a")
+
+
+def test_an_exposure_without_sources_is_aligned_as_its_group_or_not_at_all(tmp_path):
+    sky = Sky(tmp_path, radius=0.5)
+    sky.expose("other", "WFI02", group="one", error=(0.5, 0.3))
+    sky.expose("mate", "WFI05", group="one", error=(0.5, 0.3), sources=0)
+    sky.expose("alone", "WFI05", group="two", error=(0.5, 0.3), sources=0)
+    result = sky.align()
+    assert result.statuses() == {"other": "COMPLETE", "mate": "COMPLETE", "alone": "FAILED"}
+    assert result.summary["exposures"]["mate"]["reason"] == "no stars of its own: aligned as its exposure's other detectors"
+    assert result["mate"]["wcs_fit_results"]["rmse"] is None  # 0 would read as perfect
+    assert result.offset("mate") < 20  # one detector's rotation, carried to another
+    assert sky.align("without", without=["other"]).statuses() == {"mate": "FAILED", "alone": "FAILED"}
+
+
+def test_every_exposure_has_every_key_in_the_summary(mosaic):
+    result = mosaic.align("keys")
+    keys = [tuple(entry) for entry in result.summary["exposures"].values()]
+    assert set(keys) == {tuple(tweakreg.UNKNOWN)} and set(result.statuses().values()) == {"COMPLETE", "SKIPPED", "FAILED"}
+    assert result.summary["exposures"]["bare"]["n_matches"] is None
+    assert 0 < result.summary["exposures"][mosaic.good[0]]["n_by_chance"] < 0.1
+
+
+def test_the_tail_of_a_poisson_distribution():
+    from scipy.stats import poisson
+
+    count, mean = (grid.ravel() for grid in np.meshgrid([1, 2, 5, 10, 40, 200], [1e-7, 1e-3, 0.3, 3.0, 30.0]))
+    exact, bound = poisson.logsf(count - 1, mean) / np.log(10), poisson_tail(count, mean)
+    assert (bound >= exact - 1e-9).all() and (bound <= 0).all()
+    rare = (exact < -2) & np.isfinite(exact)
+    np.testing.assert_allclose(bound[rare], exact[rare], atol=0.5)
+    assert poisson_tail(0, 0.0) == 0
+
+
+def test_pairs_are_counted_as_they_were_made():
+    rng = np.random.default_rng(8)
+    side, n_sources, n_stars = 400 * ARCSEC, 1000, 20_000
+
+    def directions(plane):
+        return unit_vectors(*np.degrees(plane))
+
+    sources = rng.uniform(-side / 2, side / 2, (2, n_sources))
+    stars = rng.uniform(-side / 2, side / 2, (2, n_stars))
+    chance = n_sources * n_stars / 400**2 * np.pi * RADII**2
+    pairs = count_pairs(directions(sources), directions(stars))
+    np.testing.assert_allclose(pairs.chance, chance, rtol=0.1)  # the edges have fewer
+    assert abs(pairs.found[0] - chance[0]) < 4 * np.sqrt(chance[0]) + 0.2 * chance[0]
+    assert not pairs.significant()
+    stars[:, :60] = sources[:, :60] + rng.normal(0, 0.005, (2, 60)) * ARCSEC
+    true = count_pairs(directions(sources), directions(stars))
+    assert 50 <= true.found[2] <= 62 and true.false_alarm(1e12) < -30
+    # A double star that is seen as two is one coincidence.
+    double = [np.repeat(p[:, :50], 2, axis=1) + np.tile([0, 0.2 * ARCSEC], 50) * [[1], [0]] for p in (sources, sources)]
+    assert list(count_pairs(*(directions(p) for p in double)).found) == [50, 50, 50]
+    none = count_pairs(directions(sources), np.empty((0, 3)))
+    assert list(none.found) == [0, 0, 0] and none.false_alarm() == 0
+
+
+def test_trials_of_false_alarms():
+    import false_alarms
+
+    false = [false_alarms.false_trial(seed) for seed in range(100, 122)]
+    assert {t["kind"] for t in false} == set(false_alarms.KINDS) and not any(t["accepted"] for t in false)
+    good = [false_alarms.good_trial(seed) for seed in range(100, 110)]
+    assert all(t["accepted"] and t["n_matches"] > 0.5 * t["matched"] for t in good)
+    summary = false_alarms.summarize(false, good)
+    assert not summary["refused"] and "| doubles | 4 | 0 |" in false_alarms.table(summary)
+
+
+# -------------------------------------------------------------------------------------------------------- aligned already
+@pytest.fixture(scope="module")
+def calibrated(tmp_path_factory):
+    """Images as a finished run leaves them, aligned by the corrections that one run found, and that run's result."""
+    sky = Sky(tmp_path_factory.mktemp("calibrated"))
+    sky.expose("a", error=(0.3, -0.4), roll_error=0.002)
+    sky.expose("b", error=(-1.5, 2.6), roll_error=-0.003, dither=(40, 25))
+    first = sky.align("first")
+    for index, image in enumerate(sky.images):
+        stem = tweakreg.stem_of(image)
+        with AsdfFile(image) as file:
+            apply_solution(file.tree["roman"]["meta"], first[stem])
+            sky.images[index] = sky.folder / f"{stem}_cal.asdf"
+            with create_asdf(sky.images[index], file.tree):
+                pass
+        table = update_catalog(pq.read_table(sky.catalogs[index]), first[stem])
+        pq.write_table(table, sky.catalogs[index])
+    return sky, first
+
+
+@pytest.mark.parametrize("refine", [True, False])
+def test_aligned_images_stay_where_they_are(calibrated, refine):
+    sky, first = calibrated
+    again = sky.align("again", refine=refine)
+    for stem in "ab":
+        if refine:
+            assert np.abs(again.error(stem) - first.error(stem)).max() < 0.001
+            assert np.hypot(*again.summary["exposures"][stem]["shift_mas"]) < 0.001
+        assert again.scatter(stem) < (0.1 if refine else 0.5)
+        assert again.summary["exposures"][stem]["rmse_after_mas"] == pytest.approx(
+            first.summary["exposures"][stem]["rmse_after_mas"], rel=1e-3 if refine else 0.3
+        )
+
+
+def test_aligned_images_follow_another_catalog(calibrated):
+    sky, _ = calibrated
+    catalog, (ra, dec) = sky.catalog, sky.catalog_stars
+    try:
+        sky.catalog = sky.write_catalog("release.parquet", {"ra": ra, "dec": dec + 250 / MAS})
+        result = sky.align("release", catalog_name="release.parquet")
+    finally:
+        sky.catalog = catalog
+    for stem in "ab":
+        np.testing.assert_allclose(result.error(stem), [[0, 250]] * 81, atol=0.25)
+        np.testing.assert_allclose(np.median(result.error(stem), axis=0), [0, 250], atol=0.1)
+        wcs = wcs_of_tree(result[stem]["wcs"])
+        assert wcs.name == "FIT-LVL2-release.parquet"
+        assert wcs.available_frames == ["detector", "v2v3", "v2v3vacorr", "v2v3corr", "world"]
+        assert wcs.bounding_box is not None
+        # What others read of it is the same to and from the sky.
+        x, y = wcs.invert(*wcs(1000.0, 3000.0))
+        np.testing.assert_allclose([x, y], [1000, 3000], atol=0.01)
+
+
+def test_the_plane_of_an_aligned_exposure_is_a_rotation_of_the_sky(calibrated):
+    from rampflow.alignment.members import Sources, read_member
+    from rampflow.step.exposure import Exposure
+
+    sky, _ = calibrated
+    x, y = (grid.ravel() for grid in np.meshgrid(*2 * [np.linspace(1, SIZE - 2, 5)]))
+    with AsdfFile(sky.images[1]) as file:
+        member = read_member("b", Exposure(file), Sources(x, y, np.full(x.shape, 0.01)))
+    expected = unit_vectors(*member.wcs(x, y))
+    np.testing.assert_allclose(member.to_sky(member.plane), expected, rtol=0, atol=1e-4 * ARCSEC / 1000 + 5e-16)
+    np.testing.assert_allclose(member.to_plane(expected), member.plane, rtol=0, atol=1e-7)
 
 
 # ------------------------------------------------------------------------------------------------------------- parameters

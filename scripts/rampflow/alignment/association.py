@@ -32,7 +32,7 @@ class Outcome:
     affine : Affine
         The whole correction in the exposure's plane.
     star, source : numpy.ndarray
-        Rows in the catalog and among the sources that match.
+        Rows in the catalog and among the sources that match: of the stars that decided the solution, without outliers.
     n_shared : int
         Stars that other exposures have too.
     n_by_chance : float or None
@@ -131,10 +131,13 @@ def _failure(reason: str, n_members: int, results: dict | None = None) -> Outcom
 def _align_as_one(members, catalog, relative, absolute, options) -> list[Outcome]:
     """Align as romancal does."""
     aligned = align_together(members, catalog, relative, absolute, **options)
+    n_sources = sum(len(member.plane) for member in members)
+    least = f"{n_sources} sources and {len(catalog)} stars, abs_minobj is {absolute.minobj}; {absolute.advice}"
     outcomes, tried = [], []
     for member, (wcs, report) in zip(members, aligned, strict=True):
         if wcs is None:
-            outcomes.append(_failure(report["status"].removeprefix("FAILED: "), len(members), {"status": report["status"]}))
+            reason = f"{report['status'].removeprefix('FAILED: ')}: {least}"
+            outcomes.append(_failure(reason, len(members), {"status": report["status"]}))
             continue
         tried.append(len(outcomes))
         affine = correction_of(member, wcs)
@@ -225,8 +228,8 @@ def _joint_outcome(member: Member, fit: Fit, catalog: np.ndarray, geometry: str,
     corrector.set_correction(matrix=affine.matrix, shift=affine.shift)
     residuals = np.linalg.norm(affine(member.plane[fit.source]) - member.to_plane(catalog[fit.star]), axis=1)
     results = plain(terms) | {
-        "rmse": float(np.sqrt((residuals**2).mean())) if len(residuals) else 0.0,
-        "mae": float(residuals.mean()) if len(residuals) else 0.0,
+        "rmse": float(np.sqrt((residuals**2).mean())) if len(residuals) else None,
+        "mae": float(residuals.mean()) if len(residuals) else None,
         "status": "SUCCESS",
         "nmatches": len(fit.star),
         "n_detector": n_members,

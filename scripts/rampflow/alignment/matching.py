@@ -51,6 +51,11 @@ class Matching(NamedTuple):
         """A corner of an image that moves by more than this, arcsec, was moved by false matches: romancal's limit."""
         return 2 * (self.tolerance + (self.searchrad if self.use2dhist else 0))
 
+    @property
+    def advice(self) -> str:
+        """What may help where nothing matches."""
+        return "try a larger abs_searchrad" if self.use2dhist else "search for the offset (abs_use2dhist)"
+
     def trials(self, radius):
         """Number of corrections that are tried, for pairs within `radius` arcsec (a number or an array).
 
@@ -96,7 +101,7 @@ class Matching(NamedTuple):
         try:
             star, source = self.matcher()(*lists, tp_pscale=member.pixel_scale, tp_units="arcsec")
             if len(star) < least:
-                return None, f"{len(star)} of {n_sources} sources matched, and a fit takes {least}"
+                return None, f"{len(star)} of {n_sources} sources matched, and a fit takes {least}; {self.advice}"
             fit = iter_linear_fit(
                 stars[star],
                 member.plane[source],

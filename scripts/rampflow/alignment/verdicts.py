@@ -54,8 +54,7 @@ def reason_against(pairs: Pairs, n_matches: int, matching: Matching) -> str:
     """Why `n_matches` stars of the catalog are no evidence for a correction; empty if they are."""
     text = f"{n_matches} of {pairs.n_sources} sources matched"
     if not supported(pairs, matching):
-        advice = "try a larger abs_searchrad" if matching.use2dhist else "search for the offset (abs_use2dhist)"
-        return f"{text}; {pairs.chance[0]:.2g} expected by chance; {advice}"
+        return f"{text}; {pairs.chance[0]:.2g} expected by chance; {matching.advice}"
     return f"{text}, and abs_minobj is {matching.minobj}" if min(n_matches, pairs.found[0]) < matching.minobj else ""
 
 

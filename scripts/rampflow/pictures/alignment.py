@@ -104,7 +104,11 @@ def quiver_picture(residuals: Residuals, corners: np.ndarray, shape: tuple[int, 
         axis.set(xlim=(0, shape[1]), ylim=(0, shape[0]), aspect="equal", xlabel="x (pixel)")
         axis.tick_params(labelsize=7)
     axes[0].set_ylabel("y (pixel)")
-    caption = f"Sources less the catalog's stars ({len(residuals.x)}), before and after the alignment; the scales differ."
+    caption = (
+        f"Sources less the catalog's stars, before and after the alignment; the scales differ. The rms is of all "
+        f"{len(residuals.x)} pairs within {STAR_RADIUS:g} arcsec, outliers included; the rmse in the tables is of the stars "
+        "that decided the solution."
+    )
     return picture(figure, "Alignment residuals", caption)
 
 
