@@ -79,6 +79,7 @@ UNKNOWN = dict.fromkeys(
         "status",
         "reason",
         "group",
+        "catalog",
         "n_sources",
         "n_matches",
         "n_by_chance",

@@ -29,7 +29,7 @@ from hypothesis import strategies as st
 from small_files import run, set_entries, succeed
 
 from rampflow.astrometry import check_astrometric_catalog, hats, read_catalog, sources
-from rampflow.astrometry.duplicates import merge_duplicates
+from rampflow.astrometry.duplicates import close_pairs, merge_duplicates
 from rampflow.astrometry.motion import MAS, at_epoch, displacement, propagate, propagate_error
 from rampflow.astrometry.region import Circle, Region, calendar_year, julian_year, separation, survey_images, unit_vectors
 from rampflow.astrometry.table import Origin, next_attempt, write_catalog
@@ -789,6 +789,20 @@ def test_only_entries_of_one_star_are_merged():
     assert 0.3 < merged["ra_error"][1] < 0.5
     alone, none = merge_duplicates({name: values[:1] for name, values in stars.items()})
     assert none == 0 and alone["ra"][0] == 10.0
+
+
+@pytest.mark.parametrize("center", [(150.0, 2.0), (0.0, 89.9999), (359.9999, -45.0)])
+def test_close_pairs_are_those_of_a_tree(center):
+    from scipy.spatial import cKDTree
+
+    rng = np.random.default_rng(6)
+    places = offset(*center, 0.003 * np.sqrt(rng.random(3000)), rng.uniform(0, 360, 3000))
+    directions = unit_vectors(*(np.r_[values, values[:20]] for values in places))
+    expected = cKDTree(directions).query_pairs(60 * MAS, output_type="ndarray")
+    found = close_pairs(directions, 60 * MAS)
+    assert len(expected) > 100
+    assert {frozenset(pair) for pair in found.tolist()} == {frozenset(pair) for pair in expected.tolist()}
+    assert not len(close_pairs(directions[:1], 60 * MAS))
 
 
 # ----------------------------------------------------------------------------------------------------------- motions of files
