@@ -17,6 +17,7 @@ import numpy as np
 from rampflow import dq as dqflags
 from rampflow.alignment.product import apply_solution, read_solution, update_catalog
 from rampflow.detector import BORDER
+from rampflow.errors import RampflowError
 from rampflow.files.asdf_io import AsdfFile, CompressedArray, create_asdf, replacing, tagged
 from rampflow.files.models import check_product, metadata_schema, properties
 from rampflow.step.declaration import NOT_APPLICABLE
@@ -184,10 +185,28 @@ def write_wcs(image: Exposure, path: Path, name: str) -> None:
         pass
 
 
+def check_alignment(stem: str, solution: dict) -> None:
+    """Refuse to write the products of an exposure that isn't aligned.
+
+    Raises
+    ------
+    RampflowError
+        With the reason that the alignment gives.
+    """
+    status, reason = solution.get("status", "SKIPPED"), solution.get("reason") or "no alignment was tried"
+    if status != "COMPLETE":
+        raise RampflowError(
+            f"{stem}: require_alignment is true and the alignment is {status} ({reason}): no products are written; to have "
+            "them unaligned, set require_alignment: false"
+        )
+
+
 def write_products(arguments: argparse.Namespace, image: Exposure) -> None:
     """Write the products: each appears whole, and all of them or none."""
     stem = arguments.cal.name.removesuffix("_cal.asdf")
     solution = read_solution(arguments.solutions, stem) if arguments.solutions else {}
+    if arguments.require_alignment:
+        check_alignment(stem, solution)
     with contextlib.ExitStack() as files:
         cal, wcs = (files.enter_context(replacing(path)) for path in (arguments.cal, arguments.wcs))
         if arguments.catalog:
@@ -222,6 +241,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("cal", metavar="CAL", type=Path, help="the calibrated image to write (_cal.asdf)")
     parser.add_argument("wcs", metavar="WCS", type=Path, help="the WCS product to write (_wcs.asdf)")
     parser.add_argument("--solutions", metavar="FILE", type=Path, help="the association's alignment (_tweakreg.asdf)")
+    parser.add_argument("--require_alignment", action="store_true", help="refuse an exposure that isn't aligned")
     for product, suffix in (("catalog", "_cat.parquet"), ("segmentation", "_segm.asdf")):
         parser.add_argument(
             f"--{product}",

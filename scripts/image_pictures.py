@@ -102,15 +102,19 @@ def main(argv: list[str] | None = None) -> int:
                 labels = Exposure(segmentation).array("data", 2).read()
             pictures.append(source_cutout(image.array("data", 2).read(), labels, *found.values()))
             if arguments.unaligned and arguments.stars and facts["statuses"]["tweakreg"] == "COMPLETE":
+                from rampflow.alignment.epochs import MovingStars
+                from rampflow.astrometry.region import angles, epoch_of
                 from rampflow.astrometry.table import read_catalog
 
-                stars, _ = read_catalog(arguments.stars)
+                stars, origin = read_catalog(arguments.stars)
+                moving = np.isfinite(stars["pmra"]).any()
+                place = angles(MovingStars(stars, origin.epoch).directions(epoch_of(image) if moving else origin.epoch))
                 residuals = measure_residuals(
                     found["x_psf"],
                     found["y_psf"],
                     sky_positions(arguments.unaligned),
                     sky_positions(arguments.catalog),
-                    np.column_stack([stars["ra"], stars["dec"]]),
+                    np.column_stack(place),
                 )
                 corners = corners_of(facts["s_region"])
                 if residuals and corners is not None:

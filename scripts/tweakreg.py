@@ -80,6 +80,7 @@ UNKNOWN = dict.fromkeys(
         "status",
         "reason",
         "group",
+        "catalog",
         "n_sources",
         "n_matches",
         "n_by_chance",
@@ -280,6 +281,7 @@ def summary_of(member, outcome, catalog: np.ndarray) -> dict:
 def run(arguments: dict) -> None:
     """Align an association; `arguments` are those of the command line."""
     from rampflow.alignment.association import Outcome, align_association
+    from rampflow.alignment.epochs import MovingStars
     from rampflow.alignment.product import write_solutions
     from rampflow.astrometry.region import unit_vectors
 
@@ -295,10 +297,12 @@ def run(arguments: dict) -> None:
     log.info("%s %s, step tweakreg: %d exposures of %s", SOFTWARE_NAME, __version__, len(images), association)
     log.info("Parameters: %s", ", ".join(f"{k}={v}" for k, v in parameters.items()))
     stars, origin, reason = read_stars(arguments["astrometric_catalog"])
-    members, left_out = read_members(images, catalogs, with_epochs=bool(np.isfinite(stars["pmra"]).any()))
+    stars_move = bool(np.isfinite(stars["pmra"]).any())
+    members, left_out = read_members(images, catalogs, with_epochs=stars_move)
     for stem, (status, why) in left_out.items():
         log.warning("%s: %s, %s", stem, status, why)
     directions = unit_vectors(np.asarray(stars["ra"]), np.asarray(stars["dec"]))
+    moving = MovingStars(stars, origin.epoch) if stars_move else None
     if reason:
         results = {"status": "FAILED", "nmatches": 0, "n_detector": len(members)}
         outcomes = [Outcome(None, results, f"no astrometric catalog: {reason}") for _ in members]
@@ -312,6 +316,7 @@ def run(arguments: dict) -> None:
             refine=parameters["refine"],
             enforce_user_order=parameters["enforce_user_order"],
             expand_refcat=parameters["expand_refcat"] or name != DEFAULT_CATALOG,
+            moving=moving,
         )
     else:
         outcomes = []
@@ -322,7 +327,8 @@ def run(arguments: dict) -> None:
             solution["wcs_fit_results"] = {"status": "FAILED", "nmatches": 0, "n_detector": len(members)}
     for member, outcome in zip(members, outcomes, strict=True):
         solutions[member.stem] = solution_of(member, outcome, name)
-        summaries[member.stem] = report = summary_of(member, outcome, directions)
+        seen = moving.directions(member.epoch) if moving else directions
+        summaries[member.stem] = report = summary_of(member, outcome, seen)
         if outcome.wcs is None:
             log.warning("%s: FAILED, %s; its WCS stays as it is", member.stem, outcome.reason)
         elif report["rmse_after_mas"] is None:

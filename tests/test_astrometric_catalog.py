@@ -29,7 +29,7 @@ from hypothesis import strategies as st
 from small_files import run, set_entries, succeed
 
 from rampflow.astrometry import check_astrometric_catalog, hats, read_catalog, sources
-from rampflow.astrometry.duplicates import merge_duplicates
+from rampflow.astrometry.duplicates import close_pairs, merge_duplicates
 from rampflow.astrometry.motion import MAS, at_epoch, displacement, propagate, propagate_error
 from rampflow.astrometry.region import Circle, Region, calendar_year, julian_year, separation, survey_images, unit_vectors
 from rampflow.astrometry.table import Origin, next_attempt, write_catalog
@@ -791,6 +791,20 @@ def test_only_entries_of_one_star_are_merged():
     assert none == 0 and alone["ra"][0] == 10.0
 
 
+@pytest.mark.parametrize("center", [(150.0, 2.0), (0.0, 89.9999), (359.9999, -45.0)])
+def test_close_pairs_are_those_of_a_tree(center):
+    from scipy.spatial import cKDTree
+
+    rng = np.random.default_rng(6)
+    places = offset(*center, 0.003 * np.sqrt(rng.random(3000)), rng.uniform(0, 360, 3000))
+    directions = unit_vectors(*(np.r_[values, values[:20]] for values in places))
+    expected = cKDTree(directions).query_pairs(60 * MAS, output_type="ndarray")
+    found = close_pairs(directions, 60 * MAS)
+    assert len(expected) > 100
+    assert {frozenset(pair) for pair in found.tolist()} == {frozenset(pair) for pair in expected.tolist()}
+    assert not len(close_pairs(directions[:1], 60 * MAS))
+
+
 # ----------------------------------------------------------------------------------------------------------- motions of files
 def moving(count=12):
     """Motions of a file's stars, ten years before the exposures; and where the stars are then, without parallax."""
@@ -826,12 +840,12 @@ def test_without_a_parallax_the_proper_motion_counts_alone(tmp_path, image, caps
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"pmra": "pm_ra"}, "has pmdec, pm_ra but no column pmra, so.*if 'pm_ra' is that, rename it"),
-        ({"pmdec": None}, "has pmra but no column pmdec, so"),
-        ({"ref_epoch": None}, "has pmra, pmdec but no column ref_epoch, so"),
-        ({"ref_epoch": "Epoch"}, "no column ref_epoch, so.*if 'Epoch' is that, rename it"),
-        ({"pmra": "pmRA*", "pmdec": "pmDE"}, r"has pmRA\*, pmDE but no column pmra and pmdec"),
-        ({"pmra": "mu_alpha_star", "pmdec": "mu_delta", "ref_epoch": None}, "no column pmra and pmdec and ref_epoch"),
+        ({"pmra": "pm_ra"}, "missing: pmra; if 'pm_ra' is that, rename it$"),
+        ({"pmdec": None}, "missing: pmdec$"),
+        ({"ref_epoch": None}, "missing: ref_epoch$"),
+        ({"ref_epoch": "Epoch"}, "missing: ref_epoch; if 'Epoch' is that, rename it$"),
+        ({"pmra": "pmRA*", "pmdec": "pmDE"}, r"missing: pmra, pmdec; if 'pmRA\*' is that, rename it; if 'pmDE' is that"),
+        ({"pmra": "mu_alpha_star", "pmdec": "mu_delta", "ref_epoch": None}, "missing: pmra, pmdec, ref_epoch; if"),
     ],
 )
 @pytest.mark.parametrize("suffix", ["ecsv", "parquet"])
@@ -840,7 +854,7 @@ def test_motions_that_can_t_be_applied_are_refused(tmp_path, image, capsys, chan
     columns.pop(None, None)
     path = write_stars(tmp_path / f"stars.{suffix}", **columns)
     assert call(tmp_path / "out.parquet", image, path) == 1
-    assert re.search(f"{path}: .*{says}", capsys.readouterr().err)
+    assert re.search(f"{path}: .*{says}", capsys.readouterr().err, re.MULTILINE)
     assert not (tmp_path / "out.parquet").exists()
 
 

@@ -1,5 +1,6 @@
 """source_catalog: stars of known position and flux; each part beside the library's own; every parameter; empty images."""
 
+import re
 import warnings
 from types import SimpleNamespace
 
@@ -577,6 +578,41 @@ def test_given_sources_that_are_masked_are_left_out(catalogs, plain):
     files = catalogs.make(hidden, "--forced_segmentation", segmentation)
     assert not read_catalog(files[0])["label"].size
     validate(files[0], "ForcedImageSourceCatalogModel")
+
+
+@pytest.mark.parametrize(
+    ("entry", "value", "says"),
+    [
+        ("instrument.detector", "WFI02", "this segmentation map is of WFI07, and the image"),
+        ("wcsinfo.dec_ref", 66 + 3.9 / 3600, r"points 3.90 arcsec \(35.5 pixels\) away .* beside the sources"),
+        ("wcsinfo.ra_ref", float(270 - 3.9 / 3600 / np.cos(np.radians(66))), "points 3.90 arcsec"),
+        ("wcsinfo.roll_ref", 66.0, "points 2.02 arcsec"),
+    ],
+)
+def test_a_map_of_another_field_is_refused(catalogs, plain, tmp_path, capsys, entry, value, says):
+    (_, segmentation), _, _ = plain
+    other = write_sky(catalogs.folder / "other_flat.asdf", meta={entry: value})
+    outputs = tmp_path / "r_cat.parquet", tmp_path / "r_segm.asdf"
+    arguments = (other, *outputs, *catalogs.references, "--forced_segmentation", segmentation)
+    assert run_step(source_catalog.STEP, source_catalog.run, [str(a) for a in arguments]) == 1
+    assert re.search(says, capsys.readouterr().err)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("entry", "value", "says"),
+    [
+        ("wcsinfo.dec_ref", 66 + 0.3 / 3600, "points 0.30 arcsec (2.7 pixels) away"),
+        ("wcsinfo.dec_ref", 66 + 0.05 / 3600, None),
+        ("wcsinfo.ra_ref", -999999.0, "doesn't say where it points"),
+    ],
+)
+def test_a_map_of_nearly_the_same_field_is_taken(catalogs, plain, entry, value, says):
+    (_, segmentation), _, _ = plain
+    other = write_sky(catalogs.folder / "near_flat.asdf", meta={entry: value})
+    catalogs.make(other, "--forced_segmentation", segmentation)
+    warnings = [line for line in catalogs.said.splitlines() if "WARNING" in line and "segm.asdf" in line]
+    assert bool(warnings) == (says is not None) and all(says in line for line in warnings)
 
 
 # ----------------------------------------------------------------------------------------------------- nothing to measure

@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+import datetime
 import functools
 import io
 import json
@@ -17,6 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 import tweakreg
 from assign_wcs import make_wcs
+from astropy.table import Table
 from simulate_references import Detector, detector_center, make_distortion
 from small_files import SCRIPTS, meta_of, succeed, tree_of_wcs, write_image
 
@@ -26,7 +28,7 @@ from rampflow.alignment.members import ARCSEC
 from rampflow.alignment.product import apply_solution, read_solution, update_catalog
 from rampflow.astrometry.region import angles, unit_vectors
 from rampflow.astrometry.table import Origin, write_catalog
-from rampflow.files.asdf_io import AsdfFile, EmptyArray, create_asdf
+from rampflow.files.asdf_io import AsdfFile, EmptyArray, create_asdf, tagged
 from rampflow.simulation.optics import FOCAL_PLANE_CENTER, Projection, attitude, look
 from rampflow.wcs.wcs_tree import wcs_of_tree
 
@@ -35,6 +37,7 @@ sys.path.insert(0, str(Path(__file__).parent / "validation"))
 SIZE = 4088  # the catalogs are those of full frames; the image files are of a few pixels
 RA, DEC, ROLL = 270.0, 66.0, 60.0
 MAS = 3.6e6  # per degree
+EPOCH = 2027.0  # Julian year of the catalog and, unless they say otherwise, of the exposures
 
 
 # ------------------------------------------------------------------------------------------------------------ simulation
@@ -42,6 +45,11 @@ MAS = 3.6e6  # per degree
 def _distortion(detector):
     model = make_distortion(Detector(detector, SIZE + 8, 1))
     return next(iter(model.values())).coordinate_distortion_transform
+
+
+def time_entry(time):
+    """A time as the metadata of a file have it."""
+    return tagged(time.isoformat(timespec="milliseconds"), "tag:stsci.edu:asdf/time/time-1.4.0")
 
 
 class Sky:
@@ -56,9 +64,13 @@ class Sky:
         How many of them the astrometric catalog has.
     radius : float
         Of the field, degrees.
+    motion : (float, float), optional
+        Mean and standard deviation of the stars' proper motions along each axis, mas per year; the catalog knows them.
     """
 
-    def __init__(self, folder, *, density=200, in_catalog=65, seed=1, radius=0.2, ra=RA, dec=DEC, with_errors=False):
+    def __init__(
+        self, folder, *, density=200, in_catalog=65, seed=1, radius=0.2, ra=RA, dec=DEC, with_errors=False, motion=None
+    ):
         self.folder, self.rng = folder, np.random.default_rng(seed)
         self.ra, self.dec = ra, dec
         count = int(density * np.pi * radius**2 / (SIZE * 0.11 / 3600) ** 2)
@@ -67,11 +79,14 @@ class Sky:
         vectors = np.column_stack([np.ones(count), plane]) @ attitude(0, 0, ra, dec, 0).T
         self.stars = angles(vectors / np.linalg.norm(vectors, axis=1, keepdims=True))
         self.mag = 15.5 + 7 * self.rng.beta(1.5, 1, count)
+        self.motion = np.zeros((2, count)) if motion is None else np.random.default_rng(seed + 1).normal(*motion, (2, count))
         self.images, self.catalogs, self.truth = [], [], {}
         bright = self.mag <= np.sort(self.mag)[int(count * in_catalog / density)]
         ra, dec = (values[bright] for values in self.stars)
         self.catalog_stars = np.array([ra, dec])
         stars = {"ra": ra, "dec": dec, "mag": self.mag[bright]}
+        if motion is not None:
+            stars |= dict(zip(("pmra", "pmdec"), self.motion[:, bright], strict=True))
         if with_errors:  # mas; a catalog that is worse for faint stars
             error = 0.05 * 10 ** (0.25 * (stars["mag"] - 16))
             stars |= {"ra_error": error, "dec_error": error}
@@ -83,7 +98,7 @@ class Sky:
         path = self.folder / name
         unknown = np.full(len(stars.get("ra", ())), np.nan)
         stars = {"ra": unknown, "dec": unknown, "mag": unknown, "ra_error": unknown, "dec_error": unknown} | stars
-        write_catalog(path, stars, Origin("simulated", 2027.0, [], len(unknown), status, reason))
+        write_catalog(path, stars, Origin("simulated", EPOCH, [], len(unknown), status, reason))
         return path
 
     def expose(
@@ -100,6 +115,8 @@ class Sky:
         status="INCOMPLETE",
         ramp_fit="COMPLETE",
         noise=0.0015,
+        years=0.0,
+        header=None,
     ):
         """Write an image and its source catalog; errors and dithers in arcsec to the east and north, of the roll in degrees."""
         v2, v3 = detector_center(Detector(detector, SIZE + 8, 1))
@@ -108,18 +125,18 @@ class Sky:
         pointing = FOCAL_PLANE_CENTER if group else (v2, v3)
         matrix = attitude(*pointing, ra, dec, ROLL)
         ra_ref, dec_ref, roll_ref = look(matrix, v2, v3)
-        header = {
+        wcsinfo = {
             "v2_ref": v2,
             "v3_ref": v3,
             "roll_ref": roll_ref + roll_error,
             "ra_ref": ra_ref + error[0] / 3600 / cosine,
             "dec_ref": dec_ref + error[1] / 3600,
         }
-        header = {name: float(value) for name, value in header.items()}
+        wcsinfo = {name: float(value) for name, value in wcsinfo.items()}
         distortion = copy.deepcopy(_distortion(detector))
-        tree = make_wcs(tree_of_wcs(distortion), header, 1.0, (SIZE, SIZE))
+        tree = make_wcs(tree_of_wcs(distortion), wcsinfo, 1.0, (SIZE, SIZE))
         self.truth[stem] = Projection(distortion, v2, v3, matrix, 1.0)
-        meta = {f"wcsinfo.{name}": value for name, value in header.items()}
+        meta = {f"wcsinfo.{name}": value for name, value in wcsinfo.items()}
         meta |= {
             "wcs": tree,
             "cal_step.tweakreg": status,
@@ -127,17 +144,23 @@ class Sky:
             "wcsinfo.s_region": "POLYGON ICRS  0 0 1 0 1 1",
         }
         meta |= {"observation.observation_id": group or stem, "instrument.detector": detector}
+        middle = datetime.datetime(2000, 1, 1, 12) + datetime.timedelta(days=365.25 * (EPOCH + years - 2000))
+        for name, seconds in (("start_time", -60), ("mid_time", 0), ("end_time", 60)):
+            meta[f"exposure.{name}"] = time_entry(middle + datetime.timedelta(seconds=seconds))
+        meta |= header or {}
         image = write_image(self.folder / f"{stem}_flat.asdf", np.zeros((8, 8)), meta)
         self.images.append(image)
         self.catalogs.append(self.folder / f"{stem}_cat.parquet" if catalog else "N/A")
         if catalog:
-            self._detect(stem, wcs_of_tree(tree), sources, noise)
+            self._detect(stem, wcs_of_tree(tree), sources, noise, years)
         return image
 
-    def _detect(self, stem, wcs, sources, noise):
+    def _detect(self, stem, wcs, sources, noise, years):
         near = unit_vectors(*self.stars) @ unit_vectors(*self.truth[stem].to_sky([SIZE / 2], [SIZE / 2]))[0]
         near = np.flatnonzero(near > np.cos(np.radians(0.1)))
-        x, y = self.truth[stem].to_pixel(*(values[near] for values in self.stars))
+        ra, dec = (values[near] for values in self.stars)
+        moved = years / MAS * self.motion[:, near]
+        x, y = self.truth[stem].to_pixel(ra + moved[0] / np.cos(np.radians(dec)), dec + moved[1])
         seen = np.flatnonzero((x > 0) & (x < SIZE - 1) & (y > 0) & (y < SIZE - 1))
         if sources is not None:
             seen = seen[np.argsort(self.mag[near[seen]])][:sources]
@@ -740,8 +763,6 @@ def test_a_list_that_grows_reaches_exposures_beyond_the_first(tmp_path):
 
 
 def test_the_matched_stars_are_saved(dithers):
-    from astropy.table import Table
-
     dithers.align("saved", save_abs_catalog=True, catalog_name="sub/Mine.parquet")
     table = Table.read(dithers.folder / "saved_fit_mine.parquet_ref.ecsv")
     assert 60 < len(table) < 140 and set(table["n_exposures"]) == {1, 2}
@@ -771,7 +792,6 @@ def test_contradictory_parameters_and_broken_inputs_are_refused(dithers):
     assert "abs_tolerance" in said("--images", a, "--catalogs", cat, *common, "--abs_tolerance", 0.8)
     assert "2 images and 1 catalogs" in said("--images", a, b, "--catalogs", cat, *common)
     assert "twice" in said("--images", a, a, "--catalogs", cat, cat, *common)
-    assert "x_psf" in said("--images", a, "--catalogs", dithers.catalog, *common)
     assert "astrometric_catalog.py" in said("--images", a, "--catalogs", cat, "--astrometric_catalog", cat)
 
 
@@ -828,18 +848,206 @@ def test_flagged_sources_and_those_beside_the_image_are_left_out(dithers, aligne
     assert result.offset("a") < 0.15
 
 
-@pytest.mark.parametrize("name", ["custom.ecsv", "custom.parquet"])
-def test_a_custom_catalog_has_x_and_y(dithers, name):
-    from astropy.table import Table
+def custom_table(sky, names=("x", "y"), rows=None):
+    """The sources of the first exposure under other names."""
+    table = pq.read_table(sky.catalogs[0])
+    return Table({name: table[f"{axis}_psf"].to_numpy()[:rows] for name, axis in zip(names, "xy", strict=True)})
 
-    table = pq.read_table(dithers.catalogs[0])
-    custom = Table({"x": table["x_psf"].to_numpy(), "y": table["y_psf"].to_numpy()})
-    custom.write(dithers.folder / name, overwrite=True)
-    usual, dithers.catalogs[0] = dithers.catalogs[0], dithers.folder / name
+
+def align_with(sky, catalog):
+    """Align two exposures, the first with another catalog."""
+    usual, sky.catalogs[0] = sky.catalogs[0], catalog
     try:
-        assert dithers.align("custom").offset("a") < 0.1
+        return sky.align("custom")
     finally:
-        dithers.catalogs[0] = usual
+        sky.catalogs[0] = usual
+
+
+@pytest.mark.parametrize(
+    "names", [("x", "y"), ("x", "y_psf"), ("x_psf", "y"), ("x_psf", "y_psf"), ("x_centroid", "y_centroid")]
+)
+@pytest.mark.parametrize("name", ["custom.ecsv", "custom.parquet", "custom_cat", "custom.txt", "custom.csv", "custom.fits"])
+def test_a_custom_catalog_has_x_and_y(dithers, aligned, name, names):
+    path = dithers.folder / name
+    kind = None if path.suffix in (".csv", ".fits", ".parquet") else "ascii.ecsv"
+    custom_table(dithers, names).write(path, overwrite=True, format=kind)
+    result = align_with(dithers, path)
+    assert result.offset("a") < 0.1
+    assert result.summary["exposures"]["a"]["catalog"] == result["a"]["catalog"] == name
+    assert f"a: {result.summary['exposures']['a']['n_sources']} of" in result.said
+    assert f"sources from {path} ({', '.join(names)}); it doesn't say of which exposure it is" in result.said
+
+
+def test_an_empty_custom_catalog_has_no_sources(dithers):
+    for name, table in (("bare.ecsv", Table()), ("columns.ecsv", Table({"x": [], "y": []})), ("other.ecsv", Table({"n": []}))):
+        table.write(dithers.folder / name, overwrite=True)
+        result = align_with(dithers, dithers.folder / name)
+        assert result.statuses() == {"a": "FAILED", "b": "COMPLETE"}
+        assert result.summary["exposures"]["a"]["n_sources"] == 0 and result.offset("b") < 0.1
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        ("none.ecsv", None, "none.ecsv: can't be opened"),
+        ("text.ecsv", b"these are no sources", "text.ecsv: can't be read as a table"),
+        (
+            "words.ecsv",
+            b"# %ECSV 1.0\n# ---\n# datatype:\n# - {name: x, datatype: string}\n# - {name: y, datatype: string}\nx y\na b\n",
+            "can't be read as a table",
+        ),
+        ("cut.parquet", b"PAR1 and no more", "cut.parquet: can't be read as a parquet file"),
+        ("half.csv", b"x,flux\n1,2\n", "has no columns x (or x_psf) and y (or y_psf)"),
+        ("cat.asdf", b"#ASDF 1.0.0\n", "save the catalog as parquet or ECSV"),
+    ],
+)
+def test_a_custom_catalog_that_can_t_be_used_fails_its_exposure_alone(dithers, name, content, says):
+    if content is not None:
+        (dithers.folder / name).write_bytes(content)
+    result = align_with(dithers, dithers.folder / name)
+    assert result.statuses() == {"a": "FAILED", "b": "COMPLETE"}
+    entry = result.summary["exposures"]["a"]
+    assert "its source catalog can't be used" in entry["reason"] and says in entry["reason"] and entry["reason"] in result.said
+    assert result["a"]["wcs_fit_results"] == {"status": "FAILED", "nmatches": 0, "n_detector": 1}
+    assert result.offset("b") < 0.1
+
+
+IDENTITIES = {
+    "instrument.detector": ("WFI07", "WFI08"),
+    "observation.observation_id": ("0001", "0002"),
+    "exposure.start_time": ("2026-12-31T23:59:00.000", "2026-12-31T23:49:00"),
+    "image.filename": ("r0000101001001001001_0001_wfi07_f158_cal.asdf", "r0000101001001001001_0002_wfi07_f158_cal.asdf"),
+}
+
+
+@pytest.fixture(scope="module")
+def identified(tmp_path_factory):
+    """Two dithers whose headers say which exposures they are."""
+    sky = Sky(tmp_path_factory.mktemp("identified"))
+    header = {"observation.observation_id": "0001", "filename": "r0000101001001001001_0001_wfi07_f158_flat.asdf"}
+    header["exposure.start_time"] = time_entry(datetime.datetime(2026, 12, 31, 23, 59))
+    sky.expose("a", error=(0.3, -0.4), header=header)
+    sky.expose("b", error=(-0.5, 0.6), dither=(40, 25))
+    return sky
+
+
+@pytest.mark.parametrize("other", [False, True])
+@pytest.mark.parametrize("suffix", ["parquet", "ecsv"])
+@pytest.mark.parametrize("field", IDENTITIES)
+def test_the_catalog_of_another_exposure_is_refused(identified, field, suffix, other):
+    table, path = custom_table(identified), identified.folder / f"own.{suffix}"
+    value = IDENTITIES[field][other]
+    if suffix == "parquet":
+        arrow = pa.table({name: np.asarray(table[name]) for name in ("x", "y")})
+        pq.write_table(arrow.replace_schema_metadata({f"roman.meta.{field}": value}), path)
+    else:
+        section, name = field.split(".")
+        table.meta["roman"] = {"meta": {section: {name: value}}}
+        table.write(path, overwrite=True)
+    result = align_with(identified, path)
+    assert result.statuses() == {"a": "FAILED" if other else "COMPLETE", "b": "COMPLETE"}
+    if other:
+        reason = result.summary["exposures"]["a"]["reason"]
+        assert "is the catalog of another exposure by its metadata" in reason and value[:22].removesuffix("_cal.asdf") in reason
+    else:
+        assert result.offset("a") < 0.1 and f"sources from {path}" in result.said
+
+
+def test_catalogs_of_the_pipeline_that_changed_places_are_refused(tmp_path):
+    """Two detectors of one exposure: each catalog says of which it is."""
+    sky = Sky(tmp_path, radius=0.5)
+    for detector in ("WFI02", "WFI05"):
+        sky.expose(detector, detector, group="one", error=(0.5, 0.3))
+    for path, detector in zip(sky.catalogs, ("WFI02", "WFI05"), strict=True):
+        table = pq.read_table(path)
+        meta = {**table.schema.metadata, "roman.meta.instrument.detector": detector}
+        pq.write_table(table.replace_schema_metadata(meta), path)
+    assert set(sky.align().statuses().values()) == {"COMPLETE"}
+    sky.catalogs.reverse()
+    result = sky.align("swapped")
+    assert set(result.statuses().values()) == {"FAILED"}
+    assert "instrument.detector WFI05, not WFI02" in result.summary["exposures"]["WFI02"]["reason"]
+
+
+@pytest.mark.parametrize("fitted", [True, False])
+def test_given_sources_count_where_this_image_has_them(tmp_path, fitted):
+    """A forced catalog: x_centroid is of the image of the map, 35 pixels off; forced_ is of this image, with flags."""
+    sky = Sky(tmp_path)
+    sky.expose("a", error=(0.3, -0.4))
+    table = pq.read_table(sky.catalogs[0])
+    x, y = (table[f"{axis}_psf"].to_numpy() for axis in "xy")
+    flags = np.zeros(len(x), np.int32)
+    flags[:7] = 1  # DO_NOT_USE
+    columns = {"x_centroid": x + 35, "y_centroid": y - 20, "forced_x_centroid": x, "forced_y_centroid": y}
+    if fitted:
+        columns |= {"forced_x_psf": x, "forced_y_psf": y, "forced_x_centroid": x + 1}
+    pq.write_table(pa.table(columns | {"forced_warning_flags": flags}), sky.catalogs[0])
+    result = sky.align()
+    assert result.offset("a") < 0.1
+    assert result.summary["exposures"]["a"]["n_sources"] == len(x) - 7
+    assert f"(forced_{'x_psf' if fitted else 'x_centroid'}, " in result.said
+
+
+# ------------------------------------------------------------------------------------------------------------------ epochs
+@pytest.fixture(scope="module")
+def epochs(tmp_path_factory):
+    """Two exposures four years apart, of stars that move by 30 mas per year on average: 60 mas from the mean epoch each."""
+    sky = Sky(tmp_path_factory.mktemp("epochs"), motion=(30.0, 10.0))
+    sky.expose("early", error=(0.3, -0.4), years=-2)
+    sky.expose("late", error=(-0.5, 0.6), dither=(40, 25), years=2)
+    return sky
+
+
+@pytest.mark.parametrize("refine", [True, False])
+def test_exposures_years_apart_are_aligned_each_at_its_epoch(epochs, refine):
+    result = epochs.align(f"refined_{refine}", refine=refine)
+    assert set(result.statuses().values()) == {"COMPLETE"}
+    for stem in ("early", "late"):
+        assert result.offset(stem) < 0.15
+        entry = result.summary["exposures"][stem]
+        assert entry["n_matches"] > 40 and entry["rmse_after_mas"] < 0.6
+        assert result[stem]["wcs_fit_results"]["n_detector"] == 2
+
+
+def test_sources_that_the_catalog_has_not_don_t_pull_epochs_together(tmp_path):
+    """Stars of 8 mas per year: after four years those that both exposures have are 32 mas apart, and few are in the catalog."""
+    sky = Sky(tmp_path, motion=(8.0, 4.0), density=300, in_catalog=40)
+    sky.expose("early", error=(0.3, -0.4), years=-2)
+    sky.expose("late", error=(-0.5, 0.6), dither=(40, 25), years=2)
+    result = sky.align()
+    assert max(result.offset(stem) for stem in sky.truth) < 0.15
+
+
+def test_exposures_of_one_month_are_aligned_together(tmp_path):
+    """Eighteen days apart, each to the stars of its own day: fast stars move by 5 mas."""
+    sky = Sky(tmp_path, motion=(0.0, 100.0), in_catalog=190)
+    sky.expose("a", error=(0.3, -0.4), years=-0.025)
+    sky.expose("b", error=(-0.5, 0.6), dither=(40, 25), years=0.025)
+    result = sky.align()
+    for stem in "ab":
+        assert result.offset(stem) < 0.15
+        assert result.summary["exposures"][stem]["rmse_after_mas"] < 1.5  # of faint stars too
+        assert result.summary["exposures"][stem]["n_shared"] > 100
+
+
+def test_without_motions_exposures_years_apart_are_off_by_the_stars_motion(epochs):
+    """What the motions change: the same exposures with a catalog that knows none."""
+    stars = dict(zip(("ra", "dec"), epochs.catalog_stars, strict=True))
+    usual, epochs.catalog = epochs.catalog, epochs.write_catalog("still.parquet", stars)
+    try:
+        result = epochs.align("still")
+    finally:
+        epochs.catalog = usual
+    if result.statuses()["early"] == "COMPLETE":
+        assert result.offset("early") > 40
+
+
+def test_exposures_of_one_night_stay_where_they_are(tmp_path):
+    sky = Sky(tmp_path, motion=(0.0, 10.0))
+    sky.expose("a", error=(0.3, -0.4), years=1e-4)
+    moving = sky.align("moving")
+    sky.catalog = sky.write_catalog("still.parquet", dict(zip(("ra", "dec"), sky.catalog_stars, strict=True)))
+    np.testing.assert_array_equal(moving.error("a"), sky.align("still").error("a"))
 
 
 # ---------------------------------------------------------------------------------------------------------------- products
@@ -851,6 +1059,7 @@ def test_an_image_takes_its_solution(dithers, aligned):
     assert meta["wcsinfo"]["s_region"] == solution["s_region"]
     assert meta["wcs_fit_results"]["status"] == "SUCCESS" and meta["cal_step"]["tweakreg"] == "COMPLETE"
     assert meta["cal_logs"][-1] == solution["cal_logs"][-1]
+    assert meta["source_catalog"]["tweakreg_catalog_name"] == solution["catalog"] == "a_cat.parquet"
 
 
 def test_an_image_without_a_solution_keeps_its_wcs(dithers):
@@ -875,6 +1084,13 @@ def test_a_catalog_takes_its_solution(dithers, aligned):
             np.testing.assert_allclose(updated[name].to_numpy(), values, rtol=0, atol=1e-12)
             assert np.abs(updated[name].to_numpy() - table[name].to_numpy()).min() > 5e-5
     assert updated["x_psf"] == table["x_psf"]
+    # The positions of given sources in this image follow those in it, too.
+    names = {
+        name: f"forced_{name}" for name in table.column_names if "centroid" in name or "psf" in name or name in ("ra", "dec")
+    }
+    forced = update_catalog(table.rename_columns([names.get(name, name) for name in table.column_names]), solution)
+    for name, other in names.items():
+        np.testing.assert_array_equal(forced[other].to_numpy(), updated[name].to_numpy())
     assert update_catalog(table, {"status": "FAILED"}).equals(table)
 
 

@@ -340,11 +340,17 @@ def test_a_folder_gives_each_exposure_alone(visit):
     assert jobs["wfi18_transient"] == 3
 
 
-def test_without_an_astrometric_catalog_products_are_delivered_unaligned(visit):
-    """The service is asked where nobody answers; what it can't give is said in the product, the summary and the log."""
+@pytest.fixture
+def without_network(visit):
+    """Arguments of a run of the first exposure whose stars are asked for where nobody answers."""
     visit.environment["AWS_ENDPOINT_URL_S3"] = "http://127.0.0.1:1"
-    options = ["results=unaligned", "steps={tweakreg: {vo_timeout: 3}}"]
-    run = visit.snakemake("--config", f"input=demo/{FIRST}_uncal.asdf", *options)
+    yield ["--config", f"input=demo/{FIRST}_uncal.asdf", "results=unaligned", "steps={tweakreg: {vo_timeout: 3}}"]
+    del visit.environment["AWS_ENDPOINT_URL_S3"]
+
+
+def test_without_an_astrometric_catalog_products_are_delivered_unaligned(visit, without_network):
+    """What the service can't give is said in the product, the summary and the log, and asked for again by the next run."""
+    run = visit.snakemake(*without_network)
     assert run.returncode == 0, run.stderr
     with roman_datamodels.open(visit.folder / "unaligned" / f"{FIRST}_cal.asdf") as image:
         image.validate()
@@ -356,6 +362,77 @@ def test_without_an_astrometric_catalog_products_are_delivered_unaligned(visit):
     assert summary["astrometric_catalog"]["status"] == "FAILED" and summary["astrometric_catalog"]["reason"]
     log = (visit.folder / "logs" / FIRST / "astrometric_catalog.log").read_text()
     assert "WARNING :: The astrometric catalog GAIADR3_S3 can't be had" in log
+    again = {"astrometric_catalog": 1, "tweakreg": 1, "finalize": 1, "preview": 1}
+    for _ in range(2):  # as often as it takes
+        assert visit.jobs(*without_network) == again
+        assert visit.snakemake(*without_network).returncode == 0
+
+
+def test_an_alignment_that_is_required_is_a_failure_without_stars(visit, without_network):
+    options = [*without_network, "require_alignment=true"]
+    run = visit.snakemake(*options)
+    text = run.stdout + run.stderr
+    assert run.returncode != 0
+    assert f"failed: {FIRST} finalize: {FIRST}: require_alignment is true and the alignment is FAILED (no astrometric" in text
+    assert not list((visit.folder / "unaligned").glob("*_cal.asdf"))
+    # With stars it is none, and the stars that were got at the third attempt or later are not asked for again.
+    options.append("astrometric_catalog=demo/astrometric.ecsv")
+    assert visit.snakemake(*options).returncode == 0
+    with roman_datamodels.open(visit.folder / "unaligned" / f"{FIRST}_cal.asdf") as image:
+        assert image.meta.cal_step.tweakreg == "COMPLETE"
+    assert visit.jobs(*options) == {}
+
+
+@pytest.fixture(scope="module")
+def mapped(visit, single):
+    """Arguments of a run of the first exposure with a given segmentation map, its own, and the map's file."""
+    segments = visit.folder / "map.asdf"
+    shutil.copy(visit.results / f"{FIRST}_segm.asdf", segments)
+    arguments = [*single, "results=mapped", "steps={source_catalog: {forced_segmentation: map.asdf}}"]
+    run = visit.snakemake(*arguments)
+    assert run.returncode == 0, run.stdout + run.stderr
+    return arguments, segments
+
+
+def test_all_positions_of_given_sources_are_aligned(visit, mapped):
+    summary = json.loads((visit.folder / "mapped" / f"{FIRST}_tweakreg.json").read_text())["exposures"][FIRST]
+    assert summary["status"] == "COMPLETE" and np.hypot(*summary["shift_mas"]) == pytest.approx(500, abs=5)
+    table = parquet.read_table(visit.folder / "mapped" / f"{FIRST}_cat.parquet")
+    with roman_datamodels.open(visit.folder / "mapped" / f"{FIRST}_cal.asdf") as image:
+        for prefix, pixels, sky in (
+            *(("", "centroid", suffix) for suffix in ("", "_centroid")),
+            *(("forced_", "centroid", suffix) for suffix in ("", "_centroid")),
+            *(("", "centroid_win", "_centroid_win"), ("forced_", "psf", "_psf")),
+        ):
+            expected = image.meta.wcs(*(table[f"{prefix}{axis}_{pixels}"].to_numpy() for axis in "xy"))
+            for name, values in zip((f"{prefix}ra{sky}", f"{prefix}dec{sky}"), expected, strict=True):
+                np.testing.assert_allclose(table[name].to_numpy(), values, rtol=0, atol=1e-9, err_msg=name)
+
+
+def test_the_files_that_the_configuration_names_are_inputs(visit, mapped):
+    arguments, segments = mapped
+    assert visit.jobs(*arguments) == {}
+    with asdf.open(segments, memmap=False, lazy_load=False) as file:
+        labels = file["roman"]["data"].copy()
+        labels[labels == labels.max()] = 0
+        file["roman"]["data"] = labels
+        file.write_to(visit.folder / "changed.asdf")
+    (visit.folder / "changed.asdf").replace(segments)
+    assert visit.jobs(*arguments) == {"source_catalog": 1, "tweakreg": 1, "finalize": 1, "preview": 1}
+    segments.unlink()
+    run = visit.snakemake(*arguments, "--dry-run")
+    assert run.returncode != 0
+    assert "steps.source_catalog.forced_segmentation: map.asdf does not exist" in run.stdout + run.stderr
+
+
+def test_the_map_of_a_dither_is_refused(visit):
+    """The second exposure with the map of the first, 3.9 arcsec away: without a check it would be moved by that."""
+    segments = visit.results / f"{FIRST}_segm.asdf"
+    steps = f"steps={{source_catalog: {{forced_segmentation: {segments}}}}}"
+    run = visit.snakemake("--config", f"input=demo/{STEMS[1]}_uncal.asdf", "results=dither", steps)
+    assert run.returncode != 0
+    assert "points 3.91 arcsec (35.6 pixels) away" in run.stdout + run.stderr
+    assert not list((visit.folder / "dither").glob("*_cal.asdf"))
 
 
 def test_a_member_is_aligned_with_the_catalog_that_the_association_names(visit):
@@ -371,7 +448,32 @@ def test_a_member_is_aligned_with_the_catalog_that_the_association_names(visit):
     assert run.returncode == 0, run.stderr
     summary = json.loads((visit.folder / "own" / "own_tweakreg.json").read_text())["exposures"][FIRST]
     assert summary["status"] == "COMPLETE"
-    assert summary["n_sources"] == 15
+    assert summary["n_sources"] == 15 and summary["catalog"] == "own.ecsv"
+    with roman_datamodels.open(visit.folder / "own" / f"{FIRST}_cal.asdf") as image:
+        image.validate()
+        assert image.meta.source_catalog.tweakreg_catalog_name == "own.ecsv"
+        assert any("15 of 15 sources from" in line and "own.ecsv (x, y)" in line for line in image.meta.cal_logs)
+
+
+def test_members_with_each_other_s_catalogs_are_refused(visit):
+    """Two dithers that name the catalogs of each other: each catalog says of which exposure it is."""
+    stems = STEMS[:2]
+    for stem in stems:
+        shutil.copy(visit.results / f"{stem}_cat.parquet", visit.inputs / f"{stem}_cat.parquet")
+    members = [
+        {"expname": f"{stem}_uncal.asdf", "exptype": "science", "tweakreg_catalog": f"{other}_cat.parquet"}
+        for stem, other in zip(stems, reversed(stems), strict=True)
+    ]
+    (visit.inputs / "swapped_asn.json").write_text(json.dumps({"products": [{"name": "swapped", "members": members}]}))
+    options = ["astrometric_catalog=demo/astrometric.ecsv", "results=swapped"]
+    run = visit.snakemake("--config", "input=demo/swapped_asn.json", *options)
+    assert run.returncode == 0, run.stderr
+    summary = json.loads((visit.folder / "swapped" / "swapped_tweakreg.json").read_text())["exposures"]
+    assert {entry["status"] for entry in summary.values()} == {"FAILED"}
+    assert f"it is of {STEMS[1][:30]}" in summary[FIRST]["reason"]
+    with roman_datamodels.open(visit.folder / "swapped" / f"{FIRST}_cal.asdf") as image:
+        image.validate()
+        assert image.meta.cal_step.tweakreg == "FAILED"
 
 
 # ------------------------------------------------------------------------------------------------------------ bad input
@@ -447,6 +549,8 @@ def test_a_reference_that_the_cache_lacks_is_named_before_any_job(visit, faults,
         ("steps={tweakreg: {abs_separation: 0.5}}", ["abs_separation (0.5 arcsec)", "√2 times abs_tolerance"]),
         ("astrometric_catalog=GAIADR9", ["'GAIADR9' is no known catalog", "did you mean GAIADR"]),
         ("keep_intermediates=[nonsense]", ["keep_intermediates", "dq_init"]),
+        ("require_alignment=often", ["require_alignment is 'often'", "true or false"]),
+        ("steps={source_catalog: {forced_segmentation: none.asdf}}", ["forced_segmentation: none.asdf does not exist"]),
     ],
 )
 def test_a_wrong_setting_is_named_with_what_it_takes(faults, setting, expected):

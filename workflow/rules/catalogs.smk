@@ -5,6 +5,7 @@ rule source_catalog:
     input:
         exposure=exposure_before("source_catalog"),
         references=references_of("source_catalog"),
+        forced_segmentation=get_forced_segmentation,
     output:
         catalog=f"{INTERMEDIATES}/{{stem}}_cat.parquet",
         segmentation=f"{INTERMEDIATES}/{{stem}}_segm.asdf",
@@ -54,13 +55,14 @@ rule astrometric_catalog:
         runtime=minutes(30),
     params:
         source=settings["astrometric_catalog"],
+        attempt=attempt_at_stars,
         options=configuration.command_line(SEARCH_PARAMETERS, settings["steps"]["tweakreg"]),
         code=pipeline.fingerprint("astrometric_catalog"),
     message:
         "{wildcards.association}: astrometric catalog"
     shell:
         'python "$RAMPFLOW_SCRIPTS"/astrometric_catalog.py {output.stars:q} --images {input.images:q}'
-        " --astrometric_catalog {params.source:q} {params.options} > {log:q} 2>&1"
+        " --astrometric_catalog {params.source:q} --attempt {params.attempt} {params.options} > {log:q} 2>&1"
 
 
 rule tweakreg:

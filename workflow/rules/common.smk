@@ -20,7 +20,7 @@ import tweakreg
 from astrometric_catalog import SEARCH_PARAMETERS
 from rampflow import pipeline
 from rampflow.workflow import configuration, inventory
-from rampflow.astrometry import check_astrometric_catalog
+from rampflow.astrometry import check_astrometric_catalog, next_attempt, source_files
 from rampflow.errors import RampflowError
 from rampflow.files import links
 
@@ -37,6 +37,7 @@ try:
     settings["exclude"] = [*settings["exclude"], *LEFT_OUT]
     tweakreg.matchings(settings["steps"]["tweakreg"])
     settings["astrometric_catalog"] = check_astrometric_catalog(settings["astrometric_catalog"], Path.cwd())
+    settings["steps"]["source_catalog"] |= configuration.existing_files(settings["steps"]["source_catalog"], Path.cwd())
     # Jobs of a running workflow read the Snakefile again: they take the inventory that its main process has made.
     visit = None if workflow.is_main_process else inventory.load(settings, INVENTORY)
     visit = visit or inventory.build(settings, Path.cwd(), INVENTORY)
@@ -139,8 +140,28 @@ def get_catalogs_to_align(wildcards):
 
 
 def get_astrometric_source(wildcards):
-    """The astrometric catalog where it is a file of the user's: another content is a reason to run again."""
-    return [settings["astrometric_catalog"]] if Path(settings["astrometric_catalog"]).is_file() else []
+    """The astrometric catalog where it is the user's own: another content is a reason to run again.
+
+    Of a HATS catalog, the files that are written anew whenever one of its partitions is.
+    """
+    return source_files(settings["astrometric_catalog"])
+
+
+def get_forced_segmentation(wildcards):
+    """The segmentation map whose sources are measured instead, where there is one."""
+    path = settings["steps"]["source_catalog"]["forced_segmentation"]
+    return [path] if path else []
+
+
+# Parameters of rules that are functions of the wildcards alone: Snakemake doesn't compare others with those of the last run.
+def attempt_at_stars(wildcards):
+    """Number of the attempt to get the stars: another one than the last where that failed, which makes the rule run again."""
+    return next_attempt(Path(f"{INTERMEDIATES}/{wildcards.association}_astrometric.parquet"))
+
+
+def require_alignment(wildcards):
+    """Option of finalize.py: an exposure that should be aligned and isn't is a failure."""
+    return "--require_alignment" if settings["require_alignment"] and get_solutions(wildcards) else ""
 
 
 # ------------------------------------------------------------------------------------------------------------------ steps

@@ -29,11 +29,12 @@ rule finalize:
         runtime=minutes(5, per_gigabyte=5),
     params:
         solutions=lambda wildcards, input: (f"--solutions {shlex.quote(input.solutions)}" if input.solutions else ""),
+        require=require_alignment,
         code=pipeline.fingerprint("finalize"),
     message:
         "{wildcards.stem}: products"
     shell:
-        'python "$RAMPFLOW_SCRIPTS"/finalize.py {input.image:q} {output.cal:q} {output.wcs:q} {params.solutions}'
+        'python "$RAMPFLOW_SCRIPTS"/finalize.py {input.image:q} {output.cal:q} {output.wcs:q} {params.solutions} {params.require}'
         " --catalog {input.catalog:q} {output.cat:q} --segmentation {input.segmentation:q} {output.segm:q} > {log:q} 2>&1"
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 
 import numpy as np
 
 from rampflow.alignment.affine import NO_CORRECTION, Affine
+from rampflow.alignment.epochs import MovingStars, at_one_epoch, groups_by_epoch
 from rampflow.alignment.matching import Matching, log
 from rampflow.alignment.members import ARCSEC, Member
 from rampflow.alignment.network import STAR_RADIUS, Fit, solve
@@ -66,6 +68,7 @@ def align_association(
     refine: bool = True,
     enforce_user_order: bool = False,
     expand_refcat: bool = False,
+    moving: MovingStars | None = None,
 ) -> list[Outcome]:
     """Align the exposures of an association.
 
@@ -82,18 +85,38 @@ def align_association(
         Solve all exposures jointly; otherwise romancal's common correction.
     enforce_user_order, expand_refcat : bool
         See `rampflow.alignment.together.align_together`.
+    moving : MovingStars, optional
+        The catalog's stars with their motions, for exposures of other epochs; all members must have one.
 
     Returns
     -------
     list of Outcome
     """
+    options = {"enforce_user_order": enforce_user_order, "expand_refcat": expand_refcat}
+    align = functools.partial(_align_to_stars, relative=relative, absolute=absolute, refine=refine, options=options)
+    if moving is None or not members:
+        return align(members, catalog, catalog_error)
+    outcomes: list[Outcome | None] = [None] * len(members)
+    groups = groups_by_epoch(members)
+    for indices in groups:
+        group = [members[i] for i in indices]
+        epoch = float(np.mean([member.epoch for member in group]))
+        if len(groups) > 1:
+            log.info("Epoch %.3f: %s; aligned apart from those of other epochs", epoch, ", ".join(m.stem for m in group))
+        aligned = align(at_one_epoch(group, moving, epoch, absolute), moving.directions(epoch), catalog_error)
+        for index, outcome in zip(indices, aligned, strict=True):
+            outcomes[index] = dataclasses.replace(outcome, results={**outcome.results, "n_detector": len(members)})
+    return outcomes
+
+
+def _align_to_stars(members, catalog, catalog_error, relative, absolute, refine, options) -> list[Outcome]:
+    """Align exposures of one epoch."""
     # Stars on the other side of the sky have no place in an exposure's plane.
     margin = 2 * absolute.largest_move
     rows = np.unique(np.concatenate([member.near(catalog, margin) for member in members]))
     if len(rows) < absolute.minobj:
         reason = f"the astrometric catalog has {len(rows)} stars there, and abs_minobj is {absolute.minobj}"
         return [_failure(reason, len(members)) for _ in members]
-    options = {"enforce_user_order": enforce_user_order, "expand_refcat": expand_refcat}
     if refine:
         outcomes = _align_jointly(members, catalog[rows], catalog_error[rows], relative, absolute, options)
     else:

@@ -56,9 +56,13 @@ class Member:
         self.corners = earlier.undo(np.array(corrector.det_to_tanp([x0, x1, x1, x0], [y0, y0, y1, y1])).T)
         side = self.corners[[1, 3]] - self.corners[0]
         self.pixel_scale = float(np.sqrt(abs(np.linalg.det(side)) / ((x1 - x0) * (y1 - y0))))
-        plane = np.array(corrector.det_to_tanp(self.sources.x, self.sources.y), float).reshape(2, -1).T
-        self.plane = earlier.undo(plane)
+        self._corrector, self._earlier = corrector, earlier
+        self.plane = self.plane_of(self.sources.x, self.sources.y)
         self.error = self.pixel_scale * self.sources.error
+
+    def plane_of(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        """Positions in the plane (n, 2), arcsec, of positions on the detector, pixels."""
+        return self._earlier.undo(np.array(self._corrector.det_to_tanp(x, y), float).reshape(2, -1).T)
 
     def corrector(self, **meta):
         """A corrector of tweakwcs for the header's WCS."""

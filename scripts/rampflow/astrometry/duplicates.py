@@ -34,14 +34,13 @@ def merge_duplicates(stars: dict[str, np.ndarray], radius: float = RADIUS) -> tu
     n_entries : int
         Entries that were merged into others.
     """
-    from scipy.sparse import coo_array, csgraph
-    from scipy.spatial import cKDTree
-
     n_stars = len(stars["ra"])
     directions = unit_vectors(stars["ra"], stars["dec"])
-    pairs = cKDTree(directions).query_pairs(radius * MAS, output_type="ndarray") if n_stars else np.empty((0, 2), int)
+    pairs = close_pairs(directions, radius * MAS)
     if not len(pairs):
         return stars, 0
+    from scipy.sparse import coo_array, csgraph  # where there is something to merge: its import takes 0.2 s
+
     graph = coo_array((np.ones(len(pairs), bool), pairs.T), shape=(n_stars, n_stars))
     n_groups, group = csgraph.connected_components(graph, directed=False)
     _, first, counts = np.unique(group, return_index=True, return_counts=True)
@@ -72,3 +71,24 @@ def merge_duplicates(stars: dict[str, np.ndarray], radius: float = RADIUS) -> tu
     kept, alone = first[order], counts[order] == 1
     result = {name: np.where(alone, values[kept], merged[name][order]) for name, values in stars.items()}
     return result, n_stars - n_groups
+
+
+def close_pairs(directions: np.ndarray, radius: float) -> np.ndarray:
+    """Pairs (n, 2) of directions (unit vectors) within `radius` radians of each other.
+
+    Sorted along one axis, each is compared with those that follow until they are too far along that axis.
+    """
+    if len(directions) < 2:
+        return np.empty((0, 2), int)
+    axis = int(np.ptp(directions, axis=0).argmax())
+    order = np.argsort(directions[:, axis])
+    ordered, found = directions[order], []
+    first = np.arange(len(order))
+    for step in range(1, len(order)):
+        first = first[first + step < len(order)]
+        first = first[ordered[first + step, axis] - ordered[first, axis] <= radius]
+        if not len(first):
+            break
+        near = np.linalg.norm(ordered[first + step] - ordered[first], axis=1) <= radius
+        found.append(np.column_stack([order[first[near]], order[first[near] + step]]))
+    return np.concatenate(found) if found else np.empty((0, 2), int)

@@ -144,12 +144,10 @@ def _check_motions(path: Path, stars: dict[str, np.ndarray], names: list[str]) -
     needed = ("pmra", "pmdec", "ref_epoch") if motions else ()
     missing = [name for name in needed if name not in stars]
     if missing:
-        found = [name for name in ("pmra", "pmdec") if name in stars] + [others[name] for name in missing if name in others]
         renaming = "".join(f"; if {others[name]!r} is that, rename it" for name in missing if name in others)
         raise RampflowError(
-            f"{path}: has {', '.join(found)} but no column {' and '.join(missing)}, so that its stars can't be moved to the "
-            f"epoch of the exposures{renaming}; proper motions need pmra (with the factor cos dec) and pmdec in mas/yr, and "
-            "ref_epoch, the Julian year of the positions; to take the positions as they are, remove the proper motions"
+            f"{path}: proper motions need pmra (with the factor cos dec) and pmdec in mas/yr and ref_epoch, the Julian year of "
+            f"the positions (without any of them the positions are taken as they are); missing: {', '.join(missing)}{renaming}"
         )
     for name, largest in LARGEST.items():
         if name in stars:

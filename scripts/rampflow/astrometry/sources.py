@@ -74,6 +74,27 @@ def check_astrometric_catalog(name: str, folder: Path) -> str:
     return str(path)
 
 
+def source_files(source: str) -> list[str]:
+    """The files by whose change a catalog of the user's own is known to have changed; none for a catalog of the network.
+
+    Parameters
+    ----------
+    source : str
+        As `check_astrometric_catalog` returns it.
+
+    Returns
+    -------
+    list of str
+        The file; of a HATS catalog its list of partitions, its properties and the statistics of all partitions, as far as it
+        has them: writing a partition writes these.
+    """
+    path = Path(source)
+    if path.is_dir():
+        names = (hats.INFO, "properties", "hats.properties", "dataset/_metadata")
+        return [str(path / name) for name in names if (path / name).is_file()]
+    return [source] if path.is_file() else []
+
+
 def fetch(source: str, region: Region, epoch: float, timeout: float) -> tuple[dict[str, np.ndarray], str]:
     """Stars of a catalog in a region, at an epoch, each once.
 

@@ -76,6 +76,11 @@ def validated(config: dict) -> dict:
             if isinstance(value, float) and not math.isfinite(value):
                 raise RampflowError(f"configuration: steps.{step.name}.{name} is {value}; it takes a finite number")
         steps[step.name] = {"skip": False, **{p.name: p.default for p in parameters_of(step)}, **given}
+    if config.get("require_alignment") and (steps["tweakreg"]["skip"] or steps["source_catalog"]["skip"]):
+        raise RampflowError(
+            "configuration: require_alignment is true, and steps.tweakreg.skip or steps.source_catalog.skip leaves the "
+            "alignment out; change one of them"
+        )
     excluded = config.get("exclude", [])
     reference_config = {"crds_context": None, "override": {}, "allow_mismatch": False, **config.get("references", {})}
     return {
@@ -85,8 +90,38 @@ def validated(config: dict) -> dict:
         "keep_intermediates": config.get("keep_intermediates", False),
         "references": reference_config,
         "astrometric_catalog": config.get("astrometric_catalog", astrometric_catalog.SOURCE.default),
+        "require_alignment": config.get("require_alignment", False),
         "steps": steps,
     }
+
+
+#: Parameters of steps that name a file.
+FILE_PARAMETERS = {"source_catalog": ("forced_segmentation",)}
+
+
+def existing_files(options: dict, folder: Path, step: str = "source_catalog") -> dict:
+    """Those parameters of a step that name a file and are given, checked.
+
+    Parameters
+    ----------
+    options : dict
+        The step's parameters.
+    folder : pathlib.Path
+        Where a relative path is taken from.
+    step : str
+
+    Raises
+    ------
+    RampflowError
+        There is no such file, or its path would be misread.
+    """
+    found = {name: os.path.expanduser(options[name]) for name in FILE_PARAMETERS[step] if options[name]}
+    for name, path in found.items():
+        if not (folder / path).is_file():
+            raise RampflowError(f"configuration: steps.{step}.{name}: {path} does not exist in {folder}")
+        if not is_plain(path):
+            raise RampflowError(f"configuration: steps.{step}.{name}: a path can't have any of {SPECIAL}: {path!r}")
+    return found
 
 
 def _interpret(value, schema: dict):

@@ -1,0 +1,115 @@
+"""Exposures of different epochs: each is aligned to the stars where they are at its own.
+
+Exposures that are more than a month apart are aligned apart from each other: the sources that they share and the catalog
+doesn't have move by an unknown amount, and would pull them together by it. Within such a group the alignment works with one
+list of stars, at the group's epoch. So it is the exposures' sources that are brought there: each that is a star of the catalog
+by a first alignment, by the star's own way between the two epochs.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+
+import numpy as np
+from scipy.spatial import cKDTree
+
+from rampflow.alignment.matching import Matching
+from rampflow.alignment.members import ARCSEC, Member
+from rampflow.alignment.network import STAR_RADIUS
+from rampflow.astrometry.motion import displacement
+from rampflow.astrometry.region import unit_vectors
+
+#: Years within which stars of 10 mas per year move by no more than 0.01 mas: such exposures stay as they are.
+SAME_EPOCH = 1e-3
+#: Years that the exposures of one group span at most: stars of 10 mas per year move by 1 mas.
+GROUP_SPAN = 0.1
+
+
+@dataclasses.dataclass(frozen=True)
+class MovingStars:
+    """The stars of the catalog with their motions.
+
+    Attributes
+    ----------
+    stars : mapping
+        Columns ra, dec (degrees), pmra, pmdec (mas per year), parallax (mas); NaN where unknown.
+    epoch : float
+        Of ra and dec, Julian year.
+    """
+
+    stars: object
+    epoch: float
+
+    def directions(self, epoch: float) -> np.ndarray:
+        """Directions (n, 3) of the stars at an epoch."""
+        there = unit_vectors(np.asarray(self.stars["ra"]), np.asarray(self.stars["dec"]))
+        if abs(epoch - self.epoch) < SAME_EPOCH:
+            return there
+        moved = there + displacement(self.stars, self.epoch, epoch)
+        return moved / np.linalg.norm(moved, axis=1, keepdims=True)
+
+
+def groups_by_epoch(members: list[Member]) -> list[list[int]]:
+    """Indices of the exposures of each group: from its first exposure on, those within `GROUP_SPAN`."""
+    groups: list[list[int]] = []
+    for index in sorted(range(len(members)), key=lambda i: members[i].epoch):
+        if not groups or members[index].epoch - members[groups[-1][0]].epoch > GROUP_SPAN:
+            groups.append([])
+        groups[-1].append(index)
+    return [sorted(group) for group in groups]
+
+
+def at_one_epoch(members: list[Member], moving: MovingStars, epoch: float, absolute: Matching) -> list[Member]:
+    """The exposures with their sources as they would be at an epoch.
+
+    Parameters
+    ----------
+    members : list of Member
+    moving : MovingStars
+    epoch : float
+        Julian year.
+    absolute : Matching
+        How sources are matched with the stars.
+
+    Returns
+    -------
+    list of Member
+        With the same sources in the same order. Exposures of that epoch, and those that match no stars, are as they were.
+    """
+    there = moving.directions(epoch)
+    return [
+        member if abs(member.epoch - epoch) < SAME_EPOCH else _brought(member, moving.directions(member.epoch), there, absolute)
+        for member in members
+    ]
+
+
+def _brought(member: Member, seen: np.ndarray, there: np.ndarray, absolute: Matching) -> Member:
+    """The exposure with those sources moved that are stars, from their directions (n, 3) at its epoch to others."""
+    start, _ = absolute.align(member, seen)
+    if start is None:
+        return member
+    near = member.near(seen, np.linalg.norm(start.shift) + 1)
+    if not len(near):
+        return member
+    distance, star = cKDTree(seen[near]).query(member.to_sky(start(member.plane)), distance_upper_bound=STAR_RADIUS * ARCSEC)
+    source = np.flatnonzero(np.isfinite(distance))
+    star = near[star[source]]
+    shift = member.to_plane(there[star]) - member.to_plane(seen[star])
+    return _moved(member, source, shift @ np.linalg.inv(start.matrix).T)
+
+
+def _moved(member: Member, source: np.ndarray, shift: np.ndarray) -> Member:
+    """The exposure with some sources at other places, shifted by `shift` (n, 2) arcsec in its plane."""
+    moved = copy.copy(member)
+    moved.plane = member.plane.copy()
+    moved.plane[source] += shift
+    x, y = member.sources.x.astype(float), member.sources.y.astype(float)
+    here = member.plane[source]
+    # How positions in the plane change along a row and along a column, at each source.
+    along = [member.plane_of(x[source] + dx, y[source] + dy) - here for dx, dy in ((1, 0), (0, 1))]
+    pixels = np.linalg.solve(np.stack(along, axis=-1), shift[..., None])[..., 0]
+    x[source] += pixels[:, 0]
+    y[source] += pixels[:, 1]
+    moved.sources = dataclasses.replace(member.sources, x=x, y=y)
+    return moved
