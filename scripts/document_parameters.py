@@ -27,7 +27,7 @@ exclude: []
 results: results
 
 # Keep the files between the steps: true, false, or a list of steps.
-keep_intermediates: false
+keep_intermediates: [ramp_fitting]
 
 references:
   # CRDS context; null: the environment's CRDS_CONTEXT, or the cache's default.
@@ -63,7 +63,7 @@ An unknown key, a wrong type or a value out of range stops the run before any jo
 | `input` | `[]` | raw files (`_uncal.asdf`), folders of them (each exposure on its own), or association files (`.json`, members relative to the file); one, or a list | the file after `strun roman_elp` |
 | `exclude` | `[]` | exposures of these inputs to leave out, by name (`r0000101001001001001_0001_wfi01_f158`); one, or a list | |
 | `results` | `results` | folder of the products | `output_dir` |
-| `keep_intermediates` | `false` | keep the files between the steps: `true`, `false`, or a list of steps; what tweakreg and the products are made from stays in any case, so that another alignment costs seconds | `steps.STEP.save_results` |
+| `keep_intermediates` | `[ramp_fitting]` | keep the files between the steps: `true`, `false`, or a list of steps in place of this one. The image of ramp_fitting, as large as a product, saves the steps on the ramp when a dark, distortion, photom or flat reference changes. What tweakreg and the products are made from stays in any case, so that another alignment costs seconds | `steps.STEP.save_results` |
 | `references.crds_context` | `null` | CRDS context; `null`: `CRDS_CONTEXT`, or the cache's default | `CRDS_CONTEXT` |
 | `references.override` | `{}` | `{type: file}` in place of CRDS's choice, for every exposure; `N/A` for none | `steps.STEP.override_TYPE` |
 | `references.allow_mismatch` | `false` | use references that were made for another detector or optical element, with a warning; by default they are refused | |

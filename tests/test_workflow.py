@@ -1,6 +1,7 @@
 """The workflow as a user runs it: products, statuses, provenance, minimal reruns, options, on a simulated visit."""
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -282,6 +283,87 @@ def test_another_flat_reruns_flatfield_and_what_follows(visit):
     assert refused.returncode == 1 and "references.override.flat" in said and "detector is WFI01" in said
 
 
+def test_the_same_inputs_elsewhere_rerun_nothing(visit, tmp_path):
+    """A cache that was copied, raw files named from another folder: the same names and contents."""
+    cache = tmp_path / "cache"
+    shutil.copytree(visit.inputs / "crds_cache", cache)
+    raw = tmp_path / "raw"
+    raw.mkdir()
+    for path in [*visit.inputs.glob("*_uncal.asdf"), visit.inputs / "visit_asn.json"]:
+        shutil.copyfile(path, raw / path.name)
+    there = Workflow(visit.folder, cache)
+    assert there.jobs(*visit.arguments, f"input={raw / 'visit_asn.json'}") == {}
+    assert there.jobs(*visit.arguments, f"input={os.path.relpath(raw, visit.folder)}/visit_asn.json") == {}
+
+
+def test_a_forced_step_reads_the_cache_that_is_set_now(visit, single, tmp_path):
+    """Not the one that the working folder has known before."""
+    options = [*single, "results=forced"]
+    assert visit.snakemake(*options, "--until", "flatfield").returncode == 0
+    cache = tmp_path / "cache"
+    shutil.copytree(visit.inputs / "crds_cache", cache)
+    run = Workflow(visit.folder, cache).snakemake(*options, "--until", "flatfield", "--forcerun", "flatfield")
+    assert run.returncode == 0, run.stderr
+    log = (visit.folder / "logs" / FIRST / "flatfield.log").read_text()
+    assert f"Using FLAT reference file: {cache}/references/roman/wfi/roman_wfi_flat_wfi01" in log
+
+
+def test_by_default_a_new_flat_repeats_the_short_steps(visit, single):
+    """The image of ramp_fitting stays: the steps on the ramp, which take most of the time, are not repeated."""
+    options = [*single, "results=short"]
+    assert visit.snakemake(*options).returncode == 0
+    flat = next((visit.inputs / "crds_cache" / "references" / "roman" / "wfi").glob("roman_wfi_flat_wfi01*"))
+    shutil.copy(flat, visit.folder / "another_flat.asdf")
+    jobs = visit.jobs(*options, "references={override: {flat: another_flat.asdf}}")
+    steps = "dark_current assign_wcs photom flatfield source_catalog tweakreg finalize preview"
+    assert jobs == dict.fromkeys(steps.split(), 1)
+
+
+def test_a_renamed_results_folder_hides_nothing(visit, single):
+    """Snakemake knows nothing of its files: they say themselves what they were made from."""
+    options = [*single, "results=before"]
+    assert visit.snakemake(*options).returncode == 0
+    (visit.folder / "before").rename(visit.folder / "after")
+    renamed = [*single, "results=after"]
+    assert visit.jobs(*renamed, "steps={tweakreg: {abs_sigma: 2.5}}") == dict.fromkeys(
+        ("astrometric_catalog", "tweakreg", "finalize", "preview"), 1
+    )
+    changed = [*renamed, "steps={flatfield: {include_var_flat: true}}"]
+    run = visit.snakemake(*changed, "--dry-run")
+    assert f"after/intermediates/{FIRST}_flat.asdf and 1 others: was not made by a run" in run.stderr + run.stdout
+    assert visit.jobs(*changed)["flatfield"] == 1
+    assert visit.jobs(*renamed) == {}, "asked for what it is"
+    assert visit.snakemake(*changed).returncode == 0
+    with roman_datamodels.open(visit.folder / "after" / f"{FIRST}_cal.asdf") as image:
+        assert "var_flat" in image
+    assert visit.jobs(*changed) == {}
+
+
+def test_what_is_left_of_others_is_named_and_removed(visit, single):
+    pair = f"input=[demo/{FIRST}_uncal.asdf, demo/{STEMS[5]}_uncal.asdf]"
+    options = ["astrometric_catalog=demo/astrometric.ecsv", "results=mixed"]
+    assert visit.snakemake("--config", pair, *options).returncode == 0
+    results = visit.folder / "mixed"
+    (results / "notes.txt").write_text("mine")
+    skipping = [*options, "steps={source_catalog: {skip: true}, tweakreg: {skip: true}}"]
+    left = {f"{STEMS[5]}_{end}" for end in ("cal.asdf", "wcs.asdf", "cal.png", "cal_thumb.png", "rampfit.asdf")}
+    left |= {f"{FIRST}_{end}" for end in ("cat.parquet", "segm.asdf", "tweakreg.json", "tweakreg.asdf", "astrometric.parquet")}
+
+    def here():
+        return {path.name for path in results.rglob("*") if path.is_file()}
+
+    listed = visit.snakemake("remove_stale", "--dry-run", "--config", f"input=demo/{FIRST}_uncal.asdf", *skipping)
+    assert listed.returncode == 0 and all(name in listed.stdout + listed.stderr for name in left)
+    run = visit.snakemake("--config", f"input=demo/{FIRST}_uncal.asdf", *skipping)
+    assert run.returncode == 0 and "12 files in mixed are of exposures or steps" in run.stdout + run.stderr
+    summary = (visit.folder / "logs" / "summary.txt").read_text()
+    assert all(f"/{name}\n" in summary for name in left)
+    before = here()
+    run = visit.snakemake("remove_stale", "--config", f"input=demo/{FIRST}_uncal.asdf", *skipping)
+    assert run.returncode == 0, run.stderr
+    assert before - here() == left and "notes.txt" in here()
+
+
 def test_a_new_context_reruns_what_reads_its_new_reference(visit):
     command = [sys.executable, ROOT / "scripts" / "simulate_references.py", visit.inputs / "crds_cache"]
     new = ["--detectors", "WFI01", "--size", "512", "--seed", "2", "--context", "roman_0002.pmap", "--new", "flat"]
@@ -305,6 +387,10 @@ def test_an_edited_script_reruns_its_step(visit, tmp_path):
     assert there.jobs(*visit.arguments) == {}, "a clone elsewhere, with the same scripts"
     script = clone / "scripts" / "photom.py"
     script.write_text(script.read_text() + "\n# edited\n")
+    words = clone / "scripts" / "rampflow" / "dq.py"
+    words.write_text(words.read_text().replace('"""', '"""Other words. ', 1))
+    assert there.jobs(*visit.arguments) == {}, "words"
+    script.write_text(script.read_text() + "\nEDITED = True\n")
     assert there.jobs(*visit.arguments) == {"photom": 10, "flatfield": 6, **PRODUCTS}
 
 

@@ -453,6 +453,8 @@ class AsdfFile:
     path : `pathlib.Path`
     tree : dict
         The YAML tree: tagged nodes keep their tag, and arrays are `StoredArray` (in a block) or `numpy.ndarray` (inline).
+    text : bytes
+        The tree as it is written in the file.
     standard : str
         The version of the ASDF standard that the file says it follows.
 
@@ -460,7 +462,7 @@ class AsdfFile:
     ----------
     path : path-like
     parse : bool
-        False leaves `tree` None, for what needs no more than `content`.
+        False leaves `tree` None, for what needs no more than `content` or `text`.
 
     Raises
     ------
@@ -486,7 +488,7 @@ class AsdfFile:
                     f"{self.path}: follows version {self.standard} of the ASDF standard, none of {', '.join(_STANDARDS)}"
                 )
             raw = self._parsed(header) if parse else None
-            self._header_digest, self._blocks = hashlib.sha256(header).digest(), self._find_blocks(len(header))
+            self.text, self._blocks = header, self._find_blocks(len(header))
             self.tree = _map_tree(raw, self._resolve_array)
         except BaseException:
             os.close(self.descriptor)
@@ -522,7 +524,7 @@ class AsdfFile:
         It is of the tree, and of each block the checksum with samples of the bytes (a program that changes a file in place may
         leave the checksum as it was), or all bytes where there is none.
         """
-        digest = hashlib.sha256(self._header_digest)
+        digest = hashlib.sha256(self.text)
         for block in self._blocks:
             digest.update(block.compression + struct.pack("<QQ", block.used, block.size) + block.checksum)
             size, places = 1 << 20, range(0, block.used, 1 << 20)

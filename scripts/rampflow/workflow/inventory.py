@@ -194,7 +194,7 @@ def build(config: dict, folder: Path, store: Path) -> Inventory:
     inventory.links.update(_link_all(inventory, headers, contents, folder))
     _save(store, {"asked": asked, "headers": headers, "recommended": recommended, "contents": contents})
     _save(
-        _exposures_file(config, store),
+        exposures_file(config, store),
         {"context": context, "exposures": [dataclasses.asdict(e) for e in exposures.values()], "links": inventory.links},
     )
     return inventory
@@ -202,14 +202,19 @@ def build(config: dict, folder: Path, store: Path) -> Inventory:
 
 def load(config: dict, store: Path) -> Inventory | None:
     """The inventory that the main process of this run has made; `None` where there is none."""
-    known = _load(_exposures_file(config, store))
-    if not known:
+    return read(exposures_file(config, store))
+
+
+def read(path: Path) -> Inventory | None:
+    """The inventory that is kept in a file; `None` where there is none."""
+    known = _load(path)
+    if "exposures" not in known:
         return None
     entries = [ExposureEntry(**e | {"shape": tuple(e["shape"]), "chain": tuple(e["chain"])}) for e in known["exposures"]]
     return Inventory({e.stem: e for e in entries}, known["context"], known["links"])
 
 
-def _exposures_file(config: dict, store: Path) -> Path:
+def exposures_file(config: dict, store: Path) -> Path:
     """The file with the exposures of a run: another run in this folder, with other inputs or another cache, has its own."""
     skipped = sorted(name for name, options in config["steps"].items() if options.get("skip"))
     asked = json.dumps([config["input"], config["exclude"], config["references"], skipped, references.source()], sort_keys=True)
