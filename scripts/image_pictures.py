@@ -83,7 +83,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--unaligned", metavar="FILE", type=Path, help="the catalog before the alignment")
     parser.add_argument("--stars", metavar="FILE", type=Path, help="the astrometric catalog")
     arguments = parser.parse_args(argv)
-    with reported_errors("image_pictures") as outcome, AsdfFile(arguments.image) as file:
+    with reported_errors("image_pictures", arguments.image) as outcome, AsdfFile(arguments.image) as file:
         image = Exposure(file)
         image.expect_model("wfi_image", "image_pictures")
         flags = image.array("dq", 2).read()
