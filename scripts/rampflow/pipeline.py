@@ -130,8 +130,8 @@ def job_environment(context: str | None) -> dict[str, str]:
     """What the shell of a job needs to know and no result depends on.
 
     ``python`` is then the interpreter that runs Snakemake (unless a software deployment puts another one before it), and
-    RAMPFLOW_SCRIPTS and RAMPFLOW_CONTEXT name the folder of the scripts and the CRDS context. RAMPFLOW_VERSION is the version of
-    this software, so that no job asks git for it.
+    RAMPFLOW_SCRIPTS and RAMPFLOW_CONTEXT name the folder of the scripts and the CRDS context. RAMPFLOW_VERSION is the
+    version of this software, so that no job asks git for it.
     """
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     return {
