@@ -251,7 +251,7 @@ def main(argv: list[str] | None = None) -> int:
             help=f"the {product} as source_catalog wrote it, and the product to write ({suffix})",
         )
     arguments = parser.parse_args(argv)
-    with reported_errors("finalize") as outcome, AsdfFile(arguments.input) as file:
+    with reported_errors("finalize", arguments.input) as outcome, AsdfFile(arguments.input) as file:
         image = Exposure(file)
         image.expect_model("wfi_image", "finalize")
         write_products(arguments, image)

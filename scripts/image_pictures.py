@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import io
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import numpy as np
 
 from rampflow import dq
 from rampflow.detector import mean_reads
+from rampflow.errors import RampflowError
 from rampflow.files.asdf_io import AsdfFile, replacing
 from rampflow.pictures.alignment import measure_residuals, quiver_picture
 from rampflow.pictures.figures import data_uri
@@ -51,18 +53,38 @@ def facts_of(image: Exposure, flags: np.ndarray, counts: dict[str, int]) -> dict
         "jumps": int(np.count_nonzero(dq.has(flags, dq.JUMP_DET))),
         "s_region": meta.get("wcsinfo", {}).get("s_region"),
         "warnings": [line for line in meta.get("cal_logs", []) if " :: WARNING :: " in line or " :: ERROR :: " in line],
+        "ran": steps_in_log(meta.get("cal_logs", [])),
         "software": f"{meta['calibration_software_name']} {meta['calibration_software_version']}",
         "context": meta.get("ref_file", {}).get("crds", {}).get("context"),
     }
 
 
+def steps_in_log(lines: list[str]) -> list[str]:
+    """Names of the steps that ran on an exposure, from the first line of each in ``meta.cal_logs``."""
+    found = (re.search(r" :: rampflow \S+, step (\w+): ", line) for line in lines)
+    return sorted({match[1] for match in found if match})
+
+
 def catalog_columns(path: Path, names: tuple[str, ...]) -> dict[str, np.ndarray]:
-    """Columns of a source catalog; centroids where there are no positions of PSF fits."""
+    """Columns of a source catalog.
+
+    Centroids where there are no positions of PSF fits; in a catalog of forced sources, what was measured in its own image.
+    """
+    from rampflow.catalog.columns import FORCED
     from rampflow.files.parquet import ParquetFile
 
     with ParquetFile(path) as file:
         present = file.schema_arrow.names
-        chosen = {name: name if name in present else name.replace("_psf", "_centroid") for name in names}
+        chosen = {}
+        for name in names:
+            centroid = name.replace("_psf", "_centroid")
+            candidates = (name, FORCED + name, FORCED + centroid, centroid)
+            found = next((c for c in candidates if c in present), None)
+            if found is None:
+                raise RampflowError(
+                    f"{path}: has none of the columns {', '.join(candidates)}; give a source catalog (_cat.parquet)"
+                )
+            chosen[name] = found
         table = file.read(sorted(set(chosen.values())))
     return {name: table[source].to_numpy() for name, source in chosen.items()}
 
@@ -83,7 +105,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--unaligned", metavar="FILE", type=Path, help="the catalog before the alignment")
     parser.add_argument("--stars", metavar="FILE", type=Path, help="the astrometric catalog")
     arguments = parser.parse_args(argv)
-    with reported_errors("image_pictures") as outcome, AsdfFile(arguments.image) as file:
+    with reported_errors("image_pictures", arguments.image) as outcome, AsdfFile(arguments.image) as file:
         image = Exposure(file)
         image.expect_model("wfi_image", "image_pictures")
         flags = image.array("dq", 2).read()

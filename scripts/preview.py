@@ -45,7 +45,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("preview", metavar="PREVIEW", type=Path, help=f"the picture to write, {SIZE} pixels at most (.png)")
     parser.add_argument("thumbnail", metavar="THUMBNAIL", type=Path, help=f"the thumbnail to write, {THUMBNAIL} pixels (.png)")
     arguments = parser.parse_args(argv)
-    with reported_errors("preview") as outcome, AsdfFile(arguments.input) as file:
+    with reported_errors("preview", arguments.input) as outcome, AsdfFile(arguments.input) as file:
         exposure = Exposure(file)
         exposure.expect_model("wfi_image", "preview")
         data, flags = (exposure.array(name, 2).read() for name in ("data", "dq"))

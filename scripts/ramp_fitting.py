@@ -8,7 +8,7 @@ import sys
 import numpy as np
 
 from rampflow import dq as flags
-from rampflow.detector import BORDER, SCIENCE
+from rampflow.detector import BORDER, MINIMUM_RESULTANTS, SCIENCE
 from rampflow.errors import RampflowError
 from rampflow.files.asdf_io import tagged
 from rampflow.step.declaration import Parameter, Range, Reference, Step
@@ -16,7 +16,6 @@ from rampflow.step.exposure import IMAGE_TAG, Exposure
 from rampflow.step.job import Job
 from rampflow.step.program import run_step
 
-MINIMUM_RESULTANTS = 4  #: with fewer, a jump can't be told from a bad fit
 LARGEST_EVENT_WIDTH = 200  #: pixels; the full axes of an expanded event are cut to this
 UNKNOWN_PHOTOMETRY = -999999  #: what the photom step replaces
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import collections
 import csv
 import datetime
 import json
@@ -24,12 +25,12 @@ SYMBOLS = {"COMPLETE": "✓", "SKIPPED": "–", "FAILED": "✗", "N/A": "·", "I
 JOBS = {**dict(zip(APPLIES_TO, STATUSES, strict=True)), "finalize": None, "preview": None}
 
 
-def read_benchmark(path: Path) -> dict:
+def read_benchmark(path: Path | None) -> dict:
     """Time and memory of a job.
 
     Parameters
     ----------
-    path : pathlib.Path
+    path : pathlib.Path or None
         As Snakemake writes it; it need not exist.
 
     Returns
@@ -38,7 +39,7 @@ def read_benchmark(path: Path) -> dict:
         ``seconds`` of the clock, ``cpu`` seconds, ``memory`` in MB; None where unknown: no such job, or too short a one.
     """
     row = {}
-    if path.is_file():
+    if path and path.is_file():
         with path.open() as file:
             *_, row = csv.DictReader(file, delimiter="\t")
 
@@ -62,10 +63,12 @@ def exposure_of(images: Path, ramps: Path, summary: dict, benchmarks: Path) -> d
     content, ramp = json.loads(images.read_text()), json.loads(ramps.read_text())
     facts = content["facts"]
     folder = benchmarks / facts["stem"]
-    jobs = [
-        {"name": name, "status": facts["statuses"].get(status), **read_benchmark(folder / f"{name}.tsv")}
-        for name, status in JOBS.items()
-    ]
+    jobs = []
+    for name, status in JOBS.items():
+        # A step that had no part in this image may have a file of an earlier run.
+        measured = name in facts["ran"] or status is None
+        path = folder / f"{name}.tsv"
+        jobs.append({"name": name, "status": facts["statuses"].get(status), **read_benchmark(path if measured else None)})
     return {
         **facts,
         "pictures": [*content["pictures"], *ramp["pictures"]],
@@ -76,6 +79,12 @@ def exposure_of(images: Path, ramps: Path, summary: dict, benchmarks: Path) -> d
         "seconds": total(jobs, "seconds"),
         "memory": total(jobs, "memory", max),
     }
+
+
+def tally(values: list[str]) -> str:
+    """Different values, each with the number of exposures that have it where there are several: ``a (3), b (1)``."""
+    counts = collections.Counter(values)
+    return ", ".join(f"{value} ({n})" for value, n in counts.items()) if len(counts) > 1 else "".join(counts)
 
 
 def own_warnings(lines: list[str], stem: str, stems: list[str]) -> list[str]:
@@ -168,7 +177,9 @@ def main(argv: list[str] | None = None) -> int:
                 "pictures": association_pictures(exposures, arguments.stars),
                 "summary": summary,
                 "symbols": SYMBOLS,
-                "software": f"{SOFTWARE_NAME} {__version__}",
+                "software": tally([e["software"] for e in exposures]),
+                "contexts": tally([e["context"] or "not recorded" for e in exposures]),
+                "reporter": f"{SOFTWARE_NAME} {__version__}",
                 "made": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
             },
         )

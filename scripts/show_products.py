@@ -8,6 +8,7 @@ from rampflow.errors import RampflowError
 from rampflow.files.asdf_io import AsdfFile
 from rampflow.step.exposure import Exposure
 from rampflow.step.program import reported_errors
+from rampflow.step.provenance import STATUSES
 
 HINT = """
 {count} exposures in {folder}: calibrated images (_cal.asdf), WCS products (_wcs.asdf), source catalogs (_cat.parquet),
@@ -20,11 +21,15 @@ segmentation maps (_segm.asdf), and a summary of the alignment (_tweakreg.json).
 
 
 def describe(path: Path) -> tuple[str, ...]:
-    """Name, type, detector and element of a calibrated image, its median, its good pixels, and the steps that did not run."""
+    """Name, type, detector and element of a calibrated image, its median, its good pixels, and steps that are not COMPLETE."""
     with AsdfFile(path) as file:
         image = Exposure(file)
         meta, statistics = image.meta, image.get("meta.statistics", dict)
-        left_out = [name for name, status in meta["cal_step"].items() if status == "SKIPPED"]
+        outcomes = {}  # the steps of each status; later pipelines' steps and those of other detectors are left out
+        for name in STATUSES:
+            status = meta["cal_step"].get(name, "INCOMPLETE")
+            if status not in ("COMPLETE", "N/A"):
+                outcomes.setdefault(status, []).append(name)
         return (
             path.name.removesuffix("_cal.asdf"),
             image.get("meta.exposure.type"),
@@ -32,7 +37,7 @@ def describe(path: Path) -> tuple[str, ...]:
             image.get("meta.instrument.optical_element"),
             f"{statistics['image_median']:.4g}",
             f"{100 * statistics['good_pixel_fraction']:.1f} %",
-            ", ".join(left_out) or "-",
+            "; ".join(f"{status}: {', '.join(outcomes[status])}" for status in sorted(outcomes)) or "-",
         )
 
 
@@ -45,7 +50,10 @@ def main(argv: list[str] | None = None) -> int:
         products = sorted(folder.glob("*_cal.asdf"))
         if not products:
             raise RampflowError(f"{folder}: holds no product (_cal.asdf)")
-        table = [("exposure", "type", "detector", "element", "median DN/s", "good", "steps skipped"), *map(describe, products)]
+        table = [
+            ("exposure", "type", "detector", "element", "median DN/s", "good", "steps not COMPLETE"),
+            *map(describe, products),
+        ]
         widths = [max(len(row[column]) for row in table) for column in range(len(table[0]))]
         for row in table:
             print("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())

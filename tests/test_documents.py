@@ -8,7 +8,8 @@ import pytest
 import yaml
 from small_files import SCRIPTS
 
-from rampflow import __version__, pipeline
+from rampflow import pipeline
+from rampflow.version import RELEASE
 from rampflow.workflow import configuration
 
 CONFIG = SCRIPTS.parent / "config"
@@ -86,7 +87,7 @@ def test_the_citation_is_complete():
     citation = yaml.safe_load((CONFIG.parent / "CITATION.cff").read_text())
     assert {"cff-version", "message", "title", "authors", "version", "license"} <= set(citation)
     assert citation["cff-version"] == "1.2.0"
-    assert citation["version"] == __version__
+    assert citation["version"] == RELEASE
     assert citation["license"] == "BSD-3-Clause" and (CONFIG.parent / "LICENSE").read_text().startswith("BSD 3-Clause")
     for reference in citation["references"]:
         assert reference["doi"] in (CONFIG.parent / "docs" / "algorithms.md").read_text()

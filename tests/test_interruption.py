@@ -126,6 +126,9 @@ def test_a_step_killed_in_the_middle_of_writing(workflow, inputs):
     assert run.wait(60) != 0
     said = (workflow.folder / "output").read_text()
     assert f"logs/{STEM}/saturation.log" in said
+    head, line, *_ = summary_of(workflow)
+    assert head.startswith("rampflow: 1 failed, ") and "interrupted" not in head
+    assert line.startswith(f"failed: {STEM} saturation: ended without an error message, probably killed")
     assert output_of(workflow, "dqinit").exists() and not output_of(workflow, "saturation").exists()
     workflow.assert_completes(inputs, "saturation", "dark_decay")
 
@@ -154,7 +157,39 @@ def test_a_run_ended_with_ctrl_c(workflow, inputs):
     os.killpg(run.pid, signal.SIGINT)
     assert run.wait(60) != 0
     assert not output_of(workflow, "dark_decay").exists() and not leftovers(workflow.folder)
+    assert_interrupted(workflow, done=2)
     workflow.assert_completes(inputs, "dark_decay")
+
+
+def test_a_batch_system_ends_snakemake_and_its_steps(workflow, inputs):
+    """SIGTERM to the whole process group, as at the end of a time limit."""
+    run, _ = workflow.start(stalling="saturation")
+    os.killpg(run.pid, signal.SIGTERM)
+    assert run.wait(60) != 0
+    assert_interrupted(workflow, done=1)
+    workflow.assert_completes(inputs, "saturation", "dark_decay")
+
+
+def test_snakemake_alone_is_asked_to_end(workflow, inputs):
+    """It lets the running step end, and starts no other."""
+    run, _ = workflow.start(stalling="saturation")
+    run.terminate()
+    time.sleep(1)
+    (workflow.folder / "go").touch()
+    assert run.wait(60) != 0
+    assert_interrupted(workflow, done=2)
+    workflow.assert_completes(inputs, "dark_decay")
+
+
+def summary_of(workflow):
+    return (workflow.folder / "logs" / "summary.txt").read_text().splitlines()
+
+
+def assert_interrupted(workflow, done):
+    """The summary says so and nothing else: what the interruption ended has not failed."""
+    head, *lines = summary_of(workflow)
+    assert head.startswith(f"rampflow: interrupted: {done} of 3 jobs done; the same command goes on, ")
+    assert " failed" not in head and not [line for line in lines if line.startswith("failed")]
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a small disk")

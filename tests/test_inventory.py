@@ -5,6 +5,7 @@ CRDS keeps its configuration for the life of a process: whatever asks it is a pr
 
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -82,7 +83,7 @@ def refused(folder, cache, config=None, **environment):
     return said
 
 
-DATA = ramp(resultants=3, rows=SIZE, columns=SIZE)
+DATA = ramp(resultants=4, rows=SIZE, columns=SIZE)
 
 
 def write_exposure(folder, name, kind="WFI_IMAGE", detector="WFI01", element="F158"):
@@ -112,7 +113,7 @@ def test_each_exposure_has_its_chain_and_references(visit, cache):
     }
     assert set(found["exposures"]) == set(chains)
     for stem, (association, kind, detector, shape, chain, references) in found["exposures"].items():
-        assert association == stem and shape == [3, SIZE, SIZE]
+        assert association == stem and shape == [4, SIZE, SIZE]
         assert (kind, detector) == {"a": ("WFI_IMAGE", "WFI01"), "b": ("WFI_IMAGE", "WFI18"), "c": ("WFI_SPECTRAL", "WFI01")}[
             stem
         ]
@@ -414,6 +415,56 @@ def test_all_bad_files_are_listed(visit, cache):
     assert set(found["exposures"]) == {"c"} and set(found["opened"]) == {"c_uncal.asdf"}
 
 
+def change_raw(path, changes):
+    with AsdfFile(path) as file:
+        set_entries(file.tree["roman"], changes)
+        with create_asdf(path.with_name("changed"), file.tree) as writer:
+            for array in file.tree["roman"].values():
+                if hasattr(array, "read"):
+                    writer.write(array, array.read())
+    path.with_name("changed").rename(path)
+
+
+def test_what_a_step_would_refuse_is_refused_with_all_other_bad_inputs(visit, cache):
+    write_raw(visit / "raw/short_uncal.asdf", DATA[:3], {"instrument.detector": "WFI01"})
+    for name, changes in {
+        "time": {"meta.exposure.frame_time": 0.0},
+        "pointing": {"meta.wcsinfo.ra_ref": ...},
+        "guide": {"meta.guide_star.window_xstop": ...},
+    }.items():
+        change_raw(write_exposure(visit / "raw", name), changes)
+    (visit / "raw/a_uncal.asdf").write_text("nothing")
+    *lines, remedy = refused(visit, cache).strip().splitlines()
+    assert len(lines) == 5 and remedy == "to go on without: --config 'exclude=[a,guide,pointing,short,time]'"
+    assert "guide_uncal.asdf: meta.guide_star.window_xstop is missing" in lines[1]
+    assert "pointing_uncal.asdf: meta.wcsinfo.ra_ref is missing" in lines[2]
+    assert "short_uncal.asdf: the ramp has 3 resultants; ramp_fitting needs at least 4" in lines[3]
+    assert "time_uncal.asdf: meta.exposure.frame_time is 0.0" in lines[4]
+    # What a step refuses is no matter where the step is skipped.
+    skipping = {"input": "raw", "exclude": ["a", "guide", "short", "time"], "steps": {"assign_wcs": {"skip": True}}}
+    assert "pointing" in built(visit, cache, skipping)["exposures"]
+
+
+def test_the_advice_keeps_what_the_command_line_configures():
+    def advise(words, names=("a", "b")):
+        return inventory.exclude_option(list(names), shlex.split(words))
+
+    assert advise("snakemake --cores 2") == "--config 'exclude=[a,b]'"
+    given = "snakemake --config input=x.json steps='{refpix: {skip: true}}' exclude=a --cores 2 report"
+    assert shlex.split(advise(given)) == ["--config", "input=x.json", "steps={refpix: {skip: true}}", "exclude=[a,b]"]
+    assert advise("snakemake --config input=x -k -C results=y") == "--config results=y 'exclude=[a,b]'"
+    assert advise("snakemake --config=input=x", names=["a", "a"]) == "--config input=x 'exclude=[a]'"
+
+
+def test_an_excluded_member_need_not_be_there(visit, cache):
+    members = [{"expname": f"raw/{stem}_uncal.asdf", "exptype": "science"} for stem in ("a", "gone", "b")]
+    (visit / "asn.json").write_text(json.dumps({"products": [{"name": "visit", "members": members}]}))
+    assert "add gone to exclude" in refused(visit, cache, {"input": "asn.json"})
+    assert set(built(visit, cache, {"input": "asn.json", "exclude": ["gone"]})["exposures"]) == {"a", "b"}
+    files = ["raw/a_uncal.asdf", "raw/gone_uncal.asdf"]
+    assert set(built(visit, cache, {"input": files, "exclude": ["gone"]})["exposures"]) == {"a"}
+
+
 def test_exposures_can_be_left_out_of_any_input(visit, cache):
     everything = built(visit, cache)["exposures"]
     left = built(visit, cache, {"input": "raw", "exclude": "a"})["exposures"]
@@ -424,11 +475,11 @@ def test_exposures_can_be_left_out_of_any_input(visit, cache):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"meta.exposure.read_pattern": [[1], [2]]}, "lists 2 resultants and data has 3"),
+        ({"meta.exposure.read_pattern": [[1], [2]]}, "lists 2 resultants and data has 4"),
         ({"meta.exposure.type": ...}, "meta.exposure.type is missing"),
         ({"meta.instrument.optical_element": 5}, "optical_element is 5"),
         ({"data": ...}, "data is missing"),
-        ({"data": np.zeros((3, SIZE, 200), np.uint16)}, "columns a multiple of 128"),
+        ({"data": np.zeros((4, SIZE, 200), np.uint16)}, "columns a multiple of 128"),
         ({"data": np.zeros((SIZE, SIZE), np.uint16)}, "data has 256"),
         ({"data": "text"}, "data is not an array"),
     ],
@@ -446,7 +497,7 @@ def test_a_header_that_is_not_right_is_named(tmp_path, changes, message):
 
 def test_the_header_is_what_crds_matches(tmp_path):
     header = inventory.read_header(write_exposure(tmp_path, "a"))
-    assert (header["type"], header["detector"], header["shape"]) == ("WFI_IMAGE", "WFI01", [3, SIZE, SIZE])
+    assert (header["type"], header["detector"], header["shape"]) == ("WFI_IMAGE", "WFI01", [4, SIZE, SIZE])
     assert header["crds"]["roman.meta.instrument.detector"] == "WFI01"
     assert header["crds"]["roman.meta.instrument.optical_element"] == "F158"
     assert header["crds"]["roman.meta.exposure.type"] == "WFI_IMAGE"

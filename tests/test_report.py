@@ -8,9 +8,14 @@ import re
 from html.parser import HTMLParser
 
 import browser
+import image_pictures
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+import report as report_script
 import roman_datamodels
+import show_products
 import small_files
 from conftest import ROOT
 from PIL import Image
@@ -20,7 +25,9 @@ from scipy.stats import chi2
 from test_workflow import ALIGNED, ASSOCIATION, CATALOGED, FIRST, SATURATED, STEMS
 
 from rampflow import dq
+from rampflow.errors import RampflowError
 from rampflow.pictures import alignment, image, maps, ramps, refpix
+from rampflow.step.provenance import STATUSES
 
 OF_ALL = {"Calibrated image", "Data quality", "χ² of the ramp fits", "Jumps", "Ramps", "Reference-pixel correction"}
 SQUARE = "POLYGON ICRS  10.0 60.0 10.0 60.1 9.8 60.1 9.8 60.0"
@@ -241,6 +248,48 @@ def test_a_page_of_an_exposure_without_catalog_alignment_or_benchmarks(visit, re
     text = page.read_text()
     assert "<h1>alone</h1>" in text
     assert text.count("<figure") == 1 + len(pictures_of(visit, STEMS[5])[0]), "the footprint besides"
+
+
+def test_the_head_names_every_version_and_context():
+    assert report_script.tally(["roman_0001.pmap"] * 3) == "roman_0001.pmap"
+    assert report_script.tally(["a", "b", "a"]) == "a (2), b (1)"
+
+
+def test_columns_of_a_forced_catalog_are_those_measured_in_its_own_image(tmp_path):
+    path = tmp_path / "x_cat.parquet"
+    columns = {"x_centroid": [1.0], "forced_x_centroid": [2.0], "forced_is_extended": [True]}
+    pq.write_table(pa.table(columns), path)
+    found = image_pictures.catalog_columns(path, ("x_psf", "is_extended"))
+    assert {name: values.tolist() for name, values in found.items()} == {"x_psf": [2.0], "is_extended": [True]}
+    pq.write_table(pa.table({"x_centroid": [1.0]}), path)
+    assert image_pictures.catalog_columns(path, ("x_psf",))["x_psf"].tolist() == [1.0]
+    with pytest.raises(RampflowError, match=r"x_cat\.parquet: has none of the columns is_extended"):
+        image_pictures.catalog_columns(path, ("is_extended",))
+
+
+def test_time_and_memory_are_those_of_steps_that_had_a_part_in_the_image(tmp_path):
+    (tmp_path / "r1").mkdir()
+    for name in ("refpix", "linearity"):
+        (tmp_path / "r1" / f"{name}.tsv").write_text("s\tcpu_time\tmax_rss\n1.5\t2.5\t300\n")
+    line = "2026-01-01T00:00:00.000Z :: rampflow.linearity :: INFO :: rampflow 0.1.0, step linearity: a.asdf -> b.asdf"
+    statuses = {"refpix": "SKIPPED", "linearity": "COMPLETE"}
+    facts = {"stem": "r1", "statuses": statuses, "ran": image_pictures.steps_in_log([line, "no line of a log"])}
+    assert facts["ran"] == ["linearity"]
+    for name, content in (("images", {"facts": facts, "pictures": []}), ("ramps", {"pictures": []})):
+        (tmp_path / name).write_text(json.dumps(content))
+    shown = report_script.exposure_of(tmp_path / "images", tmp_path / "ramps", {}, tmp_path)
+    known = {job["name"]: job["cpu"] for job in shown["jobs"] if job["cpu"] is not None}
+    assert known == {"linearity": 2.5} and shown["cpu"] == 2.5
+
+
+def test_the_list_of_products_shows_every_status_that_is_not_complete(tmp_path, capsys):
+    states = dict.fromkeys(STATUSES, "COMPLETE") | {"wfi18_transient": "N/A", "refpix": "SKIPPED", "tweakreg": "FAILED"}
+    states |= {"dark_decay": "SKIPPED", "flux": "INCOMPLETE"}
+    statistics = {"image_median": 1.0, "good_pixel_fraction": 0.5}
+    small_files.write_image(tmp_path / "r1_cal.asdf", small_files.image(), {"cal_step": states, "statistics": statistics})
+    assert show_products.main([str(tmp_path)]) == 0
+    header, row, *_ = capsys.readouterr().out.splitlines()
+    assert header.endswith("steps not COMPLETE") and row.endswith("50.0 %  FAILED: tweakreg; SKIPPED: refpix, dark_decay")
 
 
 def test_warnings_are_those_of_the_exposure():

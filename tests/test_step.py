@@ -2,6 +2,7 @@
 
 import argparse
 import datetime
+import os
 import re
 import subprocess
 import sys
@@ -38,6 +39,7 @@ from rampflow.errors import RampflowError
 from rampflow.files.asdf_io import AsdfFile
 from rampflow.step.declaration import Parameter, spell
 from rampflow.step.exposure import Exposure
+from rampflow.step.program import reported_errors
 from rampflow.step.provenance import STATUSES, reference_name
 
 STEPS = list(pipeline.APPLIES_TO)
@@ -403,3 +405,51 @@ def test_steps_work_without_snakemake_and_crds(files, tmp_path, name):
             PYTHONPATH=str(blocked))  # fmt: skip
     assert meta_of(tmp_path / "o.asdf")["cal_step"][pipeline.step(name).status] in ("COMPLETE", "N/A")
     assert META["exposure.frame_time"] == FRAME_TIME == meta_of(tmp_path / "o.asdf")["exposure"]["frame_time"]
+
+
+# ----------------------------------------------------------------------------------------------------------- unforeseen errors
+def failing(tmp_path, capsys, change=None):
+    """Run a program that fails on a file by an error that no check foresaw, and what it says."""
+    path = write_ramp(tmp_path / "in.asdf", ramp())
+    with asdf.open(path, memmap=False, lazy_load=False) as file:
+        file.write_to(path)  # with checksums
+    if change:
+        path.write_bytes(change(path.read_bytes()))
+    with reported_errors("refpix", path) as outcome:
+        _ = {}["a key"]
+    return outcome.status, capsys.readouterr().err
+
+
+def test_an_unforeseen_error_is_a_fault_of_the_program_with_its_traceback(tmp_path, capsys):
+    status, said = failing(tmp_path, capsys)
+    assert status == 1
+    line, *rest = said.splitlines()
+    assert ":: rampflow :: ERROR :: refpix: fault of the program: KeyError: 'a key' (at " in line
+    assert line.endswith(
+        "Report it with the traceback below, and with the files it worked on, in which no damage was found: in.asdf"
+    )
+    assert rest[0].startswith("Traceback") and rest[-1] == "KeyError: 'a key'"
+
+
+def test_an_unforeseen_error_on_a_damaged_file_names_the_damage(tmp_path, capsys):
+    def flip(content):
+        return content[:-2000] + bytes([content[-2000] ^ 1]) + content[-1999:]
+
+    status, said = failing(tmp_path, capsys, flip)
+    assert status == 1 and "in.asdf: block " in said and "doesn't have its checksum (damaged)" in said
+    assert "fault of the program" not in said
+
+
+def test_an_unforeseen_error_on_a_file_that_does_not_fit_its_schema_names_that(tmp_path, capsys):
+    status, said = failing(tmp_path, capsys, lambda content: content.replace(b" frame_time: ", b" frame_zeit: "))
+    assert status == 1 and "in.asdf: does not fit the schema of its data model (" in said and "frame_time" in said
+
+
+def test_a_closed_pipe_ends_a_program_quietly(tmp_path):
+    """As `show_products.py FOLDER | head -1`."""
+    script = "import sys; from rampflow.step.program import reported_errors\n"
+    script += "with reported_errors('x') as outcome:\n    print('x\\n' * 100_000)\nsys.exit(outcome.status)"
+    environment = os.environ | {"PYTHONPATH": str(SCRIPTS)}
+    run = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment)
+    run.stdout.close()
+    assert run.stderr.read() == b"" and run.wait(60) == 141

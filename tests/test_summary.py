@@ -1,13 +1,18 @@
 """What a run tells at its end, and what it does for an association of which an exposure fails."""
 
 import json
+import logging
 import os
 import shutil
+import signal
+from pathlib import Path
 
 import pytest
 from conftest import ROOT, Workflow
+from snakemake_interface_logger_plugins.common import LogEvent
 
 from rampflow.workflow import summary
+from rampflow.workflow.events import RunRecord
 
 BEGUN = 1_000_000.0
 #: Steps that the alignment does without.
@@ -35,26 +40,42 @@ INFO = ("rampflow.refpix", "INFO", "fine")
 # -------------------------------------------------------------------------------------------------------------- the words
 def test_a_failure_is_a_line_with_exposure_step_reason_and_log(logs):
     log = logs("logs/r1/refpix.log", INFO, ("rampflow", "ERROR", "refpix: r1_uncal.asdf: data is missing; make it again"))
-    failures, warnings = summary.summarize([log], [[log]], BEGUN)
+    failures, warnings, _ = summary.summarize([log], [[log]], BEGUN)
     assert failures == ["r1 refpix: r1_uncal.asdf: data is missing; make it again [logs/r1/refpix.log]"]
     assert warnings == []
 
 
-def test_logs_of_earlier_runs_and_of_jobs_that_did_not_run_say_nothing(logs):
-    old = logs("logs/r1/refpix.log", ("rampflow", "ERROR", "refpix: old"), ("rampflow.refpix", "WARNING", "old"), age=1)
-    assert summary.summarize([old, "logs/r2/refpix.log"], [], BEGUN) == ([], [])
+def test_warnings_of_earlier_runs_are_told_apart_and_earlier_failures_left_out(logs):
+    failed = logs("logs/r1/refpix.log", ("rampflow.refpix", "WARNING", "x"), ("rampflow", "ERROR", "refpix: old"), age=1)
+    kept = logs("logs/r2/refpix.log", ("rampflow.refpix", "WARNING", "r2_uncal.asdf: old"), age=1)
+    found = summary.summarize([failed, kept, "logs/r3/refpix.log"], [], BEGUN)
+    assert found == ([], [], ["r2 refpix: *_uncal.asdf: old [logs/r2/refpix.log]"])
+
+
+def test_logs_are_found_by_the_names_of_exposures_and_associations(logs):
+    mine = [logs("logs/r1/refpix.log", INFO), logs("logs/r/tweakreg.log", INFO), logs("logs/fetch_reference/crds/a.log", INFO)]
+    logs("logs/excluded/refpix.log", INFO)
+    assert {str(log) for log in summary.logs_of(["r1", "r", "r9"])} == set(mine)
 
 
 def test_of_a_cluster_job_the_step_that_failed_is_named(logs):
     """Steps that were killed leave no error: the last one that wrote something is meant."""
     steps = [logs("logs/r1/dq_init.log", INFO, age=-1), logs("logs/r1/refpix.log", INFO, age=-2), "logs/r1/linearity.log"]
-    (line,), _ = summary.summarize(steps, [steps], BEGUN)
-    assert line.startswith("r1 refpix: ") and line.endswith("fine [logs/r1/refpix.log]")
+    (line,), *_ = summary.summarize(steps, [steps], BEGUN)
+    assert line.startswith("r1 refpix: ended without an error message, probably killed")
+    assert line.endswith("; its last line: fine [logs/r1/refpix.log]")
     logs(steps[1], age=-2)
-    (line,), _ = summary.summarize(steps, [steps], BEGUN)
-    assert line.startswith("r1 refpix: it ended without a word: killed")
-    (line,), _ = summary.summarize(steps[2:], [steps[2:]], BEGUN)
-    assert line.startswith("r1 linearity: it did not begin")
+    (line,), *_ = summary.summarize(steps, [steps], BEGUN)
+    assert line.startswith("r1 refpix: ended without an error message, probably killed")
+    (line,), *_ = summary.summarize(steps[2:], [steps[2:]], BEGUN)
+    assert line.startswith("r1 linearity: did not begin")
+
+
+def test_the_end_of_a_traceback_is_a_reason(logs):
+    log = Path(logs("logs/r1/refpix.log", INFO, age=-1))
+    log.write_text("Traceback (most recent call last):\n  File x\nModuleNotFoundError: No module named 'numba'\n")
+    (line,), *_ = summary.summarize([log], [[str(log)]], BEGUN)
+    assert line == "r1 refpix: ModuleNotFoundError: No module named 'numba' [logs/r1/refpix.log]"
 
 
 def test_warnings_of_many_exposures_are_one_line(logs):
@@ -64,7 +85,7 @@ def test_warnings_of_many_exposures_are_one_line(logs):
     ]
     association = logs("logs/r/tweakreg.log", ("rampflow.tweakreg", "WARNING", "r_0001 of r: FAILED"))
     other = logs("logs/r1/source_catalog.log", ("rampflow.source_catalog", "ERROR", "All pixels are masked"))
-    failures, warnings = summary.summarize([*names, other, association], [], BEGUN)
+    failures, warnings, _ = summary.summarize([*names, other, association], [], BEGUN)
     assert failures == [], "an error that a step goes on after is a warning"
     assert sorted(warnings) == [
         "30 exposures saturation: *_uncal.asdf: bright [logs/r00/saturation.log]",
@@ -73,14 +94,91 @@ def test_warnings_of_many_exposures_are_one_line(logs):
     ]
 
 
+def told(path, failures=(), warnings=(), earlier=(), **state):
+    state = {"products": (3, 3), "jobs": (41, 41), "interrupted": False, "ended_well": not failures} | state
+    return summary.report(summary.Findings(list(failures), list(warnings), list(earlier)), path, **state)
+
+
 def test_the_file_has_every_line_and_the_screen_some(tmp_path):
     path = tmp_path / "logs" / "summary.txt"
-    shown = summary.report([f"r{n} refpix: x" for n in range(50)], ["w"], path).splitlines()
+    shown = told(path, [f"r{n} refpix: x" for n in range(50)], ["w"], ["e"], products=(2, 52)).splitlines()
     written = path.read_text().splitlines()
-    assert shown[0] == f"rampflow: 50 failed, 1 warning ({path})" and written[0] == "rampflow: 50 failed, 1 warning"
-    assert written[1:] == [*(f"failed: r{n} refpix: x" for n in range(50)), "warning: w"]
+    head = "rampflow: 50 failed, 1 warning, 1 warning of earlier runs, 2 of 52 exposures have their products"
+    assert shown[0] == f"{head} ({path})" and written[0] == head
+    assert written[1:] == [*(f"failed: r{n} refpix: x" for n in range(50)), "warning: w", "earlier warning: e"]
     assert shown[1:] == [*written[1 : 1 + summary.MOST], f"... and 30 more in {path}", "warning: w"]
-    assert summary.report([], [], path) == f"rampflow: nothing failed, no warning ({path})"
+    assert told(path) == f"rampflow: nothing failed, no warning, 3 of 3 exposures have their products ({path})"
+
+
+def test_an_interrupted_run_says_how_far_it_is(tmp_path):
+    head = told(tmp_path / "summary.txt", products=(0, 3), jobs=(7, 41), interrupted=True, ended_well=False)
+    assert head.startswith("rampflow: interrupted: 7 of 41 jobs done; the same command goes on, no warning, 0 of 3 ")
+    assert "nothing failed" not in head
+
+
+def test_a_run_that_ended_badly_never_says_that_nothing_failed(tmp_path):
+    shown = told(tmp_path / "summary.txt", ended_well=False)
+    assert shown.startswith("rampflow: 1 failed, ") and "failed: the run: Snakemake ended with an error" in shown
+
+
+# ------------------------------------------------------------------------------------------------------------- the events
+@pytest.fixture
+def record():
+    """A record, and the function that sends it an event."""
+    logger, record = logging.Logger("snakemake"), RunRecord()
+    logger.addHandler(record)
+
+    def send(event, **fields):
+        logger.info(None, extra={"event": event, **fields})
+
+    return record, send
+
+
+def begin(send, *jobs):
+    for n in jobs:
+        send(LogEvent.JOB_INFO, jobid=n, rule_name="refpix", wildcards={"stem": f"r{n}"}, log=[f"logs/r{n}/refpix.log"])
+
+
+def test_jobs_that_failed_and_were_not_tried_again_with_success(record):
+    record, send = record
+    send(LogEvent.RUN_INFO, stats={"refpix": 4, "total": 4})
+    begin(send, 1, 2, 3, 4)
+    send(LogEvent.JOB_ERROR, jobid=1)
+    send(LogEvent.GROUP_ERROR, job_error_info=[{"jobid": 2}, {"jobid": 3}])
+    for n in (2, 3):
+        send(LogEvent.JOB_ERROR, jobid=n)
+    send(LogEvent.JOB_ERROR, jobid=4)
+    begin(send, 1, 4)
+    send(LogEvent.JOB_FINISHED, job_id=1)
+    send(LogEvent.JOB_ERROR, jobid=4)
+    assert [[job.wildcards["stem"] for job in together] for together in record.failed_jobs()] == [["r2", "r3"], ["r4"]]
+    assert (record.done, record.total, record.interrupted) == (0, 4, False)
+    send(LogEvent.PROGRESS, done=1, total=9)
+    assert (record.done, record.total) == (1, 4)
+
+
+def test_a_job_that_ends_with_the_interruption_did_not_fail(record, monkeypatch):
+    record, send = record
+    begin(send, 1, 2)
+    clock = iter([100.0, 109.9])
+    monkeypatch.setattr("rampflow.workflow.events.time.monotonic", lambda: next(clock))
+    send(LogEvent.JOB_ERROR, jobid=1)
+    send(LogEvent.JOB_ERROR, jobid=2)
+    record.interrupted_at = 110.0
+    assert [job.wildcards["stem"] for (job,) in record.failed_jobs(certain=True)] == ["r1"]
+
+
+def test_signals_are_noted_and_passed_on(record):
+    record, _ = record
+    passed = []
+    before = {n: signal.signal(n, lambda number, frame: passed.append(number)) for n in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        record.note_interruptions()
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert passed == [signal.SIGTERM] and record.interrupted
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 # ------------------------------------------------------------------------------------------------------------ whole visits

@@ -16,6 +16,8 @@ ROW_OVERHEAD_CLOCKS = 14  #: clocks between two rows
 GUIDE_WINDOW_STRIDE = 256  #: rows read between two visits to the guide window
 GUIDE_WINDOW_TIME_FACTOR = 1.5  #: a visit counts this much longer: the WFI18 transient decays faster during it
 
+MINIMUM_RESULTANTS = 4  #: of a ramp: with fewer, a jump can't be told from a bad fit
+
 SCIENCE = (Ellipsis, slice(BORDER, -BORDER), slice(BORDER, -BORDER))  #: index that trims the reference border
 
 

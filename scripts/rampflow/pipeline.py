@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from rampflow import detector
+from rampflow import __version__, detector, version
 from rampflow.errors import RampflowError
 from rampflow.step.declaration import Step
 
@@ -96,13 +96,15 @@ def job_environment(context: str | None) -> dict[str, str]:
     """What the shell of a job needs to know and no result depends on.
 
     ``python`` is then the interpreter that runs Snakemake (unless a software deployment puts another one before it), and
-    RAMPFLOW_SCRIPTS and RAMPFLOW_CONTEXT name the folder of the scripts and the CRDS context.
+    RAMPFLOW_SCRIPTS and RAMPFLOW_CONTEXT name the folder of the scripts and the CRDS context. RAMPFLOW_VERSION is the
+    version of this software, so that no job asks git for it.
     """
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     return {
         "PATH": path,
         "RAMPFLOW_SCRIPTS": str(SCRIPTS),
         "RAMPFLOW_CONTEXT": context or "",
+        version.VARIABLE: __version__,
         # glibc would give what a step frees back to the system, which clears it before the step gets it again: up to these
         # bytes, of one array and of all, stay with the step.
         "MALLOC_MMAP_THRESHOLD_": str(1 << 25),

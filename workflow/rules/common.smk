@@ -79,26 +79,20 @@ def get_final_products(wildcards):
             "input: no exposure is given; name raw files, folders or association files: --config input=L1_asn.json"
         )
     return [
-        *expand(
-            f"{RESULTS}/{{stem}}_{{product}}.asdf",
-            stem=visit.exposures,
-            product=["cal", "wcs"],
-        ),
-        *expand(
-            f"{RESULTS}/{{stem}}_cal{{size}}.png",
-            stem=visit.exposures,
-            size=["", "_thumb"],
-        ),
-        *expand(
-            f"{RESULTS}/{{stem}}_{{product}}",
-            stem=with_step("source_catalog"),
-            product=["cat.parquet", "segm.asdf"],
-        ),
+        *(name for stem in visit.exposures for name in products_of(stem)),
         *expand(
             f"{RESULTS}/{{association}}_tweakreg.json",
             association=aligned_associations(),
         ),
     ]
+
+
+def products_of(stem):
+    """Products of one exposure."""
+    endings = ["cal.asdf", "wcs.asdf", "cal.png", "cal_thumb.png"]
+    if "source_catalog" in visit.exposures[stem].chain:
+        endings += ["cat.parquet", "segm.asdf"]
+    return [f"{RESULTS}/{stem}_{ending}" for ending in endings]
 
 
 def get_calibrated_image(wildcards):

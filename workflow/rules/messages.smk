@@ -5,14 +5,21 @@ import subprocess
 from snakemake.logging import logger
 
 from rampflow.workflow import leftovers, progress, recipes, summary
+from rampflow.workflow.events import RunRecord
 
 BEGUN = INVENTORY.stat().st_mtime  # by the clock of the disk that the logs are on
 SUMMARY = Path("logs/summary.txt")
+RECORD = RunRecord()
+logger.addHandler(RECORD)
 
 
-def jobs_of(job):
-    """The jobs of a cluster job, or the job itself."""
-    return list(job.jobs) if job.is_group() else [job]
+def blocks_alignment(job):
+    """Whether the alignment of an association can't start without what a job makes."""
+    entry = visit.exposures.get(job.wildcards.get("stem"))
+    if entry is None or "tweakreg" not in entry.chain:
+        return False
+    needed = pipeline.image_chain(entry.chain)
+    return job.rule in needed or (job.rule == "source_catalog" and not entry.tweakreg_catalog)
 
 
 def without_the_failed():
@@ -21,11 +28,11 @@ def without_the_failed():
     Snakemake starts no job that lacks an input, so with --keep-going this is done by a run of the same command that leaves out
     the exposures that have failed. The next run has them in again: Snakemake sees that the alignment has other inputs.
     """
-    scheduler = workflow.scheduler
-    failed = {job.wildcards.get("stem") for group in scheduler.failed for job in jobs_of(group)} - {None}
-    waiting = {job.wildcards.association for job in scheduler.remaining_jobs if job.rule.name == "tweakreg"}
+    jobs = [job for together in RECORD.failed_jobs() for job in together]
+    failed = {job.wildcards.get("stem") for job in jobs} - {None}
+    waiting = {visit.exposures[job.wildcards["stem"]].association for job in jobs if blocks_alignment(job)}
     others = {stem for association in waiting for stem in members_to_align(association)} - failed
-    if scheduler._user_kill or not (workflow.execution_settings.keep_going and failed and others):
+    if RECORD.interrupted or not (workflow.execution_settings.keep_going and failed and others):
         return
     logger.info("Once more without what has failed, to align the others: " + ", ".join(sorted(failed)))
     # What was forced has been done by now.
@@ -37,11 +44,27 @@ def without_the_failed():
     )
 
 
-def tell_summary(tell):
+def count_finished_exposures():
+    """Number of exposures whose products are all there, and of all exposures."""
+    unfinished = {stem for stem in visit.exposures if not all(Path(name).exists() for name in products_of(stem))}
+    return len(visit.exposures) - len(unfinished), len(visit.exposures)
+
+
+def tell_summary(tell, ended_well):
     """Gather what the run's logs say, keep it, and tell it."""
-    failed = [[log for job in jobs_of(group) for log in job.log] for group in workflow.scheduler.failed]
-    logs = {log for job in workflow.dag.jobs for log in job.log}
-    tell(summary.report(*summary.summarize(logs, failed, BEGUN), SUMMARY))
+    names = {*visit.exposures, *(entry.association for entry in visit.exposures.values())}
+    failed = [[log for job in together for log in job.logs] for together in RECORD.failed_jobs(certain=True)]
+    findings = summary.summarize(summary.logs_of(names), failed, BEGUN)
+    tell(
+        summary.report(
+            findings,
+            SUMMARY,
+            products=count_finished_exposures(),
+            jobs=(RECORD.done, RECORD.total),
+            interrupted=RECORD.interrupted and not ended_well,
+            ended_well=ended_well,
+        )
+    )
     if stale := stale_files(visit, Path(RESULTS)):
         tell(leftovers.tell(stale))
         with SUMMARY.open("a") as file:
@@ -60,17 +83,18 @@ if workflow.is_main_process:
 
 
 onstart:
+    RECORD.note_interruptions()
     progress.show_progress(logger, workflow.output_settings)
 
 
 onsuccess:
     remember_made()
     if not LEFT_OUT:
-        tell_summary(logger.info)
+        tell_summary(logger.info, ended_well=True)
 
 
 onerror:
     remember_made()
     if not LEFT_OUT:
         without_the_failed()
-        tell_summary(logger.error)
+        tell_summary(logger.error, ended_well=False)

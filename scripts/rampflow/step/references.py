@@ -109,8 +109,8 @@ def check_made_for(
     allow_mismatch : bool
         Warn instead of refusing.
     chosen_by_crds : bool
-        CRDS's rules selected the file, so that no slip of the user did: warn instead of refusing. Of optical element and exposure
-        type nothing is said: one file may serve several of them, and its metadata name one.
+        CRDS's rules selected the file, not the user: warn instead of refusing. Optical element and exposure type aren't
+        compared: one file may serve several of them, and its metadata name one.
 
     Raises
     ------

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -69,7 +70,7 @@ def check_name(path: Path, name: str) -> None:
         raise RampflowError(f"{path}: the name {name[:40]!r}... has {size} bytes; choose one of at most {LONGEST}")
 
 
-def find_members(inputs: list[str] | str, folder: Path) -> list[Member]:
+def find_members(inputs: list[str] | str, folder: Path, exclude: Sequence[str] = ()) -> list[Member]:
     """List the exposures of files, folders and association files.
 
     Parameters
@@ -78,6 +79,8 @@ def find_members(inputs: list[str] | str, folder: Path) -> list[Member]:
         Raw files, folders of them (each exposure is then on its own), or association files (``.json``).
     folder : pathlib.Path
         Where relative names are taken from.
+    exclude : sequence of str
+        Stems of exposures to leave out: their files need not be there.
 
     Returns
     -------
@@ -88,13 +91,13 @@ def find_members(inputs: list[str] | str, folder: Path) -> list[Member]:
     ------
     RampflowError
         A folder holds no raw file, a file doesn't exist, two exposures or associations have the same name, or an exposure is
-        in two associations; the message names every such input.
+        in two associations, or `exclude` names an exposure that no input has; the message names every such input.
     """
     members: list[Member] = []
     problems = []
     for name in [inputs] if isinstance(inputs, str) else inputs:
         try:
-            found = _members_of(name, folder)
+            found = _members_of(name, folder, exclude)
         except RampflowError as error:
             problems.append(str(error))
             continue
@@ -110,10 +113,12 @@ def find_members(inputs: list[str] | str, folder: Path) -> list[Member]:
             )
         members.extend(found)
     raise_together(problems)
-    return _checked(members)
+    unknown = set(exclude) - {stem_of(member.path) for member in members}
+    raise_together([f"configuration: exclude: no input is an exposure of the name {name!r}" for name in sorted(unknown)])
+    return _checked([member for member in members if stem_of(member.path) not in exclude])
 
 
-def _members_of(name: str, folder: Path) -> list[Member]:
+def _members_of(name: str, folder: Path, exclude: Sequence[str]) -> list[Member]:
     """The exposures of one input."""
     path = folder / os.path.expanduser(name)
     if path.is_dir():
@@ -123,18 +128,19 @@ def _members_of(name: str, folder: Path) -> list[Member]:
             raise RampflowError(f"input {name!r}: the folder holds no file that ends in {RAW_SUFFIX}")
         return [Member(p, stem_of(p)) for p in found]
     if path.suffix == ".json" and path.is_file():
-        return read_association(path)
-    if not path.exists():
+        return read_association(path, exclude)
+    if not path.exists() and path.name.removesuffix(RAW_SUFFIX) not in exclude:
         raise RampflowError(f"input {name!r}: does not exist (relative names are taken from {folder})")
     return [Member(path, stem_of(path))]
 
 
-def read_association(path: Path) -> list[Member]:
+def read_association(path: Path, exclude: Sequence[str] = ()) -> list[Member]:
     """Members of an association file.
 
     The file has ``products``, each with a ``name`` and ``members``, each with an ``expname`` (relative to the file) and an
     ``exptype``; only science members are exposures to process. Each product is an association. A member's
     ``tweakreg_catalog`` (relative to the file too) is a catalog with columns x and y to align it with in place of its own.
+    The files of members that `exclude` names need not be there.
 
     Raises
     ------
@@ -160,7 +166,7 @@ def read_association(path: Path) -> list[Member]:
         names.add(name)
         for entry in listed:
             try:
-                member = _member_of(path, name, entry)
+                member = _member_of(path, name, entry, exclude)
             except RampflowError as error:
                 problems.append(str(error))
             else:
@@ -171,7 +177,7 @@ def read_association(path: Path) -> list[Member]:
     return members
 
 
-def _member_of(path: Path, name: str, entry) -> Member | None:
+def _member_of(path: Path, name: str, entry, exclude: Sequence[str]) -> Member | None:
     """The exposure of an entry of `members`; `None` for one that is not science."""
     expname = entry.get("expname") if isinstance(entry, dict) else None
     if not isinstance(expname, str) or not expname:
@@ -179,9 +185,13 @@ def _member_of(path: Path, name: str, entry) -> Member | None:
     if entry.get("exptype", "science") != "science":
         return None
     exposure = path.parent / expname
-    stem_of(exposure)
+    if stem_of(exposure) in exclude:
+        return Member(exposure, name)
     if not _is_file(exposure):
-        raise RampflowError(f"{path}: the member {expname!r} of {name!r} does not exist beside the file")
+        raise RampflowError(
+            f"{path}: the member {expname!r} of {name!r} does not exist beside the file; bring it, or add "
+            f"{stem_of(exposure)} to exclude"
+        )
     return Member(exposure, name, _own_catalog(path, expname, entry.get("tweakreg_catalog")))
 
 

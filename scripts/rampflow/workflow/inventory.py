@@ -11,15 +11,17 @@ import hashlib
 import json
 import os
 import secrets
+import shlex
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from rampflow import pipeline
-from rampflow.detector import check_shape
+from rampflow.detector import MINIMUM_RESULTANTS, check_shape
 from rampflow.errors import RampflowError, raise_together
 from rampflow.files import links
 from rampflow.files.asdf_io import AsdfFile, TaggedDict, replacing
-from rampflow.files.level1 import RAW_MODELS
+from rampflow.files.level1 import RAW_MODELS, RAW_TAG
 from rampflow.step.declaration import NOT_APPLICABLE
 from rampflow.step.exposure import Exposure
 from rampflow.workflow import references
@@ -29,6 +31,8 @@ from rampflow.workflow.overrides import override_mismatch
 FORMAT = 4  #: of the file; another one is not read
 #: Parts of the metadata that CRDS may choose references by.
 CRDS_PARTS = ("instrument", "exposure", "visit", "observation")
+#: Numbers in the metadata that a step can't do without.
+NUMBERS_READ = {"assign_wcs": tuple(f"meta.wcsinfo.{name}" for name in ("v2_ref", "v3_ref", "roll_ref", "ra_ref", "dec_ref"))}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,7 +131,49 @@ def read_header(path: Path) -> dict:
             "shape": list(shape),
             "crds": header,
             "content": file.content(),
+            "refusals": find_refusals(raw, tuple(shape)),
         }
+
+
+def find_refusals(raw: Exposure, shape: tuple[int, int, int]) -> dict[str, str]:
+    """What the steps will refuse, as the header tells: step to message.
+
+    Files of older models lack entries that dq_init adds; of these only the shape is looked at.
+    """
+    refusals = {}
+    if shape[0] < MINIMUM_RESULTANTS:
+        refusals["ramp_fitting"] = (
+            f"{raw.path}: the ramp has {shape[0]} resultants; ramp_fitting needs at least {MINIMUM_RESULTANTS}, "
+            "to tell a jump from a bad fit"
+        )
+    if raw.tag != RAW_TAG:
+        return refusals
+    try:
+        _check_entries_of_dq_init(raw, shape)
+    except RampflowError as error:
+        refusals["dq_init"] = str(error)
+    for step, fields in NUMBERS_READ.items():
+        try:
+            for field in fields:
+                raw.number(field)
+        except RampflowError as error:
+            refusals[step] = str(error)
+    return refusals
+
+
+def _check_entries_of_dq_init(raw: Exposure, shape: tuple[int, int, int]) -> None:
+    """Refuse an exposure whose timing, guide window, encoding or arrays dq_init would refuse."""
+    _ = raw.frame_time
+    for name in ("xstart", "xstop", "ystart", "ystop"):
+        raw.get(f"meta.guide_star.window_{name}", int)
+    if raw.meta["instrument"].get("data_encoding_offset") is not None:
+        raw.number("meta.instrument.data_encoding_offset")
+    amp33 = raw.array("amp33", 3)
+    if amp33.shape[:2] != shape[:2]:
+        raise RampflowError(f"{raw.path}: amp33 has the shape {amp33.shape}, which doesn't fit data of shape {shape}")
+    for name, expected in (("reference_read", shape[1:]), ("reference_amp33", amp33.shape[1:]), ("resultantdq", shape)):
+        if raw.roman.get(name) is not None:
+            raw.array(name, shape=expected)
 
 
 def _flatten(node, name: str, result: dict) -> None:
@@ -157,11 +203,11 @@ def build(config: dict, folder: Path, store: Path) -> Inventory:
     RampflowError
         Something is wrong with an input or a reference; the message names it.
     """
-    members = _without(find_members(config["input"], folder), config["exclude"])
+    members = find_members(config["input"], folder, config["exclude"])
     known = _load(store)
-    headers = _read_headers(members, known.get("headers", {}))
-    override = {t: _overriding(t, given, folder) for t, given in config["references"]["override"].items()}
     skipped = frozenset(name for name, options in config["steps"].items() if options.get("skip"))
+    headers = _read_headers(members, known.get("headers", {}), skipped, config["exclude"])
+    override = {t: _overriding(t, given, folder) for t, given in config["references"]["override"].items()}
     chains = {m: pipeline.chain(headers[str(m.path)]["type"], headers[str(m.path)]["detector"], skipped) for m in members}
     context = None
     if any(set(pipeline.reference_types(chain)) - set(override) for chain in chains.values()):
@@ -236,15 +282,8 @@ def _load(store: Path) -> dict:
     return known if isinstance(known, dict) and known.get("format") == FORMAT else {}
 
 
-def _without(members: list[Member], names: list[str]) -> list[Member]:
-    """All exposures but those of these names."""
-    unknown = set(names) - {stem_of(member.path) for member in members}
-    raise_together([f"configuration: exclude: no input is an exposure of the name {name!r}" for name in sorted(unknown)])
-    return [member for member in members if stem_of(member.path) not in names]
-
-
-def _read_headers(members: list[Member], known: dict) -> dict:
-    """Header of each raw file, from `known` where the file has not changed since."""
+def _read_headers(members: list[Member], known: dict, skipped: frozenset[str], excluded: list[str]) -> dict:
+    """Header of each raw file, from `known` where the file has not changed since; none that a step of its chain refuses."""
 
     def read(member):
         try:
@@ -262,10 +301,41 @@ def _read_headers(members: list[Member], known: dict) -> dict:
 
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         results = list(pool.map(read, members))
-    bad = {stem_of(member.path): error for member, (_, error) in zip(members, results, strict=True) if error}
-    leave_out = f"to go on without: --config 'exclude=[{','.join(bad)}]'" if len(bad) < len(members) else ""
+    bad = {}
+    for member, (header, error) in zip(members, results, strict=True):
+        if header:
+            chain = pipeline.chain(header["type"], header["detector"], skipped)
+            error = next((header["refusals"][step] for step in chain if step in header["refusals"]), None)
+        if error:
+            bad[stem_of(member.path)] = error
+    leave_out = f"to go on without: {exclude_option([*excluded, *bad], sys.argv)}" if len(bad) < len(members) else ""
     raise_together(list(bad.values()), leave_out)
     return {str(member.path): header for member, (header, _) in zip(members, results, strict=True)}
+
+
+def exclude_option(names: list[str], arguments: list[str]) -> str:
+    """The option ``--config`` that leaves out these exposures and keeps what the command line configures already.
+
+    Snakemake takes the last ``--config`` alone, so a second one would replace the user's.
+
+    Parameters
+    ----------
+    names : list of str
+        All exposures to leave out.
+    arguments : list of str
+        The command line.
+    """
+    given: list[str] = []
+    inside = False
+    for word in arguments:
+        if word in ("--config", "-C") or word.startswith("--config="):
+            given, inside = [word.partition("=")[2]] * word.startswith("--config="), True
+        elif word.startswith("-"):
+            inside = False
+        elif inside:
+            given.append(word)
+    kept = [word for word in given if not word.startswith("exclude=")]
+    return " ".join(["--config", *(shlex.quote(word) for word in kept), f"'exclude=[{','.join(dict.fromkeys(names))}]'"])
 
 
 def _overriding(reftype: str, given: str, folder: Path) -> str:

@@ -1,0 +1,61 @@
+"""The version of this software: of the release to come, the commit, and whether the files were changed since.
+
+Products, logs and the report record it, as ``0.1.0.dev276+g020e13c``: the 276th commit on the way to 0.1.0, of this hash.
+It ends in ``.dirty`` where tracked files differ from the commit.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import re
+import subprocess
+from pathlib import Path
+
+#: The release to come, or this one where its commit has the tag. In a file of its own, as a new number is no new code.
+RELEASE = Path(__file__).with_name("release.txt").read_text().strip()
+CLONE = Path(__file__).resolve().parent.parent.parent
+VARIABLE = "RAMPFLOW_VERSION"  #: environment variable that the workflow sets for its jobs, so that they don't ask git
+ARCHIVE = Path(__file__).with_name("archive.txt")  #: `git archive` writes the hash of the commit into it
+
+
+def from_git(folder: Path) -> str | None:
+    """Version from the git repository of a folder; `None` where the folder is not the root of one, or git is missing."""
+    if not (folder / ".git").exists():
+        return None
+
+    def git(*arguments):
+        return subprocess.run(
+            ["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=True, timeout=30
+        ).stdout.strip()
+
+    try:
+        tag = git("describe", "--always", "--dirty", "--exclude=*")
+        commit, dirty = tag.removesuffix("-dirty"), ".dirty" * tag.endswith("-dirty")
+        if not dirty and f"v{RELEASE}" in git("tag", "--points-at", "HEAD").split():
+            return RELEASE
+        return f"{RELEASE}.dev{git('rev-list', '--count', 'HEAD')}+g{commit}{dirty}"
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def from_archive(path: Path) -> str | None:
+    """Version from the file into which `git archive` writes the commit; `None` where it has not."""
+    try:
+        found = re.fullmatch(r"([0-9a-f]{7,40})", path.read_text().strip())
+    except OSError:
+        return None
+    return f"{RELEASE}.dev0+g{found[1]}" if found else None
+
+
+def from_package() -> str | None:
+    """Version of the installed package; `None` where it is not installed."""
+    try:
+        return importlib.metadata.version("rampflow")
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def find_version() -> str:
+    """The version: as the workflow says, or from git, from the archive, or from the installed package."""
+    return os.environ.get(VARIABLE) or from_git(CLONE) or from_archive(ARCHIVE) or from_package() or f"{RELEASE}.dev0+unknown"
