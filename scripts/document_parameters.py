@@ -34,7 +34,8 @@ references:
   crds_context: null
   # Reference files to use for every exposure in place of CRDS's choice, as {flat: my_flat.asdf}; N/A for none.
   override: {}
-  # Use references that were made for another detector or optical element, with a warning; by default they are refused.
+  # Use overriding references that were made for another detector or optical element, with a warning; by default they are
+  # refused.
   allow_mismatch: false
 
 # Where the stars that exposures are aligned to come from: GAIADR3_S3 (Gaia DR3 on S3), GAIADR3, GAIADR2, GAIADR1 or
@@ -62,7 +63,7 @@ An unknown key, a wrong type or a value out of range stops the run before any jo
 | `keep_intermediates` | `false` | keep the files between the steps: `true`, `false`, or a list of steps; what tweakreg and the products are made from stays in any case, so that another alignment costs seconds | `steps.STEP.save_results` |
 | `references.crds_context` | `null` | CRDS context; `null`: `CRDS_CONTEXT`, or the cache's default | `CRDS_CONTEXT` |
 | `references.override` | `{}` | `{type: file}` in place of CRDS's choice, for every exposure; `N/A` for none | `steps.STEP.override_TYPE` |
-| `references.allow_mismatch` | `false` | use references that were made for another detector or optical element, with a warning; by default they are refused | |
+| `references.allow_mismatch` | `false` | use overriding references that were made for another detector or optical element, with a warning; by default they are refused | |
 | `astrometric_catalog` | `GAIADR3_S3` | where the stars that exposures are aligned to come from: `GAIADR3_S3` (Gaia DR3 on S3), `GAIADR3`, `GAIADR2`, `GAIADR1` or `GAIAREFCAT` (a web service, `ASTROMETRIC_CATALOG_URL`), a file (ecsv, parquet, csv) with columns ra and dec, or the folder of a HATS catalog | `steps.tweakreg.abs_refcat` |
 | `steps.STEP.skip` | `false` | leave the step out (every step but dq_init and ramp_fitting) | `steps.STEP.skip` |
 
@@ -77,9 +78,9 @@ counts. The limits are declared in the step's script.
 
 A reference made for another detector or optical element is refused too, by its metadata (`meta.instrument.detector`,
 `meta.instrument.optical_element`, or several in `p_detector`, `p_optical_element` with `|` between them). `N/A`, `?` and missing
-entries match everything. What CRDS chose is not refused: it may give one file to several optical elements, and a detector that
-differs is a warning.
-`references.allow_mismatch: true`, or `--allow_mismatch` of a step, turns the refusal into a warning.
+entries match everything. CRDS may give one file to several optical elements: of its own choices these are not compared.
+`references.allow_mismatch: true`, for what is named in `references.override`, or `--allow_mismatch` of a step turns the refusal
+into a warning.
 
 ## Parameters of the steps
 

@@ -225,7 +225,7 @@ def options_of(step):
         references = [f"--{reftype} {shlex.quote(chosen[reftype])}" for reftype in declared]
         if by_crds := [reftype for reftype in declared if reftype not in settings["references"]["override"]]:
             references.append(f"--chosen_by_crds {','.join(by_crds)}")
-        # Of the others nothing is refused: an option more would only repeat their jobs.
+        # Only on what the user names: an option more for the other steps would repeat their jobs.
         if len(by_crds) < len(declared) and settings["references"]["allow_mismatch"]:
             references.append("--allow_mismatch")
         return " ".join(
