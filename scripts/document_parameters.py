@@ -34,7 +34,8 @@ references:
   crds_context: null
   # Reference files to use for every exposure in place of CRDS's choice, as {flat: my_flat.asdf}; N/A for none.
   override: {}
-  # Use references that were made for another detector or optical element, with a warning; by default they are refused.
+  # Use overriding references that were made for another detector or optical element, with a warning; by default they are
+  # refused.
   allow_mismatch: false
 
 # Where the stars that exposures are aligned to come from: GAIADR3_S3 (Gaia DR3 on S3), GAIADR3, GAIADR2, GAIADR1 or
@@ -66,7 +67,7 @@ An unknown key, a wrong type or a value out of range stops the run before any jo
 | `keep_intermediates` | `[ramp_fitting]` | keep the files between the steps: `true`, `false`, or a list of steps in place of this one. The image of ramp_fitting, as large as a product, saves the steps on the ramp when a dark, distortion, photom or flat reference changes. What tweakreg and the products are made from stays in any case, so that another alignment costs seconds | `steps.STEP.save_results` |
 | `references.crds_context` | `null` | CRDS context; `null`: `CRDS_CONTEXT`, or the cache's default | `CRDS_CONTEXT` |
 | `references.override` | `{}` | `{type: file}` in place of CRDS's choice, for every exposure; `N/A` for none | `steps.STEP.override_TYPE` |
-| `references.allow_mismatch` | `false` | use references that were made for another detector or optical element, with a warning; by default they are refused | |
+| `references.allow_mismatch` | `false` | use overriding references that were made for another detector or optical element, with a warning; by default they are refused | |
 | `astrometric_catalog` | `GAIADR3_S3` | where the stars that exposures are aligned to come from: `GAIADR3_S3` (Gaia DR3 on S3), `GAIADR3`, `GAIADR2`, `GAIADR1` or `GAIAREFCAT` (a web service, `ASTROMETRIC_CATALOG_URL`), a file (ecsv, parquet, csv, fits) with columns ra and dec (degrees, ICRS), or the folder of a HATS catalog. In a file, proper motions `pmra`, `pmdec` (mas/yr, `pmra` with the factor cos δ) need `ref_epoch`, the Julian year of the positions; `parallax` (mas) counts where there is one | `steps.tweakreg.abs_refcat` |
 | `require_alignment` | `false` | an imaging exposure that isn't aligned to the stars (`FAILED` or `SKIPPED` in `meta.cal_step.tweakreg`, a fully saturated one too) is a failure: it has no products, the reason is in the summary, and the run ends with an error. `false`: it is delivered unaligned | |
 | `steps.STEP.skip` | `false` | leave the step out (every step but dq_init and ramp_fitting) | `steps.STEP.skip` |
@@ -82,9 +83,9 @@ counts. The limits are declared in the step's script.
 
 A reference made for another detector or optical element is refused too, by its metadata (`meta.instrument.detector`,
 `meta.instrument.optical_element`, or several in `p_detector`, `p_optical_element` with `|` between them). `N/A`, `?` and missing
-entries match everything. What CRDS chose is not refused: it may give one file to several optical elements, and a detector that
-differs is a warning.
-`references.allow_mismatch: true`, or `--allow_mismatch` of a step, turns the refusal into a warning.
+entries match everything. CRDS may give one file to several optical elements: of its own choices these are not compared.
+`references.allow_mismatch: true`, for what is named in `references.override`, or `--allow_mismatch` of a step turns the refusal
+into a warning.
 
 ## Parameters of the steps
 

@@ -13,7 +13,7 @@ from rampflow.step.declaration import Range, Reference, Step
 from rampflow.step.exposure import Exposure
 from rampflow.step.job import Job
 from rampflow.step.program import run_step
-from rampflow.step.references import refuse_implausible
+from rampflow.step.reference_checks import refuse_implausible
 
 #: Polynomials in DN are the identity with small corrections, so that their linear term is near 1.
 LINEAR_TERM = Range(0.2, 5, source="a polynomial is the identity with corrections of some per cent", median=(0.5, 2), plane=1)

@@ -20,7 +20,7 @@ from rampflow.step.declaration import Parameter, Range, Reference, Step
 from rampflow.step.exposure import Exposure
 from rampflow.step.job import Job
 from rampflow.step.program import run_step
-from rampflow.step.references import refuse_implausible
+from rampflow.step.reference_checks import refuse_implausible
 
 RESPONSE = Range(
     0,

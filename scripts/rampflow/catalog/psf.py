@@ -10,7 +10,7 @@ from rampflow.errors import RampflowError
 from rampflow.step.declaration import Range
 from rampflow.step.exposure import Exposure
 from rampflow.step.logs import step_logger
-from rampflow.step.references import refuse_implausible
+from rampflow.step.reference_checks import refuse_implausible
 
 log = step_logger("source_catalog")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from rampflow.step.references import UNSET, metadata_value, moment
+from rampflow.step.reference_checks import UNSET, metadata_value, moment
 
 #: Detector and optical element in the name of a file: r0000101001001001001_0001_wfi01_f158_uncal.asdf.
 NAME = re.compile(r"_(wfi\d\d)_([a-z0-9]+)_[a-z0-9]+\.asdf$", re.IGNORECASE)

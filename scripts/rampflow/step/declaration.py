@@ -218,7 +218,7 @@ class Step:
                 "--chosen_by_crds",
                 metavar="TYPES",
                 default="",
-                help="reference types, with commas, whose file CRDS's rules selected: of these, a mismatch is a warning",
+                help="reference types, with commas, whose file CRDS's rules selected for this exposure's optical element",
             )
         parser.add_argument("--threads", type=int, default=1, metavar="N", help="cores to use (default: 1)")
         parser.add_argument("--crds_context", metavar="NAME", help="CRDS context that chose the references, to be recorded")

@@ -17,7 +17,7 @@ from rampflow.step.declaration import NOT_APPLICABLE, Reference, Step
 from rampflow.step.exposure import Exposure
 from rampflow.step.logs import recorded_log, step_logger
 from rampflow.step.provenance import crds_version, reference_name, stamp
-from rampflow.step.references import MANY, check_made_for, check_plausible, metadata_value, refuse_implausible
+from rampflow.step.reference_checks import MANY, check_made_for, check_plausible, metadata_value, refuse_implausible
 
 PROGRESS_INTERVAL = 10  #: seconds between the lines of a log that say how far a step is
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from rampflow.errors import RampflowError
 from rampflow.files.asdf_io import AsdfFile
 from rampflow.step.declaration import NOT_APPLICABLE, Reference
-from rampflow.step.references import mismatches
+from rampflow.step.reference_checks import mismatches
 
 
 def override_mismatch(path: str, declaration: Reference, readers: dict[str, dict]) -> str | None:

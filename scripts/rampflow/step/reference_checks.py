@@ -120,12 +120,13 @@ def check_made_for(
     for what, values in mismatches(meta, exposure.meta, declaration):
         if chosen_by_crds and what in ("optical_element", "exposure_type"):
             continue
-        if what == "exposure_type" or allow_mismatch or chosen_by_crds:
+        if what == "exposure_type" or allow_mismatch:
             log.warning("%s: %s", name, values)
         else:
             raise RampflowError(
                 f"{reference.path}: {values}; give the {declaration.type} reference of this exposure's "
-                f"{what.replace('_', ' ')}, or insist with --allow_mismatch (references.allow_mismatch in the configuration)"
+                f"{what.replace('_', ' ')}, or insist with --allow_mismatch (in the configuration: name it in "
+                "references.override, with references.allow_mismatch)"
             )
     useafter, start = moment(meta.get("useafter")), moment(metadata_value(exposure.meta, "exposure.start_time"))
     if useafter and start and useafter > start and not chosen_by_crds:
