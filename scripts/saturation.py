@@ -211,8 +211,8 @@ def run(job: Job) -> None:
                 product.meta["cal_step"].update(dict.fromkeys(AFTER_SATURATION, "SKIPPED"))
             elif all(full) and share:
                 job.log.warning(
-                    "All science pixels that %s checks are saturated in all resultants, but these are only %.2g %% of them (the "
-                    "others are flagged NO_SAT_CHECK): the exposure is not taken for fully saturated; check the reference",
+                    "All science pixels that %s checks are saturated in all resultants, but these are only %.2g %% of them "
+                    "(the others are flagged NO_SAT_CHECK): the exposure is not taken for fully saturated; check the reference",
                     job.references["saturation"].name,
                     100 * share,
                 )
@@ -222,8 +222,8 @@ def warn_of_thresholds(job: Job, beyond: np.ndarray, pixels: int) -> None:
     """Warn of thresholds (DN) beyond what the converter can give: such pixels pass for unsaturated whatever they hold."""
     if beyond.size:
         job.log.warning(
-            "%s: data is beyond the converter's %d DN for %d pixels (%.2g %%; their median is %.6g DN), which are never flagged "
-            "as saturated; check its unit, and flag pixels without a check NO_SAT_CHECK",
+            "%s: data is beyond the converter's %d DN for %d pixels (%.2g %%; their median is %.6g DN), which are never "
+            "flagged as saturated; check its unit, and flag pixels without a check NO_SAT_CHECK",
             job.references["saturation"].name,
             LARGEST_COUNT,
             beyond.size,

@@ -29,7 +29,7 @@ def ramp():
     data = np.rint(5000 + rng.normal(0, 50, (ROWS, COLUMNS)) + sky + np.concatenate(channels, axis=2) + trends)
     data[:, 20, 100:110] = 5000  # without change: zero once the offset is out
     amp33 = np.rint(6000 + rng.normal(0, 50, (ROWS, 128)) + noise).astype(np.uint16)
-    amp33[:, 7, 20:25] = amp33[2, 11:13] = 0
+    amp33[:, 7, 20:25] = 0  # in all resultants: what is lost in some, romancal takes for a spike
     pixeldq = np.zeros((ROWS, COLUMNS), np.uint32)
     pixeldq[15:18, 1] = pixeldq[1, 500:520] = flags.BAD_REF_PIXEL
     frequency = np.arange(ROWS * SAMPLES // 2 + 1)
