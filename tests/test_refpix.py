@@ -10,6 +10,7 @@ import refpix
 import roman_datamodels.datamodels as rdm
 from refpix import (
     SAMPLES,
+    complete_amp33,
     correct_reference_pixels,
     correct_resultants,
     fill_gaps,
@@ -327,6 +328,36 @@ def test_a_bad_reference_pixel_counts_as_zero():
     assert np.abs(correct(wild, response=response)[0] - expected).max() > 100
 
 
+@pytest.mark.parametrize("lost", [0, 65535])
+def test_what_amp33_has_lost_in_some_resultants_is_missing_and_no_spike(lost):
+    noise = white_noise() + slow_noise()
+    data, response = scene() + on_detector(noise), responses(amp33=1, passband=3000)
+    amp33 = np.rint(6000 + noise[..., :128]).astype(np.uint16)
+    whole, _ = correct(data, amp33, response)
+    amp33[1, 300:305] = lost  # five rows of one resultant
+    corrected, corrected_amp33 = correct(data, amp33, response)
+    # The rows around fill the gap: what is left is the noise that they don't know. A spike of 6,000 DN through the same
+    # response would be off by hundreds.
+    assert np.abs(corrected - whole).max() < 40
+    assert np.abs(corrected - whole)[[0, 2, 3]].max() < 10  # the mean of three instead of four
+    assert np.abs(corrected_amp33[1, 300:305].astype(float) - 6000).max() < 60
+
+
+def test_means_of_amp33_are_those_of_what_is_there():
+    amp33 = np.array([[10, 20, 0, 7], [12, 0, 0, 65535], [14, 23, 0, 8]], np.uint16)[:, None, :]
+    samples, offset, lost = complete_amp33(amp33)
+    np.testing.assert_array_equal(offset, [[12, 22, 0, 8]])  # 21.5 and 7.5, to even whole DN
+    np.testing.assert_array_equal(samples[:, 0], [[10, 20, 0, 7], [12, 22, 0, 8], [14, 23, 0, 8]])
+    assert lost == 2 and samples.dtype == np.uint16
+    samples, offset, _ = complete_amp33(amp33, remove_offset=False)
+    np.testing.assert_array_equal(samples[:, 0], [[10, 20, 0, 7], [12, 0, 0, 0], [14, 23, 0, 8]])
+    assert not offset.any()
+    sound = amp33[:, :, [0, 2]]
+    samples, offset, lost = complete_amp33(sound)
+    assert samples is sound and lost == 0
+    np.testing.assert_array_equal(offset, sound.astype(np.float32).mean(axis=0))
+
+
 # ----------------------------------------------------------------------------------------------------------- the program
 def write_reference(path, rows=ROWS, channels=COLUMNS // 128):
     response = responses(channels * 128, rows, left=0.3 + 0.1j, right=0.2, amp33=0.5, passband=3000)
@@ -378,6 +409,27 @@ def test_the_program_writes_what_the_function_gives(exposure, switched_off):
         assert model.amp33.dtype == np.uint16
         assert model.meta.cal_step.refpix == "COMPLETE"
         assert model.meta.ref_file.refpix.endswith("ref.asdf")
+
+
+@pytest.mark.parametrize(("level", "silent"), [(0, True), (65535, True), (5000, True), (None, False)])
+def test_references_without_a_signal_are_warned_of(exposure, level, silent):
+    with rdm.open(exposure / "in.asdf") as model:
+        if level is not None:
+            model.amp33 = np.full(model.amp33.shape, level, np.uint16)
+        model.save(exposure / "other.asdf")
+    (exposure / "other.asdf").rename(exposure / "in.asdf")
+    said = program(exposure).stderr
+    assert (f"most samples of amp33 (0%) are the same in all resultants (share of those that vary in brackets; amp33's median "
+            f"is {level} DN)" in said) == silent  # fmt: skip
+    assert ("WARNING" in said) == silent
+
+
+def test_a_dead_border_is_warned_of(exposure):
+    with rdm.open(exposure / "in.asdf") as model:
+        model.data[:, 100:, :4] = 4000
+        model.save(exposure / "other.asdf")
+    (exposure / "other.asdf").rename(exposure / "in.asdf")
+    assert "most samples of the left border (20%) are the same" in program(exposure).stderr
 
 
 def test_without_a_reference_the_step_is_skipped(exposure):
