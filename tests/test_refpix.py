@@ -149,11 +149,28 @@ def test_a_frame_that_all_resultants_have_passes_through():
     np.testing.assert_allclose(amp33_two - amp33_frame, amp33_one, atol=0.02)
 
 
+def rounding(counts, correction):
+    """How far two computations of one correction may lie apart that order their sums differently (DN).
+
+    A transform of N samples in single precision is off by half an epsilon times log2 N of the largest value (N. J. Higham,
+    Accuracy and Stability of Numerical Algorithms, section 24.1), in each of the two; then counts round to the number beside
+    them. Libraries choose the order by processor, by how many transforms they do at once, and by number of threads.
+    """
+    samples = counts.shape[-2] * SAMPLES
+    return np.finfo(np.float32).eps * np.log2(samples) * np.abs(correction).max() + np.spacing(np.abs(counts))
+
+
+def test_rounding_is_a_small_part_of_the_correction():
+    counts, correction = np.full((1, 512, 128), 4000, np.float32), np.full((1, 512, 128), 100, np.float32)
+    assert rounding(counts, correction).max() < 5e-4
+
+
 def test_nothing_depends_on_the_number_of_threads():
     amp33, response = white_noise(seed=8)[..., :128].astype(np.float32), responses(left=1, right=1, amp33=1)
-    one, many = scene() + on_detector(white_noise()), scene() + on_detector(white_noise())
+    before = scene() + on_detector(white_noise())
+    one, many = before.copy(), before.copy()
     corrected = [correct_resultants(d, amp33, scene(), amp33[0], response, threads=n) for d, n in ((one, 1), (many, 3))]
-    np.testing.assert_array_equal(one, many)
+    assert np.all(np.abs(one - many) <= rounding(one, one - before))
     np.testing.assert_array_equal(*corrected)
 
 
@@ -161,13 +178,14 @@ def test_what_the_other_resultants_are_changes_nothing():
     # They share transforms, and so do channels where a resultant is alone.
     data, amp33 = scene(384) + on_detector(white_noise(), 384), white_noise(seed=8)[..., :128].astype(np.float32)
     arguments = scene(384), amp33.mean(axis=0), responses(384, left=1, right=1, amp33=1)
-    together = data.copy()
+    before, together = data.copy(), data.copy()
     corrected = correct_resultants(together, amp33, *arguments)
     for i in range(RESULTANTS):
         np.testing.assert_array_equal(correct_resultants(data[i : i + 1], amp33[i : i + 1], *arguments)[0], corrected[i])
-    # Transforms in single precision: what else is in one rounds a count in a hundred to the number beside it.
-    np.testing.assert_array_max_ulp(data, together, 1)
-    assert np.mean(data != together) < 0.01
+    # Transforms in single precision: what else is in one rounds some counts to numbers beside them.
+    correction = together - before
+    assert np.abs(correction).max() > 1000  # the bound is a millionth of it
+    assert np.all(np.abs(data - together) <= rounding(together, correction))
 
 
 # ---------------------------------------------------------------------------------------------------------- the switches
@@ -281,7 +299,10 @@ def test_transforms_to_time_are_numpy_s(rows):
     for (channel, resultant), time in zip(pair, (samples.real.T, samples.imag.T), strict=True):
         combined = sum(response[r][channel].astype(complex) * spectra[resultant, r] for r in range(3))
         expected = np.fft.irfft(combined * 2 * frequencies, rows * SAMPLES).reshape(rows, SAMPLES)
-        np.testing.assert_allclose(time, expected[:, :128], rtol=0, atol=3e-7 * np.abs(expected).max())
+        # As of `rounding`, for one transform in single precision, and one epsilon for each factor before it: response, sum of
+        # three, coarse and fine twiddle.
+        bound = np.finfo(np.float32).eps * (np.log2(rows * SAMPLES) / 2 + 4) * np.abs(expected).max()
+        np.testing.assert_allclose(time, expected[:, :128], rtol=0, atol=bound)
 
 
 def test_a_sample_near_the_trend_is_not_taken_for_a_missing_one():
@@ -400,10 +421,11 @@ def test_the_program_writes_what_the_function_gives(exposure, switched_off):
         model.validate()
         switches = {switched_off: False} if switched_off else {}
         data, amp33 = correct(*(np.asarray(a) for a in (before.data, before.amp33)), response, before.pixeldq, **switches)
-        np.testing.assert_array_equal(model.data, data)
+        # The program has two threads.
+        assert np.all(np.abs(np.asarray(model.data) - data) <= rounding(data, data - before.data))
         np.testing.assert_array_equal(model.amp33, amp33)
-        np.testing.assert_array_equal(model.border_ref_pix_left, data[:, :, :4])
-        np.testing.assert_array_equal(model.border_ref_pix_right, data[:, :, -4:])
+        np.testing.assert_array_equal(model.border_ref_pix_left, model.data[:, :, :4])
+        np.testing.assert_array_equal(model.border_ref_pix_right, model.data[:, :, -4:])
         for name in ("groupdq", "pixeldq", "border_ref_pix_top", "border_ref_pix_bottom"):
             np.testing.assert_array_equal(model[name], before[name])
         assert model.amp33.dtype == np.uint16
