@@ -422,6 +422,18 @@ def read_responses(reference: Exposure, rows: int, channels: int) -> tuple[np.nd
     return read("gamma"), read("zeta"), read("alpha")
 
 
+def warn_of_channels(job: Job, still: np.ndarray, resultants: int) -> None:
+    """Warn of channels that have the same counts in the first and the last resultant; `still` is their share, by channel."""
+    stuck = np.flatnonzero(still > 1 - MOST_VARY)
+    if stuck.size and resultants > 1:
+        job.log.warning(
+            "%s: most counts of the channels %s (from 1) are the same in the first and the last resultant: dead, stuck or "
+            "saturated. Their slopes are not those of the sky",
+            job.exposure.path.name,
+            ", ".join(str(channel + 1) for channel in stuck),
+        )
+
+
 def warn_of_references(job: Job, varies: dict[str, float], lost: int, amp33: np.ndarray) -> None:
     """Warn of references that can't show any noise, and of samples of amplifier 33 that are lost.
 
@@ -467,14 +479,16 @@ def run(job: Job) -> None:
 
     def average(start, stop):
         values = ramp.read_rows(start, stop)
+        still = np.count_nonzero((values[0] == values[-1]).reshape(stop - start, -1, CHANNEL_WIDTH), axis=(0, 2))
         if parameters.remove_offset:
             values.mean(axis=0, out=offset[start:stop])
         varies = [(stop - start) * share_that_varies(values[..., border]) for border in (np.s_[:BORDER], np.s_[-BORDER:])]
-        return start * columns + np.flatnonzero(dq.has(pixeldq.read_rows(start, stop), dq.BAD_REF_PIXEL)), varies
+        return start * columns + np.flatnonzero(dq.has(pixeldq.read_rows(start, stop), dq.BAD_REF_PIXEL)), varies, still
 
-    bad, varies = zip(*job.map_rows(average, rows), strict=True)
+    bad, varies, still = zip(*job.map_rows(average, rows), strict=True)
     bad = np.concatenate(bad)
     offset.flat[bad] = 0
+    warn_of_channels(job, np.sum(still, axis=0) / (rows * CHANNEL_WIDTH), resultants)
     left, right = np.sum(varies, axis=0) / rows
     warn_of_references(
         job, {"the left border": left, "the right border": right, "amp33": share_that_varies(stored)}, lost, stored

@@ -446,6 +446,16 @@ def test_references_without_a_signal_are_warned_of(exposure, level, silent):
     assert ("WARNING" in said) == silent
 
 
+def test_a_stuck_channel_is_warned_of(exposure):
+    with rdm.open(exposure / "in.asdf") as model:
+        model.data[:, 100:, 128:256] = 4321
+        model.save(exposure / "other.asdf")
+    (exposure / "other.asdf").rename(exposure / "in.asdf")
+    said = program(exposure).stderr
+    assert "most counts of the channels 2 (from 1) are the same in the first and the last resultant" in said
+    assert said.count("WARNING") == 1
+
+
 def test_a_dead_border_is_warned_of(exposure):
     with rdm.open(exposure / "in.asdf") as model:
         model.data[:, 100:, :4] = 4000
