@@ -51,6 +51,10 @@ STEP = Step(
 )
 
 
+LARGEST_RAW = 65535  #: DN in 16 bits
+FEW_LOST = 0.01  #: share of amplifier 33's samples that may be lost without a warning
+
+
 def flag_guide_window(pixeldq: np.ndarray, x: tuple[int, int], y: tuple[int, int], *, expand: int = 0) -> bool:
     """Flag what the guide window's reads disturb, in place.
 
@@ -101,6 +105,51 @@ def decode_counts(raw: np.ndarray, reference_read: np.ndarray | None, offset: in
     if offset:
         counts -= offset
     return counts
+
+
+def flag_lost_counts(raw: np.ndarray) -> np.ndarray:
+    """Flags of encoded counts at the limits of their 16 bits: what was beyond is lost, and decoding gives a plausible count.
+
+    Parameters
+    ----------
+    raw : numpy.ndarray
+        Counts as they came, uint16.
+
+    Returns
+    -------
+    numpy.ndarray
+        uint8: AD_FLOOR and DO_NOT_USE where a count is 0, SATURATED where it is 65535.
+    """
+    flags = (raw == 0) * np.uint8(dqflags.AD_FLOOR | dqflags.DO_NOT_USE)
+    flags |= (raw == LARGEST_RAW) * np.uint8(dqflags.SATURATED)
+    return flags
+
+
+def decode_amp33(raw: np.ndarray, reference_read: np.ndarray | None, offset: int) -> tuple[np.ndarray, int, int]:
+    """Undo for amplifier 33 what was done for the downlink.
+
+    Parameters
+    ----------
+    raw : numpy.ndarray
+        Samples as they came, DN, uint16 (resultant, row, column).
+    reference_read : numpy.ndarray or None
+        The read that was subtracted on board, DN, (row, column); it is added back.
+    offset : int
+        ``meta.instrument.data_encoding_offset``, DN; it is subtracted.
+
+    Returns
+    -------
+    samples : numpy.ndarray
+        DN, uint16; 0, which refpix takes for a missing sample, where the sample is lost.
+    at_limit, out_of_range : int
+        How many of the lost ones came as 0 or 65535, and how many decode to what 16 bits can't hold.
+    """
+    decoded = raw.astype(np.int32) + (reference_read.astype(np.int32) if reference_read is not None else 0) - offset
+    encoded = bool(offset) or reference_read is not None
+    at_limit = ((raw == 0) | (raw == LARGEST_RAW)) & encoded
+    out_of_range = ((decoded < 0) | (decoded > LARGEST_RAW)) & ~at_limit
+    samples = np.where(at_limit | out_of_range, 0, decoded).astype(np.uint16)
+    return samples, np.count_nonzero(at_limit), np.count_nonzero(out_of_range)
 
 
 def border_arrays(data: dict[str, np.ndarray], pixeldq: np.ndarray) -> dict[str, np.ndarray]:
@@ -154,11 +203,15 @@ def initialize(job: Job, raw: Exposure, *, ground_test: bool) -> None:
     shape = counts.shape
     if amp33.shape[:2] != shape[:2]:
         raise RampflowError(f"{raw.path}: amp33 has the shape {amp33.shape}, which doesn't fit data of shape {shape}")
-    encoded = raw.meta["instrument"].get("data_encoding_offset") is not None
-    offset = raw.number("meta.instrument.data_encoding_offset") if encoded else 0
+    has_offset = raw.meta["instrument"].get("data_encoding_offset") is not None
+    offset = raw.number("meta.instrument.data_encoding_offset") if has_offset else 0
     reference_read = _optional(raw, "reference_read", shape[1:]) if not ground_test else None
     reference_amp33 = _optional(raw, "reference_amp33", amp33.shape[1:]) if not ground_test else None
     resultantdq = _optional(raw, "resultantdq", shape)
+
+    encoded = bool(offset) or reference_read is not None
+    if not ground_test:
+        _warn_of_encoding(job, raw, offset, reference_read, reference_amp33)
 
     flags = _read_mask(job, shape[1:])
     status = "SKIPPED" if flags is None else "COMPLETE"
@@ -171,7 +224,7 @@ def initialize(job: Job, raw: Exposure, *, ground_test: bool) -> None:
     else:
         job.log.info("The guide window is not on the detector: %s", guide)
 
-    decoded_amp33 = amp33.read().astype(np.int32) + (reference_amp33 if reference_amp33 is not None else 0) - offset
+    decoded_amp33 = _decoded_amp33(job, raw, amp33.read(), reference_amp33, offset)
     edges = {"left": (shape[1], BORDER), "right": (shape[1], BORDER), "top": (BORDER, shape[2]), "bottom": (BORDER, shape[2])}
     border = {side: np.empty((shape[0], *size), np.float32) for side, size in edges.items()}
     for rows, side in ((slice(0, BORDER), "top"), (slice(shape[1] - BORDER, shape[1]), "bottom")):
@@ -185,21 +238,68 @@ def initialize(job: Job, raw: Exposure, *, ground_test: bool) -> None:
         "pixeldq": pixeldq,
         # A file made longer reads as zeros where nothing was written: no flags need no writing.
         "groupdq": EmptyArray(shape, np.uint8) if resultantdq is None else resultantdq,
-        "amp33": decoded_amp33.astype(np.uint16),
+        "amp33": decoded_amp33,
         **border_arrays(border, pixeldq),
     }
     with job.create(roman=ramp_tree(raw), arrays=arrays) as product:
         product.status = status
 
         def decode_rows(start, stop):
-            rows = decode_counts(
-                counts.read_rows(start, stop), None if reference_read is None else reference_read[start:stop], offset
-            )
+            raw_rows = counts.read_rows(start, stop)
+            rows = decode_counts(raw_rows, None if reference_read is None else reference_read[start:stop], offset)
             product.write_rows("data", start, rows)
             product.write_rows("border_ref_pix_left", start, rows[:, :, :BORDER])
             product.write_rows("border_ref_pix_right", start, rows[:, :, -BORDER:])
+            # Without an encoding, saturation sees such counts itself. The extremes take a tenth of the time of the flags.
+            if not encoded or (raw_rows.min() > 0 and raw_rows.max() < LARGEST_RAW):
+                return 0
+            lost = flag_lost_counts(raw_rows)
+            brought = 0 if resultantdq is None else resultantdq[:, start:stop]
+            product.write_rows("groupdq", start, lost | brought)
+            return np.count_nonzero(lost)
 
-        job.map_rows(decode_rows, shape[1])
+        lost = sum(job.map_rows(decode_rows, shape[1]))
+        if lost:
+            job.log.warning(
+                "%d counts of data are 0 or 65535 in the encoded file: their values are lost, and they are flagged AD_FLOOR "
+                "and DO_NOT_USE, or SATURATED",
+                lost,
+            )
+
+
+def _warn_of_encoding(job, raw, offset, reference_read, reference_amp33) -> None:
+    """Warn where the metadata and the arrays disagree on what was done for the downlink."""
+    for name, read, other in (
+        ("reference_read", reference_read, reference_amp33),
+        ("reference_amp33", reference_amp33, reference_read),
+    ):
+        if read is None and (offset or other is not None):
+            sign = f"meta.instrument.data_encoding_offset is {offset}" if offset else "the other reference read is there"
+            job.log.warning(
+                "%s: has no %s, though %s: nothing is added back; if a read was subtracted on board, counts are too low by it",
+                raw.path.name,
+                name,
+                sign,
+            )
+        elif read is not None and not read.any():
+            job.log.warning("%s: %s is zero everywhere: nothing is added back", raw.path.name, name)
+
+
+def _decoded_amp33(job, raw, samples, reference_amp33, offset) -> np.ndarray:
+    """Amplifier 33 decoded, with a word on what is lost."""
+    decoded, at_limit, out_of_range = decode_amp33(samples, reference_amp33, offset)
+    if at_limit or out_of_range:
+        many = at_limit + out_of_range > FEW_LOST * decoded.size
+        (job.log.warning if many or out_of_range else job.log.info)(
+            "%s: %d samples of amp33 came as 0 or 65535 and %d decode to less than 0 or more than 65535 DN (offset %d): they "
+            "count as missing (0), %.2g %% of all",
+            raw.path.name,
+            at_limit,
+            out_of_range,
+            offset,
+            100 * (at_limit + out_of_range) / decoded.size,
+        )
+    return decoded
 
 
 def _read_mask(job: Job, shape: tuple[int, ...]) -> np.ndarray | None:

@@ -43,11 +43,18 @@ def transient_of(ramp: Exposure) -> dict | None:
     data = ramp.array("data", 3)
     if data.shape[0] < wfi18_transient.MIN_RESULTANTS:
         return None
-    times = pixel_read_times(data.shape[1:], ramp.frame_time, wfi18_transient.DETECTOR)[SCIENCE].mean(axis=1)
-    first = np.stack([data.read_plane(i)[SCIENCE] for i in range(wfi18_transient.MIN_RESULTANTS)])
-    transient = wfi18_transient.transient_by_row(first, mean_reads(ramp.read_pattern) * ramp.frame_time)
+    pixel_times = pixel_read_times(data.shape[1:], ramp.frame_time, wfi18_transient.DETECTOR)[SCIENCE]
+    times, resultant_times = pixel_times.mean(axis=1), mean_reads(ramp.read_pattern) * ramp.frame_time
+    groupdq, numbers = ramp.array("groupdq", 3), range(wfi18_transient.MIN_RESULTANTS)
+    first, flags = (np.stack([array.read_plane(i)[SCIENCE] for i in numbers]) for array in (data, groupdq))
+    good = wfi18_transient.good_pixels(flags)
+    transient = wfi18_transient.transient_by_row(first, resultant_times, good)
     fit = wfi18_transient.fit_transient(times, transient)
-    if fit is None:
+    affected = range(0, wfi18_transient.MASKED_ROWS * len(times) // wfi18_transient.FULL_ROWS, 16)
+    curved = wfi18_transient.largest_curvature(
+        [wfi18_transient.curvature(first[:, [row]], resultant_times, good[[row]]) for row in affected]
+    )
+    if fit is None or wfi18_transient.why_implausible(fit, times, transient, pixel_times.min(), curved):
         return transient_picture(times, transient, None, "")
     formula = f"{fit[0]:.3g} DN · exp(−t / {fit[2]:.3g} s) {fit[1]:+.3g} DN · exp(−t / {fit[3]:.3g} s)".replace("-", "−")
     return transient_picture(times, transient, wfi18_transient.double_exponential(times, *fit), formula)

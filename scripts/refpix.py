@@ -57,9 +57,12 @@ STEP = Step(
 )
 
 SAMPLES = CHANNEL_WIDTH + CHANNEL_DEAD_COLUMNS  #: samples of a row in time: its columns and the dead time after them
+LARGEST_COUNT = 65535  #: DN that a 16-bit A/D converter can give
 GAP_WIDTH = 32  #: samples that the filling of amp33's gaps looks at
 SMOOTHINGS = 3  #: times that the filled dead time is smoothed
 TOGETHER = 2  #: resultants held and corrected together
+MOST_VARY = 0.5  #: share of a reference's samples that must vary from resultant to resultant for it to have a signal
+FEW_LOST = 0.01  #: share of amplifier 33's samples that may be lost in some resultants without a warning
 
 
 def in_read_order(channel: np.ndarray, number: int) -> np.ndarray:
@@ -97,6 +100,46 @@ def remove_trend(values: np.ndarray, there: np.ndarray, times: np.ndarray, trend
     """
     slope, intercept = trend
     return values - (times * slope + intercept) * there
+
+
+def complete_amp33(amp33: np.ndarray, *, remove_offset: bool = True) -> tuple[np.ndarray, np.ndarray, int]:
+    """Mean of each sample of amplifier 33, and what it has lost in some resultants put at that mean: so it counts as missing.
+
+    A sample at a limit of the converter, 0 or 65535, says nothing. Where it is there in all resultants, it cancels with its
+    mean. In a part of them it would be a spike of thousands of DN in time, and spoil the mean for the others.
+
+    Parameters
+    ----------
+    amp33 : numpy.ndarray
+        Amplifier 33, DN, any real dtype, (resultant, row, 128).
+    remove_offset : bool
+        The parameter of the step: without it, means are zero.
+
+    Returns
+    -------
+    amp33 : numpy.ndarray
+        The samples, in their own dtype.
+    offset : numpy.ndarray
+        DN, float32, (row, 128); whole DN where samples are lost, so that these can equal it.
+    lost : int
+        Number of samples put at their mean.
+    """
+    samples = amp33.astype(np.float32)
+    offset = samples.mean(axis=0) if remove_offset else np.zeros_like(samples[0])
+    valid = (amp33 > 0) & (amp33 < LARGEST_COUNT)
+    in_part = valid.any(axis=0) & ~valid.all(axis=0)
+    if not in_part.any():
+        return amp33, offset, 0
+    amp33, here = amp33.copy(), valid[:, in_part]
+    if remove_offset:
+        offset[in_part] = np.rint(samples[:, in_part].sum(axis=0, where=here) / np.count_nonzero(here, axis=0))
+    amp33[:, in_part] = np.where(here, amp33[:, in_part], offset[in_part].astype(amp33.dtype))
+    return amp33, offset, np.count_nonzero(~here)
+
+
+def share_that_varies(samples: np.ndarray) -> float:
+    """Share of the samples (resultant, row, column) that are not the same in all resultants."""
+    return np.count_nonzero((samples != samples[0]).any(axis=0)) / max(samples[0].size, 1)
 
 
 def fill_gaps(stream: np.ndarray, there: np.ndarray) -> np.ndarray:
@@ -341,8 +384,8 @@ def correct_reference_pixels(
     """
     responses = [response.astype(np.complex64, copy=False) for response in responses]
     good = np.where(dq.has(pixeldq, dq.BAD_REF_PIXEL), np.float32(0), data)
-    samples = amp33.astype(np.float32)
-    offset, amp33_offset = (values.mean(axis=0) if remove_offset else np.zeros_like(values[0]) for values in (good, samples))
+    offset = good.mean(axis=0) if remove_offset else np.zeros_like(good[0])
+    amp33, amp33_offset, _ = complete_amp33(amp33, remove_offset=remove_offset)
     corrected_amp33 = [
         correct_resultants(
             good[i : i + TOGETHER],
@@ -396,6 +439,50 @@ def read_responses(reference: Exposure, rows: int, channels: int) -> tuple[np.nd
     return read("gamma"), read("zeta"), read("alpha")
 
 
+def warn_of_channels(job: Job, still: np.ndarray, resultants: int) -> None:
+    """Warn of channels that have the same counts in the first and the last resultant; `still` is their share, by channel."""
+    stuck = np.flatnonzero(still > 1 - MOST_VARY)
+    if stuck.size and resultants > 1:
+        job.log.warning(
+            "%s: most counts of the channels %s (from 1) are the same in the first and the last resultant: dead, stuck or "
+            "saturated. Their slopes are not those of the sky",
+            job.exposure.path.name,
+            ", ".join(str(channel + 1) for channel in stuck),
+        )
+
+
+def warn_of_references(job: Job, varies: dict[str, float], lost: int, amp33: np.ndarray) -> None:
+    """Warn of references that can't show any noise, and of samples of amplifier 33 that are lost.
+
+    Parameters
+    ----------
+    job : Job
+    varies : dict
+        Share of the samples of each reference that vary between resultants.
+    lost : int
+        From `complete_amp33`.
+    amp33 : numpy.ndarray
+        As it came, DN.
+    """
+    silent = [f"{name} ({share:.0%})" for name, share in varies.items() if share < MOST_VARY]
+    if silent and len(amp33) > 1:
+        job.log.warning(
+            "%s: most samples of %s are the same in all resultants (share of those that vary in brackets; amp33's median is "
+            "%g DN): empty, saturated or dead. The noise that they should show stays in the data",
+            job.exposure.path.name,
+            ", ".join(silent),
+            np.median(amp33),
+        )
+    if lost:
+        (job.log.warning if lost > FEW_LOST * amp33.size else job.log.info)(
+            "%s: %d samples of amp33 (%.2g %%) are 0 or %d DN in some resultants: they count as missing",
+            job.exposure.path.name,
+            lost,
+            100 * lost / amp33.size,
+            LARGEST_COUNT,
+        )
+
+
 def run(job: Job) -> None:
     """Process one exposure."""
     if job.references["refpix"] is None:
@@ -403,18 +490,26 @@ def run(job: Job) -> None:
     exposure, parameters = job.exposure, job.parameters
     ramp, pixeldq = exposure.array("data"), exposure.array("pixeldq")
     resultants, rows, columns = ramp.shape
-    samples = exposure.array("amp33", shape=(resultants, rows, CHANNEL_WIDTH)).read()
-    offset, amp33_offset = np.zeros((rows, columns), np.float32), np.zeros((rows, CHANNEL_WIDTH), np.float32)
-    if parameters.remove_offset:
-        amp33_offset = samples.astype(np.float32).mean(axis=0)
+    stored = exposure.array("amp33", shape=(resultants, rows, CHANNEL_WIDTH)).read()
+    samples, amp33_offset, lost = complete_amp33(stored, remove_offset=parameters.remove_offset)
+    offset = np.zeros((rows, columns), np.float32)
 
     def average(start, stop):
+        values = ramp.read_rows(start, stop)
+        still = np.count_nonzero((values[0] == values[-1]).reshape(stop - start, -1, CHANNEL_WIDTH), axis=(0, 2))
         if parameters.remove_offset:
-            ramp.read_rows(start, stop).mean(axis=0, out=offset[start:stop])
-        return start * columns + np.flatnonzero(dq.has(pixeldq.read_rows(start, stop), dq.BAD_REF_PIXEL))
+            values.mean(axis=0, out=offset[start:stop])
+        varies = [(stop - start) * share_that_varies(values[..., border]) for border in (np.s_[:BORDER], np.s_[-BORDER:])]
+        return start * columns + np.flatnonzero(dq.has(pixeldq.read_rows(start, stop), dq.BAD_REF_PIXEL)), varies, still
 
-    bad = np.concatenate(job.map_rows(average, rows))
+    bad, varies, still = zip(*job.map_rows(average, rows), strict=True)
+    bad = np.concatenate(bad)
     offset.flat[bad] = 0
+    warn_of_channels(job, np.sum(still, axis=0) / (rows * CHANNEL_WIDTH), resultants)
+    left, right = np.sum(varies, axis=0) / rows
+    warn_of_references(
+        job, {"the left border": left, "the right border": right, "amp33": share_that_varies(stored)}, lost, stored
+    )
     with job.open_reference("refpix") as reference:
         reference.file.verify()
         responses = read_responses(reference, rows, columns // CHANNEL_WIDTH)

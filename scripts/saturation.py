@@ -39,8 +39,10 @@ STEP = Step(
     ),
 )
 
-#: One more than a 16-bit A/D converter can give: a threshold that is never reached.
-NEVER_SATURATED = 65536.0
+LARGEST_COUNT = 65535  #: DN that a 16-bit A/D converter can give
+NEVER_SATURATED = LARGEST_COUNT + 1.0  #: a threshold that is never reached
+#: Share of the science pixels that must be checked before their saturation counts as that of the whole exposure.
+MOST_CHECKED = 0.5
 
 #: Statuses of the steps that a fully saturated exposure does not go through.
 AFTER_SATURATION = (
@@ -197,23 +199,50 @@ def run(job: Job) -> None:
                 product.write_rows("groupdq", start, flags)
                 in_some, in_all = np.bitwise_or.reduce(flags, axis=0), np.bitwise_and.reduce(flags, axis=0)
                 # Reference pixels see no light, and unchecked pixels are never flagged: neither speaks against full saturation.
-                science = (limits[own] < NEVER_SATURATED) & on_science(np.arange(start, stop)[:, None], rows)
+                # A threshold that can't be reached is no missing check: the pixel is checked and never saturated.
+                checked = ~dqflags.has(reference_dq[own], dqflags.NO_SAT_CHECK)
+                science = checked & on_science(np.arange(start, stop)[:, None], rows)
                 science &= on_science(np.arange(columns), columns)
+                beyond = checked & (limits[own] > LARGEST_COUNT)
                 return (
                     np.count_nonzero(dqflags.has(in_some, dqflags.SATURATED)),
                     np.count_nonzero(dqflags.has(in_some, dqflags.AD_FLOOR)),
-                    science.any(),
+                    np.count_nonzero(science),
                     dqflags.has(in_all, dqflags.SATURATED)[science].all(),
                     dqflags.has(pixel_flags, dqflags.SATURATED).all(),
+                    limits[own][beyond],
                 )
 
             found = job.map_rows(flag_rows, rows, block=16 + 4 * halo)
-            saturated, below_floor, checked, full, full_pixeldq = zip(*found, strict=True)
+            saturated, below_floor, checked, full, full_pixeldq, beyond = zip(*found, strict=True)
             job.log.info("%d pixels are saturated in some resultant", sum(saturated))
             job.log.info("%d pixels are below the A/D floor in some resultant", sum(below_floor))
-            if (any(checked) and all(full)) or all(full_pixeldq):
+            warn_of_thresholds(job, np.concatenate(beyond), rows * columns)
+            share = sum(checked) / ((rows - 2 * BORDER) * (columns - 2 * BORDER))
+            if (all(full) and share > MOST_CHECKED) or all(full_pixeldq):
                 job.log.warning("All pixels are saturated in all resultants: the steps that follow have nothing to do")
                 product.meta["cal_step"].update(dict.fromkeys(AFTER_SATURATION, "SKIPPED"))
+            elif all(full) and share:
+                job.log.warning(
+                    "All science pixels that %s checks are saturated in all resultants, but these are only %.2g %% of them "
+                    "(the others are flagged NO_SAT_CHECK): the exposure is not taken for fully saturated; check the reference",
+                    job.references["saturation"].name,
+                    100 * share,
+                )
+
+
+def warn_of_thresholds(job: Job, beyond: np.ndarray, pixels: int) -> None:
+    """Warn of thresholds (DN) beyond what the converter can give: such pixels pass for unsaturated whatever they hold."""
+    if beyond.size:
+        job.log.warning(
+            "%s: data is beyond the converter's %d DN for %d pixels (%.2g %%; their median is %.6g DN), which are never "
+            "flagged as saturated; check its unit, and flag pixels without a check NO_SAT_CHECK",
+            job.references["saturation"].name,
+            LARGEST_COUNT,
+            beyond.size,
+            100 * beyond.size / pixels,
+            np.median(beyond),
+        )
 
 
 def on_science(index: np.ndarray, size: int) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from dq_init import flag_guide_window
+from dq_init import decode_amp33, flag_guide_window
 from small_files import (
     COLUMNS,
     PATTERN,
@@ -95,6 +95,88 @@ def test_what_the_downlink_did_is_undone(tmp_path, mask, offset, with_reads):
         np.testing.assert_array_equal(model.amp33, decoded)
         assert model.amp33.dtype == np.uint16
         assert "reference_read" not in model and "reference_amp33" not in model
+
+
+FLOOR = flags.AD_FLOOR | BAD
+
+
+@pytest.mark.parametrize("brought", [False, True])
+@pytest.mark.parametrize("encoding", ["offset", "reference_read"])
+def test_lost_counts_of_an_encoded_exposure_are_flagged(tmp_path, mask, encoding, brought):
+    # Decoded, a raw 0 would be 4000 DN, and a raw 65535 any count from there on.
+    raw = counts()
+    raw[2, 30, 40] = raw[:, 50, 60] = 0
+    raw[3:, 31, 41] = 65535
+    reads = {"reference_read": np.full(SHAPE[1:], 4000, np.uint16), "reference_amp33": np.full((ROWS, 128), 10, np.uint16)}
+    before = np.zeros(SHAPE, np.uint8)
+    if brought:
+        before[2, 30, 40], before[4, 10, 10] = flags.DROPOUT, flags.JUMP_DET
+        reads["resultantdq"] = before
+    meta = {"instrument.data_encoding_offset": 300} if encoding == "offset" else {}
+    write_raw(tmp_path / "in_uncal.asdf", raw, meta, **reads)
+    said = initialize(tmp_path, "--threads=2").stderr
+    expected = before.copy()
+    expected[2, 30, 40] |= FLOOR
+    expected[:, 50, 60] |= FLOOR
+    expected[3:, 31, 41] |= flags.SATURATED
+    np.testing.assert_array_equal(arrays_of(tmp_path / "out.asdf")["groupdq"], expected)
+    assert f"{1 + len(PATTERN) + len(PATTERN) - 3} counts of data are 0 or 65535" in said
+
+
+def test_counts_that_are_not_encoded_are_left_to_the_saturation_step(tmp_path, mask):
+    raw = counts()
+    raw[2, 30, 40], raw[3:, 31, 41] = 0, 65535
+    write_raw(tmp_path / "in_uncal.asdf", raw, {"instrument.data_encoding_offset": 0})
+    said = initialize(tmp_path).stderr
+    assert "WARNING" not in said
+    arrays = arrays_of(tmp_path / "out.asdf")
+    assert not arrays["groupdq"].any()
+    np.testing.assert_array_equal(arrays["data"], raw)
+
+
+def test_amp33_never_wraps_around():
+    raw = np.array([0, 1, 99, 100, 5000, 65534, 65535], np.uint16)[None, None, :]
+    samples, at_limit, out_of_range = decode_amp33(raw, None, 100)
+    np.testing.assert_array_equal(samples[0, 0], [0, 0, 0, 0, 4900, 65434, 0])  # 100 decodes to 0 itself
+    assert (at_limit, out_of_range, samples.dtype) == (2, 2, np.uint16)
+    samples, at_limit, out_of_range = decode_amp33(raw, np.full((1, 7), 60000, np.uint16), 100)
+    np.testing.assert_array_equal(samples[0, 0], [0, 59901, 59999, 60000, 64900, 0, 0])
+    assert (at_limit, out_of_range) == (2, 1)
+    samples, *lost = decode_amp33(raw, None, 0)  # not encoded
+    np.testing.assert_array_equal(samples, raw)
+    assert lost == [0, 0]
+
+
+def test_amp33_below_the_encoding_offset_is_warned_of(tmp_path, mask):
+    amp33 = np.full((*SHAPE[:2], 128), 5000, np.uint16)
+    amp33[1, 20:25] = 40
+    reads = {"reference_read": np.full(SHAPE[1:], 10, np.uint16), "reference_amp33": np.full((ROWS, 128), 10, np.uint16)}
+    write_raw(tmp_path / "in_uncal.asdf", counts(), {"instrument.data_encoding_offset": 100}, amp33=amp33, **reads)
+    said = initialize(tmp_path).stderr
+    assert "0 samples of amp33 came as 0 or 65535 and 640 decode to less than 0" in said
+    expected = np.full_like(amp33, 4910)
+    expected[1, 20:25] = 0
+    np.testing.assert_array_equal(arrays_of(tmp_path / "out.asdf")["amp33"], expected)
+
+
+@pytest.mark.parametrize(
+    ("offset", "reads", "messages"),
+    [
+        (300, {}, ["has no reference_read, though meta.instrument.data_encoding_offset is 300", "has no reference_amp33"]),
+        (0, {"reference_read": 7}, ["has no reference_amp33, though the other reference read is there"]),
+        (300, {"reference_read": 0, "reference_amp33": 7}, ["reference_read is zero everywhere"]),
+        (300, {"reference_read": 7, "reference_amp33": 7}, []),
+        (0, {}, []),
+    ],
+)
+def test_an_encoding_without_its_reference_read_is_warned_of(tmp_path, mask, offset, reads, messages):
+    shapes = {"reference_read": SHAPE[1:], "reference_amp33": (ROWS, 128)}
+    arrays = {name: np.full(shapes[name], value, np.uint16) for name, value in reads.items()}
+    write_raw(tmp_path / "in_uncal.asdf", counts(), {"instrument.data_encoding_offset": offset}, **arrays)
+    warnings = [line for line in initialize(tmp_path).stderr.splitlines() if "WARNING" in line]
+    assert len(warnings) == len(messages)
+    for line, message in zip(warnings, messages, strict=True):
+        assert message in line
 
 
 def test_flags_that_the_file_brings_become_groupdq(tmp_path, mask):

