@@ -37,7 +37,27 @@ STEP = Step(
 
 log = step_logger(STEP.name)
 
-POINTING = ("v2_ref", "v3_ref", "roll_ref", "ra_ref", "dec_ref")
+#: Largest absolute value of each entry of ``meta.wcsinfo`` that the WCS is made of. The reference points of all detectors
+#: lie within a degree of the telescope's axis; twice that is allowed. RAD's placeholder, −999999, is beyond all of them.
+POINTING_LIMITS = {"v2_ref": 7200.0, "v3_ref": 7200.0, "roll_ref": 360.0, "ra_ref": 360.0, "dec_ref": 90.0}
+#: Largest deviation of the aberration's scale from 1: the telescope moves with the Earth, at 10⁻⁴ of the speed of light.
+LARGEST_ABERRATION = 2e-4
+
+
+def pointing_faults(pointing: dict) -> list[str]:
+    """What of a pointing can't be one.
+
+    Parameters
+    ----------
+    pointing : dict
+        v2_ref, v3_ref (arcsec), roll_ref, ra_ref, dec_ref (degrees).
+
+    Returns
+    -------
+    list of str
+        A phrase for each entry that is not finite or beyond `POINTING_LIMITS`, as ``ra_ref is -999999.0``.
+    """
+    return [f"{name} is {pointing[name]}" for name, limit in POINTING_LIMITS.items() if not abs(pointing[name]) <= limit]
 
 
 def velocity_aberration(scale: float | None, v2_ref: float, v3_ref: float) -> dict:
@@ -49,7 +69,7 @@ def velocity_aberration(scale: float | None, v2_ref: float, v3_ref: float) -> di
     ----------
     scale : float or None
         Apparent over true plate scale, ``meta.velocity_aberration.scale_factor``. Absent or 1: nothing to do. Not positive: a
-        warning, and 1.
+        warning, and 1. Farther from 1 than the telescope's velocity allows: a warning.
     v2_ref, v3_ref : float
         Reference point, arcsec.
 
@@ -63,6 +83,13 @@ def velocity_aberration(scale: float | None, v2_ref: float, v3_ref: float) -> di
     if scale <= 0:
         log.warning("meta.velocity_aberration.scale_factor is %s and must be positive: taken as 1", scale)
         scale = 1.0
+    if abs(scale - 1) > LARGEST_ABERRATION:
+        log.warning(
+            "meta.velocity_aberration.scale_factor is %s, and the telescope's velocity allows no more than 1 ± %g: positions "
+            "on the sky may be wrong; check the raw file",
+            scale,
+            LARGEST_ABERRATION,
+        )
     about_origin = concatenate("scale", factor=[scale, scale], name=["dva_scale_v2", "dva_scale_v3"])
     offsets = [(1 - scale) * v2_ref, (1 - scale) * v3_ref]
     to_reference = concatenate("shift", offset=offsets, name=["dva_v2_shift", "dva_v3_shift"])
@@ -163,7 +190,13 @@ def run(job: Job) -> None:
     if job.references["distortion"] is None:
         return job.skip("There is no distortion reference")
     image = job.exposure
-    pointing = {name: image.number(f"meta.wcsinfo.{name}") for name in POINTING}
+    pointing = {name: image.get(f"meta.wcsinfo.{name}", (int, float)) for name in POINTING_LIMITS}
+    if faults := pointing_faults(pointing):
+        image.meta["wcs"] = None
+        return job.skip(
+            f"The pointing in meta.wcsinfo is a placeholder or impossible ({', '.join(faults)}), so that the image gets no WCS "
+            "and its sources no positions on the sky: run romancal's roman_set_telescope_pointing on the raw file"
+        )
     known = image.meta.get("velocity_aberration", {}).get("scale_factor") is not None
     scale = image.number("meta.velocity_aberration.scale_factor") if known else None
     with job.open_reference("distortion") as reference:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import shutil
 import sys
 from pathlib import Path
 
@@ -19,7 +18,7 @@ from rampflow import dq as dqflags
 from rampflow.alignment.product import apply_solution, read_solution, update_catalog
 from rampflow.detector import BORDER
 from rampflow.errors import RampflowError
-from rampflow.files.asdf_io import AsdfFile, create_asdf, replacing, tagged
+from rampflow.files.asdf_io import AsdfFile, CompressedArray, create_asdf, replacing, tagged
 from rampflow.files.models import check_product, metadata_schema, properties
 from rampflow.step.declaration import NOT_APPLICABLE
 from rampflow.step.exposure import ROMAN_TAGS, Exposure
@@ -68,10 +67,10 @@ def image_statistics(image: np.ndarray, dq: np.ndarray, err: np.ndarray) -> dict
     Returns
     -------
     dict
-        Over the good pixels (finite, not DO_NOT_USE, error > 0): ``image_median``, ``image_rms`` (1.4826 × the median absolute
-        deviation), NaN without any; ``good_pixel_fraction``; ``zodiacal_light``, which is not modelled: −1.
+        Over the good pixels (finite, not DO_NOT_USE, with a finite positive error): ``image_median``, ``image_rms`` (1.4826 ×
+        the median absolute deviation), NaN without any; ``good_pixel_fraction``; ``zodiacal_light``, which is not modelled: −1.
     """
-    good = np.isfinite(image) & ~dqflags.has(dq, dqflags.DO_NOT_USE) & (err > 0)
+    good = np.isfinite(image) & ~dqflags.has(dq, dqflags.DO_NOT_USE) & (err > 0) & np.isfinite(err)
     values = image[good]
     if not values.size:
         log.warning("The image has no good pixel: its median and rms are NaN")
@@ -103,6 +102,58 @@ def record_catalog(meta: dict, table, name: str) -> None:
     for reftype in ("epsf", "apcorr"):
         meta["ref_file"][reftype] = recorded.get(f"roman.meta.ref_file.{reftype}".encode(), NOT_APPLICABLE.encode()).decode()
     meta["cal_logs"] = [*meta.get("cal_logs", []), *json.loads(recorded.get(LOG_KEY, b"[]"))]
+
+
+def final_catalog(table, name: str, image: dict):
+    """A source catalog with the metadata of the final one.
+
+    Parameters
+    ----------
+    table : pyarrow.Table
+        The catalog as source_catalog wrote it.
+    name : str
+        File name of the final catalog.
+    image : dict
+        ``meta`` of the final image.
+
+    Returns
+    -------
+    pyarrow.Table
+        Its own name, date and software; name and date of the image that it belongs to, and that image's footprint.
+    """
+    from rampflow.catalog.products import flattened
+
+    own = {}
+    stamp(own, name)
+    own |= {"image": {"filename": image["filename"], "file_date": image["file_date"]}}
+    if (region := image.get("wcsinfo", {}).get("s_region")) is not None:
+        own["wcsinfo"] = {"s_region": region}
+    texts = flattened({"roman": {"meta": own}})
+    metadata = {key: value for key, value in table.schema.metadata.items() if key != LOG_KEY}
+    return table.replace_schema_metadata(metadata | {key.encode(): text.encode() for key, text in texts.items()})
+
+
+def write_segmentation(given: Path, path: Path, name: str, image: dict) -> None:
+    """Write the segmentation map to `path`: that in the file `given` with the metadata of the final one.
+
+    Parameters
+    ----------
+    given, path : pathlib.Path
+    name : str
+        File name of the final map.
+    image : dict
+        ``meta`` of the final image, whose footprint it gets.
+    """
+    with AsdfFile(given) as file:
+        exposure = Exposure(file)
+        exposure.expect_model("segmentation_map", "finalize")
+        meta = exposure.meta
+        stamp(meta, name)
+        if (region := image.get("wcsinfo", {}).get("s_region")) is not None:
+            meta["wcsinfo"]["s_region"] = region
+        exposure.roman["data"] = CompressedArray(exposure.array("data", 2).read())
+        with create_asdf(path, file.tree, file.standard):
+            pass
 
 
 def write_image(image: Exposure, path: Path, name: str) -> None:
@@ -164,17 +215,19 @@ def write_products(arguments: argparse.Namespace, image: Exposure) -> None:
             given, final = arguments.catalog
             table = read_table(given)
             record_catalog(image.meta, table, final.name)
-            metadata = {k: v for k, v in table.schema.metadata.items() if k != LOG_KEY}
-            table = update_catalog(table.replace_schema_metadata(metadata), solution)
-            write_table(table, files.enter_context(replacing(final)))
-        if arguments.segmentation:
-            given, final = arguments.segmentation
-            check_product(given, "SegmentationMapModel")
-            shutil.copyfile(given, files.enter_context(replacing(final)))
         if solution:
             apply_solution(image.meta, solution)
         write_image(image, cal, arguments.cal.name)
         check_product(cal, "ImageModel")
+        final_meta = {name: image.meta[name] for name in ("filename", "file_date", "wcsinfo") if name in image.meta}
+        if arguments.catalog:
+            table = final_catalog(update_catalog(table, solution), final.name, final_meta)
+            write_table(table, files.enter_context(replacing(final)))
+        if arguments.segmentation:
+            given, final = arguments.segmentation
+            segmentation = files.enter_context(replacing(final))
+            write_segmentation(given, segmentation, final.name, final_meta)
+            check_product(segmentation, "SegmentationMapModel")
         write_wcs(image, wcs, arguments.wcs.name)
         check_product(wcs, "WfiWcsModel")
 

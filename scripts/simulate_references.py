@@ -25,7 +25,7 @@ import numpy as np
 from rampflow import dq as flags
 from rampflow.detector import BORDER, CHANNEL_DEAD_COLUMNS, CHANNEL_WIDTH, SCIENCE, detector_number
 from rampflow.errors import RampflowError
-from rampflow.simulation.optics import FOCAL_PLANE_CENTER, PIXEL_SCALE, V3_YANGLE, VPARITY
+from rampflow.simulation.optics import FOCAL_PLANE_CENTER, PIXEL_SCALE, V3_YANGLE, VPARITY, encircled_energy
 
 EXPOSURE_TYPES = ("WFI_IMAGE", "WFI_LOLO", "WFI_WFSC", "WFI_SPECTRAL", "WFI_FLAT", "WFI_IM_DARK", "WFI_SP_DARK")
 # Effective wavelength (µm) of the imaging filters: their names, in hundredths of a micron.
@@ -438,19 +438,19 @@ def make_epsf(detector: Detector) -> dict:
 
 
 def make_apcorr(detector: Detector) -> dict:
-    """Encircled energy of each filter's point-spread function."""
+    """Encircled energy of each filter's point-spread function at the centre of the detector, as exposures have it.
+
+    The radii, in pixels, go beyond the largest aperture of source_catalog, 1.6 arcsec.
+    """
     model = _model("ApcorrRefModel", detector)
-    fractions = np.linspace(0.1, 0.95, 18)
-    axis = np.arange(-EPSF_HALF * EPSF_OVERSAMPLE, EPSF_HALF * EPSF_OVERSAMPLE + 1) / EPSF_OVERSAMPLE
-    # Samples at the same distance come in together: the energy then grows at each of the distinct radii.
-    radii, ring = np.unique(np.hypot.outer(axis, axis).ravel().round(9), return_inverse=True)
+    radii = np.geomspace(0.25, 20, 40)
     data = {}
     for element in (*FILTERS, *UNFILTERED):
         entry = dict.fromkeys(("ap_corrections", "ee_fractions", "ee_radii", "sky_background_rin", "sky_background_rout"))
         if element in FILTERS:
-            energy = np.cumsum(np.bincount(ring, diffraction_psf(FILTERS[element], EPSF_OVERSAMPLE, EPSF_HALF).ravel()))
-            entry |= {"ee_fractions": fractions, "ap_corrections": 1 / fractions}
-            entry |= {"ee_radii": np.interp(fractions, energy, radii)}
+            stamp = diffraction_psf(FILTERS[element], EPSF_OVERSAMPLE, EPSF_HALF, 1.02 + 0.005)  # see make_epsf: G2V
+            fractions = encircled_energy(stamp, EPSF_OVERSAMPLE, radii)
+            entry |= {"ee_radii": radii, "ee_fractions": fractions, "ap_corrections": 1 / fractions}
             entry |= {"sky_background_rin": 2.4 / PIXEL_SCALE, "sky_background_rout": 2.8 / PIXEL_SCALE}
         data[element] = entry
     model["data"] = data

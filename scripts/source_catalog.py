@@ -9,6 +9,7 @@ import numpy as np
 from rampflow import dq as dqflags
 from rampflow.catalog import columns as names
 from rampflow.catalog import detection, photometry, products, psf
+from rampflow.catalog.psf import NOMINAL_SCALE
 from rampflow.errors import RampflowError
 from rampflow.files.asdf_io import replacing
 from rampflow.step.declaration import Parameter, Reference, Step
@@ -28,9 +29,13 @@ STEP = Step(
         Reference("apcorr", "encircled energy of the PSF by radius; without it no source is marked as extended"),
     ),
     parameters=(
-        Parameter("bkg_boxsize", int, 1000, "edge length of the boxes that the background is measured in", "pixels", minimum=1),
+        Parameter(
+            "bkg_boxsize", int, 1000, "edge length of the boxes that the background is measured in", "pixels", minimum=10
+        ),
         Parameter("kernel_fwhm", float, 2.0, "full width at half maximum of the smoothing kernel", "pixels", minimum=0.1),
-        Parameter("snr_threshold", float, 3.0, "signal-to-noise ratio of a smoothed pixel that belongs to a source", minimum=0),
+        Parameter(
+            "snr_threshold", float, 3.0, "signal-to-noise ratio of a smoothed pixel that belongs to a source", minimum=0.1
+        ),
         Parameter("npixels", int, 25, "connected pixels above the threshold that make a source", "pixels", minimum=1),
         Parameter("deblend", bool, False, "split sources with more than one peak"),
         Parameter("fit_psf", bool, True, "fit the effective PSF to the sources"),
@@ -43,6 +48,8 @@ STEP = Step(
 )
 
 log = step_logger("source_catalog")
+
+LARGEST_KERNEL = 50  #: pixels; the stamps of sharpness and roundness are six times as wide, one for each source
 
 
 def mask_pixels(image: np.ndarray, err: np.ndarray, dq: np.ndarray) -> np.ndarray:
@@ -80,7 +87,7 @@ def measure(field, labels, shapes, *, fwhm, energy=None, epsf=None, threads=1) -
     found |= photometry.measure_daofind(field, x, y, fwhm)
     found |= photometry.find_neighbours(found["label"], x, y, field.pixel_scale)
     found["is_extended"] = photometry.flag_extended(found, energy)
-    found["warning_flags"] = photometry.flag_sources(field.dq, x, y)
+    found["warning_flags"] = photometry.flag_sources(field.dq, x, y, found["masked"], found["unreliable"])
     if epsf is not None:
         log.info("Fitting the PSF to %d sources", len(x))
         found |= psf.fit_psf(epsf, field.image, field.err, field.mask, x, y, unit=field.unit, threads=threads)
@@ -95,12 +102,19 @@ def measure(field, labels, shapes, *, fwhm, energy=None, epsf=None, threads=1) -
 def read_field(job: Job) -> photometry.Field:
     """The image with its errors and units; the background is still in it."""
     image, err, dq = (job.exposure.array(name, 2).read() for name in ("data", "err", "dq"))
-    if job.exposure.meta.get("wcs") is None:
-        raise RampflowError(f"{job.exposure.path}: has no WCS (meta.wcs); run assign_wcs first")
-    image, err, wcs = image.astype(np.float32, copy=False), err.astype(np.float32, copy=False), Wcs(job.exposure.meta["wcs"])
-    scale, north = photometry.scale_and_north(wcs, image.shape)
+    image, err = image.astype(np.float32, copy=False), err.astype(np.float32, copy=False)
     calibration = job.exposure.get("meta.photometry", dict)
     conversion, area = (calibration.get(name) or 0 for name in ("conversion_megajanskys", "pixel_area"))
+    tree = job.exposure.meta.get("wcs")
+    if tree is not None:
+        wcs = Wcs(tree)
+        scale, north = photometry.scale_and_north(wcs, image.shape)
+    elif job.exposure.meta["cal_step"].get("assign_wcs") == "SKIPPED":  # the pointing is not known
+        wcs, north = None, np.nan
+        scale = float(np.degrees(np.sqrt(area)) * 3600) if area > 0 else NOMINAL_SCALE
+        log.info("The image has no WCS: positions on the sky are NaN, and a pixel is taken as %.4f arcsec", scale)
+    else:
+        raise RampflowError(f"{job.exposure.path}: has no WCS (meta.wcs); run assign_wcs first")
     if not area > 0:  # not known, or a placeholder
         area = np.radians(scale / 3600) ** 2
     if not conversion > 0:
@@ -128,7 +142,15 @@ def read_energy(job: Job, element: str, scale: float) -> dict | None:
         if not entry or entry.get("ee_radii") is None or entry.get("ee_fractions") is None:
             log.warning("The apcorr reference has nothing for %s", element)
             return None
-        return photometry.encircled_energy(entry["ee_radii"], entry["ee_fractions"], scale)
+        radii, fractions = (
+            array.read() if hasattr(array, "read") else array for array in (entry["ee_radii"], entry["ee_fractions"])
+        )
+        try:
+            return photometry.encircled_energy(radii, fractions, scale)
+        except (TypeError, ValueError) as error:
+            raise RampflowError(
+                f"{reference.path}: data.{element} can't be an encircled energy: {error}; give another"
+            ) from None
 
 
 def read_epsf(job: Job) -> psf.GriddedPSF | None:
@@ -179,10 +201,12 @@ class Sources:
 def find_sources(job: Job, field: photometry.Field, element: str) -> Sources:
     """Find the sources of an image, or take those of a given segmentation map, and measure them."""
     p = job.parameters
+    if p.kernel_fwhm > LARGEST_KERNEL:
+        raise RampflowError(f"kernel_fwhm is {p.kernel_fwhm:g} pixels; give at most {LARGEST_KERNEL}")
     background = subtract_background(field, p.bkg_boxsize, job.threads)
     image = detection.smooth(field.image, field.mask, p.kernel_fwhm, threads=job.threads)
     if p.forced_segmentation:
-        labels, shown = detection.read_segments(Path(p.forced_segmentation), field.mask, job.exposure)
+        labels, shown = detection.read_segments(Path(p.forced_segmentation), field.mask, job.exposure.meta, field.pixel_scale)
     else:
         labels = detection.find_segments(
             image, background, field.mask, snr_threshold=p.snr_threshold, npixels=p.npixels, deblend=p.deblend

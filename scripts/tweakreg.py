@@ -161,6 +161,9 @@ def read_members(images: list[Path], catalogs: list[str], *, with_epochs: bool =
             if image.meta.get("cal_step", {}).get(STEP.status) == "SKIPPED":
                 left_out[stem] = "SKIPPED", "the exposure is marked as one that this step has nothing to do for"
                 continue
+            if image.meta.get("wcs") is None and image.meta.get("cal_step", {}).get("assign_wcs") == "SKIPPED":
+                left_out[stem] = "SKIPPED", "it has no WCS: its pointing is not known (see the warning of assign_wcs)"
+                continue
             if catalog == NOT_APPLICABLE:
                 left_out[stem] = "SKIPPED", "it has no source catalog"
                 continue

@@ -4,7 +4,7 @@ import asdf
 import assign_wcs
 import numpy as np
 import pytest
-from assign_wcs import make_wcs, velocity_aberration
+from assign_wcs import make_wcs, pointing_faults, velocity_aberration
 from astropy.modeling.models import Identity, Mapping, Polynomial2D, Shift
 from simulate_references import Detector, make_distortion
 from small_files import META, image, meta_of, opened, refuse, run_here, succeed, tree_of_wcs, write_image, write_reference
@@ -214,6 +214,33 @@ def test_a_reference_without_a_transform_is_refused(tmp_path, content):
     path = write_reference(tmp_path / "distortion.asdf", **content)
     said = refuse("assign_wcs", tmp_path / "o.asdf", tmp_path / "in.asdf", tmp_path / "o.asdf", "--distortion", path)
     assert "distortion.asdf: coordinate_distortion_transform" in said
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [(name, -999999) for name in POINTING] + [("dec_ref", 91.0), ("ra_ref", 360.5), ("roll_ref", np.nan), ("v2_ref", np.inf)],
+)
+def test_an_impossible_pointing_gives_no_wcs(tmp_path, name, value):
+    said = assign(tmp_path, {f"wcsinfo.{name}": value, "wcsinfo.s_region": "POLYGON ICRS old"})
+    assert said.count("WARNING") == 1
+    assert f"{name} is {value}" in said and "roman_set_telescope_pointing" in said
+    with opened(tmp_path / "out.asdf") as model:
+        assert model.meta.wcs is None and model.meta.cal_step.assign_wcs == "SKIPPED"
+        assert model.meta.wcsinfo.s_region == "POLYGON ICRS old"
+        np.testing.assert_array_equal(model.data, image(ROWS, COLUMNS))
+
+
+@pytest.mark.parametrize("changed", [{"ra_ref": 360.0, "dec_ref": 90.0, "roll_ref": 360.0}, {"ra_ref": 0, "dec_ref": -90}])
+def test_a_pointing_at_the_end_of_its_range_is_one(changed):
+    assert pointing_faults(POINTING | changed) == []
+
+
+@pytest.mark.parametrize(("scale", "warned"), [(1.0001, False), (0.9999, False), (1.01, True), (0.5, True)])
+def test_an_aberration_faster_than_the_telescope_is_warned_of(tmp_path, scale, warned):
+    said = assign(tmp_path, {"velocity_aberration.scale_factor": scale})
+    assert ("WARNING" in said and f"scale_factor is {scale}" in said) == warned
+    with opened(tmp_path / "out.asdf") as model:  # it is applied all the same
+        assert separation(model.meta.wcs(0, 0), on_sky(*v2_v3(0, 0), POINTING, scale)) < 1e-7
 
 
 def test_a_pointing_that_is_missing_is_named(tmp_path):

@@ -1,19 +1,25 @@
 """finalize: statuses, statistics in closed form, both products whole and valid, or none."""
 
+import datetime
+
 import asdf
 import finalize
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
+from assign_wcs import make_wcs
 from finalize import finish_statuses, image_statistics, median_in_place
 from simulate_references import Detector, make_distortion
-from small_files import FRAME_TIME, image, meta_of, opened, ramp, run, statuses, succeed, write_image, write_ramp
+from small_files import FRAME_TIME, arrays_of, image, meta_of, opened, ramp, run, statuses, succeed, write_image, write_ramp
 
 from rampflow import SOFTWARE_NAME, __version__
 from rampflow import dq as flags
+from rampflow.alignment.product import write_solutions
 from rampflow.files import models
 from rampflow.files.asdf_io import AsdfFile, create_asdf, tagged
 from rampflow.step.exposure import ROMAN_TAGS
-from rampflow.step.provenance import LATER_STATUSES, STATUSES
+from rampflow.step.provenance import LATER_STATUSES, LOG_KEY, STATUSES
+from rampflow.wcs.wcs_tree import in_memory, s_region, wcs_of_tree
 
 SIZE = 248
 PLACEHOLDERS = {"photometry.conversion_megajanskys": 0.5, "photometry.pixel_area": 2.8e-13}
@@ -72,6 +78,9 @@ def test_statistics_are_those_of_the_good_pixels():
     assert statistics["zodiacal_light"] == -1
     err[0, :2] = 0, np.nan
     assert image_statistics(data, dq, err)["good_pixel_fraction"] == 3 / 8
+    err[0, 2] = np.inf
+    assert image_statistics(data, dq, err)["good_pixel_fraction"] == 2 / 8
+    assert image_statistics(data, dq, err)["image_median"] == 52  # of 4 and 100
 
 
 def test_the_rms_is_that_of_a_gaussian():
@@ -176,7 +185,7 @@ def test_an_invalid_segmentation_map_is_refused_and_no_product_is_left(calibrate
     outputs = tmp_path / "p/r_cal.asdf", tmp_path / "p/r_wcs.asdf"
     done = run("finalize", calibrated, *outputs, "--segmentation", tmp_path / "in_segm.asdf", tmp_path / "p/r_segm.asdf")
     assert done.returncode == 1 and "Traceback" not in done.stderr
-    assert "in_segm.asdf: is not a valid SegmentationMapModel" in done.stderr and "int16" in done.stderr
+    assert "r_segm.asdf: is not a valid SegmentationMapModel" in done.stderr and "int16" in done.stderr
     assert not any((tmp_path / "p").iterdir())
 
 
@@ -205,6 +214,117 @@ def test_a_product_that_was_there_survives_a_failure(tmp_path):
     assert run("finalize", tmp_path / "in.asdf", tmp_path / "r_cal.asdf", tmp_path / "r_wcs.asdf").returncode == 1
     assert (tmp_path / "r_cal.asdf").read_text() == (tmp_path / "r_wcs.asdf").read_text() == "before"
     assert len(list(tmp_path.iterdir())) == 3
+
+
+# ----------------------------------------------------------------------------------------------- all four products at once
+STEM = "r0000101001001001001_0001_wfi07_f158"
+
+
+def star_field():
+    """Twenty-five stars on a faint sky."""
+    y, x = np.indices((SIZE, SIZE))
+    places = np.random.default_rng(8).uniform(-3, 3, (25, 2)) + np.stack(
+        np.meshgrid(*[np.arange(30, 230, 45)] * 2), -1
+    ).reshape(-1, 2)
+    return image(SIZE, SIZE) + sum(300 * np.exp(-0.5 * ((x - px) ** 2 + (y - py) ** 2)) for px, py in places)
+
+
+def process(folder, meta):
+    """From the image to all four products, as the rules of the workflow do it."""
+    next(iter(make_distortion(Detector("WFI07", 256, 1)).values())).save(folder / "distortion.asdf")
+    steps = {name: folder / f"{STEM}_{name}.asdf" for name in ("rampfit", "assignwcs", "segm", "tweakreg")}
+    catalog = folder / f"{STEM}_cat.parquet"
+    write_image(steps["rampfit"], star_field(), {**PLACEHOLDERS, "wcsinfo.s_region": "?", **meta})
+    succeed("assign_wcs", steps["rampfit"], steps["assignwcs"], "--distortion", folder / "distortion.asdf")
+    succeed("source_catalog", steps["assignwcs"], catalog, steps["segm"], "--epsf", "N/A", "--apcorr", "N/A")
+    return steps, catalog
+
+
+def finish(folder, steps, catalog, *options):
+    final = {name: folder / "products" / f"{STEM}_{name}" for name in ("cal.asdf", "wcs.asdf", "cat.parquet", "segm.asdf")}
+    succeed("finalize", steps["assignwcs"], final["cal.asdf"], final["wcs.asdf"], *options, "--catalog", catalog,
+            final["cat.parquet"], "--segmentation", steps["segm"], final["segm.asdf"])  # fmt: skip
+    return final
+
+
+def texts_of(path):
+    """Metadata of a catalog."""
+    return {key.decode(): value.decode() for key, value in pq.read_schema(path).metadata.items()}
+
+
+def test_the_metadata_of_each_product_are_true_of_it(tmp_path):
+    steps, catalog = process(tmp_path, {"cal_logs": ["an earlier line"]})
+    moved = meta_of(steps["assignwcs"])
+    pointing = {name: moved["wcsinfo"][name] for name in ("v2_ref", "v3_ref", "roll_ref", "ra_ref", "dec_ref")}
+    with AsdfFile(tmp_path / "distortion.asdf") as file:
+        node = in_memory(file.tree["roman"]["coordinate_distortion_transform"])
+        wcs = wcs_of_tree(make_wcs(node, pointing | {"dec_ref": 66.001}, None, (SIZE, SIZE)))
+    results = {"status": "SUCCESS"}
+    solution = {"status": "COMPLETE", "reason": "", "wcs": wcs, "s_region": s_region(wcs), "wcs_fit_results": results}
+    write_solutions(steps["tweakreg"], {"cal_logs": ["a line of tweakreg"]}, {STEM: solution})
+    before = datetime.datetime.now(datetime.UTC).replace(tzinfo=None)
+    final = finish(tmp_path, steps, catalog, "--solutions", steps["tweakreg"])
+
+    with opened(final["cal.asdf"]) as cal, opened(final["wcs.asdf"]) as wcs, opened(final["segm.asdf"]) as segm:
+        texts, given = texts_of(final["cat.parquet"]), texts_of(catalog)
+        assert solution["s_region"] != moved["wcsinfo"]["s_region"] == meta_of(steps["segm"])["wcsinfo"]["s_region"]
+        for name, model in (("cal.asdf", cal), ("wcs.asdf", wcs), ("segm.asdf", segm)):
+            assert model.meta.filename == final[name].name
+            assert model.meta.model_type == type(model).__name__
+            assert model.meta.file_date.datetime >= before - datetime.timedelta(milliseconds=1)
+            assert model.meta.wcsinfo.s_region == solution["s_region"]
+            software = model.meta.calibration_software_name, model.meta.calibration_software_version
+            assert software == (SOFTWARE_NAME, __version__)
+        assert texts["roman.meta.filename"] == final["cat.parquet"].name
+        assert texts["roman.meta.model_type"] == "ImageSourceCatalogModel"
+        assert datetime.datetime.fromisoformat(texts["roman.meta.file_date"]) >= before - datetime.timedelta(milliseconds=1)
+        assert texts["roman.meta.wcsinfo.s_region"] == solution["s_region"]
+        assert texts["roman.meta.image.filename"] == cal.meta.filename
+        assert datetime.datetime.fromisoformat(texts["roman.meta.image.file_date"]) == cal.meta.file_date.datetime
+        assert texts["roman.meta.calibration_software_version"] == __version__
+        # What the catalog says of its making, and all else, is what source_catalog wrote.
+        own = {"filename", "file_date", "wcsinfo.s_region", "image.filename", "image.file_date"}
+        changed = {key for key in given if texts.get(key) != given[key]}
+        assert changed <= {f"roman.meta.{name}" for name in own} | {LOG_KEY.decode()} and LOG_KEY.decode() not in texts
+        assert cal.meta.cal_step.source_catalog == cal.meta.cal_step.tweakreg == "COMPLETE"
+        assert cal.meta.source_catalog.tweakreg_catalog_name == final["cat.parquet"].name
+        for reftype, name in segm.meta.ref_file.items():
+            if reftype != "crds":
+                assert cal.meta.ref_file[reftype] == name == texts[f"roman.meta.ref_file.{reftype}"]
+        logs = "\n".join(cal.meta.cal_logs)
+        lines = ("an earlier line", "rampflow.assign_wcs", "rampflow.source_catalog", "a line of tweakreg", "rampflow.finalize")
+        places = [logs.index(line) for line in lines]
+        assert places == sorted(places)
+        # Positions follow the WCS that the image has; the map is the one that was made.
+        table = pq.read_table(final["cat.parquet"])
+        assert table.num_rows == 25
+        place = cal.meta.wcs(table["x_centroid"].to_numpy(), table["y_centroid"].to_numpy())
+        np.testing.assert_allclose([table["ra"].to_numpy(), table["dec"].to_numpy()], place, atol=1e-9)
+        np.testing.assert_array_equal(cal.meta.wcs(10, 20), wcs.wcs_l2(10, 20))
+        for name, values in arrays_of(steps["segm"]).items():
+            np.testing.assert_array_equal(segm[name], values)
+    assert final["segm.asdf"].stat().st_size < 1.01 * steps["segm"].stat().st_size  # labels are compressed
+
+
+def test_without_a_pointing_all_products_are_valid_and_have_no_place_on_the_sky(tmp_path):
+    steps, catalog = process(tmp_path, {"wcsinfo.ra_ref": -999999, "wcsinfo.dec_ref": -999999})
+    stars = tmp_path / "stars.parquet"
+    succeed("astrometric_catalog", stars, "--images", steps["assignwcs"], "--astrometric_catalog", "GAIADR3_S3")
+    solutions, summary = steps["tweakreg"], tmp_path / "summary.json"
+    options = ("--images", steps["assignwcs"], "--catalogs", catalog, "--astrometric_catalog", stars)
+    said = succeed("tweakreg", solutions, summary, *options).stderr
+    assert f"{STEM}: SKIPPED, it has no WCS: its pointing is not known" in said
+    final = finish(tmp_path, steps, catalog, "--solutions", solutions)
+    with opened(final["cal.asdf"]) as cal, opened(final["wcs.asdf"]) as wcs, opened(final["segm.asdf"]) as segm:
+        assert cal.meta.wcs is None and "wcs_l2" not in wcs
+        assert cal.meta.cal_step.assign_wcs == cal.meta.cal_step.tweakreg == "SKIPPED"
+        assert cal.meta.cal_step.source_catalog == "COMPLETE" and np.max(segm.data) == 25
+        assert {model.meta.wcsinfo.s_region for model in (cal, wcs, segm)} == {"?"}
+        assert any("roman_set_telescope_pointing" in line for line in cal.meta.cal_logs)
+    table = pq.read_table(final["cat.parquet"])
+    for name in ("ra", "dec", "ra_centroid", "dec_centroid", "ra_centroid_win", "dec_centroid_win"):
+        assert np.isnan(table[name].to_numpy()).all()
+    assert np.isfinite(table["kron_flux"].to_numpy()).all()
 
 
 @pytest.mark.parametrize("missing", ["input", "model"])

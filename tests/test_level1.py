@@ -7,8 +7,9 @@ import dq_init
 import numpy as np
 import pytest
 from astropy import units
+from astropy.time import Time
 from roman_datamodels import datamodels
-from small_files import opened, refuse, run_here, set_entries, write_ramp, write_reference
+from small_files import meta_of, opened, refuse, run_here, set_entries, write_ramp, write_reference
 
 from rampflow import dq as flags
 from rampflow.files.asdf_io import AsdfFile, create_asdf, tagged
@@ -74,6 +75,63 @@ def test_raw_exposures_of_every_version_become_ramps(tmp_path, version, problem)
         check_ramp(ramp, counts(1), counts(2))
         if boolean:
             assert ramp.meta.exposure.data_problem == ("True" if problem else None)
+
+
+@pytest.mark.parametrize(("sequence", "parallel"), [(1, False), (2, True), (-999999, False)])
+def test_later_files_of_a_visit_are_of_parallel_observations(tmp_path, sequence, parallel):
+    model = datamodels.ScienceRawModel.create_fake_data(shape=SHAPE, tag=f"{ROMAN_TAGS}wfi_science_raw-1.4.0")
+    update(model.meta, META)
+    model.meta.observation.visit_file_sequence = sequence
+    model.save(tmp_path / "in_uncal.asdf")
+    initialize(tmp_path)
+    assert meta_of(tmp_path / "out.asdf")["observation"]["wfi_parallel"] is parallel
+
+
+def test_a_file_that_says_whether_it_is_parallel_is_believed(tmp_path):
+    model = datamodels.ScienceRawModel.create_fake_data(shape=SHAPE, tag=f"{ROMAN_TAGS}wfi_science_raw-1.6.0")
+    update(model.meta, META)
+    model.meta.observation.visit_file_sequence, model.meta.observation.wfi_parallel = 2, False
+    model.save(tmp_path / "in_uncal.asdf")
+    initialize(tmp_path)
+    assert meta_of(tmp_path / "out.asdf")["observation"]["wfi_parallel"] is False
+
+
+def test_entries_of_the_oldest_version_are_found_under_their_new_names(tmp_path):
+    model = datamodels.ScienceRawModel.create_fake_data(shape=SHAPE, tag=f"{ROMAN_TAGS}wfi_science_raw-1.0.0")
+    update(model.meta, META)
+    model.meta.visit.engineering_quality, model.meta.visit.pointing_engineering_source = "SUSPECT", "PLANNED"
+    model.meta.wcsinfo.pa_aperture = 12.5
+    model.save(tmp_path / "in_uncal.asdf")
+    initialize(tmp_path)
+    with opened(tmp_path / "out.asdf") as ramp:
+        assert ramp.meta.exposure.engineering_quality == "SUSPECT"
+        assert ramp.meta.pointing.pointing_engineering_source == "PLANNED"
+        assert ramp.meta.pointing.pa_aperture == 12.5
+
+
+@pytest.mark.parametrize("name", ["FpsModel", "TvacModel"])
+def test_the_guide_window_and_the_times_of_a_ground_test_are_kept(tmp_path, name):
+    model = getattr(datamodels, name).create_fake_data(shape=SHAPE)
+    update(model.meta, META)
+    window = {"xstart": 30, "xstop": 46, "ystart": 5, "ystop": 13}
+    for side, value in window.items():
+        model.meta.guidestar[f"gw_window_{side}"] = value
+    model.meta.guidestar.gw_id, model.meta.guidestar.gw_fgs_mode = "W7", "WSM-TRACK"
+    model.meta.exposure.ngroups, model.meta.exposure.exposure_time = SHAPE[0], 18.6
+    model.meta.exposure.start_time = Time("2024-04-20T00:00:00", format="isot")
+    model.meta.prd_software_version = type(model.meta.prd_software_version)("prd-5")
+    model.save(tmp_path / "in_uncal.asdf")
+    initialize(tmp_path)
+    with opened(tmp_path / "out.asdf") as ramp:
+        meta = ramp.meta
+        assert {side: meta.guide_star[f"window_{side}"] for side in window} == window
+        assert (meta.guide_star.guide_window_id, meta.guide_star.guide_mode) == ("W7", "WSM-TRACK")
+        assert (meta.exposure.nresultants, meta.prd_version) == (SHAPE[0], "prd-5")
+        assert (meta.exposure.end_time - meta.exposure.start_time).sec == pytest.approx(18.6)
+        expected = np.full(SHAPE[1:], flags.HOT, np.uint32)
+        expected[:, 30:46] |= flags.GW_AFFECTED_DATA
+        expected[5:13, 30:46] |= flags.DO_NOT_USE
+        np.testing.assert_array_equal(ramp.pixeldq, expected)
 
 
 @pytest.mark.parametrize("version", ["1.4.0", "2.0.0"])

@@ -14,10 +14,12 @@ import roman_datamodels.datamodels as rdm
 import simulate_exposure
 import simulate_references
 import simulate_sky
+from photutils.aperture import CircularAperture
 from saturation import checked_thresholds, flag_saturated
 from scipy.ndimage import label
 
 from rampflow import dq as flags
+from rampflow.catalog.photometry import encircled_energy
 from rampflow.detector import SCIENCE
 from rampflow.errors import RampflowError
 from rampflow.simulation import detector as electronics
@@ -216,6 +218,26 @@ def test_star_keeps_flux_and_position(references):
     assert image.sum() == pytest.approx(1000, rel=0.005)
     assert (image * columns).sum() / image.sum() == pytest.approx(100.3, abs=0.01)
     assert (image * rows).sum() / image.sum() == pytest.approx(80.8, abs=0.01)
+
+
+def test_encircled_energies_are_those_of_simulated_stars(cache, references):
+    with rdm.open(cache / "references/roman/wfi/roman_wfi_apcorr_wfi01_0001.asdf") as apcorr:
+        curves = {name: entry for name, entry in apcorr.data.items() if entry["ee_radii"] is not None}
+        for entry in curves.values():
+            radii, fractions = np.array(entry["ee_radii"]), np.array(entry["ee_fractions"])
+            assert (np.diff(radii) > 0).all() and (np.diff(fractions) > 0).all() and 0 < fractions[0] and fractions[-1] <= 1
+            assert radii[-1] * 0.11 > 1.6  # the largest aperture of source_catalog
+        energy = encircled_energy(curves["F158"]["ee_radii"], curves["F158"]["ee_fractions"], 0.11)
+    assert len(curves) == len(simulate_references.FILTERS)
+    epsf = references["WFI01"]["epsf"]
+    spread = PointSpread(np.array(epsf.psf[0, 1]), epsf.meta.pixel_x, epsf.meta.pixel_y, epsf.meta.oversample)
+    held = []
+    for x, y in np.random.default_rng(4).uniform(120, 126, (30, 2)):  # near the centre of the detector
+        image = np.zeros((TRIMMED, TRIMMED))
+        spread.add_star(image, x, y, 1.0)
+        circles = [CircularAperture((x, y), radius / 0.11) for radius in energy]
+        held.append([aperture.do_photometry(image)[0][0] for aperture in circles])
+    np.testing.assert_allclose(np.mean(held, axis=0), list(energy.values()), rtol=0.015)
 
 
 def test_galaxy_keeps_flux_and_orientation(references):

@@ -77,10 +77,10 @@ def write_epsf(path, stamps, *, jitter=8.0):
     return path
 
 
-def write_apcorr(path):
+def write_apcorr(path, *, radii=None, factor=1):
     """An apcorr reference with the encircled energy of the Gaussian PSF."""
-    radii = np.linspace(0.2, 16, 60)
-    fractions = 1 - np.exp(-0.5 * (radii / SIGMA) ** 2)
+    radii = np.linspace(0.2, 16, 60) if radii is None else radii
+    fractions = factor * (1 - np.exp(-0.5 * (radii / SIGMA) ** 2))
     with create_asdf(path, {"roman": {"meta": {}, "data": {"F158": {"ee_radii": radii, "ee_fractions": fractions}}}}):
         pass
     return path
@@ -406,6 +406,58 @@ def test_what_can_t_be_done_is_refused(catalogs, tmp_path, capsys):
     assert "npixels" in capsys.readouterr().err
 
 
+def test_a_catalog_names_the_packages_that_were_imported(catalogs, tmp_path):
+    """In a process of its own, where nothing else has imported them."""
+    outputs = tmp_path / "r_cat.parquet", tmp_path / "r_segm.asdf"
+    succeed("source_catalog", catalogs.sky, *outputs, *catalogs.references)
+    named = versions_named(outputs[0])
+    # gwcs computes the tangent plane of this WCS, which the steps' own WCSs don't have.
+    assert named == {"Python", SOFTWARE_NAME, "numpy", "scipy", "numba", "astropy", "gwcs"}
+    sky = write_sky(tmp_path / "nowhere_flat.asdf", meta={"wcs": None, "cal_step.assign_wcs": "SKIPPED"})
+    succeed("source_catalog", sky, *outputs, *catalogs.references)
+    assert versions_named(outputs[0]) == {"Python", SOFTWARE_NAME, "numpy", "scipy", "numba"}
+    succeed("source_catalog", sky, *outputs, *catalogs.references, "--deblend", "true")
+    assert "photutils" in versions_named(outputs[0])
+
+
+def versions_named(path):
+    """Packages whose versions a catalog names."""
+    start = b"source_catalog.versions."
+    return {key.removeprefix(start).decode() for key in pq.read_schema(path).metadata if key.startswith(start)}
+
+
+@pytest.mark.parametrize("option", [("--bkg_boxsize", 1), ("--snr_threshold", 0), ("--kernel_fwhm", 0), ("--npixels", 0)])
+def test_parameters_without_a_meaning_are_refused(catalogs, tmp_path, option):
+    said = refuse("source_catalog", tmp_path / "c", catalogs.sky, tmp_path / "c", tmp_path / "s", *catalogs.references,
+                  *option, status=2)  # fmt: skip
+    assert option[0] in said and "takes no value below" in said
+
+
+def test_a_kernel_as_wide_as_a_galaxy_cluster_is_refused(catalogs, tmp_path):
+    options = (*catalogs.references, "--kernel_fwhm", 60)
+    said = refuse("source_catalog", tmp_path / "c", catalogs.sky, tmp_path / "c", tmp_path / "s", *options)
+    assert "kernel_fwhm is 60 pixels; give at most 50" in said
+
+
+@pytest.mark.parametrize("option", [("--npixels", 10**9), ("--kernel_fwhm", 0.1, "--npixels", 5), ("--snr_threshold", 1e9)])
+def test_parameters_at_the_end_of_their_range_do_what_they_say(catalogs, plain, option):
+    catalog, _ = catalogs.read(None, *option)
+    if option[0] == "--kernel_fwhm":  # nothing is smoothed: the stars are found all the same
+        np.testing.assert_allclose(catalog["psf_flux"][by_star(catalog)], plain[1]["psf_flux"][by_star(plain[1])], rtol=1e-3)
+    else:
+        assert not catalog["label"].size
+
+
+def test_the_noise_of_a_background_of_equal_pixels_is_warned_of(monkeypatch):
+    flat = np.ones((64, 64), np.float32)
+    flat[3, 4] = 2
+    said = []
+    monkeypatch.setattr(detection.log, "warning", lambda text, *values: said.append(text % values))
+    detection.Background(flat, np.zeros(flat.shape, bool), 32)
+    assert said == ["The noise of the background is 0 in 4 of 4 boxes (most of their pixels are equal): whatever is above it "
+                    "there counts as a source"]  # fmt: skip
+
+
 def test_threads_change_nothing(catalogs, plain):
     catalog, labels = catalogs.read(None, "--threads", 3)
     assert (labels == plain[2]["data"]).all()
@@ -481,6 +533,39 @@ def test_given_sources_are_measured_where_they_were(catalogs, plain):
     assert (forced["data"] == arrays["data"]).all() and (forced["detection_image"] == arrays["detection_image"]).all()
 
 
+def footprint(north=0.0):
+    """A footprint, displaced to the north by some arcsec."""
+    south, end = (66.0 + (north + side) / 3600 for side in (0, 27))
+    return f"POLYGON ICRS  270.0 {south:.9f} 270.01 {south:.9f} 270.01 {end:.9f} 270.0 {end:.9f}"
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"wcsinfo.s_region": footprint()}, ""),
+        ({"wcsinfo.s_region": footprint(0.08)}, ""),
+        ({"wcsinfo.s_region": footprint(3.9)}, "lies 3.90 arcsec (35.5 pixels) from the image"),
+        ({"wcsinfo.s_region": footprint(-12)}, "refused: lies 12.00 arcsec (109.1 pixels) from the image"),
+        ({"wcsinfo.s_region": "?"}, "can't be told"),
+        ({"wcsinfo.s_region": footprint(), "instrument.detector": "WFI08"}, "refused: is of WFI07, and the image of WFI08"),
+    ],
+)
+def test_a_map_of_another_field_is_warned_of_or_refused(catalogs, tmp_path, changed, message):
+    unknown = {"wcsinfo.ra_ref": -999999.0}  # the pointing would count before the footprint
+    here = write_sky(tmp_path / "here_flat.asdf", meta=unknown | {"wcsinfo.s_region": footprint()})
+    _, segmentation = catalogs.make(here)
+    there = write_sky(tmp_path / "there_flat.asdf", meta=unknown | changed)
+    if message.startswith("refused"):
+        outputs = tmp_path / "out/r_cat.parquet", tmp_path / "out/r_segm.asdf"
+        (tmp_path / "out").mkdir()
+        options = (*catalogs.references, "--forced_segmentation", segmentation)
+        said = refuse("source_catalog", outputs[0], there, *outputs, *options)
+        assert f"{segmentation}: this forced_segmentation {message.removeprefix('refused: ')}" in said
+    else:
+        catalogs.make(there, "--forced_segmentation", segmentation)
+        assert ("WARNING" in catalogs.said) == bool(message) and message in catalogs.said
+
+
 def test_given_sources_that_are_masked_are_left_out(catalogs, plain):
     (_, segmentation), _, arrays = plain
     dq = np.where(arrays["data"] == 3, flags.DO_NOT_USE, 0).astype(np.uint32)
@@ -498,10 +583,10 @@ def test_given_sources_that_are_masked_are_left_out(catalogs, plain):
 @pytest.mark.parametrize(
     ("entry", "value", "says"),
     [
-        ("instrument.detector", "WFI02", "this segmentation map is of WFI07, and the image"),
-        ("wcsinfo.dec_ref", 66 + 3.9 / 3600, r"points 3.90 arcsec \(35.5 pixels\) away .* beside the sources"),
-        ("wcsinfo.ra_ref", float(270 - 3.9 / 3600 / np.cos(np.radians(66))), "points 3.90 arcsec"),
-        ("wcsinfo.roll_ref", 66.0, "points 2.02 arcsec"),
+        ("instrument.detector", "WFI02", "this forced_segmentation is of WFI07, and the image of WFI02"),
+        ("wcsinfo.dec_ref", 66 + 3.9 / 3600, r"lies 3.90 arcsec \(35.5 pixels\) from the image .* beside the sources"),
+        ("wcsinfo.ra_ref", float(270 - 3.9 / 3600 / np.cos(np.radians(66))), "lies 3.90 arcsec"),
+        ("wcsinfo.roll_ref", 66.0, "lies 2.02 arcsec"),
     ],
 )
 def test_a_map_of_another_field_is_refused(catalogs, plain, tmp_path, capsys, entry, value, says):
@@ -517,9 +602,8 @@ def test_a_map_of_another_field_is_refused(catalogs, plain, tmp_path, capsys, en
 @pytest.mark.parametrize(
     ("entry", "value", "says"),
     [
-        ("wcsinfo.dec_ref", 66 + 0.3 / 3600, "points 0.30 arcsec (2.7 pixels) away"),
+        ("wcsinfo.dec_ref", 66 + 0.3 / 3600, "lies 0.30 arcsec (2.7 pixels) from the image"),
         ("wcsinfo.dec_ref", 66 + 0.05 / 3600, None),
-        ("wcsinfo.ra_ref", -999999.0, "doesn't say where it points"),
     ],
 )
 def test_a_map_of_nearly_the_same_field_is_taken(catalogs, plain, entry, value, says):
@@ -587,13 +671,96 @@ def test_a_flagged_centroid_is_flagged(catalogs, plain):
     dq[y, x] = flags.DO_NOT_USE | flags.SATURATED
     catalog, _ = catalogs.read(write_sky(catalogs.folder / "core_flat.asdf", dq=dq))
     expected = np.zeros(len(STARS), int)
-    expected[star] = flags.DO_NOT_USE
+    expected[star] = flags.DO_NOT_USE | flags.OTHER_BAD_PIXEL | flags.UNRELIABLE_ERROR
     found = by_star(catalog)
     assert (catalog["warning_flags"][found] == expected).all()
     assert catalog["psf_flags"][found[star]] == psf.FLAGS["n_pixels_fit_partial"]
     assert catalog["psf_flux"][found[star]] == pytest.approx(STARS[star, 2] * UNIT, rel=0.01)
-    nowhere = photometry.flag_sources(dq, np.array([np.nan, -3.0]), np.array([4.0, 4.0]))
-    assert (nowhere == flags.DO_NOT_USE).all()
+    masked, unreliable = np.array([[False, True, True, False], [False, False, True, False]])
+    found = photometry.flag_sources(dq, np.array([np.nan, -3, 9, 9]), np.array([4.0, 4, 9, 9]), masked, unreliable)
+    bits = flags.DO_NOT_USE, flags.DO_NOT_USE | flags.OTHER_BAD_PIXEL, flags.OTHER_BAD_PIXEL | flags.UNRELIABLE_ERROR, 0
+    assert found.tolist() == list(bits)
+
+
+@pytest.mark.parametrize(("half", "lost"), [(0, 0.01), (1, 0.1), (2, 0.3)])
+@pytest.mark.parametrize("how", ["flagged", "not finite"])
+def test_stars_with_masked_cores_are_flagged_and_kept_for_the_alignment(catalogs, plain, half, lost, how):
+    """Cores of 1 to 25 masked pixels beside the centroid, which may itself lie on a good one: the flux is too low."""
+    dq, data = np.zeros((SIZE, SIZE), np.uint32), star_image()
+    hidden = STARS[:, 2] >= 150  # of fainter ones too little is left
+    for x, y, _ in STARS[hidden]:
+        row, column = int(round(y)), int(round(x)) + half + 1  # the pixel of the star is not masked, or at the edge of what is
+        core = np.s_[row - half : row + half + 1, column - half : column + half + 1]
+        if how == "flagged":
+            dq[core] = flags.DO_NOT_USE
+        else:
+            data[core] = np.nan
+    catalog, _ = catalogs.read(write_sky(catalogs.folder / f"cores_{half}_{how[0]}_flat.asdf", data, dq=dq))
+    nearest = np.hypot(*(np.subtract.outer(STARS[:, i], catalog[n]) for i, n in enumerate(("x_centroid", "y_centroid"))))
+    assert (nearest.min(axis=1) < 4).all()
+    found = nearest.argmin(axis=1)
+    for flag in (flags.OTHER_BAD_PIXEL, flags.UNRELIABLE_ERROR):
+        assert (((catalog["warning_flags"][found] & flag) != 0) == hidden).all()
+    kron, whole = catalog["kron_flux"][found], plain[1]["kron_flux"][by_star(plain[1])]
+    assert (np.abs(kron[~hidden] / whole[~hidden] - 1) < 1e-3).all() and (1 - kron[hidden] / whole[hidden]).max() > lost
+    # tweakreg leaves out what is DO_NOT_USE alone: a centroid on a bad pixel.
+    column, row = (np.round(catalog[name][found]).astype(int) for name in ("x_centroid", "y_centroid"))
+    bad = dq[row, column] & flags.DO_NOT_USE
+    assert ((catalog["warning_flags"][found] & flags.DO_NOT_USE) == bad).all()
+
+
+def test_the_light_that_is_missing_is_held_against_the_error_of_the_flux():
+    y, x = np.indices((41, 41))
+    light = (100 * np.exp(-0.5 * ((x - 20) ** 2 + (y - 20) ** 2) / 2**2)).astype(np.float32)
+    labels, err = (light > 1).astype(np.int32), np.full(light.shape, 0.1, np.float32)
+    place = [np.array([value]) for value in (20.0, 20.0, 9.0, 9.0, 0.0)]
+    mask, label = np.zeros(light.shape, bool), np.array([1])
+
+    def flags_for(row, column, flux_err, hole=False):
+        mask[:] = False
+        mask[row, column] = True
+        smooth = np.where(mask, np.nan, light) if hole else light
+        flux = np.array([light[~mask].sum(dtype=float)])
+        found = segments.find_missing_light(smooth, err, mask, labels, label, *place, flux, np.array([flux_err]))
+        return [bool(values[0]) for values in found]
+
+    assert flags_for(20, 20, 1e3) == [True, True]  # 4 % of the light
+    assert flags_for(20, 26, 10.0) == [True, False]  # 1.1 of 2513
+    assert flags_for(20, 26, 1.0) == [True, True]
+    assert flags_for(20, 26, 10.0, hole=True) == [True, True]  # nobody knows
+    assert flags_for(2, 2, 1e-3) == [False, False]
+
+
+def test_a_masked_pixel_far_from_all_sources_flags_none(catalogs):
+    dq = np.zeros((SIZE, SIZE), np.uint32)
+    dq[90:95, 100:105] = flags.DO_NOT_USE
+    assert not catalogs.read(write_sky(catalogs.folder / "far_flat.asdf", dq=dq))[0]["warning_flags"].any()
+
+
+def test_touching_counts_diagonal_neighbours_and_the_segment_itself():
+    labels = np.zeros((8, 9), np.int32)
+    labels[2, 2], labels[5:7, 5], labels[0, 8] = 1, 2, 3
+    mask = np.zeros(labels.shape, bool)
+    mask[3, 3], mask[7, 8] = True, True
+    assert segments.touches_masked(mask, labels).tolist() == [True, True, False, False]
+    mask[6, 5] = True
+    assert segments.touches_masked(mask, labels).tolist() == [True, True, True, False]
+
+
+# ---------------------------------------------------------------------------------------------------- no place on the sky
+def test_without_a_pointing_positions_on_the_sky_are_nan_and_the_rest_is_there(catalogs, plain):
+    sky = write_sky(catalogs.folder / "nowhere_flat.asdf", meta={"wcs": None, "cal_step.assign_wcs": "SKIPPED"})
+    files = catalogs.make(sky)
+    catalog = read_catalog(files[0])
+    validate(files[0])
+    assert catalogs.said.count("has no WCS") == 1 and "a pixel is taken as 0.1091 arcsec" in catalogs.said
+    on_sky = [name for name in catalog if name.startswith(("ra", "dec")) and not name.endswith("_err")]
+    assert {"ra", "dec", "ra_centroid", "dec_centroid_win", "ra_psf"} <= set(on_sky)
+    for name in (*on_sky, "orientation_sky"):
+        assert np.isnan(catalog[name]).all(), name
+    for name in ("x_psf", "psf_flux", "kron_flux", "segment_flux", "semimajor", "fwhm", "warning_flags", "is_extended"):
+        np.testing.assert_array_equal(catalog[name], plain[1][name])
+    assert np.isfinite(catalog["aper04_flux"]).all() and np.isfinite(catalog["nn_distance"]).all()
 
 
 def test_without_photometry_fluxes_are_nan_and_the_rest_is_there(catalogs, plain):
@@ -795,6 +962,55 @@ def test_sharpness_and_roundness_tell_shapes_apart():
 def test_encircled_energy_is_read_at_radii_in_pixels():
     energy = photometry.encircled_energy([1, 2, 4, 8, 20], [0.1, 0.2, 0.4, 0.8, 1.0], 0.1)
     assert energy[0.2] == pytest.approx(0.2) and energy[0.8] == pytest.approx(0.8)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_encircled_energy_neither_falls_nor_exceeds_one(seed):
+    rng = np.random.default_rng(seed)
+    radii = np.cumsum(rng.exponential(1.5, 18))  # steep and flat parts, beside each other
+    fractions = np.sort(rng.beta(0.3, 0.3, 18))
+    values = np.array(list(photometry.encircled_energy(radii, fractions, 1.7 / radii[-1]).values()))
+    assert np.isfinite(values).all() and values[0] >= 0 and values[-1] <= fractions[-1] and (np.diff(values) >= 0).all()
+
+
+def test_encircled_energy_beyond_the_reference_is_not_known():
+    radii = np.array([0.5, 1, 2, 3, 5])
+    energy = photometry.encircled_energy(radii, [0.3, 0.6, 0.8, 0.85, 0.9], 0.1)
+    known = {radius: value for radius, value in energy.items() if np.isfinite(value)}
+    assert list(known) == [0.1, 0.2, 0.4] and known[0.1] == 0.6 and 0.85 < known[0.4] < 0.9
+
+
+@pytest.mark.parametrize(
+    ("radii", "fractions", "message"),
+    [
+        ([1, 2, 2], [0.1, 0.5, 0.9], "increase"),
+        ([-1, 2, 3], [0.1, 0.5, 0.9], "increase"),
+        ([1, 2, 3], [0.1, 0.9, 0.5], "fall"),
+        ([1, 2, 3], [0.1, 0.5, 1.2], "within 0 and 1"),
+        ([1, 2, 3], [0.1, np.nan, 0.9], "fall"),
+        ([1, 2], [0.1, 0.5, 0.9], "shape"),
+    ],
+)
+def test_impossible_encircled_energies_are_refused(radii, fractions, message):
+    with pytest.raises(ValueError, match=message):
+        photometry.encircled_energy(radii, fractions, 0.11)
+
+
+def test_without_the_energies_that_extent_follows_from_no_source_is_extended(catalogs, tmp_path):
+    path = write_apcorr(tmp_path / "short.asdf", radii=np.linspace(0.2, 3, 20))  # 0.4 arcsec are 3.6 pixels
+    references = (*catalogs.references[:2], "--apcorr", path)
+    files = catalogs.make(references=references)
+    assert catalogs.said.count("apcorr reference ends at 0.33 arcsec") == 1
+    assert "within 0.4, 0.8, 1.6 arcsec is not known" in catalogs.said
+    assert not read_catalog(files[0])["is_extended"].any()
+
+
+def test_an_apcorr_reference_that_can_t_be_one_is_named(catalogs, tmp_path):
+    path = write_apcorr(tmp_path / "falls.asdf", factor=-1)
+    outputs = tmp_path / "out/r_cat.parquet", tmp_path / "out/r_segm.asdf"
+    (tmp_path / "out").mkdir()
+    said = refuse("source_catalog", outputs[0], catalogs.sky, *outputs, *catalogs.references[:2], "--apcorr", path)
+    assert "falls.asdf: data.F158 can't be an encircled energy: ee_fractions must not fall" in said
 
 
 # -------------------------------------------------------------------------------------------------------------- PSF parts

@@ -35,7 +35,8 @@ class Field:
         Flags, uint32.
     mask : numpy.ndarray
         True where a pixel does not count.
-    wcs : rampflow.wcs.wcs_tree.Wcs
+    wcs : rampflow.wcs.wcs_tree.Wcs or None
+        None where the pointing is not known.
     unit : float
         nJy of 1 DN/s; NaN where it is not known.
     pixel_side : float
@@ -43,7 +44,7 @@ class Field:
     pixel_scale : float
         Along the north-south axis at the centre of the image, arcsec; radii and distances are given by it.
     north : float
-        Angle from +x to north at the centre of the image, degrees counter-clockwise.
+        Angle from +x to north at the centre of the image, degrees counter-clockwise; NaN without a WCS.
     """
 
     image: np.ndarray
@@ -71,9 +72,9 @@ def scale_and_north(wcs, shape: tuple[int, int]) -> tuple[float, float]:
 
 
 def sky_position(wcs, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Right ascension (0 to 360) and declination of pixels, degrees; NaN outside the bounding box of the WCS."""
-    if not len(x):
-        return np.empty(0), np.empty(0)
+    """Right ascension (0 to 360) and declination of pixels, degrees; NaN outside the WCS's bounding box and without a WCS."""
+    if wcs is None or not len(x):
+        return np.full(len(x), np.nan), np.full(len(x), np.nan)
     ra, dec = wcs(x, y)
     return np.mod(ra, 360), np.asarray(dec)
 
@@ -89,6 +90,12 @@ def measure_segments(field: Field, labels: np.ndarray, detection: np.ndarray) ->
         Segmentation map, int32.
     detection : numpy.ndarray
         Smoothed image that centroids and shapes come from, in any unit.
+
+    Returns
+    -------
+    dict
+        Columns; and for `flag_sources` ``masked``: whether pixels of the segment or the Kron aperture are masked, and
+        ``unreliable``: whether the Kron flux lacks more light for that than its error says.
     """
     found = segments.measure(field.image, field.err, field.mask, labels, detection)
     side, area = field.pixel_side, field.pixel_side**2
@@ -120,6 +127,8 @@ def measure_segments(field: Field, labels: np.ndarray, detection: np.ndarray) ->
         "segment_flux_err": found["flux_err"] * field.unit,
         "kron_flux": found["kron_flux"] * field.unit,
         "kron_flux_err": found["kron_flux_err"] * field.unit,
+        "masked": found["masked"],
+        "unreliable": found["unreliable"],
     }
     columns["kron_abmag"], columns["kron_abmag_err"] = ab_magnitude(columns["kron_flux"], columns["kron_flux_err"])
     return columns
@@ -163,6 +172,9 @@ def measure_apertures(field: Field, x: np.ndarray, y: np.ndarray) -> dict[str, n
 def encircled_energy(radii, fractions, scale: float):
     """Encircled energy of the PSF in each of the apertures.
 
+    A monotone cubic (Fritsch & Carlson 1980, SIAM J. Numer. Anal. 17, 238) goes through the fractions, from zero at radius zero
+    on: between them it neither falls nor goes beyond them.
+
     Parameters
     ----------
     radii, fractions : array-like
@@ -173,18 +185,42 @@ def encircled_energy(radii, fractions, scale: float):
     Returns
     -------
     dict
-        Radius of the aperture in arcsec to fraction.
-    """
-    from scipy.interpolate import make_interp_spline
+        Radius of the aperture in arcsec to fraction; NaN, with a line in the log, beyond the last of `radii`.
 
-    spline = make_interp_spline(np.asarray(radii, float), np.asarray(fractions, float), k=min(3, len(radii) - 1))
-    return {radius: float(spline(radius / scale)) for radius in APERTURE_RADII}
+    Raises
+    ------
+    ValueError
+        Radii that don't increase from 0 on, or fractions that fall or are not within 0 and 1.
+    """
+    from scipy.interpolate import PchipInterpolator
+
+    radii, fractions = np.asarray(radii, float), np.asarray(fractions, float)
+    if radii.ndim != 1 or radii.shape != fractions.shape or not radii.size:
+        raise ValueError(f"ee_radii has the shape {radii.shape}, and ee_fractions {fractions.shape}")
+    if not (radii[0] >= 0 and (np.diff(radii) > 0).all() and np.isfinite(radii).all()):
+        raise ValueError("ee_radii must increase, from 0 pixels on")
+    if not (fractions[0] >= 0 and (np.diff(fractions) >= 0).all() and fractions[-1] <= 1):
+        raise ValueError("ee_fractions must not fall, and lie within 0 and 1")
+    if radii[0] > 0:
+        radii, fractions = np.append(0, radii), np.append(0, fractions)
+    curve = PchipInterpolator(radii, fractions, extrapolate=False) if radii.size > 1 else lambda radius: np.nan
+    energy = {radius: float(curve(radius / scale)) for radius in APERTURE_RADII}
+    if beyond := [f"{radius:g}" for radius, fraction in energy.items() if np.isnan(fraction)]:
+        log.info(
+            "The apcorr reference ends at %.2f arcsec: the encircled energy within %s arcsec is not known",
+            radii[-1] * scale,
+            ", ".join(beyond),
+        )
+    return energy
 
 
 def flag_extended(columns: dict, energy: dict | None) -> np.ndarray:
-    """True where the flux grows from 0.2 to 0.4 arcsec by more than a point source's; False for all without `energy`."""
+    """True where the flux grows from 0.2 to 0.4 arcsec by more than a point source's.
+
+    False for all, with a warning, where `energy` is `None` or not known within these radii: the data model has no "unknown".
+    """
     small, large = columns["aper02_flux"], columns["aper04_flux"]
-    if energy is None:
+    if energy is None or not energy[0.2] > 0 or np.isnan(energy[0.4]):
         log.warning("Without encircled energies of the PSF, no source is known to be extended")
         return np.zeros(len(small), bool)
     with np.errstate(invalid="ignore"):
@@ -261,11 +297,31 @@ def find_neighbours(label: np.ndarray, x: np.ndarray, y: np.ndarray, scale: floa
     return {"nn_label": nearest, "nn_distance": distance}
 
 
-def flag_sources(dq: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """DO_NOT_USE where the pixel of a centroid has it, or the centroid is not a pixel of the image; int32."""
+def flag_sources(dq: np.ndarray, x: np.ndarray, y: np.ndarray, masked: np.ndarray, unreliable: np.ndarray) -> np.ndarray:
+    """Warning flags of sources.
+
+    Parameters
+    ----------
+    dq : numpy.ndarray
+        Flags of the image.
+    x, y : numpy.ndarray
+        Centroids, pixels.
+    masked : numpy.ndarray
+        Whether pixels of the segment or the Kron aperture are masked, so that their light is missing.
+    unreliable : numpy.ndarray
+        Whether that is more light than the error of the Kron flux says.
+
+    Returns
+    -------
+    numpy.ndarray
+        int32. DO_NOT_USE, as in romancal, where the pixel of the centroid has it, or the centroid is not a pixel of the image;
+        OTHER_BAD_PIXEL where `masked`; UNRELIABLE_ERROR where `unreliable`.
+    """
     flags = np.full(len(x), dqflags.DO_NOT_USE, np.int32)
     finite = np.flatnonzero(np.isfinite(x) & np.isfinite(y))
     column, row = (np.round(position[finite]).astype(int) for position in (x, y))
     inside = (column >= 0) & (row >= 0) & (column < dq.shape[1]) & (row < dq.shape[0])
     flags[finite[inside]] = dq[row[inside], column[inside]] & np.uint32(dqflags.DO_NOT_USE)
+    flags[masked] |= dqflags.OTHER_BAD_PIXEL
+    flags[unreliable] |= dqflags.UNRELIABLE_ERROR
     return flags

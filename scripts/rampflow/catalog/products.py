@@ -8,6 +8,7 @@ import importlib.metadata
 import json
 import platform
 import re
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -27,8 +28,8 @@ SEGMENTATION = "segmentation_map-2.1.0"
 
 #: How other sources' pixels and Kron apertures are treated, in photutils' terms, for the record.
 APERTURE_MASK_METHOD, KRON_PARAMETERS = "mask", (KRON_SCALE, KRON_LEAST, 0.0)
-#: Packages whose versions a catalog of romancal's names; whoever reads the one finds the same in the other.
-RECORDED_PACKAGES = ("numpy", "scipy", "astropy", "photutils", "gwcs")
+#: Packages whose versions a catalog names where they were imported: those that romancal's names, and the compiler of kernels.
+RECORDED_PACKAGES = ("numpy", "scipy", "numba", "astropy", "photutils", "gwcs")
 
 
 def catalog_metadata(image: dict, references: dict) -> dict:
@@ -86,7 +87,8 @@ def table_metadata(status: str, *, scale: float | None = None, energy: dict | No
         Encircled energy of the PSF by radius of the aperture.
     """
     now = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
-    versions = {"Python": platform.python_version()} | {name: importlib.metadata.version(name) for name in RECORDED_PACKAGES}
+    imported = (name for name in RECORDED_PACKAGES if name in sys.modules)
+    versions = {"Python": platform.python_version()} | {name: importlib.metadata.version(name) for name in imported}
     meta = {
         "date": now,
         "status": status,

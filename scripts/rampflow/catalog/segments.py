@@ -14,6 +14,7 @@ from rampflow.catalog.detection import FWHM_TO_SIGMA
 KRON_SCALE, KRON_LEAST = 2.5, 1.4
 KRON_REACH = 6.0  #: Radius that the Kron radius is measured within; beyond, it has no meaning
 THINNEST = 1 / 12  #: Variance (pixels²) that a source narrower than a pixel is widened by
+MISSING_LIGHT = 0.01  #: Part of a flux that may lie in masked pixels before it counts as unreliable
 SMALLEST_RADIUS = 0.1  #: Half-light radii are looked for from here on, pixels
 SMALLEST_WINDOW = 0.5  #: Half-light radius of the narrowest window, pixels
 
@@ -35,7 +36,8 @@ def measure(image: np.ndarray, err: np.ndarray, mask: np.ndarray, labels: np.nda
     Returns
     -------
     dict
-        Arrays by name, in pixels, degrees and the unit of the image.
+        Arrays by name, in pixels, degrees and the unit of the image; ``masked`` is true where a masked pixel touches the
+        segment or the Kron aperture, ``unreliable`` where the Kron flux lacks more light than its error says.
     """
     from scipy.ndimage import find_objects
 
@@ -53,6 +55,7 @@ def measure(image: np.ndarray, err: np.ndarray, mask: np.ndarray, labels: np.nda
     axes = [KRON_SCALE * kron * shape[name] for name in ("semimajor", "semiminor")]
     arrays = image, err, mask, labels
     kron_flux, kron_flux_err = sum_kron(*arrays, label, x, y, *axes, angle)
+    masked, unreliable = find_missing_light(detection, err, mask, labels, label, x, y, *axes, angle, kron_flux, kron_flux_err)
     half_light = half_light_radii(*arrays, label, x, y, kron_flux, axes[0])
     sigma = 2 * FWHM_TO_SIGMA * np.maximum(half_light, SMALLEST_WINDOW)
     window = measure_windowed_centroids(image, mask, labels, label, x, y, sigma)
@@ -74,7 +77,22 @@ def measure(image: np.ndarray, err: np.ndarray, mask: np.ndarray, labels: np.nda
         "flux_err": flux_err,
         "kron_flux": kron_flux,
         "kron_flux_err": kron_flux_err,
+        "masked": masked | touches_masked(mask, labels)[label],
+        "unreliable": unreliable,
     }
+
+
+def touches_masked(mask: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Whether a masked pixel lies in or beside (8 neighbours) the segment of each label from 0 on."""
+    rows = mask.copy()
+    rows[1:] |= mask[:-1]
+    rows[:-1] |= mask[1:]
+    grown = rows.copy()
+    grown[:, 1:] |= rows[:, :-1]
+    grown[:, :-1] |= rows[:, 1:]
+    found = np.zeros(labels.max() + 1, bool)
+    found[labels[grown]] = True
+    return found
 
 
 def ellipses(xx: np.ndarray, xy: np.ndarray, yy: np.ndarray) -> dict[str, np.ndarray]:
@@ -116,6 +134,33 @@ def sum_kron(image, err, mask, labels, label, x, y, major, minor, angle) -> tupl
         if count > 0:
             result[:, i] = sums
     return result[0], result[1]
+
+
+def find_missing_light(detection, err, mask, labels, label, x, y, major, minor, angle, flux, flux_err):
+    """Where masked pixels lie in the Kron apertures, and where they hold more light than may be missing.
+
+    What they hold is estimated from the smoothed image, where they are interpolated.
+
+    Returns
+    -------
+    masked : numpy.ndarray
+        A masked pixel lies in the aperture, in whole or in part.
+    unreliable : numpy.ndarray
+        The light estimated to be missing is more than the error of the flux or more than `MISSING_LIGHT` of the flux, or can't
+        be estimated.
+    """
+    from rampflow.kernels.source_catalog import sum_ellipse
+
+    masked, unreliable, nothing = np.zeros(label.size, bool), np.zeros(label.size, bool), np.zeros_like(mask)
+    for i in np.flatnonzero(np.isfinite([x, y, major, minor, angle]).all(axis=0) & (minor > 0)):
+        ellipse = label[i], x[i], y[i], major[i], minor[i], angle[i]
+        whole, _, count = sum_ellipse(detection, err, nothing, labels, *ellipse)
+        seen, _, good = sum_ellipse(detection, err, mask, labels, *ellipse)
+        masked[i] = count > good
+        if masked[i]:
+            share = (whole - seen) / seen if seen > 0 else np.nan
+            unreliable[i] = not (share <= MISSING_LIGHT and share * flux[i] <= flux_err[i])
+    return masked, unreliable
 
 
 def half_light_radii(image, err, mask, labels, label, x, y, flux, largest) -> np.ndarray:

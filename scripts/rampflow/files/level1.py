@@ -14,14 +14,30 @@ GROUND_TEST_MODELS = ("fps", "tvac")  #: exposures of ground tests: arrays with 
 ARRAYS = ("data", "amp33", "resultantdq")
 REFERENCE_ARRAYS = ("reference_read", "reference_amp33")  #: not for ground tests, which have it added back
 RAW_MODELS = ("wfi_science_raw", *GROUND_TEST_MODELS)
+#: Entries of ``meta`` that the newest version has under another name, with the name in older versions or ground tests.
+RENAMED = {
+    "exposure.engineering_quality": "visit.engineering_quality",
+    "exposure.nresultants": "exposure.ngroups",
+    "guide_star.guide_mode": "guidestar.gw_fgs_mode",
+    "guide_star.guide_window_id": "guidestar.gw_id",
+    "guide_star.window_xstart": "guidestar.gw_window_xstart",
+    "guide_star.window_xstop": "guidestar.gw_window_xstop",
+    "guide_star.window_ystart": "guidestar.gw_window_ystart",
+    "guide_star.window_ystop": "guidestar.gw_window_ystop",
+    "pointing.pa_aperture": "wcsinfo.pa_aperture",
+    "pointing.pointing_engineering_source": "visit.pointing_engineering_source",
+    "prd_version": "prd_software_version",
+    "ref_file.inverselinearity": "ref_file.inverse_linearity",
+}
 
 
 @contextlib.contextmanager
 def updated_raw_file(raw):
     """A temporary file with the exposure as a raw exposure of the newest version.
 
-    What the newest version asks for and the file doesn't have gets RAD's placeholders ("?", −999999). The statistics that
-    ground-test files keep in ``meta`` go to ``extras``, because that name means something else now.
+    What the newest version asks for is taken from where the older one has it (`RENAMED`, `derive_entries`); what the file
+    doesn't have gets RAD's placeholders ("?", −999999). The statistics that ground-test files keep in ``meta`` go to
+    ``extras``, because that name means something else now.
 
     Parameters
     ----------
@@ -49,6 +65,8 @@ def updated_raw_file(raw):
         with datamodels.open(raw.path) as old:
             meta = copy.deepcopy(_plain(old["meta"]))
             spell_data_problem(meta)
+            rename_entries(meta)
+            derive_entries(meta)
             # Arrays of ground tests are quantities.
             names = ARRAYS if raw.tag.rpartition("-")[0] in GROUND_TEST_MODELS else ARRAYS + REFERENCE_ARRAYS
             arrays = {k: getattr(old[k], "value", old[k]) for k in names if k in old}
@@ -74,6 +92,44 @@ def spell_data_problem(meta: dict) -> None:
     exposure = meta.get("exposure")
     if isinstance(exposure, dict) and isinstance(exposure.get("data_problem"), bool):
         exposure["data_problem"] = "True" if exposure["data_problem"] else None
+
+
+def rename_entries(meta: dict) -> None:
+    """Copy entries of ``meta`` that the newest version has under another name to that name, in place."""
+    for new, old in RENAMED.items():
+        *section, name = new.split(".")
+        value = _entry(meta, old)
+        if value is not None and _entry(meta, new) is None:
+            place = meta
+            for part in section:
+                place = place.setdefault(part, {})
+            place[name] = value
+
+
+def derive_entries(meta: dict) -> None:
+    """Set entries of ``meta`` that follow from others of an older version, in place.
+
+    The WFI observes in parallel with the Coronagraph in the files of a visit after the first (``visit_file_sequence`` > 1);
+    romancal has the same rule. Exposures of ground tests have a start and a duration, but no end.
+    """
+    sequence = _entry(meta, "observation.visit_file_sequence")
+    if _entry(meta, "observation.wfi_parallel") is None and isinstance(sequence, int):
+        meta["observation"]["wfi_parallel"] = sequence > 1
+    start, duration = _entry(meta, "exposure.start_time"), _entry(meta, "exposure.exposure_time")
+    if start is not None and _entry(meta, "exposure.end_time") is None and isinstance(duration, int | float) and duration > 0:
+        from astropy.time import TimeDelta
+
+        meta["exposure"]["end_time"] = start + TimeDelta(duration, format="sec")
+
+
+def _entry(meta: dict, name: str):
+    """The value of a dotted name, `None` where there is none."""
+    node = meta
+    for part in name.split("."):
+        if not isinstance(node, dict) or part not in node:
+            return None
+        node = node[part]
+    return node
 
 
 def _plain(node):

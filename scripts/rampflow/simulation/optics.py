@@ -162,6 +162,42 @@ class PointSpread:
         _add_stamp(image, np.maximum(seen, 0) * (flux / seen.sum()), row, column)
 
 
+def encircled_energy(stamp: np.ndarray, oversample: int, radii: np.ndarray) -> np.ndarray:
+    """Part of a star's light within circles on an image, on average over the star's places within a pixel.
+
+    A pixel collects the light that falls on it, and a circle counts each pixel by the part of it that is inside: both spread
+    the point-spread function by a pixel.
+
+    Parameters
+    ----------
+    stamp : numpy.ndarray
+        Point-spread function as `PointSpread` takes it, of sum 1, star on the central sample.
+    oversample : int
+        Samples per pixel, even.
+    radii : numpy.ndarray
+        Ascending radii in pixels, within the stamp.
+
+    Returns
+    -------
+    numpy.ndarray
+        Fractions of the light.
+    """
+    from scipy.integrate import cumulative_trapezoid
+    from scipy.interpolate import RectBivariateSpline
+    from scipy.ndimage import convolve1d
+
+    weights = np.ones(oversample + 1) / oversample
+    weights[[0, -1]] /= 2
+    seen = np.asarray(stamp, float)
+    for axis in (0, 1, 0, 1):
+        seen = convolve1d(seen, weights, axis=axis, mode="constant")
+    place = (np.arange(len(seen)) - len(seen) // 2) / oversample
+    density = RectBivariateSpline(place, place, seen * oversample**2)  # light per square pixel
+    radius, angle = np.linspace(0, radii[-1], 1 + int(np.ceil(50 * radii[-1]))), np.arange(64) * 2 * np.pi / 64
+    ring = density.ev(np.outer(radius, np.sin(angle)), np.outer(radius, np.cos(angle))).mean(axis=1) * 2 * np.pi * radius
+    return np.interp(radii, radius, cumulative_trapezoid(ring, radius, initial=0))
+
+
 def add_trace(image: np.ndarray, x: float, y: float, flux: float) -> None:
     """Add a featureless spectrum along y, centred on the source, to `image` in place."""
     row, column = round(y) - TRACE_LENGTH // 2, round(x) - 4
