@@ -27,7 +27,7 @@ exclude: []
 results: results
 
 # Keep the files between the steps: true, false, or a list of steps.
-keep_intermediates: false
+keep_intermediates: [ramp_fitting]
 
 references:
   # CRDS context; null: the environment's CRDS_CONTEXT, or the cache's default.
@@ -61,7 +61,7 @@ An unknown key, a wrong type or a value out of range stops the run before any jo
 | `input` | `[]` | raw files (`_uncal.asdf`), folders of them (each exposure on its own), or association files (`.json`, members relative to the file); one, or a list | the file after `strun roman_elp` |
 | `exclude` | `[]` | exposures of these inputs to leave out, by name (`r0000101001001001001_0001_wfi01_f158`); one, or a list | |
 | `results` | `results` | folder of the products | `output_dir` |
-| `keep_intermediates` | `false` | keep the files between the steps: `true`, `false`, or a list of steps; what tweakreg and the products are made from stays in any case, so that another alignment costs seconds | `steps.STEP.save_results` |
+| `keep_intermediates` | `[ramp_fitting]` | keep the files between the steps: `true`, `false`, or a list of steps in place of this one. The image of ramp_fitting, as large as a product, saves the steps on the ramp when a dark, distortion, photom or flat reference changes. What tweakreg and the products are made from stays in any case, so that another alignment costs seconds | `steps.STEP.save_results` |
 | `references.crds_context` | `null` | CRDS context; `null`: `CRDS_CONTEXT`, or the cache's default | `CRDS_CONTEXT` |
 | `references.override` | `{}` | `{type: file}` in place of CRDS's choice, for every exposure; `N/A` for none | `steps.STEP.override_TYPE` |
 | `astrometric_catalog` | `GAIADR3_S3` | where the stars that exposures are aligned to come from: `GAIADR3_S3` (Gaia DR3 on S3), `GAIADR3`, `GAIADR2`, `GAIADR1` or `GAIAREFCAT` (a web service, `ASTROMETRIC_CATALOG_URL`), a file (ecsv, parquet, csv, fits) with columns ra and dec (degrees, ICRS), or the folder of a HATS catalog. In a file, proper motions `pmra`, `pmdec` (mas/yr, `pmra` with the factor cos δ) need `ref_epoch`, the Julian year of the positions; `parallax` (mas) counts where there is one | `steps.tweakreg.abs_refcat` |

@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from rampflow.errors import RampflowError
+from rampflow.files import links
 from rampflow.step.logs import step_logger
 from rampflow.step.program import reported_errors
 from rampflow.workflow import references
@@ -13,13 +13,17 @@ from rampflow.workflow import references
 def main(argv: list[str] | None = None) -> int:
     """Run as a program."""
     parser = argparse.ArgumentParser(prog="fetch_reference.py", description=__doc__)
-    parser.add_argument("path", metavar="PATH", type=Path, help="where the reference will lie in the CRDS cache")
+    parser.add_argument(
+        "link",
+        metavar="LINK",
+        type=Path,
+        help="the link to make to it: .rampflow/files/CONTENT/NAME, NAME being the reference's",
+    )
     parser.add_argument("--crds_context", metavar="NAME", required=True, help="CRDS context that chose it")
     arguments = parser.parse_args(argv)
     with reported_errors("fetch_reference") as outcome:
-        path = references.fetch(arguments.path.name, arguments.crds_context)
-        if path.resolve() != arguments.path.resolve():
-            raise RampflowError(f"CRDS put {path.name} at {path}, not at {arguments.path}; check CRDS_PATH")
+        path = references.fetch(arguments.link.name, arguments.crds_context)
+        links.record_fetched(arguments.link, path)
         step_logger("fetch_reference").info("Fetched %s", path)
     return outcome.status
 

@@ -18,7 +18,7 @@ def refused(config):
 
 def test_nothing_given_is_all_defaults():
     config = validated({})
-    assert config["input"] == [] and config["results"] == "results" and config["keep_intermediates"] is False
+    assert config["input"] == [] and config["results"] == "results" and config["keep_intermediates"] == ["ramp_fitting"]
     assert config["references"] == {"crds_context": None, "override": {}}
     assert set(config["steps"]) == set(pipeline.APPLIES_TO)
     for step in pipeline.steps():

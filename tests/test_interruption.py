@@ -4,6 +4,7 @@ The first steps of one small exposure stand for all; tests/slurm has the same on
 """
 
 import hashlib
+import itertools
 import os
 import re
 import shutil
@@ -186,7 +187,7 @@ def test_a_reference_deleted_meanwhile(workflow, inputs, tmp_path):
     deleted.unlink()
     (workflow.folder / "go").touch()
     assert run.wait(60) != 0
-    assert str(deleted) in (workflow.folder / "output").read_text()
+    assert f"/{deleted.name} (missing" in (workflow.folder / "output").read_text()
     refused = workflow.snakemake(*workflow.arguments)
     assert refused.returncode != 0 and f"{deleted}: this reference" in refused.stdout + refused.stderr
     deleted.write_bytes(kept)
@@ -202,21 +203,31 @@ def server(inputs):
         yield running
 
 
+users = itertools.count()
+
+
 def fetch(server, cache, name):
-    """Start to fetch a reference into a cache."""
+    """Start to fetch a reference into a cache, in a working folder of its own beside it."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith("CRDS_")}
     environment |= {"CRDS_PATH": str(cache), "CRDS_SERVER_URL": server.address, "CRDS_OBSERVATORY": "roman"}
     path = cache / "references" / "roman" / "wfi" / name
-    command = [sys.executable, ROOT / "scripts" / "fetch_reference.py", path, "--crds_context", "roman_0001.pmap"]
+    folder = cache.parent / f"user{next(users)}"
+    folder.mkdir()
+    command = [ROOT / "scripts" / "fetch_reference.py", f".rampflow/files/0/{name}", "--crds_context", "roman_0001.pmap"]
     return path, subprocess.Popen(
-        [*map(str, command)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
+        [sys.executable, *map(str, command)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=environment,
+        cwd=folder,
     )
 
 
 def test_users_of_one_cache_fetch_the_same_reference_at_once(server, tmp_path):
     """At no time is there a file that is not whole."""
     server.seconds = 6  # that a file takes: longer than crds itself waits for another process
-    runs = [fetch(server, tmp_path, MASK) for _ in range(2)]
+    runs = [fetch(server, tmp_path / "cache", MASK) for _ in range(2)]
     path, expected = runs[0][0], hashlib.sha256(server.files[MASK].read_bytes()).hexdigest()
     seen, ended = set(), threading.Event()
 
@@ -238,7 +249,7 @@ def test_users_of_one_cache_fetch_the_same_reference_at_once(server, tmp_path):
 
 def test_a_fetched_reference_that_is_damaged_never_gets_into_the_cache(server, tmp_path):
     server.damaged.add(MASK)
-    path, process = fetch(server, tmp_path, MASK)
+    path, process = fetch(server, tmp_path / "cache", MASK)
     said = process.communicate(timeout=120)[0]
     assert process.returncode == 1 and MASK in said and "sha1sum" in said
     assert "Traceback" not in said

@@ -17,6 +17,7 @@ from small_files import SCRIPTS, ramp, set_entries, write_ramp, write_raw
 
 from rampflow import pipeline
 from rampflow.errors import RampflowError
+from rampflow.files import links
 from rampflow.files.asdf_io import AsdfFile, create_asdf
 from rampflow.workflow import configuration, inventory
 
@@ -30,9 +31,10 @@ from rampflow import errors
 from rampflow.files import asdf_io
 from rampflow.workflow import configuration, inventory
 opened, open_file = [], asdf_io.AsdfFile.__init__
-def counted(self, path):
-    opened.append(Path(path).name)
-    open_file(self, path)
+def counted(self, path, *, parse=True):
+    if parse:
+        opened.append(Path(path).name)
+    open_file(self, path, parse=parse)
 asdf_io.AsdfFile.__init__ = counted
 config = configuration.validated(json.load(sys.stdin))
 try:
@@ -42,7 +44,8 @@ except errors.RampflowError as error:
 exposures = {
     e.stem: [e.association, e.exposure_type, e.detector, e.shape, e.chain, e.references] for e in found.exposures.values()
 }
-print(json.dumps({"context": found.context, "exposures": exposures, "opened": opened, "missing": found.missing_references()}))
+said = {"context": found.context, "exposures": exposures, "opened": opened, "missing": found.missing_references()}
+print(json.dumps({**said, "links": found.links}))
 """
 
 
@@ -194,16 +197,150 @@ def test_a_store_that_can_t_be_read_is_made_again(visit, cache, content):
     assert inventory.load(configuration.validated({"input": "raw"}), visit / "nowhere" / "inventory.json") is None
 
 
-def test_jobs_load_what_the_main_process_built(visit, cache):
+def test_jobs_load_what_the_main_process_built(visit, cache, monkeypatch):
     """Also when another run has started in the same folder since."""
     found = built(visit, cache)
+    for name in [name for name in os.environ if name.startswith("CRDS_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("CRDS_PATH", str(cache))
+    monkeypatch.setenv("CRDS_SERVER_URL", SERVERLESS)
     assert len(built(visit, cache, {"input": "raw/a_uncal.asdf"})["exposures"]) == 1
     loaded = inventory.load(configuration.validated({"input": "raw"}), visit / ".rampflow/inventory.json")
-    assert loaded.context == found["context"]
+    assert loaded.context == found["context"] and loaded.links == found["links"]
     for stem, (association, kind, detector, shape, chain, references) in found["exposures"].items():
         entry = loaded.exposures[stem]
         assert (entry.association, entry.exposure_type, entry.detector) == (association, kind, detector)
         assert entry.shape == tuple(shape) and entry.chain == tuple(chain) and entry.references == references
+
+
+# -------------------------------------------------------------------------------------------------------- content and place
+def links_of(found, *types):
+    """The links of an exposure's raw file and of some of its references."""
+    return [found["links"][found["exposures"]["a"][-1][t]] for t in types]
+
+
+def test_a_link_leads_to_each_file_and_stands_for_its_name_and_content(visit, cache):
+    found = built(visit, cache)
+    used = {path for *_, references in found["exposures"].values() for path in references.values()}
+    assert set(found["links"]) == used | {str(visit / f"raw/{stem}_uncal.asdf") for stem in "abc"}
+    for path, link in found["links"].items():
+        assert not Path(link).is_absolute() and Path(link).name == Path(path).name
+        assert (visit / link).readlink() == Path(path)
+        assert links.original(visit / link) == Path(path)
+    assert len(set(found["links"].values())) == len(found["links"])
+
+
+def test_a_cache_that_was_copied_and_touched_is_read_and_its_files_are_the_same(visit, cache, tmp_path):
+    """What was remembered of one cache is no answer for another: it may be gone, or hold other files."""
+    before = built(visit, cache)
+    copy = tmp_path / "copy"
+    shutil.copytree(cache, copy)
+    for path in copy.rglob("*.asdf"):
+        path.touch()
+    after = built(visit, copy)
+    for stem, (*_, references) in after["exposures"].items():
+        for reftype, path in references.items():
+            assert Path(path).is_relative_to(copy), (stem, reftype)
+            assert after["links"][path] == before["links"][before["exposures"][stem][-1][reftype]]
+            assert (visit / after["links"][path]).readlink() == Path(path)
+
+
+def test_another_content_of_the_same_name_has_another_link(visit, cache, tmp_path):
+    before = links_of(built(visit, cache), "flat", "dark")
+    other = tmp_path / "other"
+    types = tuple(pipeline.reference_types(list(pipeline.APPLIES_TO)))
+    simulate_references.make_cache(other, ("WFI01", "WFI18"), SIZE, 3, new=types)
+    simulate_references.make_cache(other, ("WFI01",), SIZE, 4, context="roman_0002.pmap", new=("flat",))
+    after = links_of(built(visit, other), "flat", "dark")
+    assert [Path(link).name for link in after] == [Path(link).name for link in before]
+    assert all(new != old for new, old in zip(after, before, strict=True))
+    assert links_of(built(visit, cache), "flat", "dark") == before, "and back"
+
+
+def test_other_rules_in_a_cache_of_the_same_context_are_asked(visit, tmp_path):
+    """A cache that was made anew in the same place."""
+    types = tuple(pipeline.reference_types(list(pipeline.APPLIES_TO)))
+    flats = []
+    for context in ("roman_0001.pmap", "roman_0002.pmap"):
+        place = tmp_path / "place"
+        shutil.rmtree(place, ignore_errors=True)
+        simulate_references.make_cache(place, ("WFI01", "WFI18"), SIZE, 1, context=context, new=types)
+        for path in (place / "mappings").rglob("*.pmap"):
+            path.rename(path.with_name("roman_0001.pmap"))
+        found = built(visit, place, CRDS_CONTEXT="roman_0001.pmap")
+        flats.append(Path(found["exposures"]["a"][-1]["flat"]).name)
+    assert flats == ["roman_wfi_flat_wfi01_0001.asdf", "roman_wfi_flat_wfi01_0002.asdf"]
+
+
+def test_a_raw_file_is_its_name_and_content(visit, cache):
+    """Wherever it lies, however it is named, whenever it was written."""
+    first = built(visit, cache, {"input": "raw/a_uncal.asdf"})["links"][str(visit / "raw/a_uncal.asdf")]
+    (visit / "elsewhere").mkdir()
+    moved = visit / "elsewhere/a_uncal.asdf"
+    shutil.copyfile(visit / "raw/a_uncal.asdf", moved)
+    for given in (str(moved), "elsewhere/a_uncal.asdf", "elsewhere"):
+        found = built(visit, cache, {"input": given})
+        assert found["links"][found_path(found)] == first
+    content = moved.read_bytes()
+    moved.write_bytes(content.replace(b"detector: WFI01", b"detector: WFI18"))
+    assert list(built(visit, cache, {"input": str(moved)})["links"].values()).count(first) == 0
+    moved.write_bytes(content[:-1000] + bytes(1000))
+    found = built(visit, cache, {"input": str(moved)})
+    assert found["links"][found_path(found)] != first, "other pixels"
+
+
+def found_path(found):
+    return next(path for path in found["links"] if path.endswith("_uncal.asdf"))
+
+
+def test_an_override_that_was_edited_in_place_has_another_link(visit, cache):
+    """One value changed by a program that leaves the checksums as they are."""
+    config = {"input": "raw", "references": {"override": {"flat": "mine.asdf"}}}
+    flat = next((cache / "references/roman/wfi").glob("roman_wfi_flat_wfi01_0001*"))
+    shutil.copyfile(flat, visit / "mine.asdf")
+    before = links_of(built(visit, cache, config), "flat")
+    (visit / "mine.asdf").touch()
+    assert links_of(built(visit, cache, config), "flat") == before
+    content = bytearray(flat.read_bytes())
+    content[len(content) // 2] ^= 1
+    (visit / "mine.asdf").write_bytes(content)
+    assert links_of(built(visit, cache, config), "flat") != before
+
+
+def test_without_symbolic_links_the_folder_is_named(tmp_path, monkeypatch):
+    def refuse(*args, **kwargs):
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "symlink", refuse)
+    with pytest.raises(RampflowError, match=r"a symbolic link can't be made \(Operation not permitted\); work in a folder"):
+        links.point(tmp_path / "files/0/flat.asdf", tmp_path / "flat.asdf")
+
+
+def test_a_reference_that_is_fetched_keeps_its_link(visit, cache, tmp_path, monkeypatch):
+    """It is not known what it holds before it is there; what was made with it meanwhile is not to be made again."""
+    poor = tmp_path / "poor"
+    shutil.copytree(cache, poor, copy_function=os.link)
+    gain = poor / "references/roman/wfi/roman_wfi_gain_wfi01_0001.asdf"
+    gain.unlink()
+    online = {"CRDS_SERVER_URL": "https://localhost:9", "CRDS_CONTEXT": "roman_0002.pmap"}
+
+    def gain_link():
+        return links_of(built(visit, poor, **online), "gain")[0]
+
+    link = gain_link()
+    assert not os.path.lexists(visit / link)
+    shutil.copyfile(cache / gain.relative_to(poor), gain)  # what rule fetch_reference does
+    monkeypatch.chdir(visit)
+    links.record_fetched(Path(link), gain)
+    assert gain_link() == link
+    # Gone again, perhaps with the cache: what was known of it holds.
+    gain.unlink()
+    assert gain_link() == link and not (visit / link).exists()
+    # The server may give another one now.
+    gain.write_text("another")
+    with pytest.raises(RampflowError, match="is not what a reference of this name held .* run again"):
+        links.record_fetched(Path(link), gain)
+    assert gain_link() != link
 
 
 # ------------------------------------------------------------------------------------------------------------ overriding

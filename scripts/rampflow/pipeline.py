@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 import importlib
 import os
-import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -92,38 +90,6 @@ def image_chain(names: Sequence[str]) -> list[str]:
 def reference_types(names: Sequence[str]) -> list[str]:
     """Types of the references that some steps read, in order."""
     return list(dict.fromkeys(reference.type for name in names for reference in step(name).references))
-
-
-#: Modules that no result depends on: they read, write and report.
-PLUMBING = ("step", "files", "errors", "pipeline")
-
-#: Imports from the library, with the names in parentheses or on the line. A parser takes a quarter of a second for all scripts.
-IMPORTS = re.compile(r"^ *from (rampflow(?:\.\w+)*) import (\([^)]*\)|.*)$", re.MULTILINE)
-
-
-def code_of(name: str) -> list[Path]:
-    """Files with the code of a script: itself, its kernel, and what it computes with from ``rampflow``."""
-    script = SCRIPTS / f"{name}.py"
-    # `from rampflow import dq` names a module; what `from rampflow.dq import has` names is no file.
-    imported = {
-        f"{module}.{name}" for module, names in IMPORTS.findall(script.read_text()) for name in re.findall(r"\w+", names)
-    }
-    files = {script, SCRIPTS / "rampflow" / "kernels" / f"{name}.py"}
-    for _, module, *_ in (name.split(".") for name in imported if not name.startswith("rampflow.kernels.")):
-        path = SCRIPTS / "rampflow" / module
-        if module in PLUMBING:
-            continue
-        files |= set(path.glob("*.py")) if path.is_dir() else {path.with_suffix(".py")}
-    return sorted(path for path in files if path.exists())
-
-
-@functools.cache
-def fingerprint(name: str) -> str:
-    """Hash of the code of a script, so that an edited step is run again, and nothing else is."""
-    digest = hashlib.sha256()
-    for path in code_of(name):
-        digest.update(path.read_bytes())
-    return digest.hexdigest()[:16]
 
 
 def job_environment(context: str | None) -> dict[str, str]:

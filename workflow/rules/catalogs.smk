@@ -23,12 +23,17 @@ rule source_catalog:
         runtime=minutes(20),
     params:
         options=options_of("source_catalog"),
-        code=pipeline.fingerprint("source_catalog"),
+        recipe=recipe_of("source_catalog"),
     message:
         "{wildcards.stem}: source catalog and segmentation map"
     shell:
-        'OPENBLAS_NUM_THREADS=1 python "$RAMPFLOW_SCRIPTS"/source_catalog.py {input.exposure:q} {output.catalog:q} {output.segmentation:q}'
+        'RAMPFLOW_RECIPE={params.recipe} OPENBLAS_NUM_THREADS=1 python "$RAMPFLOW_SCRIPTS"/source_catalog.py {input.exposure:q} {output.catalog:q} {output.segmentation:q}'
         ' {params.options} --crds_context "$RAMPFLOW_CONTEXT" --threads {threads} > {log:q} 2>&1'
+
+
+# Where images point and when they were taken doesn't change with their pixels: no reason to ask again. (But of a job whose
+# inputs are made anew, and are all ancient, Snakemake doesn't see that it has other parameters, too.)
+get_pointings = ancient(get_images_to_align) if recipes.are_as_remembered(expected_stars()) else get_images_to_align
 
 
 # It may need a network: it runs where Snakemake does.
@@ -38,9 +43,9 @@ localrules:
 
 rule astrometric_catalog:
     input:
-        # Where they point and when they were taken doesn't change with their pixels: no reason to ask again.
-        images=ancient(get_images_to_align),
+        images=get_pointings,
         source=get_astrometric_source,
+        redo=lambda wildcards: redo_stamp("association", wildcards.association),
     output:
         stars=f"{INTERMEDIATES}/{{association}}_astrometric.parquet",
     log:
@@ -57,7 +62,7 @@ rule astrometric_catalog:
         source=settings["astrometric_catalog"],
         attempt=attempt_at_stars,
         options=configuration.command_line(SEARCH_PARAMETERS, settings["steps"]["tweakreg"]),
-        code=pipeline.fingerprint("astrometric_catalog"),
+        code=fingerprint("astrometric_catalog"),
     message:
         "{wildcards.association}: astrometric catalog"
     shell:
@@ -86,10 +91,10 @@ rule tweakreg:
     params:
         name=settings["astrometric_catalog"],
         options=configuration.command_line(pipeline.step("tweakreg").parameters, settings["steps"]["tweakreg"]),
-        code=pipeline.fingerprint("tweakreg"),
+        recipe=get_association_recipe,
     message:
         "{wildcards.association}: alignment of all exposures"
     shell:
-        'python "$RAMPFLOW_SCRIPTS"/tweakreg.py {output.solutions:q} {output.summary:q} --images {input.images:q}'
+        'RAMPFLOW_RECIPE={params.recipe} python "$RAMPFLOW_SCRIPTS"/tweakreg.py {output.solutions:q} {output.summary:q} --images {input.images:q}'
         " --catalogs {input.catalogs:q} --astrometric_catalog {input.stars:q} --catalog_name {params.name:q}"
         " {params.options} > {log:q} 2>&1"

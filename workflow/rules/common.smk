@@ -19,9 +19,12 @@ from snakemake.exceptions import WorkflowError
 import tweakreg
 from astrometric_catalog import SEARCH_PARAMETERS
 from rampflow import pipeline
-from rampflow.workflow import configuration, inventory
 from rampflow.astrometry import check_astrometric_catalog, next_attempt, source_files
 from rampflow.errors import RampflowError
+from rampflow.files import links
+from rampflow.workflow import configuration, inventory, recipes
+from rampflow.workflow.fingerprint import fingerprint
+from rampflow.workflow.leftovers import stale_files
 
 # What has been imported by now is no garbage: to look through it again and again takes a second of each run.
 gc.freeze()
@@ -222,9 +225,15 @@ def exposure_before(step):
     def get_exposure(wildcards):
         entry = visit.exposures[wildcards.stem]
         before = pipeline.image_chain(entry.chain[: entry.chain.index(step)])
-        return intermediate_of(before[-1], entry.stem) if before else entry.path
+        return intermediate_of(before[-1], entry.stem)
 
     return get_exposure
+
+
+# Raw exposures and references are `ancient`: their links tell when they hold something else, and their times tell nothing.
+def get_raw_exposure(wildcards):
+    """The raw exposure."""
+    return visit.links[visit.exposures[wildcards.stem].path]
 
 
 def references_of(step):
@@ -232,25 +241,106 @@ def references_of(step):
 
     def get_references(wildcards):
         chosen = visit.exposures[wildcards.stem].references
-        return [chosen[r.type] for r in pipeline.step(step).references if chosen[r.type] != "N/A"]
+        return [visit.links[chosen[r.type]] for r in pipeline.step(step).references if chosen[r.type] != "N/A"]
 
-    return get_references
+    return ancient(get_references)
+
+
+def arguments_of(step, stem):
+    """A step's references and parameters as arguments of its script."""
+    chosen = visit.exposures[stem].references
+    references = [f"--{r.type} {shlex.quote(visit.links.get(chosen[r.type], 'N/A'))}" for r in pipeline.step(step).references]
+    return " ".join([*references, configuration.command_line(pipeline.step(step).parameters, settings["steps"][step])])
 
 
 def options_of(step):
     """Parameter function: a step's references and parameters as arguments of its script."""
+    return lambda wildcards: arguments_of(step, wildcards.stem)
 
-    def get_options(wildcards):
-        chosen = visit.exposures[wildcards.stem].references
-        references = [f"--{r.type} {shlex.quote(chosen[r.type])}" for r in pipeline.step(step).references]
-        return " ".join(
-            [
-                *references,
-                configuration.command_line(pipeline.step(step).parameters, settings["steps"][step]),
-            ]
-        )
 
-    return get_options
+# ---------------------------------------------------------------------------------------------------------------- recipes
+def step_recipe(step, stem):
+    """Hash of what a step of an exposure is made from, besides the file that the step before has written."""
+    if step == "tweakreg":
+        return association_recipe(visit.exposures[stem].association)
+    files = {
+        "dq_init": [visit.links[visit.exposures[stem].path]],
+        "source_catalog": [recipes.content(settings["steps"]["source_catalog"]["forced_segmentation"])],
+    }
+    return recipes.recipe(arguments_of(step, stem), fingerprint(step), *files.get(step, []))
+
+
+def association_recipe(association):
+    """Hash of what the alignment of an association is made from, besides its images and their catalogs."""
+    members = members_to_align(association)
+    return recipes.recipe(
+        *members,
+        *(recipes.content(visit.exposures[stem].tweakreg_catalog or "") for stem in members),
+        configuration.command_line(pipeline.step("tweakreg").parameters, settings["steps"]["tweakreg"]),
+        fingerprint("tweakreg"),
+        stars_recipe(),
+    )
+
+
+def stars_recipe():
+    """Hash of what an astrometric catalog is made from, besides where the images point."""
+    search = configuration.command_line(SEARCH_PARAMETERS, settings["steps"]["tweakreg"])
+    return recipes.recipe(recipes.content(settings["astrometric_catalog"]), search, fingerprint("astrometric_catalog"))
+
+
+def expected_stars():
+    """The astrometric catalogs, with their recipe."""
+    names = aligned_associations()
+    return {Path(f"{INTERMEDIATES}/{name}_astrometric.parquet"): {"astrometric_catalog": stars_recipe()} for name in names}
+
+
+def expected_solutions():
+    """The files of the alignments, with the recipe of each."""
+    names = aligned_associations()
+    return {Path(f"{INTERMEDIATES}/{name}_tweakreg.asdf"): {"tweakreg": association_recipe(name)} for name in names}
+
+
+def recipe_of(step):
+    """Parameter function: the recipe of a step."""
+    return lambda wildcards: step_recipe(step, wildcards.stem)
+
+
+def get_association_recipe(wildcards):
+    """Parameter function: the recipe of tweakreg."""
+    return association_recipe(wildcards.association)
+
+
+def expected_recipes(stem):
+    """Files of an exposure that may be there, each with the recipes of the steps that it should have gone through."""
+    chain = visit.exposures[stem].chain
+    steps = {step: step_recipe(step, stem) for step in chain}
+    files = {}
+    for number, step in enumerate(chain):
+        if step not in pipeline.CATALOG_STEPS:
+            files[Path(intermediate_of(step, stem))] = {s: steps[s] for s in chain[: number + 1]}
+    if "source_catalog" in chain:
+        files[Path(f"{INTERMEDIATES}/{stem}_cat.parquet")] = {"source_catalog": steps["source_catalog"]}
+    return files | {Path(f"{RESULTS}/{stem}_cal.asdf"): steps | {"finalize": fingerprint("finalize")}}
+
+
+def redo_stamp(kind, name):
+    """A file that the first job of an exposure or an association has for an input: newer than what is to be made again."""
+    return f".rampflow/redo/{recipes.recipe(RESULTS)}/{kind}/{name}"
+
+
+def redo_what_differs():
+    """Have made again what other parameters, references or code have made without Snakemake's knowing; what it is, and why."""
+    files = {stem: expected_recipes(stem) for stem in visit.exposures}
+    solutions = expected_solutions()
+    differing = recipes.differing(solutions | {path: steps for paths in files.values() for path, steps in paths.items()})
+    for name in aligned_associations():
+        paths = [Path(f"{INTERMEDIATES}/{name}_tweakreg.asdf"), *(p for stem in members_of(name) for p in files[stem])]
+        outdated = any("tweakreg" in differing.get(path, ()) for path in paths)
+        recipes.set_stamp(Path(redo_stamp("association", name)), outdated=outdated)
+    for stem, paths in files.items():
+        outdated = any(set(differing.get(path, ())) - {"tweakreg"} for path in paths)
+        recipes.set_stamp(Path(redo_stamp("exposure", stem)), outdated=outdated)
+    return differing
 
 
 # ----------------------------------------------------------------------------------------------------------------- report

@@ -21,11 +21,11 @@ rule dark_current:
         runtime=minutes(5, per_gigabyte=5),
     params:
         options=options_of("dark_current"),
-        code=pipeline.fingerprint("dark_current"),
+        recipe=recipe_of("dark_current"),
     message:
         "{wildcards.stem}: dark current"
     shell:
-        'python "$RAMPFLOW_SCRIPTS"/dark_current.py {input.exposure:q} {output.exposure:q}'
+        'RAMPFLOW_RECIPE={params.recipe} python "$RAMPFLOW_SCRIPTS"/dark_current.py {input.exposure:q} {output.exposure:q}'
         ' {params.options} --crds_context "$RAMPFLOW_CONTEXT" --threads {threads} > {log:q} 2>&1'
 
 
@@ -49,11 +49,11 @@ rule assign_wcs:
         runtime=minutes(5, per_gigabyte=5),
     params:
         options=options_of("assign_wcs"),
-        code=pipeline.fingerprint("assign_wcs"),
+        recipe=recipe_of("assign_wcs"),
     message:
         "{wildcards.stem}: world coordinate system"
     shell:
-        'python "$RAMPFLOW_SCRIPTS"/assign_wcs.py {input.exposure:q} {output.exposure:q}'
+        'RAMPFLOW_RECIPE={params.recipe} python "$RAMPFLOW_SCRIPTS"/assign_wcs.py {input.exposure:q} {output.exposure:q}'
         ' {params.options} --crds_context "$RAMPFLOW_CONTEXT" --threads {threads} > {log:q} 2>&1'
 
 
@@ -77,11 +77,11 @@ rule photom:
         runtime=minutes(5, per_gigabyte=5),
     params:
         options=options_of("photom"),
-        code=pipeline.fingerprint("photom"),
+        recipe=recipe_of("photom"),
     message:
         "{wildcards.stem}: photometric calibration"
     shell:
-        'python "$RAMPFLOW_SCRIPTS"/photom.py {input.exposure:q} {output.exposure:q}'
+        'RAMPFLOW_RECIPE={params.recipe} python "$RAMPFLOW_SCRIPTS"/photom.py {input.exposure:q} {output.exposure:q}'
         ' {params.options} --crds_context "$RAMPFLOW_CONTEXT" --threads {threads} > {log:q} 2>&1'
 
 
@@ -105,9 +105,9 @@ rule flatfield:
         runtime=minutes(5, per_gigabyte=5),
     params:
         options=options_of("flatfield"),
-        code=pipeline.fingerprint("flatfield"),
+        recipe=recipe_of("flatfield"),
     message:
         "{wildcards.stem}: flat field"
     shell:
-        'python "$RAMPFLOW_SCRIPTS"/flatfield.py {input.exposure:q} {output.exposure:q}'
+        'RAMPFLOW_RECIPE={params.recipe} python "$RAMPFLOW_SCRIPTS"/flatfield.py {input.exposure:q} {output.exposure:q}'
         ' {params.options} --crds_context "$RAMPFLOW_CONTEXT" --threads {threads} > {log:q} 2>&1'

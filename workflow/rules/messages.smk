@@ -4,7 +4,7 @@ import subprocess
 
 from snakemake.logging import logger
 
-from rampflow.workflow import progress, summary
+from rampflow.workflow import leftovers, progress, recipes, summary
 
 BEGUN = INVENTORY.stat().st_mtime  # by the clock of the disk that the logs are on
 SUMMARY = Path("logs/summary.txt")
@@ -42,6 +42,21 @@ def tell_summary(tell):
     failed = [[log for job in jobs_of(group) for log in job.log] for group in workflow.scheduler.failed]
     logs = {log for job in workflow.dag.jobs for log in job.log}
     tell(summary.report(*summary.summarize(logs, failed, BEGUN), SUMMARY))
+    if stale := stale_files(visit, Path(RESULTS)):
+        tell(leftovers.tell(stale))
+        with SUMMARY.open("a") as file:
+            file.writelines(f"left from before: {path}\n" for path in stale)
+
+
+def remember_made():
+    """Note what this run has made (see redo_what_differs)."""
+    files = {path: steps for stem in visit.exposures for path, steps in expected_recipes(stem).items()}
+    recipes.remember(files | expected_solutions() | expected_stars(), BEGUN)
+
+
+if workflow.is_main_process:
+    if outdated := redo_what_differs():
+        logger.info(recipes.tell(outdated))
 
 
 onstart:
@@ -49,11 +64,13 @@ onstart:
 
 
 onsuccess:
+    remember_made()
     if not LEFT_OUT:
         tell_summary(logger.info)
 
 
 onerror:
+    remember_made()
     if not LEFT_OUT:
         without_the_failed()
         tell_summary(logger.error)

@@ -1,4 +1,4 @@
-"""The final products of each exposure."""
+"""The final products of each exposure, and what is left of others."""
 
 
 # An exposure with a catalog has four products, another one two.
@@ -30,11 +30,11 @@ rule finalize:
     params:
         solutions=lambda wildcards, input: (f"--solutions {shlex.quote(input.solutions)}" if input.solutions else ""),
         require=require_alignment,
-        code=pipeline.fingerprint("finalize"),
+        recipe=fingerprint("finalize"),
     message:
         "{wildcards.stem}: products"
     shell:
-        'python "$RAMPFLOW_SCRIPTS"/finalize.py {input.image:q} {output.cal:q} {output.wcs:q} {params.solutions} {params.require}'
+        'RAMPFLOW_RECIPE={params.recipe} python "$RAMPFLOW_SCRIPTS"/finalize.py {input.image:q} {output.cal:q} {output.wcs:q} {params.solutions} {params.require}'
         " --catalog {input.catalog:q} {output.cat:q} --segmentation {input.segmentation:q} {output.segm:q} > {log:q} 2>&1"
 
 
@@ -59,8 +59,28 @@ rule finalize_image:
         mem_mb=memory(150, frames=8),
         runtime=minutes(5, per_gigabyte=5),
     params:
-        code=pipeline.fingerprint("finalize"),
+        recipe=fingerprint("finalize"),
     message:
         "{wildcards.stem}: products"
     shell:
-        'python "$RAMPFLOW_SCRIPTS"/finalize.py {input.image:q} {output.cal:q} {output.wcs:q} > {log:q} 2>&1'
+        'RAMPFLOW_RECIPE={params.recipe} python "$RAMPFLOW_SCRIPTS"/finalize.py {input.image:q} {output.cal:q} {output.wcs:q} > {log:q} 2>&1'
+
+
+localrules:
+    remove_stale,
+
+
+# No other rule asks for it. With --dry-run it says what it would remove.
+rule remove_stale:
+    log:
+        "logs/remove_stale.log",
+    conda:
+        "../../envs/rampflow.yaml"
+    params:
+        results=RESULTS,
+        exposures=inventory.exposures_file(settings, INVENTORY),
+        stale=lambda wildcards: "\n".join(map(str, stale_files(visit, Path(RESULTS)))) or "nothing",
+    message:
+        "remove what is of no exposure or step of this run:\n{params.stale}"
+    shell:
+        'python "$RAMPFLOW_SCRIPTS"/remove_stale.py {params.results:q} {params.exposures:q} > {log:q} 2>&1'

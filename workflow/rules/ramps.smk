@@ -7,8 +7,9 @@ second: OPENBLAS_NUM_THREADS.
 
 rule dq_init:
     input:
-        exposure=exposure_before("dq_init"),
+        exposure=ancient(get_raw_exposure),
         references=references_of("dq_init"),
+        redo=lambda wildcards: redo_stamp("exposure", wildcards.stem),
     output:
         exposure=intermediate("dq_init"),
     log:
@@ -25,11 +26,11 @@ rule dq_init:
         runtime=minutes(5, per_gigabyte=5),
     params:
         options=options_of("dq_init"),
-        code=pipeline.fingerprint("dq_init"),
+        recipe=recipe_of("dq_init"),
     message:
         "{wildcards.stem}: raw exposure to ramp with data-quality arrays"
     shell:
-        'python "$RAMPFLOW_SCRIPTS"/dq_init.py {input.exposure:q} {output.exposure:q}'
+        'RAMPFLOW_RECIPE={params.recipe} python "$RAMPFLOW_SCRIPTS"/dq_init.py {input.exposure:q} {output.exposure:q}'
         ' {params.options} --crds_context "$RAMPFLOW_CONTEXT" --threads {threads} > {log:q} 2>&1'
 
 
@@ -53,11 +54,11 @@ rule saturation:
         runtime=minutes(5, per_gigabyte=5),
     params:
         options=options_of("saturation"),
-        code=pipeline.fingerprint("saturation"),
+        recipe=recipe_of("saturation"),
     message:
         "{wildcards.stem}: flag saturation"
     shell:
-        'python "$RAMPFLOW_SCRIPTS"/saturation.py {input.exposure:q} {output.exposure:q}'
+        'RAMPFLOW_RECIPE={params.recipe} python "$RAMPFLOW_SCRIPTS"/saturation.py {input.exposure:q} {output.exposure:q}'
         ' {params.options} --crds_context "$RAMPFLOW_CONTEXT" --threads {threads} > {log:q} 2>&1'
 
 
@@ -81,11 +82,11 @@ rule refpix:
         runtime=minutes(5, per_gigabyte=5),
     params:
         options=options_of("refpix"),
-        code=pipeline.fingerprint("refpix"),
+        recipe=recipe_of("refpix"),
     message:
         "{wildcards.stem}: reference-pixel correction"
     shell:
-        'OPENBLAS_NUM_THREADS=1 python "$RAMPFLOW_SCRIPTS"/refpix.py {input.exposure:q} {output.exposure:q}'
+        'RAMPFLOW_RECIPE={params.recipe} OPENBLAS_NUM_THREADS=1 python "$RAMPFLOW_SCRIPTS"/refpix.py {input.exposure:q} {output.exposure:q}'
         ' {params.options} --crds_context "$RAMPFLOW_CONTEXT" --threads {threads} > {log:q} 2>&1'
 
 
@@ -109,11 +110,11 @@ rule dark_decay:
         runtime=minutes(5, per_gigabyte=5),
     params:
         options=options_of("dark_decay"),
-        code=pipeline.fingerprint("dark_decay"),
+        recipe=recipe_of("dark_decay"),
     message:
         "{wildcards.stem}: dark decay"
     shell:
-        'OPENBLAS_NUM_THREADS=1 python "$RAMPFLOW_SCRIPTS"/dark_decay.py {input.exposure:q} {output.exposure:q}'
+        'RAMPFLOW_RECIPE={params.recipe} OPENBLAS_NUM_THREADS=1 python "$RAMPFLOW_SCRIPTS"/dark_decay.py {input.exposure:q} {output.exposure:q}'
         ' {params.options} --crds_context "$RAMPFLOW_CONTEXT" --threads {threads} > {log:q} 2>&1'
 
 
@@ -137,11 +138,11 @@ rule wfi18_transient:
         runtime=minutes(5, per_gigabyte=5),
     params:
         options=options_of("wfi18_transient"),
-        code=pipeline.fingerprint("wfi18_transient"),
+        recipe=recipe_of("wfi18_transient"),
     message:
         "{wildcards.stem}: first-read transient of WFI18"
     shell:
-        'python "$RAMPFLOW_SCRIPTS"/wfi18_transient.py {input.exposure:q} {output.exposure:q}'
+        'RAMPFLOW_RECIPE={params.recipe} python "$RAMPFLOW_SCRIPTS"/wfi18_transient.py {input.exposure:q} {output.exposure:q}'
         ' {params.options} --crds_context "$RAMPFLOW_CONTEXT" --threads {threads} > {log:q} 2>&1'
 
 
@@ -165,11 +166,11 @@ rule linearity:
         runtime=minutes(5, per_gigabyte=5),
     params:
         options=options_of("linearity"),
-        code=pipeline.fingerprint("linearity"),
+        recipe=recipe_of("linearity"),
     message:
         "{wildcards.stem}: linearity"
     shell:
-        'OPENBLAS_NUM_THREADS=1 python "$RAMPFLOW_SCRIPTS"/linearity.py {input.exposure:q} {output.exposure:q}'
+        'RAMPFLOW_RECIPE={params.recipe} OPENBLAS_NUM_THREADS=1 python "$RAMPFLOW_SCRIPTS"/linearity.py {input.exposure:q} {output.exposure:q}'
         ' {params.options} --crds_context "$RAMPFLOW_CONTEXT" --threads {threads} > {log:q} 2>&1'
 
 
@@ -193,9 +194,9 @@ rule ramp_fitting:
         runtime=minutes(5, per_gigabyte=5),
     params:
         options=options_of("ramp_fitting"),
-        code=pipeline.fingerprint("ramp_fitting"),
+        recipe=recipe_of("ramp_fitting"),
     message:
         "{wildcards.stem}: ramp fit"
     shell:
-        'OPENBLAS_NUM_THREADS=1 python "$RAMPFLOW_SCRIPTS"/ramp_fitting.py {input.exposure:q} {output.exposure:q}'
+        'RAMPFLOW_RECIPE={params.recipe} OPENBLAS_NUM_THREADS=1 python "$RAMPFLOW_SCRIPTS"/ramp_fitting.py {input.exposure:q} {output.exposure:q}'
         ' {params.options} --crds_context "$RAMPFLOW_CONTEXT" --threads {threads} > {log:q} 2>&1'

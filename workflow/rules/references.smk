@@ -1,6 +1,6 @@
-# References that are not in the CRDS cache yet are fetched once, by this rule. Those that are there are plain inputs: no
-# rule makes them, so nothing here can ever delete or rewrite them.
-MISSING_REFERENCES = visit.missing_references()
+# References that are not in the CRDS cache yet are fetched once, by this rule, which makes the link to each. The files in the
+# cache are no rule's output, so nothing here can ever delete or rewrite them.
+MISSING_REFERENCES = [visit.links[path] for path in visit.missing_references()]
 
 if MISSING_REFERENCES:
 
@@ -9,12 +9,13 @@ if MISSING_REFERENCES:
 
     rule fetch_reference:
         output:
-            # Not removed before the job starts: another run may have brought it meanwhile, and be reading it.
-            update("{reference}"),
+            # Not removed before the job starts: another run may have fetched it meanwhile, and be reading it.
+            update(f"{links.FOLDER}/{{content}}/{{reference}}"),
         log:
-            "logs/fetch_reference/{reference}.log",
+            "logs/{content}/{reference}/fetch_reference.log",
         wildcard_constraints:
-            reference="|".join(re.escape(path) for path in MISSING_REFERENCES),
+            content=any_of({Path(link).parent.name for link in MISSING_REFERENCES}),
+            reference=any_of({Path(link).name for link in MISSING_REFERENCES}),
         conda:
             "../../envs/rampflow.yaml"
         resources:

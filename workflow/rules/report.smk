@@ -38,7 +38,7 @@ rule preview:
         mem_mb=memory(150, frames=4),
         runtime=minutes(10),
     params:
-        code=pipeline.fingerprint("preview"),
+        code=fingerprint("preview"),
     message:
         "{wildcards.stem}: preview"
     shell:
@@ -69,7 +69,7 @@ rule ramp_pictures:
         runtime=minutes(10),
     params:
         options=options_of_inputs("refpix", "transient"),
-        code=pipeline.fingerprint("ramp_pictures"),
+        code=fingerprint("ramp_pictures"),
     message:
         "{wildcards.stem}: pictures of its ramps"
     shell:
@@ -98,7 +98,7 @@ rule image_pictures:
         runtime=minutes(10),
     params:
         options=options_of_inputs("catalog", "segmentation", "unaligned", "stars"),
-        code=pipeline.fingerprint("image_pictures"),
+        code=fingerprint("image_pictures"),
     message:
         "{wildcards.stem}: pictures of its products"
     shell:
@@ -137,7 +137,7 @@ rule association_report:
         runtime=minutes(10),
     params:
         options=options_of_inputs("summary", "stars"),
-        code=pipeline.fingerprint("report"),
+        code=fingerprint("report"),
     message:
         "{wildcards.association}: report"
     shell:

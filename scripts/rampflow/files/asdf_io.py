@@ -59,6 +59,8 @@ _HEADROOM = 1 << 17
 # Bytes written at a time: with ext4 in Linux 6.18, those of 1 MB or more take four times as long for the same file.
 _WRITE_SIZE = 1 << 18
 _INLINE_SIZE = 256
+# What tells the content of a block from that of another, besides its checksum: so many samples of so many bytes.
+_SAMPLES, _SAMPLE = 8, 4096
 
 
 # --------------------------------------------------------------------------------------------------------------- trees
@@ -451,8 +453,16 @@ class AsdfFile:
     path : `pathlib.Path`
     tree : dict
         The YAML tree: tagged nodes keep their tag, and arrays are `StoredArray` (in a block) or `numpy.ndarray` (inline).
+    text : bytes
+        The tree as it is written in the file.
     standard : str
         The version of the ASDF standard that the file says it follows.
+
+    Parameters
+    ----------
+    path : path-like
+    parse : bool
+        False leaves `tree` None, for what needs no more than `content` or `text`.
 
     Raises
     ------
@@ -460,7 +470,7 @@ class AsdfFile:
         The file is not ASDF, is truncated, or its tree can't be parsed.
     """
 
-    def __init__(self, path):
+    def __init__(self, path, *, parse: bool = True):
         self.path = Path(path)
         try:
             self.descriptor = os.open(self.path, os.O_RDONLY | os.O_NONBLOCK)  # a pipe that nobody writes to doesn't block
@@ -477,13 +487,8 @@ class AsdfFile:
                 raise RampflowError(
                     f"{self.path}: follows version {self.standard} of the ASDF standard, none of {', '.join(_STANDARDS)}"
                 )
-            try:
-                raw = _parse(header)
-            except Exception as error:  # what YAML's constructors say of a damaged scalar has no common name
-                raise RampflowError(f"{self.path}: its YAML tree is damaged ({_one_line(error)}); get the file again") from None
-            if not isinstance(raw, dict):
-                raise RampflowError(f"{self.path}: holds no ASDF tree; get the file again")
-            self._blocks = self._find_blocks(len(header))
+            raw = self._parsed(header) if parse else None
+            self.text, self._blocks = header, self._find_blocks(len(header))
             self.tree = _map_tree(raw, self._resolve_array)
         except BaseException:
             os.close(self.descriptor)
@@ -512,6 +517,24 @@ class AsdfFile:
             if not read:
                 raise RampflowError(f"{self.path}: ends too early (truncated); get the file again")
             position += read
+
+    def content(self) -> str:
+        """What the file holds, as 16 hexadecimal digits.
+
+        It is of the tree, and of each block the checksum with samples of the bytes (a program that changes a file in place may
+        leave the checksum as it was), or all bytes where there is none.
+        """
+        digest = hashlib.sha256(self.text)
+        for block in self._blocks:
+            digest.update(block.compression + struct.pack("<QQ", block.used, block.size) + block.checksum)
+            size, places = 1 << 20, range(0, block.used, 1 << 20)
+            if block.checksum != NO_CHECKSUM:
+                size, places = _SAMPLE, [part * block.used // _SAMPLES for part in range(_SAMPLES)]
+            for place in places:
+                part = np.empty(min(size, block.used - place), np.uint8)
+                self.read_into(part, block.start + place)
+                digest.update(part)
+        return digest.hexdigest()[:16]
 
     def verify(self) -> None:
         """Check the bytes of each uncompressed block against their checksum, where its header has one.
@@ -546,6 +569,15 @@ class AsdfFile:
         if digest.digest() != block.checksum:
             number = self._blocks.index(block)
             raise RampflowError(f"{self.path}: block {number} doesn't have its checksum (damaged); get the file again")
+
+    def _parsed(self, header: bytes) -> dict:
+        try:
+            tree = _parse(header)
+        except Exception as error:  # what YAML's constructors say of a damaged scalar has no common name
+            raise RampflowError(f"{self.path}: its YAML tree is damaged ({_one_line(error)}); get the file again") from None
+        if not isinstance(tree, dict):
+            raise RampflowError(f"{self.path}: holds no ASDF tree; get the file again")
+        return tree
 
     def _read_header(self) -> bytes:
         header = bytearray()

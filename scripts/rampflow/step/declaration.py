@@ -10,6 +10,8 @@ import dataclasses
 import math
 from pathlib import Path
 
+from rampflow.files.links import original
+
 NOT_APPLICABLE = "N/A"  #: CRDS's word for a reference that an exposure does without
 
 
@@ -144,7 +146,7 @@ class Step:
         parser = argparse.ArgumentParser(
             prog=f"{self.name}.py", description=self.summary, formatter_class=argparse.RawDescriptionHelpFormatter
         )
-        parser.add_argument("input", metavar="INPUT", type=Path, help="the exposure as the step before left it (.asdf)")
+        parser.add_argument("input", metavar="INPUT", type=original, help="the exposure as the step before left it (.asdf)")
         for name, meaning in self.outputs:
             parser.add_argument(name, metavar=name.upper(), type=Path, help=meaning)
         for reference in self.references:

@@ -12,6 +12,7 @@ from rampflow import SOFTWARE_NAME, __version__
 from rampflow.detector import BORDER
 from rampflow.errors import RampflowError
 from rampflow.files.asdf_io import AsdfFile, EmptyArray, create_asdf, tagged
+from rampflow.files.links import original
 from rampflow.step.declaration import NOT_APPLICABLE, Reference, Step
 from rampflow.step.exposure import Exposure
 from rampflow.step.logs import recorded_log, step_logger
@@ -61,7 +62,7 @@ class Job:
             if reference.needed:
                 raise RampflowError(f"--{reference.type} is {given}, and the step can't do without it: give a file")
             return None
-        path = Path(given)
+        path = original(given)
         if not path.is_file():
             raise RampflowError(f"{path}: this {reference.type} reference does not exist")
         return path

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import os
 import traceback
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,6 +22,8 @@ SCRIPTS = Path(__file__).resolve().parent.parent.parent
 def reported_errors(program: str, about: Path | None = None):
     """Turn an error into one line on standard error and an exit status of 1; `about` is the file that the program works on."""
     configure_logging()
+    if recipe := os.environ.get("RAMPFLOW_RECIPE"):  # what the workflow makes it from, for `rampflow.workflow.recipes`
+        log.getChild(program).info("Recipe %s", recipe)
     # What imports and YAML trees make stays: to look through it for garbage again and again takes a twentieth of the time.
     gc.set_threshold(100_000)
     outcome = SimpleNamespace(status=0)

@@ -87,7 +87,7 @@ def validated(config: dict) -> dict:
         "input": config.get("input", []),
         "exclude": [excluded] if isinstance(excluded, str) else excluded,
         "results": results,
-        "keep_intermediates": config.get("keep_intermediates", False),
+        "keep_intermediates": config.get("keep_intermediates", ["ramp_fitting"]),
         "references": reference_config,
         "astrometric_catalog": config.get("astrometric_catalog", astrometric_catalog.SOURCE.default),
         "require_alignment": config.get("require_alignment", False),

@@ -10,12 +10,14 @@ import dataclasses
 import hashlib
 import json
 import os
+import secrets
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from rampflow import pipeline
 from rampflow.detector import check_shape
 from rampflow.errors import RampflowError, raise_together
+from rampflow.files import links
 from rampflow.files.asdf_io import AsdfFile, TaggedDict, replacing
 from rampflow.files.level1 import RAW_MODELS
 from rampflow.step.declaration import NOT_APPLICABLE
@@ -23,7 +25,7 @@ from rampflow.step.exposure import Exposure
 from rampflow.workflow import references
 from rampflow.workflow.association import SPECIAL, Member, find_members, is_plain, stem_of
 
-FORMAT = 3  #: of the file; another one is not read
+FORMAT = 4  #: of the file; another one is not read
 #: Parts of the metadata that CRDS may choose references by.
 CRDS_PARTS = ("instrument", "exposure", "visit", "observation")
 
@@ -63,15 +65,30 @@ class ExposureEntry:
 
 @dataclasses.dataclass(frozen=True)
 class Inventory:
-    """All exposures of a run, by stem, and the CRDS context that chose their references (None: not asked)."""
+    """All exposures of a run.
+
+    Attributes
+    ----------
+    exposures : dict
+        Stem to `ExposureEntry`.
+    context : str or None
+        The CRDS context that chose their references; None: not asked.
+    links : dict
+        Path of each raw file and reference to the link that stands for its content (see `rampflow.files.links`), which the
+        rules have for an input.
+    """
 
     exposures: dict[str, ExposureEntry]
     context: str | None
+    links: dict[str, str]
+
+    def references(self) -> list[str]:
+        """Paths of all references."""
+        return sorted({p for e in self.exposures.values() for p in e.references.values() if p != NOT_APPLICABLE})
 
     def missing_references(self) -> list[str]:
         """Paths of references that are not in the CRDS cache yet."""
-        paths = {p for e in self.exposures.values() for p in e.references.values() if p != NOT_APPLICABLE}
-        return sorted(p for p in paths if not Path(p).exists())
+        return [path for path in self.references() if not Path(path).exists()]
 
 
 def read_header(path: Path) -> dict:
@@ -103,7 +120,13 @@ def read_header(path: Path) -> dict:
         header = {}
         for part in CRDS_PARTS:
             _flatten(raw.meta.get(part, {}), f"roman.meta.{part}", header)
-        return {"type": str(kind), "detector": str(detector), "shape": list(shape), "crds": header}
+        return {
+            "type": str(kind),
+            "detector": str(detector),
+            "shape": list(shape),
+            "crds": header,
+            "content": file.content(),
+        }
 
 
 def _flatten(node, name: str, result: dict) -> None:
@@ -142,7 +165,8 @@ def build(config: dict, folder: Path, store: Path) -> Inventory:
     context = None
     if any(set(pipeline.reference_types(chain)) - set(override) for chain in chains.values()):
         context = references.resolve_context(config["references"]["crds_context"])
-    recommended = known.get("recommended", {}) if known.get("context") == context else {}
+    asked = [references.source(), context, context and references.context_stamp(context)]
+    recommended = known.get("recommended", {}) if known.get("asked") == asked else {}
     exposures = {}
     for member, chain in chains.items():
         header = headers[str(member.path)]
@@ -159,30 +183,38 @@ def build(config: dict, folder: Path, store: Path) -> Inventory:
             references={t: override.get(t) or chosen[t] for t in types},
             tweakreg_catalog=member.tweakreg_catalog and str(member.tweakreg_catalog),
         )
-    inventory = Inventory(exposures, context)
+    inventory = Inventory(exposures, context, {})
     _check_paths(inventory)
     _check_references(inventory)
-    _save(store, {"context": context, "headers": headers, "recommended": recommended})
+    contents = known.get("contents", {})
+    contents |= _read_contents(inventory.references(), set(override.values()), contents)
+    inventory.links.update(_link_all(inventory, headers, contents, folder))
+    _save(store, {"asked": asked, "headers": headers, "recommended": recommended, "contents": contents})
     _save(
-        _exposures_file(config, store),
-        {"context": context, "exposures": [dataclasses.asdict(e) for e in exposures.values()]},
+        exposures_file(config, store),
+        {"context": context, "exposures": [dataclasses.asdict(e) for e in exposures.values()], "links": inventory.links},
     )
     return inventory
 
 
 def load(config: dict, store: Path) -> Inventory | None:
     """The inventory that the main process of this run has made; `None` where there is none."""
-    known = _load(_exposures_file(config, store))
-    if not known:
+    return read(exposures_file(config, store))
+
+
+def read(path: Path) -> Inventory | None:
+    """The inventory that is kept in a file; `None` where there is none."""
+    known = _load(path)
+    if "exposures" not in known:
         return None
     entries = [ExposureEntry(**e | {"shape": tuple(e["shape"]), "chain": tuple(e["chain"])}) for e in known["exposures"]]
-    return Inventory({e.stem: e for e in entries}, known["context"])
+    return Inventory({e.stem: e for e in entries}, known["context"], known["links"])
 
 
-def _exposures_file(config: dict, store: Path) -> Path:
-    """The file with the exposures of a run: a run with other inputs in the same folder, at the same time, has another."""
+def exposures_file(config: dict, store: Path) -> Path:
+    """The file with the exposures of a run: another run in this folder, with other inputs or another cache, has its own."""
     skipped = sorted(name for name, options in config["steps"].items() if options.get("skip"))
-    asked = json.dumps([config["input"], config["exclude"], config["references"], skipped], sort_keys=True)
+    asked = json.dumps([config["input"], config["exclude"], config["references"], skipped, references.source()], sort_keys=True)
     return store.with_name(f"exposures-{hashlib.sha256(asked.encode()).hexdigest()[:16]}.json")
 
 
@@ -253,8 +285,48 @@ def _recommend(header: dict, types: list[str], context: str | None, recommended:
             found = references.best_references(header, wanted, context)
         except RampflowError as error:
             raise RampflowError(f"{path}: {error}") from None
-        chosen |= {t: name if name == NOT_APPLICABLE else str(references.cache_path(name)) for t, name in found.items()}
-    return {t: chosen[t] for t in types}
+        chosen |= found
+    return {t: n if (n := chosen[t]) == NOT_APPLICABLE else str(references.cache_path(n)) for t in types}
+
+
+def _read_contents(paths: list[str], own: set[str], known: dict) -> dict:
+    """What each reference holds, with its size and time, from `known` where these have not changed; nothing of missing ones.
+
+    Of the user's own, which may have been edited in place, every byte is read.
+    """
+
+    def read(path):
+        try:
+            status = os.stat(path)
+        except OSError:
+            return None
+        stamp = [status.st_size, status.st_mtime_ns]
+        if (found := known.get(path)) and found["stamp"] == stamp:
+            return found
+        return {"stamp": stamp, "content": links.content_of(Path(path), trusted=path not in own)}
+
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        return {path: found for path, found in zip(paths, pool.map(read, paths), strict=True) if found}
+
+
+def _link_all(inventory: Inventory, headers: dict, contents: dict, folder: Path) -> dict[str, str]:
+    """Make the link of each raw file and reference.
+
+    What a reference holds that is still to be fetched is not known: its link stands for what one of its name held before, or
+    has a folder of its own, which keeps standing for what is fetched (see `rampflow.files.links.record_fetched`).
+    """
+    folders = {path: headers[path]["content"] for path in (e.path for e in inventory.exposures.values())}
+    before = {Path(path).name: found["content"] for path, found in contents.items()}
+    for path in inventory.references():
+        name = Path(path).name
+        content = contents[path]["content"] if Path(path).exists() else before.get(name)
+        folders[path] = links.standing_for(content, name) if content else secrets.token_hex(8)
+    found = {path: links.link_of(name, Path(path).name) for path, name in folders.items()}
+    for path, link in found.items():
+        # One that was never there is made when its reference has been fetched.
+        if Path(path).exists() or os.path.lexists(link):
+            links.point(link, folder / path)
+    return {path: str(link) for path, link in found.items()}
 
 
 def _check_paths(inventory: Inventory) -> None:

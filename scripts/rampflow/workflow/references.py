@@ -15,6 +15,7 @@ from rampflow.files.asdf_io import replacing
 from rampflow.step.declaration import NOT_APPLICABLE
 
 OBSERVATORY = "roman"
+SERVER = "https://roman-crds.stsci.edu"
 SERVERLESS = "crds-serverless-mode"  #: in CRDS_SERVER_URL: a local cache and no server
 
 
@@ -26,10 +27,23 @@ CRDS_FAILURES = (Exception, SystemExit)
 def _crds():
     """The crds package, set up for Roman."""
     os.environ.setdefault("CRDS_OBSERVATORY", OBSERVATORY)
-    os.environ.setdefault("CRDS_SERVER_URL", "https://roman-crds.stsci.edu")
+    os.environ.setdefault("CRDS_SERVER_URL", SERVER)
     import crds
 
     return crds
+
+
+#: What the choice of references depends on besides the context, and where they lie.
+_ENVIRONMENT = (
+    *("CRDS_PATH", "CRDS_SERVER_URL", "CRDS_CONTEXT", "CRDS_MODE", "CRDS_READONLY_CACHE", "CRDS_OBSERVATORY"),
+    *("CRDS_MAPPATH", "CRDS_REFPATH", "CRDS_CFGPATH", "CRDS_MAP_SUBDIR_MODE", "CRDS_REF_SUBDIR_MODE"),
+)
+
+
+def source() -> dict[str, str]:
+    """The cache and the server that are asked: environment variables of the `crds` package."""
+    defaults = {"CRDS_OBSERVATORY": OBSERVATORY, "CRDS_SERVER_URL": SERVER, "CRDS_MODE": "auto"}  # crds sets the last itself
+    return {name: os.environ.get(name) or defaults.get(name, "") for name in _ENVIRONMENT}
 
 
 def _remedy() -> str:
@@ -123,6 +137,12 @@ MATCHED = (
     "roman.meta.exposure.type",
     "roman.meta.exposure.start_time",
 )
+
+
+def context_stamp(context: str) -> list[int]:
+    """Size and time of a context's file in the cache: a cache that was made anew may have another one of the same name."""
+    path = Path(_crds().locate_mapping(context, observatory=OBSERVATORY))
+    return [path.stat().st_size, path.stat().st_mtime_ns] if path.is_file() else []
 
 
 def cache_path(name: str) -> Path:

@@ -1,0 +1,128 @@
+"""What the code of a script is, without its words: an edited step is run again, and a changed comment runs nothing.
+
+The code is the syntax tree of the script and of all that it imports of this project, directly or not, at the top of a file or
+in a function. Comments, docstrings, layout and the version's number are left out.
+"""
+
+from __future__ import annotations
+
+import ast
+import functools
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from rampflow.pipeline import SCRIPTS
+
+#: Fields of a node that say nothing of what it does.
+_WORDLESS = frozenset({"ctx", "kind", "type_comment", "type_params"})
+_WITH_DOCSTRING = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+
+
+class Code(NamedTuple):
+    """One file of code: a hash of its syntax tree, and the names of what it may import."""
+
+    digest: str
+    imports: tuple[str, ...]
+
+
+def _is_wordless(statement: ast.stmt) -> bool:
+    """Whether a statement is a text alone, or the number of the version."""
+    if isinstance(statement, ast.Expr):
+        return isinstance(statement.value, ast.Constant) and isinstance(statement.value.value, str)
+    return isinstance(statement, ast.Assign) and [ast.unparse(target) for target in statement.targets] == ["__version__"]
+
+
+def spell_out(node: ast.AST) -> str:
+    """A syntax tree as text, without docstrings and places.
+
+    `ast.dump` would write the same code in another way for another Python: which fields of a node there are, and whether empty
+    ones are named, depends on the version.
+    """
+    pieces: list[str] = []
+
+    def add(value, name=""):
+        if isinstance(value, ast.AST):
+            pieces.append(f"{name}{type(value).__name__}(")
+            for field in value._fields:
+                content = getattr(value, field, None)
+                if content is None and not (field == "value" and isinstance(value, ast.Constant)):
+                    continue
+                if content == [] or field in _WORDLESS:
+                    continue
+                if field == "body" and isinstance(value, _WITH_DOCSTRING):
+                    content = [statement for statement in content if not _is_wordless(statement)]
+                add(content, f"{field}=")
+            pieces.append(")")
+        elif isinstance(value, list):
+            pieces.append(f"{name}[")
+            for item in value:
+                add(item)
+            pieces.append("]")
+        else:
+            pieces.append(f"{name}{value!r},")
+
+    add(node)
+    return "".join(pieces)
+
+
+def imported(tree: ast.AST, package: str) -> Iterator[str]:
+    """Dotted names of what a module may import, as far as they stand in its code; some may be no module but what is in one.
+
+    Parameters
+    ----------
+    tree : ast.AST
+    package : str
+        That the module is in, for relative imports; empty for a script.
+    """
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            parents = package.split(".")[: len(package.split(".")) + 1 - node.level] if node.level else []
+            module = ".".join([*parents, *([node.module] if node.module else [])])
+            yield from (f"{module}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.Call) and node.args and isinstance(node.args[0], ast.Constant):
+            name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+            if name in ("import_module", "__import__") and isinstance(node.args[0].value, str):
+                yield node.args[0].value
+
+
+@functools.cache
+def read_code(path: Path, scripts: Path) -> Code:
+    """Read one file."""
+    tree = ast.parse(path.read_bytes())
+    package = ".".join(path.relative_to(scripts).parent.parts)
+    text = spell_out(tree)
+    return Code(hashlib.sha256(text.encode()).hexdigest(), tuple(sorted(set(imported(tree, package)))))
+
+
+def files_of(name: str, scripts: Path = SCRIPTS) -> list[Path]:
+    """Files with the code of a script: itself, and all that it imports below `scripts`."""
+    found, waiting = set(), [scripts / f"{name}.py"]
+    while waiting:
+        path = waiting.pop()
+        if path not in found:
+            found.add(path)
+            for module in read_code(path, scripts).imports:
+                waiting += _files_of_module(module, scripts)
+    return sorted(found)
+
+
+def _files_of_module(name: str, scripts: Path) -> list[Path]:
+    """The file of a module and those of the packages that it is in; nothing where it is not this project's."""
+    files, place = [], scripts
+    for part in name.split("."):
+        place = place / part
+        files += [path for path in (place.with_suffix(".py"), place / "__init__.py") if path.is_file()]
+    return files
+
+
+@functools.cache
+def fingerprint(name: str, scripts: Path = SCRIPTS) -> str:
+    """Hash of the code of a script."""
+    digest = hashlib.sha256()
+    for path in files_of(name, scripts):
+        digest.update(f"{path.relative_to(scripts)} {read_code(path, scripts).digest}\n".encode())
+    return digest.hexdigest()[:16]
