@@ -218,7 +218,7 @@ def find_sources(job: Job, field: photometry.Field, element: str) -> Sources:
     background = subtract_background(field, p.bkg_boxsize, job.threads)
     image = detection.smooth(field.image, field.mask, p.kernel_fwhm, threads=job.threads)
     if p.forced_segmentation:
-        labels, shown = detection.read_segments(Path(p.forced_segmentation), field.mask, job.exposure)
+        labels, shown = detection.read_segments(Path(p.forced_segmentation), field.mask, job.exposure.meta, field.pixel_scale)
     else:
         labels = detection.find_segments(
             image, background, field.mask, snr_threshold=p.snr_threshold, npixels=p.npixels, deblend=p.deblend

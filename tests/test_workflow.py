@@ -517,7 +517,7 @@ def test_the_map_of_a_dither_is_refused(visit):
     steps = f"steps={{source_catalog: {{forced_segmentation: {segments}}}}}"
     run = visit.snakemake("--config", f"input=demo/{STEMS[1]}_uncal.asdf", "results=dither", steps)
     assert run.returncode != 0
-    assert "points 3.91 arcsec (35.6 pixels) away" in run.stdout + run.stderr
+    assert "lies 3.91 arcsec (35.6 pixels) from the image" in run.stdout + run.stderr
     assert not list((visit.folder / "dither").glob("*_cal.asdf"))
 
 

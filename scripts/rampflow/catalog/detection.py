@@ -14,6 +14,7 @@ from rampflow.errors import RampflowError
 from rampflow.files.asdf_io import AsdfFile
 from rampflow.step.exposure import Exposure
 from rampflow.step.logs import step_logger
+from rampflow.wcs.wcs_tree import footprint_distance
 
 log = step_logger("source_catalog")
 
@@ -25,6 +26,10 @@ BLOCK = 256  #: Rows that are computed at a time, so that no second whole image 
 EXCLUDED_FRACTION = 0.1
 #: Faintest branch of a source that deblending splits off, as a part of the source's flux.
 DEBLEND_CONTRAST = 1e-4
+#: Arcsec between the pointings of a forced segmentation map's image and the image: none of its sources is in its segment.
+LARGEST_OFFSET = 1.0
+#: Arcsec between their footprints, of which one may be aligned: beyond, they are no errors of one pointing.
+LARGEST_DISPLACEMENT = 6.0
 
 
 # ----------------------------------------------------------------------------------------------------------- background
@@ -263,51 +268,78 @@ def _deblend(detection, labels, npixels):
         raise RampflowError(f"deblend needs the package {error.name}, which is not installed (scikit-image)") from error
 
 
-#: A map belongs to the pixels of its image. Arcsec between the pointings of the two images by which sources leave the pixels of
-#: their segments (a pixel), and by which none of them is left there.
-OFFSET_TO_WARN = 0.11
-OFFSET_TO_REFUSE = 1.0
+def check_same_field(given: Exposure, meta: dict, scale: float) -> None:
+    """Refuse a segmentation map of another detector or another part of the sky; warn of one that is displaced.
 
+    The labels of a map are pixels: they are right for an image whose pixels lie where those of the map's image lie.
 
-def check_same_field(segments: Exposure, image: Exposure, shape: tuple[int, int]) -> None:
-    """Compare the detector and the pointing of a segmentation map with those of an image.
-
-    The pointings are compared as the telescope gave them, without what an alignment has changed.
+    Parameters
+    ----------
+    given : Exposure
+        The segmentation map.
+    meta : dict
+        ``meta`` of the image.
+    scale : float
+        Arcsec per pixel.
 
     Raises
     ------
     RampflowError
-        They are of different detectors, or a corner of the map lies more than `OFFSET_TO_REFUSE` from that of the image.
     """
-    from rampflow.astrometry.region import PIXEL_SCALE, separation, unit_vectors
-
-    detectors = [e.meta.get("instrument", {}).get("detector") for e in (segments, image)]
-    if all(detectors) and detectors[0] != detectors[1]:
+    theirs, ours = (m.get("instrument", {}).get("detector") for m in (given.meta, meta))
+    if theirs != ours:
         raise RampflowError(
-            f"{segments.path}: this segmentation map is of {detectors[0]}, and the image {image.path.name} of {detectors[1]}; "
-            "its segments have nothing to do with these pixels: give a map of the same detector and pointing"
+            f"{given.path}: this forced_segmentation is of {theirs}, and the image of {ours}; give a map of the same detector"
         )
-    names = ("ra_ref", "dec_ref", "roll_ref")
-    pointings = [[e.meta.get("wcsinfo", {}).get(name) for name in names] for e in (segments, image)]
-    if not all(isinstance(v, int | float) and abs(v) <= 360 for pointing in pointings for v in pointing):
-        log.warning("%s: it or the image doesn't say where it points, so that they can't be compared", segments.path.name)
+    field, limit = "the pointing, ra_ref, dec_ref and roll_ref in meta.wcsinfo", LARGEST_OFFSET
+    sections = [m.get("wcsinfo", {}) for m in (given.meta, meta)]
+    distance = pointing_distance(*sections, given.array("data", 2).shape, scale)
+    if distance is None:
+        field, limit = "meta.wcsinfo.s_region", LARGEST_DISPLACEMENT
+        distance = footprint_distance(*(section.get("s_region") for section in sections))
+    if distance is None:
+        log.warning(
+            "%s: whether this forced_segmentation is of the image's pointing can't be told: neither the pointing nor "
+            "meta.wcsinfo.s_region of both is known",
+            given.path,
+        )
         return
-    (ra, dec, roll), (other_ra, other_dec, other_roll) = pointings
-    offset = float(separation(unit_vectors(ra, dec), unit_vectors(other_ra, other_dec))) * 3600
-    turn = math.radians(abs((roll - other_roll + 180) % 360 - 180))
-    pixel = PIXEL_SCALE * 3600
-    offset += turn * math.hypot(*shape) / 2 * pixel  # at the corners
-    apart = f"{offset:.2f} arcsec ({offset / pixel:.1f} pixels)"
-    text = f"{segments.path}: this segmentation map is of an image that points {apart} away"
-    if offset > OFFSET_TO_REFUSE:
+    text = f"{given.path}: this forced_segmentation lies {distance:.2f} arcsec ({distance / scale:.1f} pixels) from the image"
+    if distance > limit:
         raise RampflowError(
-            f"{text} from {image.path.name}, so that its segments lie beside the sources; give a map of the same pointing"
+            f"{text} ({field}), more than {limit:g} arcsec, so that its segments lie beside the sources; give a map of the "
+            "same pointing"
         )
-    if offset > OFFSET_TO_WARN:
-        log.warning("%s from %s: fluxes in its segments miss parts of the sources", text, image.path.name)
+    if distance > scale:
+        log.warning("%s (%s): its sources are measured at wrong places by as much", text, field)
 
 
-def read_segments(path: Path, mask: np.ndarray, image: Exposure):
+def pointing_distance(one: dict, other: dict, shape: tuple[int, int], scale: float) -> float | None:
+    """How far apart two images of one detector point: arcsec at their corners; `None` where one doesn't say.
+
+    The pointing is what the telescope gave: an alignment of one of them, which changes its footprint, doesn't count.
+
+    Parameters
+    ----------
+    one, other : dict
+        ``meta.wcsinfo`` of each.
+    shape : tuple of int
+        Rows and columns.
+    scale : float
+        Arcsec per pixel.
+    """
+    from rampflow.astrometry.region import separation, unit_vectors
+
+    pointings = [[section.get(name) for name in ("ra_ref", "dec_ref", "roll_ref")] for section in (one, other)]
+    if not all(isinstance(value, int | float) and abs(value) <= 360 for pointing in pointings for value in pointing):
+        return None
+    (ra, dec, roll), (other_ra, other_dec, other_roll) = pointings
+    turn = math.radians(abs((roll - other_roll + 180) % 360 - 180))
+    offset = 3600 * float(separation(unit_vectors(ra, dec), unit_vectors(other_ra, other_dec)))
+    return offset + turn * math.hypot(*shape) / 2 * scale
+
+
+def read_segments(path: Path, mask: np.ndarray, meta: dict, scale: float):
     """A segmentation map whose sources are to be measured in another image.
 
     Parameters
@@ -316,8 +348,10 @@ def read_segments(path: Path, mask: np.ndarray, image: Exposure):
         A segmentation map with its detection image, of the same shape as the image.
     mask : numpy.ndarray
         True where a pixel of the image does not count: segments that are masked as a whole are left out.
-    image : Exposure
-        The other image, to be compared with what the map says of its own.
+    meta : dict
+        ``meta`` of the image.
+    scale : float
+        Arcsec per pixel.
 
     Returns
     -------
@@ -334,7 +368,7 @@ def read_segments(path: Path, mask: np.ndarray, image: Exposure):
     with AsdfFile(path) as file:
         exposure = Exposure(file)
         exposure.expect_model("segmentation_map", "forced_segmentation")
-        check_same_field(exposure, image, mask.shape)
+        check_same_field(exposure, meta, scale)
         labels = exposure.array("data", 2, shape=mask.shape).read()
         detection = exposure.array("detection_image", 2, shape=mask.shape).read().astype(np.float32, copy=False)
     good = np.zeros(int(labels.max()) + 1, bool)

@@ -468,3 +468,31 @@ def s_region(wcs) -> str | None:
     corners[corners[:, 0] < 0, 0] += 360
     # Two spaces after ICRS, as in romancal's products, so that a search for the one finds the other.
     return "POLYGON ICRS  " + " ".join(f"{value:.9f}" for value in corners.ravel())
+
+
+def footprint_distance(one, other) -> float | None:
+    """Largest distance of a corner of a footprint to the nearest corner of another, arcsec.
+
+    Parameters
+    ----------
+    one, other : str
+        As `s_region` writes them.
+
+    Returns
+    -------
+    float or None
+        `None` where one of them is no polygon (a placeholder).
+    """
+    vectors = []
+    for region in (one, other):
+        words = region.split() if isinstance(region, str) else []
+        try:
+            angles = np.radians(np.array(words[2:], float).reshape(-1, 2))
+        except ValueError:
+            return None
+        if [word.upper() for word in words[:2]] != ["POLYGON", "ICRS"] or not len(angles) or not np.isfinite(angles).all():
+            return None
+        ra, dec = angles.T
+        vectors.append(np.stack([np.cos(dec) * np.cos(ra), np.cos(dec) * np.sin(ra), np.sin(dec)], axis=-1))
+    chords = np.linalg.norm(vectors[0][:, None] - vectors[1], axis=-1).min(axis=1)
+    return float(np.degrees(2 * np.arcsin(np.minimum(chords / 2, 1))).max() * 3600)
