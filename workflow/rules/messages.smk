@@ -78,7 +78,11 @@ def remember_made():
 
 
 if workflow.is_main_process:
-    if outdated := redo_what_differs():
+    try:
+        outdated = redo_what_differs()
+    except RampflowError as error:  # a folder that can't be written, a file that can't be read
+        raise WorkflowError(str(error)) from None
+    if outdated:
         logger.info(recipes.tell(outdated))
 
 
