@@ -8,7 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from rampflow import __version__
+
 ROOT = Path(__file__).resolve().parent.parent
+# One version for all tests and what they start, also where a file of the clone is edited meanwhile.
+os.environ["RAMPFLOW_VERSION"] = __version__
 
 
 def crds_environment(cache):
