@@ -8,7 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from rampflow import __version__
+
 ROOT = Path(__file__).resolve().parent.parent
+# One version for all tests and what they start, also where a file of the clone is edited meanwhile.
+os.environ["RAMPFLOW_VERSION"] = __version__
 
 #: Files that `make test-quick` leaves out, because they take longest.
 NOT_QUICK = ("test_costs.py", "test_faults.py", "test_kernels.py", "test_simulate.py")

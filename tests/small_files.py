@@ -141,6 +141,14 @@ def write_image(path: Path, data: np.ndarray, meta: dict | None = None, **arrays
     return write_model(path, "ImageModel", arrays, meta)
 
 
+def damage_pixels(path: Path) -> None:
+    """Flip a bit of the last array of a file: its header is whole, and its checksum is wrong."""
+    content = bytearray(path.read_bytes())
+    last_block = content.rindex(b"\xd3BLK")
+    content[last_block + 1000] ^= 1
+    path.write_bytes(content)
+
+
 def image(rows: int = ROWS - 8, columns: int = COLUMNS - 8, seed: int = 1) -> np.ndarray:
     """Count rates of a faint sky, DN/s."""
     return np.random.default_rng(seed).normal(1, 0.3, (rows, columns)).astype(np.float32)

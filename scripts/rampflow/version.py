@@ -6,10 +6,8 @@ It ends in ``.dirty`` where tracked files differ from the commit.
 
 from __future__ import annotations
 
-import importlib.metadata
 import os
 import re
-import subprocess
 from pathlib import Path
 
 #: The release to come, or this one where its commit has the tag. In a file of its own, as a new number is no new code.
@@ -23,6 +21,7 @@ def from_git(folder: Path) -> str | None:
     """Version from the git repository of a folder; `None` where the folder is not the root of one, or git is missing."""
     if not (folder / ".git").exists():
         return None
+    import subprocess  # not needed by jobs of the workflow
 
     def git(*arguments):
         return subprocess.run(
@@ -50,6 +49,8 @@ def from_archive(path: Path) -> str | None:
 
 def from_package() -> str | None:
     """Version of the installed package; `None` where it is not installed."""
+    import importlib.metadata
+
     try:
         return importlib.metadata.version("rampflow")
     except importlib.metadata.PackageNotFoundError:

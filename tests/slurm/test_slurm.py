@@ -12,6 +12,7 @@ import pytest
 from cluster import CONFIGURATION, ClusterWorkflow, asked, running_cluster, slurm, submitted_jobs
 from conftest import Workflow
 from products import assert_same_products, leftovers
+from small_files import damage_pixels
 
 pytestmark = pytest.mark.slurm
 
@@ -87,22 +88,22 @@ def test_a_job_takes_several_exposures_and_keeps_their_files_on_its_node(workflo
 
 
 def test_a_failed_step_leads_to_its_log_and_the_other_exposures_finish(workflow):
-    """An exposure lacks what a step in the middle of its chain needs."""
+    """The pixels of an exposure are damaged, which no header tells."""
     raw = workflow.folder / "demo" / f"{IMAGE}_uncal.asdf"
-    raw.write_bytes(raw.read_bytes().replace(b" frame_time:", b" frame_zeit:"))
+    damage_pixels(raw)
     run = workflow.submit("--keep-going", "--retries", "1", "--config", f"input=[{raw}, demo/{SPECTRUM}_uncal.asdf]")
     assert run.returncode != 0
     assert len(submitted_jobs(run.stdout)) == 2 + 1 + 1, "the two exposures, another try, and a preview"
     named = {name: (workflow.folder / name) for name in re.findall(rf"logs/{IMAGE}/\w+\.log", run.stdout)}
-    assert any(log.exists() and "frame_time is missing" in log.read_text() for log in named.values()), "the step's own log"
-    assert "meta.exposure.frame_time is missing" in run.stdout, "and what it says"
+    assert any(log.exists() and "doesn't have its checksum" in log.read_text() for log in named.values()), "the step's own log"
+    assert "doesn't have its checksum" in run.stdout, "and what it says"
     assert any(Path(name).exists() for name in re.findall(r"/\S+/slurm_logs/[^\s)]+\.log", run.stdout)), "and SLURM's"
     assert (workflow.folder / "results" / f"{SPECTRUM}_cal.asdf").exists()
 
 
 def test_the_others_of_an_association_are_aligned_without_an_exposure_that_fails(workflow):
     raw = workflow.folder / "demo" / f"{IMAGE}_uncal.asdf"
-    raw.write_bytes(raw.read_bytes().replace(b" frame_time:", b" frame_zeit:"))
+    damage_pixels(raw)
     run = workflow.submit("--keep-going", "--retries", "0")
     assert run.returncode != 0
     images = {path.name.removesuffix("_cal.asdf") for path in (workflow.folder / "results").glob("*_cal.asdf")}
@@ -111,7 +112,7 @@ def test_the_others_of_an_association_are_aligned_without_an_exposure_that_fails
     assert set(aligned) == {OTHER_IMAGE}
     head, line, *_ = (workflow.folder / "logs" / "summary.txt").read_text().splitlines()
     assert head.startswith("rampflow: 1 failed, ") and line in run.stdout
-    assert line.startswith(f"failed: {IMAGE} dq_init: ") and "meta.exposure.frame_time is missing" in line
+    assert line.startswith(f"failed: {IMAGE} dq_init: ") and "doesn't have its checksum" in line
     assert line.endswith(f"[logs/{IMAGE}/dq_init.log]")
 
 
