@@ -448,6 +448,12 @@ class CompressedArray:
 class AsdfFile:
     """An ASDF file open for reading.
 
+    Parameters
+    ----------
+    path : path-like
+    parse : bool
+        False leaves `tree` None, for what needs no more than `content` or `text`.
+
     Attributes
     ----------
     path : `pathlib.Path`
@@ -457,12 +463,6 @@ class AsdfFile:
         The tree as it is written in the file.
     standard : str
         The version of the ASDF standard that the file says it follows.
-
-    Parameters
-    ----------
-    path : path-like
-    parse : bool
-        False leaves `tree` None, for what needs no more than `content` or `text`.
 
     Raises
     ------
