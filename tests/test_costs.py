@@ -81,7 +81,8 @@ def reference_options(step, references):
     options = []
     for reference in pipeline.step(step).references:
         found = sorted(references.glob(f"roman_wfi_{reference.type}_*0001.asdf"))
-        options += [f"--{reference.type}", next((f for f in found if "_wfi18" in f.name), found[0])]
+        mine = [f for f in found if "_wfi18_0001" in f.name or "_wfi18_f158_" in f.name]
+        options += [f"--{reference.type}", (mine or found)[0]]
     return options
 
 

@@ -87,7 +87,7 @@ def test_the_same_code_elsewhere_is_the_same(copy):
         ("flatfield.py", '    """Process one exposure."""', '    """Divide it."""'),
         ("flatfield.py", "def usable_flat(", "def usable_flat(  # a comment\n    "),
         ("rampflow/files/asdf_io.py", '"""A YAML mapping that keeps its tag."""', '"""A mapping."""'),
-        ("rampflow/__init__.py", '__version__ = "', '__version__ = "9.'),
+        ("rampflow/release.txt", ".", ".9."),
     ],
 )
 def test_words_and_layout_are_no_code(copy, path, old, new):
@@ -97,7 +97,7 @@ def test_words_and_layout_are_no_code(copy, path, old, new):
 @pytest.mark.parametrize(
     ("path", "old", "new"),
     [
-        ("flatfield.py", "(flat == 0)", "(flat <= 0)"),
+        ("flatfield.py", "np.float32(1)", "np.float32(2)"),
         ("rampflow/dq.py", "SATURATED = 1 << 1", "SATURATED = 1 << 2"),
         ("rampflow/step/job.py", "block: int = 16", "block: int = 32"),
         ("rampflow/files/asdf_io.py", "_HEADROOM = 1 << 17", "_HEADROOM = 1 << 18"),

@@ -78,10 +78,10 @@ def write_epsf(path, stamps, *, jitter=8.0):
     return path
 
 
-def write_apcorr(path, *, radii=None, factor=1):
-    """An apcorr reference with the encircled energy of the Gaussian PSF."""
+def write_apcorr(path, *, radii=None, fractions=None):
+    """An apcorr reference with the encircled energy of the Gaussian PSF, unless another is given."""
     radii = np.linspace(0.2, 16, 60) if radii is None else radii
-    fractions = factor * (1 - np.exp(-0.5 * (radii / SIGMA) ** 2))
+    fractions = 1 - np.exp(-0.5 * (radii / SIGMA) ** 2) if fractions is None else fractions
     with create_asdf(path, {"roman": {"meta": {}, "data": {"F158": {"ee_radii": radii, "ee_fractions": fractions}}}}):
         pass
     return path
@@ -1008,7 +1008,7 @@ def test_without_the_energies_that_extent_follows_from_no_source_is_extended(cat
 
 
 def test_an_apcorr_reference_that_can_t_be_one_is_named(catalogs, tmp_path):
-    path = write_apcorr(tmp_path / "falls.asdf", factor=-1)
+    path = write_apcorr(tmp_path / "falls.asdf", fractions=np.linspace(0.9, 0.5, 60))
     outputs = tmp_path / "out/r_cat.parquet", tmp_path / "out/r_segm.asdf"
     (tmp_path / "out").mkdir()
     said = refuse("source_catalog", outputs[0], catalogs.sky, *outputs, *catalogs.references[:2], "--apcorr", path)
