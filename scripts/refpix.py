@@ -468,7 +468,8 @@ def warn_of_references(job: Job, varies: dict[str, float], lost: int, amp33: np.
     if silent and len(amp33) > 1:
         job.log.warning(
             "%s: the reference pixels of %s carry no signal (in brackets: share of samples that vary between resultants; "
-            "median of amp33: %g DN). They are empty, saturated or dead, so refpix can't remove the noise that they should measure",
+            "median of amp33: %g DN). They are empty, saturated or dead, so refpix can't remove the noise that they should "
+            "measure",
             job.exposure.path.name,
             ", ".join(silent),
             np.median(amp33),
