@@ -296,6 +296,29 @@ def test_the_same_inputs_elsewhere_rerun_nothing(visit, tmp_path):
     there = Workflow(visit.folder, cache)
     assert there.jobs(*visit.arguments, f"input={raw / 'visit_asn.json'}") == {}
     assert there.jobs(*visit.arguments, f"input={os.path.relpath(raw, visit.folder)}/visit_asn.json") == {}
+    stars = shutil.copyfile(visit.inputs / "astrometric.ecsv", tmp_path / "astrometric.ecsv")
+    elsewhere = f"astrometric_catalog={stars}"
+    assert there.jobs(*visit.arguments, f"input={raw / 'visit_asn.json'}", elsewhere) == {}
+    stars.write_text("".join(stars.read_text().splitlines(keepends=True)[:-1]))
+    jobs = there.jobs(*visit.arguments, f"input={raw / 'visit_asn.json'}", elsewhere)
+    assert jobs == {"astrometric_catalog": 1, "tweakreg": 1, "finalize": 5, "preview": 5}
+
+
+def test_a_segmentation_map_and_a_member_s_catalog_elsewhere_rerun_nothing(visit, single, tmp_path):
+    results = "results=maps"
+    for place in (visit.folder / "here", tmp_path):
+        place.mkdir(exist_ok=True)
+        shutil.copyfile(visit.results / f"{FIRST}_segm.asdf", place / "map.asdf")
+        shutil.copyfile(visit.results / "intermediates" / f"{FIRST}_cat.parquet", place / "own.parquet")
+        member = {"expname": str(visit.inputs / f"{FIRST}_uncal.asdf"), "tweakreg_catalog": "own.parquet"}
+        content = {"products": [{"name": "mapped", "members": [member]}]}
+        (place / "mapped.json").write_text(json.dumps(content))
+    first = ["input=here/mapped.json", "steps={source_catalog: {forced_segmentation: here/map.asdf}}"]
+    assert visit.snakemake(*single, results, *first).returncode == 0
+    there = [f"input={tmp_path}/mapped.json", f"steps={{source_catalog: {{forced_segmentation: {tmp_path}/map.asdf}}}}"]
+    assert visit.jobs(*single, results, *there) == {}
+    shutil.copyfile(visit.results / f"{STEMS[1]}_segm.asdf", tmp_path / "map.asdf")
+    assert visit.jobs(*single, results, *there)["source_catalog"] == 1
 
 
 def test_a_forced_step_reads_the_cache_that_is_set_now(visit, single, tmp_path):
