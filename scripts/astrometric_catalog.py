@@ -22,6 +22,7 @@ from rampflow.astrometry import check_astrometric_catalog
 from rampflow.astrometry.region import survey_images
 from rampflow.astrometry.sources import GAIA_S3, CatalogUnavailable, fetch
 from rampflow.astrometry.table import Origin, write_catalog
+from rampflow.files.links import original
 from rampflow.step.declaration import Parameter, add_parameters
 from rampflow.step.logs import step_logger
 from rampflow.step.program import reported_errors
@@ -127,7 +128,7 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser().parse_args(argv)
     with reported_errors("astrometric_catalog") as outcome:
         start = time.monotonic()
-        source = check_astrometric_catalog(arguments.astrometric_catalog, Path.cwd())
+        source = check_astrometric_catalog(str(original(arguments.astrometric_catalog)), Path.cwd())
         stars, origin = get_catalog(
             arguments.images, source, margin=arguments.margin, timeout=arguments.vo_timeout, attempt=arguments.attempt
         )

@@ -21,7 +21,7 @@ def main(argv: list[str] | None = None) -> int:
         visit = inventory.read(arguments.inventory)
         if visit is None:
             raise RampflowError(f"{arguments.inventory}: is not a list of exposures that a run has made")
-        for path in stale_files(visit, arguments.results):
+        for path in stale_files(visit, arguments.results, arguments.inventory.parent):
             path.unlink(missing_ok=True)
             step_logger("remove_stale").info("Removed %s", path)
     return outcome.status

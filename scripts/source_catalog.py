@@ -2,7 +2,6 @@
 
 import dataclasses
 import sys
-from pathlib import Path
 
 import numpy as np
 
@@ -12,6 +11,7 @@ from rampflow.catalog import detection, photometry, products, psf
 from rampflow.catalog.psf import NOMINAL_SCALE
 from rampflow.errors import RampflowError
 from rampflow.files.asdf_io import replacing
+from rampflow.files.links import original
 from rampflow.step.declaration import Parameter, Range, Reference, Step
 from rampflow.step.job import Job
 from rampflow.step.logs import step_logger
@@ -218,7 +218,9 @@ def find_sources(job: Job, field: photometry.Field, element: str) -> Sources:
     background = subtract_background(field, p.bkg_boxsize, job.threads)
     image = detection.smooth(field.image, field.mask, p.kernel_fwhm, threads=job.threads)
     if p.forced_segmentation:
-        labels, shown = detection.read_segments(Path(p.forced_segmentation), field.mask, job.exposure.meta, field.pixel_scale)
+        labels, shown = detection.read_segments(
+            original(p.forced_segmentation), field.mask, job.exposure.meta, field.pixel_scale
+        )
     else:
         labels = detection.find_segments(
             image, background, field.mask, snr_threshold=p.snr_threshold, npixels=p.npixels, deblend=p.deblend
@@ -240,6 +242,7 @@ def find_sources(job: Job, field: photometry.Field, element: str) -> Sources:
 def run(job: Job, *, skipped: bool = False) -> None:
     """Process one exposure; a `skipped` one gets an empty catalog and a segmentation map of zeros."""
     forced, exposure = job.parameters.forced_segmentation, job.exposure
+    forced = forced and str(original(forced))
     sources = Sources()
     field = None if skipped else read_field(job)
     if field is not None and field.mask.all():

@@ -12,6 +12,7 @@ import numpy as np
 from rampflow import SOFTWARE_NAME, __version__
 from rampflow.errors import RampflowError
 from rampflow.files.asdf_io import AsdfFile, replacing
+from rampflow.files.links import original
 from rampflow.step.declaration import NOT_APPLICABLE, Parameter, Step, add_parameters
 from rampflow.step.exposure import Exposure
 from rampflow.step.logs import recorded_log, step_logger
@@ -170,7 +171,7 @@ def read_members(images: list[Path], catalogs: list[str], *, with_epochs: bool =
                 left_out[stem] = "SKIPPED", "it has no source catalog"
                 continue
             try:
-                sources = sources_of(stem, image, Path(catalog))
+                sources = sources_of(stem, image, original(catalog))
             except RampflowError as error:  # a file of the user's, for this exposure: no reason to leave the others unaligned
                 left_out[stem] = "FAILED", f"its source catalog can't be used: {error}"
             else:

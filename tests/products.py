@@ -1,6 +1,7 @@
 """Whether two runs gave the same products."""
 
 import json
+from collections.abc import Mapping
 
 import asdf
 import numpy as np
@@ -8,7 +9,7 @@ from pyarrow import parquet
 
 
 def arrays_of(path):
-    """All arrays of a product, by name."""
+    """All arrays of a product, by name; of a WCS, the positions of some pixels."""
     if path.suffix == ".parquet":
         table = parquet.read_table(path)
         return {name: table[name].to_numpy() for name in table.column_names}
@@ -20,13 +21,16 @@ def arrays_of(path):
         found = {}
 
         def collect(node, name):
-            if isinstance(node, dict):
+            if isinstance(node, Mapping):  # a node of roman_datamodels is no dict
                 for key in node:
                     collect(node[key], f"{name}.{key}")
             elif isinstance(node, np.ndarray | asdf.tags.core.NDArrayType):
                 found[name] = np.asarray(node)
+            elif hasattr(node, "forward_transform"):  # a WCS: the positions of some pixels
+                found[name] = np.array(node(*np.mgrid[0:500:5j, 0:500:5j], with_bounding_box=False))
 
         collect(file.tree["roman"], path.name)
+        assert found or "wcs" in path.name, f"{path}: no arrays were found to compare"
         return found
 
 

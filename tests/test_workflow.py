@@ -296,6 +296,29 @@ def test_the_same_inputs_elsewhere_rerun_nothing(visit, tmp_path):
     there = Workflow(visit.folder, cache)
     assert there.jobs(*visit.arguments, f"input={raw / 'visit_asn.json'}") == {}
     assert there.jobs(*visit.arguments, f"input={os.path.relpath(raw, visit.folder)}/visit_asn.json") == {}
+    stars = shutil.copyfile(visit.inputs / "astrometric.ecsv", tmp_path / "astrometric.ecsv")
+    elsewhere = f"astrometric_catalog={stars}"
+    assert there.jobs(*visit.arguments, f"input={raw / 'visit_asn.json'}", elsewhere) == {}
+    stars.write_text("".join(stars.read_text().splitlines(keepends=True)[:-1]))
+    jobs = there.jobs(*visit.arguments, f"input={raw / 'visit_asn.json'}", elsewhere)
+    assert jobs == {"astrometric_catalog": 1, "tweakreg": 1, "finalize": 5, "preview": 5}
+
+
+def test_a_segmentation_map_and_a_member_s_catalog_elsewhere_rerun_nothing(visit, single, tmp_path):
+    results = "results=maps"
+    for place in (visit.folder / "here", tmp_path):
+        place.mkdir(exist_ok=True)
+        shutil.copyfile(visit.results / f"{FIRST}_segm.asdf", place / "map.asdf")
+        shutil.copyfile(visit.results / "intermediates" / f"{FIRST}_cat.parquet", place / "own.parquet")
+        member = {"expname": str(visit.inputs / f"{FIRST}_uncal.asdf"), "tweakreg_catalog": "own.parquet"}
+        content = {"products": [{"name": "mapped", "members": [member]}]}
+        (place / "mapped.json").write_text(json.dumps(content))
+    first = ["input=here/mapped.json", "steps={source_catalog: {forced_segmentation: here/map.asdf}}"]
+    assert visit.snakemake(*single, results, *first).returncode == 0
+    there = [f"input={tmp_path}/mapped.json", f"steps={{source_catalog: {{forced_segmentation: {tmp_path}/map.asdf}}}}"]
+    assert visit.jobs(*single, results, *there) == {}
+    shutil.copyfile(visit.results / f"{STEMS[1]}_segm.asdf", tmp_path / "map.asdf")
+    assert visit.jobs(*single, results, *there)["source_catalog"] == 1
 
 
 def test_a_forced_step_reads_the_cache_that_is_set_now(visit, single, tmp_path):
@@ -346,7 +369,11 @@ def test_what_is_left_of_others_is_named_and_removed(visit, single):
     options = ["astrometric_catalog=demo/astrometric.ecsv", "results=mixed"]
     assert visit.snakemake("--config", pair, *options).returncode == 0
     results = visit.folder / "mixed"
-    (results / "notes.txt").write_text("mine")
+    own = {"notes.txt", "my_copy_cal.asdf", "colours_report.html", "finder_cat.parquet"}
+    for name in own - {"my_copy_cal.asdf"}:
+        (results / name).write_text("mine")
+    shutil.copyfile(results / f"{STEMS[5]}_cal.asdf", results / "my_copy_cal.asdf")
+    (results / "folder_cal.asdf").mkdir()
     skipping = [*options, "steps={source_catalog: {skip: true}, tweakreg: {skip: true}}"]
     left = {f"{STEMS[5]}_{end}" for end in ("cal.asdf", "wcs.asdf", "cal.png", "cal_thumb.png", "rampfit.asdf")}
     left |= {f"{FIRST}_{end}" for end in ("cat.parquet", "segm.asdf", "tweakreg.json", "tweakreg.asdf", "astrometric.parquet")}
@@ -363,7 +390,7 @@ def test_what_is_left_of_others_is_named_and_removed(visit, single):
     before = here()
     run = visit.snakemake("remove_stale", "--config", f"input=demo/{FIRST}_uncal.asdf", *skipping)
     assert run.returncode == 0, run.stderr
-    assert before - here() == left and "notes.txt" in here()
+    assert before - here() == left and own <= here()
 
 
 def test_a_new_context_reruns_what_reads_its_new_reference(visit):

@@ -5,7 +5,7 @@ rule source_catalog:
     input:
         exposure=exposure_before("source_catalog"),
         references=references_of("source_catalog"),
-        forced_segmentation=get_forced_segmentation,
+        forced_segmentation=ancient(get_forced_segmentation),
     output:
         catalog=f"{INTERMEDIATES}/{{stem}}_cat.parquet",
         segmentation=f"{INTERMEDIATES}/{{stem}}_segm.asdf",
@@ -44,7 +44,7 @@ localrules:
 rule astrometric_catalog:
     input:
         images=get_pointings,
-        source=get_astrometric_source,
+        source=ancient(get_astrometric_source),
         redo=lambda wildcards: redo_stamp("association", wildcards.association),
     output:
         stars=f"{INTERMEDIATES}/{{association}}_astrometric.parquet",
@@ -59,7 +59,7 @@ rule astrometric_catalog:
         mem_mb=memory(1000),
         runtime=minutes(30),
     params:
-        source=settings["astrometric_catalog"],
+        source=stars_source,
         attempt=attempt_at_stars,
         options=configuration.command_line(SEARCH_PARAMETERS, settings["steps"]["tweakreg"]),
         code=fingerprint("astrometric_catalog"),
@@ -89,7 +89,7 @@ rule tweakreg:
         mem_mb=memory(1000),
         runtime=minutes(30),
     params:
-        name=settings["astrometric_catalog"],
+        name=Path(settings["astrometric_catalog"]).name,
         options=configuration.command_line(pipeline.step("tweakreg").parameters, settings["steps"]["tweakreg"]),
         recipe=get_association_recipe,
     message:

@@ -34,12 +34,24 @@ INVENTORY = Path(".rampflow/inventory.json")
 # Exposures that failed in the run that this one finishes (see messages.smk).
 LEFT_OUT = os.environ.get("RAMPFLOW_LEFT_OUT", "").splitlines()
 
+# What the configuration and associations name, too, is its name and content, not its place and time.
+def own_file(path):
+    """The link that stands for a file of the user's own, or for the folder of a HATS catalog; other names as they are."""
+    content = recipes.content(path)
+    if content == path:
+        return path
+    link = links.link_of(content, Path(path).name)
+    links.point(link, Path(path).absolute())
+    return str(link)
+
+
 try:
     settings = configuration.validated(config)
     settings["exclude"] = [*settings["exclude"], *LEFT_OUT]
     tweakreg.matchings(settings["steps"]["tweakreg"])
     settings["astrometric_catalog"] = check_astrometric_catalog(settings["astrometric_catalog"], Path.cwd())
-    settings["steps"]["source_catalog"] |= configuration.existing_files(settings["steps"]["source_catalog"], Path.cwd())
+    own_files = configuration.existing_files(settings["steps"]["source_catalog"], Path.cwd())
+    settings["steps"]["source_catalog"] |= {name: own_file(path) for name, path in own_files.items()}
     # Jobs of a running workflow read the Snakefile again: they take the inventory that its main process has made.
     visit = None if workflow.is_main_process else inventory.load(settings, INVENTORY)
     visit = visit or inventory.build(settings, Path.cwd(), INVENTORY)
@@ -129,18 +141,19 @@ def get_images_to_align(wildcards):
 
 def get_catalogs_to_align(wildcards):
     """Catalog of each image: its own, or the one that the association names for it."""
-    return [
-        visit.exposures[stem].tweakreg_catalog or f"{INTERMEDIATES}/{stem}_cat.parquet"
-        for stem in members_to_align(wildcards.association)
-    ]
+    stems = members_to_align(wildcards.association)
+    own = {stem: visit.exposures[stem].tweakreg_catalog for stem in stems}
+    return [ancient(own_file(own[stem])) if own[stem] else f"{INTERMEDIATES}/{stem}_cat.parquet" for stem in stems]
+
+
+def stars_source(wildcards=None):
+    """The astrometric catalog: the link to the user's own, or its name."""
+    return own_file(settings["astrometric_catalog"])
 
 
 def get_astrometric_source(wildcards):
-    """The astrometric catalog where it is the user's own: another content is a reason to run again.
-
-    Of a HATS catalog, the files that are written anew whenever one of its partitions is.
-    """
-    return source_files(settings["astrometric_catalog"])
+    """The astrometric catalog where it is the user's own: another content is a reason to run again."""
+    return [stars_source()] if source_files(settings["astrometric_catalog"]) else []
 
 
 def get_forced_segmentation(wildcards):

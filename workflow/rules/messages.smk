@@ -65,7 +65,7 @@ def tell_summary(tell, ended_well):
             ended_well=ended_well,
         )
     )
-    if stale := stale_files(visit, Path(RESULTS)):
+    if stale := stale_files(visit, Path(RESULTS), INVENTORY.parent):
         tell(leftovers.tell(stale))
         with SUMMARY.open("a") as file:
             file.writelines(f"left from before: {path}\n" for path in stale)

@@ -79,7 +79,7 @@ rule remove_stale:
     params:
         results=RESULTS,
         exposures=inventory.exposures_file(settings, INVENTORY),
-        stale=lambda wildcards: "\n".join(map(str, stale_files(visit, Path(RESULTS)))) or "nothing",
+        stale=lambda wildcards: "\n".join(map(str, stale_files(visit, Path(RESULTS), INVENTORY.parent))) or "nothing",
     message:
         "remove what is of no exposure or step of this run:\n{params.stale}"
     shell:

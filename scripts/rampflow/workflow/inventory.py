@@ -260,6 +260,12 @@ def read(path: Path) -> Inventory | None:
     return Inventory({e.stem: e for e in entries}, known["context"], known["links"])
 
 
+def known_names(folder: Path) -> set[str]:
+    """Names of all exposures and associations that a run of this working folder has had; `folder` holds the inventories."""
+    visits = [visit for path in folder.glob("exposures-*.json") if (visit := read(path))]
+    return {name for visit in visits for entry in visit.exposures.values() for name in (entry.stem, entry.association)}
+
+
 def exposures_file(config: dict, store: Path) -> Path:
     """The file with the exposures of a run: another run in this folder, with other inputs or another cache, has its own."""
     skipped = sorted(name for name, options in config["steps"].items() if options.get("skip"))

@@ -1,12 +1,20 @@
-"""Files in a results folder that a run would not make: of exposures that it leaves out, and of steps that it skips."""
+"""Files in a results folder that a run would not make: of exposures that it leaves out, and of steps that it skips.
+
+A file counts only if it bears the name of an exposure or an association that a run has had: others lie there because somebody
+has put them there.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from rampflow import pipeline
-from rampflow.workflow.inventory import Inventory
+from rampflow import SOFTWARE_NAME, pipeline
+from rampflow.errors import RampflowError
+from rampflow.files.asdf_io import AsdfFile
+from rampflow.workflow.inventory import Inventory, known_names
 
 #: Ends of the names of all products, after the exposure's or the association's.
 PRODUCTS = (
@@ -18,6 +26,7 @@ INTERMEDIATES = (
     *("_cat.parquet", "_segm.asdf", "_astrometric.parquet", "_tweakreg.asdf"),
     *("_ramp_pictures.json", "_image_pictures.json"),
 )
+_SOFTWARE = "calibration_software_name"
 #: How many are named on the screen.
 MOST = 3
 
@@ -36,17 +45,45 @@ def expected_files(visit: Inventory, results: Path) -> Iterator[Path]:
             yield from (intermediates / f"{entry.association}{end}" for end in INTERMEDIATES[2:4])
 
 
-def stale_files(visit: Inventory, results: Path) -> list[Path]:
-    """Products and files between the steps that lie in a results folder and that the run would not make."""
+def names_in(results: Path) -> set[str]:
+    """Names of the exposures and associations whose products in a folder say that this pipeline made them under that name.
+
+    A folder that came from elsewhere holds those of runs that this working folder knows nothing of.
+    """
+    names = set()
+    for path in results.glob("*_cal.asdf"):
+        with contextlib.suppress(RampflowError, OSError, ValueError), AsdfFile(path, parse=False) as file:
+            if all(f"{k}: {v}\n".encode() in file.text for k, v in (("filename", path.name), (_SOFTWARE, SOFTWARE_NAME))):
+                names.add(path.name.removesuffix("_cal.asdf"))
+    for path in results.glob("*_tweakreg.json"):
+        with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
+            if names & set(json.loads(path.read_text())["exposures"]):
+                names.add(path.name.removesuffix("_tweakreg.json"))
+    return names
+
+
+def stale_files(visit: Inventory, results: Path, inventories: Path) -> list[Path]:
+    """Products and files between the steps that lie in a results folder and that the run would not make.
+
+    Parameters
+    ----------
+    visit : rampflow.workflow.inventory.Inventory
+        The run.
+    results, inventories : pathlib.Path
+        The results folder, and that of all runs' inventories.
+    """
     expected = set(expected_files(visit, results))
     between = (*INTERMEDIATES, *(f"_{step.suffix}.asdf" for step in pipeline.steps()))
-    return [
-        path
+    found = [
+        (path, {path.name.removesuffix(end) for end in ends if path.name.endswith(end)})
         for folder, ends in ((results, PRODUCTS), (results / "intermediates", between))
         if folder.is_dir()
         for path in sorted(folder.iterdir())
-        if path.name.endswith(ends) and not path.name.startswith(".") and path not in expected
+        if path not in expected and not (path.is_dir() and not path.is_symlink())
     ]
+    found = [(path, names) for path, names in found if names]
+    ours = known_names(inventories) | names_in(results) if found else set()
+    return [path for path, names in found if names & ours]
 
 
 def tell(stale: list[Path]) -> str:

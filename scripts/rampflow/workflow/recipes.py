@@ -17,6 +17,7 @@ import re
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from rampflow.astrometry import source_files
 from rampflow.errors import RampflowError
 from rampflow.files import links
 from rampflow.files.asdf_io import AsdfFile, replacing
@@ -53,8 +54,13 @@ def recipes_in(path: Path) -> dict[str, str]:
 
 @functools.cache
 def content(path: str) -> str:
-    """What a file that the configuration names holds; for a service, a folder or a file that is not there, the name itself."""
-    return links.content_of(Path(path), trusted=False) if Path(path).is_file() else path
+    """What a file that the configuration names holds; for a service or a file that is not there, the name itself.
+
+    Of the folder of a HATS catalog, what the files hold that are written anew whenever one of its partitions is.
+    """
+    files = source_files(path)
+    found = [links.content_of(Path(file), trusted=False) for file in files]
+    return found[0] if files == [path] else recipe(*found) if files else path
 
 
 def _stamp(path: Path) -> list[int] | None:
