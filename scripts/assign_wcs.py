@@ -72,8 +72,11 @@ def pointing_faults(pointing: dict) -> list[str]:
     Returns
     -------
     list of str
-        A phrase for each entry that is not finite or beyond `POINTING_LIMITS`, as ``ra_ref is -999999.0``.
+        A phrase for each entry that is not finite or beyond `POINTING_LIMITS`, as ``ra_ref is -999999.0``, or one for all if
+        they are 0.
     """
+    if not any(pointing.values()):  # no detector is on the telescope's axis
+        return ["all of " + ", ".join(POINTING_LIMITS) + " are 0"]
     return [f"{name} is {pointing[name]}" for name, limit in POINTING_LIMITS.items() if not abs(pointing[name]) <= limit]
 
 

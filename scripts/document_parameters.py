@@ -78,8 +78,8 @@ no reference, reads `SKIPPED` in `meta.cal_step`.
 ## Plausible references
 
 A step refuses a reference that it can't believe, and names file, field, value and limits. The sections below list the limits. Of a
-frame, the median counts; a pixel beyond the limits is treated as one that the reference doesn't know. Of a table, every value
-counts. The limits are declared in the step's script.
+frame, the median counts, and a frame without any finite value is refused; a pixel beyond the limits is treated as one that the
+reference doesn't know. Of a table, every value counts. The limits are declared in the step's script.
 
 A reference made for another detector or optical element is refused too, by its metadata (`meta.instrument.detector`,
 `meta.instrument.optical_element`, or several in `p_detector`, `p_optical_element` with `|` between them). `N/A`, `?` and missing

@@ -7,16 +7,19 @@ from functools import cached_property
 import numpy as np
 
 from rampflow import dq
-from rampflow.detector import CHANNEL_WIDTH, mean_reads
+from rampflow.detector import BORDER, CHANNEL_WIDTH, mean_reads
 from rampflow.errors import RampflowError
 from rampflow.step.declaration import Range, Reference, Step
 from rampflow.step.exposure import Exposure
 from rampflow.step.job import Job
 from rampflow.step.program import run_step
-from rampflow.step.reference_checks import refuse_implausible
+from rampflow.step.reference_checks import MANY, refuse_implausible, sample_rows
 
 #: Polynomials in DN are the identity with small corrections, so that their linear term is near 1.
 LINEAR_TERM = Range(0.2, 5, source="a polynomial is the identity with corrections of some per cent", median=(0.5, 2), plane=1)
+#: Counts (DN) of a well that is half full, and what all terms of a polynomial may make of them.
+TYPICAL = 20000.0
+NEAR_IDENTITY = Range(0.6, 1.6, source="the response is linear within some per cent at half the full well; gains are larger")
 CONVERTER = Range(-1000, 1000, "DN", "measured converters are off by a few DN", quantity="largest correction of a channel")
 
 STEP = Step(
@@ -223,8 +226,22 @@ def correct_linearity(
     return corrected, corrected_groupdq, corrected_pixeldq
 
 
-def check_polynomials(reference: Exposure, shape: tuple[int, int]) -> None:
-    """Refuse polynomials that are not those of a detector of this shape.
+def typical_ratio(coefficients: np.ndarray) -> float:
+    """Median over the pixels of what a polynomial makes of `TYPICAL` counts, over these; NaN without a finite one.
+
+    Parameters
+    ----------
+    coefficients : numpy.ndarray
+        Ascending powers, (term, row, column).
+    """
+    with np.errstate(over="ignore", invalid="ignore"):
+        values = np.polynomial.polynomial.polyval(TYPICAL, coefficients.astype(np.float64)) / TYPICAL
+    finite = values[np.isfinite(values)]
+    return float(np.median(finite)) if finite.size else np.nan
+
+
+def check_polynomials(reference: Exposure, shape: tuple[int, int], reftype: str) -> None:
+    """Refuse polynomials that are not those of a detector of this shape, or far from the identity.
 
     Raises
     ------
@@ -239,6 +256,8 @@ def check_polynomials(reference: Exposure, shape: tuple[int, int]) -> None:
             )
     if reference.array("coeffs").shape[0] < 2:
         raise RampflowError(f"{reference.path}: coeffs has no linear term; it must hold two or more terms per pixel")
+    ratio, limits = typical_ratio(sample_rows(reference.array("coeffs"))), (NEAR_IDENTITY.minimum, NEAR_IDENTITY.maximum)
+    refuse_implausible(reference.path, f"coeffs at {TYPICAL:g} DN, as a ratio,", ratio, limits, "", reftype)
 
 
 def read_nonlinearity(reference: Exposure, columns: int) -> IntegralNonlinearity:
@@ -282,19 +301,21 @@ def run(job: Job) -> None:
         with job.open_reference("integralnonlinearity") as reference:
             nonlinearity = read_nonlinearity(reference, columns)
     with job.open_reference("linearity") as linearity, job.open_reference("inverselinearity") as inverse:
-        check_polynomials(linearity, (rows, columns))
-        check_polynomials(inverse, (rows, columns))
+        check_polynomials(linearity, (rows, columns), "linearity")
+        check_polynomials(inverse, (rows, columns), "inverselinearity")
 
         with job.create(rewrite=("data", "groupdq", "pixeldq")) as product:
 
             def correct(start, stop):
-                flags = groupdq.read_rows(start, stop)
+                flags, pixel_flags = groupdq.read_rows(start, stop), pixeldq.read_rows(start, stop)
+                reference_dq = linearity.array("dq").read_rows(start, stop)
+                known = pixel_flags | reference_dq
                 block, block_dq, block_pixeldq = correct_linearity(
                     ramp.read_rows(start, stop),
                     flags,
-                    pixeldq.read_rows(start, stop),
+                    pixel_flags,
                     usable_polynomials(linearity.array("coeffs").read_rows(start, stop)),
-                    linearity.array("dq").read_rows(start, stop),
+                    reference_dq,
                     usable_polynomials(inverse.array("coeffs").read_rows(start, stop)),
                     read_pattern,
                     nonlinearity=nonlinearity,
@@ -302,9 +323,20 @@ def run(job: Job) -> None:
                 product.write_ramp_rows(start, block)
                 product.write_rows("groupdq", start, block_dq)
                 product.write_rows("pixeldq", start, block_pixeldq)
-                return np.count_nonzero(block_dq != flags)
+                unusable = dq.has(block_pixeldq & ~known, dq.NO_LIN_CORR)
+                science = unusable[max(BORDER - start, 0) : max(rows - BORDER - start, 0), BORDER:-BORDER]
+                return np.count_nonzero(block_dq != flags), np.count_nonzero(science)
 
-            implausible = sum(job.map_rows(correct, rows))
+            implausible, unusable = map(sum, zip(*job.map_rows(correct, rows), strict=True))
+            pixels = (rows - 2 * BORDER) * (columns - 2 * BORDER)
+            if unusable:
+                say = job.log.warning if unusable > MANY * pixels else job.log.info
+                say(
+                    "%d of %d pixels have polynomials that are not finite or have no plausible linear term: NO_LIN_CORR, not "
+                    "corrected",
+                    unusable,
+                    pixels,
+                )
             if implausible:
                 job.log.warning("%d values are implausible (beyond %g DN, or not a number): DO_NOT_USE", implausible, LARGEST)
 

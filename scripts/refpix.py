@@ -451,6 +451,27 @@ def warn_of_channels(job: Job, still: np.ndarray, resultants: int) -> None:
         )
 
 
+def warn_of_border(job: Job) -> None:
+    """Warn of counts of the reference border that are none: what they pretend is subtracted from the whole detector."""
+    ramp = job.exposure.array("data")
+    rows = ramp.shape[1]
+    middle = ramp.read_rows(rows // 2 - 8, rows // 2 + 8)  # enough to see a fault of a side
+    sides = {"left": middle[..., :BORDER], "right": middle[..., -BORDER:]}
+    sides |= {"top": ramp.read_rows(0, BORDER), "bottom": ramp.read_rows(rows - BORDER, rows)}
+    for side, counts in sides.items():
+        lost = ((counts <= 0) | (counts >= LARGEST_COUNT)).mean(axis=(1, 2))
+        if spoiled := np.flatnonzero(lost > FEW_LOST).tolist():
+            job.log.warning(
+                "%s: the %s border has up to %.3g %% of its counts at 0 or %d DN in the resultants %s (from 1): empty or "
+                "saturated. The correction may add noise to the data",
+                job.exposure.path.name,
+                side,
+                100 * lost.max(),
+                LARGEST_COUNT,
+                ", ".join(str(resultant + 1) for resultant in spoiled),
+            )
+
+
 def warn_of_references(job: Job, varies: dict[str, float], lost: int, amp33: np.ndarray) -> None:
     """Warn of references that can't show any noise, and of samples of amplifier 33 that are lost.
 
@@ -491,6 +512,7 @@ def run(job: Job) -> None:
     exposure, parameters = job.exposure, job.parameters
     ramp, pixeldq = exposure.array("data"), exposure.array("pixeldq")
     resultants, rows, columns = ramp.shape
+    warn_of_border(job)
     stored = exposure.array("amp33", shape=(resultants, rows, CHANNEL_WIDTH)).read()
     samples, amp33_offset, lost = complete_amp33(stored, remove_offset=parameters.remove_offset)
     offset = np.zeros((rows, columns), np.float32)

@@ -259,6 +259,11 @@ def test_an_impossible_pointing_gives_no_wcs(tmp_path, name, value):
         np.testing.assert_array_equal(model.data, image(ROWS, COLUMNS))
 
 
+def test_a_pointing_of_zeros_is_none():
+    assert pointing_faults(dict.fromkeys(POINTING, 0.0)) == ["all of v2_ref, v3_ref, roll_ref, ra_ref, dec_ref are 0"]
+    assert pointing_faults(dict.fromkeys(POINTING, 0.0) | {"v2_ref": 1546.0}) == []
+
+
 @pytest.mark.parametrize("changed", [{"ra_ref": 360.0, "dec_ref": 90.0, "roll_ref": 360.0}, {"ra_ref": 0, "dec_ref": -90}])
 def test_a_pointing_at_the_end_of_its_range_is_one(changed):
     assert pointing_faults(POINTING | changed) == []

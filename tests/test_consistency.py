@@ -22,9 +22,23 @@ SOUND = {
 }
 
 
-def lines_of(name=NAME, resultants=6, detector="WFI07", optical_element="F158", **entries):
+def lines_of(
+    name=NAME,
+    resultants=6,
+    detector="WFI07",
+    optical_element="F158",
+    aperture_name="?",
+    pointing=(270.0, 66.0, 269.5, 66.4),
+    **entries,
+):
+    wcsinfo = {"aperture_name": aperture_name, "ra_ref": pointing[0], "dec_ref": pointing[1]}
     exposure = {key: value for key, value in (SOUND | entries).items() if value is not ...}
-    meta = {"exposure": exposure, "instrument": {"detector": detector, "optical_element": optical_element}}
+    meta = {
+        "exposure": exposure,
+        "instrument": {"detector": detector, "optical_element": optical_element},
+        "wcsinfo": wcsinfo,
+        "pointing": {"ra_v1": pointing[2], "dec_v1": pointing[3]},
+    }
     return contradictions(meta, resultants, name)
 
 
@@ -46,6 +60,15 @@ def lines_of(name=NAME, resultants=6, detector="WFI07", optical_element="F158", 
         {"detector": "wfi07", "optical_element": "?"},
         {"name": "my_file_uncal.asdf"},
         {"name": "r1_uncal.asdf"},
+        {"type": "WFI_SPECTRAL", "optical_element": "GRISM_0", "name": "r1_uncal.asdf"},
+        {"type": "WFI_IM_DARK", "optical_element": "DARK", "name": "r1_uncal.asdf"},
+        {"aperture_name": "WFI_07_FULL"},
+        {"aperture_name": "WFI_CEN"},
+        {"aperture_name": "WFI01_FULL"},
+        {"pointing": (0.1, 66.0, 359.5, 66.4)},
+        {"pointing": (270.0, 66.0, 0.0, 0.0)},
+        {"pointing": (-999999, -999999, 270.0, 66.0)},
+        {"pointing": (270.0, 66.0, None, "?")},
     ],
 )
 def test_sound_metadata_and_placeholders_say_nothing(entries):
@@ -68,6 +91,11 @@ def test_sound_metadata_and_placeholders_say_nothing(entries):
         ({"name": NAME.replace("f158", "f129")}, ["meta.instrument.optical_element is F158", "says F129"]),
         ({"data_problem": "L1 telemetry gap"}, ["meta.exposure.data_problem is 'L1 telemetry gap'"]),
         ({"data_problem": True}, ["meta.exposure.data_problem is True"]),
+        ({"exposure_time": -999999, "frame_time": 6.0, "effective_exposure_time": -999999}, ["20 reads", "120 s", "60 s from"]),
+        ({"type": "WFI_SPECTRAL"}, ["meta.exposure.type is WFI_SPECTRAL", "optical_element F158"]),
+        ({"optical_element": "PRISM", "name": "r1_uncal.asdf"}, ["meta.exposure.type is WFI_IMAGE", "optical_element PRISM"]),
+        ({"aperture_name": "WFI18_FULL"}, ["meta.wcsinfo.aperture_name is WFI18_FULL", "detector WFI07"]),
+        ({"pointing": (270.0, -66.0, 269.5, 66.4)}, ["(270, -66) are 132 degrees", "ra_v1 and dec_v1: 269.5, 66.4"]),
         ({"engineering_quality": "SUSPECT"}, ["meta.exposure.engineering_quality is 'SUSPECT'"]),
     ],
 )

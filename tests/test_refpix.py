@@ -466,6 +466,16 @@ def test_a_dead_border_is_warned_of(exposure):
     assert "the reference pixels of the left border (20%) carry no signal" in program(exposure).stderr
 
 
+def test_a_border_without_counts_in_one_resultant_is_warned_of(exposure):
+    with rdm.open(exposure / "in.asdf") as model:
+        model.data[1, :4] = 65535
+        model.save(exposure / "other.asdf")
+    (exposure / "other.asdf").rename(exposure / "in.asdf")
+    said = program(exposure).stderr
+    assert "the top border has up to 100 % of its counts at 0 or 65535 DN in the resultants 2 (from 1)" in said
+    assert said.count("WARNING") == 1
+
+
 def test_without_a_reference_the_step_is_skipped(exposure):
     result = program(exposure, reference="N/A")
     assert result.returncode == 0 and "WARNING" in result.stderr

@@ -1012,7 +1012,7 @@ def test_an_apcorr_reference_that_can_t_be_one_is_named(catalogs, tmp_path):
     outputs = tmp_path / "out/r_cat.parquet", tmp_path / "out/r_segm.asdf"
     (tmp_path / "out").mkdir()
     said = refuse("source_catalog", outputs[0], catalogs.sky, *outputs, *catalogs.references[:2], "--apcorr", path)
-    assert "falls.asdf: data.F158 can't be an encircled energy: ee_fractions must not fall" in said
+    assert "falls.asdf: data.F158" in said and "ee_fractions" in said
 
 
 # -------------------------------------------------------------------------------------------------------------- PSF parts

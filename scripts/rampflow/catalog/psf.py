@@ -29,6 +29,10 @@ STAMP_SUM = Range(
     quantity="sum of a stamp, over that of a whole PSF",
 )
 
+#: Pixels around its middle in which a stamp is looked at, share of its light that they hold at least (0.85 to 0.98 of a PSF in
+#: focus), and how far its centroid there may be from the middle: the fitted positions are off by as much.
+CORE, LEAST_IN_CORE, LARGEST_OFFSET = 3.6, 0.5, 0.3
+
 #: Bits of ``psf_flags``, as photutils' PSFPhotometry sets them.
 FLAGS = {
     "n_pixels_fit_partial": 1,
@@ -96,7 +100,8 @@ def read_psf(reference: Exposure, guide_star: dict) -> GriddedPSF:
     Raises
     ------
     RampflowError
-        The reference is not one of the formats, or a stamp doesn't hold the light of a whole PSF (`STAMP_SUM`).
+        The reference is not one of the formats, or a stamp doesn't hold the light of a whole PSF (`STAMP_SUM`) with its
+        core in the middle (`check_core`).
     """
     meta = reference.meta
     oversampling = reference.get("meta.oversample", int)
@@ -111,6 +116,7 @@ def read_psf(reference: Exposure, guide_star: dict) -> GriddedPSF:
     for light in (sums.min(), sums.max()) / np.float64(oversampling**2 if integrated else 1):
         limits = STAMP_SUM.minimum, STAMP_SUM.maximum
         refuse_implausible(reference.path, f"the {STAMP_SUM.quantity} (psf)", light, limits, "", "epsf")
+    check_core(reference.path, stamps, oversampling)
     stamps = change_jitter(stamps, jitter(meta), jitter(guide_star), NOMINAL_SCALE / oversampling)
     if not integrated:
         log.info("The ePSF stamps sum to 1: they are integrated over the pixel")
@@ -119,6 +125,34 @@ def read_psf(reference: Exposure, guide_star: dict) -> GriddedPSF:
         return GriddedPSF(stamps, meta["pixel_x"], meta["pixel_y"], oversampling)
     except (KeyError, ValueError) as error:
         raise RampflowError(f"{reference.path}: is no usable ePSF reference ({error})") from error
+
+
+def check_core(path, stamps: np.ndarray, oversampling: int) -> None:
+    """Refuse stamps without a core in their middle.
+
+    Parameters
+    ----------
+    path : Path
+        The reference, for the message.
+    stamps : numpy.ndarray
+        Of shape (position, y, x), each of a positive sum.
+    oversampling : int
+        Samples per pixel.
+
+    Raises
+    ------
+    RampflowError
+    """
+    y, x = (np.indices(stamps.shape[1:]) - (stamps.shape[1] - 1) / 2) / oversampling
+    core = stamps * (np.hypot(x, y) <= CORE)
+    light = core.sum(axis=(1, 2))
+    share = (light / stamps.sum(axis=(1, 2))).min()
+    refuse_implausible(
+        path, f"the share of a stamp's light within {CORE} pixels (psf)", share, (LEAST_IN_CORE, 1.05), "", "epsf"
+    )
+    offset = (np.hypot((core * x).sum(axis=(1, 2)), (core * y).sum(axis=(1, 2))) / light).max()
+    what = "the distance of a stamp's centroid from its middle (psf)"
+    refuse_implausible(path, what, offset, (0, LARGEST_OFFSET), "pixels", "epsf")
 
 
 def integrate_over_pixel(stamps: np.ndarray, oversampling: int) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 
 from rampflow.step.reference_checks import UNSET, metadata_value, moment
@@ -14,6 +15,15 @@ FRAMES = 2.5
 #: Seconds by which start and end may differ from the exposure time: commands before the first read and after the last.
 OVERHEAD = 10.0
 SHARE = 0.05  #: by which times may differ in any case
+
+#: Optical elements of an exposure type, as the beginning of their names; other types take any.
+ELEMENTS = {"WFI_IMAGE": ("F",), "WFI_SPECTRAL": ("GRISM", "PRISM")}
+
+#: Detector in the name of an aperture: WFI01_FULL, WFI_01_FULL.
+APERTURE = re.compile(r"WFI_?(\d\d)_", re.IGNORECASE)
+
+#: Degrees between the telescope's axis and a reference point: all detectors lie within one.
+FARTHEST_FROM_AXIS = 2.0
 
 
 def contradictions(meta: dict, resultants: int, name: str) -> list[str]:
@@ -35,7 +45,13 @@ def contradictions(meta: dict, resultants: int, name: str) -> list[str]:
     list of str
         A line each, with fields and values; none in sound files.
     """
-    return [*_of_times(meta, resultants), *_of_the_name(meta, name), *_of_quality(meta)]
+    return [
+        *_of_times(meta, resultants),
+        *_of_the_name(meta, name),
+        *_of_elements(meta),
+        *_of_pointing(meta),
+        *_of_quality(meta),
+    ]
 
 
 def _positive(meta: dict, field: str) -> float | None:
@@ -63,12 +79,14 @@ def _of_times(meta: dict, resultants: int):
         field = "meta.exposure.effective_exposure_time"
         yield f"{field} is {effective:g} s, and all reads (read_pattern, frame_time) last {reads:g} s"
     start, end = (moment(metadata_value(meta, f"exposure.{which}_time")) for which in ("start", "end"))
-    if start and end and exposure_time is not None:
+    if start and end:
         lasted = (end - start).total_seconds()
-        if lasted and abs(lasted - exposure_time) > max(OVERHEAD, slack):  # placeholders are the same date twice
+        known = reads if exposure_time is None else exposure_time
+        if lasted and abs(lasted - known) > max(OVERHEAD, slack):  # placeholders are the same date twice
+            stated = f"{pattern[-1][-1]} reads (read_pattern) of {frame:g} s (frame_time) last {reads:g} s"
             yield (
-                f"meta.exposure.exposure_time is {exposure_time:g} s, and it is {lasted:g} s from start_time "
-                f"({start:%Y-%m-%d %H:%M:%S}) to end_time ({end:%Y-%m-%d %H:%M:%S})"
+                f"{stated if exposure_time is None else f'meta.exposure.exposure_time is {exposure_time:g} s'}, and it is "
+                f"{lasted:g} s from start_time ({start:%Y-%m-%d %H:%M:%S}) to end_time ({end:%Y-%m-%d %H:%M:%S})"
             )
 
 
@@ -78,6 +96,35 @@ def _of_the_name(meta: dict, name: str):
         value = metadata_value(meta, f"instrument.{field}")
         if isinstance(value, str) and value.upper() not in UNSET and value.upper() != named.upper():
             yield f"meta.instrument.{field} is {value}, and the name of the file says {named.upper()}"
+
+
+def _of_elements(meta: dict):
+    kind, element = metadata_value(meta, "exposure.type"), metadata_value(meta, "instrument.optical_element")
+    if isinstance(element, str) and element.upper() not in UNSET and kind in ELEMENTS:
+        if not element.upper().startswith(ELEMENTS[kind]):
+            yield f"meta.exposure.type is {kind}, and meta.instrument.optical_element {element}"
+    aperture, detector = metadata_value(meta, "wcsinfo.aperture_name"), metadata_value(meta, "instrument.detector")
+    found = APERTURE.match(aperture) if isinstance(aperture, str) else None
+    # Empty data models begin with the first of all apertures, WFI01_FULL: it says nothing.
+    if found and found[1] != "01" and isinstance(detector, str) and detector.upper() != f"WFI{found[1]}":
+        yield f"meta.wcsinfo.aperture_name is {aperture}, and meta.instrument.detector {detector}"
+
+
+def _of_pointing(meta: dict):
+    fields = "wcsinfo.ra_ref", "wcsinfo.dec_ref", "pointing.ra_v1", "pointing.dec_v1"
+    values = [metadata_value(meta, field) for field in fields]
+    if not all(isinstance(v, int | float) and abs(v) <= limit for v, limit in zip(values, (360, 90, 360, 90), strict=True)):
+        return
+    if values[2] == values[3] == 0:  # a placeholder
+        return
+    ra, dec, ra_v1, dec_v1 = map(math.radians, values)
+    haversine = math.sin((dec - dec_v1) / 2) ** 2 + math.cos(dec) * math.cos(dec_v1) * math.sin((ra - ra_v1) / 2) ** 2
+    distance = math.degrees(2 * math.asin(min(math.sqrt(haversine), 1)))
+    if distance > FARTHEST_FROM_AXIS:
+        yield (
+            f"meta.wcsinfo.ra_ref and dec_ref ({values[0]:g}, {values[1]:g}) are {distance:.3g} degrees from the telescope's "
+            f"axis (meta.pointing.ra_v1 and dec_v1: {values[2]:g}, {values[3]:g})"
+        )
 
 
 def _of_quality(meta: dict):

@@ -182,7 +182,7 @@ def median_of(values: np.ndarray) -> float | None:
 
 
 def check_plausible(reference: Exposure, declaration: Reference, names: dict[str, str]) -> None:
-    """Refuse a reference with a number or the median of a frame beyond its declared limits.
+    """Refuse a reference with a number or the median of a frame beyond its declared limits, or a frame without a finite value.
 
     Of a table (one axis), every value counts. What is missing or not a number is left to the step, which knows whether it can
     do without.
@@ -224,5 +224,13 @@ def _check_array(reference: Exposure, reftype: str, field: str, array, limits: R
             refuse_implausible(reference.path, field, value, (limits.minimum, limits.maximum), limits.unit, reftype)
         return
     median = median_of(values)
-    if median is not None:
-        refuse_implausible(reference.path, f"the median of {field}", median, limits.median_limits, limits.unit, reftype)
+    if median is None:  # the sampled rows may be the only bad ones
+        values = array.read()
+        median = median_of(values if limits.plane is None else values[limits.plane])
+    if median is None:
+        low, high = limits.median_limits
+        raise RampflowError(
+            f"{reference.path}: {field} has no finite value, and {low:g} to {high:g} is plausible; give a sound {reftype} "
+            "reference"
+        )
+    refuse_implausible(reference.path, f"the median of {field}", median, limits.median_limits, limits.unit, reftype)
