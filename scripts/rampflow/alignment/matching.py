@@ -13,6 +13,10 @@ from rampflow.step.logs import step_logger
 
 log = step_logger("tweakreg")
 
+#: arcsec, more than the width of a detector. The histogram of the offsets has one cell per pixel: here it takes 1 GB, and its
+#: memory grows with the square of the search radius.
+LARGEST_SEARCH = 600.0
+
 
 class Matching(NamedTuple):
     """How two lists of positions are matched and a correction fitted to the matches; see the parameters of tweakreg."""
@@ -44,6 +48,11 @@ class Matching(NamedTuple):
         for name in ("searchrad", "tolerance", "sigma"):
             if getattr(matching, name) <= 0:
                 raise RampflowError(f"{prefix}{name} is {getattr(matching, name)}; it must be positive")
+        if matching.use2dhist and matching.searchrad > LARGEST_SEARCH:
+            raise RampflowError(
+                f"{prefix}searchrad is {matching.searchrad:g} arcsec; the search takes at most {LARGEST_SEARCH:g} "
+                "(its memory grows with the square): lower it"
+            )
         return matching
 
     @property
