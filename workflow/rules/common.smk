@@ -34,6 +34,7 @@ INVENTORY = Path(".rampflow/inventory.json")
 # Exposures that failed in the run that this one finishes (see messages.smk).
 LEFT_OUT = os.environ.get("RAMPFLOW_LEFT_OUT", "").splitlines()
 
+
 # What the configuration and associations name, too, is its name and content, not its place and time.
 def own_file(path):
     """The link that stands for a file of the user's own, or for the folder of a HATS catalog; other names as they are."""

@@ -44,22 +44,26 @@ def without_the_failed():
     )
 
 
-def count_finished_exposures():
-    """Number of exposures whose products are all there, and of all exposures."""
-    unfinished = {stem for stem in visit.exposures if not all(Path(name).exists() for name in products_of(stem))}
-    return len(visit.exposures) - len(unfinished), len(visit.exposures)
+def count_finished_exposures(failed):
+    """Number of exposures whose products are all there, and of all exposures.
+
+    An exposure of which a job has failed doesn't count: what it has is of an earlier run.
+    """
+    finished = [stem for stem in visit.exposures if all(Path(name).exists() for name in products_of(stem))]
+    return len(set(finished) - failed), len(visit.exposures)
 
 
 def tell_summary(tell, ended_well):
     """Gather what the run's logs say, keep it, and tell it."""
     names = {*visit.exposures, *(entry.association for entry in visit.exposures.values())}
-    failed = [[log for job in together for log in job.logs] for together in RECORD.failed_jobs(certain=True)]
-    findings = summary.summarize(summary.logs_of(names), failed, BEGUN)
+    failed = RECORD.failed_jobs(certain=True)
+    logs = [[log for job in together for log in job.logs] for together in failed]
+    findings = summary.summarize(summary.logs_of(names), logs, BEGUN)
     tell(
         summary.report(
             findings,
             SUMMARY,
-            products=count_finished_exposures(),
+            products=count_finished_exposures({job.wildcards.get("stem") for together in failed for job in together}),
             jobs=(RECORD.done, RECORD.total),
             interrupted=RECORD.interrupted and not ended_well,
             ended_well=ended_well,
