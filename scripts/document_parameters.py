@@ -7,7 +7,7 @@ import textwrap
 
 import yaml
 
-from rampflow import pipeline
+from rampflow import chain as pipeline
 from rampflow.step.declaration import Parameter, Range, Step
 from rampflow.workflow import configuration
 

@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 
 from rampflow import SOFTWARE_NAME, __version__
+from rampflow.chain import APPLIES_TO
 from rampflow.files.asdf_io import replacing
 from rampflow.pictures.alignment import residual_picture, sky_picture
 from rampflow.pictures.image import corners_of
-from rampflow.pipeline import APPLIES_TO
 from rampflow.step.program import reported_errors
 from rampflow.step.provenance import STATUSES
 

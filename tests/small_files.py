@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from rampflow import pipeline
+from rampflow import chain as pipeline
 from rampflow.files.asdf_io import AsdfFile, create_asdf, tagged
 from rampflow.step.program import run_step
 from rampflow.step.provenance import LATER_STATUSES, STATUSES

@@ -5,7 +5,7 @@ import shlex
 import jsonschema
 import pytest
 
-from rampflow import pipeline
+from rampflow import chain as pipeline
 from rampflow.errors import RampflowError
 from rampflow.workflow.configuration import command_line, schema, validated
 

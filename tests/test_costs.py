@@ -12,7 +12,7 @@ import pytest
 from simulate_references import MAKERS, make_cache
 from small_files import SCRIPTS, succeed, write_ramp, write_raw
 
-from rampflow import pipeline
+from rampflow import chain as pipeline
 
 HEAVY = {
     *("asdf", "asdf_astropy", "astropy", "crds", "gwcs", "matplotlib", "numba", "pandas", "photutils", "pyarrow", "rad"),

@@ -8,7 +8,7 @@ import pytest
 import yaml
 from small_files import SCRIPTS
 
-from rampflow import pipeline
+from rampflow import chain as pipeline
 from rampflow.version import RELEASE
 from rampflow.workflow import configuration
 

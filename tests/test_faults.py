@@ -27,7 +27,8 @@ from conftest import ROOT, Workflow
 from small_files import PATTERN, ramp, set_entries, write_ramp, write_raw
 from test_inventory import DATA, ask, cache, write_exposure  # noqa: F401  (cache is a fixture)
 
-from rampflow import dq, pipeline
+from rampflow import chain as pipeline
+from rampflow import dq
 from rampflow.errors import MOST, RampflowError
 from rampflow.files.asdf_io import AsdfFile, create_asdf, tagged
 from rampflow.step.program import run_step

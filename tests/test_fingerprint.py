@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from rampflow.pipeline import APPLIES_TO, SCRIPTS
+from rampflow.chain import APPLIES_TO, SCRIPTS
 from rampflow.workflow.fingerprint import files_of, fingerprint, imported, spell_out
 
 #: Imports a script and says which files of the project that takes.

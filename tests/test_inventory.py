@@ -16,7 +16,7 @@ import pytest
 import simulate_references
 from small_files import SCRIPTS, ramp, set_entries, write_ramp, write_raw
 
-from rampflow import pipeline
+from rampflow import chain as pipeline
 from rampflow.errors import RampflowError
 from rampflow.files import links
 from rampflow.files.asdf_io import AsdfFile, create_asdf

@@ -6,7 +6,7 @@ import shutil
 import pytest
 from small_files import every_reference, image, run, succeed, write_image
 
-from rampflow.pipeline import step
+from rampflow.chain import step
 from rampflow.workflow import recipes
 
 OLD, NEW = "0123456789abcdef", "fedcba9876543210"

@@ -34,7 +34,8 @@ from small_files import (
     write_reference,
 )
 
-from rampflow import SOFTWARE_NAME, __version__, pipeline
+from rampflow import SOFTWARE_NAME, __version__
+from rampflow import chain as pipeline
 from rampflow.errors import RampflowError
 from rampflow.files.asdf_io import AsdfFile
 from rampflow.step.declaration import Parameter, spell

@@ -7,7 +7,8 @@ import sys
 import pytest
 from conftest import ROOT
 
-from rampflow import pipeline, version
+from rampflow import chain as pipeline
+from rampflow import version
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from pathlib import Path
 SCRIPTS = Path(workflow.basedir).parent / "scripts"
 sys.path.insert(0, str(SCRIPTS))
 
-from rampflow import pipeline
+from rampflow import chain as pipeline
 
 os.environ.update(pipeline.job_environment(None))
 DEMO = config["demo"]

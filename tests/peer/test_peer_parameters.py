@@ -8,7 +8,7 @@ from pathlib import Path
 import document_parameters
 import pytest
 
-from rampflow import pipeline
+from rampflow import chain as pipeline
 from rampflow.workflow import configuration
 
 pytest.importorskip("romancal")

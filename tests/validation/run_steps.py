@@ -25,7 +25,8 @@ HERE = Path(__file__).resolve().parent
 SCRIPTS = HERE.parent.parent / "scripts"
 sys.path.insert(0, str(SCRIPTS))
 
-from rampflow import __version__, pipeline  # noqa: E402
+from rampflow import __version__  # noqa: E402
+from rampflow import chain as pipeline  # noqa: E402
 from rampflow.workflow import configuration, inventory  # noqa: E402
 
 PRODUCTS = ("cal.asdf", "wcs.asdf", "cat.parquet", "segm.asdf")

@@ -18,7 +18,7 @@ from snakemake.exceptions import WorkflowError
 
 import tweakreg
 from astrometric_catalog import SEARCH_PARAMETERS
-from rampflow import pipeline
+from rampflow import chain as pipeline
 from rampflow.astrometry import check_astrometric_catalog, next_attempt, source_files
 from rampflow.errors import RampflowError
 from rampflow.files import links

@@ -11,7 +11,7 @@ from pathlib import Path
 import astrometric_catalog
 import yaml
 
-from rampflow import pipeline
+from rampflow import chain as pipeline
 from rampflow.errors import RampflowError
 from rampflow.step.declaration import Parameter, Step, spell
 from rampflow.workflow.association import SPECIAL, is_plain

@@ -16,7 +16,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from rampflow import pipeline
+from rampflow import chain as pipeline
 from rampflow.detector import MINIMUM_RESULTANTS, check_shape
 from rampflow.errors import RampflowError, raise_together
 from rampflow.files import links

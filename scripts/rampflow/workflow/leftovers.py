@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from rampflow import pipeline
+from rampflow import chain as pipeline
 from rampflow.workflow.inventory import Inventory
 
 #: Ends of the names of all products, after the exposure's or the association's.
