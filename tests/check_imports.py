@@ -17,9 +17,6 @@ from importlinter.cli import lint_imports
 ROOT = Path(__file__).resolve().parent.parent
 SCRIPTS = ROOT / "scripts"
 
-#: Imports of one script by another that remain to be mended; the list may only shrink.
-IGNORED = {("ramp_pictures", "wfi18_transient")}  # what the transient is fitted to should be a function of the library
-
 
 def imported(path: Path) -> set[str]:
     """Names of all modules that a file imports, wherever in it."""
@@ -39,9 +36,7 @@ def broken_by_scripts(scripts: list[Path]) -> list[str]:
     for path in scripts:
         found = imported(path)
         problems += [
-            f"{path.name} imports the script {name}: move what both need to rampflow"
-            for name in sorted(found & names)
-            if (path.stem, name) not in IGNORED
+            f"{path.name} imports the script {name}: move what both need to rampflow" for name in sorted(found & names)
         ]
         simulation = any(f"{name}.".startswith("rampflow.simulation.") for name in found)
         if simulation and not path.stem.startswith("simulate_"):

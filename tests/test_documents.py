@@ -69,7 +69,7 @@ def test_algorithms_has_every_step_with_its_functions():
         functions = [f for f in re.findall(r"`([\w.]+)`", first) if "." in f]
         assert functions or name == "tweakreg"
         for function in functions:
-            module, _, attribute = function.partition(".")
+            module, _, attribute = function.rpartition(".")
             assert "Parameters\n" in getattr(importlib.import_module(module), attribute).__doc__ or name == "source_catalog"
         assert (f"(../config/README.md#{name})" in section) == (name in CONFIGURABLE)
 
