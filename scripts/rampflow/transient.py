@@ -78,8 +78,8 @@ def transient_by_row(data: np.ndarray, resultant_times: np.ndarray, good: np.nda
         left_out |= ~good
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # a row without any pixel has no mean
-        residual = np.ma.MaskedArray(_excess(*data[:3], resultant_times[:3]), left_out)
-        means = np.nanmean(SigmaClip(sigma=3.0)(residual, axis=1, masked=False), axis=1, dtype=np.float64)
+        residual = np.ma.MaskedArray(_excess(data[0], data[1], data[2], resultant_times[:3]), left_out)
+        means = np.asarray(np.nanmean(SigmaClip(sigma=3.0)(residual, axis=1, masked=False), axis=1, dtype=np.float64))
     if good is not None:
         means[np.count_nonzero(~left_out, axis=1) < ENOUGH_PIXELS * data.shape[2]] = np.nan
     return means
@@ -109,7 +109,7 @@ def curvature(data: np.ndarray, resultant_times: np.ndarray, good: np.ndarray) -
     if not used.any():
         return np.nan
     one, two, three, four = resultant_times[:4]
-    excess = np.median(_excess(*(resultant[used] for resultant in data[1:4]), resultant_times[1:4]))
+    excess = np.median(_excess(data[1][used], data[2][used], data[3][used], resultant_times[1:4]))
     return float(excess * (two - one) * (three - one) / ((three - two) * (four - two)))
 
 

@@ -5,11 +5,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import declarations
 import document_parameters
 import pytest
 
-from rampflow import chain as pipeline
 from rampflow.workflow import configuration
+from rampflow.workflow.environment import SCRIPTS
 
 pytest.importorskip("romancal")
 
@@ -23,7 +24,7 @@ ROMANCALS_ALONE = {
 OF_EVERY_STEP = {"suffix", "output_use_model"}
 
 
-@pytest.mark.parametrize("step", pipeline.steps(), ids=lambda step: step.name)
+@pytest.mark.parametrize("step", declarations.steps().values(), ids=lambda step: step.name)
 def test_names_and_defaults_are_romancals(step):
     from romancal.pipeline import ExposurePipeline
     from romancal.stpipe import RomanStep
@@ -41,7 +42,7 @@ def test_names_and_defaults_are_romancals(step):
 
 def test_the_page_for_those_who_come_from_romancal_names_its_options():
     """Each option in its table is one that strun has, and each parameter that is romancal's alone is in it."""
-    page = (pipeline.SCRIPTS.parent / "docs" / "from-romancal.md").read_text()
+    page = (SCRIPTS.parent / "docs" / "from-romancal.md").read_text()
     table = page.split("## Options")[1].split("\n## ")[0]
     theirs = " ".join(line.split(" | ")[0] for line in table.splitlines())
     named = set(re.findall(r"`(?:--)?((?:steps\.)?[\w.-]+)[=`]", theirs)) - {"CRDS_PATH", "CRDS_SERVER_URL", "CRDS_CONTEXT"}

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import math
+from collections.abc import Iterable
 from pathlib import Path
 
 from rampflow.files.links import original
@@ -223,3 +224,8 @@ class Step:
         parser.add_argument("--threads", type=int, default=1, metavar="N", help="cores to use (default: 1)")
         parser.add_argument("--crds_context", metavar="NAME", help="CRDS context that chose the references, to be recorded")
         return parser
+
+
+def reference_types(steps: Iterable[Step]) -> list[str]:
+    """Types of the references that some steps read, in order."""
+    return list(dict.fromkeys(reference.type for step in steps for reference in step.references))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from rampflow import chain as pipeline
+from rampflow.chain import STEPS, image_chain
 from rampflow.workflow.inventory import Inventory
 
 #: Ends of the names of all products, after the exposure's or the association's.
@@ -29,7 +29,7 @@ def expected_files(visit: Inventory, results: Path) -> Iterator[Path]:
         cataloged, aligned = "source_catalog" in entry.chain, "tweakreg" in entry.chain
         yield from (results / f"{stem}{end}" for end in PRODUCTS[: 6 if cataloged else 4])
         yield results / f"{entry.association}_report.html"
-        yield from (intermediates / f"{stem}_{pipeline.step(step).suffix}.asdf" for step in pipeline.image_chain(entry.chain))
+        yield from (intermediates / f"{stem}_{STEPS[step].suffix}.asdf" for step in image_chain(entry.chain))
         yield from (intermediates / f"{stem}{end}" for end in INTERMEDIATES[: 2 if cataloged else 0] + INTERMEDIATES[4:])
         if aligned:
             yield results / f"{entry.association}_tweakreg.json"
@@ -39,7 +39,7 @@ def expected_files(visit: Inventory, results: Path) -> Iterator[Path]:
 def stale_files(visit: Inventory, results: Path) -> list[Path]:
     """Products and files between the steps that lie in a results folder and that the run would not make."""
     expected = set(expected_files(visit, results))
-    between = (*INTERMEDIATES, *(f"_{step.suffix}.asdf" for step in pipeline.steps()))
+    between = (*INTERMEDIATES, *(f"_{step.suffix}.asdf" for step in STEPS.values()))
     return [
         path
         for folder, ends in ((results, PRODUCTS), (results / "intermediates", between))
