@@ -102,15 +102,13 @@ OURS_ALONE = {
     "ramp_fitting": ("saturated_in_median",),
     "tweakreg": ("refine", "margin"),
 }
-#: What romancal's pipeline calls a step, where that is another name.
-ROMANCAL_STEPS = {"ramp_fitting": "rampfit"}
 
 
 def romancal_name(step: Step, parameter: Parameter) -> str:
     """Name of a parameter in romancal's pipeline."""
     if parameter.name in OURS_ALONE.get(step.name, ()):
         return "ours alone"
-    return f"`{ROMANCAL_STEPS.get(step.name, step.name)}.{parameter.name}`"
+    return f"`{STEPS[step.name].romancal or step.name}.{parameter.name}`"
 
 
 def as_yaml(value) -> str:

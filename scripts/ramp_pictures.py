@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from rampflow import transient
+from rampflow.chain import STEPS
 from rampflow.detector import BORDER, SCIENCE, mean_reads, pixel_read_times
 from rampflow.files.asdf_io import AsdfFile, replacing
 from rampflow.pictures.ramps import Ramp, choose_pixels, ramp_picture
@@ -76,7 +77,7 @@ def main(argv: list[str] | None = None) -> int:
         with AsdfFile(arguments.image) as image_file, AsdfFile(arguments.ramp) as ramp_file:
             image, ramp = Exposure(image_file), Exposure(ramp_file)
             # Of an exposure that is saturated everywhere there is nothing to see.
-            fitted = image.meta["cal_step"]["ramp_fit"] == "COMPLETE"
+            fitted = image.meta["cal_step"][STEPS["ramp_fitting"].status] == "COMPLETE"
             if fitted:
                 result["pictures"].append(ramp_picture(*read_ramps(ramp, image)))
         if fitted and arguments.refpix:

@@ -25,9 +25,6 @@ from rampflow.transient import (
 
 STEP = Step(
     name="wfi18_transient",
-    status="wfi18_transient",
-    suffix="wfi18_transient",
-    takes="ramp",
     summary="Correct the transient in the first read of detector WFI18, or mask the rows that it affects most.",
     parameters=(
         Parameter("mask_rows", bool, False, "mask the affected rows instead of fitting the transient"),

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
+from rampflow.chain import LATER_STATUSES, STATUSES
 from rampflow.files.asdf_io import AsdfFile, create_asdf, tagged
 from rampflow.step.program import run_step
-from rampflow.step.provenance import LATER_STATUSES, STATUSES
 from rampflow.workflow.environment import SCRIPTS
 
 PATTERN = [[1], [2], [3, 4], [5, 6, 7, 8], [9, 10, 11], [12]]

@@ -102,7 +102,7 @@ def test_words_and_layout_are_no_code(copy, path, old, new):
         ("rampflow/dq.py", "SATURATED = 1 << 1", "SATURATED = 1 << 2"),
         ("rampflow/step/job.py", "block: int = 16", "block: int = 32"),
         ("rampflow/files/asdf_io.py", "_HEADROOM = 1 << 17", "_HEADROOM = 1 << 18"),
-        ("rampflow/step/provenance.py", '"photom",', '"photometry",'),
+        ("rampflow/chain.py", '"photom", "wfi_image"', '"photometry", "wfi_image"'),
     ],
 )
 def test_an_edit_of_anything_that_is_used_is_seen(copy, path, old, new):

@@ -41,6 +41,8 @@ class ChainStep:
         It writes the exposure anew. Otherwise it only looks at the exposure, and the next step takes what it took itself.
     optional : bool
         The configuration may leave it out. The others change the form of the exposure: without them there is no product.
+    romancal : str
+        Name in romancal's pipeline, where it is another.
     """
 
     name: str
@@ -51,6 +53,7 @@ class ChainStep:
     detectors: tuple[int, ...] = ()
     rewrites: bool = True
     optional: bool = True
+    romancal: str = ""
 
     def applies_to(self, exposure_type: str, detector_number: int) -> bool:
         """Whether an exposure of this type and detector goes through the step."""
@@ -67,7 +70,7 @@ STEPS = {
         ChainStep("dark_decay", "dark_decay", "dark_decay", "ramp"),
         ChainStep("wfi18_transient", "wfi18_transient", "wfi18_transient", "ramp", detectors=(18,)),
         ChainStep("linearity", "linearity", "linearity", "ramp"),
-        ChainStep("ramp_fitting", "ramp_fit", "rampfit", "ramp", optional=False),
+        ChainStep("ramp_fitting", "ramp_fit", "rampfit", "ramp", optional=False, romancal="rampfit"),
         ChainStep("dark_current", "dark", "darkcurrent", "wfi_image"),
         ChainStep("assign_wcs", "assign_wcs", "assignwcs", "wfi_image"),
         ChainStep("photom", "photom", "photom", "wfi_image"),
@@ -76,6 +79,15 @@ STEPS = {
         ChainStep("tweakreg", "tweakreg", "tweakreg", "wfi_image", IMAGING, rewrites=False),
     )
 }
+
+#: Entries of ``meta.cal_step`` (RAD's l2_cal_step-2.0.0) that are these steps', and those of the pipelines that follow.
+STATUSES = tuple(step.status for step in STEPS.values())
+LATER_STATUSES = ("flux", "outlier_detection", "skymatch")
+
+
+def statuses_after(name: str) -> tuple[str, ...]:
+    """Statuses of all steps that follow a step."""
+    return STATUSES[list(STEPS).index(name) + 1 :]
 
 
 def chain_of(exposure_type: str, detector_name: str, skipped: frozenset[str] = frozenset()) -> list[str]:

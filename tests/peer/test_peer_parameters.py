@@ -9,6 +9,7 @@ import declarations
 import document_parameters
 import pytest
 
+from rampflow.chain import STEPS
 from rampflow.workflow import configuration
 from rampflow.workflow.environment import SCRIPTS
 
@@ -29,7 +30,7 @@ def test_names_and_defaults_are_romancals(step):
     from romancal.pipeline import ExposurePipeline
     from romancal.stpipe import RomanStep
 
-    theirs = ExposurePipeline.step_defs[document_parameters.ROMANCAL_STEPS.get(step.name, step.name)]
+    theirs = ExposurePipeline.step_defs[STEPS[step.name].romancal or step.name]
     spec, common = theirs.load_spec_file(), RomanStep.load_spec_file()
     names = {name for name in set(spec) - set(common) - OF_EVERY_STEP if not name.startswith("override_")}
     ours = {p.name: p.default for p in configuration.parameters_of(step)}
