@@ -1,4 +1,13 @@
-"""The workflow is workflow/Snakefile; this one is found where Snakemake starts in the clone."""
+"""The workflow is workflow/Snakefile. This file is for `snakemake` in the clone, and for those who name it."""
 
 
 include: "workflow/Snakefile"
+
+
+localrules:
+    default,
+
+
+# Snakemake takes its default target from this file alone, not from what it includes.
+use rule all as default with:
+    default_target: True
