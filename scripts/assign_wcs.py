@@ -30,9 +30,6 @@ from rampflow.wcs.wcs_tree import (
 
 STEP = Step(
     name="assign_wcs",
-    status="assign_wcs",
-    suffix="assignwcs",
-    takes="wfi_image",
     summary="Give an image its world coordinate system, from detector pixels to the sky.",
     references=(
         Reference(

@@ -19,11 +19,12 @@ from pathlib import Path
 import numpy as np
 
 from rampflow.astrometry import check_astrometric_catalog
+from rampflow.astrometry.parameters import SEARCH_PARAMETERS, SOURCE
 from rampflow.astrometry.region import survey_images
-from rampflow.astrometry.sources import GAIA_S3, CatalogUnavailable, fetch
+from rampflow.astrometry.sources import CatalogUnavailable, fetch
 from rampflow.astrometry.table import Origin, write_catalog
 from rampflow.files.links import original
-from rampflow.step.declaration import Parameter, add_parameters
+from rampflow.step.declaration import add_parameters
 from rampflow.step.logs import step_logger
 from rampflow.step.program import reported_errors
 
@@ -31,22 +32,6 @@ log = step_logger("astrometric_catalog")
 
 #: Years within which few stars move by more than a milliarcsecond.
 SHORT = 0.1
-
-#: Names and defaults are romancal's; its abs_refcat is the configuration's astrometric_catalog.
-SOURCE = Parameter(
-    "astrometric_catalog",
-    str,
-    GAIA_S3,
-    "where the stars come from: GAIADR3_S3 (Gaia DR3 on S3), GAIADR3, GAIADR2, GAIADR1 or GAIAREFCAT (a web service), a file "
-    "with columns ra and dec, or the folder of a HATS catalog",
-)
-SEARCH_PARAMETERS = (
-    Parameter("vo_timeout", float, 1200.0, "time to wait for the astrometric catalog in all", unit="s", minimum=0),
-    # Twice what tweakreg looks for a match within by default (abs_searchrad 6 and abs_tolerance 0.7).
-    Parameter(
-        "margin", float, 15.0, "how far around an image stars are got, for errors of its pointing", unit="arcsec", minimum=0
-    ),
-)
 
 
 def get_catalog(images: list[Path], source: str, *, margin: float, timeout: float, attempt: int = 1) -> tuple[dict, Origin]:

@@ -21,9 +21,6 @@ DARK = Range(
 
 STEP = Step(
     name="dark_current",
-    status="dark",
-    suffix="darkcurrent",
-    takes="wfi_image",
     summary="Subtract the dark current from a count-rate image.",
     references=(
         Reference(

@@ -13,9 +13,6 @@ from rampflow.step.program import run_step
 
 STEP = Step(
     name="dark_decay",
-    status="dark_decay",
-    suffix="dark_decay",
-    takes="ramp",
     summary="Subtract the signal that decays after a detector's reset from a ramp.",
     references=(
         Reference(

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import sys
 import textwrap
+from pathlib import Path
 
+import declarations
 import yaml
 
-from rampflow import pipeline
+from rampflow.chain import STEPS
 from rampflow.step.declaration import Parameter, Range, Step
 from rampflow.workflow import configuration
 
-CONFIG = pipeline.SCRIPTS.parent / "config"
+CONFIG = Path(__file__).resolve().parent.parent / "config"
 
 HEAD = """\
 # Configuration of rampflow: every key with its default. Written by scripts/document_parameters.py from the declarations in
@@ -100,15 +102,13 @@ OURS_ALONE = {
     "ramp_fitting": ("saturated_in_median",),
     "tweakreg": ("refine", "margin"),
 }
-#: What romancal's pipeline calls a step, where that is another name.
-ROMANCAL_STEPS = {"ramp_fitting": "rampfit"}
 
 
 def romancal_name(step: Step, parameter: Parameter) -> str:
     """Name of a parameter in romancal's pipeline."""
     if parameter.name in OURS_ALONE.get(step.name, ()):
         return "ours alone"
-    return f"`{ROMANCAL_STEPS.get(step.name, step.name)}.{parameter.name}`"
+    return f"`{STEPS[step.name].romancal or step.name}.{parameter.name}`"
 
 
 def as_yaml(value) -> str:
@@ -136,7 +136,7 @@ def named(field: str, limits: Range) -> str:
 def config_section(step: Step) -> str:
     """The section of a step in config.yaml."""
     lines = [f"  # {step.summary.splitlines()[0]}", f"  {step.name}:"]
-    if step.name not in pipeline.INDISPENSABLE:
+    if STEPS[step.name].optional:
         lines.append("    skip: false")
     for p in configuration.parameters_of(step):
         unit = f" [{p.unit}]" if p.unit else ""
@@ -172,7 +172,7 @@ def readme_section(step: Step) -> str:
 
 def documents() -> dict:
     """Content of each document, by its path."""
-    steps = pipeline.steps()
+    steps = declarations.steps().values()
     return {
         CONFIG / "config.yaml": HEAD + "\n".join(config_section(step) for step in steps),
         CONFIG / "README.md": README_HEAD + "".join(readme_section(step) for step in steps),

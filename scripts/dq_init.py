@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from rampflow import dq as dqflags
+from rampflow.chain import LATER_STATUSES, STATUSES
 from rampflow.detector import BORDER, check_shape
 from rampflow.errors import RampflowError
 from rampflow.files.asdf_io import AsdfFile, EmptyArray, tagged
@@ -16,13 +17,9 @@ from rampflow.step.declaration import NOT_APPLICABLE, Parameter, Range, Referenc
 from rampflow.step.exposure import RAMP_TAG, Exposure
 from rampflow.step.job import Job
 from rampflow.step.program import run_step
-from rampflow.step.provenance import LATER_STATUSES, STATUSES
 
 STEP = Step(
     name="dq_init",
-    status="dq_init",
-    suffix="dqinit",
-    takes="wfi_science_raw",
     summary="Turn a raw exposure into a ramp with data-quality arrays, and flag its bad pixels and guide window.",
     references=(
         Reference(

@@ -16,6 +16,7 @@ import numpy as np
 
 from rampflow import dq as dqflags
 from rampflow.alignment.product import apply_solution, read_solution, update_catalog
+from rampflow.chain import STEPS
 from rampflow.detector import BORDER
 from rampflow.errors import RampflowError
 from rampflow.files.asdf_io import AsdfFile, CompressedArray, create_asdf, replacing, tagged
@@ -24,7 +25,7 @@ from rampflow.step.declaration import NOT_APPLICABLE
 from rampflow.step.exposure import ROMAN_TAGS, Exposure
 from rampflow.step.logs import recorded_log, step_logger
 from rampflow.step.program import reported_errors
-from rampflow.step.provenance import LOG_KEY, STATUSES, stamp
+from rampflow.step.provenance import LOG_KEY, stamp
 from rampflow.wcs.wcs_tree import with_border
 
 WCS_TAG = ROMAN_TAGS + "wfi_wcs-2.1.0"
@@ -33,7 +34,7 @@ log = step_logger("finalize")
 
 
 def finish_statuses(cal_step: dict, detector: int) -> None:
-    """Say of each step that did not run why, in place: N/A for WFI18's transient on other detectors, else SKIPPED.
+    """Say of each step that did not run why, in place: N/A where it is for other detectors, else SKIPPED.
 
     Parameters
     ----------
@@ -42,9 +43,9 @@ def finish_statuses(cal_step: dict, detector: int) -> None:
     detector : int
         Number of the detector.
     """
-    for status in STATUSES:
-        if cal_step.get(status, "INCOMPLETE") == "INCOMPLETE":
-            cal_step[status] = "N/A" if status == "wfi18_transient" and detector != 18 else "SKIPPED"
+    for step in STEPS.values():
+        if cal_step.get(step.status, "INCOMPLETE") == "INCOMPLETE":
+            cal_step[step.status] = "N/A" if step.detectors and detector not in step.detectors else "SKIPPED"
 
 
 def median_in_place(values: np.ndarray) -> float:

@@ -19,9 +19,6 @@ FLAT = Range(
 
 STEP = Step(
     name="flatfield",
-    status="flat_field",
-    suffix="flat",
-    takes="wfi_image",
     summary="Divide the count-rate image and its errors by the flat field.",
     references=(
         Reference(

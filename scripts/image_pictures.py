@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from rampflow import dq
+from rampflow.chain import STATUSES, STEPS
 from rampflow.detector import mean_reads
 from rampflow.errors import RampflowError
 from rampflow.files.asdf_io import AsdfFile, replacing
@@ -21,7 +22,6 @@ from rampflow.pictures.image import corners_of
 from rampflow.pictures.maps import chisq_map, flag_counts, flag_maps, jump_map, source_cutout
 from rampflow.step.exposure import Exposure
 from rampflow.step.program import reported_errors
-from rampflow.step.provenance import STATUSES
 
 
 def preview_picture(path: Path) -> dict:
@@ -112,7 +112,7 @@ def main(argv: list[str] | None = None) -> int:
         counts = flag_counts(flags)
         facts = facts_of(image, flags, counts)
         pictures = [preview_picture(arguments.preview), flag_maps(flags, counts)]
-        if facts["statuses"]["ramp_fit"] == "COMPLETE":
+        if facts["statuses"][STEPS["ramp_fitting"].status] == "COMPLETE":
             times = mean_reads(image.get("meta.exposure.read_pattern", list)) * image.frame_time
             jumps = image.array("jump_indices", 2).read() if "jump_indices" in image.roman else None
             pictures.append(chisq_map(image.array("chisq", 2).read(), flags, len(times)))

@@ -24,9 +24,6 @@ CONVERTER = Range(-1000, 1000, "DN", "measured converters are off by a few DN", 
 
 STEP = Step(
     name="linearity",
-    status="linearity",
-    suffix="linearity",
-    takes="ramp",
     summary="Correct the non-linear response of the detector and of its converters, read by read.",
     references=(
         Reference(

@@ -10,9 +10,6 @@ from rampflow.step.program import run_step
 
 STEP = Step(
     name="photom",
-    status="photom",
-    suffix="photom",
-    takes="wfi_image",
     summary="Record the photometric calibration of the exposure's optical element; the pixels don't change.",
     references=(
         Reference(

@@ -50,9 +50,6 @@ class _Algorithm(Parameter):
 
 STEP = Step(
     name="ramp_fitting",
-    status="ramp_fit",
-    suffix="rampfit",
-    takes="ramp",
     summary="Fit a count rate to the ramp of each pixel, and leave out what cosmic rays spoiled (Brandt 2024).",
     references=(
         Reference(

@@ -8,8 +8,9 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import wfi18_transient
 
+from rampflow import transient
+from rampflow.chain import STEPS
 from rampflow.detector import BORDER, SCIENCE, mean_reads, pixel_read_times
 from rampflow.files.asdf_io import AsdfFile, replacing
 from rampflow.pictures.ramps import Ramp, choose_pixels, ramp_picture
@@ -41,23 +42,23 @@ def collected(ramp: Exposure) -> np.ndarray:
 def transient_of(ramp: Exposure) -> dict | None:
     """Picture of the transient; `None` where there are too few resultants to measure it."""
     data = ramp.array("data", 3)
-    if data.shape[0] < wfi18_transient.MIN_RESULTANTS:
+    if data.shape[0] < transient.MIN_RESULTANTS:
         return None
-    pixel_times = pixel_read_times(data.shape[1:], ramp.frame_time, wfi18_transient.DETECTOR)[SCIENCE]
+    pixel_times = pixel_read_times(data.shape[1:], ramp.frame_time, transient.DETECTOR)[SCIENCE]
     times, resultant_times = pixel_times.mean(axis=1), mean_reads(ramp.read_pattern) * ramp.frame_time
-    groupdq, numbers = ramp.array("groupdq", 3), range(wfi18_transient.MIN_RESULTANTS)
+    groupdq, numbers = ramp.array("groupdq", 3), range(transient.MIN_RESULTANTS)
     first, flags = (np.stack([array.read_plane(i)[SCIENCE] for i in numbers]) for array in (data, groupdq))
-    good = wfi18_transient.good_pixels(flags)
-    transient = wfi18_transient.transient_by_row(first, resultant_times, good)
-    fit = wfi18_transient.fit_transient(times, transient)
-    affected = range(0, wfi18_transient.MASKED_ROWS * len(times) // wfi18_transient.FULL_ROWS, 16)
-    curved = wfi18_transient.largest_curvature(
-        [wfi18_transient.curvature(first[:, [row]], resultant_times, good[[row]]) for row in affected]
+    good = transient.good_pixels(flags)
+    by_row = transient.transient_by_row(first, resultant_times, good)
+    fit = transient.fit_transient(times, by_row)
+    affected = range(0, transient.MASKED_ROWS * len(times) // transient.FULL_ROWS, 16)
+    curved = transient.largest_curvature(
+        [transient.curvature(first[:, [row]], resultant_times, good[[row]]) for row in affected]
     )
-    if fit is None or wfi18_transient.why_implausible(fit, times, transient, pixel_times.min(), curved):
-        return transient_picture(times, transient, None, "")
+    if fit is None or transient.why_implausible(fit, times, by_row, pixel_times.min(), curved):
+        return transient_picture(times, by_row, None, "")
     formula = f"{fit[0]:.3g} DN · exp(−t / {fit[2]:.3g} s) {fit[1]:+.3g} DN · exp(−t / {fit[3]:.3g} s)".replace("-", "−")
-    return transient_picture(times, transient, wfi18_transient.double_exponential(times, *fit), formula)
+    return transient_picture(times, by_row, transient.double_exponential(times, *fit), formula)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -76,7 +77,7 @@ def main(argv: list[str] | None = None) -> int:
         with AsdfFile(arguments.image) as image_file, AsdfFile(arguments.ramp) as ramp_file:
             image, ramp = Exposure(image_file), Exposure(ramp_file)
             # Of an exposure that is saturated everywhere there is nothing to see.
-            fitted = image.meta["cal_step"]["ramp_fit"] == "COMPLETE"
+            fitted = image.meta["cal_step"][STEPS["ramp_fitting"].status] == "COMPLETE"
             if fitted:
                 result["pictures"].append(ramp_picture(*read_ramps(ramp, image)))
         if fitted and arguments.refpix:

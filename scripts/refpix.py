@@ -31,9 +31,6 @@ RESPONSE = Range(
 
 STEP = Step(
     name="refpix",
-    status="refpix",
-    suffix="refpix",
-    takes="ramp",
     summary="Remove correlated noise with the reference pixels and amplifier 33.",
     references=(
         Reference(

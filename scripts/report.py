@@ -13,16 +13,15 @@ from pathlib import Path
 import numpy as np
 
 from rampflow import SOFTWARE_NAME, __version__
+from rampflow.chain import STEPS
 from rampflow.files.asdf_io import replacing
 from rampflow.pictures.alignment import residual_picture, sky_picture
 from rampflow.pictures.image import corners_of
-from rampflow.pipeline import APPLIES_TO
 from rampflow.step.program import reported_errors
-from rampflow.step.provenance import STATUSES
 
 SYMBOLS = {"COMPLETE": "✓", "SKIPPED": "–", "FAILED": "✗", "N/A": "·", "INCOMPLETE": "?"}
 #: The jobs of an exposure in order, and the name of each in meta.cal_step, where it has one.
-JOBS = {**dict(zip(APPLIES_TO, STATUSES, strict=True)), "finalize": None, "preview": None}
+JOBS = {**{step.name: step.status for step in STEPS.values()}, "finalize": None, "preview": None}
 
 
 def read_benchmark(path: Path | None) -> dict:

@@ -5,6 +5,7 @@ import sys
 import numpy as np
 
 from rampflow import dq as dqflags
+from rampflow.chain import statuses_after
 from rampflow.detector import BORDER
 from rampflow.errors import RampflowError
 from rampflow.step.declaration import Parameter, Range, Reference, Step
@@ -13,9 +14,6 @@ from rampflow.step.program import run_step
 
 STEP = Step(
     name="saturation",
-    status="saturation",
-    suffix="saturation",
-    takes="ramp",
     summary="Flag the resultants of a ramp that are saturated, partly saturated, or below the A/D floor.",
     references=(
         Reference(
@@ -43,11 +41,6 @@ LARGEST_COUNT = 65535  #: DN that a 16-bit A/D converter can give
 NEVER_SATURATED = LARGEST_COUNT + 1.0  #: a threshold that is never reached
 #: Share of the science pixels that must be checked before their saturation counts as that of the whole exposure.
 MOST_CHECKED = 0.5
-
-#: Statuses of the steps that a fully saturated exposure does not go through.
-AFTER_SATURATION = (
-    "refpix dark_decay wfi18_transient linearity ramp_fit dark assign_wcs photom flat_field source_catalog tweakreg".split()
-)
 
 
 def checked_thresholds(threshold: np.ndarray, dq: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -221,7 +214,7 @@ def run(job: Job) -> None:
             share = sum(checked) / ((rows - 2 * BORDER) * (columns - 2 * BORDER))
             if (all(full) and share > MOST_CHECKED) or all(full_pixeldq):
                 job.log.warning("All pixels are saturated in all resultants: the steps that follow have nothing to do")
-                product.meta["cal_step"].update(dict.fromkeys(AFTER_SATURATION, "SKIPPED"))
+                product.meta["cal_step"].update(dict.fromkeys(statuses_after(STEP.name), "SKIPPED"))
             elif all(full) and share:
                 job.log.warning(
                     "All science pixels that %s checks are saturated in all resultants, but these are only %.2g %% of them "

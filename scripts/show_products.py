@@ -4,11 +4,11 @@ import argparse
 import sys
 from pathlib import Path
 
+from rampflow.chain import STATUSES
 from rampflow.errors import RampflowError
 from rampflow.files.asdf_io import AsdfFile
 from rampflow.step.exposure import Exposure
 from rampflow.step.program import reported_errors
-from rampflow.step.provenance import STATUSES
 
 HINT = """
 {count} exposures in {folder}: calibrated images (_cal.asdf), WCS products (_wcs.asdf), source catalogs (_cat.parquet),

@@ -23,11 +23,11 @@ from pathlib import Path
 import numpy as np
 
 from rampflow import dq as flags
+from rampflow.chain import EXPOSURE_TYPES
 from rampflow.detector import BORDER, CHANNEL_DEAD_COLUMNS, CHANNEL_WIDTH, SCIENCE, detector_number
 from rampflow.errors import RampflowError
 from rampflow.simulation.optics import FOCAL_PLANE_CENTER, PIXEL_SCALE, V3_YANGLE, VPARITY, encircled_energy
 
-EXPOSURE_TYPES = ("WFI_IMAGE", "WFI_LOLO", "WFI_WFSC", "WFI_SPECTRAL", "WFI_FLAT", "WFI_IM_DARK", "WFI_SP_DARK")
 # Effective wavelength (µm) of the imaging filters: their names, in hundredths of a micron.
 FILTERS = {name: int(name[1:]) / 100 for name in ("F062", "F087", "F106", "F129", "F146", "F158", "F184", "F213")}
 UNFILTERED = ("GRISM", "PRISM", "DARK")

@@ -20,9 +20,6 @@ from rampflow.wcs.wcs_tree import Wcs
 
 STEP = Step(
     name="source_catalog",
-    status="source_catalog",
-    suffix="cat",
-    takes="wfi_image",
     summary="Find and measure the sources of a calibrated image: a catalog and a segmentation map.",
     references=(
         Reference(

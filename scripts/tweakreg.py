@@ -39,9 +39,6 @@ def _matching_parameters(prefix: str, where: str, searchrad: float) -> tuple[Par
 
 STEP = Step(
     name="tweakreg",
-    status="tweakreg",
-    suffix="tweakreg",
-    takes="wfi_image",
     summary="Align the exposures of an association to each other and to an astrometric catalog.\n\n"
     "It reads the headers of the images and the positions in their source catalogs, and no pixel. What it finds is applied to "
     "the products of each exposure by finalize.py.",

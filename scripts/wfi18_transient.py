@@ -1,8 +1,6 @@
 """wfi18_transient: correct the transient in the first read of detector WFI18, or mask the rows that it affects most."""
 
 import sys
-import warnings
-from collections.abc import Sequence
 
 import numpy as np
 
@@ -11,12 +9,22 @@ from rampflow.detector import BORDER, SCIENCE, mean_reads, pixel_read_times
 from rampflow.step.declaration import Parameter, Step
 from rampflow.step.job import Job
 from rampflow.step.program import run_step
+from rampflow.transient import (
+    DETECTOR,
+    FULL_ROWS,
+    MASKED_ROWS,
+    MIN_RESULTANTS,
+    curvature,
+    double_exponential,
+    fit_transient,
+    good_pixels,
+    largest_curvature,
+    transient_by_row,
+    why_implausible,
+)
 
 STEP = Step(
     name="wfi18_transient",
-    status="wfi18_transient",
-    suffix="wfi18_transient",
-    takes="ramp",
     summary="Correct the transient in the first read of detector WFI18, or mask the rows that it affects most.",
     parameters=(
         Parameter("mask_rows", bool, False, "mask the affected rows instead of fitting the transient"),
@@ -29,19 +37,6 @@ STEP = Step(
     ),
 )
 
-DETECTOR = 18
-MIN_RESULTANTS = 5  #: the fit needs two resultants to extrapolate from and two others to find dark pixels with
-#: Share of a row's pixels that must be left to measure the transient (of a sound row, half are), and of the rows to fit it.
-ENOUGH_PIXELS, ENOUGH_ROWS = 0.125, 0.5
-# What a fit of the transient must fulfil. T. Brandt (2025, STScI, in preparation) and romancal's start values describe a signal
-# of the first read that differs from exposure to exposure and falls to 1/e within the first 300 rows, with a weaker part within
-# 1000: by the last row less than 1 % is left. No amplitude is published, so that the measured rows bound it.
-LARGEST_REMAINDER = 0.1  #: of the peak: what may be left in the last row, and what the ramps' curvature may pretend
-NEGLIGIBLE = 2.0  #: DN: a remainder or curvature that is less than a third of the noise of a read never matters
-LARGEST_EXCESS = 2.0  #: times the largest row mean: beyond, the curve is an extrapolation
-# Rows of a full detector: those that are masked, and those whose read times start the fit's two time constants.
-FULL_ROWS, MASKED_ROWS, FULL_SCIENCE_ROWS, START_ROWS = 4096, 1000, 4088, (300, 1000)
-
 
 def mask_affected_rows(groupdq: np.ndarray) -> None:
     """Mark the first rows (1000 of 4096) of the first resultant DO_NOT_USE and WFI18_TRANSIENT, in place.
@@ -52,172 +47,6 @@ def mask_affected_rows(groupdq: np.ndarray) -> None:
         Flags of the first resultant, uint8 (row, column), with the reference border.
     """
     groupdq[: MASKED_ROWS * len(groupdq) // FULL_ROWS] |= np.uint8(dqflags.DO_NOT_USE | dqflags.WFI18_TRANSIENT)
-
-
-def double_exponential(t, a, b, tau_a, tau_b):
-    """A · exp(−t/τa) + b · exp(−t/τb)."""
-    return a * np.exp(-t / tau_a) + b * np.exp(-t / tau_b)
-
-
-def good_pixels(groupdq: np.ndarray) -> np.ndarray:
-    """Where none of the resultants that measure the transient is SATURATED or DO_NOT_USE (bool; row, column).
-
-    `groupdq` is uint8, (resultant, row, column).
-    """
-    return ~dqflags.has(np.bitwise_or.reduce(groupdq[:MIN_RESULTANTS]), dqflags.SATURATED | dqflags.DO_NOT_USE)
-
-
-def _lit(data: np.ndarray) -> np.ndarray:
-    """Where more light than the row's median is collected between the fourth and the fifth resultant (bool)."""
-    collected = data[4] - data[3]
-    return collected > np.median(collected, axis=1, keepdims=True)
-
-
-def _excess(first: np.ndarray, second: np.ndarray, third: np.ndarray, times: np.ndarray) -> np.ndarray:
-    """What a resultant has more than the line through the two after it predicts, DN; `times` are those of the three."""
-    interval = np.diff(times)
-    return first - (second - (third - second) / interval[1] * interval[0])
-
-
-def transient_by_row(data: np.ndarray, resultant_times: np.ndarray, good: np.ndarray | None = None) -> np.ndarray:
-    """Measure the transient in each row.
-
-    The first resultant is predicted from the second and third by extrapolating their count rate; what it has more is the
-    transient. Its mean in each row is taken over the pixels that collect little light between the fourth and the fifth
-    resultant (no more than the row's median: other resultants than those of the prediction, so that their noise doesn't
-    choose), clipped at 3σ.
-
-    Parameters
-    ----------
-    data : numpy.ndarray
-        The first five resultants in DN (5, row, column), without the reference border.
-    resultant_times : numpy.ndarray
-        Their mean times in seconds.
-    good : numpy.ndarray, optional
-        From `good_pixels`; other pixels don't count, and a row that has few left is NaN.
-
-    Returns
-    -------
-    numpy.ndarray
-        Mean transient of each row in DN, float64.
-    """
-    from astropy.stats import SigmaClip
-
-    left_out = _lit(data)
-    if good is not None:
-        left_out |= ~good
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # a row without any pixel has no mean
-        residual = np.ma.MaskedArray(_excess(*data[:3], resultant_times[:3]), left_out)
-        means = np.nanmean(SigmaClip(sigma=3.0)(residual, axis=1, masked=False), axis=1, dtype=np.float64)
-    if good is not None:
-        means[np.count_nonzero(~left_out, axis=1) < ENOUGH_PIXELS * data.shape[2]] = np.nan
-    return means
-
-
-def curvature(data: np.ndarray, resultant_times: np.ndarray, good: np.ndarray) -> float:
-    """What a ramp that is not straight (non-linearity) adds to the measured transient.
-
-    The second resultant has no transient. What it has more than the third and fourth predict is the ramp's curvature, and
-    the first has as much of it as a parabola says: (t₂−t₁)(t₃−t₁) / ((t₃−t₂)(t₄−t₂)) times that.
-
-    Parameters
-    ----------
-    data : numpy.ndarray
-        The first five resultants of some rows in DN (5, row, column), without the reference border.
-    resultant_times : numpy.ndarray
-        Their mean times in seconds.
-    good : numpy.ndarray
-        From `good_pixels`.
-
-    Returns
-    -------
-    float
-        DN, the median of the pixels that measure the transient; NaN where there is none.
-    """
-    used = good & ~_lit(data)
-    if not used.any():
-        return np.nan
-    one, two, three, four = resultant_times[:4]
-    excess = np.median(_excess(*(resultant[used] for resultant in data[1:4]), resultant_times[1:4]))
-    return float(excess * (two - one) * (three - one) / ((three - two) * (four - two)))
-
-
-def largest_curvature(curved: Sequence[float]) -> float:
-    """The 90th percentile of the curvature's size over some rows, DN: the largest but for odd rows; NaN where none is known."""
-    known = np.abs(curved)[np.isfinite(curved)]
-    return float(np.percentile(known, 90)) if known.size else np.nan
-
-
-def fit_transient(row_times: np.ndarray, transient: np.ndarray) -> np.ndarray | None:
-    """Fit a double exponential to the transient.
-
-    Parameters
-    ----------
-    row_times : numpy.ndarray
-        Mean read time of each row in seconds.
-    transient : numpy.ndarray
-        From `transient_by_row`; rows that are NaN don't count.
-
-    Returns
-    -------
-    numpy.ndarray or None
-        a and b in DN, τa and τb in seconds; `None` when the fit fails, or fewer than half of all rows or of those that the
-        transient affects most are there.
-    """
-    from scipy.optimize import OptimizeWarning, curve_fit
-
-    there = np.isfinite(transient)
-    if min(there.mean(), there[: MASKED_ROWS * len(there) // FULL_ROWS].mean()) < ENOUGH_ROWS:
-        return None
-    starts = [row_times[row * len(row_times) // FULL_SCIENCE_ROWS] for row in START_ROWS]
-    values = transient[there]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", OptimizeWarning)  # the covariance is not used
-        warnings.simplefilter("ignore", RuntimeWarning)  # overflow while the fit tries far values
-        try:
-            found, _ = curve_fit(double_exponential, row_times[there], values, p0=[1.1 * values[0], -0.1 * values[0], *starts])
-        except (ValueError, RuntimeError):
-            return None
-        good = np.isfinite(double_exponential(row_times, *found)).all()
-    return found if good else None
-
-
-def why_implausible(
-    fit: np.ndarray, row_times: np.ndarray, transient: np.ndarray, first_time: float, curved: float
-) -> str | None:
-    """Say why a fit is not one of the transient.
-
-    The curve is judged and not its four numbers: two exponentials of nearly the same time constant may have any amplitudes
-    that cancel, and one that has no part in the curve any time constant.
-
-    Parameters
-    ----------
-    fit : numpy.ndarray
-        From `fit_transient`.
-    row_times, transient : numpy.ndarray
-        What was fitted.
-    first_time : float
-        Read time of the first pixel in seconds, where the curve is farthest from its rows.
-    curved : float
-        From `largest_curvature`, of the rows that the transient affects most.
-
-    Returns
-    -------
-    str or None
-        The reason with its numbers; `None` for a plausible fit.
-    """
-    with np.errstate(over="ignore"):
-        curve = double_exponential(np.r_[first_time, row_times], *fit)
-    peak, measured = np.abs(curve).max(), np.nanmax(np.abs(transient))
-    tolerated, last = max(LARGEST_REMAINDER * peak, NEGLIGIBLE), curve[1 + np.argmax(row_times)]
-    if not peak <= max(LARGEST_EXCESS * measured, NEGLIGIBLE):
-        return f"it reaches {peak:.4g} DN, and no row has more than {measured:.4g} DN"
-    if abs(last) > tolerated:
-        return f"it has not decayed by the end of the read: {last:.4g} DN of {peak:.4g} DN are left"
-    if curved > tolerated:
-        return f"the ramps are not straight, which pretends {curved:.4g} DN of its {peak:.4g} DN"
-    return None
 
 
 def run(job: Job) -> None:

@@ -13,12 +13,11 @@ from pathlib import Path
 
 import numpy as np
 
-from rampflow import pipeline
+from rampflow.chain import LATER_STATUSES, STATUSES
 from rampflow.files.asdf_io import AsdfFile, create_asdf, tagged
 from rampflow.step.program import run_step
-from rampflow.step.provenance import LATER_STATUSES, STATUSES
+from rampflow.workflow.environment import SCRIPTS
 
-SCRIPTS = pipeline.SCRIPTS
 PATTERN = [[1], [2], [3, 4], [5, 6, 7, 8], [9, 10, 11], [12]]
 ROWS, COLUMNS = 72, 256  # blocks of 16 rows, the last a short one; two channels
 FRAME_TIME = 3.16247

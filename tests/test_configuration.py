@@ -1,13 +1,19 @@
 """The configuration: defaults, texts of the command line, and errors that name the key and what it takes."""
 
+import functools
 import shlex
 
+import declarations
 import jsonschema
 import pytest
 
-from rampflow import pipeline
+from rampflow.chain import STEPS
 from rampflow.errors import RampflowError
-from rampflow.workflow.configuration import command_line, schema, validated
+from rampflow.workflow import configuration
+from rampflow.workflow.configuration import command_line
+
+schema = functools.partial(configuration.schema, declarations.steps())
+validated = functools.partial(configuration.validated, steps=declarations.steps())
 
 
 def refused(config):
@@ -20,8 +26,8 @@ def test_nothing_given_is_all_defaults():
     config = validated({})
     assert config["input"] == [] and config["results"] == "results" and config["keep_intermediates"] == ["ramp_fitting"]
     assert config["references"] == {"crds_context": None, "override": {}, "allow_mismatch": False}
-    assert set(config["steps"]) == set(pipeline.APPLIES_TO)
-    for step in pipeline.steps():
+    assert set(config["steps"]) == set(STEPS)
+    for step in declarations.steps().values():
         defaults = {"skip": False, **{p.name: p.default for p in step.parameters}}
         assert {name: config["steps"][step.name][name] for name in defaults} == defaults
 
@@ -134,7 +140,7 @@ def test_every_error_is_said():
 
 def test_options_become_arguments_that_the_script_reads():
     options = validated({"steps": {"ramp_fitting": {"rejection_threshold": 1e-7, "use_ramp_jump_detection": "false"}}})
-    for step in pipeline.steps():
+    for step in declarations.steps().values():
         given = options["steps"][step.name]
         references = [f"--{r.type}=x" for r in step.references]
         places = ["x"] * (1 + len(step.outputs))

@@ -7,12 +7,14 @@ import resource
 import subprocess
 import sys
 
+import declarations
 import numpy as np
 import pytest
 from simulate_references import MAKERS, make_cache
 from small_files import SCRIPTS, succeed, write_ramp, write_raw
 
-from rampflow import pipeline
+from rampflow.chain import STEPS, chain_of, image_chain
+from rampflow.workflow.environment import job_environment
 
 HEAVY = {
     *("asdf", "asdf_astropy", "astropy", "crds", "gwcs", "matplotlib", "numba", "pandas", "photutils", "pyarrow", "rad"),
@@ -49,7 +51,7 @@ MOST_RAMPS = {
 }
 SMALL, LARGE = 256, 1024
 PATTERN = [[n] for n in range(1, 10)]
-RAMP_REFERENCES = {reference.type for name in MOST_RAMPS for reference in pipeline.step(name).references}
+RAMP_REFERENCES = {reference.type for name in MOST_RAMPS for reference in declarations.steps()[name].references}
 
 #: Run a script as a program, then tell what it has loaded and the most memory that it held (MB; the kernel's count).
 PROBE = """
@@ -79,7 +81,7 @@ def probe(script, *arguments):
 def reference_options(step, references):
     """Options for a step's references, from the folder of a cache."""
     options = []
-    for reference in pipeline.step(step).references:
+    for reference in declarations.steps()[step].references:
         found = sorted(references.glob(f"roman_wfi_{reference.type}_*0001.asdf"))
         mine = [f for f in found if "_wfi18_0001" in f.name or "_wfi18_f158_" in f.name]
         options += [f"--{reference.type}", (mine or found)[0]]
@@ -110,8 +112,8 @@ def loaded(tmp_path_factory, references):
     def run(name, *arguments):
         result[name] = HEAVY.intersection(probe(name, *arguments)["modules"])
 
-    for name in pipeline.image_chain(pipeline.chain("WFI_IMAGE", "WFI18")):
-        output = folder / f"e_{pipeline.step(name).suffix}.asdf"
+    for name in image_chain(chain_of("WFI_IMAGE", "WFI18")):
+        output = folder / f"e_{STEPS[name].suffix}.asdf"
         run(name, exposure, output, *reference_options(name, references[SMALL]))
         exposure = output
     catalog, segmentation, solutions, found = (folder / n for n in ("e_cat.parquet", "e_segm.asdf", "o.asdf", "s.parquet"))
@@ -133,7 +135,7 @@ def test_a_step_loads_no_package_that_it_has_no_use_for(loaded, name):
 
 
 def test_every_step_is_looked_at(loaded):
-    assert set(loaded) == set(MAY_USE) >= set(pipeline.APPLIES_TO)
+    assert set(loaded) == set(MAY_USE) >= set(STEPS)
 
 
 # --------------------------------------------------------------------------------------------------------------- memory
@@ -143,7 +145,7 @@ def write_input(path, step, size):
     data = rng.normal(6000, 5, (len(PATTERN), size, size)).astype(np.float32)
     data += 20 * np.arange(len(PATTERN), dtype=np.float32)[:, None, None]
     data[4:, ::50, ::50] += 500
-    write = write_raw if pipeline.step(step).takes == "wfi_science_raw" else write_ramp
+    write = write_raw if STEPS[step].takes == "wfi_science_raw" else write_ramp
     return write(path, data, {"instrument.detector": "WFI18"}, PATTERN)
 
 
@@ -175,4 +177,4 @@ def test_a_job_keeps_the_memory_that_it_frees():
         return int(subprocess.run(command, capture_output=True, check=True, env=os.environ | environment).stdout)
 
     once = 60_000_000 / resource.getpagesize()
-    assert pages(pipeline.job_environment(None)) < 2 * once < 5 * once < pages({})
+    assert pages(job_environment(None)) < 2 * once < 5 * once < pages({})

@@ -1,20 +1,23 @@
 """The configuration's documents are what the declarations say, and the defaults are valid."""
 
+import functools
 import importlib
 import re
 
+import declarations
 import document_parameters
 import pytest
 import yaml
 from small_files import SCRIPTS
 
-from rampflow import pipeline
+from rampflow.chain import STEPS
 from rampflow.version import RELEASE
 from rampflow.workflow import configuration
 
 CONFIG = SCRIPTS.parent / "config"
-CONFIGURABLE = {step.name for step in pipeline.steps() if configuration.parameters_of(step)}
+CONFIGURABLE = {step.name for step in declarations.steps().values() if configuration.parameters_of(step)}
 DOCUMENTS = document_parameters.documents()
+validated = functools.partial(configuration.validated, steps=declarations.steps())
 
 
 @pytest.mark.parametrize("name", ["config.yaml", "README.md"])
@@ -24,16 +27,16 @@ def test_documents_are_what_the_declarations_say(name):
 
 def test_the_configuration_is_the_defaults():
     given = yaml.safe_load((CONFIG / "config.yaml").read_text())
-    assert configuration.validated(given) == configuration.validated({})
+    assert validated(given) == validated({})
 
 
 def test_every_parameter_is_in_both_documents_with_its_default_and_unit():
     given = yaml.safe_load(DOCUMENTS[CONFIG / "config.yaml"])["steps"]
     readme = DOCUMENTS[CONFIG / "README.md"]
-    assert list(given) == list(pipeline.APPLIES_TO)
-    for step in pipeline.steps():
+    assert list(given) == list(STEPS)
+    for step in declarations.steps().values():
         defaults = {p.name: p.default for p in step.parameters}
-        if step.name not in pipeline.INDISPENSABLE:
+        if STEPS[step.name].optional:
             defaults["skip"] = False
         assert {name: given[step.name][name] for name in defaults} == defaults
         section = readme.split(f"\n### {step.name}\n")[1].split("\n### ")[0]
@@ -45,7 +48,7 @@ def test_every_parameter_is_in_both_documents_with_its_default_and_unit():
 
 
 def test_every_key_of_the_schema_is_in_the_configuration():
-    schema, given = configuration.schema(), yaml.safe_load((CONFIG / "config.yaml").read_text())
+    schema, given = configuration.schema(declarations.steps()), yaml.safe_load((CONFIG / "config.yaml").read_text())
     assert set(schema["properties"]) - {"demo"} == set(given)
     assert set(schema["properties"]["references"]["properties"]) == set(given["references"])
     for name, section in schema["properties"]["steps"]["properties"].items():
@@ -56,20 +59,20 @@ def test_every_key_of_the_schema_is_in_the_configuration():
 
 def test_what_is_ours_alone_is_a_parameter():
     for name, alone in document_parameters.OURS_ALONE.items():
-        assert set(alone) <= {p.name for p in configuration.parameters_of(pipeline.step(name))}
+        assert set(alone) <= {p.name for p in configuration.parameters_of(declarations.steps()[name])}
 
 
 def test_algorithms_has_every_step_with_its_functions():
     """A section per step, in the order of the chain; each function that it names exists and says what it takes."""
     text = (CONFIG.parent / "docs" / "algorithms.md").read_text()
     sections = re.findall(r"^## (\w+)\n(.*?)(?=^## |\Z)", text, re.MULTILINE | re.DOTALL)
-    assert [name for name, _ in sections] == [*pipeline.APPLIES_TO, "finalize"]
+    assert [name for name, _ in sections] == [*STEPS, "finalize"]
     for name, section in sections:
         first = re.search(r"Functions?: (.*?)\n\n", section, re.DOTALL)[1]
         functions = [f for f in re.findall(r"`([\w.]+)`", first) if "." in f]
         assert functions or name == "tweakreg"
         for function in functions:
-            module, _, attribute = function.partition(".")
+            module, _, attribute = function.rpartition(".")
             assert "Parameters\n" in getattr(importlib.import_module(module), attribute).__doc__ or name == "source_catalog"
         assert (f"(../config/README.md#{name})" in section) == (name in CONFIGURABLE)
 
@@ -78,7 +81,7 @@ def test_the_way_to_romancals_answer_is_a_valid_configuration():
     text = (CONFIG.parent / "docs" / "from-romancal.md").read_text()
     (given,) = re.findall(r"^```yaml\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
     given = yaml.safe_load(given)
-    assert configuration.validated(given) != configuration.validated({})
+    assert validated(given) != validated({})
     for step, options in given["steps"].items():
         assert set(options) <= set(document_parameters.OURS_ALONE[step])
 

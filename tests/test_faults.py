@@ -20,24 +20,26 @@ import subprocess
 import sys
 from pathlib import Path
 
+import declarations
 import numpy as np
 import pytest
 import simulate_references
 from conftest import ROOT, Workflow
-from small_files import PATTERN, ramp, set_entries, write_ramp, write_raw
+from small_files import PATTERN, SCRIPTS, ramp, set_entries, write_ramp, write_raw
 from test_inventory import DATA, ask, cache, write_exposure  # noqa: F401  (cache is a fixture)
 
-from rampflow import dq, pipeline
+from rampflow import chain, dq
 from rampflow.errors import MOST, RampflowError
 from rampflow.files.asdf_io import AsdfFile, create_asdf, tagged
+from rampflow.step.declaration import reference_types
 from rampflow.step.program import run_step
 from rampflow.workflow import inventory
 from rampflow.workflow.association import LONGEST, find_members
 
 SIZE = 256
-STEPS = [name for name in pipeline.APPLIES_TO if name != "tweakreg"]  # it takes associations, and is tested below
+STEPS = [name for name in chain.STEPS if name != "tweakreg"]  # it takes associations, and is tested below
 #: Each step and what it reads: the exposure, or a reference by its type.
-READ = [(name, what) for name in STEPS for what in ("exposure", *(r.type for r in pipeline.step(name).references))]
+READ = [(name, what) for name in STEPS for what in ("exposure", *(r.type for r in declarations.steps()[name].references))]
 #: source_catalog takes seconds, where others take hundredths.
 QUICK = [(name, what) for name, what in READ if name != "source_catalog"]
 REFERENCES = [(name, what) for name, what in QUICK if what != "exposure"]
@@ -72,7 +74,7 @@ class Files:
         BaseException
             Whatever the step does not turn into a line of its own.
         """
-        step, module = pipeline.step(name), importlib.import_module(name)
+        step, module = declarations.steps()[name], importlib.import_module(name)
         outputs = [into / f"r_{step.suffix}.asdf"] if len(step.outputs) == 1 else [into / "r_cat.parquet", into / "r_segm.asdf"]
         references = [f"--{r.type}={given.get(r.type, self.folder / f'{r.type}.asdf')}" for r in step.references]
         said = io.StringIO()
@@ -123,7 +125,7 @@ def files(tmp_path_factory):
         status, said = result.run(name, folder, seconds=10 * LIMIT)  # the first run compiles the loops
         assert status == 0, said
         if name != "source_catalog":
-            exposure = folder / f"r_{pipeline.step(name).suffix}.asdf"
+            exposure = folder / f"r_{chain.STEPS[name].suffix}.asdf"
     return result
 
 
@@ -243,7 +245,7 @@ def test_flipped_bits(files, tmp_path, name, what):
     rng = random.Random(f"{name} {what}")
     content, bad = files.read_by(name, what).read_bytes(), tmp_path / "bad.asdf"
     first_block = content.find(b"\xd3BLK") % len(content)
-    product = f"r_{pipeline.step(name).suffix}.asdf"
+    product = f"r_{chain.STEPS[name].suffix}.asdf"
     for _ in range(FLIPS):
         damaged, position = flipped(content, rng)
         bad.write_bytes(damaged)
@@ -419,7 +421,7 @@ def test_what_may_not_be_read_or_written_is_named(files, tmp_path, forbidden):
     arguments = [given["exposure"], given["output"], f"--saturation={given['saturation']}"]
     environment = {**os.environ, "HOME": str(tmp_path), "PYTHONDONTWRITEBYTECODE": "1"}
     done = subprocess.run(
-        [sys.executable, "-c", AS_NOBODY, pipeline.SCRIPTS, *arguments], capture_output=True, text=True, env=environment
+        [sys.executable, "-c", AS_NOBODY, SCRIPTS, *arguments], capture_output=True, text=True, env=environment
     )
     line = refusal(done.returncode, done.stderr, given[forbidden].name)
     assert "Permission denied" in line
@@ -472,12 +474,12 @@ def test_an_optical_element_that_nobody_knows_has_no_photometry(files, tmp_path)
 @pytest.mark.parametrize("name", STEPS)
 def test_models_and_references_in_each_other_s_place_are_refused(files, tmp_path, name):
     exposures = {files.folder / f"r_{suffix}.asdf" for suffix in ("uncal", "dqinit", "rampfit")}
-    takes = pipeline.step(name).takes
+    takes = chain.STEPS[name].takes
     own = {"wfi_science_raw": "uncal", "ramp": "dqinit", "wfi_image": "rampfit"}[takes]
     for wrong in (*(exposures - {files.folder / f"r_{own}.asdf"}), files.folder / "flat.asdf", files.folder / "photom.asdf"):
         line = refusal(*files.run(name, tmp_path, exposure=wrong), wrong.name)
         assert foreseen(line) and "holds the data model" in line
-    for reference in pipeline.step(name).references:
+    for reference in declarations.steps()[name].references:
         for wrong in ("mask", "gain", "r_uncal"):
             if wrong == reference.type:
                 continue
@@ -512,7 +514,7 @@ def test_references_that_lack_an_entry_or_have_another_are_named(files, tmp_path
             edited(source, bad, {entry: value})
             status, said = files.run(name, tmp_path, **{what: bad})
             if status == 0:  # not read by this step, or a step that does without a mask or a row
-                product = f"r_{pipeline.step(name).suffix}.asdf"
+                product = f"r_{chain.STEPS[name].suffix}.asdf"
                 passed_over = "WARNING" in said or entry == "dq" and what == "inverselinearity"
                 assert passed_over or changed(tmp_path / product, files.folder / product) == set(), (entry, value)
                 continue
@@ -545,7 +547,7 @@ def test_frames_of_references_that_are_not_finite_or_of_another_shape(files, tmp
     (With another shape, some steps are skipped.)
     """
     name = next(n for n, what in QUICK if what == reftype)
-    product = f"r_{pipeline.step(name).suffix}.asdf"
+    product = f"r_{chain.STEPS[name].suffix}.asdf"
     for damage, values in damaged_arrays(arrays_of(files.folder / f"{reftype}.asdf")[array]):
         bad = edited(files.folder / f"{reftype}.asdf", tmp_path / "bad.asdf", {array: values})
         status, said = files.run(name, tmp_path, **{reftype: bad})
@@ -676,7 +678,7 @@ def test_pixels_of_impossible_values_are_flagged(files, tmp_path, name, reftype,
     bad = edited(files.folder / f"{reftype}.asdf", tmp_path / "bad.asdf", {array: values})
     status, said = files.run(name, tmp_path, **{reftype: bad})
     assert status == 0, said
-    product = f"r_{pipeline.step(name).suffix}.asdf"
+    product = f"r_{chain.STEPS[name].suffix}.asdf"
     before, after = arrays_of(files.folder / product), arrays_of(tmp_path / product)
     at, flags = (index, "pixeldq") if name == "linearity" else (place, "dq")
     assert changed(tmp_path / product, files.folder / product) == {at}
@@ -716,7 +718,7 @@ def test_references_made_for_something_else_are_refused(files, tmp_path, name, r
     (warning,) = [line for line in said.splitlines() if "WARNING" in line and "bad.asdf" in line]
     assert theirs in warning and ours in warning
     if name != "source_catalog":
-        product = f"r_{pipeline.step(name).suffix}.asdf"
+        product = f"r_{chain.STEPS[name].suffix}.asdf"
         assert changed(tmp_path / product, files.folder / product) == set()
     # CRDS may give one file to several elements, but not to several detectors.
     status, said = files.run(name, tmp_path, options=[f"--chosen_by_crds={reftype}"], **{reftype: bad})
@@ -763,7 +765,7 @@ def test_doubts_about_a_reference_are_told_and_change_nothing(files, tmp_path, r
     assert status == 0, said
     (line,) = [line for line in said.splitlines() if "given.asdf" in line and message in line]
     assert f":: {level} ::" in line
-    product = f"r_{pipeline.step(name).suffix}.asdf"
+    product = f"r_{chain.STEPS[name].suffix}.asdf"
     assert changed(tmp_path / product, files.folder / product) == set()
 
 
@@ -914,7 +916,7 @@ def test_a_folder_gives_what_is_meant_and_hides_nothing(raw):
     (raw / "empty_uncal.asdf").write_text("")
     config = {"input": ".", "exclude": [], "references": {"override": {}, "crds_context": None}, "steps": {}}
     with time_limit(20), pytest.raises(RampflowError) as error:
-        inventory.build(config, raw, raw / ".rampflow/inventory.json")
+        inventory.build(config, raw, raw / ".rampflow/inventory.json", declarations.steps())
     *lines, remedy = str(error.value).splitlines()
     assert [line.partition(": ")[0].rpartition("/")[2] for line in lines] == [
         f"{n}_uncal.asdf" for n in ("empty", "link", "pipe")
@@ -926,7 +928,7 @@ def test_a_folder_gives_what_is_meant_and_hides_nothing(raw):
 def alone(tmp_path):
     """What the inventory of one exposure needs when all references are named: no CRDS is asked."""
     (tmp_path / "mine.asdf").write_text("")
-    override = {t: str(tmp_path / "mine.asdf") for t in pipeline.reference_types(list(pipeline.APPLIES_TO))}
+    override = {t: str(tmp_path / "mine.asdf") for t in reference_types(declarations.steps().values())}
     config = {"input": "r1_uncal.asdf", "exclude": [], "references": {"override": override, "crds_context": None}, "steps": {}}
     write_exposure(tmp_path, "r1")
     return tmp_path, config
@@ -936,7 +938,7 @@ def test_flipped_bits_of_the_inventory_make_no_difference(alone):
     """It is only a memory of what was read: a damaged one is made again."""
     folder, config = alone
     store, rng = folder / ".rampflow/inventory.json", random.Random(2)
-    expected = inventory.build(config, folder, store)
+    expected = inventory.build(config, folder, store, declarations.steps())
     kept = {path: path.read_bytes() for path in store.parent.iterdir()}
     for n in range(200):
         for path, content in kept.items():
@@ -944,7 +946,7 @@ def test_flipped_bits_of_the_inventory_make_no_difference(alone):
             damaged[rng.randrange(len(damaged))] ^= 1 << rng.randrange(8)
             path.write_bytes(damaged[: rng.randrange(len(damaged))] if n % 4 == 0 else damaged)
         assert inventory.load(config, store) is None
-        assert inventory.build(config, folder, store) == expected
+        assert inventory.build(config, folder, store, declarations.steps()) == expected
 
 
 def test_paths_that_snakemake_would_misread_are_refused(alone):
@@ -954,7 +956,7 @@ def test_paths_that_snakemake_would_misread_are_refused(alone):
     (folder / "{flat}.asdf").write_text("")
     config["references"]["override"]["flat"] = str(folder / "{flat}.asdf")
     with pytest.raises(RampflowError, match="a path can't have") as error:
-        inventory.build(config | {"input": "a {b}"}, folder, folder / ".rampflow/inventory.json")
+        inventory.build(config | {"input": "a {b}"}, folder, folder / ".rampflow/inventory.json", declarations.steps())
     assert len(str(error.value).splitlines()) == 2
 
 
@@ -1077,7 +1079,7 @@ def test_a_results_folder_that_can_t_be_is_refused(results):
     from rampflow.workflow import configuration
 
     with pytest.raises(RampflowError, match="results is"):
-        configuration.validated({"results": results})
+        configuration.validated({"results": results}, declarations.steps())
 
 
 # ----------------------------------------------------------------------------------------------- catalogs and alignment

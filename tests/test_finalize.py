@@ -15,10 +15,11 @@ from small_files import FRAME_TIME, arrays_of, image, meta_of, opened, ramp, run
 from rampflow import SOFTWARE_NAME, __version__
 from rampflow import dq as flags
 from rampflow.alignment.product import write_solutions
+from rampflow.chain import LATER_STATUSES, STATUSES
 from rampflow.files import models
 from rampflow.files.asdf_io import AsdfFile, create_asdf, tagged
 from rampflow.step.exposure import ROMAN_TAGS
-from rampflow.step.provenance import LATER_STATUSES, LOG_KEY, STATUSES
+from rampflow.step.provenance import LOG_KEY
 from rampflow.wcs.wcs_tree import in_memory, s_region, wcs_of_tree
 
 SIZE = 248

@@ -7,7 +7,8 @@ import sys
 
 import pytest
 
-from rampflow.pipeline import APPLIES_TO, SCRIPTS
+from rampflow.chain import STEPS
+from rampflow.workflow.environment import SCRIPTS
 from rampflow.workflow.fingerprint import files_of, fingerprint, imported, spell_out
 
 #: Imports a script and says which files of the project that takes.
@@ -19,7 +20,7 @@ print(*(m.__file__ for m in list(sys.modules.values()) if (getattr(m, "__file__"
 """
 
 
-@pytest.mark.parametrize("name", [*APPLIES_TO, "finalize", "astrometric_catalog", "report"])
+@pytest.mark.parametrize("name", [*STEPS, "finalize", "astrometric_catalog", "report"])
 def test_all_that_a_script_imports_when_it_starts_is_its_code(name):
     done = subprocess.run([sys.executable, "-c", IMPORT, str(SCRIPTS), name], capture_output=True, text=True, check=True)
     loaded = set(done.stdout.split())
@@ -101,7 +102,7 @@ def test_words_and_layout_are_no_code(copy, path, old, new):
         ("rampflow/dq.py", "SATURATED = 1 << 1", "SATURATED = 1 << 2"),
         ("rampflow/step/job.py", "block: int = 16", "block: int = 32"),
         ("rampflow/files/asdf_io.py", "_HEADROOM = 1 << 17", "_HEADROOM = 1 << 18"),
-        ("rampflow/step/provenance.py", '"photom",', '"photometry",'),
+        ("rampflow/chain.py", '"photom", "wfi_image"', '"photometry", "wfi_image"'),
     ],
 )
 def test_an_edit_of_anything_that_is_used_is_seen(copy, path, old, new):

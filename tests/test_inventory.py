@@ -11,15 +11,17 @@ import subprocess
 import sys
 from pathlib import Path
 
+import declarations
 import numpy as np
 import pytest
 import simulate_references
 from small_files import SCRIPTS, ramp, set_entries, write_ramp, write_raw
 
-from rampflow import pipeline
+from rampflow.chain import STEPS
 from rampflow.errors import RampflowError
 from rampflow.files import links
 from rampflow.files.asdf_io import AsdfFile, create_asdf
+from rampflow.step.declaration import reference_types
 from rampflow.workflow import configuration, inventory
 
 SIZE = 256
@@ -28,8 +30,10 @@ SERVERLESS = "https://crds-serverless-mode.stsci.edu"
 BUILD = """
 import json, sys
 from pathlib import Path
+import declarations
 from rampflow import errors
 from rampflow.files import asdf_io
+from rampflow.step.declaration import reference_types
 from rampflow.workflow import configuration, inventory
 opened, open_file = [], asdf_io.AsdfFile.__init__
 def counted(self, path, *, parse=True):
@@ -37,9 +41,9 @@ def counted(self, path, *, parse=True):
         opened.append(Path(path).name)
     open_file(self, path, parse=parse)
 asdf_io.AsdfFile.__init__ = counted
-config = configuration.validated(json.load(sys.stdin))
+config = configuration.validated(json.load(sys.stdin), declarations.steps())
 try:
-    found = inventory.build(config, Path.cwd(), Path(".rampflow/inventory.json"))
+    found = inventory.build(config, Path.cwd(), Path(".rampflow/inventory.json"), declarations.steps())
 except errors.RampflowError as error:
     sys.exit(f"refused: {error}")
 exposures = {
@@ -54,7 +58,7 @@ print(json.dumps({**said, "links": found.links}))
 def cache(tmp_path_factory):
     """A CRDS cache with references of two detectors, and a second context with a new flat for WFI01."""
     path = tmp_path_factory.mktemp("crds")
-    types = tuple(pipeline.reference_types(list(pipeline.APPLIES_TO)))
+    types = tuple(reference_types(declarations.steps().values()))
     simulate_references.make_cache(path, ("WFI01", "WFI18"), SIZE, 1, new=types)
     simulate_references.make_cache(path, ("WFI01",), SIZE, 2, context="roman_0002.pmap", new=("flat",))
     return path
@@ -105,7 +109,7 @@ def visit(tmp_path):
 def test_each_exposure_has_its_chain_and_references(visit, cache):
     found = built(visit, cache)
     assert found["context"] == "roman_0002.pmap" and not found["missing"]
-    whole = list(pipeline.APPLIES_TO)
+    whole = list(STEPS)
     chains = {
         "a": [n for n in whole if n != "wfi18_transient"],
         "b": whole,
@@ -118,7 +122,7 @@ def test_each_exposure_has_its_chain_and_references(visit, cache):
             stem
         ]
         assert chain == chains[stem]
-        assert set(references) == set(pipeline.reference_types(chain))
+        assert set(references) == set(reference_types(declarations.steps()[name] for name in chain))
         for reftype, path in references.items():
             assert Path(path).is_file() and Path(path).is_relative_to(cache / "references/roman")
             serial = "0002" if (reftype, detector) == ("flat", "WFI01") else "0001"
@@ -195,7 +199,8 @@ def test_a_store_that_can_t_be_read_is_made_again(visit, cache, content):
     (visit / ".rampflow").mkdir()
     (visit / ".rampflow/inventory.json").write_text(content)
     assert len(built(visit, cache)["opened"]) == 3
-    assert inventory.load(configuration.validated({"input": "raw"}), visit / "nowhere" / "inventory.json") is None
+    config = configuration.validated({"input": "raw"}, declarations.steps())
+    assert inventory.load(config, visit / "nowhere" / "inventory.json") is None
 
 
 def test_jobs_load_what_the_main_process_built(visit, cache, monkeypatch):
@@ -206,7 +211,7 @@ def test_jobs_load_what_the_main_process_built(visit, cache, monkeypatch):
     monkeypatch.setenv("CRDS_PATH", str(cache))
     monkeypatch.setenv("CRDS_SERVER_URL", SERVERLESS)
     assert len(built(visit, cache, {"input": "raw/a_uncal.asdf"})["exposures"]) == 1
-    loaded = inventory.load(configuration.validated({"input": "raw"}), visit / ".rampflow/inventory.json")
+    loaded = inventory.load(configuration.validated({"input": "raw"}, declarations.steps()), visit / ".rampflow/inventory.json")
     assert loaded.context == found["context"] and loaded.links == found["links"]
     for stem, (association, kind, detector, shape, chain, references) in found["exposures"].items():
         entry = loaded.exposures[stem]
@@ -249,7 +254,7 @@ def test_a_cache_that_was_copied_and_touched_is_read_and_its_files_are_the_same(
 def test_another_content_of_the_same_name_has_another_link(visit, cache, tmp_path):
     before = links_of(built(visit, cache), "flat", "dark")
     other = tmp_path / "other"
-    types = tuple(pipeline.reference_types(list(pipeline.APPLIES_TO)))
+    types = tuple(reference_types(declarations.steps().values()))
     simulate_references.make_cache(other, ("WFI01", "WFI18"), SIZE, 3, new=types)
     simulate_references.make_cache(other, ("WFI01",), SIZE, 4, context="roman_0002.pmap", new=("flat",))
     after = links_of(built(visit, other), "flat", "dark")
@@ -260,7 +265,7 @@ def test_another_content_of_the_same_name_has_another_link(visit, cache, tmp_pat
 
 def test_other_rules_in_a_cache_of_the_same_context_are_asked(visit, tmp_path):
     """A cache that was made anew in the same place."""
-    types = tuple(pipeline.reference_types(list(pipeline.APPLIES_TO)))
+    types = tuple(reference_types(declarations.steps().values()))
     flats = []
     for context in ("roman_0001.pmap", "roman_0002.pmap"):
         place = tmp_path / "place"
@@ -381,7 +386,7 @@ def test_a_needed_reference_can_t_be_n_a(visit, cache):
 
 def test_with_everything_overridden_crds_is_not_asked(visit, tmp_path):
     (visit / "mine.asdf").write_text("")
-    override = {t: "mine.asdf" for t in pipeline.reference_types(list(pipeline.APPLIES_TO))}
+    override = {t: "mine.asdf" for t in reference_types(declarations.steps().values())}
     found = built(visit, tmp_path / "nowhere", {"input": "raw", "references": {"override": override}})
     assert found["context"] is None
     assert {path for *_, references in found["exposures"].values() for path in references.values()} == {

@@ -9,7 +9,7 @@ pytestmark = pytest.mark.workflow
 FIRST = "r0000101001001001001_0001_wfi01_f158"
 OUTER = """\
 module rampflow:
-    snakefile: "{root}/Snakefile"
+    snakefile: "{snakefile}"
     config: {config!r}
 
 use rule * from rampflow as rampflow_*
@@ -31,22 +31,25 @@ def outer(visit, tmp_path):
     workflow = Workflow(tmp_path / "run", visit.inputs / "crds_cache", clone=tmp_path)
     workflow.folder.mkdir()
 
-    def written(wanted, **config):
+    def written(wanted, snakefile="Snakefile", **config):
         config = {"input": str(visit.inputs / "visit_asn.json"), "astrometric_catalog": "stars.ecsv", **config}
         (workflow.folder / "stars.ecsv").write_bytes((visit.inputs / "astrometric.ecsv").read_bytes())
-        (tmp_path / "Snakefile").write_text(OUTER.format(root=ROOT, config=config, wanted=wanted))
+        (tmp_path / "Snakefile").write_text(OUTER.format(snakefile=ROOT / snakefile, config=config, wanted=wanted))
         return workflow
 
     return written
 
 
-def test_its_jobs_are_those_of_the_workflow(visit, outer):
+@pytest.mark.parametrize("snakefile", ["Snakefile", "workflow/Snakefile"])
+def test_its_jobs_are_those_of_the_workflow(visit, outer, snakefile):
     """All defaults are there, though the other workflow gives few keys."""
     alone = Workflow(outer("rules.rampflow_all.input").folder, visit.inputs / "crds_cache").jobs(
         "--config", f"input={visit.inputs / 'visit_asn.json'}", "astrometric_catalog=stars.ecsv"
     )
     assert len(alone) > 15
-    assert outer("rules.rampflow_all.input").jobs() == {f"rampflow_{rule}": n for rule, n in alone.items()} | {"mine": 1}
+    assert outer("rules.rampflow_all.input", snakefile).jobs() == {f"rampflow_{rule}": n for rule, n in alone.items()} | {
+        "mine": 1
+    }
 
 
 def test_its_jobs_give_the_same_files(visit, outer):

@@ -159,7 +159,7 @@ def test_the_drawing_is_that_of_the_rules(visit):
     for name, body in re.findall(r"^ +subgraph (\w+).*?\n +direction LR\n(.*?)\n +end$", drawing, re.MULTILINE | re.DOTALL):
         boxes[name] = re.split(r" --> ", body.strip())
         assert set(zip(boxes[name], boxes[name][1:], strict=False)) <= graph, name
-    assert sorted(sum(boxes.values(), [])) == sorted(set(names.values()) - {"all", "finalize_image"})
+    assert sorted(sum(boxes.values(), [])) == sorted(set(names.values()) - {"default", "finalize_image"})
     order = re.findall(r"^  (\w+(?: --> \w+)+)$", drawing, re.MULTILINE)[-1].split(" --> ")
     assert order == list(boxes)
     for first, second in zip(order, order[1:], strict=False):

@@ -3,10 +3,10 @@
 import os
 import shutil
 
+import declarations
 import pytest
 from small_files import every_reference, image, run, succeed, write_image
 
-from rampflow.pipeline import step
 from rampflow.workflow import recipes
 
 OLD, NEW = "0123456789abcdef", "fedcba9876543210"
@@ -18,7 +18,7 @@ def flat(tmp_path):
     given = every_reference(tmp_path)
     before = write_image(tmp_path / "before.asdf", image())
     for name in ("dark_current", "flatfield"):
-        types = [word for r in step(name).references for word in (f"--{r.type}", given[r.type])]
+        types = [word for r in declarations.steps()[name].references for word in (f"--{r.type}", given[r.type])]
         after = tmp_path / f"{name}.asdf"
         succeed(name, before, after, *types, RAMPFLOW_RECIPE=OLD)
         before = after

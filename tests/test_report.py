@@ -25,9 +25,9 @@ from scipy.stats import chi2
 from test_workflow import ALIGNED, ASSOCIATION, CATALOGED, FIRST, SATURATED, STEMS
 
 from rampflow import dq
+from rampflow.chain import STATUSES
 from rampflow.errors import RampflowError
 from rampflow.pictures import alignment, image, maps, ramps, refpix
-from rampflow.step.provenance import STATUSES
 
 OF_ALL = {"Calibrated image", "Data quality", "χ² of the ramp fits", "Jumps", "Ramps", "Reference-pixel correction"}
 SQUARE = "POLYGON ICRS  10.0 60.0 10.0 60.1 9.8 60.1 9.8 60.0"

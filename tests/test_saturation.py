@@ -4,10 +4,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from saturation import AFTER_SATURATION, NEVER_SATURATED, checked_thresholds, flag_saturated
+from saturation import NEVER_SATURATED, checked_thresholds, flag_saturated
 from small_files import COLUMNS, PATTERN, ROWS, arrays_of, meta_of, opened, ramp, refuse, succeed, write_ramp, write_reference
 
 from rampflow import dq as flags
+from rampflow.chain import statuses_after
+
+AFTER_SATURATION = statuses_after("saturation")
 
 READS = [[1], [2, 3], [4, 5, 6, 7], [8]]
 LIMIT = 60000.0

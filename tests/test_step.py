@@ -8,9 +8,9 @@ import subprocess
 import sys
 
 import asdf
+import declarations
 import numpy as np
 import pytest
-from saturation import AFTER_SATURATION
 from small_files import (
     COLUMNS,
     FRAME_TIME,
@@ -34,17 +34,17 @@ from small_files import (
     write_reference,
 )
 
-from rampflow import SOFTWARE_NAME, __version__, pipeline
+from rampflow import SOFTWARE_NAME, __version__, chain
 from rampflow.errors import RampflowError
 from rampflow.files.asdf_io import AsdfFile
 from rampflow.step.declaration import Parameter, spell
 from rampflow.step.exposure import Exposure
 from rampflow.step.program import reported_errors
-from rampflow.step.provenance import STATUSES, reference_name
+from rampflow.step.provenance import reference_name
 
-STEPS = list(pipeline.APPLIES_TO)
+STEPS = list(chain.STEPS)
 #: Those that write the exposure anew; the others have tests of their own of what they write.
-EXPOSURE_STEPS = [name for name in STEPS if name not in ("source_catalog", "tweakreg")]
+EXPOSURE_STEPS = [name for name in STEPS if chain.STEPS[name].rewrites]
 RAMP_STEPS = ("dq_init", "saturation", "dark_decay", "wfi18_transient")
 HEAVY = "asdf astropy gwcs roman_datamodels scipy numba snakemake crds photutils matplotlib pyarrow".split()
 
@@ -61,13 +61,13 @@ def files(tmp_path_factory):
 
 
 def references_of(name, folder):
-    return [f"--{r.type}={folder / r.type}.asdf" for r in pipeline.step(name).references]
+    return [f"--{r.type}={folder / r.type}.asdf" for r in declarations.steps()[name].references]
 
 
 # --------------------------------------------------------------------------------------------------------- command line
 @pytest.mark.parametrize("name", STEPS)
 def test_help_shows_every_parameter_with_its_unit_and_default(name):
-    step, done = pipeline.step(name), run(name, "--help", COLUMNS="400")
+    step, done = declarations.steps()[name], run(name, "--help", COLUMNS="400")
     assert done.returncode == 0
     assert step.summary in done.stdout
     said = " ".join(done.stdout.split())
@@ -95,15 +95,15 @@ def test_help_shows_every_parameter_with_its_unit_and_default(name):
     ],
 )
 def test_a_wrong_value_is_refused_by_name(files, tmp_path, name, option, said):
-    takes = files / f"{pipeline.step(name).takes}.asdf"
+    takes = files / f"{chain.STEPS[name].takes}.asdf"
     message = refuse(name, tmp_path / "o.asdf", takes, tmp_path / "o.asdf", *references_of(name, files), option, status=2)
     assert said in message
 
 
-@pytest.mark.parametrize("name", [n for n in EXPOSURE_STEPS if pipeline.step(n).references])
+@pytest.mark.parametrize("name", [n for n in EXPOSURE_STEPS if declarations.steps()[n].references])
 def test_every_reference_must_be_given(tmp_path, name):
     said = refuse(name, tmp_path / "o.asdf", "in.asdf", tmp_path / "o.asdf", status=2)
-    for reference in pipeline.step(name).references:
+    for reference in declarations.steps()[name].references:
         assert f"--{reference.type}" in said
 
 
@@ -137,7 +137,7 @@ def one_line(message):
 
 @pytest.mark.parametrize("name", EXPOSURE_STEPS)
 def test_an_input_that_doesn_t_exist_is_named(files, tmp_path, name):
-    references = [f"--{r.type}={files / 'mask.asdf'}" for r in pipeline.step(name).references]
+    references = [f"--{r.type}={files / 'mask.asdf'}" for r in declarations.steps()[name].references]
     said = refuse(name, tmp_path / "o.asdf", files / "none.asdf", tmp_path / "o.asdf", *references)
     assert "none.asdf: can't be opened (No such file or directory)" in one_line(said)
     assert f"rampflow.{name}" in said or f"{name}: " in said
@@ -145,9 +145,9 @@ def test_an_input_that_doesn_t_exist_is_named(files, tmp_path, name):
 
 @pytest.mark.parametrize("name", EXPOSURE_STEPS)
 def test_another_model_is_refused(files, tmp_path, name):
-    takes = pipeline.step(name).takes
+    takes = chain.STEPS[name].takes
     other = files / ("ramp.asdf" if takes != "ramp" else "wfi_image.asdf")
-    references = [f"--{r.type}={files / 'mask.asdf'}" for r in pipeline.step(name).references]
+    references = [f"--{r.type}={files / 'mask.asdf'}" for r in declarations.steps()[name].references]
     said = one_line(refuse(name, tmp_path / "o.asdf", other, tmp_path / "o.asdf", *references))
     assert other.name in said and "holds the data model" in said and takes in said
 
@@ -259,10 +259,10 @@ def test_arrays_that_don_t_fit_each_other_are_refused(files, tmp_path, name):
 
 # --------------------------------------------------------------------------------------------------------- what is kept
 @pytest.mark.parametrize(
-    "name", [n for n in EXPOSURE_STEPS if pipeline.step(n).references and n not in ("ramp_fitting", "dq_init")]
+    "name", [n for n in EXPOSURE_STEPS if declarations.steps()[n].references and n not in ("ramp_fitting", "dq_init")]
 )
 def test_without_references_steps_are_skipped_and_their_product_is_valid(files, tmp_path, name):
-    step = pipeline.step(name)
+    step = declarations.steps()[name]
     if any(r.needed for r in step.references):
         pytest.skip("the step can't do without")
     source = files / f"{step.takes}.asdf"
@@ -322,19 +322,14 @@ def test_names_of_references(tmp_path):
     assert reference_name(tmp_path / "roman/references/x.asdf") == str(tmp_path / "roman/references/x.asdf")
 
 
-def test_the_steps_statuses_are_the_data_model_s():
-    assert {pipeline.step(name).status for name in STEPS} <= set(STATUSES)
-    assert len({pipeline.step(name).suffix for name in STEPS}) == len(STEPS)
-
-
 #: Steps after saturation of which `files` has the references, with one of each step's planes.
 AFTER = ("dark_decay", "dark_current", "photom", "flatfield")
 
 
 @pytest.mark.parametrize("name", AFTER)
 def test_a_fully_saturated_exposure_passes_on_and_names_no_reference(files, tmp_path, name):
-    step = pipeline.step(name)
-    cal_step = statuses("dq_init", "saturation") | dict.fromkeys(AFTER_SATURATION, "SKIPPED")
+    step = declarations.steps()[name]
+    cal_step = statuses("dq_init", "saturation") | dict.fromkeys(chain.statuses_after("saturation"), "SKIPPED")
     write = {"ramp": write_ramp, "wfi_image": write_image}[step.takes]
     write(tmp_path / "in.asdf", ramp() if step.takes == "ramp" else image(), {"cal_step": cal_step})
     done = succeed(name, tmp_path / "in.asdf", tmp_path / "o.asdf", *references_of(name, files))
@@ -349,7 +344,7 @@ def test_a_fully_saturated_exposure_passes_on_and_names_no_reference(files, tmp_
 
 @pytest.mark.parametrize("name", AFTER)
 def test_a_step_that_lacked_its_reference_runs_when_it_has_one(files, tmp_path, name):
-    step = pipeline.step(name)
+    step = declarations.steps()[name]
     source = files / f"{step.takes}.asdf"
     succeed(name, source, tmp_path / "skipped.asdf", *(f"--{r.type}=N/A" for r in step.references))
     assert meta_of(tmp_path / "skipped.asdf")["cal_step"][step.status] == "SKIPPED"
@@ -401,9 +396,9 @@ def test_steps_work_without_snakemake_and_crds(files, tmp_path, name):
         (blocked / f"{package}.py").write_text(f"raise ImportError('{package} is blocked')\n")
     done = subprocess.run([sys.executable, "-c", "import crds"], capture_output=True, env={"PYTHONPATH": str(blocked)})
     assert b"crds is blocked" in done.stderr
-    succeed(name, files / f"{pipeline.step(name).takes}.asdf", tmp_path / "o.asdf", *references_of(name, files),
+    succeed(name, files / f"{chain.STEPS[name].takes}.asdf", tmp_path / "o.asdf", *references_of(name, files),
             PYTHONPATH=str(blocked))  # fmt: skip
-    assert meta_of(tmp_path / "o.asdf")["cal_step"][pipeline.step(name).status] in ("COMPLETE", "N/A")
+    assert meta_of(tmp_path / "o.asdf")["cal_step"][chain.STEPS[name].status] in ("COMPLETE", "N/A")
     assert META["exposure.frame_time"] == FRAME_TIME == meta_of(tmp_path / "o.asdf")["exposure"]["frame_time"]
 
 

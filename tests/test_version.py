@@ -7,7 +7,8 @@ import sys
 import pytest
 from conftest import ROOT
 
-from rampflow import pipeline, version
+from rampflow import __version__, version
+from rampflow.workflow.environment import job_environment
 
 
 @pytest.fixture
@@ -64,7 +65,7 @@ def test_an_archive_says_which_commit(tmp_path):
 
 
 def test_jobs_take_the_version_of_the_workflow():
-    assert pipeline.job_environment(None)["RAMPFLOW_VERSION"] == pipeline.__version__
+    assert job_environment(None)["RAMPFLOW_VERSION"] == __version__
     environment = os.environ | {"RAMPFLOW_VERSION": "1.2.3", "PYTHONPATH": str(ROOT / "scripts"), "PATH": ""}
     command = [sys.executable, "-c", "import rampflow; print(rampflow.__version__)"]
     assert subprocess.run(command, capture_output=True, text=True, env=environment, check=True).stdout.strip() == "1.2.3"

@@ -3,17 +3,11 @@
 import numpy as np
 import pytest
 from small_files import PATTERN, arrays_of, opened, succeed, write_ramp
-from wfi18_transient import (
-    curvature,
-    double_exponential,
-    fit_transient,
-    mask_affected_rows,
-    transient_by_row,
-    why_implausible,
-)
+from wfi18_transient import mask_affected_rows
 
 from rampflow import dq as flags
 from rampflow.detector import SCIENCE, mean_reads, pixel_read_times
+from rampflow.transient import curvature, double_exponential, fit_transient, transient_by_row, why_implausible
 
 ROWS, COLUMNS = 512, 256
 FRAME_TIME = 0.395  # as much longer than the rows take as that of a full detector

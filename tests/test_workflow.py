@@ -17,6 +17,7 @@ from pyarrow import parquet
 from roman_datamodels.datamodels import ImageModel, RampModel, SegmentationMapModel, WfiWcsModel
 
 from rampflow import __version__
+from rampflow.chain import IMAGING, STATUSES, STEPS, chain_of, image_chain
 
 pytestmark = pytest.mark.workflow
 
@@ -35,12 +36,8 @@ TYPES = {
 ASSOCIATION = "r0000101001001001001"
 SATURATED = "0010_wfi01_f158"
 STEMS = [f"r0000101001001001001_{name}" for name in TYPES]
-TEN_STEPS = "dq_init saturation refpix dark_decay wfi18_transient linearity ramp_fit dark assign_wcs photom".split()
-CHAIN = (
-    "dq_init saturation refpix dark_decay linearity ramp_fitting dark_current assign_wcs photom flatfield source_catalog"
-    " tweakreg finalize".split()
-)
-CATALOGED = [stem for stem, kind in zip(STEMS, TYPES.values(), strict=True) if kind in ("WFI_IMAGE", "WFI_LOLO")]
+CHAIN = [*chain_of("WFI_IMAGE", "WFI01"), "finalize"]
+CATALOGED = [stem for stem, kind in zip(STEMS, TYPES.values(), strict=True) if kind in IMAGING]
 ALIGNED = [stem for stem in CATALOGED if not stem.endswith(SATURATED)]
 # What follows from a changed image of every exposure: the astrometric catalog is not asked for again.
 PRODUCTS = {"source_catalog": 5, "tweakreg": 1, "finalize": 5, "finalize_image": 5, "preview": 10}
@@ -79,16 +76,12 @@ def test_statuses_follow_the_table_of_steps(visit, name):
         assert image.meta.exposure.type == TYPES[name]
         statuses = dict(image.meta.cal_step)
     if name == SATURATED:
-        expected = dict.fromkeys((*TEN_STEPS, "flat_field", "source_catalog", "tweakreg"), "SKIPPED")
-        expected |= {"dq_init": "COMPLETE", "saturation": "COMPLETE"}
+        expected = dict.fromkeys(STATUSES, "SKIPPED") | {"dq_init": "COMPLETE", "saturation": "COMPLETE"}
     else:
-        expected = dict.fromkeys(TEN_STEPS, "COMPLETE")
-        expected["wfi18_transient"] = "COMPLETE" if "wfi18" in name else "N/A"
-        flat_fielded = TYPES[name] in ("WFI_IMAGE", "WFI_LOLO", "WFI_WFSC")
-        expected["flat_field"] = "COMPLETE" if flat_fielded else "SKIPPED"
-        expected |= dict.fromkeys(
-            ("source_catalog", "tweakreg"), "COMPLETE" if TYPES[name] in ("WFI_IMAGE", "WFI_LOLO") else "SKIPPED"
-        )
+        chain = chain_of(TYPES[name], name.split("_")[1])
+        expected = {step.status: "COMPLETE" if step.name in chain else "SKIPPED" for step in STEPS.values()}
+        if "wfi18" not in name:
+            expected["wfi18_transient"] = "N/A"
     expected |= {"flux": "INCOMPLETE", "outlier_detection": "INCOMPLETE", "skymatch": "INCOMPLETE"}
     assert statuses == expected
 
@@ -142,14 +135,13 @@ def test_the_alignment_is_summarized(visit):
 def test_intermediates_are_valid_models_under_their_own_names(visit):
     found = sorted((visit.results / "intermediates").glob(f"{FIRST}_*.asdf"))
     suffixes = [path.stem.removeprefix(f"{FIRST}_") for path in found]
-    assert sorted(suffixes) == sorted(
-        "dqinit saturation refpix dark_decay linearity rampfit darkcurrent assignwcs photom flat segm".split()
-    )
+    takes = {STEPS[name].suffix: STEPS[name].takes for name in image_chain(CHAIN[:-1])}
+    assert sorted(suffixes) == sorted([*takes, "segm"])
     for path, suffix in zip(found, suffixes, strict=True):
         if suffix == "segm":
             continue
         with roman_datamodels.open(path) as model:
-            ramp = suffix in ("dqinit", "saturation", "refpix", "dark_decay", "linearity")
+            ramp = takes[suffix] != "wfi_image" and suffix != "rampfit"
             assert isinstance(model, RampModel if ramp else ImageModel), suffix
             model.validate()
             assert model.meta.filename == path.name

@@ -11,9 +11,9 @@ from pathlib import Path
 SCRIPTS = Path(workflow.basedir).parent / "scripts"
 sys.path.insert(0, str(SCRIPTS))
 
-from rampflow import pipeline
+from rampflow.workflow.environment import job_environment
 
-os.environ.update(pipeline.job_environment(None))
+os.environ.update(job_environment(None))
 DEMO = config["demo"]
 FOLDER = "demo"
 

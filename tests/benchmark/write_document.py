@@ -21,16 +21,17 @@ matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 from matplotlib.ticker import MaxNLocator, ScalarFormatter
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts"))
+
+from rampflow.chain import STEPS
+
 # Blue, orange and green of Okabe and Ito's palette, which colour-blind readers tell apart; grey for the rest.
 OURS, ROMANCAL, THIRD, REST = "#0072B2", "#E69F00", "#009E73", "#999999"
 STYLE = {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.alpha": 0.3,
          "svg.hashsalt": "rampflow"}  # fmt: skip
-ORDER = (
-    *("dq_init", "saturation", "refpix", "dark_decay", "wfi18_transient", "linearity", "ramp_fitting", "dark_current"),
-    *("assign_wcs", "photom", "flatfield", "source_catalog", "astrometric_catalog", "tweakreg", "finalize"),
-)
-#: Steps that romancal's pipeline knows by another name.
-OUR_NAMES = {"dark": "dark_current", "flat_field": "flatfield"}
+ORDER = (*(name for name in STEPS if name != "tweakreg"), "astrometric_catalog", "tweakreg", "finalize")
+#: Our steps by the names that romancal measures them by.
+OUR_NAMES = {step.status: step.name for step in STEPS.values()}
 
 INTRODUCTION = """# Performance
 

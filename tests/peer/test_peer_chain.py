@@ -18,6 +18,7 @@ import simulate_sky
 from roman_datamodels import datamodels
 from small_files import arrays_of, meta_of, refuse, run_here, succeed
 
+from rampflow import chain
 from rampflow import dq as flags
 from rampflow.detector import CHANNEL_WIDTH, SCIENCE, pixel_read_times
 from rampflow.simulation.metadata import Settings
@@ -31,11 +32,7 @@ SIZE = 256
 DETECTORS = ("WFI01", "WFI12")
 CHANNELS = SIZE // CHANNEL_WIDTH
 #: romancal's name of each step, and ours.
-STEPS = {name: name for name in ("dq_init", "saturation", "refpix", "dark_decay", "wfi18_transient", "linearity")} | {
-    "rampfit": "ramp_fitting",
-    **{name: name for name in ("dark_current", "assign_wcs", "photom", "flatfield")},
-}
-STATUSES = {"ramp_fitting": "ramp_fit", "dark_current": "dark", "flatfield": "flat_field"}  #: where not the step's name
+STEPS = {step.romancal or name: name for name, step in chain.STEPS.items() if step.rewrites}
 #: Largest differences of each step's floating-point arrays; all else is the same to the last bit.
 ROUNDING = {
     # Epsilon · log2 of 512 · 140 samples of a correction of up to 500 DN, and the spacing of 60,000 (2^-8).
@@ -158,7 +155,7 @@ def test_every_step_leaves_what_romancal_s_does(tmp_path, romancal, name):
     before, files = simulate(tmp_path, case)
     model = datamodels.open(before)
     for theirs_name, step in STEPS.items():
-        if step == "flatfield" and not model.meta.exposure.type.startswith(("WFI_IMAGE", "WFI_LOLO", "WFI_WFSC")):
+        if model.meta.exposure.type not in chain.STEPS[step].exposure_types:
             break
         parameters = case.parameters.get(step, {})
         model = romancal.step_defs[theirs_name].call(model, **parameters)
@@ -173,7 +170,7 @@ def test_every_step_leaves_what_romancal_s_does(tmp_path, romancal, name):
 def compare(step, before, our_path, their_path, files):
     ours, theirs = arrays_of(our_path), arrays_of(their_path)
     assert set(ours) == set(theirs)
-    status = STATUSES.get(step, step)
+    status = chain.STEPS[step].status
     assert meta_of(our_path)["cal_step"][status] == meta_of(their_path)["cal_step"][status]
     if step == "dark_current":  # a pixel whose dark is unknown: DO_NOT_USE here, nothing there
         unknown = np.isnan(arrays_of(files["dark"])["dark_slope"][SCIENCE])

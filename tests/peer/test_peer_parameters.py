@@ -5,11 +5,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import declarations
 import document_parameters
 import pytest
 
-from rampflow import pipeline
+from rampflow.chain import STEPS
 from rampflow.workflow import configuration
+from rampflow.workflow.environment import SCRIPTS
 
 pytest.importorskip("romancal")
 
@@ -23,12 +25,12 @@ ROMANCALS_ALONE = {
 OF_EVERY_STEP = {"suffix", "output_use_model"}
 
 
-@pytest.mark.parametrize("step", pipeline.steps(), ids=lambda step: step.name)
+@pytest.mark.parametrize("step", declarations.steps().values(), ids=lambda step: step.name)
 def test_names_and_defaults_are_romancals(step):
     from romancal.pipeline import ExposurePipeline
     from romancal.stpipe import RomanStep
 
-    theirs = ExposurePipeline.step_defs[document_parameters.ROMANCAL_STEPS.get(step.name, step.name)]
+    theirs = ExposurePipeline.step_defs[STEPS[step.name].romancal or step.name]
     spec, common = theirs.load_spec_file(), RomanStep.load_spec_file()
     names = {name for name in set(spec) - set(common) - OF_EVERY_STEP if not name.startswith("override_")}
     ours = {p.name: p.default for p in configuration.parameters_of(step)}
@@ -41,7 +43,7 @@ def test_names_and_defaults_are_romancals(step):
 
 def test_the_page_for_those_who_come_from_romancal_names_its_options():
     """Each option in its table is one that strun has, and each parameter that is romancal's alone is in it."""
-    page = (pipeline.SCRIPTS.parent / "docs" / "from-romancal.md").read_text()
+    page = (SCRIPTS.parent / "docs" / "from-romancal.md").read_text()
     table = page.split("## Options")[1].split("\n## ")[0]
     theirs = " ".join(line.split(" | ")[0] for line in table.splitlines())
     named = set(re.findall(r"`(?:--)?((?:steps\.)?[\w.-]+)[=`]", theirs)) - {"CRDS_PATH", "CRDS_SERVER_URL", "CRDS_CONTEXT"}

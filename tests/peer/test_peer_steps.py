@@ -12,10 +12,11 @@ from roman_datamodels import datamodels
 from saturation import checked_thresholds, flag_saturated
 from simulate_references import Detector, make_distortion
 from small_files import FRAME_TIME, PATTERN, image, succeed, tree_of_wcs, write_image, write_raw, write_reference
-from wfi18_transient import double_exponential, fit_transient, mask_affected_rows, transient_by_row
+from wfi18_transient import mask_affected_rows
 
 from rampflow import dq as flags
 from rampflow.detector import SCIENCE, mean_reads, pixel_read_times
+from rampflow.transient import double_exponential, fit_transient, transient_by_row
 from rampflow.wcs.wcs_tree import wcs_of_tree
 
 pytest.importorskip("romancal")

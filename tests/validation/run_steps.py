@@ -25,7 +25,10 @@ HERE = Path(__file__).resolve().parent
 SCRIPTS = HERE.parent.parent / "scripts"
 sys.path.insert(0, str(SCRIPTS))
 
-from rampflow import __version__, pipeline  # noqa: E402
+import declarations  # noqa: E402
+
+from rampflow import __version__  # noqa: E402
+from rampflow.chain import image_chain  # noqa: E402
 from rampflow.workflow import configuration, inventory  # noqa: E402
 
 PRODUCTS = ("cal.asdf", "wcs.asdf", "cat.parquet", "segm.asdf")
@@ -84,7 +87,7 @@ class Comparison:
 
     def options(self, entry, step: str) -> list[str]:
         """References and parameters of a step, as the workflow gives them."""
-        declared = pipeline.step(step)
+        declared = declarations.steps()[step]
         references = [word for r in declared.references for word in (f"--{r.type}", entry.references[r.type])]
         return [*references, *self.parameters(declared.parameters, step), *self.every_job]
 
@@ -122,12 +125,12 @@ class Comparison:
     def align(self, association: str, entries: list, stars: Path) -> None:
         """The alignment of an association from romancal's images and catalogs, and the products."""
         entries = [e for e in entries if self.theirs(e.stem, "source_catalog").exists()]
-        images = {e.stem: self.theirs(e.stem, pipeline.image_chain(e.chain)[-1]) for e in entries}
+        images = {e.stem: self.theirs(e.stem, image_chain(e.chain)[-1]) for e in entries}
         if not entries:
             return
         catalogs = [self.theirs(e.stem, "source_catalog") for e in entries]
         table, solutions = self.work / "stars.parquet", self.work / f"{association}_tweakreg.asdf"
-        step = pipeline.step("tweakreg")
+        step = declarations.steps()["tweakreg"]
         own = {p.name for p in step.parameters}
         search = [p for p in configuration.parameters_of(step) if p.name not in own]
         script = [sys.executable, SCRIPTS / "astrometric_catalog.py", table, "--images", *images.values()]
@@ -161,8 +164,8 @@ def main() -> int:
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
     args.work.mkdir(parents=True, exist_ok=True)
-    settings = configuration.validated({"input": str(args.input), "steps": args.parameters})
-    visit = inventory.build(settings, Path.cwd(), args.work / "inventory.json")
+    settings = configuration.validated({"input": str(args.input), "steps": args.parameters}, declarations.steps())
+    visit = inventory.build(settings, Path.cwd(), args.work / "inventory.json", declarations.steps())
     failed = bool(args.measured and json.loads(args.measured.read_text())["error"])
 
     comparison = Comparison(settings, args.romancal, args.work, args.threads, visit.context)

@@ -90,7 +90,7 @@ rule tweakreg:
         runtime=minutes(30),
     params:
         name=Path(settings["astrometric_catalog"]).name,
-        options=configuration.command_line(pipeline.step("tweakreg").parameters, settings["steps"]["tweakreg"]),
+        options=configuration.command_line(DECLARED["tweakreg"].parameters, settings["steps"]["tweakreg"]),
         recipe=get_association_recipe,
     message:
         "{wildcards.association}: alignment of all exposures"

@@ -16,13 +16,15 @@ sys.path.insert(0, str(Path(workflow.current_basedir).parent.parent / "scripts")
 
 from snakemake.exceptions import WorkflowError
 
+import declarations
 import tweakreg
-from astrometric_catalog import SEARCH_PARAMETERS
-from rampflow import pipeline
 from rampflow.astrometry import check_astrometric_catalog, next_attempt, source_files
+from rampflow.astrometry.parameters import SEARCH_PARAMETERS
+from rampflow.chain import STEPS, image_chain
 from rampflow.errors import RampflowError
 from rampflow.files import links
 from rampflow.workflow import configuration, inventory, recipes
+from rampflow.workflow.environment import SCRIPTS, job_environment
 from rampflow.workflow.fingerprint import fingerprint
 from rampflow.workflow.leftovers import stale_files
 
@@ -30,6 +32,7 @@ from rampflow.workflow.leftovers import stale_files
 gc.freeze()
 gc.set_threshold(100_000)
 
+DECLARED = declarations.steps()
 INVENTORY = Path(".rampflow/inventory.json")
 # Exposures that failed in the run that this one finishes (see messages.smk).
 LEFT_OUT = os.environ.get("RAMPFLOW_LEFT_OUT", "").splitlines()
@@ -47,7 +50,7 @@ def own_file(path):
 
 
 try:
-    settings = configuration.validated(config)
+    settings = configuration.validated(config, DECLARED)
     settings["exclude"] = [*settings["exclude"], *LEFT_OUT]
     tweakreg.matchings(settings["steps"]["tweakreg"])
     settings["astrometric_catalog"] = check_astrometric_catalog(settings["astrometric_catalog"], Path.cwd())
@@ -55,7 +58,7 @@ try:
     settings["steps"]["source_catalog"] |= {name: own_file(path) for name, path in own_files.items()}
     # Jobs of a running workflow read the Snakefile again: they take the inventory that its main process has made.
     visit = None if workflow.is_main_process else inventory.load(settings, INVENTORY)
-    visit = visit or inventory.build(settings, Path.cwd(), INVENTORY)
+    visit = visit or inventory.build(settings, Path.cwd(), INVENTORY, DECLARED)
 except RampflowError as error:
     raise WorkflowError(str(error)) from None
 
@@ -64,7 +67,7 @@ INTERMEDIATES = f"{RESULTS}/intermediates"
 
 # The context is recorded in the products, and no reason to make them again: only another reference is. So it reaches the
 # jobs by their environment, which Snakemake doesn't compare, as what depends on the machine does.
-os.environ.update(pipeline.job_environment(visit.context))
+os.environ.update(job_environment(visit.context))
 
 
 def any_of(names):
@@ -177,14 +180,14 @@ def require_alignment(wildcards):
 # ------------------------------------------------------------------------------------------------------------------ steps
 def last_steps(stems):
     """The steps that change these exposures last."""
-    return {pipeline.image_chain(visit.exposures[stem].chain)[-1] for stem in stems}
+    return {image_chain(visit.exposures[stem].chain)[-1] for stem in stems}
 
 
 def kept_steps():
     """Steps whose output stays: as configured, and what the alignment and its application to the products read."""
     kept = settings["keep_intermediates"]
     if isinstance(kept, bool):
-        kept = pipeline.APPLIES_TO if kept else []
+        kept = STEPS if kept else []
     return {*kept, *last_steps(with_step("tweakreg"))}
 
 
@@ -214,12 +217,12 @@ SHARED = KEPT | last_steps(with_step("source_catalog"))
 
 def intermediate_of(step, stem="{stem}"):
     """File that a step writes."""
-    return f"{INTERMEDIATES if step in SHARED else SCRATCH}/{stem}_{pipeline.step(step).suffix}.asdf"
+    return f"{INTERMEDIATES if step in SHARED else SCRATCH}/{stem}_{STEPS[step].suffix}.asdf"
 
 
 def calibrated_image(stem):
     """The exposure after the last step that changes it."""
-    return intermediate_of(pipeline.image_chain(visit.exposures[stem].chain)[-1], stem)
+    return intermediate_of(image_chain(visit.exposures[stem].chain)[-1], stem)
 
 
 def intermediate(step):
@@ -232,7 +235,7 @@ def exposure_before(step):
 
     def get_exposure(wildcards):
         entry = visit.exposures[wildcards.stem]
-        before = pipeline.image_chain(entry.chain[: entry.chain.index(step)])
+        before = image_chain(entry.chain[: entry.chain.index(step)])
         return intermediate_of(before[-1], entry.stem)
 
     return get_exposure
@@ -249,7 +252,7 @@ def references_of(step):
 
     def get_references(wildcards):
         chosen = visit.exposures[wildcards.stem].references
-        return [visit.links[chosen[r.type]] for r in pipeline.step(step).references if chosen[r.type] != "N/A"]
+        return [visit.links[chosen[r.type]] for r in DECLARED[step].references if chosen[r.type] != "N/A"]
 
     return ancient(get_references)
 
@@ -257,14 +260,14 @@ def references_of(step):
 def arguments_of(step, stem):
     """A step's references and parameters as arguments of its script."""
     chosen = visit.exposures[stem].references
-    declared = [r.type for r in pipeline.step(step).references]
+    declared = [r.type for r in DECLARED[step].references]
     references = [f"--{reftype} {shlex.quote(visit.links.get(chosen[reftype], 'N/A'))}" for reftype in declared]
     if by_crds := [reftype for reftype in declared if reftype not in settings["references"]["override"]]:
         references.append(f"--chosen_by_crds {','.join(by_crds)}")
     # Of the others nothing is refused: an option more would only repeat their jobs.
     if len(by_crds) < len(declared) and settings["references"]["allow_mismatch"]:
         references.append("--allow_mismatch")
-    return " ".join([*references, configuration.command_line(pipeline.step(step).parameters, settings["steps"][step])])
+    return " ".join([*references, configuration.command_line(DECLARED[step].parameters, settings["steps"][step])])
 
 
 def options_of(step):
@@ -290,7 +293,7 @@ def association_recipe(association):
     return recipes.recipe(
         *members,
         *(recipes.content(visit.exposures[stem].tweakreg_catalog or "") for stem in members),
-        configuration.command_line(pipeline.step("tweakreg").parameters, settings["steps"]["tweakreg"]),
+        configuration.command_line(DECLARED["tweakreg"].parameters, settings["steps"]["tweakreg"]),
         fingerprint("tweakreg"),
         stars_recipe(),
     )
@@ -330,7 +333,7 @@ def expected_recipes(stem):
     steps = {step: step_recipe(step, stem) for step in chain}
     files = {}
     for number, step in enumerate(chain):
-        if step not in pipeline.CATALOG_STEPS:
+        if STEPS[step].rewrites:
             files[Path(intermediate_of(step, stem))] = {s: steps[s] for s in chain[: number + 1]}
     if "source_catalog" in chain:
         files[Path(f"{INTERMEDIATES}/{stem}_cat.parquet")] = {"source_catalog": steps["source_catalog"]}

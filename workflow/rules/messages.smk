@@ -18,7 +18,7 @@ def blocks_alignment(job):
     entry = visit.exposures.get(job.wildcards.get("stem"))
     if entry is None or "tweakreg" not in entry.chain:
         return False
-    needed = pipeline.image_chain(entry.chain)
+    needed = image_chain(entry.chain)
     return job.rule in needed or (job.rule == "source_catalog" and not entry.tweakreg_catalog)
 
 

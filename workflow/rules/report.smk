@@ -117,7 +117,7 @@ rule association_report:
             f"{INTERMEDIATES}/{{stem}}_ramp_pictures.json",
             stem=members_of(wildcards.association),
         ),
-        template=pipeline.SCRIPTS.parent / "workflow" / "report" / "report.html.j2",
+        template=SCRIPTS.parent / "workflow" / "report" / "report.html.j2",
     output:
         report(
             f"{RESULTS}/{{association}}_report.html",

@@ -1,4 +1,4 @@
-"""The declaration of a step: its name, its references and its parameters, once.
+"""The declaration of a step: its references and its parameters, once; the table of steps has the rest.
 
 The command line, the workflow's configuration schema and the parameter reference all follow from it.
 """
@@ -8,8 +8,10 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import math
+from collections.abc import Iterable
 from pathlib import Path
 
+from rampflow.chain import STEPS
 from rampflow.files.links import original
 
 NOT_APPLICABLE = "N/A"  #: CRDS's word for a reference that an exposure does without
@@ -164,13 +166,7 @@ class Step:
     Attributes
     ----------
     name : str
-        Name of the script, of the rule and of the key in the configuration.
-    status : str
-        Name in ``meta.cal_step``.
-    suffix : str
-        Suffix of the intermediate file (romancal's).
-    takes : str
-        The data model that it works on: ``wfi_science_raw``, ``ramp`` or ``wfi_image``.
+        As in the table of steps, `rampflow.chain.STEPS`.
     summary : str
         What it turns into what, for ``--help``.
     references : tuple of Reference
@@ -180,13 +176,25 @@ class Step:
     """
 
     name: str
-    status: str
-    suffix: str
-    takes: str
     summary: str
     references: tuple[Reference, ...] = ()
     parameters: tuple[Parameter, ...] = ()
     outputs: tuple[tuple[str, str], ...] = (("output", "the exposure after this step (.asdf)"),)
+
+    @property
+    def status(self) -> str:
+        """Name in ``meta.cal_step``."""
+        return STEPS[self.name].status
+
+    @property
+    def suffix(self) -> str:
+        """Suffix of the file that it writes between the steps."""
+        return STEPS[self.name].suffix
+
+    @property
+    def takes(self) -> str:
+        """The data model that it works on."""
+        return STEPS[self.name].takes
 
     def reference(self, reftype: str) -> Reference:
         """The declaration of one of its references."""
@@ -223,3 +231,8 @@ class Step:
         parser.add_argument("--threads", type=int, default=1, metavar="N", help="cores to use (default: 1)")
         parser.add_argument("--crds_context", metavar="NAME", help="CRDS context that chose the references, to be recorded")
         return parser
+
+
+def reference_types(steps: Iterable[Step]) -> list[str]:
+    """Types of the references that some steps read, in order."""
+    return list(dict.fromkeys(reference.type for step in steps for reference in step.references))

@@ -7,41 +7,24 @@ import os
 from pathlib import Path
 
 from rampflow import SOFTWARE_NAME, __version__
+from rampflow.chain import STEPS
 from rampflow.files.asdf_io import tagged
 
 LOG_KEY = b"rampflow.cal_logs"  #: in the metadata of an intermediate catalog: the log of its step, for the image's ``cal_logs``
-
-#: The entries of ``meta.cal_step`` (RAD's l2_cal_step-2.0.0) that are this pipeline's steps, and those of the next ones.
-STATUSES = (
-    "dq_init",
-    "saturation",
-    "refpix",
-    "dark_decay",
-    "wfi18_transient",
-    "linearity",
-    "ramp_fit",
-    "dark",
-    "assign_wcs",
-    "photom",
-    "flat_field",
-    "source_catalog",
-    "tweakreg",
-)
-LATER_STATUSES = ("flux", "outlier_detection", "skymatch")
 
 
 def is_fully_saturated(cal_step: dict) -> bool:
     """Whether saturation found an exposure saturated in all pixels and resultants.
 
-    It then marks all that would follow SKIPPED. Of these, ramp_fit tells: nothing else skips it, since without it there is no
-    image, and it can't do without its references.
+    It then marks all that would follow SKIPPED. Of these, ramp_fitting tells: nothing else skips it, since without it there is
+    no image, and it can't do without its references.
 
     Parameters
     ----------
     cal_step : dict
         ``meta.cal_step``.
     """
-    return cal_step.get("ramp_fit") == "SKIPPED"
+    return cal_step.get(STEPS["ramp_fitting"].status) == "SKIPPED"
 
 
 def stamp(meta: dict, filename: str) -> None:

@@ -8,48 +8,56 @@ import os
 import shlex
 from pathlib import Path
 
-import astrometric_catalog
 import yaml
 
-from rampflow import pipeline
+from rampflow.astrometry.parameters import SEARCH_PARAMETERS, SOURCE
+from rampflow.chain import STEPS
 from rampflow.errors import RampflowError
-from rampflow.step.declaration import Parameter, Step, spell
+from rampflow.step.declaration import Parameter, Step, reference_types, spell
 from rampflow.workflow.association import SPECIAL, is_plain
+from rampflow.workflow.environment import SCRIPTS
 
-SCHEMA = pipeline.SCRIPTS.parent / "workflow" / "schemas" / "config.schema.yaml"
+SCHEMA = SCRIPTS.parent / "workflow" / "schemas" / "config.schema.yaml"
 
 
-def schema() -> dict:
-    """JSON schema of the configuration: the file, with each step's parameters from its declaration."""
+def schema(steps: dict[str, Step]) -> dict:
+    """JSON schema of the configuration: the file, with the parameters and references that the steps declare.
+
+    Parameters
+    ----------
+    steps : dict
+        Declaration of each step, by its name.
+    """
     result = yaml.safe_load(SCHEMA.read_text())
-    names = [step.name for step in pipeline.steps()]
-    types = pipeline.reference_types(names)
-    result["properties"]["steps"]["properties"] = {step.name: step_schema(step) for step in pipeline.steps()}
+    types = reference_types(steps.values())
+    result["properties"]["steps"]["properties"] = {name: step_schema(step) for name, step in steps.items()}
     result["properties"]["references"]["properties"]["override"]["properties"] = {t: {"type": "string"} for t in types}
-    result["properties"]["keep_intermediates"]["anyOf"][1]["items"]["enum"] = names
+    result["properties"]["keep_intermediates"]["anyOf"][1]["items"]["enum"] = list(steps)
     return result
 
 
 def parameters_of(step: Step) -> tuple[Parameter, ...]:
     """The parameters in a step's section: tweakreg's has those of the search for its astrometric catalog too."""
-    return step.parameters + (astrometric_catalog.SEARCH_PARAMETERS if step.name == "tweakreg" else ())
+    return step.parameters + (SEARCH_PARAMETERS if step.name == "tweakreg" else ())
 
 
 def step_schema(step: Step) -> dict:
     """JSON schema of a step's section."""
     properties = {p.name: p.schema() for p in parameters_of(step)}
-    if step.name not in pipeline.INDISPENSABLE:
+    if STEPS[step.name].optional:
         properties["skip"] = {"type": "boolean", "default": False}
     return {"type": "object", "additionalProperties": False, "properties": properties}
 
 
-def validated(config: dict) -> dict:
+def validated(config: dict, steps: dict[str, Step]) -> dict:
     """The configuration with all defaults.
 
     Parameters
     ----------
     config : dict
         What the files and the command line gave.
+    steps : dict
+        Declaration of each step, by its name.
 
     Raises
     ------
@@ -58,8 +66,8 @@ def validated(config: dict) -> dict:
     """
     import jsonschema
 
-    config = _interpret(config, schema())
-    validator = jsonschema.Draft202012Validator(schema())
+    config = _interpret(config, schema(steps))
+    validator = jsonschema.Draft202012Validator(schema(steps))
     errors = sorted(validator.iter_errors(config), key=lambda e: [str(p) for p in e.absolute_path])
     if errors:
         raise RampflowError("\n".join(f"configuration: {line}" for error in errors for line in _explain(error)))
@@ -69,14 +77,14 @@ def validated(config: dict) -> dict:
             f"configuration: results is {results!r}; it takes a folder without {SPECIAL}, control characters and '-' at its "
             "beginning"
         )
-    steps = {}
-    for step in pipeline.steps():
+    options = {}
+    for step in steps.values():
         given = config.get("steps", {}).get(step.name, {})
         for name, value in given.items():
             if isinstance(value, float) and not math.isfinite(value):
                 raise RampflowError(f"configuration: steps.{step.name}.{name} is {value}; it takes a finite number")
-        steps[step.name] = {"skip": False, **{p.name: p.default for p in parameters_of(step)}, **given}
-    if config.get("require_alignment") and (steps["tweakreg"]["skip"] or steps["source_catalog"]["skip"]):
+        options[step.name] = {"skip": False, **{p.name: p.default for p in parameters_of(step)}, **given}
+    if config.get("require_alignment") and (options["tweakreg"]["skip"] or options["source_catalog"]["skip"]):
         raise RampflowError(
             "configuration: require_alignment is true, and steps.tweakreg.skip or steps.source_catalog.skip leaves the "
             "alignment out; change one of them"
@@ -89,9 +97,9 @@ def validated(config: dict) -> dict:
         "results": results,
         "keep_intermediates": config.get("keep_intermediates", ["ramp_fitting"]),
         "references": reference_config,
-        "astrometric_catalog": config.get("astrometric_catalog", astrometric_catalog.SOURCE.default),
+        "astrometric_catalog": config.get("astrometric_catalog", SOURCE.default),
         "require_alignment": config.get("require_alignment", False),
-        "steps": steps,
+        "steps": options,
     }
 
 

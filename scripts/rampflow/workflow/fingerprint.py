@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from rampflow.pipeline import SCRIPTS
+from rampflow.workflow.environment import SCRIPTS
 
 #: Fields of a node that say nothing of what it does.
 _WORDLESS = frozenset({"ctx", "kind", "type_comment", "type_params"})

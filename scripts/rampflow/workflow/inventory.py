@@ -16,13 +16,13 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from rampflow import pipeline
+from rampflow.chain import chain_of
 from rampflow.detector import MINIMUM_RESULTANTS, check_shape
 from rampflow.errors import RampflowError, raise_together
 from rampflow.files import links
 from rampflow.files.asdf_io import AsdfFile, TaggedDict, replacing
 from rampflow.files.level1 import RAW_MODELS, RAW_TAG
-from rampflow.step.declaration import NOT_APPLICABLE
+from rampflow.step.declaration import NOT_APPLICABLE, Step, reference_types
 from rampflow.step.exposure import Exposure
 from rampflow.workflow import references
 from rampflow.workflow.association import SPECIAL, Member, find_members, is_plain, stem_of
@@ -118,7 +118,7 @@ def read_header(path: Path) -> dict:
         check_shape(path, shape)
         kind, detector = raw.get("meta.exposure.type", str), raw.get("meta.instrument.detector", str)
         try:
-            pipeline.chain(kind, detector)
+            chain_of(kind, detector)
         except RampflowError as error:
             raise RampflowError(f"{path}: {error}") from None
         raw.get("meta.instrument.optical_element", str)
@@ -186,7 +186,7 @@ def _flatten(node, name: str, result: dict) -> None:
         result[name] = str(node)
 
 
-def build(config: dict, folder: Path, store: Path) -> Inventory:
+def build(config: dict, folder: Path, store: Path, steps: dict[str, Step]) -> Inventory:
     """Make the inventory of a run, from `store` as far as that still holds, and keep it there.
 
     Parameters
@@ -197,6 +197,8 @@ def build(config: dict, folder: Path, store: Path) -> Inventory:
         Where relative names are taken from.
     store : pathlib.Path
         File of the inventory.
+    steps : dict
+        Declaration of each step, by its name.
 
     Raises
     ------
@@ -208,16 +210,17 @@ def build(config: dict, folder: Path, store: Path) -> Inventory:
     skipped = frozenset(name for name, options in config["steps"].items() if options.get("skip"))
     headers = _read_headers(members, known.get("headers", {}), skipped, config["exclude"])
     override = {t: _overriding(t, given, folder) for t, given in config["references"]["override"].items()}
-    chains = {m: pipeline.chain(headers[str(m.path)]["type"], headers[str(m.path)]["detector"], skipped) for m in members}
+    chains = {m: chain_of(headers[str(m.path)]["type"], headers[str(m.path)]["detector"], skipped) for m in members}
     context = None
-    if any(set(pipeline.reference_types(chain)) - set(override) for chain in chains.values()):
+    types_of = {m: reference_types(steps[name] for name in chain) for m, chain in chains.items()}
+    if any(set(types) - set(override) for types in types_of.values()):
         context = references.resolve_context(config["references"]["crds_context"])
     asked = [references.source(), context, context and references.context_stamp(context)]
     recommended = known.get("recommended", {}) if known.get("asked") == asked else {}
     exposures = {}
     for member, chain in chains.items():
         header = headers[str(member.path)]
-        types = pipeline.reference_types(chain)
+        types = types_of[member]
         chosen = _recommend(header["crds"], [t for t in types if t not in override], context, recommended, member.path)
         exposures[stem_of(member.path)] = ExposureEntry(
             stem=stem_of(member.path),
@@ -232,9 +235,9 @@ def build(config: dict, folder: Path, store: Path) -> Inventory:
         )
     inventory = Inventory(exposures, context, {})
     if not config["references"].get("allow_mismatch"):
-        _check_overrides(override, chains, headers)
+        _check_overrides(override, chains, headers, steps)
     _check_paths(inventory)
-    _check_references(inventory)
+    _check_references(inventory, steps)
     contents = known.get("contents", {})
     contents |= _read_contents(inventory.references(), set(override.values()), contents)
     inventory.links.update(_link_all(inventory, headers, contents, folder))
@@ -310,7 +313,7 @@ def _read_headers(members: list[Member], known: dict, skipped: frozenset[str], e
     bad = {}
     for member, (header, error) in zip(members, results, strict=True):
         if header:
-            chain = pipeline.chain(header["type"], header["detector"], skipped)
+            chain = chain_of(header["type"], header["detector"], skipped)
             error = next((header["refusals"][step] for step in chain if step in header["refusals"]), None)
         if error:
             bad[stem_of(member.path)] = error
@@ -420,13 +423,13 @@ def _check_paths(inventory: Inventory) -> None:
     )
 
 
-def _check_overrides(override: dict[str, str], chains: dict[Member, list[str]], headers: dict) -> None:
+def _check_overrides(override: dict[str, str], chains: dict[Member, list[str]], headers: dict, steps: dict[str, Step]) -> None:
     """Refuse references made for another detector or optical element than the exposures that will read them."""
     lines = []
     for reftype, path in override.items():
         declarations, readers = [], {}
         for member, chain in chains.items():
-            if found := [r for name in chain for r in pipeline.step(name).references if r.type == reftype]:
+            if found := [r for name in chain for r in steps[name].references if r.type == reftype]:
                 known = headers[str(member.path)]["crds"]
                 names = ("name", "detector", "optical_element")
                 readers[str(member.path)] = {"instrument": {n: known.get(f"roman.meta.instrument.{n}") for n in names}}
@@ -436,11 +439,11 @@ def _check_overrides(override: dict[str, str], chains: dict[Member, list[str]], 
     raise_together(lines)
 
 
-def _check_references(inventory: Inventory) -> None:
+def _check_references(inventory: Inventory, steps: dict[str, Step]) -> None:
     """Refuse what can be known now: a needed reference that is N/A, or one that can't be fetched."""
     for entry in inventory.exposures.values():
         for name in entry.chain:
-            for reference in pipeline.step(name).references:
+            for reference in steps[name].references:
                 if reference.needed and entry.references[reference.type] == NOT_APPLICABLE:
                     raise RampflowError(
                         f"{entry.path}: CRDS says that no {reference.type} reference applies, and {name} can't do without; "

@@ -11,7 +11,8 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from rampflow import SOFTWARE_NAME, pipeline
+from rampflow import SOFTWARE_NAME
+from rampflow.chain import STEPS, image_chain
 from rampflow.errors import RampflowError
 from rampflow.files.asdf_io import AsdfFile
 from rampflow.workflow.inventory import Inventory, known_names
@@ -38,7 +39,7 @@ def expected_files(visit: Inventory, results: Path) -> Iterator[Path]:
         cataloged, aligned = "source_catalog" in entry.chain, "tweakreg" in entry.chain
         yield from (results / f"{stem}{end}" for end in PRODUCTS[: 6 if cataloged else 4])
         yield results / f"{entry.association}_report.html"
-        yield from (intermediates / f"{stem}_{pipeline.step(step).suffix}.asdf" for step in pipeline.image_chain(entry.chain))
+        yield from (intermediates / f"{stem}_{STEPS[step].suffix}.asdf" for step in image_chain(entry.chain))
         yield from (intermediates / f"{stem}{end}" for end in INTERMEDIATES[: 2 if cataloged else 0] + INTERMEDIATES[4:])
         if aligned:
             yield results / f"{entry.association}_tweakreg.json"
@@ -73,7 +74,7 @@ def stale_files(visit: Inventory, results: Path, inventories: Path) -> list[Path
         The results folder, and that of all runs' inventories.
     """
     expected = set(expected_files(visit, results))
-    between = (*INTERMEDIATES, *(f"_{step.suffix}.asdf" for step in pipeline.steps()))
+    between = (*INTERMEDIATES, *(f"_{step.suffix}.asdf" for step in STEPS.values()))
     found = [
         (path, {path.name.removesuffix(end) for end in ends if path.name.endswith(end)})
         for folder, ends in ((results, PRODUCTS), (results / "intermediates", between))

@@ -1,0 +1,15 @@
+"""declarations: what the scripts of all steps declare, for those who need all of it: the workflow, documents and tests."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+
+from rampflow.chain import STEPS
+from rampflow.step.declaration import Step
+
+
+@functools.cache
+def steps() -> dict[str, Step]:
+    """The declaration of each step, by its name, in the order of the chain."""
+    return {name: importlib.import_module(name).STEP for name in STEPS}
