@@ -9,5 +9,7 @@ localrules:
 
 
 # Snakemake takes its default target from this file alone, not from what it includes.
-use rule all as default with:
+rule default:
     default_target: True
+    input:
+        rules.all.input,
