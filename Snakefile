@@ -12,4 +12,4 @@ localrules:
 rule default:
     default_target: True
     input:
-        get_final_products,
+        rules.all.input,

@@ -1,4 +1,4 @@
-"""document_parameters: write config/config.yaml and config/README.md from the declarations of the steps."""
+"""document_parameters: write config/config.yaml and config/README.md from the declarations, and workflow/files.txt."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from rampflow.chain import STEPS
 from rampflow.step.declaration import Parameter, Range, Step
 from rampflow.workflow import configuration
 
-CONFIG = Path(__file__).resolve().parent.parent / "config"
+SCRIPTS = Path(__file__).resolve().parent
+CONFIG, WORKFLOW = SCRIPTS.parent / "config", SCRIPTS.parent / "workflow"
 
 HEAD = """\
 # Configuration of rampflow: every key with its default. Written by scripts/document_parameters.py from the declarations in
@@ -170,12 +171,24 @@ def readme_section(step: Step) -> str:
     return "\n".join(lines)
 
 
+def files_of_jobs() -> list[Path]:
+    """Files besides the rules that a run needs, for a workflow that takes the rules from a hosted repository."""
+    found = [
+        *SCRIPTS.rglob("*.py"),
+        *SCRIPTS.rglob("*.txt"),
+        *(WORKFLOW / "schemas").iterdir(),
+        *(WORKFLOW / "report").iterdir(),
+    ]
+    return sorted(path for path in found if path.is_file())
+
+
 def documents() -> dict:
     """Content of each document, by its path."""
     steps = declarations.steps().values()
     return {
         CONFIG / "config.yaml": HEAD + "\n".join(config_section(step) for step in steps),
         CONFIG / "README.md": README_HEAD + "".join(readme_section(step) for step in steps),
+        WORKFLOW / "files.txt": "".join(f"{path.relative_to(CONFIG.parent).as_posix()}\n" for path in files_of_jobs()),
     }
 
 

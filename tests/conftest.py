@@ -53,15 +53,16 @@ class Workflow:
         self.folder, self.clone, self.environment = folder, clone, crds_environment(cache)
 
     def snakemake(self, *arguments, snakefile="Snakefile"):
-        """Run Snakemake, with its output as text."""
-        command = [sys.executable, "-m", "snakemake", "--snakefile", self.clone / snakefile, "--directory", self.folder]
+        """Run Snakemake, with its output as text; the Snakefile is one of the clone, or of a hosted repository."""
+        snakefile = snakefile if ":" in snakefile else self.clone / snakefile
+        command = [sys.executable, "-m", "snakemake", "--snakefile", snakefile, "--directory", self.folder]
         return subprocess.run(
             [*map(str, command), "--cores", "2", *arguments], capture_output=True, text=True, env=self.environment
         )
 
-    def jobs(self, *arguments):
+    def jobs(self, *arguments, snakefile="Snakefile"):
         """How many jobs of each rule a run would start (the target left out)."""
-        result = self.snakemake(*arguments, "--dry-run")
+        result = self.snakemake(*arguments, "--dry-run", snakefile=snakefile)
         assert result.returncode == 0, result.stderr
         counts = dict(re.findall(r"^(\w+) +(\d+)$", result.stdout + result.stderr, re.MULTILINE))
         return {rule: int(count) for rule, count in counts.items() if rule not in ("all", "default", "total")}

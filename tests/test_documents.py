@@ -20,9 +20,9 @@ DOCUMENTS = document_parameters.documents()
 validated = functools.partial(configuration.validated, steps=declarations.steps())
 
 
-@pytest.mark.parametrize("name", ["config.yaml", "README.md"])
-def test_documents_are_what_the_declarations_say(name):
-    assert (CONFIG / name).read_text() == DOCUMENTS[CONFIG / name], "run python scripts/document_parameters.py"
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+def test_documents_are_what_the_declarations_say(path):
+    assert path.read_text() == DOCUMENTS[path], "run python scripts/document_parameters.py"
 
 
 def test_the_configuration_is_the_defaults():

@@ -78,7 +78,7 @@ def test_statuses_follow_the_table_of_steps(visit, name):
     if name == SATURATED:
         expected = dict.fromkeys(STATUSES, "SKIPPED") | {"dq_init": "COMPLETE", "saturation": "COMPLETE"}
     else:
-        chain = chain_of(TYPES[name], name.split("_")[1])
+        chain = chain_of(TYPES[name], name.split("_")[1].upper())
         expected = {step.status: "COMPLETE" if step.name in chain else "SKIPPED" for step in STEPS.values()}
         if "wfi18" not in name:
             expected["wfi18_transient"] = "N/A"

@@ -11,8 +11,15 @@ import tempfile
 from itertools import groupby
 from pathlib import Path
 
-# Not workflow.basedir: where this is a module, that is the folder of the other workflow.
-sys.path.insert(0, str(Path(workflow.current_basedir).parent.parent / "scripts"))
+# Not workflow.basedir: where this is a module, that is the folder of the other workflow. Of a hosted repository, which Snakemake
+# doesn't clone, it gets the files that are listed, side by side.
+HOME = Path(f"{workflow.current_basedir}").parent.parent
+if not CLONED:
+    listed = Path(workflow.source_path("../files.txt"))
+    HOME = listed.parent.parent
+    for name in listed.read_text().splitlines():
+        workflow.source_path(f"../../{name}")
+sys.path.insert(0, str(HOME / "scripts"))
 
 from snakemake.exceptions import WorkflowError
 
