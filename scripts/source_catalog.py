@@ -173,7 +173,9 @@ def read_epsf(job: Job) -> psf.GriddedPSF | None:
         log.warning("There is no epsf reference: no PSF is fitted")
         return None
     with job.open_reference("epsf") as reference:
-        return psf.read_psf(reference, job.exposure.meta.get("guide_star", {}))
+        # A PSF of another filter that the user insists on is as wide as that filter makes it.
+        element = "" if job.allow_mismatch else job.exposure.get("meta.instrument.optical_element", str)
+        return psf.read_psf(reference, job.exposure.meta.get("guide_star", {}), element)
 
 
 def subtract_background(field: photometry.Field, box: int, threads: int) -> detection.Background:

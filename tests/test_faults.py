@@ -621,6 +621,8 @@ IMPLAUSIBLE = [
     ("source_catalog", "epsf", "psf", lambda a: np.roll(a, 2, -1), "centroid from its middle (psf) is 0."),
     ("source_catalog", "epsf", "psf", lambda a: np.roll(a, a.shape[-1] // 3, -1), "within 3.6 pixels (psf) is"),
     ("source_catalog", "epsf", "meta.oversample", lambda a: 0, "meta.oversample is 0"),
+    ("source_catalog", "epsf", "meta.oversample", lambda a: 2 * a, "diffusion give (psf, with meta.oversample 8) is 0.5"),
+    ("source_catalog", "epsf", "meta.oversample", lambda a: a // 2, "diffusion give (psf, with meta.oversample 2) is 2"),
     ("source_catalog", "apcorr", "data.F158.ee_fractions", lambda a: 100 * np.asarray(a), "ee_fractions is"),
     ("source_catalog", "apcorr", "data.F158.ee_radii", lambda a: -np.asarray(a), "ee_radii is -"),
 ]

@@ -1105,6 +1105,35 @@ def test_both_formats_are_one_psf(tmp_path, catalogs, plain):
     np.testing.assert_allclose(catalog["psf_flux"], plain[1]["psf_flux"], rtol=0.02)
 
 
+@pytest.mark.parametrize("element", ["F062", "F158", "F213"])
+@pytest.mark.parametrize("integrated", [False, True])
+def test_a_psf_is_as_wide_as_its_filter_makes_it(element, integrated):
+    """Diffraction, with charge diffusion and without: halved or doubled it is another oversampling's."""
+    from simulate_references import diffraction_psf
+
+    from rampflow.errors import RampflowError
+
+    wavelength = psf.wavelength_of(element)
+    assert wavelength == int(element[1:]) / 100
+    stamps = diffraction_psf(wavelength, OVERSAMPLING, 20)[None]
+    if integrated:
+        stamps = psf.integrate_over_pixel(stamps, OVERSAMPLING)
+    psf.check_width("e.asdf", stamps, OVERSAMPLING, wavelength, integrated=integrated)
+    for wrong in (OVERSAMPLING // 2, 2 * OVERSAMPLING):
+        with pytest.raises(RampflowError, match=f"e.asdf: the FWHM of the PSF.*meta.oversample {wrong}.*plausible"):
+            psf.check_width("e.asdf", stamps, wrong, wavelength, integrated=integrated)
+
+
+def test_the_width_of_a_gaussian_is_its_own():
+    for sigma in (0.4, SIGMA, 1.1):
+        stamp = gaussian_stamps(widths=(sigma,), old_format=True)[0]
+        assert psf.full_width(stamp, OVERSAMPLING) == pytest.approx(2.3548 * sigma, rel=0.02)
+
+
+def test_spectral_elements_have_no_wavelength_of_a_filter():
+    assert [psf.wavelength_of(name) for name in ("GRISM", "PRISM", "DARK", "F1", "", "F1580")] == [None] * 6
+
+
 def test_integration_over_the_pixel_is_that_of_a_box():
     from astropy.convolution import Box2DKernel, convolve
 
