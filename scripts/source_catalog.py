@@ -35,6 +35,7 @@ STEP = Step(
             "apcorr",
             "encircled energy of the PSF by radius; without it no source is marked as extended",
             plausible={
+                "data.{optical_element}": photometry.MOST_LIGHT_RADIUS,
                 "data.{optical_element}.ee_fractions": Range(0, 1.02, source="fractions of the light of a PSF"),
                 "data.{optical_element}.ee_radii": Range(0, 1000, "pixels", "a PSF is some ten pixels wide"),
             },
@@ -158,11 +159,13 @@ def read_energy(job: Job, element: str, scale: float) -> dict | None:
             array.read() if hasattr(array, "read") else array for array in (entry["ee_radii"], entry["ee_fractions"])
         )
         try:
-            return photometry.encircled_energy(radii, fractions, scale)
+            energy = photometry.encircled_energy(radii, fractions, scale)
         except (TypeError, ValueError) as error:
             raise RampflowError(
                 f"{reference.path}: data.{element} can't be an encircled energy: {error}; give another"
             ) from None
+        photometry.check_energy(reference.path, f"data.{element}", radii, fractions)
+        return energy
 
 
 def read_epsf(job: Job) -> psf.GriddedPSF | None:

@@ -625,6 +625,10 @@ IMPLAUSIBLE = [
     ("source_catalog", "epsf", "meta.oversample", lambda a: a // 2, "diffusion give (psf, with meta.oversample 2) is 2"),
     ("source_catalog", "apcorr", "data.F158.ee_fractions", lambda a: 100 * np.asarray(a), "ee_fractions is"),
     ("source_catalog", "apcorr", "data.F158.ee_radii", lambda a: -np.asarray(a), "ee_radii is -"),
+    ("source_catalog", "apcorr", "data.F158.ee_radii", lambda a: 0.11 * np.asarray(a), "radius of 90 % of the light"),
+    ("source_catalog", "apcorr", "data.F158.ee_radii", lambda a: 30 * np.asarray(a), "radius of 90 % of the light"),
+    ("source_catalog", "apcorr", "data.F158.ee_fractions", lambda a: 1 + 0 * np.asarray(a), "radius of 90 % of the light"),
+    ("source_catalog", "apcorr", "data.F158.ee_fractions", lambda a: 0.4 * np.asarray(a), "last of data.F158.ee_fractions is"),
 ]
 
 
