@@ -607,6 +607,7 @@ IMPLAUSIBLE = [
     ("dark_current", "dark", "dark_slope", lambda a: a * 1e4, "median of dark_slope is"),
     ("photom", "photom", "phot_table.F158.pixelareasr", lambda a: a * 206265.0**2, "F158.pixelareasr is 0.0121"),
     ("photom", "photom", "phot_table.F158.photmjsr", lambda a: -999999.0, "F158.photmjsr is -999999"),
+    ("photom", "photom", "phot_table.F158.uncertainty", lambda a: 250 * a, "F158.uncertainty is 0.57"),
     ("flatfield", "flat", "data", lambda a: -a, "median of data is -0.99"),
     ("flatfield", "flat", "data", lambda a: a * 0, "median of data is 0,"),
     ("flatfield", "flat", "data", lambda a: a * 20000, "median of data is"),
