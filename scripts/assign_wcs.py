@@ -7,11 +7,13 @@ import sys
 
 from rampflow.errors import RampflowError
 from rampflow.files.asdf_io import tagged
+from rampflow.step.consistency import APERTURE
 from rampflow.step.declaration import Range, Reference, Step
 from rampflow.step.exposure import Exposure
 from rampflow.step.job import Job
 from rampflow.step.logs import step_logger
 from rampflow.step.program import run_step
+from rampflow.step.reference_checks import metadata_value
 from rampflow.wcs.wcs_tree import (
     Wcs,
     bounding_box,
@@ -20,6 +22,7 @@ from rampflow.wcs.wcs_tree import (
     compose,
     concatenate,
     in_memory,
+    middle_of,
     pixel_width,
     plane_frame,
     s_region,
@@ -56,6 +59,9 @@ log = step_logger(STEP.name)
 POINTING_LIMITS = {"v2_ref": 7200.0, "v3_ref": 7200.0, "roll_ref": 360.0, "ra_ref": 360.0, "dec_ref": 90.0}
 #: Largest deviation of the aberration's scale from 1: the telescope moves with the Earth, at 10⁻⁴ of the speed of light.
 LARGEST_ABERRATION = 2e-4
+#: Largest distance of a detector's reference point from its middle by the distortion, arcsec: less than one in sound
+#: files; a detector is 450 arcsec wide.
+LARGEST_OFFSET = 60.0
 
 
 def pointing_faults(pointing: dict) -> list[str]:
@@ -75,6 +81,34 @@ def pointing_faults(pointing: dict) -> list[str]:
     if not any(pointing.values()):  # no detector is on the telescope's axis
         return ["all of " + ", ".join(POINTING_LIMITS) + " are 0"]
     return [f"{name} is {pointing[name]}" for name, limit in POINTING_LIMITS.items() if not abs(pointing[name]) <= limit]
+
+
+def own_aperture(meta: dict) -> bool:
+    """Whether the reference point in ``meta.wcsinfo`` is that of the exposure's own detector, by the name of its aperture."""
+    aperture, detector = metadata_value(meta, "wcsinfo.aperture_name"), metadata_value(meta, "instrument.detector")
+    found = APERTURE.match(aperture) if isinstance(aperture, str) else None
+    return found is not None and isinstance(detector, str) and detector.upper() == f"WFI{found[1]}"
+
+
+def offset_of_middle(distortion: dict, shape: tuple[int, int], v2_ref: float, v3_ref: float) -> tuple[float, float, float]:
+    """Where a distortion puts the middle of a detector, and how far that is from its reference point.
+
+    Parameters
+    ----------
+    distortion : dict
+        Tree of a transform, pixels to (v2, v3) in arcsec.
+    shape : tuple of int
+        Rows and columns.
+    v2_ref, v3_ref : float
+        arcsec.
+
+    Returns
+    -------
+    v2, v3, distance : float
+        arcsec.
+    """
+    v2, v3 = middle_of(distortion, shape)
+    return v2, v3, math.hypot(v2 - v2_ref, v3 - v3_ref)
 
 
 def velocity_aberration(scale: float | None, v2_ref: float, v3_ref: float) -> dict:
@@ -219,9 +253,20 @@ def run(job: Job) -> None:
     shape = image.array("data", 2).shape
     with job.open_reference("distortion") as reference:
         distortion = read_distortion(reference)
-        width = pixel_width(distortion, shape)
-        if math.isfinite(width):  # a transform to nowhere is told below, by its footprint
-            job.refuse_implausible("distortion", "coordinate_distortion_transform", width)
+        job.refuse_implausible("distortion", "coordinate_distortion_transform", pixel_width(distortion, shape))
+        v2, v3, offset = offset_of_middle(distortion, shape, pointing["v2_ref"], pointing["v3_ref"])
+        if own_aperture(image.meta) and not offset <= LARGEST_OFFSET:
+            log.warning(
+                "%s: coordinate_distortion_transform puts the middle of the detector at v2, v3 = %.1f, %.1f arcsec, "
+                "%.0f arcsec from its reference point (meta.wcsinfo.v2_ref, v3_ref = %.1f, %.1f): positions on the sky may be "
+                "wrong; check whether the reference is of this detector, and its axes are V2 and V3",
+                reference.path.name,
+                v2,
+                v3,
+                offset,
+                pointing["v2_ref"],
+                pointing["v3_ref"],
+            )
     image.meta["wcs"] = make_wcs(distortion, pointing, scale, shape)
     with job.create() as product:
         region = s_region(Wcs(product.meta["wcs"]))

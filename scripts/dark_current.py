@@ -19,6 +19,9 @@ DARK = Range(
     median=(-0.5, 5),
 )
 
+#: Share of the pixels beyond the limits of the median that is worth a warning: 0.03 % of sound detectors are that hot.
+MANY_UNUSUAL = 0.03
+
 STEP = Step(
     name="dark_current",
     summary="Subtract the dark current from a count-rate image.",
@@ -58,6 +61,12 @@ def subtract_dark_current(
     return image - dark_slope[SCIENCE], dq | dark_dq[SCIENCE] | unknown * np.uint32(dqflags.DO_NOT_USE)
 
 
+def is_unusual(dark_slope: np.ndarray) -> np.ndarray:
+    """Whether a dark current (DN/s) is plausible for a hot pixel alone (bool)."""
+    low, high = DARK.median_limits
+    return DARK.contains(dark_slope) & ((dark_slope < low) | (dark_slope > high))
+
+
 def run(job: Job) -> None:
     """Process one exposure."""
     if job.references["dark"] is None:
@@ -81,10 +90,19 @@ def run(job: Job) -> None:
                 )
                 product.write_rows("data", start, rows)
                 product.write_rows("dq", start, flags)
-                return np.count_nonzero(~DARK.contains(slope[SCIENCE]))
+                return np.count_nonzero(~DARK.contains(slope[SCIENCE])), np.count_nonzero(is_unusual(slope[SCIENCE]))
 
-            bad = sum(job.map_rows(subtract_rows, image.shape[0]))
-            job.log_bad_pixels("dark", "dark_slope", bad, image.shape[0] * image.shape[1], "DO_NOT_USE")
+            bad, unusual = np.sum(job.map_rows(subtract_rows, image.shape[0]), axis=0)
+            pixels = image.shape[0] * image.shape[1]
+            job.log_bad_pixels("dark", "dark_slope", bad, pixels, "DO_NOT_USE")
+            if unusual > MANY_UNUSUAL * pixels:
+                job.log.warning(
+                    "%s: %.3g %% of dark_slope are beyond %g to %g DN/s, where all but the hottest pixels of a detector are: "
+                    "they are subtracted as they are, and the count rates there may be wrong; check the reference",
+                    reference.path.name,
+                    100 * unusual / pixels,
+                    *DARK.median_limits,
+                )
 
 
 if __name__ == "__main__":

@@ -50,6 +50,8 @@ STEP = Step(
 
 LARGEST_RAW = 65535  #: DN in 16 bits
 FEW_LOST = 0.01  #: share of amplifier 33's samples that may be lost without a warning
+MOST_LOST = 0.99  #: share of the counts of a resultant at 0 or 65535 that makes it one that was lost
+MIDDLE_ROWS = 16  #: rows that lost resultants are looked for in
 
 
 def flag_guide_window(pixeldq: np.ndarray, x: tuple[int, int], y: tuple[int, int], *, expand: int = 0) -> bool:
@@ -120,6 +122,26 @@ def flag_lost_counts(raw: np.ndarray) -> np.ndarray:
     flags = (raw == 0) * np.uint8(dqflags.AD_FLOOR | dqflags.DO_NOT_USE)
     flags |= (raw == LARGEST_RAW) * np.uint8(dqflags.SATURATED)
     return flags
+
+
+def lost_resultants(raw: np.ndarray) -> list[int]:
+    """Resultants without counts: those of zeros, and those of 65535 that others of lower counts follow.
+
+    Parameters
+    ----------
+    raw : numpy.ndarray
+        Counts as they came, uint16 (resultant, row, column), without the reference border.
+
+    Returns
+    -------
+    list of int
+        From 0 on.
+    """
+    empty = (raw == 0).mean(axis=(1, 2)) > MOST_LOST
+    full = (raw == LARGEST_RAW).mean(axis=(1, 2)) > MOST_LOST
+    counted = np.flatnonzero(~empty & ~full)
+    last = counted[-1] if counted.size else -1  # a bright field is saturated until the end
+    return np.flatnonzero(empty | (full & (np.arange(len(raw)) < last))).tolist()
 
 
 def decode_amp33(raw: np.ndarray, reference_read: np.ndarray | None, offset: int) -> tuple[np.ndarray, int, int]:
@@ -206,6 +228,16 @@ def initialize(job: Job, raw: Exposure, *, ground_test: bool) -> None:
     reference_amp33 = _optional(raw, "reference_amp33", amp33.shape[1:]) if not ground_test else None
     resultantdq = _optional(raw, "resultantdq", shape)
 
+    middle = max(shape[1] // 2 - MIDDLE_ROWS // 2, BORDER)
+    if empty := lost_resultants(counts.read_rows(middle, min(middle + MIDDLE_ROWS, shape[1] - BORDER))[..., BORDER:-BORDER]):
+        job.log.warning(
+            "%s: the resultants %s (from 1) of data are 0 or %d DN throughout: they were lost. Those of 0 are not used, and "
+            "from one of %d DN on all count as saturated; if they can be restored, process the restored file",
+            job.exposure.path.name,
+            ", ".join(str(resultant + 1) for resultant in empty),
+            LARGEST_RAW,
+            LARGEST_RAW,
+        )
     encoded = bool(offset) or reference_read is not None
     if not ground_test:
         _warn_of_encoding(job, raw, offset, reference_read, reference_amp33)

@@ -7,6 +7,7 @@ from rampflow.errors import RampflowError
 from rampflow.step.declaration import Range, Reference, Step
 from rampflow.step.job import Job
 from rampflow.step.program import run_step
+from rampflow.step.reference_checks import refuse_implausible
 
 STEP = Step(
     name="photom",
@@ -19,7 +20,7 @@ STEP = Step(
                 "phot_table.{optical_element}.photmjsr": Range(
                     0.005, 50, "MJy/sr for 1 DN/s", "0.3 to 0.9 in the filters; a factor of 100 is five magnitudes"
                 ),
-                "phot_table.{optical_element}.uncertainty": Range(0, 50, "MJy/sr for 1 DN/s", "less than the conversion"),
+                "phot_table.{optical_element}.uncertainty": Range(0, 50, "MJy/sr for 1 DN/s", "less than photmjsr"),
                 "phot_table.{optical_element}.pixelareasr": Range(
                     1.5e-13, 4.6e-13, "sr", "2.84e-13: a pixel is 0.11 arcsec wide; the limits are 0.08 and 0.14"
                 ),
@@ -70,6 +71,27 @@ def photometry_of(phot_table: dict, optical_element: str) -> dict | None:
     return result
 
 
+def check_uncertainty(path, optical_element: str, found: dict) -> None:
+    """Refuse a calibration whose uncertainty is larger than itself: one of them is of another unit.
+
+    Parameters
+    ----------
+    path : Path
+        The reference, for the message.
+    optical_element : str
+    found : dict
+        As `photometry_of` returns it.
+
+    Raises
+    ------
+    RampflowError
+    """
+    conversion, uncertainty = found["conversion_megajanskys"], found["conversion_megajanskys_uncertainty"]
+    if conversion is not None and uncertainty is not None:
+        field = f"phot_table.{optical_element}.uncertainty"
+        refuse_implausible(path, field, uncertainty, (0.0, conversion), "MJy/sr for 1 DN/s (photmjsr)", "photom")
+
+
 def wcs_pixel_area(job: Job) -> float | None:
     """Area of a pixel in the middle of the image by its WCS, sr; `None` where it has none."""
     if job.exposure.meta.get("wcs") is None:
@@ -96,6 +118,8 @@ def run(job: Job) -> None:
             raise RampflowError(
                 f"{reference.path}: phot_table.{element} is damaged ({error}); give a whole reference"
             ) from None
+        if found is not None:
+            check_uncertainty(reference.path, element, found)
     if found is None:
         job.log.warning("The photom reference doesn't know the optical element %s: meta.photometry stays as it is", element)
     else:

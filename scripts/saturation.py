@@ -41,6 +41,8 @@ LARGEST_COUNT = 65535  #: DN that a 16-bit A/D converter can give
 NEVER_SATURATED = LARGEST_COUNT + 1.0  #: a threshold that is never reached
 #: Share of the science pixels that must be checked before their saturation counts as that of the whole exposure.
 MOST_CHECKED = 0.5
+#: Share of the science pixels without a check that is worth a warning: some in 100,000 of sound references have none.
+MANY_UNCHECKED = 0.05
 
 
 def checked_thresholds(threshold: np.ndarray, dq: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -221,6 +223,13 @@ def run(job: Job) -> None:
                     "(the others are flagged NO_SAT_CHECK): the exposure is not taken for fully saturated; check the reference",
                     job.references["saturation"].name,
                     100 * share,
+                )
+            elif 1 - share > MANY_UNCHECKED:
+                job.log.warning(
+                    "%s: %.3g %% of the science pixels have no threshold (NaN in data, or NO_SAT_CHECK in dq), and are never "
+                    "flagged as saturated: their ramps may give wrong slopes; check the reference",
+                    job.references["saturation"].name,
+                    100 * (1 - share),
                 )
 
 

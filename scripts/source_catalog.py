@@ -32,6 +32,7 @@ STEP = Step(
             "apcorr",
             "encircled energy of the PSF by radius; without it no source is marked as extended",
             plausible={
+                "data.{optical_element}": photometry.MOST_LIGHT_RADIUS,
                 "data.{optical_element}.ee_fractions": Range(0, 1.02, source="fractions of the light of a PSF"),
                 "data.{optical_element}.ee_radii": Range(0, 1000, "pixels", "a PSF is some ten pixels wide"),
             },
@@ -155,11 +156,13 @@ def read_energy(job: Job, element: str, scale: float) -> dict | None:
             array.read() if hasattr(array, "read") else array for array in (entry["ee_radii"], entry["ee_fractions"])
         )
         try:
-            return photometry.encircled_energy(radii, fractions, scale)
+            energy = photometry.encircled_energy(radii, fractions, scale)
         except (TypeError, ValueError) as error:
             raise RampflowError(
                 f"{reference.path}: data.{element} can't be an encircled energy: {error}; give another"
             ) from None
+        photometry.check_energy(reference.path, f"data.{element}", radii, fractions)
+        return energy
 
 
 def read_epsf(job: Job) -> psf.GriddedPSF | None:
@@ -170,7 +173,9 @@ def read_epsf(job: Job) -> psf.GriddedPSF | None:
         log.warning("There is no epsf reference: no PSF is fitted")
         return None
     with job.open_reference("epsf") as reference:
-        return psf.read_psf(reference, job.exposure.meta.get("guide_star", {}))
+        # A PSF of another filter that the user insists on is as wide as that filter makes it.
+        element = "" if job.allow_mismatch else job.exposure.get("meta.instrument.optical_element", str)
+        return psf.read_psf(reference, job.exposure.meta.get("guide_star", {}), element)
 
 
 def subtract_background(field: photometry.Field, box: int, threads: int) -> detection.Background:

@@ -172,10 +172,55 @@ def test_the_footprint_s_right_ascensions_are_not_negative(tmp_path):
 
 
 def test_a_footprint_that_is_not_finite_is_left_alone(tmp_path):
-    model = distortion_model() | (Shift(np.nan) & Shift(0))
+    nowhere = Shift(0.5) / Shift(0.5)  # 1, and NaN at the left edge
+    u = Shift(-CENTER[0]) * nowhere
+    to_v2, to_v3 = Polynomial2D(1, c1_0=-0.5 * SCALE, c0_1=0.8 * SCALE), Polynomial2D(1, c1_0=0.8 * SCALE, c0_1=0.5 * SCALE)
+    model = (u & Shift(-CENTER[1])) | Mapping((0, 1, 0, 1)) | (to_v2 & to_v3) | (Shift(V2) & Shift(V3))
     said = assign(tmp_path, {"wcsinfo.s_region": "POLYGON ICRS old"}, model)
     assert "WARNING" in said and "not finite" in said
     assert meta_of(tmp_path / "out.asdf")["wcsinfo"]["s_region"] == "POLYGON ICRS old"
+
+
+def test_a_distortion_that_is_nan_is_refused(tmp_path):
+    write_image(tmp_path / "in.asdf", image(ROWS, COLUMNS))
+    path = write_distortion(tmp_path / "distortion.asdf", distortion_model() | (Shift(np.nan) & Shift(0)))
+    said = refuse("assign_wcs", tmp_path / "o.asdf", tmp_path / "in.asdf", tmp_path / "o.asdf", "--distortion", path)
+    assert "distortion.asdf: width of a pixel in the middle of the detector (coordinate_distortion_transform) is nan" in said
+    assert "give a sound distortion reference" in said
+
+
+OWN = {"wcsinfo.aperture_name": "WFI07_FULL"}  #: of the exposure's detector
+
+
+@pytest.mark.parametrize(
+    ("change", "v2", "v3", "distance"),
+    [
+        (Shift(1000.0) & Shift(0.0), "2546.0", "-892.0", "1000"),
+        (Mapping((1, 0)), "-892.0", "1546.0", "3448"),  # swapped
+        (Scale(-1.0) & Scale(1.0), "-1546.0", "-892.0", "3092"),  # mirrored
+        (Scale(-1.0) & Scale(-1.0), "-1546.0", "892.0", "3570"),
+    ],
+)
+def test_a_distortion_to_another_place_of_the_focal_plane_is_warned_of(tmp_path, change, v2, v3, distance):
+    said = assign(tmp_path, OWN, distortion_model() | change)
+    (line,) = [line for line in said.splitlines() if "WARNING" in line]
+    assert "distortion.asdf: coordinate_distortion_transform" in line and f"v2, v3 = {v2}, {v3} arcsec" in line
+    assert f"{distance} arcsec from its reference point" in line and "v2_ref, v3_ref = 1546.0, -892.0" in line
+    assert meta_of(tmp_path / "out.asdf")["cal_step"]["assign_wcs"] == "COMPLETE"
+
+
+@pytest.mark.parametrize(
+    ("meta", "offset"),
+    [
+        (OWN, 0.7),
+        (OWN, 59.0),
+        ({"wcsinfo.aperture_name": "WFI_CEN"}, 1000.0),  # the reference point of the whole focal plane
+        ({"wcsinfo.aperture_name": ...}, 1000.0),
+        ({"wcsinfo.aperture_name": "WFI01_FULL"}, 1000.0),  # what empty models say
+    ],
+)
+def test_reference_points_near_the_middle_or_of_another_aperture_are_not_warned_of(tmp_path, meta, offset):
+    assert "WARNING" not in assign(tmp_path, meta, distortion_model() | (Shift(offset) & Shift(0.0)))
 
 
 @pytest.mark.parametrize(("unit", "width"), [(1 / 3600, "2.88"), (1 / 0.11, "0.94"), (2, "0.2")])

@@ -134,6 +134,29 @@ def test_counts_that_are_not_encoded_are_left_to_the_saturation_step(tmp_path, m
     np.testing.assert_array_equal(arrays["data"], raw)
 
 
+@pytest.mark.parametrize(
+    ("values", "lost"),
+    [
+        ({}, None),
+        ({2: 0}, "3"),
+        ({1: 65535, 3: 0}, "2, 4"),
+        ({5: 0}, "6"),
+        ({4: 65535, 5: 65535}, None),  # saturated until the end
+        ({3: 65535, 4: 65535, 5: 65535, 0: 0}, "1"),
+    ],
+)
+def test_resultants_without_counts_are_warned_of(tmp_path, mask, values, lost):
+    data = counts()
+    for resultant, value in values.items():
+        data[resultant, 4:-4, 4:-4] = value
+        data[resultant, 30, 40] = 5000  # one pixel doesn't make it a good one
+    write_raw(tmp_path / "in_uncal.asdf", data)
+    said = initialize(tmp_path)
+    lines = [line for line in said.stderr.splitlines() if "WARNING" in line]
+    assert len(lines) == (lost is not None)
+    assert all(f"in_uncal.asdf: the resultants {lost} (from 1) of data are 0 or 65535 DN throughout" in line for line in lines)
+
+
 def test_amp33_never_wraps_around():
     raw = np.array([0, 1, 99, 100, 5000, 65534, 65535], np.uint16)[None, None, :]
     samples, at_limit, out_of_range = decode_amp33(raw, None, 100)

@@ -609,6 +609,7 @@ IMPLAUSIBLE = [
     ("dark_current", "dark", "dark_slope", lambda a: a * 1e4, "median of dark_slope is"),
     ("photom", "photom", "phot_table.F158.pixelareasr", lambda a: a * 206265.0**2, "F158.pixelareasr is 0.0121"),
     ("photom", "photom", "phot_table.F158.photmjsr", lambda a: -999999.0, "F158.photmjsr is -999999"),
+    ("photom", "photom", "phot_table.F158.uncertainty", lambda a: 250 * a, "F158.uncertainty is 0.57"),
     ("flatfield", "flat", "data", lambda a: -a, "median of data is -0.99"),
     ("flatfield", "flat", "data", lambda a: a * 0, "median of data is 0,"),
     ("flatfield", "flat", "data", lambda a: a * 20000, "median of data is"),
@@ -623,8 +624,14 @@ IMPLAUSIBLE = [
     ("source_catalog", "epsf", "psf", lambda a: np.roll(a, 2, -1), "centroid from its middle (psf) is 0."),
     ("source_catalog", "epsf", "psf", lambda a: np.roll(a, a.shape[-1] // 3, -1), "within 3.6 pixels (psf) is"),
     ("source_catalog", "epsf", "meta.oversample", lambda a: 0, "meta.oversample is 0"),
+    ("source_catalog", "epsf", "meta.oversample", lambda a: 2 * a, "diffusion give (psf, with meta.oversample 8) is 0.5"),
+    ("source_catalog", "epsf", "meta.oversample", lambda a: a // 2, "diffusion give (psf, with meta.oversample 2) is 2"),
     ("source_catalog", "apcorr", "data.F158.ee_fractions", lambda a: 100 * np.asarray(a), "ee_fractions is"),
     ("source_catalog", "apcorr", "data.F158.ee_radii", lambda a: -np.asarray(a), "ee_radii is -"),
+    ("source_catalog", "apcorr", "data.F158.ee_radii", lambda a: 0.11 * np.asarray(a), "radius of 90 % of the light"),
+    ("source_catalog", "apcorr", "data.F158.ee_radii", lambda a: 30 * np.asarray(a), "radius of 90 % of the light"),
+    ("source_catalog", "apcorr", "data.F158.ee_fractions", lambda a: 1 + 0 * np.asarray(a), "radius of 90 % of the light"),
+    ("source_catalog", "apcorr", "data.F158.ee_fractions", lambda a: 0.4 * np.asarray(a), "last of data.F158.ee_fractions is"),
 ]
 
 

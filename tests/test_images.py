@@ -65,6 +65,23 @@ def test_a_dark_is_trimmed_by_four_pixels():
     np.testing.assert_array_equal(flagged, [[44, 45], [54, 55]])
 
 
+@pytest.mark.parametrize(("rate", "share", "warned"), [(50.0, 0.5, "50 %"), (-20.0, 0.04, "4 %"), (50.0, 0.02, None)])
+def test_a_dark_that_is_absurd_in_a_part_of_the_frame_is_warned_of(tmp_path, rate, share, warned):
+    """Plausible for a hot pixel, not for so many."""
+    rows, columns = (n - 8 for n in FRAME)
+    number = round(share * rows * columns)
+    slope = np.full(FRAME, 0.01, np.float32)
+    slope[4:-4, 4:-4] = np.where(np.arange(rows * columns) < number, np.float32(rate), slope[0, 0]).reshape(rows, columns)
+    write_image(tmp_path / "in.asdf", image())
+    write_reference(tmp_path / "dark.asdf", dark_slope=slope[::-1].copy(), dq=np.zeros(FRAME, np.uint32))
+    said = succeed("dark_current", tmp_path / "in.asdf", tmp_path / "out.asdf", "--dark", tmp_path / "dark.asdf").stderr
+    lines = [line for line in said.splitlines() if "WARNING" in line]
+    assert len(lines) == (warned is not None)
+    assert all(f"dark.asdf: {warned} of dark_slope are beyond -0.5 to 5 DN/s" in line for line in lines)
+    with opened(tmp_path / "out.asdf") as model:
+        np.testing.assert_allclose(model.data, image() - slope[::-1][4:-4, 4:-4], rtol=1e-6)
+
+
 @pytest.mark.parametrize("shape", [SHAPE, (ROWS, COLUMNS + 128)])
 def test_a_dark_of_another_shape_is_refused(tmp_path, shape):
     write_image(tmp_path / "in.asdf", image())

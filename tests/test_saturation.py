@@ -337,6 +337,23 @@ def test_thresholds_within_the_converter_s_range_are_not_warned_of(tmp_path):
     assert "WARNING" not in done.stderr
 
 
+@pytest.mark.parametrize("how", ["nan", "flagged"])
+@pytest.mark.parametrize(("unchecked_rows", "warned"), [(3, None), (4, "6.25 %"), (32, "50 %")])
+def test_many_science_pixels_without_a_threshold_are_warned_of(tmp_path, how, unchecked_rows, warned):
+    write_ramp(tmp_path / "in.asdf", ramp())
+    dq, limits = np.zeros((ROWS, COLUMNS), np.uint32), np.full((ROWS, COLUMNS), LIMIT, np.float32)
+    rows = slice(0, 4 + unchecked_rows)  # the reference border counts for nothing
+    if how == "nan":
+        limits[rows] = np.nan
+    else:
+        dq[rows] = flags.NO_SAT_CHECK
+    write_reference(tmp_path / "sat.asdf", data=limits, dq=dq)
+    said = succeed("saturation", tmp_path / "in.asdf", tmp_path / "out.asdf", "--saturation", tmp_path / "sat.asdf").stderr
+    lines = [line for line in said.splitlines() if "WARNING" in line]
+    assert len(lines) == (warned is not None)
+    assert all(f"sat.asdf: {warned} of the science pixels have no threshold" in line for line in lines)
+
+
 def test_without_a_reference_the_step_is_skipped(tmp_path):
     data = saturated()
     write_ramp(tmp_path / "in.asdf", data)

@@ -998,6 +998,36 @@ def test_impossible_encircled_energies_are_refused(radii, fractions, message):
         photometry.encircled_energy(radii, fractions, 0.11)
 
 
+def test_the_radius_of_a_fraction_is_between_those_that_are_known():
+    assert photometry.radius_of(0.9, [1, 2, 3], [0.8, 1.0, 1.0]) == pytest.approx(1.5)
+    assert photometry.radius_of(0.9, [2.0, 4.0], [1.0, 1.0]) == pytest.approx(1.8)  # from zero on
+    assert photometry.radius_of(0.9, [0.0, 2.0], [0.0, 0.9]) == 2
+    assert np.isnan(photometry.radius_of(0.9, [1, 2], [0.5, 0.89]))
+
+
+@pytest.mark.parametrize(
+    ("unit", "energies", "message"),
+    [
+        (1, slice(None), None),
+        (1, slice(None, 11), None),  # ends at 60 % of the light
+        (0.11, slice(None), "radius of 90 % of the light of a PSF (data.F158) is 0.18"),  # arcsec
+        (110, slice(None), "radius of 90 % of the light of a PSF (data.F158) is 188.8"),  # mas
+        (110, slice(None, 11), "radius of 90 % of the light of a PSF (data.F158) is 119"),
+        (1, slice(None, 7), "last of data.F158.ee_fractions is 0.4"),
+    ],
+)
+def test_energies_of_another_unit_or_of_a_part_of_the_light_are_refused(unit, energies, message):
+    from rampflow.errors import RampflowError
+
+    fractions = np.linspace(0.1, 0.95, 18)
+    radii = SIGMA * np.sqrt(-2 * np.log(1 - fractions)) * unit
+    if message is None:
+        photometry.check_energy("a.asdf", "data.F158", radii[energies], fractions[energies])
+        return
+    with pytest.raises(RampflowError, match=re.escape(f"a.asdf: the {message}")):
+        photometry.check_energy("a.asdf", "data.F158", radii[energies], fractions[energies])
+
+
 def test_without_the_energies_that_extent_follows_from_no_source_is_extended(catalogs, tmp_path):
     path = write_apcorr(tmp_path / "short.asdf", radii=np.linspace(0.2, 3, 20))  # 0.4 arcsec are 3.6 pixels
     references = (*catalogs.references[:2], "--apcorr", path)
@@ -1103,6 +1133,35 @@ def test_both_formats_are_one_psf(tmp_path, catalogs, plain):
     catalog, _ = catalogs.read(references=references)
     assert "integrated over the pixel" in catalogs.said
     np.testing.assert_allclose(catalog["psf_flux"], plain[1]["psf_flux"], rtol=0.02)
+
+
+@pytest.mark.parametrize("element", ["F062", "F158", "F213"])
+@pytest.mark.parametrize("integrated", [False, True])
+def test_a_psf_is_as_wide_as_its_filter_makes_it(element, integrated):
+    """Diffraction, with charge diffusion and without: halved or doubled it is another oversampling's."""
+    from simulate_references import diffraction_psf
+
+    from rampflow.errors import RampflowError
+
+    wavelength = psf.wavelength_of(element)
+    assert wavelength == int(element[1:]) / 100
+    stamps = diffraction_psf(wavelength, OVERSAMPLING, 20)[None]
+    if integrated:
+        stamps = psf.integrate_over_pixel(stamps, OVERSAMPLING)
+    psf.check_width("e.asdf", stamps, OVERSAMPLING, wavelength, integrated=integrated)
+    for wrong in (OVERSAMPLING // 2, 2 * OVERSAMPLING):
+        with pytest.raises(RampflowError, match=f"e.asdf: the FWHM of the PSF.*meta.oversample {wrong}.*plausible"):
+            psf.check_width("e.asdf", stamps, wrong, wavelength, integrated=integrated)
+
+
+def test_the_width_of_a_gaussian_is_its_own():
+    for sigma in (0.4, SIGMA, 1.1):
+        stamp = gaussian_stamps(widths=(sigma,), old_format=True)[0]
+        assert psf.full_width(stamp, OVERSAMPLING) == pytest.approx(2.3548 * sigma, rel=0.02)
+
+
+def test_spectral_elements_have_no_wavelength_of_a_filter():
+    assert [psf.wavelength_of(name) for name in ("GRISM", "PRISM", "DARK", "F1", "", "F1580")] == [None] * 6
 
 
 def test_integration_over_the_pixel_is_that_of_a_box():

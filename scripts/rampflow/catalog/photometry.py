@@ -10,7 +10,9 @@ from rampflow import dq as dqflags
 from rampflow.catalog import segments
 from rampflow.catalog.detection import FWHM_TO_SIGMA
 from rampflow.catalog.psf import FAR_OUTSIDE
+from rampflow.step.declaration import Range
 from rampflow.step.logs import step_logger
+from rampflow.step.reference_checks import refuse_implausible
 
 log = step_logger("source_catalog")
 
@@ -19,6 +21,16 @@ ANNULUS_RADII = (2.4, 2.8)  #: arcsec, of the local background
 #: A source whose flux grows from 0.2 to 0.4 arcsec by this factor more than the PSF's is extended.
 EXTENDED_GROWTH = 1.2
 AB_ZEROPOINT = 31.4  #: magnitude of 1 nJy
+
+MOST_LIGHT = 0.9
+MOST_LIGHT_RADIUS = Range(
+    0.5,
+    20,
+    "pixels",
+    "1.0 (F062) to 3.0 (F213), 13 in some synthetic references; in arcsec at most 0.4, in mas at least 100",
+    quantity="radius of 90 % of the light of a PSF",
+)
+LEAST_ENCLOSED = 0.5  #: share of the light within the last radius of an apcorr reference
 
 
 @dataclasses.dataclass
@@ -212,6 +224,54 @@ def encircled_energy(radii, fractions, scale: float):
             ", ".join(beyond),
         )
     return energy
+
+
+def radius_of(fraction: float, radii, fractions) -> float:
+    """Radius of a fraction of the light, in a straight line between the radii that are known and zero; NaN beyond the last.
+
+    Parameters
+    ----------
+    fraction : float
+    radii, fractions : array-like
+        As `encircled_energy` takes them.
+    """
+    radii, fractions = np.append(0.0, radii), np.append(0.0, fractions)
+    if fractions[-1] < fraction:
+        return np.nan
+    last = int(np.argmax(fractions >= fraction))  # energies may stay the same for a while: interp wouldn't say where
+    share = (fraction - fractions[last - 1]) / (fractions[last] - fractions[last - 1])
+    return float(radii[last - 1] + share * (radii[last] - radii[last - 1]))
+
+
+def check_energy(path, field: str, radii, fractions) -> None:
+    """Refuse encircled energies that are not of a PSF: radii of another unit, or nowhere the most of the light.
+
+    Parameters
+    ----------
+    path : Path
+        The reference, for the message.
+    field : str
+        What of it holds the energies.
+    radii, fractions : array-like
+        As `encircled_energy` takes them.
+
+    Raises
+    ------
+    RampflowError
+    """
+    radii, fractions = np.asarray(radii, float), np.asarray(fractions, float)
+    refuse_implausible(path, f"the last of {field}.ee_fractions", fractions[-1], (LEAST_ENCLOSED, 1.0), "", "apcorr")
+    radius, low = radius_of(MOST_LIGHT, radii, fractions), MOST_LIGHT_RADIUS.minimum
+    if np.isnan(radius):  # it is farther out than this
+        radius, low = radii[-1], 0.0
+    refuse_implausible(
+        path,
+        f"the {MOST_LIGHT_RADIUS.quantity} ({field})",
+        radius,
+        (low, MOST_LIGHT_RADIUS.maximum),
+        MOST_LIGHT_RADIUS.unit,
+        "apcorr",
+    )
 
 
 def flag_extended(columns: dict, energy: dict | None) -> np.ndarray:

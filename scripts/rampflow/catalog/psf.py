@@ -33,6 +33,18 @@ STAMP_SUM = Range(
 #: focus), and how far its centroid there may be from the middle: the fitted positions are off by as much.
 CORE, LEAST_IN_CORE, LARGEST_OFFSET = 3.6, 0.5, 0.3
 
+PRIMARY_MIRROR = 2.36  #: metres
+FWHM_OF_SIGMA = 8**0.5 * np.log(2) ** 0.5  #: of a Gaussian
+DIFFUSION = 0.25 * FWHM_OF_SIGMA  #: pixels, FWHM: charge diffusion and jitter
+PIXEL = 12**-0.5 * FWHM_OF_SIGMA  #: pixels, FWHM of a Gaussian of the variance of a pixel
+
+PSF_WIDTH = Range(
+    0.6,
+    1.6,
+    source="1.0 with charge diffusion, 0.65 (F062) to 0.95 (F213) without; an oversampling wrong by 2 gives half or twice",
+    quantity="FWHM of the PSF over what the optics and charge diffusion give",
+)
+
 #: Bits of ``psf_flags``, as photutils' PSFPhotometry sets them.
 FLAGS = {
     "n_pixels_fit_partial": 1,
@@ -84,7 +96,7 @@ class GriddedPSF:
             raise ValueError("the stamps must be finite and lie on a rectangular grid")
 
 
-def read_psf(reference: Exposure, guide_star: dict) -> GriddedPSF:
+def read_psf(reference: Exposure, guide_star: dict, optical_element: str = "") -> GriddedPSF:
     """The effective PSF of an exposure from its reference.
 
     Two formats are about. The older stamps sum to 1 and are samples of the optical PSF: they are integrated over the pixel
@@ -96,12 +108,14 @@ def read_psf(reference: Exposure, guide_star: dict) -> GriddedPSF:
         The ``epsf`` reference.
     guide_star : dict
         ``meta.guide_star`` of the exposure, with its jitter.
+    optical_element : str
+        That of the exposure. The width of the PSF is checked for a filter (`check_width`).
 
     Raises
     ------
     RampflowError
         The reference is not one of the formats, or a stamp doesn't hold the light of a whole PSF (`STAMP_SUM`) with its
-        core in the middle (`check_core`).
+        core in the middle (`check_core`), or the PSF is not as wide as the optics make it (`check_width`).
     """
     meta = reference.meta
     oversampling = reference.get("meta.oversample", int)
@@ -117,6 +131,8 @@ def read_psf(reference: Exposure, guide_star: dict) -> GriddedPSF:
         limits = STAMP_SUM.minimum, STAMP_SUM.maximum
         refuse_implausible(reference.path, f"the {STAMP_SUM.quantity} (psf)", light, limits, "", "epsf")
     check_core(reference.path, stamps, oversampling)
+    if (wavelength := wavelength_of(optical_element)) is not None:
+        check_width(reference.path, stamps, oversampling, wavelength, integrated=bool(integrated))
     stamps = change_jitter(stamps, jitter(meta), jitter(guide_star), NOMINAL_SCALE / oversampling)
     if not integrated:
         log.info("The ePSF stamps sum to 1: they are integrated over the pixel")
@@ -153,6 +169,61 @@ def check_core(path, stamps: np.ndarray, oversampling: int) -> None:
     offset = (np.hypot((core * x).sum(axis=(1, 2)), (core * y).sum(axis=(1, 2))) / light).max()
     what = "the distance of a stamp's centroid from its middle (psf)"
     refuse_implausible(path, what, offset, (0, LARGEST_OFFSET), "pixels", "epsf")
+
+
+def wavelength_of(optical_element: str) -> float | None:
+    """Wavelength (µm) that a filter is named after, as 1.58 for F158; `None` for what is no filter."""
+    name = optical_element.upper()
+    digits = name.removeprefix("F")
+    return int(digits) / 100 if len(name) == 4 and len(digits) == 3 and digits.isdecimal() else None
+
+
+def full_width(stamp: np.ndarray, oversampling: int) -> float:
+    """Full width at half maximum of a stamp, pixels: the diameter of a circle as large as what is above half its peak.
+
+    Parameters
+    ----------
+    stamp : numpy.ndarray
+        (y, x), with the star in its middle.
+    oversampling : int
+        Samples per pixel.
+    """
+    from scipy.ndimage import zoom
+
+    middle, half = np.array(stamp.shape) // 2, int(np.ceil(CORE * oversampling))
+    first, last = np.maximum(middle - half, 0), middle + half + 1
+    core = stamp[first[0] : last[0], first[1] : last[1]]
+    finer = 8
+    fine = zoom(core, finer, order=3, mode="nearest", grid_mode=True)
+    above = np.count_nonzero(fine > fine.max() / 2)
+    return float(2 * np.sqrt(above / np.pi) / (finer * oversampling))
+
+
+def check_width(path, stamps: np.ndarray, oversampling: int, wavelength: float, *, integrated: bool) -> None:
+    """Refuse stamps that are far narrower or wider in pixels than the optics make a PSF: of a wrong oversampling.
+
+    Parameters
+    ----------
+    path : Path
+        The reference, for the message.
+    stamps : numpy.ndarray
+        Of shape (position, y, x).
+    oversampling : int
+        Samples per pixel.
+    wavelength : float
+        µm.
+    integrated : bool
+        Whether the stamps are integrated over the pixel.
+
+    Raises
+    ------
+    RampflowError
+    """
+    diffraction = 1.03 * np.degrees(wavelength * 1e-6 / PRIMARY_MIRROR) * 3600 / NOMINAL_SCALE
+    expected = (diffraction**2 + DIFFUSION**2 + integrated * PIXEL**2) ** 0.5
+    ratio = full_width(stamps.mean(axis=0), oversampling) / expected
+    what = f"the {PSF_WIDTH.quantity} (psf, with meta.oversample {oversampling})"
+    refuse_implausible(path, what, ratio, (PSF_WIDTH.minimum, PSF_WIDTH.maximum), "", "epsf")
 
 
 def integrate_over_pixel(stamps: np.ndarray, oversampling: int) -> np.ndarray:

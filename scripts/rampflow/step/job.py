@@ -36,6 +36,8 @@ class Job:
     outputs : tuple of `pathlib.Path`
     output : `pathlib.Path`
         The first of them.
+    allow_mismatch : bool
+        Whether references made for something else are used.
     log : `logging.Logger`
     """
 
@@ -46,7 +48,7 @@ class Job:
         self.parameters = SimpleNamespace(**{p.name: arguments[p.name] for p in step.parameters})
         self.references = {r.type: self._reference_path(r, arguments[r.type]) for r in step.references}
         self._crds_context, self._read = arguments["crds_context"], set()
-        self._allow_mismatch = arguments.get("allow_mismatch", False)
+        self.allow_mismatch = arguments.get("allow_mismatch", False)
         self._chosen_by_crds = arguments.get("chosen_by_crds", "").split(",")
         for path in self.outputs:
             if path.resolve() == file.path.resolve():
@@ -88,7 +90,7 @@ class Job:
                 raise RampflowError(
                     f"{path}: is a {reference.get('meta.reftype', str)} reference; give one of {reftype.upper()}"
                 )
-            chosen = {"allow_mismatch": self._allow_mismatch, "chosen_by_crds": reftype in self._chosen_by_crds}
+            chosen = {"allow_mismatch": self.allow_mismatch, "chosen_by_crds": reftype in self._chosen_by_crds}
             check_made_for(reference, self.exposure, declaration, self.log, **chosen)
             names = ("detector", "optical_element")
             check_plausible(

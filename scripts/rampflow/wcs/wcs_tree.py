@@ -421,12 +421,35 @@ def pixel_width(distortion: dict, shape: tuple[int, int]) -> float:
     float
         In the plane's unit.
     """
+    u, v = _plane_around_middle(distortion, shape)
+    return float(abs((u[0] - u[1]) * (v[2] - v[3]) - (u[2] - u[3]) * (v[0] - v[1])) ** 0.5)
+
+
+def middle_of(distortion: dict, shape: tuple[int, int]) -> tuple[float, float]:
+    """Place of the middle of a detector.
+
+    Parameters
+    ----------
+    distortion : dict
+        Tree of a transform from pixels to a plane.
+    shape : tuple of int
+        Rows and columns.
+
+    Returns
+    -------
+    u, v : float
+        In the plane's unit.
+    """
+    u, v = _plane_around_middle(distortion, shape)
+    return float(np.mean(u)), float(np.mean(v))
+
+
+def _plane_around_middle(distortion, shape):
     x, y = _around_middle(shape)
     try:
-        u, v = evaluate(distortion, x, y)
+        return evaluate(distortion, x, y)
     except UnknownTransform:
-        u, v = wcs_of_tree(distortion)(x, y)
-    return float(abs((u[0] - u[1]) * (v[2] - v[3]) - (u[2] - u[3]) * (v[0] - v[1])) ** 0.5)
+        return wcs_of_tree(distortion)(x, y)
 
 
 def pixel_solid_angle(wcs: Wcs, shape: tuple[int, int]) -> float:
