@@ -100,6 +100,7 @@ ours alone. [docs/from-romancal.md](../docs/from-romancal.md) has the other way 
 #: Parameters that romancal has not.
 OURS_ALONE = {
     "refpix": ("mean_is_missing",),
+    "wfi18_transient": ("check_fit",),
     "ramp_fitting": ("saturated_in_median",),
     "tweakreg": ("refine", "margin"),
 }

@@ -171,7 +171,14 @@ def compare(step, before, our_path, their_path, files):
     ours, theirs = arrays_of(our_path), arrays_of(their_path)
     assert set(ours) == set(theirs)
     status = chain.STEPS[step].status
+    if step == "assign_wcs" and abs(meta_of(before)["wcsinfo"]["ra_ref"]) > 360:  # a placeholder: no WCS here, one there
+        assert meta_of(our_path)["cal_step"][status] == "SKIPPED" and meta_of(our_path)["wcs"] is None
+        return
     assert meta_of(our_path)["cal_step"][status] == meta_of(their_path)["cal_step"][status]
+    if step == "dq_init" and "reference_read" in arrays_of(before):  # a raw 0 that decoding hides: AD_FLOOR here, nothing there
+        theirs["groupdq"][arrays_of(before)["data"] == 0] |= np.uint8(flags.AD_FLOOR | flags.DO_NOT_USE)
+    if step == "ramp_fitting":
+        theirs["dq"][without_read_noise(files)] |= np.uint32(flags.DO_NOT_USE)
     if step == "dark_current":  # a pixel whose dark is unknown: DO_NOT_USE here, nothing there
         unknown = np.isnan(arrays_of(files["dark"])["dark_slope"][SCIENCE])
         assert unknown.sum() >= 3
@@ -187,6 +194,11 @@ def compare(step, before, our_path, their_path, files):
             np.testing.assert_allclose(our, their, **ROUNDING[step], err_msg=f"{step}: {key}")
         else:
             np.testing.assert_array_equal(our, their, err_msg=f"{step}: {key}")
+
+
+def without_read_noise(files):
+    """Where the read noise can't be: DO_NOT_USE here, nothing in romancal."""
+    return ~ramp_fitting.READNOISE.contains(arrays_of(files["readnoise"])["data"][SCIENCE])
 
 
 def compare_fits(ours, theirs, groupdq, files):
@@ -267,6 +279,7 @@ def test_snowballs_are_romancal_s(tmp_path, romancal, monkeypatch):
     same &= ~edge
     assert same.mean() > 0.9
     np.testing.assert_allclose(ours["data"][same], theirs["data"][same], **ROUNDING["ramp_fitting"])
+    theirs["dq"][without_read_noise(files)] |= np.uint32(flags.DO_NOT_USE)
     np.testing.assert_array_equal(ours["dq"][same], theirs["dq"][same])
 
 
