@@ -19,7 +19,7 @@ from rampflow.alignment.product import apply_solution, read_solution, update_cat
 from rampflow.chain import STEPS
 from rampflow.detector import BORDER
 from rampflow.errors import RampflowError
-from rampflow.files.asdf_io import AsdfFile, CompressedArray, create_asdf, replacing, tagged
+from rampflow.files.asdf_reader import AsdfFile, CompressedArray, create_asdf, replacing, tagged
 from rampflow.files.models import check_product, metadata_schema, properties
 from rampflow.step.declaration import NOT_APPLICABLE
 from rampflow.step.exposure import ROMAN_TAGS, Exposure

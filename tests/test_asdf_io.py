@@ -1,4 +1,4 @@
-"""asdf_io: files that it writes are ASDF files, files of others are read alike, trees come back; damage is named."""
+"""asdf_reader: files that it writes are ASDF files, files of others are read alike, trees come back; damage is named."""
 
 import copy
 import re
@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from small_files import image, meta_of, opened, ramp, write_image, write_ramp, write_raw
 
 from rampflow.errors import RampflowError
-from rampflow.files.asdf_io import (
+from rampflow.files.asdf_reader import (
     AsdfFile,
     CompressedArray,
     EmptyArray,

@@ -12,7 +12,7 @@ from roman_datamodels import datamodels
 from small_files import meta_of, opened, refuse, run_here, set_entries, write_ramp, write_reference
 
 from rampflow import dq as flags
-from rampflow.files.asdf_io import AsdfFile, create_asdf, tagged
+from rampflow.files.asdf_reader import AsdfFile, create_asdf, tagged
 from rampflow.files.level1 import RAW_TAG
 from rampflow.step.exposure import ROMAN_TAGS
 

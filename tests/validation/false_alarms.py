@@ -60,7 +60,7 @@ def full_detector():
     from assign_wcs import make_wcs
     from simulate_references import Detector, detector_center, make_distortion
 
-    from rampflow.files.asdf_io import AsdfFile
+    from rampflow.files.asdf_reader import AsdfFile
     from rampflow.simulation.optics import attitude, look
     from rampflow.wcs.wcs_tree import wcs_of_tree
 

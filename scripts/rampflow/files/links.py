@@ -13,7 +13,7 @@ import tempfile
 from pathlib import Path
 
 from rampflow.errors import RampflowError
-from rampflow.files.asdf_io import AsdfFile, replacing
+from rampflow.files.asdf_reader import AsdfFile, replacing
 
 FOLDER = Path(".rampflow/files")  #: in the working folder
 

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 from rampflow import SOFTWARE_NAME, __version__
 from rampflow.detector import BORDER
 from rampflow.errors import RampflowError
-from rampflow.files.asdf_io import AsdfFile, EmptyArray, create_asdf, tagged
+from rampflow.files.asdf_reader import AsdfFile, EmptyArray, create_asdf, tagged
 from rampflow.files.links import original
 from rampflow.step.declaration import NOT_APPLICABLE, Reference, Step
 from rampflow.step.exposure import Exposure

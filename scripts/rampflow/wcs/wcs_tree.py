@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from rampflow.files.asdf_io import StoredArray, create_asdf, tagged
+from rampflow.files.asdf_reader import StoredArray, create_asdf, tagged
 
 GWCS = "tag:stsci.edu:gwcs/"
 TRANSFORM = "tag:stsci.edu:asdf/transform/"
