@@ -17,7 +17,9 @@ from rampflow import dq as flags
 from rampflow.alignment.product import write_solutions
 from rampflow.chain import LATER_STATUSES, STATUSES
 from rampflow.files import models
-from rampflow.files.asdf_reader import AsdfFile, create_asdf, tagged
+from rampflow.files.asdf_reader import AsdfFile
+from rampflow.files.asdf_writer import create_asdf
+from rampflow.files.yaml_tree import tagged
 from rampflow.step.exposure import ROMAN_TAGS
 from rampflow.step.provenance import LOG_KEY
 from rampflow.wcs.wcs_tree import in_memory, s_region, wcs_of_tree

@@ -7,7 +7,8 @@ import reprlib
 
 from rampflow.detector import BORDER, check_shape, detector_number
 from rampflow.errors import RampflowError
-from rampflow.files.asdf_reader import AsdfFile, StoredArray
+from rampflow.files.asdf_reader import AsdfFile
+from rampflow.files.stored_array import StoredArray
 
 ROMAN_TAGS = "asdf://stsci.edu/datamodels/roman/tags/"
 RAMP_TAG = ROMAN_TAGS + "ramp-2.1.0"

@@ -14,7 +14,9 @@ from pathlib import Path
 
 import numpy as np
 
-from rampflow.files.asdf_reader import StoredArray, create_asdf, tagged
+from rampflow.files.asdf_writer import create_asdf
+from rampflow.files.stored_array import StoredArray
+from rampflow.files.yaml_tree import tagged
 
 GWCS = "tag:stsci.edu:gwcs/"
 TRANSFORM = "tag:stsci.edu:asdf/transform/"
