@@ -1,4 +1,4 @@
-"""report: one page that shows what became of the exposures of an association, to be opened in any browser."""
+"""Write one page that shows what became of the exposures of an association, to be opened in any browser."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ JOBS = {**{step.name: step.status for step in STEPS.values()}, "finalize": None,
 
 
 def read_benchmark(path: Path | None) -> dict:
-    """Time and memory of a job.
+    """Read the time and the memory of a job.
 
     Parameters
     ----------
@@ -36,7 +36,8 @@ def read_benchmark(path: Path | None) -> dict:
     Returns
     -------
     dict
-        ``seconds`` of the clock, ``cpu`` seconds, ``memory`` in MB; None where unknown: no such job, or too short a one.
+        Values ``seconds`` of the clock, ``cpu`` seconds and ``memory`` in MB; `None` where unknown: there is no such job, or it
+        was too short.
     """
     row = {}
     if path and path.is_file():
@@ -53,13 +54,43 @@ def read_benchmark(path: Path | None) -> dict:
 
 
 def total(jobs: list[dict], key: str, combine=sum):
-    """Sum (or what `combine` gives) of the known values of the jobs; None without any."""
+    """Sum up the known values of jobs.
+
+    Parameters
+    ----------
+    jobs : list of dict
+        The jobs.
+    key : str
+        Name of the value.
+    combine : callable
+        Takes the list of the values.
+
+    Returns
+    -------
+    float or None
+        The sum, or what `combine` gives; `None` where no value is known.
+    """
     values = [job[key] for job in jobs if job[key] is not None]
     return combine(values) if values else None
 
 
 def exposure_of(images: Path, ramps: Path, summary: dict, benchmarks: Path) -> dict:
-    """Everything that the page says of one exposure."""
+    """Collect what the page says of one exposure.
+
+    Parameters
+    ----------
+    images, ramps : pathlib.Path
+        Files of image_pictures.py and ramp_pictures.py.
+    summary : dict
+        Summary of the alignment; empty where there was none.
+    benchmarks : pathlib.Path
+        Folder with ``STEM/STEP.tsv``.
+
+    Returns
+    -------
+    dict
+        What the template shows.
+    """
     content, ramp = json.loads(images.read_text()), json.loads(ramps.read_text())
     facts = content["facts"]
     folder = benchmarks / facts["stem"]
@@ -82,13 +113,39 @@ def exposure_of(images: Path, ramps: Path, summary: dict, benchmarks: Path) -> d
 
 
 def tally(values: list[str]) -> str:
-    """Different values, each with the number of exposures that have it where there are several: ``a (3), b (1)``."""
+    """List different values, with the number of exposures that have each where there are several: ``a (3), b (1)``.
+
+    Parameters
+    ----------
+    values : list of str
+        The value of each exposure.
+
+    Returns
+    -------
+    str
+        The list.
+    """
     counts = collections.Counter(values)
     return ", ".join(f"{value} ({n})" for value, n in counts.items()) if len(counts) > 1 else "".join(counts)
 
 
 def own_warnings(lines: list[str], stem: str, stems: list[str]) -> list[str]:
-    """Lines of the log without their times: those of the alignment that are about another exposure left out."""
+    """Choose the lines of an exposure's log that are not about another exposure.
+
+    Parameters
+    ----------
+    lines : list of str
+        Lines with time, logger and level.
+    stem : str
+        Name of the exposure.
+    stems : list of str
+        Names of all exposures of the association.
+
+    Returns
+    -------
+    list of str
+        The name of the step and the message of each line.
+    """
     others = set(stems) - {stem}
     spelled = []
     for line in lines:
@@ -99,7 +156,20 @@ def own_warnings(lines: list[str], stem: str, stems: list[str]) -> list[str]:
 
 
 def association_pictures(exposures: list[dict], stars: Path | None) -> list[dict]:
-    """Pictures of all exposures together."""
+    """Draw pictures of all exposures together.
+
+    Parameters
+    ----------
+    exposures : list of dict
+        What `exposure_of` gives of each.
+    stars : pathlib.Path or None
+        The astrometric catalog.
+
+    Returns
+    -------
+    list of dict
+        Title, caption and source of each picture.
+    """
     positions, magnitudes = np.empty((0, 2)), np.empty(0)
     if stars:
         from rampflow.astrometry.table import read_catalog
@@ -137,7 +207,17 @@ def find_missing(stems: list[str], logs: Path) -> list[dict]:
 
 
 def write_page(path: Path, template: Path, content: dict) -> None:
-    """Write the page that a template makes of its content."""
+    """Write the page that a template makes of its content.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        The page.
+    template : pathlib.Path
+        The template, of Jinja.
+    content : dict
+        Values of the template's variables.
+    """
     import jinja2
 
     environment = jinja2.Environment(
@@ -153,7 +233,20 @@ def write_page(path: Path, template: Path, content: dict) -> None:
 
 
 def spell(value: float | None, form: str = ".3g") -> str:
-    """A number as text; a dash where there is none."""
+    """Write a number as text.
+
+    Parameters
+    ----------
+    value : float or None
+        The number.
+    form : str
+        Its format, as `format` takes it.
+
+    Returns
+    -------
+    str
+        The text; a dash where there is no number.
+    """
     return "–" if value is None or not np.isfinite(value) else format(value, form)
 
 

@@ -1,4 +1,4 @@
-"""wfi18_transient: correct the transient in the first read of detector WFI18, or mask the rows that it affects most."""
+"""Correct the transient in the first read of detector WFI18, or mask the rows that it affects most."""
 
 import sys
 

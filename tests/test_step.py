@@ -181,7 +181,7 @@ def test_a_reference_that_is_damaged_is_named(files, tmp_path):
 def test_a_reference_that_is_needed_can_t_be_left_out(files, tmp_path):
     said = refuse("ramp_fitting", tmp_path / "o.asdf", files / "ramp.asdf", tmp_path / "o.asdf", "--gain=N/A",
                   f"--readnoise={files / 'mask.asdf'}")  # fmt: skip
-    assert "--gain is N/A, and the step can't do without it" in one_line(said)
+    assert "--gain is N/A, but the step needs this reference: give a file" in one_line(said)
 
 
 def test_a_truncated_input_leaves_no_output(files, tmp_path):
