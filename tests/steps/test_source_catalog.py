@@ -1051,7 +1051,7 @@ def test_both_formats_are_one_psf(tmp_path, catalogs, plain):
 @pytest.mark.parametrize("integrated", [False, True])
 def test_a_psf_is_as_wide_as_its_filter_makes_it(element, integrated):
     """Diffraction, with charge diffusion and without: halved or doubled it is another oversampling's."""
-    from simulate_references import diffraction_psf
+    from simulator.simulate_references import diffraction_psf
 
     from rampflow.errors import RampflowError
 
