@@ -15,7 +15,7 @@ def pins(name):
     return dict(line.split("==") for line in lines if line and not line.startswith("#"))
 
 
-def test_conda_has_the_pins_of_pip():
+def test_conda_and_pip_pin_the_same_versions():
     environment = yaml.safe_load((ENVS / "rampflow.yaml").read_text())
     python, pip, packages = environment["dependencies"]
     assert pip == "pip"
@@ -24,7 +24,7 @@ def test_conda_has_the_pins_of_pip():
 
 
 @pytest.mark.parametrize("name", ["rampflow", "dev", "docs"])
-def test_what_is_asked_for_is_pinned(name):
+def test_every_required_package_is_pinned(name):
     """Each line of the .in file has its pin; names compare as pip compares them."""
 
     def canonical(package):

@@ -212,7 +212,7 @@ def test_truncated_files_are_named(files, tmp_path, name, what):
 
 
 @pytest.mark.parametrize("keep", [0, 10, -1, -20])
-def test_a_damaged_block_index_does_no_harm(files, tmp_path, keep):
+def test_a_damaged_block_index_is_ignored(files, tmp_path, keep):
     """Nothing is read there: the blocks themselves say where they are."""
     content = files.before["dq_init"].read_bytes()
     index = content.rindex(b"#ASDF BLOCK INDEX")
@@ -241,7 +241,7 @@ def flipped(content, rng):
 
 
 @pytest.mark.parametrize(("name", "what"), QUICK, ids=map("-".join, QUICK))
-def test_flipped_bits(files, tmp_path, name, what):
+def test_flipped_bits_are_reported_or_change_one_value(files, tmp_path, name, what):
     """A line that names the file; or a product that differs where one pixel does, or where the metadata says something else."""
     rng = random.Random(f"{name} {what}")
     content, bad = files.read_by(name, what).read_bytes(), tmp_path / "bad.asdf"
@@ -261,7 +261,7 @@ def test_flipped_bits(files, tmp_path, name, what):
 
 
 @pytest.mark.parametrize("what", ["exposure", "epsf", "apcorr"])
-def test_flipped_bits_before_a_catalog(files, tmp_path, what):
+def test_flipped_bits_in_the_input_of_source_catalog(files, tmp_path, what):
     rng = random.Random(what)
     content, bad = files.read_by("source_catalog", what).read_bytes(), tmp_path / "bad.asdf"
     for _ in range(3):
@@ -285,7 +285,7 @@ def test_any_flipped_bit_of_a_raw_exposure_s_pixels_is_found(files, tmp_path):
 @pytest.mark.parametrize("field", [(8, 16, "allocated"), (16, 24, "used"), (24, 32, "data")], ids=lambda f: f[2])
 @pytest.mark.parametrize("size", [0, 1, 2**31, 2**40, 2**62, 2**64 - 1])
 @pytest.mark.parametrize("what", ["exposure", "saturation"])
-def test_block_headers_that_lie(files, tmp_path, field, size, what):
+def test_wrong_block_headers_are_refused(files, tmp_path, field, size, what):
     """Plain blocks of the exposure, compressed ones of the reference: no size is believed before memory is asked for."""
     start, stop, _ = field
     content = bytearray(files.read_by("saturation", what).read_bytes())
@@ -301,7 +301,7 @@ def test_block_headers_that_lie(files, tmp_path, field, size, what):
 
 
 @pytest.mark.parametrize("codec", [b"blsc", b"zstd", b"\xff\xff\xff\xff", b"zlib", b"bzp2", b"lz4\0", bytes(4)])
-def test_blocks_of_another_compression_than_they_say(files, tmp_path, codec):
+def test_blocks_with_a_wrong_compression_label_are_refused(files, tmp_path, codec):
     for what in ("exposure", "saturation"):
         content = bytearray(files.read_by("saturation", what).read_bytes())
         header = content.index(b"\xd3BLK") + 6
@@ -356,7 +356,7 @@ MERGES = b"a0: &a0 {x: 1}\n" + b"".join(
         ),
     ],
 )
-def test_trees_that_are_no_trees(tmp_path, tree):
+def test_malformed_yaml_is_refused(tmp_path, tree):
     block = b"\xd3BLK" + struct.pack(">HI4sQQQ16s", 48, 0, bytes(4), 64, 64, 64, bytes(16)) + bytes(64)
     (tmp_path / "bad.asdf").write_bytes(HEAD + tree + b"...\n" + block)
     with time_limit(20), pytest.raises(RampflowError, match=r"bad\.asdf: .{3,600}") as error:
@@ -364,7 +364,7 @@ def test_trees_that_are_no_trees(tmp_path, tree):
     assert len(str(error.value)) < 1000
 
 
-def test_a_tree_without_end_is_not_read_to_the_end(tmp_path):
+def test_a_header_without_an_end_is_refused_early(tmp_path):
     with open(tmp_path / "bad.asdf", "wb") as file:
         file.write(HEAD)
         file.truncate(1 << 36)  # zeros that take no room
@@ -373,7 +373,7 @@ def test_a_tree_without_end_is_not_read_to_the_end(tmp_path):
 
 
 @pytest.mark.parametrize("tag", ["!!python/object/apply:os.system ['touch PWNED']", "!!python/name:os.system ''"])
-def test_python_tags_are_words(files, tmp_path, monkeypatch, tag):
+def test_python_tags_are_not_executed(files, tmp_path, monkeypatch, tag):
     monkeypatch.chdir(tmp_path)
     content = files.before["dq_init"].read_bytes()
     (tmp_path / "bad.asdf").write_bytes(content.replace(b"\n  meta:\n", b"\n  extra: " + tag.encode() + b"\n  meta:\n", 1))
@@ -382,7 +382,7 @@ def test_python_tags_are_words(files, tmp_path, monkeypatch, tag):
 
 
 # ------------------------------------------------------------------------------------------------------ not a plain file
-def test_what_is_no_file_is_named_and_nobody_waits(files, tmp_path):
+def test_pipes_folders_and_broken_links_are_refused_without_waiting(files, tmp_path):
     os.mkfifo(tmp_path / "fifo.asdf")
     (tmp_path / "folder.asdf").mkdir()
     (tmp_path / "link.asdf").symlink_to(tmp_path / "nowhere.asdf")
@@ -406,7 +406,7 @@ sys.exit(run_step(saturation.STEP, saturation.run, sys.argv[2:]))
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="drops the rights of root, so that permissions count")
 @pytest.mark.parametrize("forbidden", ["exposure", "saturation", "output"])
-def test_what_may_not_be_read_or_written_is_named(files, tmp_path, forbidden):
+def test_missing_permissions_are_named(files, tmp_path, forbidden):
     given = {"exposure": tmp_path / "in.asdf", "saturation": tmp_path / "ref.asdf", "output": tmp_path / "out" / "o.asdf"}
     shutil.copy(files.before["saturation"], given["exposure"])
     shutil.copy(files.folder / "saturation.asdf", given["saturation"])
@@ -458,7 +458,7 @@ FIELDS = [
 
 
 @pytest.mark.parametrize(("name", "field", "values"), FIELDS, ids=lambda v: v if isinstance(v, str) else "")
-def test_metadata_that_is_missing_or_of_another_type_is_named(files, tmp_path, name, field, values):
+def test_missing_metadata_and_wrong_types_are_named(files, tmp_path, name, field, values):
     for value in values:
         bad = edited(files.before[name], tmp_path / "bad.asdf", {field: value})
         line = refusal(*files.run(name, tmp_path, exposure=bad), "bad.asdf")
@@ -466,14 +466,14 @@ def test_metadata_that_is_missing_or_of_another_type_is_named(files, tmp_path, n
         assert [p.name for p in tmp_path.iterdir()] == ["bad.asdf"]
 
 
-def test_an_optical_element_that_nobody_knows_has_no_photometry(files, tmp_path):
+def test_an_unknown_optical_element_has_no_photometry(files, tmp_path):
     bad = edited(files.before["photom"], tmp_path / "bad.asdf", {"meta.instrument.optical_element": "F999"})
     status, said = files.run("photom", tmp_path, exposure=bad)
     assert status == 0 and "doesn't know the optical element F999" in said
 
 
 @pytest.mark.parametrize("name", STEPS)
-def test_models_and_references_in_each_other_s_place_are_refused(files, tmp_path, name):
+def test_swapped_exposures_and_references_are_refused(files, tmp_path, name):
     exposures = {files.folder / f"r_{suffix}.asdf" for suffix in ("uncal", "dqinit", "rampfit")}
     takes = chain.STEPS[name].takes
     own = {"wfi_science_raw": "uncal", "ramp": "dqinit", "wfi_image": "rampfit"}[takes]
@@ -508,7 +508,7 @@ NOT_READ = ("ap_corrections", "sky_background", "inverse_linearity", "correction
 
 
 @pytest.mark.parametrize(("name", "what"), REFERENCES, ids=map("-".join, REFERENCES))
-def test_references_that_lack_an_entry_or_have_another_are_named(files, tmp_path, name, what):
+def test_missing_and_wrong_entries_of_references_are_named(files, tmp_path, name, what):
     source, bad = files.read_by(name, what), tmp_path / "bad.asdf"
     for entry in entries_of(source):
         for value in (..., "x", [1, "a"], np.zeros((3, 3), np.float32), np.zeros((3, 300), np.complex64)):
@@ -542,7 +542,7 @@ FRAMES = [
 
 
 @pytest.mark.parametrize(("reftype", "array"), FRAMES, ids=map("-".join, FRAMES))
-def test_frames_of_references_that_are_not_finite_or_of_another_shape(files, tmp_path, reftype, array):
+def test_reference_arrays_not_finite_or_of_another_shape(files, tmp_path, reftype, array):
     """A pixel that a reference doesn't know is flagged, and no other changes; none at all, or another shape, is refused.
 
     (With another shape, some steps are skipped.)
@@ -573,7 +573,7 @@ def test_frames_of_references_that_are_not_finite_or_of_another_shape(files, tmp
 
 
 @pytest.mark.parametrize("damage", ["nan", "not square", "empty", "zero"])
-def test_an_epsf_that_is_none_is_named(files, tmp_path, damage):
+def test_an_invalid_epsf_is_named(files, tmp_path, damage):
     psf = arrays_of(files.folder / "epsf.asdf")["psf"]
     bad = {"nan": np.full_like(psf, np.nan), "not square": psf[..., :-1], "empty": psf[..., :0], "zero": np.zeros_like(psf)}
     edited(files.folder / "epsf.asdf", tmp_path / "bad.asdf", {"psf": np.ascontiguousarray(bad[damage])})
@@ -641,7 +641,7 @@ IMPLAUSIBLE = [
     IMPLAUSIBLE,
     ids=[f"{t}-{f}-{n}" for n, (_, t, f, *_) in enumerate(IMPLAUSIBLE)],
 )
-def test_references_of_impossible_values_are_named(files, tmp_path, name, reftype, field, change, said):
+def test_references_with_impossible_values_are_named(files, tmp_path, name, reftype, field, change, said):
     with AsdfFile(files.folder / f"{reftype}.asdf") as file:
         node = file.tree["roman"]
         for part in field.split("."):
@@ -653,7 +653,7 @@ def test_references_of_impossible_values_are_named(files, tmp_path, name, reftyp
     assert [p.name for p in tmp_path.iterdir()] == ["bad.asdf"]
 
 
-def test_many_pixels_without_polynomials_are_warned_of(files, tmp_path):
+def test_many_pixels_without_a_polynomial_give_a_warning(files, tmp_path):
     coefficients = arrays_of(files.folder / "linearity.asdf")["coeffs"]
     coefficients[..., ::2] = np.nan
     edited(files.folder / "linearity.asdf", tmp_path / "bad.asdf", {"coeffs": coefficients})
@@ -676,7 +676,7 @@ IMPLAUSIBLE_PIXELS = [
 
 
 @pytest.mark.parametrize(("name", "reftype", "array", "value", "flag"), IMPLAUSIBLE_PIXELS)
-def test_pixels_of_impossible_values_are_flagged(files, tmp_path, name, reftype, array, value, flag):
+def test_pixels_with_impossible_values_are_flagged(files, tmp_path, name, reftype, array, value, flag):
     """As the reference's own bad pixels are; no other pixel changes."""
     place = (100, 90)  # of the image; what has the reference border has it four rows and columns further
     values = arrays_of(files.folder / f"{reftype}.asdf")[array]
@@ -715,7 +715,7 @@ OTHERS = [
 @pytest.mark.parametrize(
     ("name", "reftype", "entries", "theirs", "ours"), OTHERS, ids=lambda v: v if isinstance(v, str) else ""
 )
-def test_references_made_for_something_else_are_refused(files, tmp_path, name, reftype, entries, theirs, ours):
+def test_references_for_other_exposures_are_refused(files, tmp_path, name, reftype, entries, theirs, ours):
     entries = {f"meta.{field}": value for field, value in entries.items()}
     bad = edited(files.folder / f"{reftype}.asdf", tmp_path / "bad.asdf", entries)
     line = refusal(*files.run(name, tmp_path, **{reftype: bad}), "bad.asdf")
@@ -749,7 +749,7 @@ NO_CONTRADICTION = [
 
 
 @pytest.mark.parametrize(("reftype", "entries", "options"), NO_CONTRADICTION)
-def test_references_that_leave_open_what_they_are_for_are_taken(files, tmp_path, reftype, entries, options):
+def test_references_that_do_not_say_for_which_exposures_are_accepted(files, tmp_path, reftype, entries, options):
     name = next(n for n, what in QUICK if what == reftype)
     given = edited(files.folder / f"{reftype}.asdf", tmp_path / "given.asdf", {f"meta.{f}": v for f, v in entries.items()})
     status, said = files.run(name, tmp_path, options=options, **{reftype: given})
@@ -766,7 +766,7 @@ def test_references_that_leave_open_what_they_are_for_are_taken(files, tmp_path,
         ("gain", {}, "INFO", "is a dummy (meta.pedigree)"),
     ],
 )
-def test_doubts_about_a_reference_are_told_and_change_nothing(files, tmp_path, reftype, entries, level, message):
+def test_warnings_about_a_reference_change_no_number(files, tmp_path, reftype, entries, level, message):
     name = next(n for n, what in QUICK if what == reftype)
     given = edited(files.folder / f"{reftype}.asdf", tmp_path / "given.asdf", {f"meta.{f}": v for f, v in entries.items()})
     status, said = files.run(name, tmp_path, **{reftype: given})
@@ -833,14 +833,14 @@ def test_flipped_bits_of_an_association(raw, seed):
     ],
     ids=lambda text: text[:60],
 )
-def test_associations_that_are_none_are_named(raw, content, said):
+def test_invalid_associations_are_named(raw, content, said):
     (raw / "asn.json").write_text(content)
     with time_limit(20), pytest.raises(RampflowError, match=said) as error:
         find_members("asn.json", raw)
     assert "asn.json" in str(error.value) or "_uncal" in str(error.value)
 
 
-def test_members_may_lie_elsewhere_and_products_may_not(raw, tmp_path):
+def test_members_may_be_in_other_folders_and_products_may_not(raw, tmp_path):
     """Absolute and upward-pointing members are read where they are; what is made of them has their bare names."""
     (tmp_path / "other").mkdir()
     for n, expname in enumerate((str(raw / "r1_uncal.asdf"), "../work/r1_uncal.asdf", "../other/../work/r1_uncal.asdf")):
@@ -849,7 +849,7 @@ def test_members_may_lie_elsewhere_and_products_may_not(raw, tmp_path):
         assert member.path.resolve() == raw / "r1_uncal.asdf" and member.association == "visit"
 
 
-def test_all_that_is_wrong_is_told_at_once(raw):
+def test_all_bad_inputs_are_listed_in_one_error(raw):
     write_association(raw, ("a", [{"expname": "none1_uncal.asdf"}, {"expname": "none2_uncal.asdf"}, {}]))
     (raw / "broken.json").write_text("{")
     with pytest.raises(RampflowError) as error:
@@ -864,7 +864,7 @@ def test_all_that_is_wrong_is_told_at_once(raw):
 
 
 @pytest.mark.parametrize("products", [[("v", ["r1"]), ("v", ["r2"])], [("v", ["r1"])]])
-def test_two_associations_of_one_name_are_refused(raw, products):
+def test_two_associations_with_the_same_name_are_refused(raw, products):
     shutil.copy(raw / "r1_uncal.asdf", raw / "r2_uncal.asdf")
     members = [(name, [{"expname": f"{stem}_uncal.asdf"} for stem in stems]) for name, stems in products]
     write_association(raw, *members)
@@ -895,7 +895,7 @@ def test_two_associations_of_one_name_are_refused(raw, products):
         "xy" * 30,
     ],
 )
-def test_names_that_can_t_be_part_of_a_product_are_refused(raw, stem):
+def test_names_with_invalid_characters_are_refused(raw, stem):
     (raw / f"{stem}_uncal.asdf").symlink_to(raw / "r1_uncal.asdf")
     with pytest.raises(RampflowError, match="choose") as error:
         find_members(f"{stem}_uncal.asdf", raw)
@@ -905,7 +905,7 @@ def test_names_that_can_t_be_part_of_a_product_are_refused(raw, stem):
         find_members("asn.json", raw)
 
 
-def test_names_that_are_too_long_are_refused(raw):
+def test_too_long_names_are_refused(raw):
     stem = "".join(map(str, range(200)))[:LONGEST]
     (raw / f"{stem}_uncal.asdf").symlink_to(raw / "r1_uncal.asdf")
     (raw / f"{stem}x_uncal.asdf").symlink_to(raw / "r1_uncal.asdf")
@@ -914,7 +914,7 @@ def test_names_that_are_too_long_are_refused(raw):
         find_members(f"{stem}x_uncal.asdf", raw)
 
 
-def test_a_folder_gives_what_is_meant_and_hides_nothing(raw):
+def test_hidden_files_of_a_folder_are_ignored_and_broken_ones_are_named(raw):
     """Folders by the name of a file and hidden files (macOS makes them) are passed over; links to nowhere and pipes aren't."""
     (raw / "folder_uncal.asdf").mkdir()
     (raw / "._r1_uncal.asdf").write_text("")
@@ -942,7 +942,7 @@ def alone(tmp_path):
     return tmp_path, config
 
 
-def test_flipped_bits_of_the_inventory_make_no_difference(alone):
+def test_a_damaged_inventory_is_built_again(alone):
     """It is only a memory of what was read: a damaged one is made again."""
     folder, config = alone
     store, rng = folder / ".rampflow/inventory.json", random.Random(2)
@@ -957,7 +957,7 @@ def test_flipped_bits_of_the_inventory_make_no_difference(alone):
         assert inventory.build(config, folder, store, declarations.steps()) == expected
 
 
-def test_paths_that_snakemake_would_misread_are_refused(alone):
+def test_paths_with_special_characters_of_snakemake_are_refused(alone):
     folder, config = alone
     (folder / "a {b}").mkdir()
     shutil.copy(folder / "r1_uncal.asdf", folder / "a {b}")
@@ -986,7 +986,7 @@ CACHES = {
 
 
 @pytest.mark.parametrize("fault", CACHES)
-def test_half_a_crds_cache_is_one_line(raw, cache, tmp_path, fault):
+def test_an_incomplete_crds_cache_is_reported_in_one_line(raw, cache, tmp_path, fault):
     """CRDS's own tracebacks don't reach the user."""
     damage, named = CACHES[fault]
     half = tmp_path / "cache"
@@ -1002,7 +1002,7 @@ def test_half_a_crds_cache_is_one_line(raw, cache, tmp_path, fault):
 
 
 @pytest.mark.parametrize("context", ["roman_0099.pmap", "nonsense", "../../x.pmap", "$(touch PWNED).pmap", "jwst_0001.pmap"])
-def test_a_context_that_is_none_is_one_line(raw, cache, context):
+def test_an_invalid_context_is_reported_in_one_line(raw, cache, context):
     done = ask(raw, cache, {"input": "r1_uncal.asdf"}, CRDS_CONTEXT=context)
     said = done.stderr.strip()
     assert done.returncode == 1 and said.startswith("refused: ") and len(said.splitlines()) == 1, said
@@ -1020,7 +1020,7 @@ def below(folder):
 
 
 @pytest.mark.workflow
-def test_odd_names_go_through_the_workflow_and_nothing_is_run_or_written_elsewhere(cache, tmp_path):
+def test_shell_characters_in_names_are_never_executed(cache, tmp_path):
     """Files, folders, associations and header texts that a shell, a glob or a format would take for its own."""
     inputs, run = tmp_path / f"in {ODD}", tmp_path / "run"
     inputs.mkdir()
@@ -1049,7 +1049,7 @@ def test_odd_names_go_through_the_workflow_and_nothing_is_run_or_written_elsewhe
     assert not [p for p in (*tmp_path.rglob("PWNED"), ROOT / "PWNED") if p.exists()]
 
 
-def test_a_header_s_file_name_steers_nothing(files, tmp_path):
+def test_the_file_name_in_the_header_does_not_change_the_output_path(files, tmp_path):
     bad = edited(files.before["source_catalog"], tmp_path / "bad.asdf", {"meta.filename": "../../../evil_flat.asdf"})
     (tmp_path / "out").mkdir()
     status, said = files.run("source_catalog", tmp_path / "out", exposure=bad)
@@ -1058,7 +1058,7 @@ def test_a_header_s_file_name_steers_nothing(files, tmp_path):
 
 
 @pytest.mark.workflow
-def test_all_bad_inputs_are_one_message_before_any_job(cache, tmp_path):
+def test_all_bad_inputs_are_listed_before_any_job(cache, tmp_path):
     (tmp_path / "raw").mkdir()
     write_exposure(tmp_path / "raw", "good")
     content = (tmp_path / "raw/good_uncal.asdf").read_bytes()
@@ -1083,7 +1083,7 @@ def test_all_bad_inputs_are_one_message_before_any_job(cache, tmp_path):
 
 
 @pytest.mark.parametrize("results", ["", "-r", "--help", "a{stem}", "{", "<results>", "a;b", "a\nb"], ids=repr)
-def test_a_results_folder_that_can_t_be_is_refused(results):
+def test_an_invalid_results_folder_is_refused(results):
     from rampflow.workflow import configuration
 
     with pytest.raises(RampflowError, match="results is"):
@@ -1092,7 +1092,7 @@ def test_a_results_folder_that_can_t_be_is_refused(results):
 
 # ----------------------------------------------------------------------------------------------- catalogs and alignment
 @pytest.mark.parametrize("seed", range(3))
-def test_flipped_and_cut_catalogs(files, tmp_path, seed):
+def test_damaged_source_catalogs_are_reported_or_finite(files, tmp_path, seed):
     """A source catalog on its way to the alignment: a line, or sources at finite places."""
     from rampflow.alignment.sources import read_sources
 
@@ -1115,18 +1115,18 @@ def test_flipped_and_cut_catalogs(files, tmp_path, seed):
 
 
 # -------------------------------------------------------------------------------------------------------------- the table
-def test_the_table_of_faults_is_that_of_these_tests():
+def test_the_documented_table_of_faults_matches_these_tests():
     """Every test of the catalogue has a row in docs/reliability.md, and every row its tests."""
     section = (ROOT / "docs" / "reliability.md").read_text().partition("## Bad input")[2]
     named = re.findall(r"`(test_\w+)`", section)
     here = [name for name in globals() if name.startswith("test_")]
-    without = {"test_the_table_of_faults_is_that_of_these_tests", "test_an_optical_element_that_nobody_knows_has_no_photometry"}
+    without = {"test_the_documented_table_of_faults_matches_these_tests", "test_an_unknown_optical_element_has_no_photometry"}
     assert sorted(named) == sorted(set(here) - without)
     tried = {test: int(number) for number, test in re.findall(r"\| (\d+) \| \1 \|[^\n]*\| `(test_\w+)`", section)}
-    assert tried["test_flipped_bits"] == FLIPS * len(QUICK)
-    assert tried["test_metadata_that_is_missing_or_of_another_type_is_named"] == sum(len(values) for *_, values in FIELDS)
-    assert tried["test_half_a_crds_cache_is_one_line"] == len(CACHES)
-    assert tried["test_references_of_impossible_values_are_named"] == len(IMPLAUSIBLE)
-    assert tried["test_pixels_of_impossible_values_are_flagged"] == len(IMPLAUSIBLE_PIXELS)
-    assert tried["test_references_made_for_something_else_are_refused"] == len(OTHERS)
-    assert tried["test_references_that_leave_open_what_they_are_for_are_taken"] == len(NO_CONTRADICTION)
+    assert tried["test_flipped_bits_are_reported_or_change_one_value"] == FLIPS * len(QUICK)
+    assert tried["test_missing_metadata_and_wrong_types_are_named"] == sum(len(values) for *_, values in FIELDS)
+    assert tried["test_an_incomplete_crds_cache_is_reported_in_one_line"] == len(CACHES)
+    assert tried["test_references_with_impossible_values_are_named"] == len(IMPLAUSIBLE)
+    assert tried["test_pixels_with_impossible_values_are_flagged"] == len(IMPLAUSIBLE_PIXELS)
+    assert tried["test_references_for_other_exposures_are_refused"] == len(OTHERS)
+    assert tried["test_references_that_do_not_say_for_which_exposures_are_accepted"] == len(NO_CONTRADICTION)

@@ -150,7 +150,7 @@ def single_differences(groupdq, jumps):
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_every_step_leaves_what_romancal_s_does(tmp_path, romancal, name):
+def test_every_step_writes_what_romancal_writes(tmp_path, romancal, name):
     case = CASES[name]
     before, files = simulate(tmp_path, case)
     model = datamodels.open(before)
@@ -220,7 +220,7 @@ def compare_fits(ours, theirs, groupdq, files):
 
 
 @pytest.mark.parametrize("version", ["1.0.0", "1.4.0", "1.8.0", "2.0.0"])
-def test_older_raw_exposures_become_romancal_s_ramp(tmp_path, romancal, version):
+def test_older_raw_exposures_give_the_ramp_of_romancal(tmp_path, romancal, version):
     shape, rng = (3, SIZE, SIZE), np.random.default_rng(10)
     old = datamodels.ScienceRawModel.create_fake_data(shape=shape, tag=f"{ROMAN_TAGS}wfi_science_raw-{version}")
     old.meta.exposure.read_pattern, old.meta.exposure.frame_time = [[1], [2, 3], [4]], 3.1
@@ -248,7 +248,7 @@ def linear_ramp(before, romancal):
         model = romancal.step_defs[theirs_name].call(model)
 
 
-def test_snowballs_are_romancal_s(tmp_path, romancal, monkeypatch):
+def test_snowballs_are_those_of_romancal(tmp_path, romancal, monkeypatch):
     # stcal mirrors an event at its diagonal when it looks for a core in it; and romancal fits before it extends saturated
     # cores. All the rest of a whole step must be the same.
     jump = pytest.importorskip("stcal.jump.jump")
@@ -300,7 +300,7 @@ def test_three_resultants_are_too_few_for_both(tmp_path, romancal):
     assert "has 3 resultants; ramp_fitting needs at least 4" in said
 
 
-def test_a_fully_saturated_exposure_is_zeroed_by_both(tmp_path, romancal):
+def test_a_fully_saturated_exposure_is_set_to_zero_by_both(tmp_path, romancal):
     case = Case({"saturated": True, "guide_window": (100, 50)})
     before, files = simulate(tmp_path, case)
     pipeline = romancal()

@@ -41,7 +41,7 @@ def test_names_and_defaults_are_romancals(step):
     assert {name: defaults[name] for name in set(ours) - alone} == {name: ours[name] for name in set(ours) - alone}
 
 
-def test_the_page_for_those_who_come_from_romancal_names_its_options():
+def test_the_migration_page_names_the_options_of_romancal():
     """Each option in its table is one that strun has, and each parameter that is romancal's alone is in it."""
     page = (SCRIPTS.parent / "docs" / "from-romancal.md").read_text()
     table = page.split("## Options")[1].split("\n## ")[0]

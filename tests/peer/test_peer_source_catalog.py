@@ -105,7 +105,7 @@ def compare(ours, theirs):
         {"deblend": True, "npixels": 10},
     ],
 )
-def test_catalog_and_map_are_romancal_s(sky, tmp_path, monkeypatch, parameters):
+def test_catalog_and_map_equal_those_of_romancal(sky, tmp_path, monkeypatch, parameters):
     if parameters.get("deblend"):
         pytest.importorskip("skimage")
     _, path, _, epsf, apcorr = sky

@@ -96,7 +96,7 @@ def test_associations_name_their_members(visit, cache):
 
 
 # ---------------------------------------------------------------------------------------------------------------- again
-def test_a_second_build_opens_nothing_and_a_changed_file_is_opened_again(visit, cache):
+def test_only_changed_files_are_opened_again(visit, cache):
     first = built(visit, cache)
     assert sorted(first.pop("opened")) == ["a_uncal.asdf", "b_uncal.asdf", "c_uncal.asdf"]
     again = built(visit, cache)
@@ -124,7 +124,7 @@ def test_a_file_of_the_same_size_is_opened_again_when_it_is_newer(visit, cache):
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"format": 0}'])
-def test_a_store_that_can_t_be_read_is_made_again(visit, cache, content):
+def test_an_unreadable_store_is_built_again(visit, cache, content):
     (visit / ".rampflow").mkdir()
     (visit / ".rampflow/inventory.json").write_text(content)
     assert len(built(visit, cache)["opened"]) == 3
@@ -154,7 +154,7 @@ def links_of(found, *types):
     return [found["links"][found["exposures"]["a"][-1][t]] for t in types]
 
 
-def test_a_link_leads_to_each_file_and_stands_for_its_name_and_content(visit, cache):
+def test_links_identify_files_by_name_and_content(visit, cache):
     found = built(visit, cache)
     used = {path for *_, references in found["exposures"].values() for path in references.values()}
     assert set(found["links"]) == used | {str(visit / f"raw/{stem}_uncal.asdf") for stem in "abc"}
@@ -192,7 +192,7 @@ def test_another_content_of_the_same_name_has_another_link(visit, cache, tmp_pat
     assert links_of(built(visit, cache), "flat", "dark") == before, "and back"
 
 
-def test_other_rules_in_a_cache_of_the_same_context_are_asked(visit, tmp_path):
+def test_changed_rules_of_the_same_context_are_evaluated_again(visit, tmp_path):
     """A cache that was made anew in the same place."""
     types = tuple(reference_types(declarations.steps().values()))
     flats = []
@@ -207,7 +207,7 @@ def test_other_rules_in_a_cache_of_the_same_context_are_asked(visit, tmp_path):
     assert flats == ["roman_wfi_flat_wfi01_0001.asdf", "roman_wfi_flat_wfi01_0002.asdf"]
 
 
-def test_a_raw_file_is_its_name_and_content(visit, cache):
+def test_raw_files_are_identified_by_name_and_content(visit, cache):
     """Wherever it lies, however it is named, whenever it was written."""
     first = built(visit, cache, {"input": "raw/a_uncal.asdf"})["links"][str(visit / "raw/a_uncal.asdf")]
     (visit / "elsewhere").mkdir()
@@ -379,7 +379,7 @@ def test_what_a_step_would_refuse_is_refused_with_all_other_bad_inputs(visit, ca
     assert "pointing" in built(visit, cache, skipping)["exposures"]
 
 
-def test_the_advice_keeps_what_the_command_line_configures():
+def test_the_suggested_command_keeps_the_given_configuration():
     def advise(words, names=("a", "b")):
         return inventory.exclude_option(list(names), shlex.split(words))
 
@@ -418,7 +418,7 @@ def test_exposures_can_be_left_out_of_any_input(visit, cache):
         ({"data": "text"}, "data is not an array"),
     ],
 )
-def test_a_header_that_is_not_right_is_named(tmp_path, changes, message):
+def test_an_invalid_header_is_named(tmp_path, changes, message):
     write_exposure(tmp_path, "a")
     with AsdfFile(tmp_path / "a_uncal.asdf") as file:
         set_entries(file.tree["roman"], changes)

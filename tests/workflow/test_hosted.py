@@ -53,7 +53,7 @@ def test_a_module_from_a_tag_runs_with_its_scripts(hosted):
     assert not os.path.samefile(script, ROOT / "scripts" / "dq_init.py")
 
 
-def test_its_jobs_are_those_of_a_clone(hosted):
+def test_a_hosted_module_has_the_jobs_of_a_clone(hosted):
     given = ["--config", "input=a_uncal.asdf"]
     expected = Workflow(hosted.folder, hosted.clone / "crds").jobs(*given)
     assert len(expected) > 10

@@ -292,7 +292,7 @@ def test_a_fetched_reference_that_is_damaged_never_gets_into_the_cache(server, t
     assert not path.exists() and not leftovers(tmp_path)
 
 
-def test_a_run_does_not_remove_what_another_has_fetched(server, inputs, tmp_path):
+def test_a_run_keeps_references_fetched_by_another_run(server, inputs, tmp_path):
     """Snakemake removes the outputs of a job before it starts it; of a cache that others read it must not."""
     workflow = Interrupted(tmp_path, inputs)
     cache = tmp_path / "cache"

@@ -72,7 +72,7 @@ def extended(tmp_path_factory):
     return Workflow(folder / "run", folder / "crds", clone=clone)
 
 
-def test_an_exposure_goes_through_it(extended):
+def test_an_exposure_goes_through_a_new_step(extended):
     """Of its detector alone; what it leaves is what the step before left, but for what it does."""
     steps = dict.fromkeys(("saturation", "refpix", "dark_decay", "linearity", "dark_current"), {"skip": True})
     steps["pedestal"] = {"level": LEVEL}
@@ -92,7 +92,7 @@ def test_an_exposure_goes_through_it(extended):
     assert jobs == {"pedestal": 1, "assign_wcs": 1}
 
 
-def test_its_parameters_are_in_the_documents_and_checked(extended):
+def test_parameters_of_a_new_step_are_documented_and_checked(extended):
     program = [sys.executable, extended.clone / "scripts" / "document_parameters.py"]
     subprocess.run(list(map(str, program)), check=True)
     written = yaml.safe_load((extended.clone / "config" / "config.yaml").read_text())

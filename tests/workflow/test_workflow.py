@@ -139,7 +139,7 @@ def test_a_fully_saturated_exposure_gives_a_zeroed_image(visit):
         assert image.meta.wcs is None
 
 
-def test_provenance(visit):
+def test_products_record_their_provenance(visit):
     with product(visit, FIRST) as image:
         meta = image.meta
         assert meta.calibration_software_name == "rampflow"
@@ -212,7 +212,7 @@ def ramp_reads(visit, stem):
 
 
 @pytest.mark.parametrize("stem", [*ALIGNED, STEMS[4]])
-def test_positions_on_the_sky(visit, stem):
+def test_positions_on_the_sky_match_the_simulated_truth(visit, stem):
     """The truth has sources with sky and pixel positions; alignment takes the pointing error out, where there is one."""
     sources = Table.read(visit.inputs / f"{stem}_truth.ecsv")
     with product(visit, stem) as image:
@@ -229,7 +229,7 @@ def test_positions_on_the_sky(visit, stem):
 
 
 # --------------------------------------------------------------------------------------------------------------- reruns
-def test_a_second_run_does_nothing(visit):
+def test_a_second_run_has_no_jobs(visit):
     assert visit.jobs(*visit.arguments) == {}
 
 
@@ -319,7 +319,7 @@ def test_by_default_a_new_flat_repeats_the_short_steps(visit, single):
     assert jobs == dict.fromkeys(steps.split(), 1)
 
 
-def test_a_renamed_results_folder_hides_nothing(visit, single):
+def test_a_renamed_results_folder_is_checked_by_its_recipes(visit, single):
     """Snakemake knows nothing of its files: they say themselves what they were made from."""
     options = [*single, "results=before"]
     assert visit.snakemake(*options).returncode == 0
@@ -339,7 +339,7 @@ def test_a_renamed_results_folder_hides_nothing(visit, single):
     assert visit.jobs(*changed) == {}
 
 
-def test_what_is_left_of_others_is_named_and_removed(visit, single):
+def test_stale_files_are_listed_and_removed(visit, single):
     pair = f"input=[demo/{FIRST}_uncal.asdf, demo/{STEMS[5]}_uncal.asdf]"
     options = ["astrometric_catalog=demo/astrometric.ecsv", "results=mixed"]
     assert visit.snakemake("--config", pair, *options).returncode == 0
@@ -399,7 +399,7 @@ def test_an_edited_script_reruns_its_step(visit, tmp_path):
 
 
 # -------------------------------------------------------------------------------------------------------------- options
-def test_intermediates_go_unless_they_are_kept_and_a_step_can_be_skipped(visit, single):
+def test_intermediates_are_removed_by_default_and_steps_can_be_skipped(visit, single):
     options = ["results=few", "keep_intermediates=[linearity]", "steps={refpix: {skip: true}}"]
     run = visit.snakemake(*single, *options)
     assert run.returncode == 0, run.stderr
@@ -424,7 +424,7 @@ def test_one_step_can_be_forced(visit):
     assert jobs == {"assign_wcs": 10, "photom": 10, "flatfield": 6, **PRODUCTS}
 
 
-def test_a_folder_gives_each_exposure_alone(visit):
+def test_exposures_of_a_folder_are_their_own_associations(visit):
     jobs = visit.jobs("--config", "input=demo", "results=elsewhere")
     assert jobs["dq_init"] == len(STEMS)
     assert jobs["wfi18_transient"] == 3
@@ -545,7 +545,7 @@ def test_a_member_is_aligned_with_the_catalog_that_the_association_names(visit):
         assert any("15 of 15 sources from" in line and "own.ecsv (x, y)" in line for line in image.meta.cal_logs)
 
 
-def test_members_with_each_other_s_catalogs_are_refused(visit):
+def test_swapped_member_catalogs_are_refused(visit):
     """Two dithers that name the catalogs of each other: each catalog says of which exposure it is."""
     stems = STEMS[:2]
     for stem in stems:
@@ -656,7 +656,7 @@ def test_two_inputs_of_one_name_are_named(visit, faults):
     assert no_job_ran(faults.workflow)
 
 
-def test_a_damaged_reference_leaves_no_product_and_shows_its_name(visit, faults, tmp_path):
+def test_a_damaged_reference_is_named_and_leaves_no_product(visit, faults, tmp_path):
     gain = next((visit.inputs / "crds_cache" / "references" / "roman" / "wfi").glob("*_gain_wfi01*"))
     short = tmp_path / "short_gain.asdf"
     short.write_bytes(gain.read_bytes()[:5000])
