@@ -77,6 +77,15 @@ def test_algorithms_has_every_step_with_its_functions():
         assert (f"(../config/README.md#{name})" in section) == (name in CONFIGURABLE)
 
 
+def test_the_tests_that_documents_name_exist():
+    tests = CONFIG.parent / "tests"
+    defined = set(re.findall(r"^def (test_\w+)\(", "".join(p.read_text() for p in tests.rglob("test_*.py")), re.MULTILINE))
+    pages = [CONFIG.parent / "CONTRIBUTING.md", *(CONFIG.parent / "docs").glob("*.md")]
+    named = {name for page in pages for name in re.findall(r"`(test_\w+)`", page.read_text())}
+    assert len(named) > 50
+    assert named <= defined
+
+
 def test_the_way_to_romancals_answer_is_a_valid_configuration():
     text = (CONFIG.parent / "docs" / "from-romancal.md").read_text()
     (given,) = re.findall(r"^```yaml\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
