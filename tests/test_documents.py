@@ -44,7 +44,7 @@ def test_every_parameter_is_in_both_documents_with_its_default_and_unit():
             row = next(line for line in section.splitlines() if line.startswith(f"| `{p.name}` |"))
             assert f"| {p.unit} |" in row and p.meaning in row
         for reference in step.references:
-            assert f"`{reference.type}`, {reference.meaning}" in section
+            assert f"| `{reference.type}` | {reference.meaning} |" in section
 
 
 def test_every_key_of_the_schema_is_in_the_configuration():
