@@ -14,10 +14,11 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, Workflow
+from repository import ROOT
+from snakemake_runs import Workflow
 
 PROFILE = ROOT / "workflow" / "profiles" / "slurm"
-CONFIGURATION = ["--configfile", str(Path(__file__).with_name("visit.yaml"))]
+CONFIGURATION = ["--configfile", str(Path(__file__).with_name("small_visit.yaml"))]
 SLURM_CONF = Path("/etc/slurm/slurm.conf")
 #: More cores than the machine may have: what is tested is who runs what, not how fast.
 SETTINGS = """\

@@ -17,12 +17,12 @@ import report as report_script
 import roman_datamodels
 import show_products
 import small_files
-from conftest import ROOT
+from demo_visit import ALIGNED, ASSOCIATION, CATALOGED, FIRST, SATURATED, STEMS
 from PIL import Image
 from preview import make_preview
+from repository import ROOT
 from roman_datamodels.dqflags import pixel
 from scipy.stats import chi2
-from test_workflow import ALIGNED, ASSOCIATION, CATALOGED, FIRST, SATURATED, STEMS
 
 from rampflow import dq
 from rampflow.chain import STATUSES

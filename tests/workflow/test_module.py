@@ -1,8 +1,9 @@
 """The workflow as a module of another one, whose Snakefile lies elsewhere."""
 
 import pytest
-from conftest import ROOT, Workflow
 from products import arrays_of
+from repository import ROOT
+from snakemake_runs import Workflow
 
 pytestmark = pytest.mark.workflow
 

@@ -1,9 +1,9 @@
-"""Which code a measurement is of."""
+"""The clone that is tested: its folder, and its revision for measurements."""
 
 import subprocess
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 CODE = ("Snakefile", "workflow", "scripts", "config", "envs")  #: what a run depends on
 
 

@@ -7,11 +7,11 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent / "validation"))
+sys.path.insert(0, str(Path(__file__).parent))
 
 import write_document
 
-DOCUMENTS = Path(__file__).parent.parent / "docs"
+DOCUMENTS = Path(__file__).parents[2] / "docs"
 MEASURED = {"wall_s": 10.0, "cpu_s": 20.0, "peak_mb": 900.0, "error": None}
 #: A slope that differs, and nothing in explanations.yaml that speaks of dq_init's.
 DIFFERENT = {"name": "data", "kind": "float32", "compared": 1000, "differing": 3, "largest": 0.5, "p999": 0.5, "beyond": 0.003}

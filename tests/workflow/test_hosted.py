@@ -6,8 +6,9 @@ import subprocess
 
 import pytest
 import simulate_references
-from conftest import ROOT, Workflow
+from repository import ROOT
 from small_files import meta_of, ramp, write_raw
+from snakemake_runs import Workflow
 
 pytestmark = pytest.mark.workflow
 

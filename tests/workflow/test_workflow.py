@@ -12,36 +12,19 @@ import numpy as np
 import pytest
 import roman_datamodels
 from astropy.table import Table
-from conftest import ROOT, Workflow
+from demo_visit import ALIGNED, ASSOCIATION, CATALOGED, CHAIN, FIRST, SATURATED, STEMS, TYPES
 from pyarrow import parquet
+from repository import ROOT
 from roman_datamodels.datamodels import ImageModel, RampModel, SegmentationMapModel, WfiWcsModel
+from snakemake_runs import Workflow
 
 from rampflow import __version__
-from rampflow.chain import IMAGING, STATUSES, STEPS, chain_of, image_chain
+from rampflow.chain import STATUSES, STEPS, chain_of, image_chain
 
 pytestmark = pytest.mark.workflow
 
-TYPES = {
-    "0001_wfi01_f158": "WFI_IMAGE",
-    "0002_wfi01_f158": "WFI_IMAGE",
-    "0003_wfi18_f158": "WFI_IMAGE",
-    "0004_wfi18_f158": "WFI_LOLO",
-    "0005_wfi01_f129": "WFI_WFSC",
-    "0006_wfi01_grism": "WFI_SPECTRAL",
-    "0007_wfi01_f158": "WFI_FLAT",
-    "0008_wfi18_dark": "WFI_IM_DARK",
-    "0009_wfi01_dark": "WFI_SP_DARK",
-    "0010_wfi01_f158": "WFI_IMAGE",
-}
-ASSOCIATION = "r0000101001001001001"
-SATURATED = "0010_wfi01_f158"
-STEMS = [f"r0000101001001001001_{name}" for name in TYPES]
-CHAIN = [*chain_of("WFI_IMAGE", "WFI01"), "finalize"]
-CATALOGED = [stem for stem, kind in zip(STEMS, TYPES.values(), strict=True) if kind in IMAGING]
-ALIGNED = [stem for stem in CATALOGED if not stem.endswith(SATURATED)]
 # What follows from a changed image of every exposure: the astrometric catalog is not asked for again.
 PRODUCTS = {"source_catalog": 5, "tweakreg": 1, "finalize": 5, "finalize_image": 5, "preview": 10}
-FIRST = STEMS[0]
 
 
 def product(visit, stem, suffix="cal"):

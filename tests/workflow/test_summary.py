@@ -8,9 +8,10 @@ import signal
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, Workflow
+from repository import ROOT
 from small_files import damage_pixels
 from snakemake_interface_logger_plugins.common import LogEvent
+from snakemake_runs import Workflow
 
 from rampflow.workflow import summary
 from rampflow.workflow.events import RunRecord
@@ -188,7 +189,7 @@ def workflow(tmp_path_factory):
     """Two images to align and a spectral exposure, simulated."""
     folder = tmp_path_factory.mktemp("summary")
     workflow = Workflow(folder, folder / "demo" / "crds_cache")
-    configuration = ["--configfile", str(ROOT / "tests" / "slurm" / "visit.yaml")]
+    configuration = ["--configfile", str(ROOT / "tests" / "helpers" / "small_visit.yaml")]
     simulation = workflow.snakemake(*configuration, snakefile="workflow/simulate.smk")
     assert simulation.returncode == 0, simulation.stderr
     steps = ", ".join(f"{name}: {{skip: true}}" for name in SKIPPED)

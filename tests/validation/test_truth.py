@@ -11,7 +11,7 @@ from astropy.table import Table
 
 from rampflow import dq as flags
 
-sys.path.insert(0, str(Path(__file__).parent / "validation"))
+sys.path.insert(0, str(Path(__file__).parent))
 
 import truth_jumps
 import truth_slopes

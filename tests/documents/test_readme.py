@@ -9,8 +9,8 @@ import sys
 
 import numpy as np
 import pytest
-from conftest import ROOT
 from PIL import Image
+from repository import ROOT
 
 README = (ROOT / "README.md").read_text()
 PAGES = [p for p in sorted((ROOT / "docs").rglob("*.md")) if "generated" not in p.parts]

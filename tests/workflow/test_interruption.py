@@ -17,10 +17,11 @@ from pathlib import Path
 
 import pytest
 import simulate_references
-from conftest import ROOT, Workflow
 from products import arrays_of, leftovers
+from reference_server import reference_server
+from repository import ROOT
 from small_files import ramp, write_raw
-from test_reference_server import reference_server
+from snakemake_runs import Workflow
 
 pytestmark = pytest.mark.workflow
 

@@ -7,8 +7,9 @@ import subprocess
 import sys
 
 import pytest
-from conftest import ROOT, Workflow
-from test_inventory import cache, write_exposure  # noqa: F401  a fixture
+from inventories import write_exposure
+from repository import ROOT
+from snakemake_runs import Workflow
 
 pytestmark = pytest.mark.workflow
 
@@ -26,7 +27,7 @@ if len(words) > 1 and os.path.dirname(words[1]) == os.environ.get("RAMPFLOW_SCRI
 
 
 @pytest.fixture(scope="module")
-def workflow(cache, tmp_path_factory):  # noqa: F811
+def workflow(cache, tmp_path_factory):
     """A hundred exposures in ten associations, all links to one raw file, and steps that do nothing."""
     folder = tmp_path_factory.mktemp("scale")
     raw = write_exposure(folder, "one")

@@ -24,9 +24,10 @@ import declarations
 import numpy as np
 import pytest
 import simulate_references
-from conftest import ROOT, Workflow
+from inventories import DATA, ask, write_exposure
+from repository import ROOT
 from small_files import PATTERN, SCRIPTS, ramp, set_entries, write_ramp, write_raw
-from test_inventory import DATA, ask, cache, write_exposure  # noqa: F401  (cache is a fixture)
+from snakemake_runs import Workflow
 
 from rampflow import chain, dq
 from rampflow.errors import MOST, RampflowError
@@ -985,7 +986,7 @@ CACHES = {
 
 
 @pytest.mark.parametrize("fault", CACHES)
-def test_half_a_crds_cache_is_one_line(raw, cache, tmp_path, fault):  # noqa: F811
+def test_half_a_crds_cache_is_one_line(raw, cache, tmp_path, fault):
     """CRDS's own tracebacks don't reach the user."""
     damage, named = CACHES[fault]
     half = tmp_path / "cache"
@@ -1001,7 +1002,7 @@ def test_half_a_crds_cache_is_one_line(raw, cache, tmp_path, fault):  # noqa: F8
 
 
 @pytest.mark.parametrize("context", ["roman_0099.pmap", "nonsense", "../../x.pmap", "$(touch PWNED).pmap", "jwst_0001.pmap"])
-def test_a_context_that_is_none_is_one_line(raw, cache, context):  # noqa: F811
+def test_a_context_that_is_none_is_one_line(raw, cache, context):
     done = ask(raw, cache, {"input": "r1_uncal.asdf"}, CRDS_CONTEXT=context)
     said = done.stderr.strip()
     assert done.returncode == 1 and said.startswith("refused: ") and len(said.splitlines()) == 1, said
@@ -1019,7 +1020,7 @@ def below(folder):
 
 
 @pytest.mark.workflow
-def test_odd_names_go_through_the_workflow_and_nothing_is_run_or_written_elsewhere(cache, tmp_path):  # noqa: F811
+def test_odd_names_go_through_the_workflow_and_nothing_is_run_or_written_elsewhere(cache, tmp_path):
     """Files, folders, associations and header texts that a shell, a glob or a format would take for its own."""
     inputs, run = tmp_path / f"in {ODD}", tmp_path / "run"
     inputs.mkdir()
@@ -1057,7 +1058,7 @@ def test_a_header_s_file_name_steers_nothing(files, tmp_path):
 
 
 @pytest.mark.workflow
-def test_all_bad_inputs_are_one_message_before_any_job(cache, tmp_path):  # noqa: F811
+def test_all_bad_inputs_are_one_message_before_any_job(cache, tmp_path):
     (tmp_path / "raw").mkdir()
     write_exposure(tmp_path / "raw", "good")
     content = (tmp_path / "raw/good_uncal.asdf").read_bytes()

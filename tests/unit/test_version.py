@@ -5,7 +5,7 @@ import subprocess
 import sys
 
 import pytest
-from conftest import ROOT
+from repository import ROOT
 
 from rampflow import __version__, version
 from rampflow.workflow.environment import job_environment

@@ -5,7 +5,7 @@ from importlib import resources
 import declarations
 import pytest
 import yaml
-from conftest import ROOT
+from repository import ROOT
 
 from rampflow.chain import EXPOSURE_TYPES, LATER_STATUSES, STATUSES, STEPS, chain_of, image_chain, statuses_after
 from rampflow.errors import RampflowError

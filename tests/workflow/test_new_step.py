@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 import simulate_references
 import yaml
-from conftest import ROOT, Workflow
+from repository import ROOT
 from small_files import arrays_of, meta_of, ramp, write_raw
+from snakemake_runs import Workflow
 
 pytestmark = pytest.mark.workflow
 
