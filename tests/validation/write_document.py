@@ -367,7 +367,8 @@ def short(exposure: str) -> str:
 def describe(row: dict) -> str:
     """What differs, beside the numbers of the table."""
     words = [
-        f"{flag}: {n['ours']:,} only in rampflow, {n['romancal']:,} only in romancal" for flag, n in row.get("flags", {}).items()
+        f"{flag}: {n['ours']:,} only in rampflow, {n['romancal']:,} only in romancal"
+        for flag, n in row.get("flags", {}).items()
     ]
     if row.get("nan"):
         words.append(f"not finite: {row['nan']['ours']:,} only in rampflow, {row['nan']['romancal']:,} only in romancal")
@@ -548,8 +549,8 @@ def document(cases: list[Case], explanations: list[Explanation], missing: list[s
     lines = [
         "# The same numbers as romancal",
         "",
-        "`make validate` writes this page. It simulates full frames, runs romancal and rampflow on them with the same references,",
-        "and compares all values that they write:",
+        "`make validate` writes this page. It simulates full frames, runs romancal and rampflow on them with the same",
+        "references, and compares all values that they write:",
         "",
         "    make validate                          # all cases: several hours, and 25 GB of disk per running case",
         '    make validate CASES="plain wfi18"      # some of them',
@@ -559,11 +560,11 @@ def document(cases: list[Case], explanations: list[Explanation], missing: list[s
         "Its column `explained_by` has the ids that are headings below. The rows of a case stay until it is run again, so that",
         "the cases may have different dates. [differences.md](differences.md) describes the deliberate differences.",
         "",
-        "- **Steps**: each step of rampflow gets the output of romancal's previous step, and its result is compared with romancal's.",
+        "- **Steps**: each step of rampflow gets the output of romancal's previous step, and the results are compared.",
         "- **End to end**: the whole chain from the raw file.",
         "- **Bold**: a difference without an explanation, or larger than its explanation allows. `make validate` then fails.",
-        "- **Not small**: share of values that differ by more than 10⁻⁴ DN/s + 10⁻⁵ relative; in half-precision planes, by more",
-        "  than one unit in the last place.",
+        "- **Not small**: share of values that differ by more than 10⁻⁴ DN/s + 10⁻⁵ relative; in half-precision planes, by",
+        "  more than one unit in the last place.",
         "- **s**: seconds of one run, on a machine that ran other programs too. [Performance](performance.md) has benchmarks.",
         "- **MB**: largest resident memory of a process.",
         "",
