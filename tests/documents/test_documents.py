@@ -44,7 +44,7 @@ def test_every_parameter_is_in_both_documents_with_its_default_and_unit():
             row = next(line for line in section.splitlines() if line.startswith(f"| `{p.name}` |"))
             assert f"| {p.unit} |" in row and p.meaning in row
         for reference in step.references:
-            assert f"`{reference.type}`, {reference.meaning}" in section
+            assert f"| `{reference.type}` | {reference.meaning} |" in section
 
 
 def test_every_key_of_the_schema_is_in_the_configuration():
@@ -75,6 +75,15 @@ def test_algorithms_page_has_every_step_and_its_functions():
             module, _, attribute = function.rpartition(".")
             assert "Parameters\n" in getattr(importlib.import_module(module), attribute).__doc__ or name == "source_catalog"
         assert (f"(../config/README.md#{name})" in section) == (name in CONFIGURABLE)
+
+
+def test_the_tests_that_documents_name_exist():
+    tests = CONFIG.parent / "tests"
+    defined = set(re.findall(r"^def (test_\w+)\(", "".join(p.read_text() for p in tests.rglob("test_*.py")), re.MULTILINE))
+    pages = [CONFIG.parent / "CONTRIBUTING.md", *(CONFIG.parent / "docs").glob("*.md")]
+    named = {name for page in pages for name in re.findall(r"`(test_\w+)`", page.read_text())}
+    assert len(named) > 50
+    assert named <= defined
 
 
 def test_configurations_that_reproduce_romancal_are_valid():
