@@ -16,7 +16,7 @@ NOT_QUICK = ("test_costs.py", "test_faults.py", "test_kernels.py", "test_simulat
 
 
 def pytest_collection_modifyitems(items):
-    """Mark the tests for the daily loop: those without a workflow, a cluster and romancal, in files that don't take long."""
+    """Mark the quick tests: no workflow, no cluster, no romancal, and not in a slow file."""
     for item in items:
         slow = {"visit"} & set(item.fixturenames) or any(
             item.get_closest_marker(name) for name in ("workflow", "peer", "slurm")

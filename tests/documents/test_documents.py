@@ -1,4 +1,4 @@
-"""The configuration's documents are what the declarations say, and the defaults are valid."""
+"""The generated documents match the declarations, and the defaults are valid."""
 
 import functools
 import importlib
@@ -63,7 +63,7 @@ def test_parameters_that_romancal_lacks_exist():
 
 
 def test_algorithms_page_has_every_step_and_its_functions():
-    """A section per step, in the order of the chain; each function that it names exists and says what it takes."""
+    """A section for each step, in the order of the chain; each function that it names exists and documents its parameters."""
     text = (CONFIG.parent / "docs" / "algorithms.md").read_text()
     sections = re.findall(r"^## (\w+)\n(.*?)(?=^## |\Z)", text, re.MULTILINE | re.DOTALL)
     assert [name for name, _ in sections] == [*STEPS, "finalize"]

@@ -1,4 +1,4 @@
-"""The pinned environments: pip's lock and conda's file have the same packages."""
+"""The pinned environments: the lock files of pip and conda have the same packages."""
 
 import re
 
@@ -25,7 +25,7 @@ def test_conda_and_pip_pin_the_same_versions():
 
 @pytest.mark.parametrize("name", ["rampflow", "dev", "docs"])
 def test_every_required_package_is_pinned(name):
-    """Each line of the .in file has its pin; names compare as pip compares them."""
+    """Each line of the .in file has a pin; names are normalized as pip does."""
 
     def canonical(package):
         return re.sub(r"[-_.]+", "-", package).lower()

@@ -1,4 +1,4 @@
-"""What the README says: its commands run, its links lead somewhere, its picture is the workflow's."""
+"""The README: its commands run, its links resolve, its picture is that of the workflow."""
 
 import json
 import re
@@ -45,7 +45,7 @@ def test_every_readme_command_has_a_test():
 # ------------------------------------------------------------------------------------------------------------- commands
 @pytest.fixture(scope="module")
 def clone(visit, tmp_path_factory):
-    """A clone of the repository in which a user works, with the files that the README supposes there."""
+    """A clone of the repository, with the files that the commands of the README need."""
     folder = tmp_path_factory.mktemp("clone")
     for name in ("Snakefile", "Makefile", "workflow", "scripts", "config", "envs", "tests", "profiles"):
         (folder / name).symlink_to(ROOT / name)
@@ -81,7 +81,7 @@ def shell(visit, clone):
 
 @pytest.mark.parametrize("line", commands_that_begin_with("make "))
 def test_make_targets_of_the_readme_exist(line):
-    """What `make` would do; the demonstration itself is the fixture `visit`."""
+    """A dry run; the fixture `visit` runs the demonstration itself."""
     done = subprocess.run([*shlex.split(line, comments=True), "--dry-run"], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 
@@ -98,7 +98,7 @@ def test_exported_variables_are_read_by_crds():
 @pytest.mark.workflow
 @pytest.mark.parametrize("line", commands_that_begin_with("snakemake "))
 def test_snakemake_commands_of_the_readme_run(shell, line):
-    """A dry run: there is the chain of both exposures, from the raw files to the products."""
+    """A dry run has the chain of both exposures, from the raw files to the products."""
     line = line.partition("  #")[0].partition(" --report ")[0]  # a report needs products: see test_report.py
     said = shell(f"{line} --dry-run")
     counts = dict(re.findall(r"^(\w+) +(\d+)$", said, re.MULTILINE))
@@ -150,7 +150,7 @@ def test_the_module_example_has_the_jobs_of_the_workflow(visit, clone, shell):
 # -------------------------------------------------------------------------------------------------------------- picture
 @pytest.mark.workflow
 def test_the_diagram_matches_the_rule_graph(visit):
-    """Arrows within a box are those of `snakemake --rulegraph mermaid-js`; those between boxes stand for some of it."""
+    """Arrows within a box are in `snakemake --rulegraph mermaid-js`; each arrow between boxes stands for at least one."""
     (drawing,) = blocks("mermaid")
     run = visit.snakemake(*visit.arguments, "--rulegraph", "mermaid-js")
     names = dict(re.findall(r"^\s*(id\d+)\[(\w+)\]$", run.stdout, re.MULTILINE))

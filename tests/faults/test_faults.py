@@ -1,7 +1,7 @@
-"""A catalogue of faults: bad bytes, bad trees, bad metadata, bad references, bad names. None does harm.
+"""Damaged and misleading inputs: bytes, trees, metadata, references and names.
 
-Whatever is wrong with a file, a step ends with one line that names it and leaves nothing behind, or its product is right. The
-table in docs/reliability.md says what is tried here.
+A step ends with one line that names the file, and leaves no output; or its product is right. The
+table in docs/reliability.md lists these tests.
 """
 
 import contextlib
@@ -66,14 +66,14 @@ class Files:
         return self.before[name] if what == "exposure" else self.folder / f"{what}.asdf"
 
     def run(self, name, into, seconds=LIMIT, options=(), **given):
-        """Run a step in this process, with some of its files replaced: its status and what it says on standard error.
+        """Run a step in this process, with some of its files replaced; return its exit status and standard error.
 
-        It may take so many seconds, and gets these options more.
+        `seconds` is the time limit; `options` are added to the command line.
 
         Raises
         ------
         BaseException
-            Whatever the step does not turn into a line of its own.
+            An error that the step does not turn into a message.
         """
         step, module = declarations.steps()[name], importlib.import_module(name)
         outputs = [into / f"r_{step.suffix}.asdf"] if len(step.outputs) == 1 else [into / "r_cat.parquet", into / "r_segm.asdf"]
@@ -90,7 +90,7 @@ class Files:
 
 @contextlib.contextmanager
 def time_limit(seconds):
-    """Refuse to hang."""
+    """Raise TimeoutError in a block that takes longer."""
 
     def stop(*_):
         raise TimeoutError(f"more than {seconds} s")
@@ -118,7 +118,7 @@ def files(tmp_path_factory):
         star = 400 * np.exp(-((rows - row) ** 2 + (columns - column) ** 2) / 4.5)
         data += star * np.array([np.mean(reads) for reads in PATTERN])[:, None, None]
     raw = write_raw(folder / "r_uncal.asdf", data, {"instrument.detector": "WFI18"})
-    # As the files of the archive are: with the checksums of its blocks.
+    # Files of the archive have checksums of their blocks, too.
     add_checksums(raw)
     result, exposure = Files(folder), raw
     for name in STEPS:
@@ -131,7 +131,7 @@ def files(tmp_path_factory):
 
 
 def add_checksums(path):
-    """Write the checksums that our own writer leaves out."""
+    """Write checksums of the blocks, which the writer of rampflow leaves out."""
     import asdf
 
     with asdf.open(path, memmap=False, lazy_load=False) as file:
@@ -139,7 +139,7 @@ def add_checksums(path):
 
 
 def refusal(status, said, *names):
-    """The line that a step ends with, which names one of these files, when it must end with an error."""
+    """The error message of a step that must fail; it names one of these files."""
     lines = [line for line in said.splitlines() if ":: ERROR ::" in line]
     assert status == 1 and len(lines) == 1, said
     line = lines[0].partition(":: ERROR :: ")[2]
@@ -149,7 +149,7 @@ def refusal(status, said, *names):
 
 
 def foreseen(line):
-    """Whether a check of ours has found the fault, not the net beneath them all."""
+    """Whether a specific check has found the fault, not the handler of unexpected errors."""
     return "fault of the program: " not in line and ". The error it caused: " not in line
 
 
@@ -191,7 +191,7 @@ def copied(node):
 
 # ------------------------------------------------------------------------------------------------------------ the bytes
 def places_to_cut(content):
-    """Where a file can end too early, by name."""
+    """Positions at which a file is cut, by name."""
     tree_end = re.search(rb"\n\.\.\.\n", content).start()
     cuts = {"empty": 0, "comment": 10, "tree": tree_end // 2, "end of the tree": tree_end + 2}
     blocks = [m.start() for m in re.finditer(rb"\xd3BLK", content)]
@@ -213,7 +213,7 @@ def test_truncated_files_are_named(files, tmp_path, name, what):
 
 @pytest.mark.parametrize("keep", [0, 10, -1, -20])
 def test_a_damaged_block_index_is_ignored(files, tmp_path, keep):
-    """Nothing is read there: the blocks themselves say where they are."""
+    """The index is not read: the headers of the blocks say where they are."""
     content = files.before["dq_init"].read_bytes()
     index = content.rindex(b"#ASDF BLOCK INDEX")
     (tmp_path / "bad.asdf").write_bytes(content[: index + keep] if keep >= 0 else content[:keep])
@@ -242,7 +242,7 @@ def flipped(content, rng):
 
 @pytest.mark.parametrize(("name", "what"), QUICK, ids=map("-".join, QUICK))
 def test_flipped_bits_are_reported_or_change_one_value(files, tmp_path, name, what):
-    """A line that names the file; or a product that differs where one pixel does, or where the metadata says something else."""
+    """Either an error names the file, or the product differs in one pixel or as the changed metadata say."""
     rng = random.Random(f"{name} {what}")
     content, bad = files.read_by(name, what).read_bytes(), tmp_path / "bad.asdf"
     first_block = content.find(b"\xd3BLK") % len(content)
@@ -271,7 +271,7 @@ def test_flipped_bits_in_the_input_of_source_catalog(files, tmp_path, what):
 
 
 def test_any_flipped_bit_of_a_raw_exposure_s_pixels_is_found(files, tmp_path):
-    """Its blocks have checksums: a wrong reference pixel would spread over a whole channel."""
+    """The blocks have checksums; without them a wrong reference pixel would affect a whole channel."""
     content = files.before["dq_init"].read_bytes()
     blocks, rng = [m.start() for m in re.finditer(rb"\xd3BLK", content)], random.Random(1)
     for _ in range(20):
@@ -286,7 +286,7 @@ def test_any_flipped_bit_of_a_raw_exposure_s_pixels_is_found(files, tmp_path):
 @pytest.mark.parametrize("size", [0, 1, 2**31, 2**40, 2**62, 2**64 - 1])
 @pytest.mark.parametrize("what", ["exposure", "saturation"])
 def test_wrong_block_headers_are_refused(files, tmp_path, field, size, what):
-    """Plain blocks of the exposure, compressed ones of the reference: no size is believed before memory is asked for."""
+    """Plain blocks of the exposure, compressed ones of the reference; a size is checked before memory is allocated."""
     start, stop, _ = field
     content = bytearray(files.read_by("saturation", what).read_bytes())
     header = content.index(b"\xd3BLK") + 6
@@ -296,7 +296,7 @@ def test_wrong_block_headers_are_refused(files, tmp_path, field, size, what):
     if status:
         line = refusal(status, said, "bad.asdf")
         assert foreseen(line) and "memory" not in line
-    else:  # more allocated than used is no lie that matters
+    else:  # more allocated than used is allowed
         assert changed(tmp_path / "r_saturation.asdf", files.folder / "r_saturation.asdf") == set()
 
 
@@ -367,7 +367,7 @@ def test_malformed_yaml_is_refused(tmp_path, tree):
 def test_a_header_without_an_end_is_refused_early(tmp_path):
     with open(tmp_path / "bad.asdf", "wb") as file:
         file.write(HEAD)
-        file.truncate(1 << 36)  # zeros that take no room
+        file.truncate(1 << 36)  # a sparse file
     with time_limit(20), pytest.raises(RampflowError, match="its YAML tree has no end"):
         AsdfFile(tmp_path / "bad.asdf")
 
@@ -397,7 +397,7 @@ def test_pipes_folders_and_broken_links_are_refused_without_waiting(files, tmp_p
 AS_NOBODY = """
 import locale, os, sys  # what argparse needs too
 sys.path[:0] = sys.argv[1:2]
-import saturation  # and all that it needs, which nobody may not read everywhere
+import saturation  # and its imports, which the user nobody may be unable to read
 from rampflow.step.program import run_step
 os.setgroups([]); os.setgid(65534); os.setuid(65534)
 sys.exit(run_step(saturation.STEP, saturation.run, sys.argv[2:]))
@@ -441,7 +441,7 @@ FIELDS = [
     *((n, "meta.instrument.detector", DETECTORS) for n in ("dq_init", "dark_decay", "wfi18_transient")),
     *(("dq_init", f"meta.guide_star.window_{k}", [..., None, "3", 3.5]) for k in ("xstart", "xstop", "ystart", "ystop")),
     ("dq_init", "meta.instrument.data_encoding_offset", ["x", float("nan"), [1]]),
-    # A pointing that is not finite is not known, as one of placeholders: see test_assign_wcs.
+    # A pointing that is not finite is treated as a placeholder: see test_assign_wcs.
     *(("assign_wcs", f"meta.wcsinfo.{k}", NO_NUMBERS[:-2]) for k in ("v2_ref", "v3_ref", "roll_ref", "ra_ref", "dec_ref")),
     ("assign_wcs", "meta.velocity_aberration.scale_factor", ["x", float("nan"), [1]]),
     ("photom", "meta.instrument.optical_element", [..., None, 5, ["F158"]]),
@@ -491,7 +491,7 @@ def test_swapped_exposures_and_references_are_refused(files, tmp_path, name):
 
 # -------------------------------------------------------------------------------------------------------- the references
 def entries_of(path):
-    """What a reference can lack: entries of its tree by their dotted names, tables by one row of each."""
+    """Entries of a reference that can be missing, by their dotted names; of tables, one row each."""
     with AsdfFile(path) as file:
         roman = file.tree["roman"]
         for name, node in roman.items():
@@ -514,7 +514,7 @@ def test_missing_and_wrong_entries_of_references_are_named(files, tmp_path, name
         for value in (..., "x", [1, "a"], np.zeros((3, 3), np.float32), np.zeros((3, 300), np.complex64)):
             edited(source, bad, {entry: value})
             status, said = files.run(name, tmp_path, **{what: bad})
-            if status == 0:  # not read by this step, or a step that does without a mask or a row
+            if status == 0:  # not read by this step, or optional
                 product = f"r_{chain.STEPS[name].suffix}.asdf"
                 passed_over = "WARNING" in said or entry == "dq" and what == "inverselinearity"
                 assert passed_over or changed(tmp_path / product, files.folder / product) == set(), (entry, value)
@@ -543,7 +543,7 @@ FRAMES = [
 
 @pytest.mark.parametrize(("reftype", "array"), FRAMES, ids=map("-".join, FRAMES))
 def test_reference_arrays_not_finite_or_of_another_shape(files, tmp_path, reftype, array):
-    """A pixel that a reference doesn't know is flagged, and no other changes; none at all, or another shape, is refused.
+    """A pixel without a value in the reference is flagged, and no other changes; no value at all, or another shape, is refused.
 
     (With another shape, some steps are skipped.)
     """
@@ -677,7 +677,7 @@ IMPLAUSIBLE_PIXELS = [
 
 @pytest.mark.parametrize(("name", "reftype", "array", "value", "flag"), IMPLAUSIBLE_PIXELS)
 def test_pixels_with_impossible_values_are_flagged(files, tmp_path, name, reftype, array, value, flag):
-    """As the reference's own bad pixels are; no other pixel changes."""
+    """They are flagged as the bad pixels of the reference; no other pixel changes."""
     place = (100, 90)  # of the image; what has the reference border has it four rows and columns further
     values = arrays_of(files.folder / f"{reftype}.asdf")[array]
     border = 0 if reftype == "flat" else 4
@@ -793,7 +793,7 @@ def raw(tmp_path):
 
 @pytest.mark.parametrize("seed", range(4))
 def test_flipped_bits_of_an_association(raw, seed):
-    """A line, or members that are there: never a file that the association doesn't name."""
+    """An error, or members that exist; never a file that the association does not name."""
     write_association(raw, ("visit", [{"expname": "r1_uncal.asdf", "exptype": "science"}]))
     content, rng = (raw / "asn.json").read_bytes(), random.Random(seed)
     for _ in range(100):
@@ -841,7 +841,7 @@ def test_invalid_associations_are_named(raw, content, said):
 
 
 def test_members_may_be_in_other_folders_and_products_may_not(raw, tmp_path):
-    """Absolute and upward-pointing members are read where they are; what is made of them has their bare names."""
+    """Members with absolute paths and `..` are read where they are; their products have the bare names."""
     (tmp_path / "other").mkdir()
     for n, expname in enumerate((str(raw / "r1_uncal.asdf"), "../work/r1_uncal.asdf", "../other/../work/r1_uncal.asdf")):
         name = write_association(tmp_path / "other", ("visit", [{"expname": expname}]), name=f"{n}.json")
@@ -915,7 +915,7 @@ def test_too_long_names_are_refused(raw):
 
 
 def test_hidden_files_of_a_folder_are_ignored_and_broken_ones_are_named(raw):
-    """Folders by the name of a file and hidden files (macOS makes them) are passed over; links to nowhere and pipes aren't."""
+    """Folders and hidden files (macOS makes them) are ignored; broken links and pipes are errors."""
     (raw / "folder_uncal.asdf").mkdir()
     (raw / "._r1_uncal.asdf").write_text("")
     assert [m.path.name for m in find_members(".", raw)] == ["r1_uncal.asdf"]
@@ -934,7 +934,7 @@ def test_hidden_files_of_a_folder_are_ignored_and_broken_ones_are_named(raw):
 
 @pytest.fixture
 def alone(tmp_path):
-    """What the inventory of one exposure needs when all references are named: no CRDS is asked."""
+    """Input of the inventory of one exposure with all references overridden, so that CRDS is not queried."""
     (tmp_path / "mine.asdf").write_text("")
     override = {t: str(tmp_path / "mine.asdf") for t in reference_types(declarations.steps().values())}
     config = {"input": "r1_uncal.asdf", "exclude": [], "references": {"override": override, "crds_context": None}, "steps": {}}
@@ -943,7 +943,7 @@ def alone(tmp_path):
 
 
 def test_a_damaged_inventory_is_built_again(alone):
-    """It is only a memory of what was read: a damaged one is made again."""
+    """The inventory is a cache: a damaged one is built again."""
     folder, config = alone
     store, rng = folder / ".rampflow/inventory.json", random.Random(2)
     expected = inventory.build(config, folder, store, declarations.steps())
@@ -987,7 +987,7 @@ CACHES = {
 
 @pytest.mark.parametrize("fault", CACHES)
 def test_an_incomplete_crds_cache_is_reported_in_one_line(raw, cache, tmp_path, fault):
-    """CRDS's own tracebacks don't reach the user."""
+    """Users see no traceback of CRDS."""
     damage, named = CACHES[fault]
     half = tmp_path / "cache"
     shutil.copytree(cache, half, ignore=shutil.ignore_patterns("*.asdf"))
@@ -1021,7 +1021,7 @@ def below(folder):
 
 @pytest.mark.workflow
 def test_shell_characters_in_names_are_never_executed(cache, tmp_path):
-    """Files, folders, associations and header texts that a shell, a glob or a format would take for its own."""
+    """Names of files, folders and associations, and header texts, with special characters of shells, globs and formats."""
     inputs, run = tmp_path / f"in {ODD}", tmp_path / "run"
     inputs.mkdir()
     run.mkdir()
@@ -1093,7 +1093,7 @@ def test_an_invalid_results_folder_is_refused(results):
 # ----------------------------------------------------------------------------------------------- catalogs and alignment
 @pytest.mark.parametrize("seed", range(3))
 def test_damaged_source_catalogs_are_reported_or_finite(files, tmp_path, seed):
-    """A source catalog on its way to the alignment: a line, or sources at finite places."""
+    """A damaged source catalog gives an error, or sources at finite positions."""
     from rampflow.alignment.sources import read_sources
 
     content, rng = (files.folder / "r_cat.parquet").read_bytes(), random.Random(seed)
@@ -1116,7 +1116,7 @@ def test_damaged_source_catalogs_are_reported_or_finite(files, tmp_path, seed):
 
 # -------------------------------------------------------------------------------------------------------------- the table
 def test_the_documented_table_of_faults_matches_these_tests():
-    """Every test of the catalogue has a row in docs/reliability.md, and every row its tests and a number."""
+    """Every test of this file has a row in docs/reliability.md, and every row has its tests and a number."""
     section = (ROOT / "docs" / "reliability.md").read_text().partition("## Bad input")[2]
     named = re.findall(r"`(test_\w+)`", section)
     here = [name for name in globals() if name.startswith("test_")]

@@ -1,4 +1,4 @@
-"""The stars of the astrometric catalog beside those of stcal, which romancal takes them from."""
+"""Compare the stars of the astrometric catalog with those of stcal, which romancal uses."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""linearity beside stcal's own function, with the converters' correction of romancal's step."""
+"""Compare linearity with stcal's function, with the ADC correction of romancal's step."""
 
 from types import SimpleNamespace
 

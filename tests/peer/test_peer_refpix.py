@@ -1,4 +1,4 @@
-"""refpix beside romancal's own functions, which are fixed to 4096 columns but take any number of rows."""
+"""Compare refpix with romancal's functions, which need 4096 columns and take any number of rows."""
 
 from types import SimpleNamespace
 

@@ -1,4 +1,4 @@
-"""tweakreg in romancal's way beside romancal's own step, on the same images, catalogs and stars."""
+"""Compare tweakreg, configured as romancal, with romancal's step, on the same images, catalogs and stars."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""assign_wcs: positions against spherical trigonometry, velocity aberration, footprint, way back, what is refused."""
+"""assign_wcs: positions compared with spherical trigonometry, velocity aberration, footprint, inverse, invalid input."""
 
 import asdf
 import assign_wcs
@@ -225,7 +225,7 @@ def test_plausible_reference_points_give_no_warning(tmp_path, meta, offset):
 
 @pytest.mark.parametrize(("unit", "width"), [(1 / 3600, "2.88"), (1 / 0.11, "0.94"), (2, "0.2")])
 def test_a_distortion_in_another_unit_is_refused(tmp_path, unit, width):
-    """Degrees, pixels, pixels half as wide: nothing would show it but fluxes, positions and shapes."""
+    """Degrees, pixels, pixels half as wide: without this check only fluxes, positions and shapes would be wrong."""
     write_image(tmp_path / "in.asdf", image(ROWS, COLUMNS))
     path = write_distortion(tmp_path / "distortion.asdf", distortion_model() | (Scale(unit) & Scale(unit)))
     said = refuse("assign_wcs", tmp_path / "o.asdf", tmp_path / "in.asdf", tmp_path / "o.asdf", "--distortion", path)

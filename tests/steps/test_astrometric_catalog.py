@@ -1,4 +1,4 @@
-"""The astrometric catalog: the region and the epoch of an association, stars moved to it, every source, every trouble."""
+"""astrometric_catalog: region and epoch of an association, motions of the stars, every source of stars, network failures."""
 
 import contextlib
 import csv
@@ -53,7 +53,7 @@ def offset(ra, dec, distance, angle=0.0):
 
 
 def write_exposure(path, ra=150.0, dec=2.0, **entries):
-    """An image as flatfield leaves it, as far as its header counts here."""
+    """An image as flatfield writes it, with the header entries that the catalog reads."""
     corners = [offset(ra, dec, SIZE / 2 * 0.11 / 3600 * 2**0.5, angle) for angle in (45, 135, 225, 315)]
     times = {
         "start_time": "2026-10-01T00:00:00.000",
@@ -83,7 +83,7 @@ def image(tmp_path_factory):
 
 
 def make_stars(seed=3):
-    """Columns as Gaia has them: the whole sky thinly, and `PLACES` densely; some stars without a motion."""
+    """Columns of Gaia: few stars over the whole sky, many at `PLACES`, some without a motion."""
     rng = np.random.default_rng(seed)
     ra, dec = [rng.uniform(0, 360, 3000)], [np.degrees(np.arcsin(rng.uniform(-1, 1, 3000)))]
     for place in PLACES.values():
@@ -409,7 +409,7 @@ def test_a_damaged_hats_folder_is_an_error(tmp_path, image, hats_folder, capsys,
 # -------------------------------------------------------------------------------------------------------------------- S3
 @pytest.fixture(scope="module")
 def s3(hats_folder):
-    """Address of a server of S3's protocol that holds the HATS catalog where STScI has it, open to everyone."""
+    """Address of a public S3 server that has the HATS catalog in the place where STScI has it."""
     import boto3
     from moto.server import ThreadedMotoServer
 
@@ -427,7 +427,7 @@ def s3(hats_folder):
 
 
 def without_aws():
-    """The environment's variables, without those of Amazon's tools."""
+    """The environment variables without those of AWS."""
     return {name: "" for name in os.environ if name.startswith("AWS_")}
 
 
@@ -467,9 +467,9 @@ class Service:
     Attributes
     ----------
     answers : list of callable
-        What to do with each request in turn, the last one for all that follow: takes the handler and the query.
+        Functions of the handler and the query, one for each request in turn; the last one answers all that follow.
     requests : list of dict
-        The queries that came.
+        The queries received.
     """
 
     def __init__(self):

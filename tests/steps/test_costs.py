@@ -1,4 +1,4 @@
-"""What must not come back: packages that a step has no use for, and copies of the ramp. No test here looks at a clock."""
+"""Imported packages and peak memory of each step: no unneeded package, no unneeded copy of the ramp. No test asserts a time."""
 
 import json
 import os
@@ -70,7 +70,7 @@ print(json.dumps({"modules": sorted({name.partition(".")[0] for name in sys.modu
 
 
 def probe(script, *arguments):
-    """Run a script that must end well: the modules that it loaded, and its peak memory in MB."""
+    """Run a script that must succeed; return the modules that it loaded, and its peak memory in MB."""
     command = [sys.executable, "-c", PROBE, SCRIPTS / f"{script}.py", *arguments]
     environment = {**os.environ, "PYTHONPATH": str(SCRIPTS)}
     done = subprocess.run([os.fspath(a) for a in command], capture_output=True, text=True, env=environment)

@@ -1,4 +1,4 @@
-"""dark_decay: the mean of an exponential over the reads, pixel by pixel; what goes along; what is refused."""
+"""dark_decay: the mean of an exponential over the reads, pixel by pixel; border arrays; invalid input."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""dq_init: counts decoded, guide window, mask, border arrays, statuses; what is refused."""
+"""dq_init: decoded counts, guide window, mask, border arrays, statuses; invalid input."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""finalize: statuses, statistics in closed form, both products whole and valid, or none."""
+"""finalize: statuses, statistics compared with closed forms, both products complete and valid, or none."""
 
 import datetime
 
@@ -231,7 +231,7 @@ def star_field():
 
 
 def process(folder, meta):
-    """From the image to all four products, as the rules of the workflow do it."""
+    """Make all four products from an image, as the rules of the workflow do."""
     next(iter(make_distortion(Detector("WFI07", 256, 1)).values())).save(folder / "distortion.asdf")
     steps = {name: folder / f"{STEM}_{name}.asdf" for name in ("rampfit", "assignwcs", "segm", "tweakreg")}
     catalog = folder / f"{STEM}_cat.parquet"

@@ -1,4 +1,4 @@
-"""dark_current, photom and flatfield: what they do to an image, and what they leave alone."""
+"""dark_current, photom and flatfield: what they change in an image, and what they leave unchanged."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""linearity: identities, truth in ramps simulated read by read, flags, converter tables and the program itself."""
+"""linearity: identities, ramps simulated read by read, flags, ADC tables and the program."""
 
 import subprocess
 import sys
@@ -41,12 +41,12 @@ def correct(data, groupdq=None, pixeldq=None, *, lin=None, lin_dq=None, inverse=
 
 
 def response(linear, quadratic=-6e-7):
-    """Measured counts of a detector that loses a little of what it collects, and the terms of that polynomial."""
+    """Measured counts of a detector with a small non-linearity, and the terms of its polynomial."""
     return linear + quadratic * linear**2
 
 
 def inverse_of_response(degree=6, quadratic=-6e-7):
-    """Terms of the polynomial that turns the counts of `response` back: the series of its exact inverse."""
+    """Terms of the polynomial that inverts `response`: the series of its exact inverse."""
     catalan = (1, 1, 2, 5, 14, 42)
     return (0, *((-quadratic) ** n * catalan[n] for n in range(degree)))
 
@@ -174,7 +174,7 @@ def test_inconsistent_shapes_are_refused():
 
 # -------------------------------------------------------------------------------------------------------------- the rate
 def rate_used(saturated_from, pattern=((1,), (2,), (3,), (4,), (5, 9))):
-    """The rate that predicted the reads of the last resultant, seen through a correction of x² over reads 4 apart."""
+    """The rate that predicted the reads of the last resultant, inferred from a correction of x² over reads 4 apart."""
     pattern = [list(r) for r in pattern]
     data = np.zeros((5, *PIXELS), np.float32)
     data[:] = np.array([0, 100, 300, 700, 1000])[:, None, None]

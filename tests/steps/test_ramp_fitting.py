@@ -148,7 +148,7 @@ def test_agrees_with_the_dense_covariance(pattern):
 
 @pytest.mark.parametrize("pattern", [UNEVEN, SINGLE])
 def test_search_agrees_with_trying_every_omission(pattern):
-    """The search's choices follow from fitting again, densely, without each difference or pair."""
+    """The search selects what dense fits without each difference or pair select."""
     rng = np.random.default_rng(5)
     one, two = jump_thresholds(4.5)
     may_pair = [len(r) > 1 for r in pattern[1:-1]]

@@ -1,4 +1,4 @@
-"""refpix: what passes through, correlated noise with a known source, each switch, flags and the program itself."""
+"""refpix: unchanged input, correlated noise with a known source, each option, flags and the program."""
 
 import subprocess
 import sys
@@ -39,7 +39,7 @@ def responses(columns=COLUMNS, rows=ROWS, *, passband=None, **value):
 
 
 def on_detector(stream, columns=COLUMNS):
-    """What every channel would record of a noise that is the same function of time for all: (resultant, row, column)."""
+    """Counts (resultant, row, column) of a noise that is the same function of time in every channel."""
     channels = [stream[..., :128] if n % 2 == 0 else stream[..., 127::-1] for n in range(columns // 128)]
     return np.concatenate(channels, axis=-1).astype(np.float32)
 
@@ -150,7 +150,7 @@ def test_a_constant_frame_is_kept():
 
 
 def rounding(counts, correction):
-    """How far two computations of one correction may lie apart that order their sums differently (DN).
+    """Largest difference (DN) of two computations of one correction that sum in different order.
 
     A transform of N samples in single precision is off by half an epsilon times log2 N of the largest value (N. J. Higham,
     Accuracy and Stability of Numerical Algorithms, section 24.1), in each of the two; then counts round to the number beside

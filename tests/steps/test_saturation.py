@@ -1,4 +1,4 @@
-"""saturation: each rule with a ramp made for it and one that just misses it, a plain restatement, and the program."""
+"""saturation: each rule with a ramp that meets it and one that just misses it, a direct implementation, and the program."""
 
 import numpy as np
 import pytest
@@ -124,7 +124,7 @@ def grown(mask, pixels):
 
 
 def restated(data, groupdq, threshold, reads, pixels, backup):
-    """The three passes and the backup in the words of their definition."""
+    """A direct implementation of the definition: three passes and the backup."""
     result, resultants = groupdq.copy(), range(len(data))
     for r in resultants:
         reached = (data[: r + 1] >= threshold).any(axis=0) | (result[r] & SAT > 0)

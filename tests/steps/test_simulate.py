@@ -1,4 +1,4 @@
-"""The simulator: its references are valid and found by CRDS, its exposures are valid and hold what their truth says."""
+"""The simulator: its references are valid and found by CRDS, its exposures are valid and match their truth."""
 
 import dataclasses
 import hashlib

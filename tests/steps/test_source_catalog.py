@@ -1,4 +1,4 @@
-"""source_catalog: stars of known position and flux; each part beside the library's own; every parameter; empty images."""
+"""source_catalog: stars of known position and flux; each part compared with photutils or astropy; parameters; empty images."""
 
 import re
 import warnings
@@ -1050,7 +1050,7 @@ def test_both_reference_formats_give_the_same_psf(tmp_path, catalogs, plain):
 @pytest.mark.parametrize("element", ["F062", "F158", "F213"])
 @pytest.mark.parametrize("integrated", [False, True])
 def test_the_width_of_a_psf_follows_from_its_wavelength(element, integrated):
-    """Diffraction, with charge diffusion and without: halved or doubled it is another oversampling's."""
+    """Diffraction, with charge diffusion and without: a factor of two would be a wrong oversampling."""
     from simulate_references import diffraction_psf
 
     from rampflow.errors import RampflowError

@@ -1,4 +1,4 @@
-"""What all steps have in common: command line, refusals, what is recorded, how fast they start and what they need."""
+"""What all steps have in common: command line, invalid input, provenance, imports."""
 
 import argparse
 import datetime
@@ -404,7 +404,7 @@ def test_steps_work_without_snakemake_and_crds(files, tmp_path, name):
 
 # ----------------------------------------------------------------------------------------------------------- unforeseen errors
 def failing(tmp_path, capsys, change=None):
-    """Run a program that fails on a file by an error that no check foresaw, and what it says."""
+    """Run a program that raises an unexpected error on a file; return its message."""
     path = write_ramp(tmp_path / "in.asdf", ramp())
     with asdf.open(path, memmap=False, lazy_load=False) as file:
         file.write_to(path)  # with checksums

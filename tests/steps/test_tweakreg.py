@@ -1,4 +1,4 @@
-"""tweakreg: associations of a simulated sky against the truth, failures, every parameter, and what the products get."""
+"""tweakreg: associations of a simulated sky compared with the truth, failures, every parameter, effects on the products."""
 
 import contextlib
 import copy
@@ -33,7 +33,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "validation"))
 
 @pytest.fixture(scope="module")
 def dithers(tmp_path_factory):
-    """Two dithers with different errors, as the issue has them, aligned by default and in romancal's way."""
+    """Two dithers with different pointing errors."""
     sky = Sky(tmp_path_factory.mktemp("dithers"))
     sky.expose("a", error=(0.3, -0.4))
     sky.expose("b", error=(-0.5, 0.6), dither=(40, 25))
@@ -213,7 +213,7 @@ def test_an_association_of_skipped_exposures_is_skipped(tmp_path):
 
 # --------------------------------------------------------------------------------------------------------------- evidence
 def assert_failed(result, *stems):
-    """The exposures are FAILED wherever it is said, with numbers, and have no WCS to replace theirs."""
+    """The exposures are FAILED in solution and summary, with numbers, and keep their WCS."""
     for stem in stems:
         solution, entry = result[stem], result.summary["exposures"][stem]
         assert solution["status"] == entry["status"] == "FAILED"
@@ -574,7 +574,7 @@ def test_the_matched_stars_are_saved(dithers):
 
 
 def refusal(output, summary, *arguments):
-    """What the step says when it ends with an error of its own; it leaves nothing behind."""
+    """The error message of a step that must fail and leave no file."""
     said = io.StringIO()
     with contextlib.redirect_stderr(said):
         assert tweakreg.main([str(a) for a in (output, summary, *arguments)]) == 1

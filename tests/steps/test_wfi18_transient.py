@@ -1,4 +1,4 @@
-"""wfi18_transient: a known transient is taken out of the first resultant; where it can't be, rows are masked."""
+"""wfi18_transient: a known transient is removed from the first resultant; where that fails, rows are masked."""
 
 import numpy as np
 import pytest

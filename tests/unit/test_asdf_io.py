@@ -1,4 +1,4 @@
-"""asdf_io: files that it writes are ASDF files, files of others are read alike, trees come back; damage is named."""
+"""asdf_io: files are read and written as asdf does, trees make a round trip, damage is named."""
 
 import copy
 import re
@@ -51,7 +51,7 @@ def write(path, tree, **kwargs):
 
 
 def check_reads(stored, expected):
-    """All ways to read an array, against the array itself."""
+    """Compare all ways to read an array with the array itself."""
     assert stored.shape == expected.shape and stored.ndim == expected.ndim and stored.nbytes == expected.nbytes
     for found, wanted in (
         (stored.read(), expected),

@@ -1,4 +1,4 @@
-"""What the user names as input becomes a list of exposures, or an error that says what is wrong."""
+"""The user's input becomes a list of exposures, or an error."""
 
 import json
 
@@ -10,7 +10,7 @@ from rampflow.workflow.association import Member, find_members, read_association
 
 @pytest.fixture
 def folder(tmp_path):
-    """Raw files r1 to r3 in a folder `raw`, beside things that are none."""
+    """Raw files r1 to r3 in a folder `raw`, beside other files."""
     (tmp_path / "raw").mkdir()
     for name in ("r1_uncal.asdf", "r3_uncal.asdf", "r2_uncal.asdf", "r1_cal.asdf", "notes.txt"):
         (tmp_path / "raw" / name).write_text("")

@@ -1,4 +1,4 @@
-"""What counts as code: everything that a script imports of this project, and no words."""
+"""The fingerprint covers what a script imports of this project, without comments and docstrings."""
 
 import ast
 import shutil
@@ -119,12 +119,12 @@ def test_edits_of_other_code_do_not_change_the_fingerprint(copy):
     [("f(1)", "f(1.0)"), ("x = None", "x = 'None'"), ("f(a, b)", "f([a, b])"), ("a - b", "b - a"), ("'a'; f()", "f()")],
 )
 def test_different_syntax_trees_have_different_spellings(one, other):
-    """But a text alone is a comment."""
+    """A string on its own counts as a comment."""
     assert (spell_out(ast.parse(one)) == spell_out(ast.parse(other))) == one.startswith("'")
 
 
 def test_the_spelling_does_not_depend_on_the_python_version():
-    """`ast.dump` differs from one to the next: a new Python must not run everything again."""
+    """`ast.dump` differs between versions, and a new Python must not repeat everything."""
     assert spell_out(ast.parse("def f(x: int = 1): return None")) == (
         "Module(body=[FunctionDef(name='f',args=arguments(args=[arg(arg='x',annotation=Name(id='int',))]defaults=[Constant(value=1,)])"
         "body=[Return(value=Constant(value=None,))])])"

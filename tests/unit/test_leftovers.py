@@ -1,4 +1,4 @@
-"""Files of a results folder that a run would not make, and those that are none of its business."""
+"""Stale files of a results folder, and files that do not belong to the workflow."""
 
 import json
 
@@ -12,7 +12,7 @@ NOTHING = Inventory({}, None, {})
 
 
 def test_only_files_named_as_products_are_stale(tmp_path):
-    """In a folder from elsewhere, the products say whose they are."""
+    """In a results folder of another place, the metadata say which files are products."""
     results, own = tmp_path / "results", "my_copy_cal.asdf finder_cat.parquet old_report.html other_tweakreg.json".split()
     results.mkdir()
     meta = {"filename": f"{STEM}_cal.asdf", "calibration_software_name": "rampflow"}

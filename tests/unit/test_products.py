@@ -1,4 +1,4 @@
-"""The comparison of products sees what differs."""
+"""The comparison of products notices differences."""
 
 import pytest
 from products import arrays_of, assert_same_products

@@ -1,4 +1,4 @@
-"""What a run shows while it goes on, with and without a terminal."""
+"""Progress of a run, with and without a terminal."""
 
 import io
 import logging

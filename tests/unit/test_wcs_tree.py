@@ -1,4 +1,4 @@
-"""WCS trees: what is computed from them is what gwcs makes of them, and what is not known here is left to gwcs."""
+"""WCS trees: results equal those of gwcs, and unsupported transforms are left to gwcs."""
 
 import numpy as np
 import pytest

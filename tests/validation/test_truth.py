@@ -1,4 +1,4 @@
-"""tests/validation/truth_*.py: from products of known errors, the numbers that belong to them."""
+"""tests/validation/truth_*.py recover the numbers of products with known errors."""
 
 import json
 import sys

@@ -1,4 +1,4 @@
-"""tests/validation/write_document.py: what cases measured is kept, judged and written down."""
+"""tests/validation/write_document.py: measurements of cases are kept, compared with the explanations, and documented."""
 
 import json
 import sys

@@ -1,4 +1,4 @@
-"""The workflow from a hosted repository: git takes a local one in its place."""
+"""The workflow from a hosted repository, for which git is given a local one."""
 
 import os
 import shutil
@@ -24,7 +24,7 @@ use rule * from rampflow as rampflow_*
 
 @pytest.fixture(scope="module")
 def hosted(tmp_path_factory):
-    """A working folder with an exposure; where github.com is asked for owner/rampflow, a repository with the tag v9 answers."""
+    """A working folder with an exposure; git takes a local repository with the tag v9 for github.com/owner/rampflow."""
     folder = tmp_path_factory.mktemp("hosted")
     repository, working = folder / "repository", folder / "run"
     working.mkdir()

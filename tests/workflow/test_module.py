@@ -1,4 +1,4 @@
-"""The workflow as a module of another one, whose Snakefile lies elsewhere."""
+"""The workflow as a module of another workflow."""
 
 import pytest
 from products import arrays_of
@@ -43,7 +43,7 @@ def outer(visit, tmp_path):
 
 @pytest.mark.parametrize("snakefile", ["Snakefile", "workflow/Snakefile"])
 def test_a_module_has_the_jobs_of_the_workflow(visit, outer, snakefile):
-    """All defaults are there, though the other workflow gives few keys."""
+    """Keys that the other workflow leaves out have their defaults."""
     alone = Workflow(outer("rules.rampflow_all.input").folder, visit.inputs / "crds_cache").jobs(
         "--config", f"input={visit.inputs / 'visit_asn.json'}", "astrometric_catalog=stars.ecsv"
     )

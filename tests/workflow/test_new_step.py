@@ -1,4 +1,4 @@
-"""A new step is one row in the table of steps, one script and one rule (and its test).
+"""A new step takes one row in the table of steps, one script and one rule (and its test).
 
 CONTRIBUTING.md's recipe says so. Here it is done in a copy of the workflow, and an exposure goes through the step.
 """
@@ -73,7 +73,7 @@ def extended(tmp_path_factory):
 
 
 def test_an_exposure_goes_through_a_new_step(extended):
-    """Of its detector alone; what it leaves is what the step before left, but for what it does."""
+    """Only exposures of its detector; the step changes only what it should."""
     steps = dict.fromkeys(("saturation", "refpix", "dark_decay", "linearity", "dark_current"), {"skip": True})
     steps["pedestal"] = {"level": LEVEL}
     given = ["--config", "input=raw", f"steps={steps}", "keep_intermediates=[ramp_fitting,pedestal]"]

@@ -1,4 +1,4 @@
-"""The products in the tools of others: asdf alone, roman_datamodels, gwcs, astropy, photutils, pandas' reader of parquet."""
+"""The products opened with asdf, roman_datamodels, gwcs, astropy, photutils and pyarrow."""
 
 import warnings
 

@@ -1,4 +1,4 @@
-"""What existing files say of their making, and which of them are to be made again."""
+"""Recipes: how existing files were made, and which of them must be made again."""
 
 import os
 import shutil
@@ -65,13 +65,13 @@ def test_a_file_is_opened_once_as_long_as_it_stays_the_same(flat, tmp_path, monk
 
 
 def test_files_of_this_run_are_left_to_snakemake(flat, tmp_path):
-    """Another parameter is then no reason to make all of an exposure again: Snakemake knows where to begin."""
+    """Snakemake knows their parameters: it repeats from the step that changed, not the whole exposure."""
     store, expected = tmp_path / "made.json", {flat: {"flatfield": NEW}}
     recipes.remember(expected, flat.stat().st_mtime - 1, store)
     assert recipes.differing(expected, store) == {} and recipes.are_as_remembered(expected, store)
     other = {flat: {"flatfield": OLD}}
     assert recipes.differing(other, store) == {} and not recipes.are_as_remembered(other, store)
-    # Another file in its place is nobody's.
+    # Another file in its place has no stamp.
     shutil.copyfile(flat, tmp_path / "copy")
     os.replace(tmp_path / "copy", flat)
     assert recipes.differing(expected, store) == {flat: ["flatfield", "dark_current"]}

@@ -209,7 +209,7 @@ def report(visit):
 
 
 def pictures_of(visit, stem):
-    """Titles of the pictures of an exposure, and what else is known of it."""
+    """Titles of the pictures of an exposure, and its other entries in the report."""
     folder = visit.results / "intermediates"
     images, ramp = (json.loads((folder / f"{stem}_{kind}_pictures.json").read_text()) for kind in ("image", "ramp"))
     pictures = [*images["pictures"], *ramp["pictures"]]

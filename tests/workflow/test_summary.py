@@ -1,4 +1,4 @@
-"""What a run tells at its end, and what it does for an association of which an exposure fails."""
+"""The summary of a run, and associations of which an exposure fails."""
 
 import json
 import logging
@@ -61,7 +61,7 @@ def test_logs_are_found_by_the_names_of_exposures_and_associations(logs):
 
 
 def test_of_a_cluster_job_the_step_that_failed_is_named(logs):
-    """Steps that were killed leave no error: the last one that wrote something is meant."""
+    """Killed steps log no error, so the step with the newest log is named."""
     steps = [logs("logs/r1/dq_init.log", INFO, age=-1), logs("logs/r1/refpix.log", INFO, age=-2), "logs/r1/linearity.log"]
     (line,), *_ = summary.summarize(steps, [steps], BEGUN)
     assert line.startswith("r1 refpix: ended without an error message, probably killed")
