@@ -495,7 +495,7 @@ def test_a_border_that_is_lost_in_one_resultant_counts_as_missing(exposure, side
         correction = (whole["data"] - before.data)[:, 4:-4, 4:-4]
     moved = (lost["data"] - whole["data"])[:, 4:-4, 4:-4]
     # What the border would have removed is left, no more; as a spike, it would move the image by thousands of DN.
-    assert np.abs(moved).max() < 2 * np.abs(correction).max() < 100
+    assert np.abs(moved).max() < 2 * np.abs(correction).max() < 200
     ends = side in ("top", "bottom")
     assert said.count("WARNING") == 1 + ends
     assert ("the resultants 2 (from 1) are flagged DO_NOT_USE" in said) == ends
