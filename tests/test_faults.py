@@ -1167,6 +1167,7 @@ def test_the_table_of_faults_is_that_of_these_tests():
     assert tried["test_metadata_that_is_missing_or_of_another_type_is_named"] == sum(len(values) for *_, values in FIELDS)
     assert tried["test_half_a_crds_cache_is_one_line"] == len(CACHES)
     assert tried["test_references_of_impossible_values_are_named"] == len(IMPLAUSIBLE)
+    assert tried["test_references_that_are_wrong_in_a_part_of_the_frame"] == 3 * len(WRONG_IN_A_PART)
     assert tried["test_pixels_of_impossible_values_are_flagged"] == len(IMPLAUSIBLE_PIXELS)
     assert tried["test_references_made_for_something_else_are_refused"] == len(OTHERS)
     assert tried["test_references_that_leave_open_what_they_are_for_are_taken"] == len(NO_CONTRADICTION)
