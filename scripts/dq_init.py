@@ -2,13 +2,14 @@
 
 import copy
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from rampflow import dq as dqflags
 from rampflow.chain import LATER_STATUSES, STATUSES
-from rampflow.detector import BORDER, check_shape
+from rampflow.detector import BORDER, check_shape, mean_reads
 from rampflow.errors import RampflowError
 from rampflow.files.asdf_io import AsdfFile, EmptyArray, tagged
 from rampflow.files.level1 import GROUND_TEST_MODELS, RAW_TAG, spell_data_problem, updated_raw_file
@@ -50,8 +51,9 @@ STEP = Step(
 
 LARGEST_RAW = 65535  #: DN in 16 bits
 FEW_LOST = 0.01  #: share of amplifier 33's samples that may be lost without a warning
-MOST_LOST = 0.99  #: share of the counts of a resultant at 0 or 65535 that makes it one that was lost
-MIDDLE_ROWS = 16  #: rows that lost resultants are looked for in
+MOST_LOST = 0.99  #: share of the pixels with the same count that makes a resultant a lost one: noise alone prevents it
+SAMPLING = 16  #: every so many columns are looked at first for a lost resultant
+BLOCK = 16  #: rows decoded at a time; lost resultants are looked for in each block
 
 
 def flag_guide_window(pixeldq: np.ndarray, x: tuple[int, int], y: tuple[int, int], *, expand: int = 0) -> bool:
@@ -124,24 +126,57 @@ def flag_lost_counts(raw: np.ndarray) -> np.ndarray:
     return flags
 
 
-def lost_resultants(raw: np.ndarray) -> list[int]:
-    """Resultants without counts: those of zeros, and those of 65535 that others of lower counts follow.
+def lost_resultants(raw: np.ndarray) -> np.ndarray:
+    """Resultants whose pixels all have the same count: a fill value, and not what a detector with read noise measures.
+
+    A bright field that holds the converter's limit, 65535, until the end of the ramp is saturated, not lost.
 
     Parameters
     ----------
     raw : numpy.ndarray
-        Counts as they came, uint16 (resultant, row, column), without the reference border.
+        Counts as they came, DN, uint16 (resultant, row, column), without the reference border: all rows or some.
 
     Returns
     -------
-    list of int
-        From 0 on.
+    numpy.ndarray
+        Their numbers, from 0.
     """
-    empty = (raw == 0).mean(axis=(1, 2)) > MOST_LOST
-    full = (raw == LARGEST_RAW).mean(axis=(1, 2)) > MOST_LOST
-    counted = np.flatnonzero(~empty & ~full)
-    last = counted[-1] if counted.size else -1  # a bright field is saturated until the end
-    return np.flatnonzero(empty | (full & (np.arange(len(raw)) < last))).tolist()
+    # A part of a row shows in a hundredth of the time that nothing is lost.
+    sample = raw[:, raw.shape[1] // 2, ::SAMPLING]
+    if ((sample == np.median(sample, axis=1, keepdims=True)).mean(axis=1) < MOST_LOST / 2).all():
+        return np.empty(0, np.intp)
+    value = np.median(raw, axis=(1, 2), keepdims=True)
+    filled = (raw == value).mean(axis=(1, 2)) > MOST_LOST
+    counted = np.flatnonzero(~filled)
+    last = counted[-1] if counted.size else -1
+    saturated = (value[:, 0, 0] == LARGEST_RAW) & (np.arange(len(raw)) > last)
+    return np.flatnonzero(filled & ~saturated)
+
+
+def replace_resultants(counts: np.ndarray, lost: np.ndarray, read_pattern: list[list[int]]) -> None:
+    """Replace lost resultants by the straight line through the two nearest that are there, in place.
+
+    They are flagged, and no fit uses them. The line keeps the fill value out of what later steps compute from all resultants:
+    the means and transforms of refpix, the count rates of linearity.
+
+    Parameters
+    ----------
+    counts : numpy.ndarray
+        Counts in DN, float32 (resultant, row, column).
+    lost : numpy.ndarray
+        From `lost_resultants`. Where fewer than two are left, nothing changes.
+    read_pattern : list of list of int
+        1-based reads of each resultant.
+    """
+    there = np.setdiff1d(np.arange(len(counts)), lost)
+    if there.size < 2:
+        return
+    times = mean_reads(read_pattern)
+    for resultant in lost:
+        second = int(np.clip(np.searchsorted(there, resultant), 1, there.size - 1))
+        before, after = there[second - 1], there[second]
+        share = np.float32((times[resultant] - times[before]) / (times[after] - times[before]))
+        counts[resultant] = counts[before] + share * (counts[after] - counts[before])
 
 
 def decode_amp33(raw: np.ndarray, reference_read: np.ndarray | None, offset: int) -> tuple[np.ndarray, int, int]:
@@ -216,7 +251,8 @@ def initialize(job: Job, raw: Exposure, *, ground_test: bool) -> None:
     """
     counts, amp33 = raw.array("data", 3), raw.array("amp33", 3)
     check_shape(raw.path, counts.shape)
-    _ = raw.read_pattern, raw.frame_time, raw.detector  # refuse now what a later step would stumble over
+    read_pattern = raw.read_pattern
+    _ = raw.frame_time, raw.detector  # refuse now what a later step would stumble over
     for line in contradictions(raw.meta, counts.shape[0], job.exposure.path.name):
         job.log.warning("%s", line)
     shape = counts.shape
@@ -228,16 +264,6 @@ def initialize(job: Job, raw: Exposure, *, ground_test: bool) -> None:
     reference_amp33 = _optional(raw, "reference_amp33", amp33.shape[1:]) if not ground_test else None
     resultantdq = _optional(raw, "resultantdq", shape)
 
-    middle = max(shape[1] // 2 - MIDDLE_ROWS // 2, BORDER)
-    if empty := lost_resultants(counts.read_rows(middle, min(middle + MIDDLE_ROWS, shape[1] - BORDER))[..., BORDER:-BORDER]):
-        job.log.warning(
-            "%s: the resultants %s (from 1) of data are 0 or %d DN throughout: they were lost. Those of 0 are not used, and "
-            "from one of %d DN on all count as saturated; if they can be restored, process the restored file",
-            job.exposure.path.name,
-            ", ".join(str(resultant + 1) for resultant in empty),
-            LARGEST_RAW,
-            LARGEST_RAW,
-        )
     encoded = bool(offset) or reference_read is not None
     if not ground_test:
         _warn_of_encoding(job, raw, offset, reference_read, reference_amp33)
@@ -256,9 +282,18 @@ def initialize(job: Job, raw: Exposure, *, ground_test: bool) -> None:
     decoded_amp33 = _decoded_amp33(job, raw, amp33.read(), reference_amp33, offset)
     edges = {"left": (shape[1], BORDER), "right": (shape[1], BORDER), "top": (BORDER, shape[2]), "bottom": (BORDER, shape[2])}
     border = {side: np.empty((shape[0], *size), np.float32) for side, size in edges.items()}
-    for rows, side in ((slice(0, BORDER), "top"), (slice(shape[1] - BORDER, shape[1]), "bottom")):
-        edge = counts.read_rows(rows.start, rows.stop)
-        border[side][:] = decode_counts(edge, None if reference_read is None else reference_read[rows], offset)
+
+    def decode_block(start, stop):
+        """Raw and decoded counts of some rows, and which of their resultants are lost."""
+        raw_rows = counts.read_rows(start, stop)
+        rows = decode_counts(raw_rows, None if reference_read is None else reference_read[start:stop], offset)
+        science = raw_rows[:, max(BORDER - start, 0) : max(shape[1] - BORDER - start, 0), BORDER:-BORDER]
+        lost = lost_resultants(science) if science.size else np.empty(0, np.intp)
+        replace_resultants(rows, lost, read_pattern)
+        return raw_rows, rows, lost
+
+    border["top"][:] = decode_block(0, min(BLOCK, shape[1]))[1][:, :BORDER]
+    border["bottom"][:] = decode_block(max(shape[1] - BLOCK, 0), shape[1])[1][:, -BORDER:]
     empty = EmptyArray(shape, np.float32)
     for side in ("left", "right"):
         border[side] = EmptyArray((shape[0], *edges[side]), np.float32)
@@ -273,27 +308,55 @@ def initialize(job: Job, raw: Exposure, *, ground_test: bool) -> None:
     with job.create(roman=ramp_tree(raw), arrays=arrays) as product:
         product.status = status
 
-        def decode_rows(start, stop):
-            raw_rows = counts.read_rows(start, stop)
-            rows = decode_counts(raw_rows, None if reference_read is None else reference_read[start:stop], offset)
+        def write_block(start, stop):
+            raw_rows, rows, lost = decode_block(start, stop)
             product.write_rows("data", start, rows)
             product.write_rows("border_ref_pix_left", start, rows[:, :, :BORDER])
             product.write_rows("border_ref_pix_right", start, rows[:, :, -BORDER:])
             # Without an encoding, saturation sees such counts itself. The extremes take a tenth of the time of the flags.
-            if not encoded or (raw_rows.min() > 0 and raw_rows.max() < LARGEST_RAW):
-                return 0
-            lost = flag_lost_counts(raw_rows)
-            brought = 0 if resultantdq is None else resultantdq[:, start:stop]
-            product.write_rows("groupdq", start, lost | brought)
-            return np.count_nonzero(lost)
+            at_limit = encoded and (raw_rows.min() == 0 or raw_rows.max() == LARGEST_RAW)
+            if not at_limit and not lost.size:
+                return 0, lost
+            flags = flag_lost_counts(raw_rows) if at_limit else np.zeros(raw_rows.shape, np.uint8)
+            flags[lost] = 0
+            number = np.count_nonzero(flags)
+            flags[lost] = dqflags.DROPOUT | dqflags.DO_NOT_USE
+            product.write_rows("groupdq", start, flags if resultantdq is None else flags | resultantdq[:, start:stop])
+            return number, lost
 
-        lost = sum(job.map_rows(decode_rows, shape[1]))
-        if lost:
-            job.log.warning(
-                "%d counts of data are 0 or 65535 in the encoded file: their values are lost, and they are flagged AD_FLOOR "
-                "and DO_NOT_USE, or SATURATED",
-                lost,
-            )
+        at_limit, lost = zip(*job.map_rows(write_block, shape[1], block=BLOCK), strict=True)
+        warn_of_lost_counts(job, sum(at_limit), lost)
+
+
+def warn_of_lost_counts(job: Job, at_limit: int, lost: Sequence[np.ndarray]) -> None:
+    """Warn of counts at the limits of an encoded file, and of resultants that were lost.
+
+    Parameters
+    ----------
+    job : Job
+    at_limit : int
+        Number of encoded counts that are 0 or 65535.
+    lost : sequence of numpy.ndarray
+        From `lost_resultants`, for each block of rows.
+    """
+    if at_limit:
+        job.log.warning(
+            "%d counts of data are 0 or 65535 in the encoded file: their values are lost, and they are flagged AD_FLOOR and "
+            "DO_NOT_USE, or SATURATED",
+            at_limit,
+        )
+    resultants, blocks = np.unique(np.concatenate(lost), return_counts=True)
+    if resultants.size:
+        job.log.warning(
+            "%s: data has one value for all pixels of a resultant (resultants from 1: %s): their counts were lost. They are "
+            "flagged DROPOUT and DO_NOT_USE, left out of the fit, and replaced by a line through the neighbouring resultants; "
+            "if they can be restored, process the restored file",
+            job.exposure.path.name,
+            ", ".join(
+                f"{resultant + 1}" if number == len(lost) else f"{resultant + 1} in {number / len(lost):.0%} of the rows"
+                for resultant, number in zip(resultants, blocks, strict=True)
+            ),
+        )
 
 
 def _warn_of_encoding(job, raw, offset, reference_read, reference_amp33) -> None:

@@ -35,7 +35,7 @@ STEP = Step(
 POWERS = {"data": 1, "dumo": 1, "err": 1, "var_poisson": 2, "var_rnoise": 2}
 
 
-def usable_flat(flat: np.ndarray, dq: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def usable_flat(flat: np.ndarray, dq: np.ndarray, *, plausible: Range = FLAT) -> tuple[np.ndarray, np.ndarray]:
     """Make a flat field that can divide every pixel.
 
     Parameters
@@ -44,14 +44,16 @@ def usable_flat(flat: np.ndarray, dq: np.ndarray) -> tuple[np.ndarray, np.ndarra
         Flat field of the reference, float32.
     dq : numpy.ndarray
         Its flags, uint32.
+    plausible : Range
+        Limits of the flat field.
 
     Returns
     -------
     flat, dq : numpy.ndarray
-        Where the flat is not plausible (`FLAT`), as NaN, zero and negative values are not, NO_FLAT_FIELD is added to the
+        Where the flat is not plausible, as NaN, zero and negative values are not, NO_FLAT_FIELD is added to the
         flags; where that flag is set, the flat is 1.
     """
-    dq = np.where(FLAT.contains(flat), dq, dq | np.uint32(dqflags.NO_FLAT_FIELD))
+    dq = np.where(plausible.contains(flat), dq, dq | np.uint32(dqflags.NO_FLAT_FIELD))
     return np.where(dqflags.has(dq, dqflags.NO_FLAT_FIELD), np.float32(1), flat), dq
 
 
@@ -91,7 +93,9 @@ def run(job: Job) -> None:
 
             def divide_rows(start, stop):
                 reference_dq = flat_dq.read_rows(start, stop)
-                divisor, flags = usable_flat(flat.read_rows(start, stop), reference_dq)
+                values = flat.read_rows(start, stop)
+                limits = job.plausible("flat", "data")
+                divisor, flags = usable_flat(values, reference_dq, plausible=limits)
                 planes = {"dq": dq.read_rows(start, stop) | flags}
                 for name, array in stored.items():
                     planes[name] = array.read_rows(start, stop) / divisor ** POWERS[name]
@@ -101,10 +105,13 @@ def run(job: Job) -> None:
                     planes["err"] = np.sqrt(planes["err"].astype(stored["err"].dtype).astype(np.float32) ** 2 + added)
                 for name, rows in planes.items():
                     product.write_rows(name, start, rows)
-                return np.count_nonzero(flags != reference_dq)
+                return np.count_nonzero(flags != reference_dq), limits.count_unusual(values)
 
-            bad = sum(job.map_rows(divide_rows, data.shape[0]))
-            job.log_bad_pixels("flat", "data", bad, flat.shape[0] * flat.shape[1], "NO_FLAT_FIELD, not divided")
+            pixels = data.shape[0] * data.shape[1]
+            bad, unusual = np.sum(job.map_rows(divide_rows, data.shape[0]), axis=0)
+            if job.narrow_limits("flat", "data", unusual, pixels):
+                bad, _ = np.sum(job.map_rows(divide_rows, data.shape[0]), axis=0)
+            job.log_bad_pixels("flat", "data", bad, pixels, "NO_FLAT_FIELD, not divided")
 
 
 if __name__ == "__main__":

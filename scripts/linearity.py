@@ -13,7 +13,7 @@ from rampflow.step.declaration import Range, Reference, Step
 from rampflow.step.exposure import Exposure
 from rampflow.step.job import Job
 from rampflow.step.program import run_step
-from rampflow.step.reference_checks import MANY, refuse_implausible, sample_rows
+from rampflow.step.reference_checks import MANY, MANY_UNUSUAL, refuse_implausible, sample_rows
 
 #: Polynomials in DN are the identity with small corrections, so that their linear term is near 1.
 LINEAR_TERM = Range(0.2, 5, source="a polynomial is the identity with corrections of some per cent", median=(0.5, 2), plane=1)
@@ -107,15 +107,26 @@ def grid_nonlinearity(value: np.ndarray, correction: np.ndarray) -> IntegralNonl
     return IntegralNonlinearity(float(whole[0]), float(step), on_grid.astype(np.float32))
 
 
-def usable_polynomials(coefficients: np.ndarray) -> np.ndarray:
-    """Polynomials whose linear term is zero, which stands for none, where it is not plausible (`LINEAR_TERM`).
+def usable_polynomials(coefficients: np.ndarray, *, near_identity: Range | None = None) -> np.ndarray:
+    """Mark implausible polynomials by a linear term of zero, which stands for none.
+
+    Implausible is a linear term beyond `LINEAR_TERM`.
 
     Parameters
     ----------
     coefficients : numpy.ndarray
         Ascending powers, (term, row, column).
+    near_identity : Range, optional
+        Limits of `response_ratio`, which are not checked without it.
+
+    Returns
+    -------
+    numpy.ndarray
+        `coefficients` themselves, where all are plausible.
     """
     implausible = ~LINEAR_TERM.contains(coefficients[1])
+    if near_identity is not None:
+        implausible |= ~near_identity.contains(response_ratio(coefficients))
     if not implausible.any():
         return coefficients
     coefficients = coefficients.copy()
@@ -223,26 +234,45 @@ def correct_linearity(
     return corrected, corrected_groupdq, corrected_pixeldq
 
 
-def typical_ratio(coefficients: np.ndarray) -> float:
-    """Median over the pixels of what a polynomial makes of `TYPICAL` counts, over these; NaN without a finite one.
+def response_ratio(coefficients: np.ndarray) -> np.ndarray:
+    """What polynomials make of the counts of a well that is half full, over these counts.
 
     Parameters
     ----------
     coefficients : numpy.ndarray
         Ascending powers, (term, row, column).
+
+    Returns
+    -------
+    numpy.ndarray
+        float64, (row, column); near 1 for a detector.
     """
     with np.errstate(over="ignore", invalid="ignore"):
-        values = np.polynomial.polynomial.polyval(TYPICAL, coefficients.astype(np.float64)) / TYPICAL
-    finite = values[np.isfinite(values)]
-    return float(np.median(finite)) if finite.size else np.nan
+        return np.polynomial.polynomial.polyval(TYPICAL, coefficients.astype(np.float64)) / TYPICAL
 
 
-def check_polynomials(reference: Exposure, shape: tuple[int, int], reftype: str) -> None:
+def check_polynomials(reference: Exposure, shape: tuple[int, int], reftype: str) -> Range | None:
     """Refuse polynomials that are not those of a detector of this shape, or far from the identity.
+
+    Parameters
+    ----------
+    reference : Exposure
+        With ``coeffs`` and ``dq``.
+    shape : tuple of int
+        Rows and columns of the exposure.
+    reftype : str
+        Type of the reference, for the message.
+
+    Returns
+    -------
+    Range or None
+        Limits of `response_ratio` for each pixel, where more of them than single bad ones are beyond in a sample of rows;
+        checking each pixel takes a second of a full frame.
 
     Raises
     ------
     RampflowError
+        An array is of another shape, there is no linear term, or the median pixel is far from the identity.
     """
     for name, expected in (("coeffs", 3), ("dq", 2)):
         array = reference.array(name, expected)
@@ -253,8 +283,12 @@ def check_polynomials(reference: Exposure, shape: tuple[int, int], reftype: str)
             )
     if reference.array("coeffs").shape[0] < 2:
         raise RampflowError(f"{reference.path}: coeffs has no linear term; it must hold two or more terms per pixel")
-    ratio, limits = typical_ratio(sample_rows(reference.array("coeffs"))), (NEAR_IDENTITY.minimum, NEAR_IDENTITY.maximum)
-    refuse_implausible(reference.path, f"coeffs at {TYPICAL:g} DN, as a ratio,", ratio, limits, "", reftype)
+    ratios = response_ratio(sample_rows(reference.array("coeffs")))
+    ratios = ratios[np.isfinite(ratios)]
+    median = float(np.median(ratios)) if ratios.size else np.nan
+    limits = NEAR_IDENTITY.minimum, NEAR_IDENTITY.maximum
+    refuse_implausible(reference.path, f"coeffs at {TYPICAL:g} DN, as a ratio,", median, limits, "", reftype)
+    return NEAR_IDENTITY if np.mean(~NEAR_IDENTITY.contains(ratios)) > MANY_UNUSUAL else None
 
 
 def read_nonlinearity(reference: Exposure, columns: int) -> IntegralNonlinearity:
@@ -286,56 +320,89 @@ def read_nonlinearity(reference: Exposure, columns: int) -> IntegralNonlinearity
         raise RampflowError(f"{reference.path}: value {error}; give a reference with usable tables") from None
 
 
+def correct_exposure(
+    job: Job,
+    linearity: Exposure,
+    inverse: Exposure,
+    nonlinearity: IntegralNonlinearity | None,
+    near_identity: list[Range | None],
+) -> None:
+    """Correct an exposure by blocks of rows, and write it.
+
+    Parameters
+    ----------
+    job : Job
+    linearity, inverse : Exposure
+        The references of both polynomials.
+    nonlinearity : IntegralNonlinearity or None
+        That of the converters.
+    near_identity : list of Range or None
+        For each of the two references, the limits of `response_ratio` that each pixel must keep.
+    """
+    ramp = job.exposure.array("data")
+    groupdq = job.exposure.array("groupdq")
+    pixeldq = job.exposure.array("pixeldq")
+    read_pattern = job.exposure.read_pattern
+    rows, columns = pixeldq.shape
+    science_pixels = (rows - 2 * BORDER) * (columns - 2 * BORDER)
+
+    with job.create(rewrite=("data", "groupdq", "pixeldq")) as product:
+
+        def correct_block(start, stop):
+            flags = groupdq.read_rows(start, stop)
+            pixel_flags = pixeldq.read_rows(start, stop)
+            reference_dq = linearity.array("dq").read_rows(start, stop)
+            polynomials, inverse_polynomials = (
+                usable_polynomials(reference.array("coeffs").read_rows(start, stop), near_identity=limits)
+                for reference, limits in zip((linearity, inverse), near_identity, strict=True)
+            )
+            corrected, corrected_dq, corrected_pixeldq = correct_linearity(
+                ramp.read_rows(start, stop),
+                flags,
+                pixel_flags,
+                polynomials,
+                reference_dq,
+                inverse_polynomials,
+                read_pattern,
+                nonlinearity=nonlinearity,
+            )
+            product.write_ramp_rows(start, corrected)
+            product.write_rows("groupdq", start, corrected_dq)
+            product.write_rows("pixeldq", start, corrected_pixeldq)
+            newly_flagged = dq.has(corrected_pixeldq & ~(pixel_flags | reference_dq), dq.NO_LIN_CORR)
+            science = newly_flagged[max(BORDER - start, 0) : max(rows - BORDER - start, 0), BORDER:-BORDER]
+            return np.count_nonzero(corrected_dq != flags), np.count_nonzero(science)
+
+        implausible_values, without_polynomial = np.sum(job.map_rows(correct_block, rows), axis=0)
+        if without_polynomial:
+            say = job.log.warning if without_polynomial > MANY * science_pixels else job.log.info
+            say(
+                "%d of %d pixels have polynomials that are not finite, or have no plausible linear term, or are far from the "
+                "identity: NO_LIN_CORR, not corrected",
+                without_polynomial,
+                science_pixels,
+            )
+        if implausible_values:
+            job.log.warning(
+                "%d values are implausible (beyond %g DN, or not a number): DO_NOT_USE", implausible_values, LARGEST
+            )
+
+
 def run(job: Job) -> None:
     """Process one exposure."""
     if job.references["linearity"] is None or job.references["inverselinearity"] is None:
         return job.skip("There is no linearity or no inverselinearity reference")
-    ramp, groupdq, pixeldq = (job.exposure.array(name) for name in ("data", "groupdq", "pixeldq"))
-    _, rows, columns = ramp.shape
-    read_pattern = job.exposure.read_pattern
+    rows, columns = job.exposure.array("pixeldq").shape
     nonlinearity = None
     if job.references["integralnonlinearity"] is not None:
         with job.open_reference("integralnonlinearity") as reference:
             nonlinearity = read_nonlinearity(reference, columns)
     with job.open_reference("linearity") as linearity, job.open_reference("inverselinearity") as inverse:
-        check_polynomials(linearity, (rows, columns), "linearity")
-        check_polynomials(inverse, (rows, columns), "inverselinearity")
-
-        with job.create(rewrite=("data", "groupdq", "pixeldq")) as product:
-
-            def correct(start, stop):
-                flags, pixel_flags = groupdq.read_rows(start, stop), pixeldq.read_rows(start, stop)
-                reference_dq = linearity.array("dq").read_rows(start, stop)
-                known = pixel_flags | reference_dq
-                block, block_dq, block_pixeldq = correct_linearity(
-                    ramp.read_rows(start, stop),
-                    flags,
-                    pixel_flags,
-                    usable_polynomials(linearity.array("coeffs").read_rows(start, stop)),
-                    reference_dq,
-                    usable_polynomials(inverse.array("coeffs").read_rows(start, stop)),
-                    read_pattern,
-                    nonlinearity=nonlinearity,
-                )
-                product.write_ramp_rows(start, block)
-                product.write_rows("groupdq", start, block_dq)
-                product.write_rows("pixeldq", start, block_pixeldq)
-                unusable = dq.has(block_pixeldq & ~known, dq.NO_LIN_CORR)
-                science = unusable[max(BORDER - start, 0) : max(rows - BORDER - start, 0), BORDER:-BORDER]
-                return np.count_nonzero(block_dq != flags), np.count_nonzero(science)
-
-            implausible, unusable = map(sum, zip(*job.map_rows(correct, rows), strict=True))
-            pixels = (rows - 2 * BORDER) * (columns - 2 * BORDER)
-            if unusable:
-                say = job.log.warning if unusable > MANY * pixels else job.log.info
-                say(
-                    "%d of %d pixels have polynomials that are not finite or have no plausible linear term: NO_LIN_CORR, not "
-                    "corrected",
-                    unusable,
-                    pixels,
-                )
-            if implausible:
-                job.log.warning("%d values are implausible (beyond %g DN, or not a number): DO_NOT_USE", implausible, LARGEST)
+        near_identity = [
+            check_polynomials(linearity, (rows, columns), "linearity"),
+            check_polynomials(inverse, (rows, columns), "inverselinearity"),
+        ]
+        correct_exposure(job, linearity, inverse, nonlinearity, near_identity)
 
 
 if __name__ == "__main__":

@@ -191,9 +191,24 @@ def has_gain(gain: np.ndarray) -> np.ndarray:
     return GAIN.contains(gain)
 
 
-def flag_unknown_noise(pixeldq: np.ndarray, readnoise: np.ndarray) -> np.ndarray:
-    """`pixeldq` (uint32) with DO_NOT_USE where the read noise is not plausible (`READNOISE`): it sets weights and errors."""
-    return pixeldq | ~READNOISE.contains(readnoise) * np.uint32(flags.DO_NOT_USE)
+def flag_unknown_noise(pixeldq: np.ndarray, readnoise: np.ndarray, *, plausible: Range = READNOISE) -> np.ndarray:
+    """Flag pixels whose read noise can't be, since it sets the weights and errors of their fit.
+
+    Parameters
+    ----------
+    pixeldq : numpy.ndarray
+        Flags per pixel, uint32.
+    readnoise : numpy.ndarray
+        Noise of one read, DN, of the same shape.
+    plausible : Range
+        Limits of the read noise, DN.
+
+    Returns
+    -------
+    numpy.ndarray
+        `pixeldq` with DO_NOT_USE where the read noise is not plausible.
+    """
+    return pixeldq | ~plausible.contains(readnoise) * np.uint32(flags.DO_NOT_USE)
 
 
 def find_jumps(
@@ -559,6 +574,10 @@ def fit_exposure(job: Job, covariance: np.ndarray, readnoise: Exposure, gain: Ex
         resultants, group = data.read_rows(rows.start, rows.stop), groupdq.read_rows(rows.start, rows.stop)
         gain = read_gain(rows.start, rows.stop)
         noise = read_noise(rows.start, rows.stop)
+        gain_limits = job.plausible("gain", "data")
+        noise_limits = job.plausible("readnoise", "data")
+        unusual = gain_limits.count_unusual(gain[:, BORDER:-BORDER]), noise_limits.count_unusual(noise[:, BORDER:-BORDER])
+        gain[~gain_limits.contains(gain)] = np.nan
         ramps = gain, noise, covariance
         if p.expand_large_events:
             first, jumps = rate[rows], found[:, rows] & np.uint8(flags.JUMP_DET)
@@ -575,15 +594,22 @@ def fit_exposure(job: Job, covariance: np.ndarray, readnoise: Exposure, gain: Ex
                     results[name][start:stop] = getattr(fit, name)[columns]
             results["dumo"][start:stop] = (fit_uniform(resultants, read_pattern, frame_time) - fit.slope)[columns]
         results["data"][start:stop] = fit.slope[columns]
-        dq = image_dq(flag_unknown_noise(pixeldq.read_rows(rows.start, rows.stop), noise), group, fit.slope, gain)
-        results["dq"][start:stop] = dq[columns]
-        known = has_gain(gain[columns]), READNOISE.contains(noise[columns])
-        return jump_indices(group, start), *(np.count_nonzero(~pixels) for pixels in known)
+        pixel_flags = flag_unknown_noise(pixeldq.read_rows(rows.start, rows.stop), noise, plausible=noise_limits)
+        results["dq"][start:stop] = image_dq(pixel_flags, group, fit.slope, gain)[columns]
+        known = has_gain(gain[columns]), noise_limits.contains(noise[columns])
+        return jump_indices(group, start), *(np.count_nonzero(~pixels) for pixels in known), *unusual
 
-    lists, no_gain, no_noise = zip(*job.map_rows(fit_rows, results["data"].shape[0]), strict=True)
+    pixels = results["data"].size
+    lists, no_gain, no_noise, gains, noises = zip(*job.map_rows(fit_rows, results["data"].shape[0]), strict=True)
+    narrowed = [
+        job.narrow_limits("gain", "data", sum(gains), pixels),
+        job.narrow_limits("readnoise", "data", sum(noises), pixels),
+    ]
+    if any(narrowed):
+        lists, no_gain, no_noise, *_ = zip(*job.map_rows(fit_rows, results["data"].shape[0]), strict=True)
     indices = np.concatenate(lists)
-    job.log_bad_pixels("gain", "data", sum(no_gain), results["data"].size, "NO_GAIN_VALUE and DO_NOT_USE")
-    job.log_bad_pixels("readnoise", "data", sum(no_noise), results["data"].size, "DO_NOT_USE")
+    job.log_bad_pixels("gain", "data", sum(no_gain), pixels, "NO_GAIN_VALUE and DO_NOT_USE")
+    job.log_bad_pixels("readnoise", "data", sum(no_noise), pixels, "DO_NOT_USE")
     job.log.info("Jumps found: %d", len(indices))
     if p.record_jumps:
         results["jump_indices"] = indices[np.argsort(indices[:, 0], kind="stable")]

@@ -4,6 +4,9 @@ The Improved Roman Reference Correction (IRRC; Rauscher et al.): what the left a
 recorded is filtered, per readout channel, with the responses of the reference file, and subtracted.
 """
 
+from __future__ import annotations
+
+import dataclasses
 import functools
 import itertools
 import sys
@@ -59,7 +62,10 @@ GAP_WIDTH = 32  #: samples that the filling of amp33's gaps looks at
 SMOOTHINGS = 3  #: times that the filled dead time is smoothed
 TOGETHER = 2  #: resultants held and corrected together
 MOST_VARY = 0.5  #: share of a reference's samples that must vary from resultant to resultant for it to have a signal
-FEW_LOST = 0.01  #: share of amplifier 33's samples that may be lost in some resultants without a warning
+#: Share of the top or bottom border's samples that must be lost in a resultant for it not to be used: its channels keep their
+#: trends then, some 5 DN rms. Without a side border or amplifier 33, less than 2 DN are left.
+MOST_LOST = 0.5
+FEW_LOST = 0.01  #: share of a reference's samples that may be lost in a resultant without a warning
 
 
 def in_read_order(channel: np.ndarray, number: int) -> np.ndarray:
@@ -76,17 +82,28 @@ def sample_times(rows: int) -> np.ndarray:
 def fit_trend(values: np.ndarray, there: np.ndarray, times: np.ndarray) -> tuple[float, float]:
     """Fit a straight line in time to the samples that are there.
 
+    Parameters
+    ----------
+    values : numpy.ndarray
+        Samples, DN.
+    there : numpy.ndarray
+        Which of them are not missing, bool.
+    times : numpy.ndarray
+        Their times from the middle of the frame, in samples.
+
     Returns
     -------
     slope, intercept : float
-        DN per sample, and DN at time 0; zero where there is nothing to fit.
+        DN per sample, and DN at time 0; zero where there is nothing to fit. The slope is zero where all samples lie on one side
+        of the middle: of the few rows at one end, it would be noise, thousands of DN at the other.
     """
     if not there.any():
         return 0.0, 0.0
     t, y = times[there], values[there].astype(float)
     t_mean, y_mean = t.mean(), y.mean()
-    spread = np.sum((t - t_mean) ** 2)
-    slope = np.sum((t - t_mean) * (y - y_mean)) / spread if spread else 0.0
+    if not t.min() < 0 < t.max():
+        return 0.0, float(y_mean)
+    slope = np.sum((t - t_mean) * (y - y_mean)) / np.sum((t - t_mean) ** 2)
     return float(slope), float(y_mean - slope * t_mean)
 
 
@@ -99,39 +116,50 @@ def remove_trend(values: np.ndarray, there: np.ndarray, times: np.ndarray, trend
     return values - (times * slope + intercept) * there
 
 
-def complete_amp33(amp33: np.ndarray, *, remove_offset: bool = True) -> tuple[np.ndarray, np.ndarray, int]:
-    """Mean of each sample of amplifier 33, and what it has lost in some resultants put at that mean: so it counts as missing.
+def replace_lost_samples(samples: np.ndarray, *, remove_offset: bool = True) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Put reference samples that are lost in some resultants at their mean over the others, so that they count as missing.
 
-    A sample at a limit of the converter, 0 or 65535, says nothing. Where it is there in all resultants, it cancels with its
+    A sample at a limit of the converter, 0 or 65535 DN, says nothing. Where all resultants have the same, it cancels with its
     mean. In a part of them it would be a spike of thousands of DN in time, and spoil the mean for the others.
 
     Parameters
     ----------
-    amp33 : numpy.ndarray
-        Amplifier 33, DN, any real dtype, (resultant, row, 128).
+    samples : numpy.ndarray
+        Amplifier 33 or reference pixels, DN, any real dtype, (resultant, ...).
     remove_offset : bool
         The parameter of the step: without it, means are zero.
 
     Returns
     -------
-    amp33 : numpy.ndarray
-        The samples, in their own dtype.
+    samples : numpy.ndarray
+        In their own dtype.
     offset : numpy.ndarray
-        DN, float32, (row, 128); whole DN where samples are lost, so that these can equal it.
-    lost : int
-        Number of samples put at their mean.
+        Mean of each sample, DN, float32, (...); whole DN where samples of an integer dtype are lost, which must equal it.
+    lost : numpy.ndarray
+        Samples that were put at their mean, bool like `samples`.
     """
-    samples = amp33.astype(np.float32)
-    offset = samples.mean(axis=0) if remove_offset else np.zeros_like(samples[0])
-    valid = (amp33 > 0) & (amp33 < LARGEST_COUNT)
-    in_part = valid.any(axis=0) & ~valid.all(axis=0)
+    counts = samples.astype(np.float32, copy=False)
+    offset = counts.mean(axis=0) if remove_offset else np.zeros_like(counts[0])
+    lost = (samples <= 0) | (samples >= LARGEST_COUNT)
+    in_part = lost.any(axis=0)
+    in_part[in_part] = (samples[:, in_part] != samples[0, in_part]).any(axis=0)
+    lost &= in_part
     if not in_part.any():
-        return amp33, offset, 0
-    amp33, here = amp33.copy(), valid[:, in_part]
+        return samples, offset, lost
+    samples, here = samples.copy(), ~lost[:, in_part]
     if remove_offset:
-        offset[in_part] = np.rint(samples[:, in_part].sum(axis=0, where=here) / np.count_nonzero(here, axis=0))
-    amp33[:, in_part] = np.where(here, amp33[:, in_part], offset[in_part].astype(amp33.dtype))
-    return amp33, offset, np.count_nonzero(~here)
+        number = np.count_nonzero(here, axis=0)
+        means = np.divide(counts[:, in_part].sum(axis=0, where=here), number, out=offset[in_part], where=number > 0)
+        offset[in_part] = np.rint(means) if samples.dtype.kind in "iu" else means
+    samples[:, in_part] = np.where(here, samples[:, in_part], offset[in_part].astype(samples.dtype))
+    return samples, offset, lost
+
+
+def border_pixels(start: int, stop: int, shape: tuple[int, int]) -> np.ndarray:
+    """Reference pixels among the rows from `start` to `stop` of a detector of `shape` (bool, (row, column))."""
+    rows, columns = shape
+    row, column = np.arange(start, stop)[:, None], np.arange(columns)
+    return (row < BORDER) | (row >= rows - BORDER) | (column < BORDER) | (column >= columns - BORDER)
 
 
 def share_that_varies(samples: np.ndarray) -> float:
@@ -382,7 +410,9 @@ def correct_reference_pixels(
     responses = [response.astype(np.complex64, copy=False) for response in responses]
     good = np.where(dq.has(pixeldq, dq.BAD_REF_PIXEL), np.float32(0), data)
     offset = good.mean(axis=0) if remove_offset else np.zeros_like(good[0])
-    amp33, amp33_offset, _ = complete_amp33(amp33, remove_offset=remove_offset)
+    border = border_pixels(0, data.shape[1], data.shape[1:])
+    good[:, border], offset[border], _ = replace_lost_samples(good[:, border], remove_offset=remove_offset)
+    amp33, amp33_offset, _ = replace_lost_samples(amp33, remove_offset=remove_offset)
     corrected_amp33 = [
         correct_resultants(
             good[i : i + TOGETHER],
@@ -436,6 +466,27 @@ def read_responses(reference: Exposure, rows: int, channels: int) -> tuple[np.nd
     return read("gamma"), read("zeta"), read("alpha")
 
 
+@dataclasses.dataclass(frozen=True)
+class ReferenceState:
+    """What a reference (a side of the border, or amplifier 33) is worth.
+
+    Attributes
+    ----------
+    varies : float
+        Share of its samples that are not the same in all resultants.
+    lost : numpy.ndarray
+        Share of its samples that are lost in each resultant, of those that are there in others.
+    """
+
+    varies: float
+    lost: np.ndarray
+
+    @classmethod
+    def of(cls, samples: np.ndarray, lost: np.ndarray) -> ReferenceState:
+        """State of samples (resultant, ...) of which some are `lost`, as `replace_lost_samples` says."""
+        return cls(share_that_varies(samples), lost.mean(axis=tuple(range(1, lost.ndim))))
+
+
 def warn_of_channels(job: Job, still: np.ndarray, resultants: int) -> None:
     """Warn of channels that have the same counts in the first and the last resultant; `still` is their share, by channel."""
     stuck = np.flatnonzero(still > 1 - MOST_VARY)
@@ -448,58 +499,45 @@ def warn_of_channels(job: Job, still: np.ndarray, resultants: int) -> None:
         )
 
 
-def warn_of_border(job: Job) -> None:
-    """Warn of counts of the reference border that are none: what they pretend is subtracted from the whole detector."""
-    ramp = job.exposure.array("data")
-    rows = ramp.shape[1]
-    middle = ramp.read_rows(rows // 2 - 8, rows // 2 + 8)  # enough to see a fault of a side
-    sides = {"left": middle[..., :BORDER], "right": middle[..., -BORDER:]}
-    sides |= {"top": ramp.read_rows(0, BORDER), "bottom": ramp.read_rows(rows - BORDER, rows)}
-    for side, counts in sides.items():
-        lost = ((counts <= 0) | (counts >= LARGEST_COUNT)).mean(axis=(1, 2))
-        if spoiled := np.flatnonzero(lost > FEW_LOST).tolist():
-            job.log.warning(
-                "%s: the %s border has up to %.3g %% of its counts at 0 or %d DN in the resultants %s (from 1): empty or "
-                "saturated. The correction may add noise to the data",
-                job.exposure.path.name,
-                side,
-                100 * lost.max(),
-                LARGEST_COUNT,
-                ", ".join(str(resultant + 1) for resultant in spoiled),
-            )
-
-
-def warn_of_references(job: Job, varies: dict[str, float], lost: int, amp33: np.ndarray) -> None:
-    """Warn of references that can't show any noise, and of samples of amplifier 33 that are lost.
+def warn_of_references(job: Job, references: dict[str, ReferenceState], resultants: int) -> None:
+    """Warn once of all references that can't show the noise of the exposure, or of a part of its resultants.
 
     Parameters
     ----------
     job : Job
-    varies : dict
-        Share of the samples of each reference that vary between resultants.
-    lost : int
-        From `complete_amp33`.
-    amp33 : numpy.ndarray
-        As it came, DN.
+    references : dict
+        State of each reference by name.
+    resultants : int
+        Of the exposure.
     """
-    silent = [f"{name} ({share:.0%})" for name, share in varies.items() if share < MOST_VARY]
-    if silent and len(amp33) > 1:
-        job.log.warning(
-            "%s: the reference pixels of %s carry no signal (in brackets: share of samples that vary between resultants; "
-            "median of amp33: %g DN). They are empty, saturated or dead, so refpix can't remove the noise that they should "
-            "measure",
-            job.exposure.path.name,
-            ", ".join(silent),
-            np.median(amp33),
+    silent, partly = [], []
+    for name, state in references.items():
+        spoiled = np.flatnonzero(state.lost > FEW_LOST)
+        if state.varies < MOST_VARY and resultants > 1:
+            silent.append(f"{name} ({state.varies:.0%})")
+        elif spoiled.size:
+            numbers = ", ".join(str(resultant + 1) for resultant in spoiled)
+            partly.append(f"{name} in {numbers} (up to {state.lost.max():.2g} of the samples)")
+        elif state.lost.any():
+            job.log.info(
+                "%s: %.2g of the samples of a resultant are 0 or %d DN: they count as missing",
+                name,
+                state.lost.max(),
+                LARGEST_COUNT,
+            )
+    remarks = []
+    if silent:
+        remarks.append(
+            f"{', '.join(silent)} carry no signal (in brackets: share of samples that vary between resultants); they are "
+            "empty, saturated or dead, and the noise that they should measure is not removed"
         )
-    if lost:
-        (job.log.warning if lost > FEW_LOST * amp33.size else job.log.info)(
-            "%s: %d samples of amp33 (%.2g %%) are 0 or %d DN in some resultants: they count as missing",
-            job.exposure.path.name,
-            lost,
-            100 * lost / amp33.size,
-            LARGEST_COUNT,
+    if partly:
+        remarks.append(
+            f"samples are 0 or {LARGEST_COUNT} DN in some resultants (from 1): {'; '.join(partly)}; they count as missing, and "
+            "more noise is left in these resultants"
         )
+    if remarks:
+        job.log.warning("%s: reference pixels: %s", job.exposure.path.name, ". Also, ".join(remarks))
 
 
 def run(job: Job) -> None:
@@ -509,9 +547,8 @@ def run(job: Job) -> None:
     exposure, parameters = job.exposure, job.parameters
     ramp, pixeldq = exposure.array("data"), exposure.array("pixeldq")
     resultants, rows, columns = ramp.shape
-    warn_of_border(job)
     stored = exposure.array("amp33", shape=(resultants, rows, CHANNEL_WIDTH)).read()
-    samples, amp33_offset, lost = complete_amp33(stored, remove_offset=parameters.remove_offset)
+    samples, amp33_offset, amp33_lost = replace_lost_samples(stored, remove_offset=parameters.remove_offset)
     offset = np.zeros((rows, columns), np.float32)
 
     def average(start, stop):
@@ -519,17 +556,34 @@ def run(job: Job) -> None:
         still = np.count_nonzero((values[0] == values[-1]).reshape(stop - start, -1, CHANNEL_WIDTH), axis=(0, 2))
         if parameters.remove_offset:
             values.mean(axis=0, out=offset[start:stop])
-        varies = [(stop - start) * share_that_varies(values[..., border]) for border in (np.s_[:BORDER], np.s_[-BORDER:])]
-        return start * columns + np.flatnonzero(dq.has(pixeldq.read_rows(start, stop), dq.BAD_REF_PIXEL)), varies, still
+        pixels = border_pixels(start, stop, (rows, columns))
+        counts = values[:, pixels]
+        _, offset[start:stop][pixels], lost = replace_lost_samples(counts, remove_offset=parameters.remove_offset)
+        bad = start * columns + np.flatnonzero(dq.has(pixeldq.read_rows(start, stop), dq.BAD_REF_PIXEL))
+        return counts, lost, bad, still
 
-    bad, varies, still = zip(*job.map_rows(average, rows), strict=True)
-    bad = np.concatenate(bad)
+    counts, lost, bad, still = zip(*job.map_rows(average, rows), strict=True)
+    counts, lost, bad = np.concatenate(counts, axis=1), np.concatenate(lost, axis=1), np.concatenate(bad)
     offset.flat[bad] = 0
+    pixels = np.flatnonzero(border_pixels(0, rows, (rows, columns)))
     warn_of_channels(job, np.sum(still, axis=0) / (rows * CHANNEL_WIDTH), resultants)
-    left, right = np.sum(varies, axis=0) / rows
-    warn_of_references(
-        job, {"the left border": left, "the right border": right, "amp33": share_that_varies(stored)}, lost, stored
-    )
+    row, column = np.unravel_index(pixels, (rows, columns))
+    sides = {
+        "the left border": column < BORDER,
+        "the right border": column >= columns - BORDER,
+        "the top border": row < BORDER,
+        "the bottom border": row >= rows - BORDER,
+    }
+    states = {name: ReferenceState.of(counts[:, side], lost[:, side]) for name, side in sides.items()}
+    warn_of_references(job, states | {"amp33": ReferenceState.of(stored, amp33_lost)}, resultants)
+    unused = np.flatnonzero((states["the top border"].lost > MOST_LOST) | (states["the bottom border"].lost > MOST_LOST))
+    if unused.size:
+        job.log.warning(
+            "%s: the trends of the channels can't be measured without the top or the bottom border: the resultants %s (from 1) "
+            "are flagged DO_NOT_USE",
+            exposure.path.name,
+            ", ".join(str(resultant + 1) for resultant in unused),
+        )
     with job.open_reference("refpix") as reference:
         reference.file.verify()
         responses = read_responses(reference, rows, columns // CHANNEL_WIDTH)
@@ -544,7 +598,9 @@ def run(job: Job) -> None:
             numbers = range(first, min(first + TOGETHER, resultants))
             planes = held[: len(numbers)]
             for i, plane in zip(numbers, planes, strict=True):
-                ramp.read_plane(i, out=plane).flat[bad] = 0
+                missing = pixels[lost[i]]
+                ramp.read_plane(i, out=plane).flat[missing] = offset.flat[missing]
+                plane.flat[bad] = 0
             corrected_amp33 = correct_resultants(
                 planes,
                 samples[numbers.start : numbers.stop],
@@ -562,6 +618,9 @@ def run(job: Job) -> None:
                 product.write_plane("amp33", i, amp33_plane)
                 product.write_plane("border_ref_pix_left", i, plane[:, :BORDER])
                 product.write_plane("border_ref_pix_right", i, plane[:, -BORDER:])
+        groupdq = exposure.array("groupdq", shape=ramp.shape)
+        for resultant in unused:
+            product.write_plane("groupdq", resultant, groupdq.read_plane(resultant) | np.uint8(dq.DO_NOT_USE))
 
 
 if __name__ == "__main__":

@@ -78,7 +78,8 @@ def flag_saturated(
 ) -> None:
     """Flag saturated resultants, in place.
 
-    Three passes. Forward: from the first resultant at or above the threshold on, all are SATURATED; a count ≤ 0 is below the
+    Three passes. Forward: from the first resultant at or above the threshold on, all are SATURATED, but a lost one (DROPOUT)
+    doesn't count as the first; a count ≤ 0 is below the
     A/D floor (AD_FLOOR and DO_NOT_USE) in that resultant alone. Backward: a resultant averages several reads, of which only
     the last may be saturated. A ramp that reaches the threshold in the resultant's last read averages d = mean(reads) / last
     read of it, so a resultant at or above d × threshold before a SATURATED one is marked DO_NOT_USE. Second resultant: where
@@ -101,8 +102,12 @@ def flag_saturated(
         So many times, in ascending order, a resultant of several reads takes SATURATED from the next one.
     """
     saturated = np.zeros(threshold.shape, bool)
+    lost = bool(np.bitwise_or.reduce(groupdq, axis=None) & dqflags.DROPOUT)
     for counts, flags in zip(data, groupdq, strict=True):
-        saturated |= counts >= threshold
+        reached = counts >= threshold
+        if lost:
+            reached &= ~dqflags.has(flags, dqflags.DROPOUT)
+        saturated |= reached
         flags |= saturated * np.uint8(dqflags.SATURATED)
         flags |= (counts <= 0) * np.uint8(dqflags.AD_FLOOR | dqflags.DO_NOT_USE)
         if n_pix_grow_sat:

@@ -70,10 +70,10 @@ def run(job: Job) -> None:
         checked, groupdq = job.parameters.check_fit, ramp.array("groupdq", 3)
 
         def measure(start, stop):
-            counts = data.read_rows(start, stop)[:MIN_RESULTANTS, :, BORDER:-BORDER]
+            counts = data.read_rows(start, stop, MIN_RESULTANTS)[..., BORDER:-BORDER]
             if not checked:
                 return transient_by_row(counts, resultant_times), np.nan
-            good = good_pixels(groupdq.read_rows(start, stop)[:, :, BORDER:-BORDER])
+            good = good_pixels(groupdq.read_rows(start, stop, MIN_RESULTANTS)[..., BORDER:-BORDER])
             middle = (stop - start) // 2
             row = slice(middle, middle + 1)  # one in a block shows the curvature
             return transient_by_row(counts, resultant_times, good), curvature(counts[:, row], resultant_times, good[row])

@@ -265,15 +265,18 @@ class StoredArray:
         self._read_into(result.reshape(-1).view(np.uint8), 0)
         return result if self.dtype.isnative else result.astype(self.dtype.newbyteorder("="))
 
-    def read_rows(self, start: int, stop: int) -> np.ndarray:
-        """Read rows `start` to `stop` of every plane.
+    def read_rows(self, start: int, stop: int, first_planes: int | None = None) -> np.ndarray:
+        """Read rows `start` to `stop` of every plane, or of the first planes of a 3-D array.
 
         Rows are the last axis but one, so a ramp of shape (resultant, row, column) gives (resultant, stop - start, column).
         """
         *planes, rows, columns = self.shape
         start, stop = max(start, 0), min(stop, rows)
+        if first_planes is not None:
+            planes = [min(first_planes, planes[0])]
         if not self._in_order:
-            return np.array(self._whole()[..., start:stop, :], self.dtype.newbyteorder("="), order="C")
+            whole = self._whole() if first_planes is None else self._whole()[:first_planes]
+            return np.array(whole[..., start:stop, :], self.dtype.newbyteorder("="), order="C")
         n_planes = math.prod(planes)
         result = np.empty((n_planes, stop - start, columns), self.dtype)
         row = columns * self.dtype.itemsize

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import math
 import re
 
@@ -9,6 +10,12 @@ from rampflow.step.reference_checks import UNSET, metadata_value, moment
 
 #: Detector and optical element in the name of a file: r0000101001001001001_0001_wfi01_f158_uncal.asdf.
 NAME = re.compile(r"_(wfi\d\d)_([a-z0-9]+)_[a-z0-9]+\.asdf$", re.IGNORECASE)
+#: Program, execution plan, pass, segment, observation, visit and exposure in the same name.
+VISIT = re.compile(r"^r(\d{5})(\d{2})(\d{3})(\d{3})(\d{3})(\d{3})_(\d{4})_")
+VISIT_FIELDS = ("program", "execution_plan", "pass", "segment", "observation", "visit", "exposure")
+
+#: The time that `roman_datamodels` puts where none is given.
+EMPTY_TIME = datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC)
 
 #: Frames by which an exposure time may differ from its reads: the reset frame counts in some files and not in others.
 FRAMES = 2.5
@@ -47,7 +54,9 @@ def contradictions(meta: dict, resultants: int, name: str) -> list[str]:
     """
     return [
         *_of_times(meta, resultants),
+        *_of_mid_time(meta),
         *_of_the_name(meta, name),
+        *_of_the_visit(meta, name),
         *_of_elements(meta),
         *_of_pointing(meta),
         *_of_quality(meta),
@@ -90,12 +99,36 @@ def _of_times(meta: dict, resultants: int):
             )
 
 
+def _of_mid_time(meta: dict):
+    start, middle, end = (moment(metadata_value(meta, f"exposure.{which}_time")) for which in ("start", "mid", "end"))
+    if start and middle and end and middle != EMPTY_TIME and start < end and not start <= middle <= end:
+        yield (
+            f"meta.exposure.mid_time is {middle:%Y-%m-%d %H:%M:%S}, which does not lie between start_time "
+            f"({start:%Y-%m-%d %H:%M:%S}) and end_time ({end:%Y-%m-%d %H:%M:%S})"
+        )
+
+
 def _of_the_name(meta: dict, name: str):
     found = NAME.search(name)
     for field, named in zip(("detector", "optical_element"), found.groups(), strict=True) if found else ():
         value = metadata_value(meta, f"instrument.{field}")
         if isinstance(value, str) and value.upper() not in UNSET and value.upper() != named.upper():
             yield f"meta.instrument.{field} is {value}, and the name of the file says {named.upper()}"
+
+
+def _of_the_visit(meta: dict, name: str):
+    found = VISIT.match(name)
+    differences = []
+    for field, digits in zip(VISIT_FIELDS, found.groups(), strict=True) if found else ():
+        number = _positive(meta, f"observation.{field}")
+        if number is not None and number != int(digits):
+            differences.append(f"{field} is {number:g} (in the name: {int(digits)})")
+    identifier = metadata_value(meta, "observation.visit_id")
+    named = "".join(found.groups()[:-1]) if found else ""
+    if named and not differences and isinstance(identifier, str) and identifier.isdecimal() and identifier != named:
+        differences.append(f"visit_id is {identifier} (in the name: {named})")
+    if differences:
+        yield f"meta.observation and the name of the file belong to different exposures: {', '.join(differences)}"
 
 
 def _of_elements(meta: dict):
@@ -131,6 +164,8 @@ def _of_quality(meta: dict):
     problem = metadata_value(meta, "exposure.data_problem")
     if problem is True or (isinstance(problem, str) and problem.strip().upper() not in UNSET | {"FALSE", "OK"}):
         yield f"meta.exposure.data_problem is {problem!r}: a problem with this exposure is known"
+    if metadata_value(meta, "exposure.truncated") is True:
+        yield "meta.exposure.truncated is true: the exposure ended early, and its last resultants are missing"
     quality = metadata_value(meta, "exposure.engineering_quality")
     if isinstance(quality, str) and quality.strip().upper() not in UNSET | {"OK"}:
         yield f"meta.exposure.engineering_quality is {quality!r}: some of its metadata may be missing or wrong"

@@ -191,9 +191,10 @@ class InlineArray:
         """As `StoredArray.read`."""
         return self._array.copy()
 
-    def read_rows(self, start, stop):
+    def read_rows(self, start, stop, first_planes=None):
         """As `StoredArray.read_rows`."""
-        return self._array[..., max(start, 0) : stop, :].copy()
+        array = self._array if first_planes is None else self._array[:first_planes]
+        return array[..., max(start, 0) : stop, :].copy()
 
     def read_plane(self, index, out=None):
         """As `StoredArray.read_plane`."""

@@ -28,6 +28,10 @@ SAMPLED_BLOCKS, SAMPLED_ROWS = 4, 4
 #: Bad pixels of a reference that are worth a warning: above this share of the frame.
 MANY = 0.01
 
+#: Share of the pixels beyond the limits of the median from which on the reference is wrong there, and these are not hot or
+#: otherwise bad pixels: sound detectors have less than 0.1 %.
+MANY_UNUSUAL = 0.03
+
 
 def metadata_value(meta: dict, field: str):
     """Entry of nested metadata by its dotted name; `None` where there is none."""
