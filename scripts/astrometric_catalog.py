@@ -21,8 +21,8 @@ import numpy as np
 from rampflow.astrometry import check_astrometric_catalog
 from rampflow.astrometry.parameters import SEARCH_PARAMETERS, SOURCE
 from rampflow.astrometry.region import survey_images
-from rampflow.astrometry.sources import CatalogUnavailable, fetch
-from rampflow.astrometry.table import Origin, write_catalog
+from rampflow.astrometry.star_catalogs import CatalogUnavailable, fetch
+from rampflow.astrometry.star_table import Origin, write_star_table
 from rampflow.files.links import original
 from rampflow.step.declaration import add_parameters
 from rampflow.step.logs import step_logger
@@ -53,7 +53,7 @@ def get_catalog(images: list[Path], source: str, *, margin: float, timeout: floa
     -------
     stars : dict of numpy.ndarray
         Columns of the file; empty when there are none.
-    origin : rampflow.astrometry.table.Origin
+    origin : rampflow.astrometry.star_table.Origin
 
     Raises
     ------
@@ -117,7 +117,7 @@ def main(argv: list[str] | None = None) -> int:
         stars, origin = get_catalog(
             arguments.images, source, margin=arguments.margin, timeout=arguments.vo_timeout, attempt=arguments.attempt
         )
-        write_catalog(arguments.output, stars, origin)
+        write_star_table(arguments.output, stars, origin)
         if origin.unavailable:
             log.warning(
                 "The astrometric catalog %s can't be had (%s): the exposures will be delivered unaligned. The next run asks "

@@ -71,7 +71,7 @@ STEP = Step(
 
 log = step_logger(STEP.name)
 
-MAS = 1000  #: per arcsec
+MAS_PER_ARCSEC = 1000  #: per arcsec
 #: What the summary has for an exposure, where it is not known.
 UNKNOWN = dict.fromkeys(
     (
@@ -110,6 +110,13 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument(
         "--catalog_name", metavar="NAME", default=DEFAULT_CATALOG, help="its name, for that of the WCS (default: %(default)s)"
     )
+    result.add_argument(
+        "--own_catalogs",
+        metavar="FILE",
+        nargs="*",
+        default=[],
+        help=f"source catalog that source_catalog made of each image, to check --catalogs against; {NOT_APPLICABLE} for none",
+    )
     add_parameters(result, STEP.parameters)
     return result
 
@@ -127,33 +134,44 @@ def matchings(parameters: dict):
     return Matching.of_parameters(parameters), Matching.of_parameters(parameters, "abs_")
 
 
-def stem_of(image: Path) -> str:
+def stem_of_image(image: Path) -> str:
     """Name of the exposure of an image file: its name without the last ``_suffix.asdf``."""
     return image.name.rpartition("_")[0] or image.stem
 
 
-def read_members(images: list[Path], catalogs: list[str], *, with_epochs: bool = False):
-    """The exposures of an association that can be tried, and why the others can't.
+def read_members(images: list[Path], catalogs: list[str], own_catalogs: list[str], *, with_epochs: bool = False):
+    """Read the exposures of an association.
 
     Parameters
     ----------
     images : list of pathlib.Path
     catalogs : list of str
-        The source catalog of each.
+        The source catalog to align each image with.
+    own_catalogs : list of str
+        The source catalog that was made of each image; empty if unknown.
     with_epochs : bool
         Read the times of the exposures, for stars that move.
 
     Returns
     -------
-    members : list of rampflow.alignment.members.Member
+    members : list of rampflow.alignment.exposures.CatalogedExposure
+        The exposures that can be aligned.
     left_out : dict of (str, str)
-        Stem to status, SKIPPED or FAILED, and reason.
-    """
-    from rampflow.alignment.members import read_member
+        Of the others, stem to status, SKIPPED or FAILED, and reason.
+    caveats : dict of str
+        Stem to what can't be known of the source catalog of an exposure.
 
-    members, left_out = [], {}
-    for path, catalog in zip(images, catalogs, strict=True):
-        stem = stem_of(path)
+    Raises
+    ------
+    RampflowError
+        An image can't be read, or lacks an entry of the header.
+    """
+    from rampflow.alignment.exposures import read_exposure
+
+    members, left_out, caveats = [], {}, {}
+    own_catalogs = own_catalogs or [NOT_APPLICABLE] * len(images)
+    for path, catalog, own in zip(images, catalogs, own_catalogs, strict=True):
+        stem = stem_of_image(path)
         with AsdfFile(path) as file:
             image = Exposure(file)
             image.expect_model(STEP.takes, STEP.name)
@@ -168,46 +186,78 @@ def read_members(images: list[Path], catalogs: list[str], *, with_epochs: bool =
                 left_out[stem] = "SKIPPED", "it has no source catalog"
                 continue
             try:
-                sources = sources_of(stem, image, original(catalog))
-            except RampflowError as error:  # a file of the user's, for this exposure: no reason to leave the others unaligned
+                sources, caveat = sources_of(stem, image, original(catalog), None if own == NOT_APPLICABLE else original(own))
+            except RampflowError as error:  # the user's file for this exposure: the others can be aligned
                 left_out[stem] = "FAILED", f"its source catalog can't be used: {error}"
-            else:
-                members.append(read_member(stem, image, sources, with_epoch=with_epochs))
-    return members, left_out
+                continue
+            members.append(read_exposure(stem, image, sources, with_epoch=with_epochs))
+            if caveat:
+                caveats[stem] = caveat
+    return members, left_out, caveats
 
 
-def sources_of(stem: str, image: Exposure, path: Path):
-    """The positions of an exposure's source catalog; the log says which file and columns they are from.
+def sources_of(stem: str, image: Exposure, path: Path, own: Path | None = None):
+    """Read the positions of the source catalog of an exposure; the log says which file and columns they are from.
+
+    Parameters
+    ----------
+    stem : str
+        Name of the exposure.
+    image : Exposure
+        Its image.
+    path : pathlib.Path
+        The source catalog.
+    own : pathlib.Path, optional
+        The source catalog that was made of the image, to compare another one with.
 
     Returns
     -------
-    rampflow.alignment.sources.Sources
+    sources : rampflow.alignment.source_positions.Sources
+        Each source once.
+    caveat : str
+        What can't be known of the catalog; empty if it is of this exposure.
 
     Raises
     ------
     RampflowError
-        The catalog can't be read, has no positions, or says that it is of another exposure.
+        The catalog can't be read, has no positions, or is of another exposure: by its metadata, or by the sources of `own`.
     """
-    from rampflow.alignment.sources import read_catalog
+    from rampflow.alignment.source_positions import compare, read_source_catalog, read_sources
 
-    catalog = read_catalog(path)
+    catalog = read_source_catalog(path)
     other = catalog.other_exposure(image, stem)
     if other:
         raise RampflowError(
             f"{path}: is the catalog of another exposure by its metadata ({other}); give this exposure's own, or columns x and "
             "y alone in a file without metadata"
         )
-    sources = catalog.sources()
+    listed = catalog.sources()
+    sources = listed.merged()
     log.info(
-        "%s: %d of %d sources from %s (%s)%s",
+        "%s: %d of %d sources from %s (%s)",
         stem,
-        len(sources),
+        len(listed),
         catalog.n_rows,
         path,
         ", ".join(catalog.positions() or ()) or "no positions",
-        "" if catalog.identity else "; it doesn't say of which exposure it is",
     )
-    return sources
+    if len(sources) < len(listed):
+        log.warning("%s: %d of %d sources are listed twice and merged", stem, len(listed) - len(sources), len(listed))
+    if own == path:
+        return sources, ""
+    if own is not None:
+        comparison = compare(sources, read_sources(own).merged())
+        contradiction = comparison.contradiction()
+        if contradiction:
+            raise RampflowError(f"{path}: contradicts the image: {contradiction}; give the catalog of this exposure")
+        if comparison.conclusive:
+            log.info("%s: %d of them were found on the image, too", stem, comparison.n_shared)
+            return sources, ""
+    if catalog.identity:
+        return sources, ""
+    caveat = f"{path.name} doesn't say of which exposure it is"
+    log.warning("%s: %s, and there are too few sources of its own catalog to compare it with", stem, caveat)
+    return sources, caveat
 
 
 def read_stars(path: Path):
@@ -217,13 +267,13 @@ def read_stars(path: Path):
     -------
     stars : astropy.table.Table
         ra, dec (degrees), mag, ra_error, dec_error (mas), pmra, pmdec (mas per year), parallax (mas).
-    origin : rampflow.astrometry.table.Origin
+    origin : rampflow.astrometry.star_table.Origin
     reason : str
         Why there are no stars; empty where there are some.
     """
-    from rampflow.astrometry.table import read_catalog
+    from rampflow.astrometry.star_table import read_star_table
 
-    stars, origin = read_catalog(path)
+    stars, origin = read_star_table(path)
     if origin.status != "SUCCESS":
         return stars[:0], origin, origin.reason or "the astrometric catalog can't be had"
     stars = stars[np.isfinite(stars["ra"]) & np.isfinite(stars["dec"])]
@@ -233,7 +283,7 @@ def read_stars(path: Path):
 def star_errors(stars) -> np.ndarray:
     """Standard deviation of a coordinate of each star, arcsec; 0 where the catalog gives none."""
     errors = np.array([stars["ra_error"], stars["dec_error"]], float)
-    return np.nan_to_num(np.sqrt((errors**2).mean(axis=0))) / MAS
+    return np.nan_to_num(np.sqrt((errors**2).mean(axis=0))) / MAS_PER_ARCSEC
 
 
 def solution_of(member, outcome, catalog_name: str) -> dict:
@@ -268,18 +318,18 @@ def summary_of(member, outcome, catalog: np.ndarray) -> dict:
         "n_matches": len(outcome.star),
         "n_by_chance": outcome.n_by_chance,
         "n_shared": outcome.n_shared,
-        "shift_mas": [MAS * float(s) for s in outcome.affine.shift] if aligned else None,
+        "shift_mas": [MAS_PER_ARCSEC * float(s) for s in outcome.affine.shift] if aligned else None,
         "rotation_deg": rotation if aligned else None,
         "scale": scale if aligned else None,
-        "rmse_before_mas": None if before is None else MAS * before,
-        "rmse_after_mas": None if after is None else MAS * after,
+        "rmse_before_mas": None if before is None else MAS_PER_ARCSEC * before,
+        "rmse_after_mas": None if after is None else MAS_PER_ARCSEC * after,
     }
 
 
 def run(arguments: dict) -> None:
     """Align an association; `arguments` are those of the command line."""
-    from rampflow.alignment.association import Outcome, align_association
     from rampflow.alignment.epochs import MovingStars
+    from rampflow.alignment.outcomes import Outcome, align_association
     from rampflow.alignment.product import write_solutions
     from rampflow.astrometry.region import unit_vectors
 
@@ -288,7 +338,9 @@ def run(arguments: dict) -> None:
     images, catalogs, name = arguments["images"], arguments["catalogs"], arguments["catalog_name"]
     if len(images) != len(catalogs):
         raise RampflowError(f"{len(images)} images and {len(catalogs)} catalogs are given; each image needs its own, or N/A")
-    stems = [stem_of(path) for path in images]
+    if len(arguments["own_catalogs"]) not in (0, len(images)):
+        raise RampflowError(f"--own_catalogs names {len(arguments['own_catalogs'])} files for {len(images)} images")
+    stems = [stem_of_image(path) for path in images]
     if len(set(stems)) != len(stems):
         raise RampflowError("an exposure is given twice; name each of --images once")
     association = arguments["output"].name.removesuffix(f"_{STEP.suffix}.asdf")
@@ -296,7 +348,7 @@ def run(arguments: dict) -> None:
     log.info("Parameters: %s", ", ".join(f"{k}={v}" for k, v in parameters.items()))
     stars, origin, reason = read_stars(arguments["astrometric_catalog"])
     stars_move = bool(np.isfinite(stars["pmra"]).any())
-    members, left_out = read_members(images, catalogs, with_epochs=stars_move)
+    members, left_out, caveats = read_members(images, catalogs, arguments["own_catalogs"], with_epochs=stars_move)
     for stem, (status, why) in left_out.items():
         log.warning("%s: %s, %s", stem, status, why)
     directions = unit_vectors(np.asarray(stars["ra"]), np.asarray(stars["dec"]))
@@ -318,6 +370,7 @@ def run(arguments: dict) -> None:
         )
     else:
         outcomes = []
+    outcomes = [outcome.with_caveat(caveats.get(member.stem)) for member, outcome in zip(members, outcomes, strict=True)]
     solutions = {stem: {"status": status, "reason": why} for stem, (status, why) in left_out.items()}
     summaries = {stem: dict(solution) for stem, solution in solutions.items()}
     for solution in solutions.values():

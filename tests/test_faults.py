@@ -29,7 +29,7 @@ from small_files import PATTERN, SCRIPTS, ramp, set_entries, write_ramp, write_r
 from test_inventory import DATA, ask, cache, write_exposure  # noqa: F401  (cache is a fixture)
 
 from rampflow import chain, dq
-from rampflow.errors import MOST, RampflowError
+from rampflow.errors import MOST, RampflowError, raise_together
 from rampflow.files.asdf_io import AsdfFile, create_asdf, tagged
 from rampflow.step.declaration import reference_types
 from rampflow.step.program import run_step
@@ -801,6 +801,7 @@ def test_flipped_bits_of_an_association(raw, seed):
         (raw / "asn.json").write_bytes(damaged)
         try:
             members = find_members("asn.json", raw)
+            raise_together([member.problem for member in members if member.problem])
         except RampflowError as error:
             assert "asn.json" in str(error) or "_uncal" in str(error)
         else:
@@ -835,7 +836,8 @@ def test_flipped_bits_of_an_association(raw, seed):
 def test_associations_that_are_none_are_named(raw, content, said):
     (raw / "asn.json").write_text(content)
     with time_limit(20), pytest.raises(RampflowError, match=said) as error:
-        find_members("asn.json", raw)
+        members = find_members("asn.json", raw)
+        raise_together([member.problem for member in members if member.problem])
     assert "asn.json" in str(error.value) or "_uncal" in str(error.value)
 
 
@@ -1093,7 +1095,7 @@ def test_a_results_folder_that_can_t_be_is_refused(results):
 @pytest.mark.parametrize("seed", range(3))
 def test_flipped_and_cut_catalogs(files, tmp_path, seed):
     """A source catalog on its way to the alignment: a line, or sources at finite places."""
-    from rampflow.alignment.sources import read_sources
+    from rampflow.alignment.source_positions import read_sources
 
     content, rng = (files.folder / "r_cat.parquet").read_bytes(), random.Random(seed)
     bad = tmp_path / "bad_cat.parquet"

@@ -14,9 +14,9 @@ import dataclasses
 import numpy as np
 from scipy.spatial import cKDTree
 
+from rampflow.alignment.exposures import ARCSEC, CatalogedExposure
+from rampflow.alignment.joint_solution import STAR_RADIUS
 from rampflow.alignment.matching import Matching
-from rampflow.alignment.members import ARCSEC, Member
-from rampflow.alignment.network import STAR_RADIUS
 from rampflow.astrometry.motion import displacement
 from rampflow.astrometry.region import unit_vectors
 
@@ -50,7 +50,7 @@ class MovingStars:
         return moved / np.linalg.norm(moved, axis=1, keepdims=True)
 
 
-def groups_by_epoch(members: list[Member]) -> list[list[int]]:
+def groups_by_epoch(members: list[CatalogedExposure]) -> list[list[int]]:
     """Indices of the exposures of each group: from its first exposure on, those within `GROUP_SPAN`."""
     groups: list[list[int]] = []
     for index in sorted(range(len(members)), key=lambda i: members[i].epoch):
@@ -60,12 +60,14 @@ def groups_by_epoch(members: list[Member]) -> list[list[int]]:
     return [sorted(group) for group in groups]
 
 
-def at_one_epoch(members: list[Member], moving: MovingStars, epoch: float, absolute: Matching) -> list[Member]:
+def at_one_epoch(
+    members: list[CatalogedExposure], moving: MovingStars, epoch: float, absolute: Matching
+) -> list[CatalogedExposure]:
     """The exposures with their sources as they would be at an epoch.
 
     Parameters
     ----------
-    members : list of Member
+    members : list of CatalogedExposure
     moving : MovingStars
     epoch : float
         Julian year.
@@ -74,7 +76,7 @@ def at_one_epoch(members: list[Member], moving: MovingStars, epoch: float, absol
 
     Returns
     -------
-    list of Member
+    list of CatalogedExposure
         With the same sources in the same order. Exposures of that epoch, and those that match no stars, are as they were.
     """
     there = moving.directions(epoch)
@@ -84,7 +86,7 @@ def at_one_epoch(members: list[Member], moving: MovingStars, epoch: float, absol
     ]
 
 
-def _brought(member: Member, seen: np.ndarray, there: np.ndarray, absolute: Matching) -> Member:
+def _brought(member: CatalogedExposure, seen: np.ndarray, there: np.ndarray, absolute: Matching) -> CatalogedExposure:
     """The exposure with those sources moved that are stars, from their directions (n, 3) at its epoch to others."""
     start, _ = absolute.align(member, seen)
     if start is None:
@@ -99,7 +101,7 @@ def _brought(member: Member, seen: np.ndarray, there: np.ndarray, absolute: Matc
     return _moved(member, source, shift @ np.linalg.inv(start.matrix).T)
 
 
-def _moved(member: Member, source: np.ndarray, shift: np.ndarray) -> Member:
+def _moved(member: CatalogedExposure, source: np.ndarray, shift: np.ndarray) -> CatalogedExposure:
     """The exposure with some sources at other places, shifted by `shift` (n, 2) arcsec in its plane."""
     moved = copy.copy(member)
     moved.plane = member.plane.copy()

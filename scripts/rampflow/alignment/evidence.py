@@ -17,8 +17,8 @@ from scipy.spatial import cKDTree
 from scipy.special import gammaln
 
 from rampflow.alignment.affine import Affine
-from rampflow.alignment.members import ARCSEC, Member
-from rampflow.alignment.network import STAR_RADIUS, clusters
+from rampflow.alignment.exposures import ARCSEC, CatalogedExposure
+from rampflow.alignment.joint_solution import STAR_RADIUS, clusters
 
 #: Accepted probability that an exposure which shows other stars than the catalog counts as aligned.
 FALSE_ALARM = 1e-6
@@ -100,18 +100,18 @@ def count_pairs(sources: np.ndarray, stars: np.ndarray) -> Pairs:
     return Pairs(len(sources), found, density * RADII**2)
 
 
-def aligned_sources(member: Member, affine: Affine) -> np.ndarray:
+def aligned_sources(member: CatalogedExposure, affine: Affine) -> np.ndarray:
     """Directions (n, 3) of an exposure's sources by a correction."""
     return member.to_sky(affine(member.plane))
 
 
-def pairs_of(member: Member, affine: Affine, stars: np.ndarray) -> Pairs:
+def pairs_of(member: CatalogedExposure, affine: Affine, stars: np.ndarray) -> Pairs:
     """Pairs of an exposure's sources, by a correction, with stars in some directions (m, 3)."""
     near = member.near(stars, np.linalg.norm(affine.shift) + CHANCE_RADII[-1])
     return count_pairs(aligned_sources(member, affine), stars[near])
 
 
-def stars_on(member: Member, affine: Affine, stars: np.ndarray) -> int:
+def stars_on(member: CatalogedExposure, affine: Affine, stars: np.ndarray) -> int:
     """Number of stars (directions, (m, 3)) on an exposure."""
     plane = member.to_plane(stars[member.near(stars, np.linalg.norm(affine.shift))])
     corners = affine(member.corners)

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from rampflow.alignment.affine import TERMS, Affine
-from rampflow.alignment.members import Member
+from rampflow.alignment.exposures import CatalogedExposure
 from rampflow.errors import RampflowError
 from rampflow.step.logs import step_logger
 
@@ -84,11 +84,11 @@ class Matching(NamedTuple):
             searchrad=self.searchrad, separation=self.separation, use2dhist=self.use2dhist, tolerance=self.tolerance
         )
 
-    def believable(self, member: Member, affine: Affine) -> bool:
+    def believable(self, member: CatalogedExposure, affine: Affine) -> bool:
         """Whether a correction moves no corner too far."""
         return bool((np.linalg.norm(affine(member.corners) - member.corners, axis=1) < self.largest_move).all())
 
-    def align(self, member: Member, directions: np.ndarray) -> tuple[Affine | None, str]:
+    def align(self, member: CatalogedExposure, directions: np.ndarray) -> tuple[Affine | None, str]:
         """Align one exposure to stars in some directions (n, 3).
 
         Returns
@@ -102,9 +102,12 @@ class Matching(NamedTuple):
         from tweakwcs.linearfit import NotEnoughPointsError, SingularMatrixError, iter_linear_fit
 
         near, n_sources = member.near(directions, self.searchrad + self.tolerance), len(member.plane)
-        least = max(self.minobj, (TERMS[self.fitgeometry] + 1) // 2)
-        if min(len(near), n_sources) < least:
+        fewest = (TERMS[self.fitgeometry] + 1) // 2
+        if min(len(near), n_sources) < max(self.minobj, fewest):
+            least = max(self.minobj, fewest)
             return None, f"{n_sources} sources and {len(near)} stars near it, and a fit takes {least} matches"
+        # Stars with a close neighbor are not matched here and count in the end: a start takes half of minobj.
+        least = max((self.minobj + 1) // 2, fewest)
         stars = member.to_plane(directions[near])
         lists = [Table({"TPx": positions[:, 0], "TPy": positions[:, 1]}) for positions in (stars, member.plane)]
         try:

@@ -9,9 +9,9 @@ from scipy import sparse
 
 from rampflow.alignment.affine import Affine, between
 from rampflow.alignment.evidence import RADII, Pairs, aligned_sources, count_pairs, pairs_of, stars_on
+from rampflow.alignment.exposures import ARCSEC, CatalogedExposure
+from rampflow.alignment.joint_solution import STAR_RADIUS, clusters
 from rampflow.alignment.matching import Matching
-from rampflow.alignment.members import ARCSEC, Member
-from rampflow.alignment.network import STAR_RADIUS, clusters
 
 #: Detectors of one exposure that agree with one rotation of the whole to this much (arcsec) speak for the others.
 GROUP_AGREEMENT = STAR_RADIUS / 2
@@ -50,12 +50,40 @@ def supported(pairs: Pairs, matching: Matching) -> bool:
     return pairs.significant(matching.trials(RADII))
 
 
-def reason_against(pairs: Pairs, n_matches: int, matching: Matching) -> str:
-    """Why `n_matches` stars of the catalog are no evidence for a correction; empty if they are."""
-    text = f"{n_matches} of {pairs.n_sources} sources matched"
+def least_after_clipping(matching: Matching) -> int:
+    """Number of stars that a correction takes after clipping: half of those that it takes before."""
+    return (matching.minobj + 1) // 2
+
+
+def reason_against(pairs: Pairs, n_fitted: int, matching: Matching) -> str:
+    """Why the stars of a catalog are no evidence for a correction.
+
+    Parameters
+    ----------
+    pairs : Pairs
+        Sources and stars that coincide under the correction. Their number counts for ``minobj``.
+    n_fitted : int
+        Stars that determined the correction, after clipping of outliers. Clipping says that a position scatters more than
+        others, not that the star is another one; so it may take half of ``minobj``.
+    matching : Matching
+
+    Returns
+    -------
+    str
+        Empty if they are evidence.
+    """
+    n_pairs = int(pairs.found[0])
+    text = f"{n_pairs} of {pairs.n_sources} sources matched"
     if not supported(pairs, matching):
         return f"{text}; {pairs.chance[0]:.2g} expected by chance; {matching.advice}"
-    return f"{text}, and abs_minobj is {matching.minobj}" if min(n_matches, pairs.found[0]) < matching.minobj else ""
+    if n_pairs < matching.minobj:
+        return f"{text}, and abs_minobj is {matching.minobj}"
+    if n_fitted < least_after_clipping(matching):
+        return (
+            f"{text}, and {n_fitted} of them are left after clipping (abs_nclip {matching.nclip}, abs_sigma "
+            f"{matching.sigma:g}); abs_minobj {matching.minobj} takes {least_after_clipping(matching)}"
+        )
+    return ""
 
 
 class Judgement:
@@ -71,7 +99,7 @@ class Judgement:
 
     Parameters
     ----------
-    members : list of Member
+    members : list of CatalogedExposure
     affines : list of Affine
         The correction of each.
     n_matches : list of int
@@ -176,18 +204,18 @@ class Judgement:
                 self._believe(index)
 
 
-def agree(member: Member, first: Affine, second: Affine) -> bool:
+def agree(member: CatalogedExposure, first: Affine, second: Affine) -> bool:
     """Whether two corrections of an exposure are the same to the accuracy of a start."""
     return bool((np.linalg.norm(first(member.corners) - second(member.corners), axis=1) < STAR_RADIUS).all())
 
 
-def as_its_group(member: Member, mates: list[Member], affines: list[Affine]) -> Affine | None:
+def as_its_group(member: CatalogedExposure, mates: list[CatalogedExposure], affines: list[Affine]) -> Affine | None:
     """The correction that the rotation of the whole focal plane gives an exposure.
 
     Parameters
     ----------
-    member : Member
-    mates, affines : list of Member and of Affine
+    member : CatalogedExposure
+    mates, affines : list of CatalogedExposure and of Affine
         Other detectors of the same exposure, and their corrections.
 
     Returns
@@ -207,7 +235,7 @@ def as_its_group(member: Member, mates: list[Member], affines: list[Affine]) -> 
     return between(member.corners, member.to_plane(member.to_sky(member.corners) @ rotation.T))
 
 
-def warn_of_groups_apart(members: list[Member], affines: list[Affine], log) -> None:
+def warn_of_groups_apart(members: list[CatalogedExposure], affines: list[Affine], log) -> None:
     """Say which detectors of one exposure are aligned, each by its own stars, farther from each other than they should be."""
     for group in dict.fromkeys(member.group for member in members):
         own = [(m, a) for m, a in zip(members, affines, strict=True) if m.group == group]

@@ -5,7 +5,7 @@
 them by name and has patience with a network, and `table` writes and reads the small file that the alignment takes.
 """
 
-from rampflow.astrometry.sources import check_astrometric_catalog, source_files
-from rampflow.astrometry.table import next_attempt, read_catalog
+from rampflow.astrometry.star_catalogs import check_astrometric_catalog, source_files
+from rampflow.astrometry.star_table import next_attempt, read_star_table
 
-__all__ = ["check_astrometric_catalog", "next_attempt", "read_catalog", "source_files"]
+__all__ = ["check_astrometric_catalog", "next_attempt", "read_star_table", "source_files"]

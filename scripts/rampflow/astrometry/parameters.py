@@ -1,6 +1,6 @@
 """Where the stars come from and how they are searched for, as parameters of the configuration and of astrometric_catalog."""
 
-from rampflow.astrometry.sources import GAIA_S3
+from rampflow.astrometry.star_catalogs import GAIA_S3
 from rampflow.step.declaration import Parameter
 
 #: Names and defaults are romancal's; its abs_refcat is the configuration's astrometric_catalog.

@@ -20,7 +20,7 @@ from scipy import sparse
 from scipy.spatial import cKDTree
 
 from rampflow.alignment.affine import Affine, design, of_terms, terms_of
-from rampflow.alignment.members import ARCSEC, Member
+from rampflow.alignment.exposures import ARCSEC, CatalogedExposure
 
 #: Positions of one star agree to this much (arcsec) before the solution: about a pixel.
 STAR_RADIUS = 0.1
@@ -61,7 +61,7 @@ class Fit:
 
 
 def solve(
-    members: list[Member],
+    members: list[CatalogedExposure],
     starts: list[Affine],
     catalog: np.ndarray,
     catalog_error: np.ndarray,
@@ -74,7 +74,7 @@ def solve(
 
     Parameters
     ----------
-    members : list of Member
+    members : list of CatalogedExposure
     starts : list of Affine
         A correction of each, good to `STAR_RADIUS`.
     catalog : numpy.ndarray

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from rampflow.alignment.affine import NO_CORRECTION, Affine
-from rampflow.alignment.sources import Sources
+from rampflow.alignment.source_positions import Sources
 from rampflow.astrometry.region import epoch_of, unit_vectors
 from rampflow.errors import RampflowError
 from rampflow.step.exposure import Exposure
@@ -14,7 +14,7 @@ from rampflow.wcs.wcs_tree import wcs_of_tree
 ARCSEC = np.pi / 180 / 3600  #: radians
 
 
-class Member:
+class CatalogedExposure:
     """One exposure of an association.
 
     Positions on the sky are unit vectors. The exposure's own plane touches the sky at its reference point, where its WCS
@@ -110,7 +110,7 @@ def _rotation_of(corrector, earlier: Affine) -> np.ndarray:
 
 
 # --------------------------------------------------------------------------------------------------------------- reading
-def read_member(stem: str, image: Exposure, sources: Sources, *, with_epoch: bool = False) -> Member:
+def read_exposure(stem: str, image: Exposure, sources: Sources, *, with_epoch: bool = False) -> CatalogedExposure:
     """The exposure of an image file with its sources; the pixels of the file stay where they are.
 
     Parameters
@@ -133,4 +133,4 @@ def read_member(stem: str, image: Exposure, sources: Sources, *, with_epoch: boo
     wcs = wcs_of_tree(node) if isinstance(node, dict) else None
     if wcs is None or wcs.bounding_box is None:
         raise RampflowError(f"{image.path}: has no WCS with a bounding box; run assign_wcs on it first")
-    return Member(stem, str(group), wcs, angles, sources, epoch_of(image) if with_epoch else None)
+    return CatalogedExposure(stem, str(group), wcs, angles, sources, epoch_of(image) if with_epoch else None)

@@ -6,16 +6,16 @@ import numpy as np
 from astropy.table import Table
 
 from rampflow.alignment.affine import Affine, between
+from rampflow.alignment.exposures import CatalogedExposure
 from rampflow.alignment.matching import Matching, log
-from rampflow.alignment.members import Member
 from rampflow.astrometry.region import angles, unit_vectors
 
 #: What the corrector's report holds beside the terms of the fit.
 _WORKINGS = ("eff_minobj", "matched_ref_idx", "matched_input_idx", "fit_RA", "fit_DEC", "fitmask")
 
 
-def align_together(
-    members: list[Member],
+def fit_common_correction(
+    members: list[CatalogedExposure],
     catalog: np.ndarray,
     relative: Matching,
     absolute: Matching,
@@ -27,7 +27,7 @@ def align_together(
 
     Parameters
     ----------
-    members : list of Member
+    members : list of CatalogedExposure
     catalog : numpy.ndarray
         Directions of the catalog's stars, (n, 3).
     relative, absolute : Matching
@@ -98,7 +98,7 @@ def align_together(
     return results
 
 
-def correction_of(member: Member, wcs) -> Affine:
+def correction_of(member: CatalogedExposure, wcs) -> Affine:
     """The correction in an exposure's plane that another WCS of it makes."""
     (x0, x1), (y0, y1) = member.wcs.bounding_box
     moved = wcs([x0, x1, x1, x0], [y0, y0, y1, y1], with_bounding_box=False)

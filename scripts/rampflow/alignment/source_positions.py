@@ -8,6 +8,8 @@ import re
 from pathlib import Path
 
 import numpy as np
+from scipy import sparse
+from scipy.spatial import cKDTree
 
 from rampflow import dq
 from rampflow.errors import RampflowError
@@ -26,6 +28,19 @@ MIXED = (("x", "y"), ("x_psf", "y_psf"))
 FORCED = "forced_"
 WHOLE = (("forced_x_psf", "forced_y_psf"), ("forced_x_centroid", "forced_y_centroid"), ("x_centroid", "y_centroid"))
 FLAGS = "warning_flags"
+
+#: Pixels. Entries of one catalog nearer to each other than this are one source: half a pixel, as for stars listed twice.
+REPEATED_RADIUS = 0.5
+
+#: Pixels within which a position of another catalog is that of a source found on the image.
+SAME_SOURCE_RADIUS = 2.0
+#: A catalog fewer of whose positions are on the image's own sources, or the other way round, is of another image. Catalogs of
+#: one image share most of their bright sources, those of two images by chance one in a hundred.
+LEAST_SHARED = 0.25
+#: Pixels. Methods to measure positions differ by less in the median; an origin at (1, 1) or another dither differs by more.
+LARGEST_MEDIAN_OFFSET = 0.1
+#: Sources that it takes to compare two catalogs.
+MIN_TO_COMPARE = 5
 
 #: What tells an exposure from others, in the metadata of its image and of its catalog.
 IDENTITY = (
@@ -57,6 +72,114 @@ class Sources:
 
     def __len__(self):
         return len(self.x)
+
+    @property
+    def positions(self) -> np.ndarray:
+        """Pixels, (n, 2)."""
+        return np.column_stack([self.x, self.y])
+
+    def merged(self, radius: float = REPEATED_RADIUS) -> Sources:
+        """The sources, with entries within some distance of each other merged to one.
+
+        Two entries of one source would drop each other in the matching, which takes no source with a close neighbor.
+
+        Parameters
+        ----------
+        radius : float
+            Pixels.
+
+        Returns
+        -------
+        Sources
+            In the same order; the same object if nothing was merged. A merged source is at the mean of its entries, weighted
+            by their errors, and has the smallest of these.
+        """
+        pairs = cKDTree(self.positions).query_pairs(radius, output_type="ndarray") if len(self) else np.empty((0, 2), int)
+        if not len(pairs):
+            return self
+        graph = sparse.coo_array((np.ones(len(pairs), bool), pairs.T), shape=(len(self), len(self)))
+        n_groups, group = sparse.csgraph.connected_components(graph, directed=False)
+        weight = self.error**-2.0
+        total = np.bincount(group, weight, n_groups)
+        x, y = (np.bincount(group, weight * values, n_groups) / total for values in (self.x, self.y))
+        error = np.full(n_groups, np.inf)
+        np.minimum.at(error, group, self.error)
+        _, first = np.unique(group, return_index=True)
+        first = np.sort(first)
+        chosen = group[first]
+        alone = np.bincount(group, minlength=n_groups)[chosen] == 1
+        x, y = (np.where(alone, own[first], mean[chosen]) for own, mean in ((self.x, x), (self.y, y)))
+        return Sources(x, y, error[chosen])
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """How a catalog agrees with the sources that were found on an image.
+
+    Attributes
+    ----------
+    n_given, n_found : int
+        Number of positions of the catalog, and of sources found.
+    n_shared : int
+        Pairs of one of each within `SAME_SOURCE_RADIUS`.
+    offset : tuple of float
+        Median of the catalog's positions minus those found, in x and y, pixels; NaN without pairs.
+    offset_error : float
+        Standard error of the offset, pixels.
+    """
+
+    n_given: int
+    n_found: int
+    n_shared: int
+    offset: tuple[float, float]
+    offset_error: float
+
+    @property
+    def conclusive(self) -> bool:
+        """Whether there are enough sources to compare."""
+        return min(self.n_given, self.n_found) >= MIN_TO_COMPARE
+
+    def contradiction(self) -> str:
+        """How the catalog contradicts the image; empty where it doesn't, or there is too little to compare."""
+        if not self.conclusive:
+            return ""
+        if self.n_shared < LEAST_SHARED * min(self.n_given, self.n_found):
+            return (
+                f"{self.n_shared} of its {self.n_given} positions lie within {SAME_SOURCE_RADIUS:g} pixels of the "
+                f"{self.n_found} sources found on this image"
+            )
+        if self.n_shared >= MIN_TO_COMPARE and np.hypot(*self.offset) > LARGEST_MEDIAN_OFFSET + 5 * self.offset_error:
+            return (
+                f"its positions are off by ({self.offset[0]:.2f}, {self.offset[1]:.2f}) pixels in the median of "
+                f"{self.n_shared} sources found on this image; the center of the first pixel is (0, 0)"
+            )
+        return ""
+
+
+def compare(given: Sources, found: Sources) -> Comparison:
+    """Compare the positions of a catalog with the sources that were found on an image.
+
+    Parameters
+    ----------
+    given, found : Sources
+    """
+    nothing = Comparison(len(given), len(found), 0, (np.nan, np.nan), np.nan)
+    if not len(given) or not len(found):
+        return nothing
+    there = cKDTree(found.positions)
+    distance, index = there.query(given.positions, distance_upper_bound=SAME_SOURCE_RADIUS)
+    near = np.flatnonzero(np.isfinite(distance))
+    _, back = cKDTree(given.positions).query(found.positions[index[near]])
+    near = near[back == near]
+    if not len(near):
+        return nothing
+    offsets = given.positions[near] - found.positions[index[near]]
+    median = np.median(offsets, axis=0)
+    # Of a normal distribution, the median absolute deviation is 0.67 σ and the median's standard error 1.25 σ/√n.
+    scatter = np.median(np.abs(offsets - median), axis=0).max() / 0.6745
+    return Comparison(
+        len(given), len(found), len(near), (float(median[0]), float(median[1])), float(1.2533 * scatter / np.sqrt(len(near)))
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,7 +256,7 @@ class SourceCatalog:
         return "; ".join(differences)
 
 
-def read_catalog(path: Path) -> SourceCatalog:
+def read_source_catalog(path: Path) -> SourceCatalog:
     """Read the source catalog of an exposure; its format is known by its content, whatever its name.
 
     Parameters
@@ -157,14 +280,14 @@ def read_catalog(path: Path) -> SourceCatalog:
 
 
 def read_sources(path: Path) -> Sources:
-    """Positions of a source catalog, see `read_catalog` and `SourceCatalog.sources`.
+    """Positions of a source catalog, see `read_source_catalog` and `SourceCatalog.sources`.
 
     Raises
     ------
     RampflowError
         It can't be read or has no such columns.
     """
-    return read_catalog(path).sources()
+    return read_source_catalog(path).sources()
 
 
 def _is_used(name: str) -> bool:

@@ -8,12 +8,12 @@ import functools
 import numpy as np
 
 from rampflow.alignment.affine import NO_CORRECTION, Affine
+from rampflow.alignment.common_fit import correction_of, fit_common_correction
 from rampflow.alignment.epochs import MovingStars, at_one_epoch, groups_by_epoch
+from rampflow.alignment.exposures import ARCSEC, CatalogedExposure
+from rampflow.alignment.joint_solution import STAR_RADIUS, Fit, solve
 from rampflow.alignment.matching import Matching, log
-from rampflow.alignment.members import ARCSEC, Member
-from rampflow.alignment.network import STAR_RADIUS, Fit, solve
-from rampflow.alignment.separately import align_separately
-from rampflow.alignment.together import align_together, correction_of
+from rampflow.alignment.starts import find_starts
 from rampflow.alignment.verdicts import BY_GROUP, Judgement, Verdict, agree, warn_of_groups_apart
 
 
@@ -48,7 +48,11 @@ class Outcome:
     n_shared: int = 0
     n_by_chance: float | None = None
 
-    def rmse(self, member: Member, catalog: np.ndarray) -> tuple[float, float] | tuple[None, None]:
+    def with_caveat(self, caveat: str | None) -> Outcome:
+        """The outcome, with something that limits it added to the reason."""
+        return dataclasses.replace(self, reason="; ".join(filter(None, [self.reason, caveat]))) if caveat else self
+
+    def rmse(self, member: CatalogedExposure, catalog: np.ndarray) -> tuple[float, float] | tuple[None, None]:
         """Root mean square distance of the matches before and after the alignment, arcsec; `None` without any."""
         if not len(self.star):
             return None, None
@@ -59,7 +63,7 @@ class Outcome:
 
 
 def align_association(
-    members: list[Member],
+    members: list[CatalogedExposure],
     catalog: np.ndarray,
     catalog_error: np.ndarray,
     relative: Matching,
@@ -74,7 +78,7 @@ def align_association(
 
     Parameters
     ----------
-    members : list of Member
+    members : list of CatalogedExposure
     catalog : numpy.ndarray
         Directions of the catalog's stars, (n, 3).
     catalog_error : numpy.ndarray
@@ -84,7 +88,7 @@ def align_association(
     refine : bool
         Solve all exposures jointly; otherwise romancal's common correction.
     enforce_user_order, expand_refcat : bool
-        See `rampflow.alignment.together.align_together`.
+        See `rampflow.alignment.common_fit.fit_common_correction`.
     moving : MovingStars, optional
         The catalog's stars with their motions, for exposures of other epochs; all members must have one.
 
@@ -120,7 +124,7 @@ def _align_to_stars(members, catalog, catalog_error, relative, absolute, refine,
     if refine:
         outcomes = _align_jointly(members, catalog[rows], catalog_error[rows], relative, absolute, options)
     else:
-        outcomes = _align_as_one(members, catalog[rows], relative, absolute, options)
+        outcomes = _align_as_one(members, catalog[rows], catalog_error[rows], relative, absolute, options)
     return [dataclasses.replace(outcome, star=rows[outcome.star]) for outcome in outcomes]
 
 
@@ -128,9 +132,38 @@ def _failure(reason: str, n_members: int, results: dict | None = None) -> Outcom
     return Outcome(None, {"status": "FAILED", **(results or {}), "nmatches": 0, "n_detector": n_members}, reason)
 
 
-def _align_as_one(members, catalog, relative, absolute, options) -> list[Outcome]:
-    """Align as romancal does."""
-    aligned = align_together(members, catalog, relative, absolute, **options)
+def _align_as_one(members, catalog, catalog_error, relative, absolute, options) -> list[Outcome]:
+    """Align as romancal does, by one correction common to all exposures.
+
+    One lost exposure can spoil the correction for all. So where an exposure can't be aligned, those that can't be aligned to
+    the catalog by themselves are left out, if this aligns more of the others.
+    """
+    outcomes = _common_outcomes(members, catalog, relative, absolute, options)
+    if all(outcome.wcs is not None for outcome in outcomes):
+        return outcomes
+    starts, reasons = find_starts(members, catalog, catalog_error, relative, absolute)
+    placed = [i for i, start in enumerate(starts) if start is not None]
+    if 0 < len(placed) < len(members):
+        again = _common_outcomes([members[i] for i in placed], catalog, relative, absolute, options)
+        if sum(o.wcs is not None for o in again) > sum(o.wcs is not None for o in outcomes):
+            lost = [members[i].stem for i, start in enumerate(starts) if start is None]
+            log.warning("%s: not aligned to the stars; the common correction is fitted without", ", ".join(lost))
+            outcomes = [_failure(reason, len(members), {"status": "FAILED: not enough matches"}) for reason in reasons]
+            for index, outcome in zip(placed, again, strict=True):
+                outcomes[index] = dataclasses.replace(outcome, results={**outcome.results, "n_detector": len(members)})
+    for index in placed:
+        if outcomes[index].wcs is None:
+            reason = (
+                f"the correction common to all exposures (refine: false) doesn't fit it ({outcomes[index].reason}); refine: "
+                "true aligns it by a correction of its own"
+            )
+            outcomes[index] = dataclasses.replace(outcomes[index], reason=reason)
+    return outcomes
+
+
+def _common_outcomes(members, catalog, relative, absolute, options) -> list[Outcome]:
+    """The outcomes of one correction common to some exposures."""
+    aligned = fit_common_correction(members, catalog, relative, absolute, **options)
     n_sources = sum(len(member.plane) for member in members)
     least = f"{n_sources} sources and {len(catalog)} stars, abs_minobj is {absolute.minobj}; {absolute.advice}"
     outcomes, tried = [], []
@@ -159,7 +192,7 @@ def _align_as_one(members, catalog, relative, absolute, options) -> list[Outcome
     return outcomes
 
 
-def _nearest(member: Member, affine: Affine, catalog: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _nearest(member: CatalogedExposure, affine: Affine, catalog: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Rows of the catalog and of the sources that lie on each other after a correction."""
     from scipy.spatial import cKDTree
 
@@ -172,12 +205,12 @@ def _nearest(member: Member, affine: Affine, catalog: np.ndarray) -> tuple[np.nd
 
 def _align_jointly(members, catalog, catalog_error, relative, absolute, options) -> list[Outcome]:
     """Each exposure from the best start there is, then all together, and without those that nothing speaks for."""
-    starts, reasons = align_separately(members, catalog, catalog_error, relative, absolute)
+    starts, reasons = find_starts(members, catalog, catalog_error, relative, absolute)
     left = [i for i, start in enumerate(starts) if start is None and len(members[i].plane)]
     chosen = [member for member in members if len(member.plane)]
     if left and len(chosen) > 1:
         log.info("%d exposures have too few stars of their own: aligned to the catalog with the others as one", len(left))
-        for member, (wcs, _) in zip(chosen, align_together(chosen, catalog, relative, absolute, **options), strict=True):
+        for member, (wcs, _) in zip(chosen, fit_common_correction(chosen, catalog, relative, absolute, **options), strict=True):
             index = members.index(member)
             if starts[index] is None and wcs is not None:
                 starts[index] = correction_of(member, wcs)
@@ -222,7 +255,9 @@ def _unbelieved(verdict: Verdict, n_members: int) -> Outcome:
     return dataclasses.replace(outcome, n_by_chance=float(verdict.pairs.chance[0]))
 
 
-def _joint_outcome(member: Member, fit: Fit, catalog: np.ndarray, geometry: str, n_members: int, reason: str) -> Outcome:
+def _joint_outcome(
+    member: CatalogedExposure, fit: Fit, catalog: np.ndarray, geometry: str, n_members: int, reason: str
+) -> Outcome:
     affine, terms = _spelled(member, fit, geometry)
     corrector = member.corrector()
     corrector.set_correction(matrix=affine.matrix, shift=affine.shift)
@@ -237,7 +272,7 @@ def _joint_outcome(member: Member, fit: Fit, catalog: np.ndarray, geometry: str,
     return Outcome(corrector.wcs, results, reason, affine, fit.star, fit.source, fit.n_shared)
 
 
-def _spelled(member: Member, fit: Fit, geometry: str) -> tuple[Affine, dict]:
+def _spelled(member: CatalogedExposure, fit: Fit, geometry: str) -> tuple[Affine, dict]:
     """A correction as tweakwcs reports it: its fit to positions that have been corrected, which leaves no residual."""
     from tweakwcs.linearfit import iter_linear_fit
 

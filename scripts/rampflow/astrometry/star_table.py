@@ -63,7 +63,7 @@ class Origin:
         return self.status == "FAILED" and bool(self.region)
 
 
-def write_catalog(path: Path, stars: dict[str, np.ndarray], origin: Origin) -> None:
+def write_star_table(path: Path, stars: dict[str, np.ndarray], origin: Origin) -> None:
     """Write an astrometric catalog; columns that `stars` hasn't are NaN, and it may have none.
 
     Raises
@@ -82,7 +82,7 @@ def write_catalog(path: Path, stars: dict[str, np.ndarray], origin: Origin) -> N
         write_table(table, partial)
 
 
-def read_catalog(path: Path):
+def read_star_table(path: Path):
     """Read an astrometric catalog.
 
     Parameters

@@ -126,11 +126,13 @@ def fetch(source: str, region: Region, epoch: float, timeout: float) -> tuple[di
     reason = "the catalog has no stars there"
     if source in web.CATALOGS:
         # The service has moved the stars already.
-        found = patiently(lambda deadline: web.query(source, region, epoch, deadline), timeout)
+        found = query_with_retries(lambda deadline: web.query(source, region, epoch, deadline), timeout)
         stars = {name: found.get(name, np.full(len(found["ra"]), np.nan)) for name in COLUMNS}
     elif source == GAIA_S3 or Path(source).is_dir():
         found = (
-            patiently(lambda deadline: _read_s3(region), timeout) if source == GAIA_S3 else _read_folder(Path(source), region)
+            query_with_retries(lambda deadline: _read_s3(region), timeout)
+            if source == GAIA_S3
+            else _read_folder(Path(source), region)
         )
         if source != GAIA_S3:
             _check_hats_motions(source, found)
@@ -218,7 +220,7 @@ def _read_folder(folder: Path, region: Region) -> dict[str, np.ndarray]:
         raise RampflowError(f"{folder}: this HATS catalog can't be read ({_one_line(error)})") from None
 
 
-def patiently(ask, timeout: float):
+def query_with_retries(ask, timeout: float):
     """What `ask(deadline)` returns; asked again, after longer and longer pauses, while the network fails.
 
     Parameters

@@ -6,20 +6,20 @@ import numpy as np
 
 from rampflow.alignment.affine import Affine
 from rampflow.alignment.evidence import aligned_sources, pairs_of
+from rampflow.alignment.exposures import CatalogedExposure
+from rampflow.alignment.joint_solution import STAR_RADIUS, clusters, solve
 from rampflow.alignment.matching import Matching
-from rampflow.alignment.members import Member
-from rampflow.alignment.network import STAR_RADIUS, clusters, solve
 from rampflow.alignment.verdicts import as_its_group, reason_against, supported
 
 
-def align_separately(
-    members: list[Member], catalog: np.ndarray, catalog_error: np.ndarray, relative: Matching, absolute: Matching
+def find_starts(
+    members: list[CatalogedExposure], catalog: np.ndarray, catalog_error: np.ndarray, relative: Matching, absolute: Matching
 ) -> tuple[list[Affine | None], list[str]]:
     """Align each exposure to the catalog, or to exposures that are, or as the others of its group are.
 
     Parameters
     ----------
-    members : list of Member
+    members : list of CatalogedExposure
     catalog : numpy.ndarray
         Directions of the catalog's stars, (n, 3).
     catalog_error : numpy.ndarray
