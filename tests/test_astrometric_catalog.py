@@ -28,7 +28,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_files import run, set_entries, succeed
 
-from rampflow.astrometry import check_astrometric_catalog, hats, read_star_table, sources
+from rampflow.astrometry import check_astrometric_catalog, hats, read_star_table, star_catalogs
 from rampflow.astrometry.duplicates import close_pairs, merge_duplicates
 from rampflow.astrometry.motion import MAS, at_epoch, displacement, propagate, propagate_error
 from rampflow.astrometry.region import Circle, Region, calendar_year, julian_year, separation, survey_images, unit_vectors
@@ -234,7 +234,7 @@ def test_stars_without_a_motion_are_left_out_where_the_catalog_has_motions():
     stars = {"ra": np.array([1.0, 2.0]), "dec": np.zeros(2), "mag": np.array([15.0, 16.0])}
     motion = {name: np.array([1.0, np.nan]) for name in ("pmra", "pmdec", "parallax")}
     assert list(at_epoch({**stars, **motion, "ref_epoch": np.full(2, 2016.0)}, EPOCH)["mag"]) == [15.0]
-    # Without its epoch a motion can't be applied: the positions stay (sources.fetch refuses such a file).
+    # Without its epoch a motion can't be applied: the positions stay (star_catalogs.fetch refuses such a file).
     assert list(at_epoch({**stars, **motion}, EPOCH)["ra"]) == [1.0, 2.0]
 
 
@@ -296,7 +296,7 @@ def test_images_that_are_not_to_be_aligned_do_not_count(tmp_path, image):
     assert len(region.circles) == 1 and region.contains(150.0, 2.0)
     assert call(tmp_path / "stars.parquet", others, "GAIADR3_S3") == 0
     stars, origin = read_star_table(tmp_path / "stars.parquet")
-    assert (len(stars), origin.status, origin.reason, origin.epoch) == (0, "FAILED", "no image is to be aligned", None)
+    assert (len(stars), origin.status, origin.reason, origin.epoch) == (0, "FAILED", "no image can be aligned", None)
 
 
 def test_images_of_one_pointing_are_asked_for_together():
@@ -500,7 +500,7 @@ def service(monkeypatch):
     result = Service()
     monkeypatch.setenv("ASTROMETRIC_CATALOG_URL", result.address + "/webservices/")
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", result.address)
-    monkeypatch.setattr(sources, "FIRST_PAUSE", 0.01)
+    monkeypatch.setattr(star_catalogs, "FIRST_PAUSE", 0.01)
     yield result
     result.server.shutdown()
     result.server.server_close()
@@ -612,7 +612,7 @@ def test_trouble_that_stays_is_a_reason(tmp_path, image, service, capsys, troubl
     answer, reason = PASSING[trouble]
     service.answers = [answer]
     assert call(tmp_path / "stars.parquet", image, "GAIADR3") == 0
-    assert len(service.requests) == sources.ATTEMPTS
+    assert len(service.requests) == star_catalogs.ATTEMPTS
     assert_failed(tmp_path / "stars.parquet", "GAIADR3", reason, capsys)
 
 
@@ -630,14 +630,14 @@ def test_nobody_there(tmp_path, image, monkeypatch, capsys, source):
         address = f"http://127.0.0.1:{free.getsockname()[1]}"
     monkeypatch.setenv("ASTROMETRIC_CATALOG_URL", address)
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", address)
-    monkeypatch.setattr(sources, "FIRST_PAUSE", 0.01)
-    monkeypatch.setattr(sources, "ATTEMPTS", 2)
+    monkeypatch.setattr(star_catalogs, "FIRST_PAUSE", 0.01)
+    monkeypatch.setattr(star_catalogs, "ATTEMPTS", 2)
     assert call(tmp_path / "stars.parquet", image, source) == 0
     assert_failed(tmp_path / "stars.parquet", source, "onnect", capsys)
 
 
 def test_s3_server_error_is_waited_for(tmp_path, image, service, capsys, monkeypatch):
-    monkeypatch.setattr(sources, "ATTEMPTS", 2)
+    monkeypatch.setattr(star_catalogs, "ATTEMPTS", 2)
     service.answers = [lambda handler, query: send(handler, "", 503)]
     assert call(tmp_path / "stars.parquet", image, "GAIADR3_S3") == 0
     assert len(service.requests) > 1
@@ -680,7 +680,7 @@ def test_a_defect_is_not_hidden():
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        sources.query_with_retries(defect, 5)
+        star_catalogs.query_with_retries(defect, 5)
 
 
 # ----------------------------------------------------------------------------------------------------------------- files
@@ -939,7 +939,7 @@ def test_a_catalog_that_can_not_be_had_is_asked_for_again(tmp_path):
         (Origin("GAIADR3", EPOCH, region, 0, "FAILED", 'no "network" {here}', 1), 2),
         (Origin("GAIADR3", EPOCH, region, 0, "FAILED", "still none", 2), 3),
         (Origin("GAIADR3", EPOCH, region, 0, "SUCCESS", "the catalog has no stars there", 3), 3),
-        (Origin("GAIADR3", None, [], 0, "FAILED", "no image is to be aligned", 3), 3),
+        (Origin("GAIADR3", None, [], 0, "FAILED", "no image can be aligned", 3), 3),
     ):
         write_star_table(path, {}, origin)
         assert next_attempt(path) == expected

@@ -468,7 +468,7 @@ def test_without_an_astrometric_catalog_products_are_delivered_unaligned(visit, 
     assert summary["exposures"][FIRST]["status"] == "FAILED"
     assert summary["astrometric_catalog"]["status"] == "FAILED" and summary["astrometric_catalog"]["reason"]
     log = (visit.folder / "logs" / FIRST / "astrometric_catalog.log").read_text()
-    assert "WARNING :: The astrometric catalog GAIADR3_S3 can't be had" in log
+    assert "WARNING :: The astrometric catalog GAIADR3_S3 couldn't be retrieved" in log
     again = {"astrometric_catalog": 1, "tweakreg": 1, "finalize": 1, "preview": 1}
     for _ in range(2):  # as often as it takes
         assert visit.jobs(*without_network) == again

@@ -1,4 +1,4 @@
-"""romancal's way to align an association: its groups to each other, then all of them as one to the astrometric catalog."""
+"""Alignment by romancal's method: groups to each other, then all of them to the catalog by one common correction."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def fit_common_correction(
     enforce_user_order: bool = False,
     expand_refcat: bool = False,
 ) -> list[tuple[object | None, dict]]:
-    """Align all exposures by one common correction, after those between their groups.
+    """Align all exposures by one common correction, after corrections between their groups.
 
     Parameters
     ----------
@@ -33,18 +33,20 @@ def fit_common_correction(
     relative, absolute : Matching
         Between the groups, and with the catalog.
     enforce_user_order : bool
-        Groups are aligned to each other in their order here, not by their overlap.
+        Align the groups to each other in the order of `members`, not by their overlap.
     expand_refcat : bool
-        Sources of a group that was aligned serve the next ones.
+        Use the sources of aligned groups to align the next ones.
 
     Returns
     -------
     list of (gwcs.wcs.WCS or None, dict)
-        For each exposure the aligned WCS, `None` where it failed, and tweakwcs's report of the fit: at least ``status``.
+        For each exposure the aligned WCS, `None` if the alignment failed, and tweakwcs's report of the fit: at least
+        ``status``.
 
     Notes
     -----
-    An alignment between the groups that moves a corner too far is not used. (romancal says so and goes on with it.)
+    An alignment between the groups that moves a corner by more than the largest move is not used (romancal logs it and uses
+    it).
     """
     from tweakwcs.imalign import NotEnoughCatalogs, align_wcs
     from tweakwcs.linearfit import NotEnoughPointsError, SingularMatrixError
@@ -99,7 +101,17 @@ def fit_common_correction(
 
 
 def correction_of(member: CatalogedExposure, wcs) -> Affine:
-    """The correction in an exposure's plane that another WCS of it makes."""
+    """Derive the correction that another WCS of an exposure makes in its tangent plane.
+
+    Parameters
+    ----------
+    member : CatalogedExposure
+    wcs : gwcs.wcs.WCS
+
+    Returns
+    -------
+    Affine
+    """
     (x0, x1), (y0, y1) = member.wcs.bounding_box
     moved = wcs([x0, x1, x1, x0], [y0, y0, y1, y1], with_bounding_box=False)
     return between(member.corners, member.to_plane(unit_vectors(*moved)))

@@ -1,4 +1,4 @@
-"""What the alignment knows of one exposure: its WCS, its sources and its place among the others. No pixel is read."""
+"""The exposures that are aligned: the WCS, source positions and group of each. No pixel is read."""
 
 from __future__ import annotations
 
@@ -15,32 +15,39 @@ ARCSEC = np.pi / 180 / 3600  #: radians
 
 
 class CatalogedExposure:
-    """One exposure of an association.
+    """An exposure of an association with its sources.
 
-    Positions on the sky are unit vectors. The exposure's own plane touches the sky at its reference point, where its WCS
-    puts it now, an earlier correction included. tweakwcs applies a further correction to positions in this plane. Between
-    plane and sky there is nothing but a rotation, so that everything that is computed here needs the WCS only once.
+    Positions on the sky are unit vectors. The tangent plane of the exposure touches the sky at its reference point, where its
+    WCS puts it now, an earlier correction included. tweakwcs applies a further correction to positions in this plane. The
+    plane and the sky differ by a rotation alone, so that everything that is computed here evaluates the WCS only once.
 
-    Attributes
+    Parameters
     ----------
     stem : str
+        Name of the exposure.
     group : str
         Members of one group were taken at the same time and share the errors of the pointing.
     wcs : gwcs.wcs.WCS
-        As the header has it.
+        WCS of the image, with a bounding box.
     angles : dict
         ``v2_ref``, ``v3_ref`` (arcsec) and ``roll_ref`` (degrees), for tweakwcs.
     sources : Sources
-    epoch : float or None
-        When it was taken, Julian year; `None` where that doesn't matter.
+        Those outside the bounding box are left out.
+    epoch : float, optional
+        Epoch of the exposure, Julian year.
+
+    Attributes
+    ----------
+    stem, group, wcs, angles, sources, epoch
+        See above.
     plane : numpy.ndarray
-        Positions of the sources in the plane, (n, 2), arcsec.
+        Positions of the sources in the tangent plane, (n, 2), arcsec.
     error : numpy.ndarray
-        Their standard deviations, (n,), arcsec.
+        Standard deviations of a coordinate, (n,), arcsec.
     corners : numpy.ndarray
-        Corners of the bounding box in the plane, (4, 2), arcsec.
+        Corners of the bounding box in the tangent plane, (4, 2), arcsec.
     rotation : numpy.ndarray
-        Orthogonal matrix that takes (1, x, y), x and y in radians, to the direction on the sky.
+        Orthogonal matrix, (3, 3), that takes (1, x, y), x and y in radians, to the direction on the sky.
     pixel_scale : float
         arcsec per pixel.
     """
@@ -61,35 +68,81 @@ class CatalogedExposure:
         self.error = self.pixel_scale * self.sources.error
 
     def plane_of(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-        """Positions in the plane (n, 2), arcsec, of positions on the detector, pixels."""
+        """Project positions on the detector to the tangent plane.
+
+        Parameters
+        ----------
+        x, y : numpy.ndarray
+            Pixels, (n,).
+
+        Returns
+        -------
+        numpy.ndarray
+            arcsec, (n, 2).
+        """
         return self._earlier.undo(np.array(self._corrector.det_to_tanp(x, y), float).reshape(2, -1).T)
 
     def corrector(self, **meta):
-        """A corrector of tweakwcs for the header's WCS."""
+        """A corrector of tweakwcs for the WCS of the image, with some metadata."""
         from tweakwcs import RomanWCSCorrector
 
         return RomanWCSCorrector(wcs=self.wcs, wcsinfo=self.angles, meta={"name": self.stem, **meta})
 
     def to_sky(self, plane: np.ndarray) -> np.ndarray:
-        """Directions (n, 3) of positions in the plane (n, 2), arcsec."""
+        """Project positions in the tangent plane to the sky.
+
+        Parameters
+        ----------
+        plane : numpy.ndarray
+            arcsec, (n, 2).
+
+        Returns
+        -------
+        numpy.ndarray
+            Unit vectors, (n, 3).
+        """
         vectors = np.column_stack([np.ones(len(plane)), plane * ARCSEC]) @ self.rotation.T
         return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
     def to_plane(self, vectors: np.ndarray) -> np.ndarray:
-        """Positions in the plane (n, 2), arcsec, of directions (n, 3) on its side of the sky."""
+        """Project directions to the tangent plane.
+
+        Parameters
+        ----------
+        vectors : numpy.ndarray
+            Unit vectors on this side of the sky, (n, 3).
+
+        Returns
+        -------
+        numpy.ndarray
+            arcsec, (n, 2).
+        """
         along, *across = (vectors @ self.rotation).T
         return np.column_stack([axis / along for axis in across]) / ARCSEC
 
     def near(self, vectors: np.ndarray, margin: float) -> np.ndarray:
-        """Indices of the directions (n, 3) that lie on the exposure or within `margin` arcsec of its corners' circle."""
+        """Find the directions that lie on the exposure or near it.
+
+        Parameters
+        ----------
+        vectors : numpy.ndarray
+            Unit vectors, (n, 3).
+        margin : float
+            Largest distance from the circle through the farthest corner, arcsec.
+
+        Returns
+        -------
+        numpy.ndarray
+            Indices of the directions.
+        """
         radius = np.linalg.norm(self.corners, axis=1).max() + margin
         return np.flatnonzero(vectors @ self.rotation[:, 0] > np.cos(min(radius * ARCSEC, np.pi / 2)))
 
 
 def _correction_in(wcs) -> Affine:
-    """The correction that an earlier alignment left in a WCS, `NO_CORRECTION` for one of assign_wcs.
+    """The correction that an earlier alignment left in a WCS; `NO_CORRECTION` for a WCS of assign_wcs.
 
-    The plane of tweakwcs's corrector has it twice: its positions are those of the corrected WCS, corrected once more.
+    The plane of tweakwcs's corrector contains it twice: its positions are those of the corrected WCS, corrected once more.
     """
     frames = wcs.available_frames
     if "v2v3corr" not in frames:
@@ -99,7 +152,7 @@ def _correction_in(wcs) -> Affine:
 
 
 def _rotation_of(corrector, earlier: Affine) -> np.ndarray:
-    """The rotation between an exposure's plane and the sky, from where a corrector puts three points."""
+    """The rotation between the tangent plane of an exposure and the sky, from three points of a corrector."""
     step = 0.01  # radians; three points a degree apart give the axes to rounding error
     plane = np.array([[0.0, 0.0], [step, 0.0], [0.0, step]])
     directions = unit_vectors(*corrector.tanp_to_world(*earlier(plane / ARCSEC).T))
@@ -111,20 +164,25 @@ def _rotation_of(corrector, earlier: Affine) -> np.ndarray:
 
 # --------------------------------------------------------------------------------------------------------------- reading
 def read_exposure(stem: str, image: Exposure, sources: Sources, *, with_epoch: bool = False) -> CatalogedExposure:
-    """The exposure of an image file with its sources; the pixels of the file stay where they are.
+    """Read the WCS, group and epoch of an image file. No pixel is read.
 
     Parameters
     ----------
     stem : str
+        Name of the exposure.
     image : Exposure
     sources : Sources
     with_epoch : bool
         Read the time of the exposure, for stars that move.
 
+    Returns
+    -------
+    CatalogedExposure
+
     Raises
     ------
     RampflowError
-        The header lacks the WCS, a reference angle, the time, or what tells the group.
+        The header lacks the WCS, a reference angle, the group or, `with_epoch`, the time.
     """
     angles = {name: image.get(f"meta.wcsinfo.{name}", (int, float)) for name in ("v2_ref", "v3_ref", "roll_ref")}
     # romancal's rule: what observed together bears one observation_id, unless the file says otherwise.

@@ -1,14 +1,15 @@
 """The joint solution of an association: all exposures at once, from the stars that they share and those of the catalog.
 
-Each exposure's correction is linear in a few terms. A star's own place on the sky is not known; where it is seen in several
-exposures, their positions must agree, and where it is in the astrometric catalog, with that one too. The sum over stars k
-and their observations m, of ``w_m |y_m + D_m θ − t_k|²``, with w = 1/σ² and y the observed offset from the star's mean place,
-is minimal in the terms θ and the places t. The places are eliminated, so that the normal equations have no more unknowns than
-the exposures have terms. (As in the block adjustment of overlapping plates: Eichhorn 1960, Astron. Nachr. 285, 233.)
+The correction of each exposure is linear in a few terms. The position of a star on the sky is not known; where it is observed
+in several exposures, their positions must agree, and where it is in the astrometric catalog, with that one too. The sum over
+stars k and their observations m, of ``w_m |y_m + D_m θ − t_k|²``, with w = 1/σ² and y the observed offset from the star's
+mean position, is minimal in the terms θ and the positions t. The positions are eliminated, so that the normal equations have
+as many unknowns as the exposures have terms. (As in the block adjustment of overlapping plates: Eichhorn 1960, Astron. Nachr.
+285, 233.)
 
-What the stars don't determine is held by what is known without them: the pointing's errors are common to the exposures of
-one group (rotation, and scale by the aberration of light), and the distortion is stable. So each exposure's linear terms
-scatter about those of its group. Few stars then give an exposure a shift of its own and leave it the rest of its group's.
+Terms that the stars don't determine are constrained by priors: errors of the pointing are common to the exposures of one
+group (rotation, and scale by the aberration of light), and the distortion is stable. So the linear terms of each exposure
+scatter about those of its group. A few stars then give an exposure a shift of its own, and the linear terms of its group.
 """
 
 from __future__ import annotations
@@ -41,15 +42,15 @@ _CATALOG = -1
 
 @dataclasses.dataclass(frozen=True)
 class Fit:
-    """What the joint solution says of one exposure.
+    """The joint solution for one exposure.
 
     Attributes
     ----------
     affine : Affine
     star : numpy.ndarray
-        Row in the catalog of each of the exposure's stars that decided the solution, and ...
+        Rows in the catalog of the stars that determined the correction, outliers excluded.
     source : numpy.ndarray
-        ... its row among the sources.
+        Row among the sources of each of these stars.
     n_shared : int
         Number of its stars that other exposures have too.
     """
@@ -70,21 +71,23 @@ def solve(
     nclip: int = 3,
     sigma: float = 3.0,
 ) -> list[Fit]:
-    """Solve the corrections of all exposures together.
+    """Solve the corrections of all exposures jointly.
 
     Parameters
     ----------
     members : list of CatalogedExposure
     starts : list of Affine
-        A correction of each, good to `STAR_RADIUS`.
+        An initial correction of each, accurate to `STAR_RADIUS`.
     catalog : numpy.ndarray
         Directions of the catalog's stars, (n, 3).
     catalog_error : numpy.ndarray
-        Standard deviation of a coordinate, arcsec.
+        Standard deviation of a coordinate, (n,), arcsec.
     geometry : str
-        Which terms there are, see `rampflow.alignment.affine.TERMS`.
-    nclip, sigma : int, float
-        So many times, the stars whose observations scatter by more than `sigma` times what is usual are left out.
+        Terms of the corrections, a key of `rampflow.alignment.affine.TERMS`.
+    nclip : int
+        Maximum number of clipping iterations.
+    sigma : float
+        Stars whose observations scatter by more than `sigma` times the typical scatter are clipped.
 
     Returns
     -------
@@ -110,7 +113,7 @@ def solve(
 # ---------------------------------------------------------------------------------------------------------- observations
 @dataclasses.dataclass(frozen=True)
 class _Observations:
-    """Stars as the exposures and the catalog have them; one row per observation, sorted by star."""
+    """Observations of stars by the exposures and the catalog; one row per observation, sorted by star."""
 
     member: np.ndarray  # index of the exposure, or _CATALOG
     row: np.ndarray  # row among its sources, or in the catalog
@@ -126,6 +129,7 @@ class _Observations:
 
     @property
     def weight(self) -> np.ndarray:
+        """Inverse variance of each observation, inflated to the observed scatter, arcsec⁻²."""
         variance = np.where(self.of_catalog[self.star], self.variance, self.factor * self.variance)
         return 1 / (variance + np.where(self.member == _CATALOG, self.excess, 0))
 
@@ -141,14 +145,14 @@ class _Observations:
         return _summation(self.star, self.n_stars) @ values
 
     def offsets(self) -> tuple[np.ndarray, np.ndarray]:
-        """Offsets (n, 2) of the observations from their star's mean place, arcsec, and the star's axes (n, 2, 3)."""
+        """Offsets (n, 2) of the observations from their star's mean position, arcsec, and the star's axes (n, 2, 3)."""
         mean = self.sums(self.weight[:, None] * self.direction)
         mean /= np.linalg.norm(mean, axis=1, keepdims=True)
         axes = _axes(mean)[self.star]
         return np.einsum("nij,nj->ni", axes, self.direction - mean[self.star]) / ARCSEC, axes
 
     def moved(self, members, terms) -> _Observations:
-        """The same, with the exposures' directions by other terms."""
+        """The observations under other terms (n_members, n_terms)."""
         direction = self.direction.copy()
         for index, member in enumerate(members):
             own = self.member == index
@@ -161,17 +165,17 @@ class _Observations:
         return squares / (2 * (np.bincount(self.star, minlength=self.n_stars) - 1))
 
     def agreeing(self, sigma: float) -> np.ndarray:
-        """The stars whose scatter is less than `sigma` times the usual."""
+        """Whether the scatter of each star is less than `sigma` times the typical scatter."""
         reduced = self.reduced()
         # χ² of two degrees of freedom has the median 2 ln 2; the clipping limit is one of standard deviations.
         return reduced < sigma**2 * np.median(reduced) / np.log(2) if reduced.size else np.ones(0, bool)
 
     def weighed(self, used: np.ndarray) -> _Observations:
-        """The same, with errors widened to what the stars show.
+        """The observations with variances inflated to the observed scatter of the stars in use.
 
-        Faint stars of a catalog years after its epoch are worse than it says; and what the exposures share besides its stars
-        is galaxies for the most part, whose places by a fit of the PSF are several times worse than the fit says. Without
-        this they would outweigh the others.
+        Faint stars of a catalog years after its epoch are less accurate than it says; and most sources that the exposures
+        share and the catalog doesn't have are galaxies, whose positions by PSF fits are several times less accurate than the
+        fits say. Without this they would outweigh the stars.
         """
         reduced, of_catalog = self.reduced(), self.of_catalog
         groups = (reduced[used & of_catalog], reduced[used & ~of_catalog])
@@ -213,7 +217,20 @@ def _observe(members, terms, catalog, catalog_error) -> _Observations:
 
 
 def clusters(directions: np.ndarray, radius: float) -> np.ndarray:
-    """Number of the cluster that each direction (n, 3) belongs to: neighbours are within `radius` arcsec."""
+    """Group directions within some distance of each other.
+
+    Parameters
+    ----------
+    directions : numpy.ndarray
+        Unit vectors, (n, 3).
+    radius : float
+        arcsec.
+
+    Returns
+    -------
+    numpy.ndarray
+        Number of the group of each direction, (n,).
+    """
     pairs = (
         cKDTree(directions).query_pairs(radius * ARCSEC, output_type="ndarray") if len(directions) else np.empty((0, 2), int)
     )

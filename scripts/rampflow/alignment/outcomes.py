@@ -1,4 +1,4 @@
-"""The alignment of an association from its members and the astrometric catalog to what is known of each in the end."""
+"""The alignment of an association, from its exposures and the astrometric catalog to the outcome for each exposure."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ class Outcome:
     Attributes
     ----------
     wcs : gwcs.wcs.WCS or None
-        The aligned WCS; `None` where the alignment failed.
+        The aligned WCS; `None` if the alignment failed.
     results : dict
-        ``meta.wcs_fit_results``, with romancal's keys: lengths in arcsec in the exposure's plane, angles in degrees.
+        ``meta.wcs_fit_results``, with romancal's keys: lengths in arcsec in the tangent plane, angles in degrees.
     reason : str
-        Why it failed, or how it was done without stars of its own.
+        Why it failed, or how it was aligned without stars of its own.
     affine : Affine
-        The whole correction in the exposure's plane.
+        The correction in the tangent plane.
     star, source : numpy.ndarray
-        Rows in the catalog and among the sources that match: of the stars that decided the solution, without outliers.
+        Rows in the catalog and among the sources of the matches that determined the solution, outliers excluded.
     n_shared : int
-        Stars that other exposures have too.
+        Number of its stars that other exposures have too.
     n_by_chance : float or None
-        Number of matches that chance gives a correction, on average; `None` where no correction was found.
+        Mean number of matches that a correction makes by chance; `None` if no correction was found.
     """
 
     wcs: object | None
@@ -49,11 +49,32 @@ class Outcome:
     n_by_chance: float | None = None
 
     def with_caveat(self, caveat: str | None) -> Outcome:
-        """The outcome, with something that limits it added to the reason."""
+        """Add a caveat to the reason.
+
+        Parameters
+        ----------
+        caveat : str or None
+
+        Returns
+        -------
+        Outcome
+        """
         return dataclasses.replace(self, reason="; ".join(filter(None, [self.reason, caveat]))) if caveat else self
 
     def rmse(self, member: CatalogedExposure, catalog: np.ndarray) -> tuple[float, float] | tuple[None, None]:
-        """Root mean square distance of the matches before and after the alignment, arcsec; `None` without any."""
+        """Root mean square distance of the matches before and after the alignment.
+
+        Parameters
+        ----------
+        member : CatalogedExposure
+        catalog : numpy.ndarray
+            Directions of the catalog's stars, (n, 3).
+
+        Returns
+        -------
+        before, after : float or None
+            arcsec; `None` without matches.
+        """
         if not len(self.star):
             return None, None
         stars, sources = member.to_plane(catalog[self.star]), member.plane[self.source]
@@ -82,19 +103,20 @@ def align_association(
     catalog : numpy.ndarray
         Directions of the catalog's stars, (n, 3).
     catalog_error : numpy.ndarray
-        Standard deviation of a coordinate of each, arcsec; 0 where unknown.
+        Standard deviation of a coordinate, (n,), arcsec; 0 where unknown.
     relative, absolute : Matching
         Between exposures, and with the catalog.
     refine : bool
-        Solve all exposures jointly; otherwise romancal's common correction.
+        Solve all exposures jointly; otherwise by romancal's common correction.
     enforce_user_order, expand_refcat : bool
         See `rampflow.alignment.common_fit.fit_common_correction`.
     moving : MovingStars, optional
-        The catalog's stars with their motions, for exposures of other epochs; all members must have one.
+        The catalog's stars with their motions, for exposures of other epochs; all members must have an epoch.
 
     Returns
     -------
     list of Outcome
+        In the order of `members`.
     """
     options = {"enforce_user_order": enforce_user_order, "expand_refcat": expand_refcat}
     align = functools.partial(_align_to_stars, relative=relative, absolute=absolute, refine=refine, options=options)
@@ -133,10 +155,10 @@ def _failure(reason: str, n_members: int, results: dict | None = None) -> Outcom
 
 
 def _align_as_one(members, catalog, catalog_error, relative, absolute, options) -> list[Outcome]:
-    """Align as romancal does, by one correction common to all exposures.
+    """Align by romancal's method, with one correction common to all exposures.
 
-    One lost exposure can spoil the correction for all. So where an exposure can't be aligned, those that can't be aligned to
-    the catalog by themselves are left out, if this aligns more of the others.
+    One lost exposure can spoil the correction for all. So if an exposure fails, those that don't match the catalog alone are
+    left out, provided that this aligns more of the others.
     """
     outcomes = _common_outcomes(members, catalog, relative, absolute, options)
     if all(outcome.wcs is not None for outcome in outcomes):
@@ -193,7 +215,7 @@ def _common_outcomes(members, catalog, relative, absolute, options) -> list[Outc
 
 
 def _nearest(member: CatalogedExposure, affine: Affine, catalog: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Rows of the catalog and of the sources that lie on each other after a correction."""
+    """Rows of the catalog and of the sources that coincide under a correction."""
     from scipy.spatial import cKDTree
 
     if not len(member.plane):
@@ -204,7 +226,7 @@ def _nearest(member: CatalogedExposure, affine: Affine, catalog: np.ndarray) -> 
 
 
 def _align_jointly(members, catalog, catalog_error, relative, absolute, options) -> list[Outcome]:
-    """Each exposure from the best start there is, then all together, and without those that nothing speaks for."""
+    """Find an initial correction for each exposure, then solve jointly, without the exposures that lack evidence."""
     starts, reasons = find_starts(members, catalog, catalog_error, relative, absolute)
     left = [i for i, start in enumerate(starts) if start is None and len(members[i].plane)]
     chosen = [member for member in members if len(member.plane)]
@@ -250,7 +272,7 @@ def _align_jointly(members, catalog, catalog_error, relative, absolute, options)
 
 
 def _unbelieved(verdict: Verdict, n_members: int) -> Outcome:
-    """The outcome of an exposure whose correction nothing speaks for."""
+    """The outcome of an exposure whose correction lacks evidence."""
     outcome = _failure(verdict.reason, n_members, {"status": "FAILED: not enough matches"})
     return dataclasses.replace(outcome, n_by_chance=float(verdict.pairs.chance[0]))
 

@@ -1,4 +1,4 @@
-"""The file that holds the alignment of an association, and what it changes in the products of each exposure."""
+"""The file with the alignment of an association, and its application to the products of each exposure."""
 
 from __future__ import annotations
 

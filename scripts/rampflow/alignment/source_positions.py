@@ -1,4 +1,4 @@
-"""The source catalog that an exposure is aligned with: its positions, and which exposure it says that it is of."""
+"""The source catalog that an exposure is aligned with: its positions, and the exposure that its metadata name."""
 
 from __future__ import annotations
 
@@ -140,7 +140,13 @@ class Comparison:
         return min(self.n_given, self.n_found) >= MIN_TO_COMPARE
 
     def contradiction(self) -> str:
-        """How the catalog contradicts the image; empty where it doesn't, or there is too little to compare."""
+        """Describe how the catalog contradicts the image.
+
+        Returns
+        -------
+        str
+            With numbers; empty if it doesn't, or if there are too few sources to compare.
+        """
         if not self.conclusive:
             return ""
         if self.n_shared < LEAST_SHARED * min(self.n_given, self.n_found):
@@ -162,6 +168,11 @@ def compare(given: Sources, found: Sources) -> Comparison:
     Parameters
     ----------
     given, found : Sources
+        Of the catalog, and of the image.
+
+    Returns
+    -------
+    Comparison
     """
     nothing = Comparison(len(given), len(found), 0, (np.nan, np.nan), np.nan)
     if not len(given) or not len(found):
@@ -184,16 +195,16 @@ def compare(given: Sources, found: Sources) -> Comparison:
 
 @dataclasses.dataclass(frozen=True)
 class SourceCatalog:
-    """A source catalog as a file has it.
+    """A source catalog as read from a file.
 
     Attributes
     ----------
     path : pathlib.Path
     columns : dict of numpy.ndarray
-        Those columns that an alignment can use.
+        Columns that an alignment can use, (n_rows,) each.
     n_rows : int
     identity : dict of str
-        What it says of its exposure, by the names of `IDENTITY`, and ``filename``; only what it says.
+        Its metadata that identify the exposure, by the names of `IDENTITY`, and ``filename``; those that it has.
     """
 
     path: Path
@@ -202,7 +213,13 @@ class SourceCatalog:
     identity: dict[str, str]
 
     def positions(self) -> tuple[str, str] | None:
-        """Names of the columns with the positions; `None` where it has none."""
+        """Choose the columns with the positions.
+
+        Returns
+        -------
+        (str, str) or None
+            Names of the columns with x and y; `None` if it has none.
+        """
         mixed = [next((pair[axis] for pair in MIXED if pair[axis] in self.columns), None) for axis in (0, 1)]
         if all(mixed):
             return mixed[0], mixed[1]
@@ -212,14 +229,18 @@ class SourceCatalog:
         )
 
     def sources(self) -> Sources:
-        """Its positions.
+        """Extract the positions.
 
         Sources whose core is flagged DO_NOT_USE (``warning_flags``) and those without a finite position are left out.
+
+        Returns
+        -------
+        Sources
 
         Raises
         ------
         RampflowError
-            It has sources and no positions.
+            It has rows and no columns of positions.
         """
         names = self.positions()
         if names is None and not self.n_rows:
@@ -243,7 +264,19 @@ class SourceCatalog:
         return Sources(x[good], y[good], error[good])
 
     def other_exposure(self, image: Exposure, stem: str) -> str:
-        """How the catalog says that it is of another exposure than this one; empty where it doesn't."""
+        """Compare the metadata of the catalog with those of an image.
+
+        Parameters
+        ----------
+        image : Exposure
+        stem : str
+            Name of the exposure.
+
+        Returns
+        -------
+        str
+            The metadata by which the catalog is of another exposure; empty if there are none.
+        """
         differences = []
         for name in IDENTITY:
             ours, theirs = _text(_field(image.meta, name)), self.identity.get(name, "")
@@ -257,12 +290,16 @@ class SourceCatalog:
 
 
 def read_source_catalog(path: Path) -> SourceCatalog:
-    """Read the source catalog of an exposure; its format is known by its content, whatever its name.
+    """Read the source catalog of an exposure. Its content decides the format, not its name.
 
     Parameters
     ----------
     path : pathlib.Path
         A parquet file, an ECSV file, or another table that astropy can read (FITS, CSV, ...).
+
+    Returns
+    -------
+    SourceCatalog
 
     Raises
     ------
@@ -280,12 +317,21 @@ def read_source_catalog(path: Path) -> SourceCatalog:
 
 
 def read_sources(path: Path) -> Sources:
-    """Positions of a source catalog, see `read_source_catalog` and `SourceCatalog.sources`.
+    """Read the positions of a source catalog.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        See `read_source_catalog`.
+
+    Returns
+    -------
+    Sources
 
     Raises
     ------
     RampflowError
-        It can't be read or has no such columns.
+        It can't be read or has no columns of positions.
     """
     return read_source_catalog(path).sources()
 
@@ -333,7 +379,7 @@ def _flat(tree: dict, path: str = "") -> dict[str, str]:
 
 
 def _identity(meta: dict[str, str]) -> dict[str, str]:
-    """What a catalog's metadata say of its exposure, under ``roman.meta`` as in its parquet file, ``meta`` or nothing."""
+    """The metadata of a catalog that identify its exposure: under ``roman.meta`` (parquet), ``meta`` or nothing."""
     found = {}
     for name in (*IDENTITY, "image.filename", "filename"):
         for prefix in ("roman.meta.", "meta.", ""):
@@ -355,7 +401,7 @@ def _text(value) -> str:
 
 
 def _same(one: str, other: str) -> bool:
-    """Whether two texts say the same, as words or as times to the second."""
+    """Whether two texts are equal, as words in any case or as times to the second."""
     try:
         times = [datetime.datetime.fromisoformat(text).replace(tzinfo=None) for text in (one, other)]
     except ValueError:

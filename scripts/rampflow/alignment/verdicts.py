@@ -1,4 +1,4 @@
-"""Which exposures of an association count as aligned, by the evidence for each after the solution."""
+"""The decision which exposures of an association count as aligned, by the evidence for each after the solution."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ BY_GROUP = "no stars of its own: aligned as its exposure's other detectors"
 
 @dataclasses.dataclass(frozen=True)
 class Verdict:
-    """Whether the alignment of an exposure is believed.
+    """Whether the alignment of an exposure is accepted.
 
     Attributes
     ----------
     pairs : rampflow.alignment.evidence.Pairs
-        Of its sources and the catalog's stars, by its correction.
+        Of its sources and the catalog's stars, under its correction.
     reason : str
-        Why it is not believed; empty where it is.
+        Why it is rejected; empty if it is accepted.
     group_affine : Affine or None
-        The correction that the other detectors of its exposure give it, where its own stars don't suffice for another.
+        The correction that the other detectors of its exposure imply, if its own stars don't suffice for another.
     """
 
     pairs: Pairs
@@ -41,36 +41,55 @@ class Verdict:
 
     @property
     def believed(self) -> bool:
-        """Whether it is."""
+        """Whether the alignment is accepted."""
         return not self.reason
 
 
 def supported(pairs: Pairs, matching: Matching) -> bool:
-    """Whether there are more pairs than chance gives to the best of the corrections that a search tries."""
-    return pairs.significant(matching.trials(RADII))
-
-
-def least_after_clipping(matching: Matching) -> int:
-    """Number of stars that a correction takes after clipping: half of those that it takes before."""
-    return (matching.minobj + 1) // 2
-
-
-def reason_against(pairs: Pairs, n_fitted: int, matching: Matching) -> str:
-    """Why the stars of a catalog are no evidence for a correction.
+    """Test whether there are more pairs than chance gives for the best of the corrections that a search tries.
 
     Parameters
     ----------
     pairs : Pairs
-        Sources and stars that coincide under the correction. Their number counts for ``minobj``.
+    matching : Matching
+
+    Returns
+    -------
+    bool
+    """
+    return pairs.significant(matching.trials(RADII))
+
+
+def least_after_clipping(matching: Matching) -> int:
+    """Number of stars that must be left after clipping: half of ``minobj``.
+
+    Parameters
+    ----------
+    matching : Matching
+
+    Returns
+    -------
+    int
+    """
+    return (matching.minobj + 1) // 2
+
+
+def reason_against(pairs: Pairs, n_fitted: int, matching: Matching) -> str:
+    """Explain why the stars of a catalog are not enough evidence for a correction.
+
+    Parameters
+    ----------
+    pairs : Pairs
+        Sources and stars that coincide under the correction. Their number is compared with ``minobj``.
     n_fitted : int
-        Stars that determined the correction, after clipping of outliers. Clipping says that a position scatters more than
-        others, not that the star is another one; so it may take half of ``minobj``.
+        Number of stars that determined the correction, after clipping. A clipped star scatters more than the others and is
+        still the same star; so it counts for ``minobj``, as long as clipping leaves half of ``minobj``.
     matching : Matching
 
     Returns
     -------
     str
-        Empty if they are evidence.
+        Empty if they are enough.
     """
     n_pairs = int(pairs.found[0])
     text = f"{n_pairs} of {pairs.n_sources} sources matched"
@@ -87,15 +106,15 @@ def reason_against(pairs: Pairs, n_fitted: int, matching: Matching) -> str:
 
 
 class Judgement:
-    """Decides which exposures of an association count as aligned.
+    """Decide which exposures of an association count as aligned.
 
-    An exposure is believed by
+    An exposure is accepted by
 
     1. at least ``abs_minobj`` stars of the catalog, and more than chance gives;
-    2. at least ``minobj`` stars that it shares with the catalog or with believed exposures, and more than chance gives;
-    3. the believed detectors of the same exposure, if these agree with one rotation of the focal plane, and if its own stars
+    2. at least ``minobj`` stars that it shares with the catalog or with accepted exposures, and more than chance gives;
+    3. the accepted detectors of the same exposure, if these agree with one rotation of the focal plane, and if its own stars
        confirm it or are too few to do so;
-    4. its part in a set of exposures that are tied to each other by 2 or 3 and fulfil 1 together.
+    4. its part in a set of exposures that are tied to each other by 2 or 3 and fulfil 1 as a set.
 
     Parameters
     ----------
@@ -103,7 +122,7 @@ class Judgement:
     affines : list of Affine
         The correction of each.
     n_matches : list of int
-        Number of the catalog's stars that decided each correction.
+        Number of the catalog's stars that determined each correction.
     catalog : numpy.ndarray
         Directions of the catalog's stars, (n, 3).
     relative, absolute : Matching
@@ -137,7 +156,7 @@ class Judgement:
 
     # ------------------------------------------------------------------------------------------ by believed exposures
     def _believe_by_others(self) -> None:
-        """Believe exposures that those which are believed speak for, until no more are."""
+        """Accept exposures by evidence from accepted exposures, until no more are found."""
         believed = []
         while believed != (believed := self._indices(True)) and believed and len(believed) < len(self.members):
             stars = np.concatenate([self.catalog, *(self._sources(index) for index in believed)])
@@ -152,7 +171,7 @@ class Judgement:
         return pairs.found[0] >= self.relative.minobj and supported(pairs, self.absolute)
 
     def _believe_by_group(self, index: int) -> None:
-        """Believe an exposure by other detectors of it: with its own correction where its stars confirm theirs."""
+        """Accept an exposure by its other detectors: with its own correction if its stars confirm theirs."""
         member = self.members[index]
         mates = [i for i in self._indices(True) if self.members[i].group == member.group]
         expected = as_its_group(member, [self.members[i] for i in mates], [self.affines[i] for i in mates])
@@ -165,13 +184,13 @@ class Judgement:
             self._believe(index, group_affine=expected)
 
     def _can_be_checked(self, index: int, affine: Affine) -> bool:
-        """Whether an exposure has so many sources and stars that a right correction would show."""
+        """Whether an exposure has enough sources and stars that a right correction would show."""
         member = self.members[index]
         return min(len(member.plane), stars_on(member, affine, self.catalog)) >= self.absolute.minobj
 
     # ---------------------------------------------------------------------------------------------------- as one of a set
     def _tied_sets(self) -> list[list[int]]:
-        """Sets of exposures that are not believed and are tied to each other."""
+        """Sets of exposures that are not accepted and are tied to each other."""
         left = self._indices(False)
         ties = [(a, b) for n, a in enumerate(left) for b in left[:n] if self._tied(a, b)]
         size = len(self.members)
@@ -190,7 +209,7 @@ class Judgement:
         return self._shares_stars(pairs_of(first, self.affines[a], self._sources(b)))
 
     def _believe_set(self, indices: list[int]) -> None:
-        """Believe tied exposures if their sources together, each place on the sky once, are evidence enough."""
+        """Accept tied exposures if their sources as one set, each position on the sky once, are enough evidence."""
         sources = np.concatenate([self._sources(index) for index in indices])
         _, first = np.unique(clusters(sources, STAR_RADIUS), return_index=True)
         pairs = count_pairs(sources[first], self.catalog)
@@ -205,12 +224,23 @@ class Judgement:
 
 
 def agree(member: CatalogedExposure, first: Affine, second: Affine) -> bool:
-    """Whether two corrections of an exposure are the same to the accuracy of a start."""
+    """Test whether two corrections of an exposure agree to the accuracy of an initial correction.
+
+    Parameters
+    ----------
+    member : CatalogedExposure
+    first, second : Affine
+
+    Returns
+    -------
+    bool
+        Whether no corner differs by `STAR_RADIUS` or more.
+    """
     return bool((np.linalg.norm(first(member.corners) - second(member.corners), axis=1) < STAR_RADIUS).all())
 
 
 def as_its_group(member: CatalogedExposure, mates: list[CatalogedExposure], affines: list[Affine]) -> Affine | None:
-    """The correction that the rotation of the whole focal plane gives an exposure.
+    """Derive the correction of an exposure from the rotation of the whole focal plane.
 
     Parameters
     ----------
@@ -221,7 +251,7 @@ def as_its_group(member: CatalogedExposure, mates: list[CatalogedExposure], affi
     Returns
     -------
     Affine or None
-        `None` without any, and where they don't agree with one rotation to `GROUP_AGREEMENT`.
+        `None` without other detectors, or if these don't agree with one rotation to `GROUP_AGREEMENT`.
     """
     if not mates:
         return None
@@ -236,7 +266,15 @@ def as_its_group(member: CatalogedExposure, mates: list[CatalogedExposure], affi
 
 
 def warn_of_groups_apart(members: list[CatalogedExposure], affines: list[Affine], log) -> None:
-    """Say which detectors of one exposure are aligned, each by its own stars, farther from each other than they should be."""
+    """Warn of detectors of one exposure whose corrections don't agree with one pointing.
+
+    Parameters
+    ----------
+    members : list of CatalogedExposure
+    affines : list of Affine
+        The correction of each by its own stars.
+    log : logging.Logger
+    """
     for group in dict.fromkeys(member.group for member in members):
         own = [(m, a) for m, a in zip(members, affines, strict=True) if m.group == group]
         if len(own) > 1 and as_its_group(own[0][0], *zip(*own, strict=True)) is None:

@@ -1,7 +1,7 @@
-"""Stars from a HATS catalog, in a folder or on S3: a catalog of the whole sky of which only what is needed is read.
+"""Stars from a HATS catalog of the whole sky, in a folder or on S3. Only the partitions and rows in the region are read.
 
-HATS cuts the sky into HEALPix pixels of different order, a parquet file for each; ``partition_info.csv`` lists them, and the
-column ``_healpix_29`` holds the order-29 pixel (nested) of each row, by which the rows are sorted
+HATS divides the sky into HEALPix pixels of different orders, with a parquet file for each; ``partition_info.csv`` lists them.
+The column ``_healpix_29`` has the order-29 pixel (nested) of each row, and the rows are sorted by it
 (https://hats.readthedocs.io).
 """
 
@@ -41,26 +41,26 @@ _MOST_RANGES = 64
 
 
 def read_hats(filesystem, root: str, region: Region) -> dict[str, np.ndarray]:
-    """Stars of a HATS catalog that lie in a region.
+    """Read the stars of a HATS catalog that lie in a region.
 
     Parameters
     ----------
     filesystem : pyarrow.fs.FileSystem
     root : str
-        Folder of the catalog there.
+        Folder of the catalog in the file system.
     region : Region
 
     Returns
     -------
     dict of numpy.ndarray
-        The columns of `NAMES` that the catalog has: degrees, mas, Julian years; NaN where null.
+        The columns of `NAMES` that the catalog has, (n,) each: degrees, mas, Julian years; NaN where null.
 
     Raises
     ------
     OSError
-        The catalog, or a file of it, is not there or can't be read.
+        The catalog, or a file of it, doesn't exist or can't be read.
     ValueError
-        Something there is not as HATS has it.
+        The catalog is not a valid HATS catalog.
     """
     import pyarrow.csv
     import pyarrow.dataset
@@ -90,7 +90,12 @@ def read_hats(filesystem, root: str, region: Region) -> dict[str, np.ndarray]:
 
 
 def covering_ranges(region: Region) -> np.ndarray:
-    """Ranges of order-29 pixels that hold a region, and a little more.
+    """Find ranges of order-29 pixels that cover a region, and a little more.
+
+    Parameters
+    ----------
+    region : Region
+        At least one circle.
 
     Returns
     -------
@@ -118,7 +123,20 @@ def covering_ranges(region: Region) -> np.ndarray:
 
 
 def overlapping(orders: np.ndarray, pixels: np.ndarray, ranges: np.ndarray) -> list[tuple[int, int]]:
-    """Which HEALPix pixels (nested, each with its order) overlap ranges of order-29 pixels: their order and number."""
+    """Find the HEALPix pixels that overlap ranges of order-29 pixels.
+
+    Parameters
+    ----------
+    orders, pixels : numpy.ndarray
+        Order and number (nested) of each pixel, (n,), int.
+    ranges : numpy.ndarray
+        (m, 2), see `covering_ranges`.
+
+    Returns
+    -------
+    list of (int, int)
+        Order and number of the pixels that overlap.
+    """
     orders, pixels = orders.astype(np.int64), pixels.astype(np.int64)
     shift = 2 * (ORDER - orders)
     starts, stops = pixels << shift, (pixels + 1) << shift

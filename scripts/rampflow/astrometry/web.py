@@ -1,4 +1,4 @@
-"""Stars from the catalog web service of STScI's Guide Star group, which moves them to the epoch itself."""
+"""Stars from the catalog web service of STScI's Guide Star group, which moves them to the epoch."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ _NOTHING_FOUND = "No data records"  # how the answer begins where there are no s
 
 
 class BrokenAnswer(ValueError):
-    """The service answered with something that is not a table of stars."""
+    """The answer of the service is not a table of stars."""
 
 
 class Refused(Exception):
-    """The service says that it won't, and would again."""
+    """The service refused the request, and would refuse it again."""
 
 
 def query(catalog: str, region: Region, epoch: float, deadline: float) -> dict[str, np.ndarray]:
-    """Stars of a catalog of the service, at an epoch, that lie in a region.
+    """Query the service for stars in a region, at an epoch.
 
     Parameters
     ----------
@@ -40,18 +40,18 @@ def query(catalog: str, region: Region, epoch: float, deadline: float) -> dict[s
     epoch : float
         Julian year.
     deadline : float
-        Time of `time.monotonic` to wait for an answer until.
+        Time of `time.monotonic` until which to wait for an answer.
 
     Returns
     -------
     dict of numpy.ndarray
-        ra, dec (degrees) at the epoch, mag, pmra, pmdec (mas per year). Stars whose proper motion the service does not know,
-        and has left where they were, are left out.
+        ra, dec (degrees) at the epoch, mag, pmra, pmdec (mas per year), (n,) each. Stars without a proper motion, which the
+        service doesn't move, are left out.
 
     Raises
     ------
     OSError
-        The network or the server has a trouble (requests' exceptions are of this kind).
+        The network or the server fails (requests' exceptions are of this kind).
     BrokenAnswer
     Refused
     """
@@ -82,13 +82,17 @@ def query(catalog: str, region: Region, epoch: float, deadline: float) -> dict[s
 
 
 def parse(text: str) -> dict[str, np.ndarray]:
-    """Stars of the service's answer: a comment, the names of the columns, a line for each star.
+    """Parse an answer of the service: a comment, the names of the columns, a line for each star.
+
+    Parameters
+    ----------
+    text : str
 
     Returns
     -------
     dict of numpy.ndarray
-        ra, dec (degrees), mag, pmra, pmdec (mas per year) of the stars with a proper motion; NaN where the answer has no such
-        column.
+        ra, dec (degrees), mag, pmra, pmdec (mas per year) of the stars with a proper motion, (n,) each; NaN if the answer
+        lacks the column.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""From what the user names as input to a list of exposures, each in one association."""
+"""The exposures of a run, each in one association, from the files, folders and association files that the user names."""
 
 from __future__ import annotations
 
@@ -18,7 +18,16 @@ SPECIAL = "{}<>;?#%"  #: in a path, Snakemake takes the first four for its own, 
 
 
 def is_plain(path: str) -> bool:
-    """Whether the packages that this one stands on take a path as it is: without `SPECIAL` and control characters."""
+    """Test whether Snakemake and asdf take a path as it is: without `SPECIAL` and control characters.
+
+    Parameters
+    ----------
+    path : str
+
+    Returns
+    -------
+    bool
+    """
     return path.isprintable() and not set(path) & set(SPECIAL)
 
 
@@ -44,12 +53,20 @@ class Member(NamedTuple):
 
 
 def stem_of(path: Path) -> str:
-    """Name of an exposure: its file's name without ``_uncal.asdf``.
+    """Name of an exposure: the name of its raw file without ``_uncal.asdf``.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+
+    Returns
+    -------
+    str
 
     Raises
     ------
     RampflowError
-        The name doesn't end so, or `check_name` refuses the rest.
+        The file name doesn't end so, or `check_name` refuses the rest.
     """
     if not path.name.endswith(RAW_SUFFIX) or path.name == RAW_SUFFIX:
         raise RampflowError(f"{path}: is not a raw exposure by its name, which must end in {RAW_SUFFIX}")
