@@ -147,7 +147,7 @@ def main(argv: list[str] | None = None) -> int:
 
 if __name__ == "__main__":
     status = main()
-    # Without Python's farewell: S3's client would wait there for an answer that has come too late.
+    # Skip the interpreter's exit: S3's client would wait there for an answer after the timeout.
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(status)

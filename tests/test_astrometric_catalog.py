@@ -593,7 +593,7 @@ PASSING = {
     "no columns": (lambda handler, query: send(handler, "error: database is down\n"), "no columns ra and dec"),
     "words": (lambda handler, query: send(handler, "ra,dec,mag\n1,2,none\n"), "text where numbers should be"),
     "broken off": (break_off, "IncompleteRead"),
-    "cut off": (cut_line, "cut off"),
+    "cut off": (cut_line, "truncated"),
     "hung up": (lambda handler, query: handler.connection.shutdown(socket.SHUT_RDWR), "Connection"),
 }
 

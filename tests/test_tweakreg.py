@@ -351,11 +351,11 @@ def test_an_exposure_beside_the_catalog_is_aligned_to_those_on_it(tmp_path):
     inside = (x > 0) & (x < SIZE) & (y > 0) & (y < SIZE)
     x, y = sky.truth["beside"].to_pixel(*sky.catalog_stars)
     shared = inside & (x > 0) & (x < SIZE) & (y > 0) & (y < SIZE)
-    inside[np.flatnonzero(shared)[8:]] = False  # too few to align it to the catalog
+    inside[np.flatnonzero(shared)[4:]] = False  # too few to align it to the catalog: less than half of abs_minobj
     sky.catalog = sky.write_catalog("part.parquet", dict(zip(("ra", "dec"), sky.catalog_stars[:, inside], strict=True)))
     result = sky.align()
     entry = result.summary["exposures"]["beside"]
-    assert entry["n_matches"] <= 8 and entry["n_shared"] > 20
+    assert entry["n_matches"] <= 4 and entry["n_shared"] > 20
     assert result.offset("on") < 0.15 and result.offset("beside") < 1.0
     # What finds the stars that they share are the parameters without abs_.
     for name, value in (("minobj", 500), ("searchrad", 0.1), ("use2dhist", False), ("tolerance", 1e-4), ("separation", 300.0)):

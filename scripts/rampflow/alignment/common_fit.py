@@ -10,7 +10,7 @@ from rampflow.alignment.exposures import CatalogedExposure
 from rampflow.alignment.matching import Matching, log
 from rampflow.astrometry.region import angles, unit_vectors
 
-#: What the corrector's report holds beside the terms of the fit.
+#: Keys of the corrector's report that are not terms of the fit.
 _WORKINGS = ("eff_minobj", "matched_ref_idx", "matched_input_idx", "fit_RA", "fit_DEC", "fitmask")
 
 
@@ -76,7 +76,7 @@ def fit_common_correction(
             far = [
                 m.stem
                 for m, image in zip(members, aligned, strict=True)
-                if not relative.believable(m, correction_of(m, image.wcs))
+                if not relative.is_plausible(m, correction_of(m, image.wcs))
             ]
             if far:
                 log.warning("The alignment between exposures would move %s too far; it is not used", ", ".join(far))

@@ -20,7 +20,7 @@ from rampflow.alignment.matching import Matching
 from rampflow.astrometry.motion import displacement
 from rampflow.astrometry.region import unit_vectors
 
-#: Years within which stars of 10 mas per year move by no more than 0.01 mas: such exposures stay as they are.
+#: Years within which stars of 10 mas per year move by at most 0.01 mas: such exposures need no motion of the stars.
 SAME_EPOCH = 1e-3
 #: Years that the exposures of one group span at most: stars of 10 mas per year move by 1 mas.
 GROUP_SPAN = 0.1
@@ -103,12 +103,14 @@ def at_one_epoch(
     """
     there = moving.directions(epoch)
     return [
-        member if abs(member.epoch - epoch) < SAME_EPOCH else _brought(member, moving.directions(member.epoch), there, absolute)
+        member
+        if abs(member.epoch - epoch) < SAME_EPOCH
+        else _to_epoch(member, moving.directions(member.epoch), there, absolute)
         for member in members
     ]
 
 
-def _brought(member: CatalogedExposure, seen: np.ndarray, there: np.ndarray, absolute: Matching) -> CatalogedExposure:
+def _to_epoch(member: CatalogedExposure, seen: np.ndarray, there: np.ndarray, absolute: Matching) -> CatalogedExposure:
     """The exposure with those sources moved that are stars, from their directions (n, 3) at its epoch to those at another."""
     start, _ = absolute.align(member, seen)
     if start is None:

@@ -20,12 +20,12 @@ from rampflow.alignment.affine import Affine
 from rampflow.alignment.exposures import ARCSEC, CatalogedExposure
 from rampflow.alignment.joint_solution import STAR_RADIUS, clusters
 
-#: Accepted probability that an exposure which shows other stars than the catalog counts as aligned.
+#: Accepted probability that an exposure of another field than the catalog's counts as aligned.
 FALSE_ALARM = 1e-6
-#: A source and a star are a pair within one of these distances (arcsec); the one with the best evidence counts.
+#: Distances (arcsec) within which a source and a star are a pair; the one with the strongest evidence counts.
 RADII = np.array([STAR_RADIUS, 0.03, 0.01])
-#: Pairs between these distances (arcsec) are by chance: beyond a source's own star, the nearer for clusters of stars, the
-#: farther for few stars.
+#: Pairs between these distances (arcsec) are by chance: they exclude a source's own star. The inner annulus is for clusters of
+#: stars, the outer one for sparse fields.
 CHANCE_RADII = np.array([0.5, 5.0, 30.0])
 
 
@@ -128,7 +128,7 @@ def count_pairs(sources: np.ndarray, stars: np.ndarray) -> Pairs:
     found = np.array([len(np.unique(place[distance < radius])) for radius in RADII])
     inner, near, far = np.diff(star_tree.count_neighbors(source_tree, CHANCE_RADII * ARCSEC), prepend=0)
     area = np.diff(CHANCE_RADII**2)
-    density = max(near / area[0], max(far, 0.5) / area[1])  # of half a pair at least, where there are none
+    density = max(near / area[0], max(far, 0.5) / area[1])  # of at least half a pair, as an upper limit where there are none
     return Pairs(len(sources), found, density * RADII**2)
 
 

@@ -185,7 +185,7 @@ def read_exposure(stem: str, image: Exposure, sources: Sources, *, with_epoch: b
         The header lacks the WCS, a reference angle, the group or, `with_epoch`, the time.
     """
     angles = {name: image.get(f"meta.wcsinfo.{name}", (int, float)) for name in ("v2_ref", "v3_ref", "roll_ref")}
-    # romancal's rule: what observed together bears one observation_id, unless the file says otherwise.
+    # As in romancal, exposures taken at the same time have the same observation_id, unless the file has a group_id.
     group = image.meta.get("group_id") or image.get("meta.observation.observation_id", str)
     node = image.get("meta.wcs")
     wcs = wcs_of_tree(node) if isinstance(node, dict) else None

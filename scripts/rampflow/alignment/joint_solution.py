@@ -23,18 +23,18 @@ from scipy.spatial import cKDTree
 from rampflow.alignment.affine import Affine, design, of_terms, terms_of
 from rampflow.alignment.exposures import ARCSEC, CatalogedExposure
 
-#: Positions of one star agree to this much (arcsec) before the solution: about a pixel.
+#: Largest distance of the positions of one star before the solution, arcsec: about a pixel.
 STAR_RADIUS = 0.1
-#: Standard deviations of an exposure's shift about where it starts (arcsec), and of its linear terms about its group's.
+#: Standard deviations of an exposure's shift about its initial value (arcsec), and of its linear terms about its group's.
 SHIFT_SCATTER = 0.1
 LINEAR_SCATTER = 5e-6
-#: Standard deviations of a group's rotation (radians), scale and shears about none.
+#: Standard deviations of a group's rotation (radians), scale and shears about zero.
 GROUP_SCATTER = (1e-3, 1e-4, 1e-5, 1e-5)
-#: The least error of a star of the catalog, arcsec: where the catalog says nothing, its positions count as all but exact.
+#: Minimum error of a star of the catalog, arcsec: positions without an error count as almost exact.
 LEAST_STAR_ERROR = 1e-5
-#: Stars of a kind that it takes to judge the errors of that kind.
+#: Minimum number of stars (of the catalog, or others) to estimate their errors from their scatter.
 MIN_TO_JUDGE = 10
-#: Newton's steps: the second leaves less than rounding, for corrections of arcseconds on a plane of minutes of arc.
+#: Newton steps: the second converges to rounding error, for corrections of arcseconds in a plane of arcminutes.
 STEPS = 2
 
 _CATALOG = -1
@@ -95,7 +95,7 @@ def solve(
     """
     start = np.array([terms_of(affine, geometry) for affine in starts])
     terms = start
-    for _ in range(2):  # the second time with the stars that the first solution brings together
+    for _ in range(2):  # the second time with the stars that coincide after the first solution
         observations = _observe(members, terms, catalog, catalog_error)
         used = np.ones(observations.n_stars, bool)
         for clipping in range(nclip + 1):
@@ -121,7 +121,7 @@ class _Observations:
     variance: np.ndarray  # of a coordinate, arcsec²
     direction: np.ndarray  # unit vectors
     excess: float = 0.0  # variance that the catalog's errors leave unexplained
-    factor: float = 1.0  # by which sources that the catalog doesn't have are worse than they say, as compared with its stars
+    factor: float = 1.0  # by which errors of sources outside the catalog are underestimated, relative to its stars
 
     @property
     def n_stars(self) -> int:
@@ -167,7 +167,7 @@ class _Observations:
     def agreeing(self, sigma: float) -> np.ndarray:
         """Whether the scatter of each star is less than `sigma` times the typical scatter."""
         reduced = self.reduced()
-        # χ² of two degrees of freedom has the median 2 ln 2; the clipping limit is one of standard deviations.
+        # χ² of two degrees of freedom has the median 2 ln 2; the clipping threshold is in standard deviations.
         return reduced < sigma**2 * np.median(reduced) / np.log(2) if reduced.size else np.ones(0, bool)
 
     def weighed(self, used: np.ndarray) -> _Observations:
@@ -189,7 +189,7 @@ class _Observations:
         offset, _ = self.offsets()
         own = self.weight[chosen]
         others = self.sums(self.weight)[self.star[chosen]] - own
-        # From the mean of all to the mean of the others: by all weights over the others'.
+        # Offset from the mean of the other observations: the offset from the mean of all, times all weights over the others'.
         distance = (offset[chosen] ** 2).sum(axis=1) * ((own + others) / others) ** 2
         expected = self.variance[chosen] + 1 / others
         excess = max(0.0, float(np.median(distance) / (2 * np.log(2)) - np.median(expected)))
@@ -205,7 +205,7 @@ def _observe(members, terms, catalog, catalog_error) -> _Observations:
     direction = np.concatenate([m.to_sky(of_terms(t)(m.plane)) for m, t in zip(members, terms, strict=True)] + [catalog])
     variance = np.concatenate([m.error for m in members] + [np.maximum(catalog_error, LEAST_STAR_ERROR)]) ** 2
     label = clusters(direction, STAR_RADIUS)
-    # A star of one observation says nothing, one with two of the same exposure is none.
+    # A star with one observation adds nothing, and one with two of the same exposure is not one star.
     seen, counts = np.unique(np.column_stack([label, index]), axis=0, return_counts=True)
     exposures = np.bincount(seen[:, 0])
     confused = np.zeros(len(exposures), bool)
@@ -240,7 +240,7 @@ def clusters(directions: np.ndarray, radius: float) -> np.ndarray:
 
 def _axes(directions: np.ndarray) -> np.ndarray:
     """Two unit vectors (n, 2, 3) across each direction."""
-    helper = np.eye(3)[np.abs(directions).argmin(axis=1)]  # the axis farthest from the direction: no pole to avoid
+    helper = np.eye(3)[np.abs(directions).argmin(axis=1)]  # the axis farthest from the direction, so that no pole is singular
     first = np.cross(helper, directions)
     first /= np.linalg.norm(first, axis=1, keepdims=True)
     return np.stack([first, np.cross(directions, first)], axis=1)

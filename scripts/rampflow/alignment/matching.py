@@ -107,7 +107,7 @@ class Matching(NamedTuple):
             searchrad=self.searchrad, separation=self.separation, use2dhist=self.use2dhist, tolerance=self.tolerance
         )
 
-    def believable(self, member: CatalogedExposure, affine: Affine) -> bool:
+    def is_plausible(self, member: CatalogedExposure, affine: Affine) -> bool:
         """Test whether a correction moves no corner of an exposure by more than the largest move.
 
         Parameters
@@ -145,7 +145,7 @@ class Matching(NamedTuple):
         if min(len(near), n_sources) < max(self.minobj, fewest):
             least = max(self.minobj, fewest)
             return None, f"{n_sources} sources and {len(near)} stars near it; a fit needs {least} matches"
-        # Stars with a close neighbor are not matched here and count in the end: a start takes half of minobj.
+        # Stars with a close neighbor are not matched here, but count after the solution: half of minobj suffices for a start.
         least = max((self.minobj + 1) // 2, fewest)
         stars = member.to_plane(directions[near])
         lists = [Table({"TPx": positions[:, 0], "TPy": positions[:, 1]}) for positions in (stars, member.plane)]
@@ -166,7 +166,7 @@ class Matching(NamedTuple):
             return None, str(error)
         matrix = fit["matrix"]
         affine = Affine(matrix, fit["shift"] + fit["center"] - matrix @ fit["center"])
-        if not self.believable(member, affine):
+        if not self.is_plausible(member, affine):
             return (
                 None,
                 f"{len(star)} of {n_sources} sources matched, but they would move it by more than {self.largest_move:g} arcsec",

@@ -137,7 +137,7 @@ def align_association(
 
 def _align_to_stars(members, catalog, catalog_error, relative, absolute, refine, options) -> list[Outcome]:
     """Align exposures of one epoch."""
-    # Stars on the other side of the sky have no place in an exposure's plane.
+    # Stars on the other side of the sky can't be projected to the tangent plane.
     margin = 2 * absolute.largest_move
     rows = np.unique(np.concatenate([member.near(catalog, margin) for member in members]))
     if len(rows) < absolute.minobj:
@@ -206,11 +206,11 @@ def _common_outcomes(members, catalog, relative, absolute, options) -> list[Outc
         outcome, expected = outcomes[index], verdict.group_affine
         if expected is not None and not agree(members[index], expected, outcome.affine):
             verdict = dataclasses.replace(verdict, reason="its exposure's other detectors are aligned otherwise")
-        if verdict.believed:
+        if verdict.accepted:
             reason = BY_GROUP if expected is not None else ""
             outcomes[index] = dataclasses.replace(outcome, reason=reason, n_by_chance=float(verdict.pairs.chance[0]))
         else:
-            outcomes[index] = _unbelieved(verdict, len(members))
+            outcomes[index] = _rejected(verdict, len(members))
     return outcomes
 
 
@@ -252,12 +252,12 @@ def _align_jointly(members, catalog, catalog_error, relative, absolute, options)
         affines, counts = [fit.affine for fit in fits], [len(fit.star) for fit in fits]
         verdicts = Judgement([members[i] for i in placed], affines, counts, catalog, relative, absolute).verdicts
         for index, verdict in zip(placed, verdicts, strict=True):
-            if not verdict.believed:
-                outcomes[index] = _unbelieved(verdict, len(members))
-        believed = [i for i, verdict in zip(placed, verdicts, strict=True) if verdict.believed]
-        if believed == placed:
+            if not verdict.accepted:
+                outcomes[index] = _rejected(verdict, len(members))
+        accepted = [i for i, verdict in zip(placed, verdicts, strict=True) if verdict.accepted]
+        if accepted == placed:
             break
-        placed = believed
+        placed = accepted
     affines = []
     for index, fit, verdict in zip(placed, fits, verdicts, strict=False):
         reason = ""
@@ -271,7 +271,7 @@ def _align_jointly(members, catalog, catalog_error, relative, absolute, options)
     return outcomes
 
 
-def _unbelieved(verdict: Verdict, n_members: int) -> Outcome:
+def _rejected(verdict: Verdict, n_members: int) -> Outcome:
     """The outcome of an exposure whose correction lacks evidence."""
     outcome = _failure(verdict.reason, n_members, {"status": "FAILED: not enough matches"})
     return dataclasses.replace(outcome, n_by_chance=float(verdict.pairs.chance[0]))
@@ -280,7 +280,7 @@ def _unbelieved(verdict: Verdict, n_members: int) -> Outcome:
 def _joint_outcome(
     member: CatalogedExposure, fit: Fit, catalog: np.ndarray, geometry: str, n_members: int, reason: str
 ) -> Outcome:
-    affine, terms = _spelled(member, fit, geometry)
+    affine, terms = _reported_by_tweakwcs(member, fit, geometry)
     corrector = member.corrector()
     corrector.set_correction(matrix=affine.matrix, shift=affine.shift)
     residuals = np.linalg.norm(affine(member.plane[fit.source]) - member.to_plane(catalog[fit.star]), axis=1)
@@ -294,7 +294,7 @@ def _joint_outcome(
     return Outcome(corrector.wcs, results, reason, affine, fit.star, fit.source, fit.n_shared)
 
 
-def _spelled(member: CatalogedExposure, fit: Fit, geometry: str) -> tuple[Affine, dict]:
+def _reported_by_tweakwcs(member: CatalogedExposure, fit: Fit, geometry: str) -> tuple[Affine, dict]:
     """A correction as tweakwcs reports it: its fit to positions that have been corrected, which leaves no residual."""
     from tweakwcs.linearfit import iter_linear_fit
 

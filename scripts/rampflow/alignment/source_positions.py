@@ -15,34 +15,35 @@ from rampflow import dq
 from rampflow.errors import RampflowError
 from rampflow.step.exposure import Exposure
 
-#: Error of a position whose catalog gives none, pixels: that of a star well above the background.
+#: Error of a position without one in the catalog, pixels: that of a star well above the background.
 USUAL_ERROR = 0.01
-#: The least error of a position, pixels. Photon noise alone would let a few bright stars decide; the model of an undersampled
-#: PSF is not so good, and on simulated frames weights more even than this floor makes them leave no less scatter.
+#: Minimum error of a position, pixels. By photon noise alone a few bright stars would dominate, but the model of an
+#: undersampled PSF is less accurate. On simulated frames a larger minimum doesn't reduce the scatter.
 LEAST_ERROR = 0.005
 
-#: Columns with the positions. The first two may be mixed, as in romancal: each axis has the first of its own that there is.
+#: Columns with the positions. These may be mixed, as in romancal: each axis takes the first name that exists.
 MIXED = (("x", "y"), ("x_psf", "y_psf"))
 #: In a catalog of given sources (a forced segmentation map), those with this prefix were measured in the exposure's own image;
-#: the others are where the image of the map has them.
+#: the others are positions in the image of the map.
 FORCED = "forced_"
 WHOLE = (("forced_x_psf", "forced_y_psf"), ("forced_x_centroid", "forced_y_centroid"), ("x_centroid", "y_centroid"))
 FLAGS = "warning_flags"
 
-#: Pixels. Entries of one catalog nearer to each other than this are one source: half a pixel, as for stars listed twice.
+#: Pixels. Entries of a catalog closer to each other are one source listed twice.
 REPEATED_RADIUS = 0.5
 
-#: Pixels within which a position of another catalog is that of a source found on the image.
+#: Largest distance of a position of a catalog from the same source found on the image, pixels.
 SAME_SOURCE_RADIUS = 2.0
-#: A catalog fewer of whose positions are on the image's own sources, or the other way round, is of another image. Catalogs of
-#: one image share most of their bright sources, those of two images by chance one in a hundred.
+#: Minimum share of the shorter of two catalogs of one image that both have. Two catalogs of one image share most of their
+#: bright sources; those of different images share one in a hundred by chance.
 LEAST_SHARED = 0.25
-#: Pixels. Methods to measure positions differ by less in the median; an origin at (1, 1) or another dither differs by more.
+#: Largest median offset of two catalogs of one image, pixels. Methods of measurement differ by less; an origin at (1, 1) or
+#: another dither differs by more.
 LARGEST_MEDIAN_OFFSET = 0.1
-#: Sources that it takes to compare two catalogs.
+#: Minimum number of sources to compare two catalogs.
 MIN_TO_COMPARE = 5
 
-#: What tells an exposure from others, in the metadata of its image and of its catalog.
+#: Metadata that identify an exposure, in its image and in its catalog.
 IDENTITY = (
     "instrument.detector",
     "instrument.optical_element",
@@ -50,7 +51,7 @@ IDENTITY = (
     "observation.exposure",
     "exposure.start_time",
 )
-#: The name of an exposure as the archive has it, in the name of a file.
+#: Name of an exposure in the archive, within a file name.
 ARCHIVE_NAME = re.compile(r"r\d{19}_\d{4}_wfi\d{2}(?=_)", re.IGNORECASE)
 
 
@@ -359,12 +360,12 @@ def _read_table(path: Path, start: bytes) -> SourceCatalog:
     from astropy.table import Table
 
     try:
-        # As romancal, whose catalog_format is ECSV whatever the file's name.
+        # As in romancal, whose catalog_format is ECSV regardless of the suffix.
         table = Table.read(path, format="ascii.ecsv" if start.startswith(b"# %ECSV") else None)
         columns = {
             name: np.ma.filled(np.ma.asarray(table[name]).astype(float), np.nan) for name in table.colnames if _is_used(name)
         }
-    except Exception as error:  # whatever the format's reader raises on a file that is not of that format
+    except Exception as error:  # readers of other formats raise all kinds
         raise RampflowError(f"{path}: can't be read as a table ({str(error).strip().splitlines()[0]})") from None
     return SourceCatalog(path, columns, len(table), _identity(_flat(table.meta)))
 

@@ -13,9 +13,9 @@ from rampflow.alignment.exposures import ARCSEC, CatalogedExposure
 from rampflow.alignment.joint_solution import STAR_RADIUS, clusters
 from rampflow.alignment.matching import Matching
 
-#: Detectors of one exposure that agree with one rotation of the whole to this much (arcsec) speak for the others.
+#: Largest distance (arcsec) from one common rotation for the detectors of an exposure to be evidence for the others.
 GROUP_AGREEMENT = STAR_RADIUS / 2
-#: Corrections, within `STAR_RADIUS` of one that is given, that are tried in its stead.
+#: Number of corrections within `STAR_RADIUS` of a given one that the solution could choose instead.
 TRIALS_NEARBY = 4
 
 BY_GROUP = "no stars of its own: aligned as its exposure's other detectors"
@@ -40,7 +40,7 @@ class Verdict:
     group_affine: Affine | None = None
 
     @property
-    def believed(self) -> bool:
+    def accepted(self) -> bool:
         """Whether the alignment is accepted."""
         return not self.reason
 
@@ -140,37 +140,37 @@ class Judgement:
         for member, affine, count in zip(members, affines, n_matches, strict=True):
             pairs = pairs_of(member, affine, catalog)
             self.verdicts.append(Verdict(pairs, reason_against(pairs, count, absolute)))
-        self._believe_by_others()
+        self._accept_by_others()
         for indices in self._tied_sets():
-            self._believe_set(indices)
-        self._believe_by_others()
+            self._accept_set(indices)
+        self._accept_by_others()
 
-    def _indices(self, believed: bool) -> list[int]:
-        return [index for index, verdict in enumerate(self.verdicts) if verdict.believed == believed]
+    def _indices(self, accepted: bool) -> list[int]:
+        return [index for index, verdict in enumerate(self.verdicts) if verdict.accepted == accepted]
 
-    def _believe(self, index: int, **changes) -> None:
+    def _accept(self, index: int, **changes) -> None:
         self.verdicts[index] = dataclasses.replace(self.verdicts[index], reason="", **changes)
 
     def _sources(self, index: int) -> np.ndarray:
         return aligned_sources(self.members[index], self.affines[index])
 
-    # ------------------------------------------------------------------------------------------ by believed exposures
-    def _believe_by_others(self) -> None:
+    # ------------------------------------------------------------------------------------------ by accepted exposures
+    def _accept_by_others(self) -> None:
         """Accept exposures by evidence from accepted exposures, until no more are found."""
-        believed = []
-        while believed != (believed := self._indices(True)) and believed and len(believed) < len(self.members):
-            stars = np.concatenate([self.catalog, *(self._sources(index) for index in believed)])
+        accepted = []
+        while accepted != (accepted := self._indices(True)) and accepted and len(accepted) < len(self.members):
+            stars = np.concatenate([self.catalog, *(self._sources(index) for index in accepted)])
             _, first = np.unique(clusters(stars, STAR_RADIUS), return_index=True)
             for index in self._indices(False):
                 if self._shares_stars(pairs_of(self.members[index], self.affines[index], stars[first])):
-                    self._believe(index)
+                    self._accept(index)
                 else:
-                    self._believe_by_group(index)
+                    self._accept_by_group(index)
 
     def _shares_stars(self, pairs: Pairs) -> bool:
         return pairs.found[0] >= self.relative.minobj and supported(pairs, self.absolute)
 
-    def _believe_by_group(self, index: int) -> None:
+    def _accept_by_group(self, index: int) -> None:
         """Accept an exposure by its other detectors: with its own correction if its stars confirm theirs."""
         member = self.members[index]
         mates = [i for i in self._indices(True) if self.members[i].group == member.group]
@@ -179,9 +179,9 @@ class Judgement:
             return
         confirmed = pairs_of(member, expected, self.catalog).significant()
         if confirmed and agree(member, expected, self.affines[index]):
-            self._believe(index)
+            self._accept(index)
         elif confirmed or not self._can_be_checked(index, expected):
-            self._believe(index, group_affine=expected)
+            self._accept(index, group_affine=expected)
 
     def _can_be_checked(self, index: int, affine: Affine) -> bool:
         """Whether an exposure has enough sources and stars that a right correction would show."""
@@ -208,19 +208,19 @@ class Judgement:
                 return True
         return self._shares_stars(pairs_of(first, self.affines[a], self._sources(b)))
 
-    def _believe_set(self, indices: list[int]) -> None:
+    def _accept_set(self, indices: list[int]) -> None:
         """Accept tied exposures if their sources as one set, each position on the sky once, are enough evidence."""
         sources = np.concatenate([self._sources(index) for index in indices])
         _, first = np.unique(clusters(sources, STAR_RADIUS), return_index=True)
         pairs = count_pairs(sources[first], self.catalog)
-        # Each of them may move by as much as its start is uncertain.
+        # Each of them may move within the uncertainty of its start.
         trials = self.absolute.trials(RADII[0]) * float(TRIALS_NEARBY) ** len(indices)
         if pairs.found[0] < self.absolute.minobj or not pairs.significant(np.where(RADII == RADII[0], trials, np.inf)):
             return
         for index in indices:
             own = self.verdicts[index].pairs.significant(np.where(RADII == RADII[0], TRIALS_NEARBY, np.inf))
             if own or not self._can_be_checked(index, self.affines[index]):
-                self._believe(index)
+                self._accept(index)
 
 
 def agree(member: CatalogedExposure, first: Affine, second: Affine) -> bool:
@@ -257,7 +257,7 @@ def as_its_group(member: CatalogedExposure, mates: list[CatalogedExposure], affi
         return None
     before = np.concatenate([mate.to_sky(mate.corners) for mate in mates])
     after = np.concatenate([mate.to_sky(affine(mate.corners)) for mate, affine in zip(mates, affines, strict=True)])
-    # The rotation that takes the one to the other in the sense of least squares (Wahba's problem, by Kabsch's solution).
+    # The rotation from one to the other by least squares (Wahba's problem, solved by Kabsch's algorithm).
     left, _, right = np.linalg.svd(after.T @ before)
     rotation = left @ np.diag([1, 1, np.linalg.det(left @ right)]) @ right
     if np.linalg.norm(before @ rotation.T - after, axis=1).max() > GROUP_AGREEMENT * ARCSEC:

@@ -7,9 +7,9 @@ import numpy as np
 from rampflow.astrometry.motion import MAS
 from rampflow.astrometry.region import angles, unit_vectors
 
-#: mas. Entries nearer to each other than half a WFI pixel (110 mas) are one star to this instrument. Gaia DR3 lists no pair
-#: nearer than 180 mas, so none of its stars is merged; positions of one star in two catalogs or at two epochs that are some
-#: years apart mostly agree to less.
+#: mas. WFI can't separate stars closer to each other than half a pixel (of 110 mas). Gaia DR3 lists no pair closer than
+#: 180 mas, so that none of its stars is merged. Positions of one star in two catalogs, or at epochs some years apart, mostly
+#: agree to less than this.
 RADIUS = 50.0
 
 
@@ -39,7 +39,7 @@ def merge_duplicates(stars: dict[str, np.ndarray], radius: float = RADIUS) -> tu
     pairs = close_pairs(directions, radius * MAS)
     if not len(pairs):
         return stars, 0
-    from scipy.sparse import coo_array, csgraph  # where there is something to merge: its import takes 0.2 s
+    from scipy.sparse import coo_array, csgraph  # imported only if needed: takes 0.2 s
 
     graph = coo_array((np.ones(len(pairs), bool), pairs.T), shape=(n_stars, n_stars))
     n_groups, group = csgraph.connected_components(graph, directed=False)

@@ -15,7 +15,7 @@ log = step_logger("astrometric_catalog")
 
 SUFFIXES = (".ecsv", ".parquet", ".csv", ".fits")
 
-#: Names (in any case) of the columns that are read, the first that there is; and their units.
+#: Names of the columns that are read, in any case; the first that exists is taken; and their units.
 NAMES = {
     "ra": (("ra", "sky_centroid.ra"), "deg"),
     "dec": (("dec", "sky_centroid.dec"), "deg"),
@@ -32,17 +32,17 @@ NAMES = {
 
 #: Larger values (mas per year, mas) are placeholders: the fastest star moves by 10,400 mas per year, the nearest has 769 mas.
 LARGEST = {"pmra": 11_000.0, "pmdec": 11_000.0, "parallax": 1_000.0}
-#: Julian years that positions can be of.
+#: Range of plausible epochs of positions, Julian years.
 EPOCHS = (1800.0, 2200.0)
 
-#: Names of proper motions and epochs in other catalogs, without case and separators, and the name that is read here. They are
-#: no guess at what is meant: a file that has one of them and not the other is refused.
+#: Names of proper motions and epochs in other catalogs, without case and separators, and the name that is read here. They
+#: aren't read under these names: a file that has one of them and lacks the column that is read is refused.
 OTHER_NAMES = {
     r"(pm|mu|propermotion)(ra|alpha|rade?)(cosdec?|star|\*)?": "pmra",
     r"(pm|mu|propermotion)(de|dec|delta|decl)": "pmdec",
     r"(ref|pm|pos|coord)?epoch|epochref|epoch(jyear|ra|dec)?": "ref_epoch",
 }
-#: What a table calls the frame of its positions, in any case; in its metadata or as a column.
+#: Names of the frame of the positions, in any case, in the metadata of a table or as a column.
 FRAME_NAMES = ("frame", "coord_frame", "coordinate_frame", "refframe", "radesys", "radecsys", "equinox")
 OTHER_FRAMES = ("FK4", "FK5", "B1950", "GALACTIC", "SUPERGALACTIC", "ECLIPTIC", "CIRS", "GAPPT")
 
@@ -73,7 +73,7 @@ def read_file(path: Path, region: Region) -> dict[str, np.ndarray]:
         table, names = _open(path)
     except RampflowError:
         raise
-    except Exception as error:  # each format has its own ways to be broken
+    except Exception as error:  # readers of the formats raise all kinds
         reason = str(error).strip().split("\n")[0] or type(error).__name__
         raise RampflowError(f"{path}: this astrometric catalog can't be read ({reason})") from None
     stars = {}
@@ -208,7 +208,7 @@ def _open(path: Path):
             numbers = [n for n in schema.names if n.lower() in wanted]
             texts = [n for n in schema.names if n.lower() in FRAME_NAMES]
             columns = file.read(columns=[*numbers, *texts])
-        # A column of numbers becomes floats, with NaN where it has no value.
+        # Numbers become floats, with NaN for missing values.
         table = Table({n: np.asarray(columns[n].to_numpy(), float) for n in numbers} if numbers else None)
         for name in numbers:
             table[name].unit = (schema.field(name).metadata or {}).get(b"unit", b"").decode() or None

@@ -8,9 +8,9 @@ from rampflow.astrometry.region import angles, unit_vectors
 
 MAS = np.pi / (180 * 3600 * 1000)  #: radians
 
-#: Columns that say where a star is at another epoch.
+#: Columns with the motion of a star.
 MOTION = ("pmra", "pmdec", "parallax", "ref_epoch")
-#: Columns of a catalog at an epoch.
+#: Columns of a catalog that was moved to an epoch.
 COLUMNS = ("ra", "dec", "mag", "ra_error", "dec_error", "pmra", "pmdec", "parallax")
 
 

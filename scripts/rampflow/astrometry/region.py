@@ -17,11 +17,11 @@ from rampflow.step.provenance import is_fully_saturated
 
 log = step_logger("astrometric_catalog")
 
-PIXEL_SCALE = 0.11 / 3600  #: degrees, on average over the detectors
-#: A detector's half-diagonal may be this much longer than its pixels times their mean scale: the optics' distortion.
+PIXEL_SCALE = 0.11 / 3600  #: degrees, mean of the detectors
+#: Upper limit of a detector's half-diagonal, relative to its pixels times their mean scale: allows for the optical distortion.
 DISTORTION = 1.1
-#: Degrees: images within this distance of each other are asked for together where each question costs a request. It is the
-#: radius of WFI's field of view, so that the detectors of one pointing make one question.
+#: Degrees: images within this distance of each other share one request to a service. It is the radius of WFI's field of view,
+#: so that the detectors of one pointing take one request.
 FIELD_RADIUS = 0.5
 
 
@@ -187,10 +187,10 @@ def survey_images(paths: list[Path], margin: float) -> tuple[Region, list[float]
 def _circle_of(image: Exposure) -> Circle | None:
     """The circle around an image; `None`, with a line in the log, for one that can't be aligned."""
     if is_fully_saturated(image.meta.get("cal_step", {})):
-        log.info("%s: is fully saturated, so that it can't be aligned", image.path.name)
+        log.info("%s: can't be aligned: it is fully saturated", image.path.name)
         return None
     if image.meta.get("wcs") is None:
-        log.info("%s: has no WCS, so that it can't be aligned", image.path.name)
+        log.info("%s: can't be aligned: it has no WCS", image.path.name)
         return None
     wcsinfo = image.meta.get("wcsinfo", {})
     corners = _corners(wcsinfo.get("s_region"))
@@ -198,9 +198,11 @@ def _circle_of(image: Exposure) -> Circle | None:
         return Circle.around(unit_vectors(*corners.T))
     ra, dec = wcsinfo.get("ra_ref"), wcsinfo.get("dec_ref")
     if not (_is_angle(ra, 360) and _is_angle(dec, 90)):
-        log.warning("%s: says neither its footprint (meta.wcsinfo.s_region) nor its pointing; no stars there", image.path.name)
+        log.warning(
+            "%s: has neither a footprint (meta.wcsinfo.s_region) nor a pointing: no stars are retrieved for it", image.path.name
+        )
         return None
-    # The aperture's reference point is the middle of the detector.
+    # The reference point of the aperture is the center of the detector.
     half_diagonal = math.hypot(*image.array("data").shape[-2:]) / 2 * PIXEL_SCALE * DISTORTION
     return Circle(ra % 360, float(dec), half_diagonal)
 

@@ -18,7 +18,7 @@ URL_VARIABLE = "ASTROMETRIC_CATALOG_URL"
 DEFAULT_URL = "https://gsss.stsci.edu/webservices"
 PATH = "/vo/CatalogSearch.aspx"
 
-_NOTHING_FOUND = "No data records"  # how the answer begins where there are no stars
+_NOTHING_FOUND = "No data records"  # start of the answer if there are no stars
 
 
 class BrokenAnswer(ValueError):
@@ -70,12 +70,12 @@ def query(catalog: str, region: Region, epoch: float, deadline: float) -> dict[s
         }
         left = max(deadline - time.monotonic(), 0.1)
         answer = requests.get(url, parameters, headers={"Accept": "text/csv"}, timeout=(min(left, 30), left))
-        if 400 <= answer.status_code < 500 and answer.status_code not in (408, 429):  # those two pass
+        if 400 <= answer.status_code < 500 and answer.status_code not in (408, 429):  # timeout and too many requests: try again
             raise Refused(f"the service at {url} answered {answer.status_code} {answer.reason}")
         answer.raise_for_status()
         answers.append(parse(answer.text))
     stars = {name: np.concatenate([a[name] for a in answers]) for name in answers[0]}
-    # Fields may overlap, and the service gives some stars beyond the circle that it was asked for.
+    # Circles may overlap, and the service returns some stars outside the requested circle.
     _, once = np.unique(np.stack([stars["ra"], stars["dec"]]), axis=1, return_index=True)
     once = np.sort(once)[region.contains(stars["ra"], stars["dec"])[np.sort(once)]]
     return {name: values[once] for name, values in stars.items()}
@@ -101,7 +101,7 @@ def parse(text: str) -> dict[str, np.ndarray]:
     if text.lstrip().startswith(_NOTHING_FOUND):
         return {name: np.empty(0) for name in ("ra", "dec", "mag", "pmra", "pmdec")}
     if text.lstrip().startswith("<"):
-        raise BrokenAnswer("the service answered with a page (HTML) in place of a table")
+        raise BrokenAnswer("the service answered with an HTML page instead of a table")
     lines = [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
     if not lines:
         raise BrokenAnswer("the service's answer is empty")
@@ -110,7 +110,7 @@ def parse(text: str) -> dict[str, np.ndarray]:
     if not {"ra", "dec"} <= set(place):
         raise BrokenAnswer(f"the service's answer has no columns ra and dec; it begins with {lines[0][:80]!r}")
     if any(len(row) != len(names) for row in rows):
-        raise BrokenAnswer("the service's answer is cut off")
+        raise BrokenAnswer("the service's answer is truncated")
     try:
         stars = {
             name: np.array([float(row[place[name]] or "nan") for row in rows] if name in place else np.full(len(rows), np.nan))

@@ -12,9 +12,9 @@ from typing import NamedTuple
 from rampflow.errors import RampflowError, raise_together
 
 RAW_SUFFIX = "_uncal.asdf"
-#: Bytes of a name: what the workflow adds to it must fit into the 255 that a file system takes.
+#: Maximum length of a name, bytes: with the suffixes of the workflow it must fit into the 255 of a file system.
 LONGEST = 200
-SPECIAL = "{}<>;?#%"  #: in a path, Snakemake takes the first four for its own, and asdf the others for a URL's
+SPECIAL = "{}<>;?#%"  #: in a path, Snakemake interprets the first four, and asdf the others as parts of a URL
 
 
 def is_plain(path: str) -> bool:
@@ -94,7 +94,7 @@ def check_name(path: Path, name: str) -> None:
             f"{str(path)!r}: the name {name!r} can't be part of a file name of its products; choose one without '/', any of "
             f"{SPECIAL}, control characters and a dot at its beginning"
         )
-    if re.search(r"(.+)\1{19}$", name):  # Snakemake takes it for a rule that calls itself without end
+    if re.search(r"(.+)\1{19}$", name):  # Snakemake would report a rule that calls itself endlessly
         raise RampflowError(f"{path}: the name {name!r} ends in one part twenty times; choose another")
     if size > LONGEST:
         raise RampflowError(f"{path}: the name {name[:40]!r}... has {size} bytes; choose one of at most {LONGEST}")
@@ -159,7 +159,7 @@ def _members_of(name: str, folder: Path, exclude: Sequence[str]) -> list[Member]
     """The exposures of one input."""
     path = folder / os.path.expanduser(name)
     if path.is_dir():
-        names = [n for n in os.listdir(path) if n.endswith(RAW_SUFFIX) and not n.startswith(".")]  # hidden files are not meant
+        names = [n for n in os.listdir(path) if n.endswith(RAW_SUFFIX) and not n.startswith(".")]  # without hidden files
         found = sorted(path / n for n in names if not (path / n).is_dir())
         if not found:
             raise RampflowError(f"input {name!r}: the folder holds no file that ends in {RAW_SUFFIX}")
@@ -258,7 +258,7 @@ def _member_of(path: Path, name: str, entry, exclude: Sequence[str]) -> Member |
 def _is_file(path: Path) -> bool:
     try:
         return path.is_file()
-    except OSError:  # a name that is too long, a folder that may not be read
+    except OSError:  # a name that is too long, a folder without read permission
         return False
 
 
