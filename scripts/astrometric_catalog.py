@@ -21,7 +21,7 @@ import numpy as np
 from rampflow.astrometry import check_astrometric_catalog
 from rampflow.astrometry.parameters import SEARCH_PARAMETERS, SOURCE
 from rampflow.astrometry.region import survey_images
-from rampflow.astrometry.star_catalogs import CatalogUnavailable, fetch
+from rampflow.astrometry.star_catalogs import CatalogUnavailable, fetch_stars
 from rampflow.astrometry.star_table import Origin, write_star_table
 from rampflow.files.links import original
 from rampflow.step.declaration import add_parameters
@@ -69,7 +69,7 @@ def get_catalog(images: list[Path], source: str, *, margin: float, timeout: floa
         epoch, span = float(np.mean(epochs)), max(epochs) - min(epochs)
         log.info("%d images to align, at the epoch %.4f (from %.4f to %.4f)", len(epochs), epoch, min(epochs), max(epochs))
         try:
-            stars, reason = fetch(source, region, epoch, timeout)
+            stars, reason = fetch_stars(source, region, epoch, timeout)
         except CatalogUnavailable as error:
             status, reason = "FAILED", str(error)
         else:

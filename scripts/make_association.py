@@ -1,10 +1,10 @@
-"""make_association: write an association file of raw exposures, one product per visit.
+"""make_association: write an association file of raw exposures, with one product per visit.
 
-The members of a product are aligned to each other and to the astrometric catalog together::
+The members of a product are aligned to each other and to the astrometric catalog jointly::
 
     python scripts/make_association.py L1_asn.json r*_uncal.asdf
 
-One file holds all visits. (romancal reads the first product of a file alone: give it a file per visit.)
+One file has all visits. (romancal reads the first product of a file only: give it one file per visit.)
 """
 
 from __future__ import annotations

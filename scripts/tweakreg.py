@@ -247,7 +247,7 @@ def sources_of(stem: str, image: Exposure, path: Path, own: Path | None = None):
 
     Returns
     -------
-    sources : rampflow.alignment.source_positions.Sources
+    sources : rampflow.alignment.source_positions.SourcePositions
         Each source once.
     caveat : str
         What can't be known of the catalog; empty if it is of this exposure.

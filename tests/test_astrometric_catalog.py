@@ -234,7 +234,7 @@ def test_stars_without_a_motion_are_left_out_where_the_catalog_has_motions():
     stars = {"ra": np.array([1.0, 2.0]), "dec": np.zeros(2), "mag": np.array([15.0, 16.0])}
     motion = {name: np.array([1.0, np.nan]) for name in ("pmra", "pmdec", "parallax")}
     assert list(at_epoch({**stars, **motion, "ref_epoch": np.full(2, 2016.0)}, EPOCH)["mag"]) == [15.0]
-    # Without its epoch a motion can't be applied: the positions stay (star_catalogs.fetch refuses such a file).
+    # Without its epoch a motion can't be applied: the positions stay (star_catalogs.fetch_stars refuses such a file).
     assert list(at_epoch({**stars, **motion}, EPOCH)["ra"]) == [1.0, 2.0]
 
 

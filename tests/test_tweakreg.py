@@ -22,7 +22,7 @@ from astropy.table import Table
 from simulate_references import Detector, detector_center, make_distortion
 from small_files import SCRIPTS, meta_of, succeed, tree_of_wcs, write_image
 
-from rampflow.alignment.affine import TERMS, Affine, between, of_terms, terms_of
+from rampflow.alignment.affine import TERMS, Affine, affine_of_terms, fit_affine, terms_of
 from rampflow.alignment.evidence import RADII, count_pairs, poisson_tail
 from rampflow.alignment.exposures import ARCSEC
 from rampflow.alignment.product import apply_solution, read_solution, update_catalog
@@ -718,13 +718,13 @@ def test_aligned_images_follow_another_catalog(calibrated):
 
 
 def test_the_plane_of_an_aligned_exposure_is_a_rotation_of_the_sky(calibrated):
-    from rampflow.alignment.exposures import Sources, read_exposure
+    from rampflow.alignment.exposures import SourcePositions, read_exposure
     from rampflow.step.exposure import Exposure
 
     sky, _ = calibrated
     x, y = (grid.ravel() for grid in np.meshgrid(*2 * [np.linspace(1, SIZE - 2, 5)]))
     with AsdfFile(sky.images[1]) as file:
-        member = read_exposure("b", Exposure(file), Sources(x, y, np.full(x.shape, 0.01)))
+        member = read_exposure("b", Exposure(file), SourcePositions(x, y, np.full(x.shape, 0.01)))
     expected = unit_vectors(*member.wcs(x, y))
     np.testing.assert_allclose(member.to_sky(member.plane), expected, rtol=0, atol=1e-4 * ARCSEC / 1000 + 5e-16)
     np.testing.assert_allclose(member.to_plane(expected), member.plane, rtol=0, atol=1e-7)
@@ -995,14 +995,16 @@ def test_sources_that_are_listed_twice_count_once(dithers, aligned, apart):
 
 
 def test_merged_sources_are_between_their_entries():
-    from rampflow.alignment.source_positions import Sources
+    from rampflow.alignment.source_positions import SourcePositions
 
-    sources = Sources(np.array([10.0, 50.0, 10.4, 90.0]), np.array([5.0, 6.0, 5.0, 7.0]), np.array([0.01, 0.02, 0.02, 0.03]))
+    sources = SourcePositions(
+        np.array([10.0, 50.0, 10.4, 90.0]), np.array([5.0, 6.0, 5.0, 7.0]), np.array([0.01, 0.02, 0.02, 0.03])
+    )
     merged = sources.merged()
     np.testing.assert_allclose(merged.positions, [[10.08, 5], [50, 6], [90, 7]])
     np.testing.assert_array_equal(merged.error, [0.01, 0.02, 0.03])
     assert sources.merged(0.3) is sources
-    assert len(Sources(*np.empty((3, 0))).merged()) == 0
+    assert len(SourcePositions(*np.empty((3, 0))).merged()) == 0
 
 
 def test_an_empty_custom_catalog_has_no_sources(dithers):
@@ -1225,10 +1227,10 @@ def test_a_catalog_takes_its_solution(dithers, aligned):
 @pytest.mark.parametrize("geometry", list(TERMS))
 def test_terms_and_corrections_are_the_same_thing(geometry):
     terms = np.array([0.3, -0.2, 1e-5, 2e-6, -3e-6, 4e-6])[: TERMS[geometry]]
-    affine = of_terms(terms)
+    affine = affine_of_terms(terms)
     np.testing.assert_allclose(terms_of(affine, geometry), terms, atol=1e-15)
     square = np.array([[-200.0, -200], [200, -200], [200, 200], [-200, 200]])
-    again = between(square, affine(square))
+    again = fit_affine(square, affine(square))
     np.testing.assert_allclose(again.matrix, affine.matrix, atol=1e-14)
     np.testing.assert_allclose(again.shift, affine.shift, atol=1e-12)
 

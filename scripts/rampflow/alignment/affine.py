@@ -63,7 +63,7 @@ class Affine(NamedTuple):
 NO_CORRECTION = Affine(np.eye(2), np.zeros(2))
 
 
-def of_terms(terms: np.ndarray) -> Affine:
+def affine_of_terms(terms: np.ndarray) -> Affine:
     """Make the correction of some terms.
 
     Parameters
@@ -90,7 +90,7 @@ def terms_of(affine: Affine, geometry: str) -> np.ndarray:
     Returns
     -------
     numpy.ndarray
-        See `of_terms`; terms that the geometry doesn't have are left out.
+        See `affine_of_terms`; terms that the geometry doesn't have are left out.
     """
     # The linear matrices are orthogonal to each other and have the norm √2.
     linear = np.tensordot(_LINEAR, affine.matrix - np.eye(2), 2) / 2
@@ -117,7 +117,7 @@ def design(plane: np.ndarray, n_terms: int) -> np.ndarray:
     return np.concatenate([shift, linear], axis=2)
 
 
-def between(before: np.ndarray, after: np.ndarray) -> Affine:
+def fit_affine(before: np.ndarray, after: np.ndarray) -> Affine:
     """Fit the correction that takes some positions to others, by least squares.
 
     Parameters

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from astropy.table import Table
 
-from rampflow.alignment.affine import Affine, between
+from rampflow.alignment.affine import Affine, fit_affine
 from rampflow.alignment.exposures import CatalogedExposure
 from rampflow.alignment.matching import Matching, log
 from rampflow.astrometry.region import angles, unit_vectors
@@ -114,4 +114,4 @@ def correction_of(member: CatalogedExposure, wcs) -> Affine:
     """
     (x0, x1), (y0, y1) = member.wcs.bounding_box
     moved = wcs([x0, x1, x1, x0], [y0, y0, y1, y1], with_bounding_box=False)
-    return between(member.corners, member.to_plane(unit_vectors(*moved)))
+    return fit_affine(member.corners, member.to_plane(unit_vectors(*moved)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from rampflow.alignment.affine import NO_CORRECTION, Affine
-from rampflow.alignment.source_positions import Sources
+from rampflow.alignment.source_positions import SourcePositions
 from rampflow.astrometry.region import epoch_of, unit_vectors
 from rampflow.errors import RampflowError
 from rampflow.step.exposure import Exposure
@@ -31,7 +31,7 @@ class CatalogedExposure:
         WCS of the image, with a bounding box.
     angles : dict
         ``v2_ref``, ``v3_ref`` (arcsec) and ``roll_ref`` (degrees), for tweakwcs.
-    sources : Sources
+    sources : SourcePositions
         Those outside the bounding box are left out.
     epoch : float, optional
         Epoch of the exposure, Julian year.
@@ -52,11 +52,11 @@ class CatalogedExposure:
         arcsec per pixel.
     """
 
-    def __init__(self, stem: str, group: str, wcs, angles: dict, sources: Sources, epoch: float | None = None):
+    def __init__(self, stem: str, group: str, wcs, angles: dict, sources: SourcePositions, epoch: float | None = None):
         self.stem, self.group, self.wcs, self.angles, self.epoch = stem, group, wcs, angles, epoch
         (x0, x1), (y0, y1) = wcs.bounding_box
         inside = (sources.x > x0) & (sources.x < x1) & (sources.y > y0) & (sources.y < y1)
-        self.sources = Sources(sources.x[inside], sources.y[inside], sources.error[inside])
+        self.sources = SourcePositions(sources.x[inside], sources.y[inside], sources.error[inside])
         corrector = self.corrector()
         earlier = _correction_in(wcs)
         self.rotation = _rotation_of(corrector, earlier)
@@ -163,7 +163,7 @@ def _rotation_of(corrector, earlier: Affine) -> np.ndarray:
 
 
 # --------------------------------------------------------------------------------------------------------------- reading
-def read_exposure(stem: str, image: Exposure, sources: Sources, *, with_epoch: bool = False) -> CatalogedExposure:
+def read_exposure(stem: str, image: Exposure, sources: SourcePositions, *, with_epoch: bool = False) -> CatalogedExposure:
     """Read the WCS, group and epoch of an image file. No pixel is read.
 
     Parameters
@@ -171,7 +171,7 @@ def read_exposure(stem: str, image: Exposure, sources: Sources, *, with_epoch: b
     stem : str
         Name of the exposure.
     image : Exposure
-    sources : Sources
+    sources : SourcePositions
     with_epoch : bool
         Read the time of the exposure, for stars that move.
 

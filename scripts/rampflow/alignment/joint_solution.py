@@ -20,7 +20,7 @@ import numpy as np
 from scipy import sparse
 from scipy.spatial import cKDTree
 
-from rampflow.alignment.affine import Affine, design, of_terms, terms_of
+from rampflow.alignment.affine import Affine, affine_of_terms, design, terms_of
 from rampflow.alignment.exposures import ARCSEC, CatalogedExposure
 
 #: Largest distance of the positions of one star before the solution, arcsec: about a pixel.
@@ -107,7 +107,7 @@ def solve(
                 if (used == before).all():
                     break
             observations = observations.weighed(used)
-    return [_fit(index, of_terms(terms[index]), observations, used) for index in range(len(members))]
+    return [_fit(index, affine_of_terms(terms[index]), observations, used) for index in range(len(members))]
 
 
 # ---------------------------------------------------------------------------------------------------------- observations
@@ -156,7 +156,7 @@ class _Observations:
         direction = self.direction.copy()
         for index, member in enumerate(members):
             own = self.member == index
-            direction[own] = member.to_sky(of_terms(terms[index])(member.plane[self.row[own]]))
+            direction[own] = member.to_sky(affine_of_terms(terms[index])(member.plane[self.row[own]]))
         return dataclasses.replace(self, direction=direction)
 
     def reduced(self) -> np.ndarray:
@@ -202,7 +202,7 @@ def _observe(members, terms, catalog, catalog_error) -> _Observations:
         [np.full(len(m.plane), i) for i, m in enumerate(members)] + [np.full(len(catalog), _CATALOG)]
     ).astype(int)
     row = np.concatenate([np.arange(len(m.plane)) for m in members] + [np.arange(len(catalog))]).astype(int)
-    direction = np.concatenate([m.to_sky(of_terms(t)(m.plane)) for m, t in zip(members, terms, strict=True)] + [catalog])
+    direction = np.concatenate([m.to_sky(affine_of_terms(t)(m.plane)) for m, t in zip(members, terms, strict=True)] + [catalog])
     variance = np.concatenate([m.error for m in members] + [np.maximum(catalog_error, LEAST_STAR_ERROR)]) ** 2
     label = clusters(direction, STAR_RADIUS)
     # A star with one observation adds nothing, and one with two of the same exposure is not one star.
@@ -263,7 +263,7 @@ def _step(members, observations, used, terms, start) -> np.ndarray:
             own = np.flatnonzero(observations.member == index)
             plane = member.plane[observations.row[own]]
             # d(direction)/d(plane), across the direction, in arcsec per arcsec; the plane's scale grows with the distance.
-            stretch = np.sqrt(1 + ((of_terms(terms[index])(plane) * ARCSEC) ** 2).sum(axis=1))
+            stretch = np.sqrt(1 + ((affine_of_terms(terms[index])(plane) * ARCSEC) ** 2).sum(axis=1))
             across = axes[own] @ member.rotation[:, 1:] / stretch[:, None, None]
             values[own] = across @ design(plane, n_terms)
             columns[own] = index * n_terms + np.arange(n_terms)

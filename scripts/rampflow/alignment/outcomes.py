@@ -308,7 +308,16 @@ def _reported_by_tweakwcs(member: CatalogedExposure, fit: Fit, geometry: str) ->
 
 
 def plain(report: dict) -> dict:
-    """A report in lists and numbers of Python, to be written to a file."""
+    """Convert a report of numpy's types to lists and numbers of Python, to be written to a file.
+
+    Parameters
+    ----------
+    report : dict
+
+    Returns
+    -------
+    dict
+    """
 
     def convert(value):
         if isinstance(value, np.ndarray):

@@ -69,6 +69,13 @@ def _unpacked(content: np.ndarray) -> dict:
 def read_solution(path: Path, stem: str) -> dict:
     """Read the alignment of one exposure.
 
+    Parameters
+    ----------
+    path : pathlib.Path
+        The file of the association.
+    stem : str
+        Name of the exposure.
+
     Returns
     -------
     dict

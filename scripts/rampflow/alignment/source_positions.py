@@ -56,7 +56,7 @@ ARCHIVE_NAME = re.compile(r"r\d{19}_\d{4}_wfi\d{2}(?=_)", re.IGNORECASE)
 
 
 @dataclasses.dataclass(frozen=True)
-class Sources:
+class SourcePositions:
     """Positions of the sources of one exposure.
 
     Attributes
@@ -79,7 +79,7 @@ class Sources:
         """Pixels, (n, 2)."""
         return np.column_stack([self.x, self.y])
 
-    def merged(self, radius: float = REPEATED_RADIUS) -> Sources:
+    def merged(self, radius: float = REPEATED_RADIUS) -> SourcePositions:
         """The sources, with entries within some distance of each other merged to one.
 
         Two entries of one source would drop each other in the matching, which takes no source with a close neighbor.
@@ -91,7 +91,7 @@ class Sources:
 
         Returns
         -------
-        Sources
+        SourcePositions
             In the same order; the same object if nothing was merged. A merged source is at the mean of its entries, weighted
             by their errors, and has the smallest of these.
         """
@@ -110,7 +110,7 @@ class Sources:
         chosen = group[first]
         alone = np.bincount(group, minlength=n_groups)[chosen] == 1
         x, y = (np.where(alone, own[first], mean[chosen]) for own, mean in ((self.x, x), (self.y, y)))
-        return Sources(x, y, error[chosen])
+        return SourcePositions(x, y, error[chosen])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -163,12 +163,12 @@ class Comparison:
         return ""
 
 
-def compare(given: Sources, found: Sources) -> Comparison:
+def compare(given: SourcePositions, found: SourcePositions) -> Comparison:
     """Compare the positions of a catalog with the sources that were found on an image.
 
     Parameters
     ----------
-    given, found : Sources
+    given, found : SourcePositions
         Of the catalog, and of the image.
 
     Returns
@@ -229,14 +229,14 @@ class SourceCatalog:
             (pair for pair in WHOLE if set(pair) <= set(self.columns) and (pair[0].startswith(FORCED) or not forced)), None
         )
 
-    def sources(self) -> Sources:
+    def sources(self) -> SourcePositions:
         """Extract the positions.
 
         Sources whose core is flagged DO_NOT_USE (``warning_flags``) and those without a finite position are left out.
 
         Returns
         -------
-        Sources
+        SourcePositions
 
         Raises
         ------
@@ -245,7 +245,7 @@ class SourceCatalog:
         """
         names = self.positions()
         if names is None and not self.n_rows:
-            return Sources(np.empty(0), np.empty(0), np.empty(0))
+            return SourcePositions(np.empty(0), np.empty(0), np.empty(0))
         if names is None:
             raise RampflowError(
                 f"{self.path}: has no columns x (or x_psf) and y (or y_psf), nor those of a source catalog; it has "
@@ -262,7 +262,7 @@ class SourceCatalog:
         flags = self.columns.get((FORCED if names[0].startswith(FORCED) else "") + FLAGS)
         if flags is not None:
             good &= ~dq.has(np.nan_to_num(flags).astype(np.int64).astype(np.uint32), dq.DO_NOT_USE)
-        return Sources(x[good], y[good], error[good])
+        return SourcePositions(x[good], y[good], error[good])
 
     def other_exposure(self, image: Exposure, stem: str) -> str:
         """Compare the metadata of the catalog with those of an image.
@@ -317,7 +317,7 @@ def read_source_catalog(path: Path) -> SourceCatalog:
     return _read_parquet(path) if start.startswith(b"PAR1") or path.suffix == ".parquet" else _read_table(path, start)
 
 
-def read_sources(path: Path) -> Sources:
+def read_sources(path: Path) -> SourcePositions:
     """Read the positions of a source catalog.
 
     Parameters
@@ -327,7 +327,7 @@ def read_sources(path: Path) -> Sources:
 
     Returns
     -------
-    Sources
+    SourcePositions
 
     Raises
     ------

@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 from scipy import sparse
 
-from rampflow.alignment.affine import Affine, between
+from rampflow.alignment.affine import Affine, fit_affine
 from rampflow.alignment.evidence import RADII, Pairs, aligned_sources, count_pairs, pairs_of, stars_on
 from rampflow.alignment.exposures import ARCSEC, CatalogedExposure
 from rampflow.alignment.joint_solution import STAR_RADIUS, clusters
@@ -262,7 +262,7 @@ def as_its_group(member: CatalogedExposure, mates: list[CatalogedExposure], affi
     rotation = left @ np.diag([1, 1, np.linalg.det(left @ right)]) @ right
     if np.linalg.norm(before @ rotation.T - after, axis=1).max() > GROUP_AGREEMENT * ARCSEC:
         return None
-    return between(member.corners, member.to_plane(member.to_sky(member.corners) @ rotation.T))
+    return fit_affine(member.corners, member.to_plane(member.to_sky(member.corners) @ rotation.T))
 
 
 def warn_of_groups_apart(members: list[CatalogedExposure], affines: list[Affine], log) -> None:

@@ -98,7 +98,7 @@ def read_file(path: Path, region: Region) -> dict[str, np.ndarray]:
     return {name: values[inside] for name, values in stars.items()}
 
 
-def describe(path: Path) -> str:
+def describe_stars(path: Path) -> str:
     """Describe where on the sky the stars of a file are, for a message.
 
     Parameters

@@ -95,7 +95,7 @@ def has_motions(stars: dict[str, np.ndarray]) -> bool:
     return all(name in stars for name in ("pmra", "pmdec", "ref_epoch"))
 
 
-def usable(stars: dict[str, np.ndarray], *, need_parallax: bool = True) -> np.ndarray:
+def find_movable(stars: dict[str, np.ndarray], *, need_parallax: bool = True) -> np.ndarray:
     """Find the stars that can be moved to another epoch; all of them in a catalog without motions.
 
     Parameters
@@ -136,7 +136,7 @@ def at_epoch(stars: dict[str, np.ndarray], epoch: float, *, need_parallax: bool 
     dict of numpy.ndarray
         The columns of `COLUMNS`; NaN where unknown.
     """
-    chosen = usable(stars, need_parallax=need_parallax)
+    chosen = find_movable(stars, need_parallax=need_parallax)
     stars = {name: values[chosen] for name, values in stars.items()}
     unknown = np.full(int(chosen.sum()), np.nan)
     if not has_motions(stars):

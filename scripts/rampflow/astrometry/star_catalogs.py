@@ -12,8 +12,8 @@ import numpy as np
 
 from rampflow.astrometry import hats, web
 from rampflow.astrometry.duplicates import RADIUS, merge_duplicates
-from rampflow.astrometry.files import SUFFIXES, describe, read_file
-from rampflow.astrometry.motion import COLUMNS, at_epoch, has_motions, usable
+from rampflow.astrometry.files import SUFFIXES, describe_stars, read_file
+from rampflow.astrometry.motion import COLUMNS, at_epoch, find_movable, has_motions
 from rampflow.astrometry.region import Region
 from rampflow.errors import RampflowError
 from rampflow.step.logs import step_logger
@@ -95,7 +95,7 @@ def source_files(source: str) -> list[str]:
     return [source] if path.is_file() else []
 
 
-def fetch(source: str, region: Region, epoch: float, timeout: float) -> tuple[dict[str, np.ndarray], str]:
+def fetch_stars(source: str, region: Region, epoch: float, timeout: float) -> tuple[dict[str, np.ndarray], str]:
     """Retrieve the stars of a catalog in a region, at an epoch, each once.
 
     Parameters
@@ -146,7 +146,7 @@ def fetch(source: str, region: Region, epoch: float, timeout: float) -> tuple[di
     else:
         found = read_file(Path(source), region)
         if not len(found["ra"]):
-            reason = f"the catalog has no stars there: {describe(Path(source))}"
+            reason = f"the catalog has no stars there: {describe_stars(Path(source))}"
         stars = at_epoch(found, epoch, need_parallax=False)
         _report_motions(Path(source).name, found, epoch)
         if len(found["ra"]) and not len(stars["ra"]):
@@ -182,10 +182,10 @@ def _report_motions(name: str, found: dict[str, np.ndarray], epoch: float) -> No
         log.warning("%s has no column parallax: its %d stars are moved by their proper motions alone", name, count)
         alone = 0
     else:
-        alone = int((usable(found, need_parallax=False) & ~usable(found)).sum())
+        alone = int((find_movable(found, need_parallax=False) & ~find_movable(found)).sum())
     if alone:
         log.warning("%s: %d of %d stars have no parallax and are moved by their proper motions alone", name, alone, count)
-    left_out = int((~usable(found, need_parallax=False)).sum())
+    left_out = int((~find_movable(found, need_parallax=False)).sum())
     if left_out:
         log.warning("%s: %d of %d stars have no proper motion or ref_epoch and are left out", name, left_out, count)
 
