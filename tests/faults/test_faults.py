@@ -30,7 +30,7 @@ from small_files import PATTERN, SCRIPTS, ramp, set_entries, write_ramp, write_r
 from snakemake_runs import Workflow
 
 from rampflow import chain, dq
-from rampflow.errors import MOST, RampflowError
+from rampflow.errors import MOST, RampflowError, raise_together
 from rampflow.files.asdf_io import AsdfFile, create_asdf, tagged
 from rampflow.step.declaration import reference_types
 from rampflow.step.program import run_step
@@ -843,6 +843,7 @@ def test_flipped_bits_of_an_association(raw, seed):
         (raw / "asn.json").write_bytes(damaged)
         try:
             members = find_members("asn.json", raw)
+            raise_together([member.problem for member in members if member.problem])
         except RampflowError as error:
             assert "asn.json" in str(error) or "_uncal" in str(error)
         else:
@@ -877,7 +878,8 @@ def test_flipped_bits_of_an_association(raw, seed):
 def test_invalid_associations_are_named(raw, content, said):
     (raw / "asn.json").write_text(content)
     with time_limit(20), pytest.raises(RampflowError, match=said) as error:
-        find_members("asn.json", raw)
+        members = find_members("asn.json", raw)
+        raise_together([member.problem for member in members if member.problem])
     assert "asn.json" in str(error.value) or "_uncal" in str(error.value)
 
 
@@ -1134,8 +1136,8 @@ def test_an_invalid_results_folder_is_refused(results):
 # ----------------------------------------------------------------------------------------------- catalogs and alignment
 @pytest.mark.parametrize("seed", range(3))
 def test_damaged_source_catalogs_are_reported_or_finite(files, tmp_path, seed):
-    """A damaged source catalog gives an error, or sources at finite positions."""
-    from rampflow.alignment.sources import read_sources
+    """A source catalog on its way to the alignment: a line, or sources at finite places."""
+    from rampflow.alignment.source_positions import read_sources
 
     content, rng = (files.folder / "r_cat.parquet").read_bytes(), random.Random(seed)
     bad = tmp_path / "bad_cat.parquet"
