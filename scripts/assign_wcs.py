@@ -6,7 +6,7 @@ import math
 import sys
 
 from rampflow.errors import RampflowError
-from rampflow.files.asdf_io import tagged
+from rampflow.files.yaml_tree import tagged
 from rampflow.step.consistency import APERTURE
 from rampflow.step.declaration import Range, Reference, Step
 from rampflow.step.exposure import Exposure

@@ -11,7 +11,6 @@ exposures are delivered unaligned, and the next run of the workflow tries again.
 """
 
 import argparse
-import os
 import sys
 import time
 from pathlib import Path
@@ -146,8 +145,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    status = main()
-    # Skip the interpreter's exit: S3's client would wait there for an answer after the timeout.
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(status)
+    sys.exit(main())

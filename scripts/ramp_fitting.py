@@ -11,7 +11,8 @@ import numpy as np
 from rampflow import dq as flags
 from rampflow.detector import BORDER, MINIMUM_RESULTANTS, SCIENCE
 from rampflow.errors import RampflowError
-from rampflow.files.asdf_io import StoredArray, tagged
+from rampflow.files.stored_array import StoredArray
+from rampflow.files.yaml_tree import tagged
 from rampflow.step.declaration import Parameter, Range, Reference, Step
 from rampflow.step.exposure import IMAGE_TAG, Exposure
 from rampflow.step.job import Job

@@ -19,7 +19,7 @@ from small_files import tree_of_wcs, write_image
 from rampflow.alignment.product import read_solution
 from rampflow.astrometry.region import angles, unit_vectors
 from rampflow.astrometry.star_table import Origin, write_star_table
-from rampflow.files.asdf_io import tagged
+from rampflow.files.yaml_tree import tagged
 from rampflow.wcs.wcs_tree import wcs_of_tree
 
 SIZE = 4088  # the catalogs are those of full frames; the image files are of a few pixels

@@ -3,7 +3,7 @@
 import numpy as np
 from small_files import tree_of_wcs, write_image
 
-from rampflow.files.asdf_io import create_asdf
+from rampflow.files.asdf_writer import create_asdf
 
 SIZE = 248
 SCALE = 0.11  # arcsec per pixel

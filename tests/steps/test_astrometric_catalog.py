@@ -34,7 +34,8 @@ from rampflow.astrometry.motion import MAS, at_epoch, displacement, propagate, p
 from rampflow.astrometry.region import Circle, Region, calendar_year, julian_year, separation, survey_images, unit_vectors
 from rampflow.astrometry.star_table import Origin, next_attempt, write_star_table
 from rampflow.errors import RampflowError
-from rampflow.files.asdf_io import create_asdf, tagged
+from rampflow.files.asdf_writer import create_asdf
+from rampflow.files.yaml_tree import tagged
 from rampflow.step.exposure import IMAGE_TAG
 
 EPOCH = 2000 + (9769.5 + 84 / 86400) / 365.25  # Julian year of the images' mid_time

@@ -17,7 +17,9 @@ from rampflow import dq as flags
 from rampflow.alignment.product import write_solutions
 from rampflow.chain import LATER_STATUSES, STATUSES
 from rampflow.files import models
-from rampflow.files.asdf_io import AsdfFile, create_asdf, tagged
+from rampflow.files.asdf_reader import AsdfFile
+from rampflow.files.asdf_writer import create_asdf
+from rampflow.files.yaml_tree import tagged
 from rampflow.step.exposure import ROMAN_TAGS
 from rampflow.step.provenance import LOG_KEY
 from rampflow.wcs.wcs_tree import in_memory, s_region, wcs_of_tree
@@ -334,7 +336,7 @@ def test_an_input_that_is_not_an_image_is_refused(tmp_path, missing):
         write_ramp(tmp_path / "in.asdf", ramp())
     done = run("finalize", tmp_path / "in.asdf", tmp_path / "r_cal.asdf", tmp_path / "r_wcs.asdf")
     assert done.returncode == 1 and "Traceback" not in done.stderr
-    assert ("finalize works on 'wfi_image'" if missing == "model" else "can't be opened") in done.stderr
+    assert ("expected the data model 'wfi_image'" if missing == "model" else "can't be opened") in done.stderr
     assert not (tmp_path / "r_cal.asdf").exists()
 
 

@@ -19,7 +19,8 @@ from small_files import set_entries, write_ramp, write_raw
 from rampflow.chain import STEPS
 from rampflow.errors import RampflowError
 from rampflow.files import links
-from rampflow.files.asdf_io import AsdfFile, create_asdf
+from rampflow.files.asdf_reader import AsdfFile
+from rampflow.files.asdf_writer import create_asdf
 from rampflow.step.declaration import reference_types
 from rampflow.workflow import configuration, inventory
 

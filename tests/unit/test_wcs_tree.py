@@ -9,7 +9,7 @@ from astropy.modeling.models import AffineTransformation2D, Const1D, Identity, M
 from simulator.simulate_references import Detector, make_distortion
 from small_files import META, tree_of_wcs
 
-from rampflow.files.asdf_io import tagged
+from rampflow.files.yaml_tree import tagged
 from rampflow.wcs import wcs_tree
 from rampflow.wcs.wcs_tree import UnknownTransform, Wcs, box_of, check_transform, evaluate, inverse, s_region, wcs_of_tree
 

@@ -61,7 +61,7 @@ def full_detector():
     from simulator.optics import attitude, look
     from simulator.simulate_references import Detector, detector_center, make_distortion
 
-    from rampflow.files.asdf_io import AsdfFile
+    from rampflow.files.asdf_reader import AsdfFile
     from rampflow.wcs.wcs_tree import wcs_of_tree
 
     detector = Detector("WFI07", SIZE + 8, 1)

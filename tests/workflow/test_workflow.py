@@ -21,7 +21,9 @@ from snakemake_runs import Workflow
 from rampflow import __version__
 from rampflow.astrometry.region import epoch_of
 from rampflow.chain import STATUSES, STEPS, chain_of, image_chain
-from rampflow.files.asdf_io import AsdfFile, create_asdf, tagged
+from rampflow.files.asdf_reader import AsdfFile
+from rampflow.files.asdf_writer import create_asdf
+from rampflow.files.yaml_tree import tagged
 from rampflow.step.exposure import Exposure
 
 pytestmark = pytest.mark.workflow

@@ -14,7 +14,10 @@ from pathlib import Path
 
 import numpy as np
 
-from rampflow.files.asdf_io import StoredArray, create_asdf, tagged
+from rampflow.files.asdf_writer import create_asdf
+from rampflow.files.stored_array import StoredArray
+from rampflow.files.yaml_tree import tagged
+from rampflow.imports import import_asdf
 
 GWCS = "tag:stsci.edu:gwcs/"
 TRANSFORM = "tag:stsci.edu:asdf/transform/"
@@ -37,8 +40,7 @@ class UnknownTransform(ValueError):
 # -------------------------------------------------------------------------------------------------------------- objects
 def wcs_of_tree(node: dict):
     """The object of a WCS's tree, or of a transform's."""
-    import asdf
-
+    asdf = import_asdf()
     with tempfile.TemporaryDirectory(prefix="rampflow-") as folder:
         path = Path(folder) / "wcs.asdf"
         with create_asdf(path, {"wcs": node}):
