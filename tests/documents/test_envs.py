@@ -1,4 +1,4 @@
-"""The pinned environments: pip's lock and conda's file have the same packages."""
+"""The pinned environments: the lock files of pip and conda have the same packages."""
 
 import re
 
@@ -15,7 +15,7 @@ def pins(name):
     return dict(line.split("==") for line in lines if line and not line.startswith("#"))
 
 
-def test_conda_has_the_pins_of_pip():
+def test_conda_and_pip_pin_the_same_versions():
     environment = yaml.safe_load((ENVS / "rampflow.yaml").read_text())
     python, pip, packages = environment["dependencies"]
     assert pip == "pip"
@@ -24,8 +24,8 @@ def test_conda_has_the_pins_of_pip():
 
 
 @pytest.mark.parametrize("name", ["rampflow", "dev", "docs"])
-def test_what_is_asked_for_is_pinned(name):
-    """Each line of the .in file has its pin; names compare as pip compares them."""
+def test_every_required_package_is_pinned(name):
+    """Each line of the .in file has a pin; names are normalized as pip does."""
 
     def canonical(package):
         return re.sub(r"[-_.]+", "-", package).lower()

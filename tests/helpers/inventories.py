@@ -1,6 +1,6 @@
-"""Inventories of small raw exposures, with a small CRDS cache of simulated references and no server.
+"""Inventories of small raw exposures, with a small CRDS cache of simulated references, without a server.
 
-CRDS keeps its configuration for the life of a process: whatever asks it is a process of its own here.
+CRDS keeps its configuration until the process ends, so each query of CRDS runs in its own process.
 """
 
 import json
@@ -68,7 +68,7 @@ def built(folder, cache, config=None, **environment):
 
 def refused(folder, cache, config=None, **environment):
     done = ask(folder, cache, {"input": "raw"} if config is None else config, **environment)
-    # An error that isn't caught comes without the word.
+    # An uncaught error has no "refused".
     assert done.returncode == 1 and "refused: " in done.stderr, done.stderr
     said = done.stderr.rpartition("refused: ")[2]
     assert "Traceback" not in said

@@ -10,7 +10,7 @@ import time
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
-    """What the crds client asks of its server: facts by JSON-RPC, and files by name."""
+    """Answer the requests of the crds client: server information by JSON-RPC, and files by name."""
 
     def do_POST(self):
         request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))

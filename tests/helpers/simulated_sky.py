@@ -35,7 +35,7 @@ def _distortion(detector):
 
 
 def time_entry(time):
-    """A time as the metadata of a file have it."""
+    """A time as it is stored in the metadata of a file."""
     return tagged(time.isoformat(timespec="milliseconds"), "tag:stsci.edu:asdf/time/time-1.4.0")
 
 
@@ -48,7 +48,7 @@ class Sky:
     density : float
         Stars on one detector.
     in_catalog : float
-        How many of them the astrometric catalog has.
+        How many of them are in the astrometric catalog.
     radius : float
         Of the field, degrees.
     motion : (float, float), optional
@@ -186,7 +186,7 @@ class Sky:
 
 
 class Result:
-    """What a run of the step gave."""
+    """The result of a run of the step."""
 
     def __init__(self, sky, path, summary, said):
         self.sky, self.path, self.summary, self.said = sky, path, summary, said

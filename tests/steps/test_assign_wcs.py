@@ -1,4 +1,4 @@
-"""assign_wcs: positions against spherical trigonometry, velocity aberration, footprint, way back, what is refused."""
+"""assign_wcs: positions compared with spherical trigonometry, velocity aberration, footprint, inverse, invalid input."""
 
 import asdf
 import assign_wcs
@@ -130,7 +130,7 @@ def test_without_aberration_nothing_is_scaled(scale, capfd):
 
 
 @pytest.mark.parametrize("scale", [0.0, -1.0, -999999.0])
-def test_a_scale_that_is_not_positive_is_warned_of_and_taken_as_one(tmp_path, scale):
+def test_a_scale_that_is_not_positive_is_replaced_by_one_with_a_warning(tmp_path, scale):
     said = assign(tmp_path, {"velocity_aberration.scale_factor": scale})
     assert "WARNING" in said and "scale_factor" in said
     with opened(tmp_path / "out.asdf") as model:
@@ -201,7 +201,7 @@ OWN = {"wcsinfo.aperture_name": "WFI07_FULL"}  #: of the exposure's detector
         (Scale(-1.0) & Scale(-1.0), "-1546.0", "892.0", "3570"),
     ],
 )
-def test_a_distortion_to_another_place_of_the_focal_plane_is_warned_of(tmp_path, change, v2, v3, distance):
+def test_a_distortion_for_another_part_of_the_focal_plane_gives_a_warning(tmp_path, change, v2, v3, distance):
     said = assign(tmp_path, OWN, distortion_model() | change)
     (line,) = [line for line in said.splitlines() if "WARNING" in line]
     assert "distortion.asdf: coordinate_distortion_transform" in line and f"v2, v3 = {v2}, {v3} arcsec" in line
@@ -219,13 +219,13 @@ def test_a_distortion_to_another_place_of_the_focal_plane_is_warned_of(tmp_path,
         ({"wcsinfo.aperture_name": "WFI01_FULL"}, 1000.0),  # what empty models say
     ],
 )
-def test_reference_points_near_the_middle_or_of_another_aperture_are_not_warned_of(tmp_path, meta, offset):
+def test_plausible_reference_points_give_no_warning(tmp_path, meta, offset):
     assert "WARNING" not in assign(tmp_path, meta, distortion_model() | (Shift(offset) & Shift(0.0)))
 
 
 @pytest.mark.parametrize(("unit", "width"), [(1 / 3600, "2.88"), (1 / 0.11, "0.94"), (2, "0.2")])
-def test_a_distortion_of_another_unit_is_refused(tmp_path, unit, width):
-    """Degrees, pixels, pixels half as wide: nothing would show it but fluxes, positions and shapes."""
+def test_a_distortion_in_another_unit_is_refused(tmp_path, unit, width):
+    """Degrees, pixels, pixels half as wide: without this check only fluxes, positions and shapes would be wrong."""
     write_image(tmp_path / "in.asdf", image(ROWS, COLUMNS))
     path = write_distortion(tmp_path / "distortion.asdf", distortion_model() | (Scale(unit) & Scale(unit)))
     said = refuse("assign_wcs", tmp_path / "o.asdf", tmp_path / "in.asdf", tmp_path / "o.asdf", "--distortion", path)
@@ -234,7 +234,7 @@ def test_a_distortion_of_another_unit_is_refused(tmp_path, unit, width):
 
 
 @pytest.mark.parametrize(("scale", "warned"), [(1.0001, False), (0.99985, False), (1.01, True), (0.99, True)])
-def test_a_scale_that_is_no_aberration_is_told(tmp_path, scale, warned):
+def test_an_implausible_aberration_scale_is_reported(tmp_path, scale, warned):
     said = assign(tmp_path, {"velocity_aberration.scale_factor": scale})
     lines = [line for line in said.splitlines() if "WARNING" in line]
     assert len(lines) == warned and all("scale_factor is" in line and f"{scale:g}" in line for line in lines)
@@ -260,7 +260,7 @@ def test_the_reference_s_bounding_box_is_kept(tmp_path):
         assert np.isnan(wcs(150, 50)).all() and np.isfinite(wcs(50, 150)).all()
 
 
-def test_pixels_come_back(tmp_path):
+def test_pixel_coordinates_make_a_round_trip(tmp_path):
     transform = next(iter(make_distortion(Detector("WFI07", 256, 1)).values())).coordinate_distortion_transform
     assign(tmp_path, {"velocity_aberration.scale_factor": 1.00005}, transform.copy())
     with opened(tmp_path / "out.asdf") as model:
@@ -304,18 +304,18 @@ def test_an_impossible_pointing_gives_no_wcs(tmp_path, name, value):
         np.testing.assert_array_equal(model.data, image(ROWS, COLUMNS))
 
 
-def test_a_pointing_of_zeros_is_none():
+def test_a_pointing_of_zeros_is_a_placeholder():
     assert pointing_faults(dict.fromkeys(POINTING, 0.0)) == ["all of v2_ref, v3_ref, roll_ref, ra_ref, dec_ref are 0"]
     assert pointing_faults(dict.fromkeys(POINTING, 0.0) | {"v2_ref": 1546.0}) == []
 
 
 @pytest.mark.parametrize("changed", [{"ra_ref": 360.0, "dec_ref": 90.0, "roll_ref": 360.0}, {"ra_ref": 0, "dec_ref": -90}])
-def test_a_pointing_at_the_end_of_its_range_is_one(changed):
+def test_a_pointing_at_the_end_of_its_range_is_valid(changed):
     assert pointing_faults(POINTING | changed) == []
 
 
 @pytest.mark.parametrize(("scale", "warned"), [(1.0001, False), (0.9999, False), (1.01, True), (0.5, True)])
-def test_an_aberration_faster_than_the_telescope_is_warned_of(tmp_path, scale, warned):
+def test_an_aberration_faster_than_the_telescope_gives_a_warning(tmp_path, scale, warned):
     said = assign(tmp_path, {"velocity_aberration.scale_factor": scale})
     assert ("WARNING" in said and f"scale_factor is {scale}" in said) == warned
     with opened(tmp_path / "out.asdf") as model:  # it is applied all the same

@@ -1,4 +1,4 @@
-"""finalize: statuses, statistics in closed form, both products whole and valid, or none."""
+"""finalize: statuses, statistics compared with closed forms, both products complete and valid, or none."""
 
 import datetime
 
@@ -58,7 +58,7 @@ def test_steps_that_did_not_run_are_skipped():
 
 @pytest.mark.parametrize(("status", "detector", "expected"), [("INCOMPLETE", 18, "SKIPPED"), ("INCOMPLETE", 17, "N/A"),
                                                               ("COMPLETE", 18, "COMPLETE"), ("N/A", 3, "N/A")])  # fmt: skip
-def test_the_transient_is_wfi18_s_alone(status, detector, expected):
+def test_the_transient_status_is_of_wfi18_alone(status, detector, expected):
     cal_step = {"wfi18_transient": status}
     finish_statuses(cal_step, detector)
     assert cal_step["wfi18_transient"] == expected
@@ -84,7 +84,7 @@ def test_statistics_are_those_of_the_good_pixels():
     assert image_statistics(data, dq, err)["image_median"] == 52  # of 4 and 100
 
 
-def test_the_rms_is_that_of_a_gaussian():
+def test_the_rms_is_exact_for_a_gaussian():
     data = np.random.default_rng(1).normal(10, 2.5, (500, 400)).astype(np.float32)
     statistics = image_statistics(data, np.zeros(data.shape, np.uint32), np.ones(data.shape))
     # The median absolute deviation of n values is known to 1.17 σ / √n, the median to 1.25 σ / √n.
@@ -93,7 +93,7 @@ def test_the_rms_is_that_of_a_gaussian():
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 1000, 1001])
-def test_the_median_is_numpys(size):
+def test_the_median_equals_that_of_numpy(size):
     values = np.random.default_rng(size).normal(0.2, 0.05, size).astype(np.float32)
     assert median_in_place(values.copy()) == np.median(values)
     assert np.isnan(median_in_place(values[:0]))
@@ -106,7 +106,7 @@ def test_an_image_without_a_good_pixel_has_no_statistics():
 
 
 # ------------------------------------------------------------------------------------------------------------- products
-def test_the_calibrated_image_is_whole(products, calibrated):
+def test_the_calibrated_image_is_complete_and_valid(products, calibrated):
     with opened(products / "r_cal.asdf") as model, opened(calibrated) as before:
         assert type(model).__name__ == model.meta.model_type == "ImageModel"
         assert (model.meta.filename, model.meta.product_type) == ("r_cal.asdf", "l2")
@@ -231,7 +231,7 @@ def star_field():
 
 
 def process(folder, meta):
-    """From the image to all four products, as the rules of the workflow do it."""
+    """Make all four products from an image, as the rules of the workflow do."""
     next(iter(make_distortion(Detector("WFI07", 256, 1)).values())).save(folder / "distortion.asdf")
     steps = {name: folder / f"{STEM}_{name}.asdf" for name in ("rampfit", "assignwcs", "segm", "tweakreg")}
     catalog = folder / f"{STEM}_cat.parquet"
@@ -253,7 +253,7 @@ def texts_of(path):
     return {key.decode(): value.decode() for key, value in pq.read_schema(path).metadata.items()}
 
 
-def test_the_metadata_of_each_product_are_true_of_it(tmp_path):
+def test_the_metadata_describe_each_product(tmp_path):
     steps, catalog = process(tmp_path, {"cal_logs": ["an earlier line"]})
     moved = meta_of(steps["assignwcs"])
     pointing = {name: moved["wcsinfo"][name] for name in ("v2_ref", "v3_ref", "roll_ref", "ra_ref", "dec_ref")}
@@ -307,7 +307,7 @@ def test_the_metadata_of_each_product_are_true_of_it(tmp_path):
     assert final["segm.asdf"].stat().st_size < 1.01 * steps["segm"].stat().st_size  # labels are compressed
 
 
-def test_without_a_pointing_all_products_are_valid_and_have_no_place_on_the_sky(tmp_path):
+def test_without_a_pointing_all_products_are_valid_and_have_no_footprint(tmp_path):
     steps, catalog = process(tmp_path, {"wcsinfo.ra_ref": -999999, "wcsinfo.dec_ref": -999999})
     stars = tmp_path / "stars.parquet"
     succeed("astrometric_catalog", stars, "--images", steps["assignwcs"], "--astrometric_catalog", "GAIADR3_S3")
@@ -329,7 +329,7 @@ def test_without_a_pointing_all_products_are_valid_and_have_no_place_on_the_sky(
 
 
 @pytest.mark.parametrize("missing", ["input", "model"])
-def test_what_is_no_image_is_refused(tmp_path, missing):
+def test_an_input_that_is_not_an_image_is_refused(tmp_path, missing):
     if missing == "model":
         write_ramp(tmp_path / "in.asdf", ramp())
     done = run("finalize", tmp_path / "in.asdf", tmp_path / "r_cal.asdf", tmp_path / "r_wcs.asdf")
@@ -338,11 +338,11 @@ def test_what_is_no_image_is_refused(tmp_path, missing):
     assert not (tmp_path / "r_cal.asdf").exists()
 
 
-def test_the_program_is_told_three_names(capsys):
+def test_the_program_takes_three_names(capsys):
     with pytest.raises(SystemExit) as left:
         finalize.main(["a.asdf"])
     assert left.value.code == 2 and "CAL" in capsys.readouterr().err
 
 
-def test_metadata_of_the_input_is_not_touched(calibrated, products):
+def test_metadata_of_the_input_are_not_changed(calibrated, products):
     assert meta_of(calibrated)["filename"] == "image.asdf" and "statistics" not in meta_of(calibrated)

@@ -1,4 +1,4 @@
-"""dark_current, photom and flatfield: what they do to an image, and what they leave alone."""
+"""dark_current, photom and flatfield: what they change in an image, and what they leave unchanged."""
 
 import numpy as np
 import pytest
@@ -138,7 +138,7 @@ def test_the_optical_element_s_calibration_is_recorded(tmp_path, element, values
     same(tmp_path / "in.asdf", tmp_path / "out.asdf", PLANES)
 
 
-def test_an_element_that_the_reference_doesn_t_know_leaves_all_as_it_is(tmp_path):
+def test_an_unknown_optical_element_changes_nothing(tmp_path):
     said = calibrate(tmp_path, "F213").stderr
     assert "WARNING" in said and "F213" in said
     before = meta_of(tmp_path / "in.asdf")["photometry"]
@@ -158,7 +158,7 @@ def test_a_damaged_table_is_refused(tmp_path, row):
 
 
 @pytest.mark.parametrize(("scale", "warned"), [(0.11, False), (0.112, False), (0.12, True), (0.1, True)])
-def test_a_pixel_area_that_is_not_the_wcs_s_is_told(tmp_path, scale, warned):
+def test_a_pixel_area_that_differs_from_the_wcs_gives_a_warning(tmp_path, scale, warned):
     """A WCS with pixels of `scale` arcsec, and a reference with those of 0.11."""
     pixels = (Scale(scale) & Scale(scale)) | (Shift(1546) & Shift(-892))
     pointing = {"v2_ref": 1546.0, "v3_ref": -892.0, "roll_ref": 60.0, "ra_ref": 270.0, "dec_ref": 66.0}
@@ -277,7 +277,7 @@ def test_a_flat_whose_arrays_differ_in_shape_ends_without_a_product(tmp_path, fl
     assert "flat.asdf" in said
 
 
-def test_flags_of_the_flat_s_faults():
+def test_faults_of_the_flat_are_flagged():
     flat = np.array([2, np.nan, 0, 3, -1], np.float32)
     dq = np.array([flags.HOT, 0, flags.DEAD, flags.NO_FLAT_FIELD, 0], np.uint32)
     usable, usable_dq = usable_flat(flat, dq)
@@ -288,11 +288,11 @@ def test_flags_of_the_flat_s_faults():
     np.testing.assert_array_equal(dq, [flags.HOT, 0, flags.DEAD, none, 0])
 
 
-def test_variance_that_the_flat_s_error_adds():
+def test_the_error_of_the_flat_adds_its_variance():
     np.testing.assert_allclose(flat_variance(np.array([6.0]), np.array([2.0]), np.array([0.5])), [6**2 / 4 * 0.25])
 
 
-def test_an_image_is_asked_for(tmp_path):
+def test_a_ramp_is_refused_where_an_image_is_expected(tmp_path):
     write_ramp(tmp_path / "in.asdf", ramp())
     for step, option in (("dark_current", "dark"), ("flatfield", "flat"), ("photom", "photom")):
         done = run(step, tmp_path / "in.asdf", tmp_path / "o.asdf", f"--{option}", "N/A")

@@ -55,7 +55,7 @@ def check_ramp(model, data, amp33):
     assert model.meta.cal_step.dq_init == "COMPLETE"
 
 
-def test_the_newest_version_is_the_data_models():
+def test_the_newest_version_is_that_of_the_data_models():
     newest = datamodels.ScienceRawModel.create_fake_data(shape=SHAPE)
     assert newest.tag == ROMAN_TAGS + RAW_TAG
     assert RAW_TAG.endswith(VERSIONS[-1])
@@ -78,7 +78,7 @@ def test_raw_exposures_of_every_version_become_ramps(tmp_path, version, problem)
 
 
 @pytest.mark.parametrize(("sequence", "parallel"), [(1, False), (2, True), (-999999, False)])
-def test_later_files_of_a_visit_are_of_parallel_observations(tmp_path, sequence, parallel):
+def test_later_sequences_of_a_visit_are_parallel_observations(tmp_path, sequence, parallel):
     model = datamodels.ScienceRawModel.create_fake_data(shape=SHAPE, tag=f"{ROMAN_TAGS}wfi_science_raw-1.4.0")
     update(model.meta, META)
     model.meta.observation.visit_file_sequence = sequence
@@ -87,7 +87,7 @@ def test_later_files_of_a_visit_are_of_parallel_observations(tmp_path, sequence,
     assert meta_of(tmp_path / "out.asdf")["observation"]["wfi_parallel"] is parallel
 
 
-def test_a_file_that_says_whether_it_is_parallel_is_believed(tmp_path):
+def test_an_explicit_parallel_entry_is_kept(tmp_path):
     model = datamodels.ScienceRawModel.create_fake_data(shape=SHAPE, tag=f"{ROMAN_TAGS}wfi_science_raw-1.6.0")
     update(model.meta, META)
     model.meta.observation.visit_file_sequence, model.meta.observation.wfi_parallel = 2, False
@@ -177,7 +177,7 @@ def test_ground_tests_become_ramps(tmp_path, name, with_statistics, with_read):
             assert set(ramp["extras"]["ground_test"]["statistics"]) == set(STATISTICS)
 
 
-def test_a_ramp_is_not_a_raw_exposure(tmp_path):
+def test_a_ramp_as_raw_exposure_is_refused(tmp_path):
     write_ramp(tmp_path / "in_uncal.asdf", np.zeros(SHAPE))
     said = refuse("dq_init", tmp_path / "o.asdf", tmp_path / "in_uncal.asdf", tmp_path / "o.asdf", "--mask=N/A")
     assert "in_uncal.asdf: holds the data model 'ramp-2.1.0', not a raw exposure" in said

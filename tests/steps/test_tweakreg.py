@@ -1,4 +1,4 @@
-"""tweakreg: associations of a simulated sky against the truth, failures, every parameter, and what the products get."""
+"""tweakreg: associations of a simulated sky compared with the truth, failures, every parameter, effects on the products."""
 
 import contextlib
 import copy
@@ -33,7 +33,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "validation"))
 
 @pytest.fixture(scope="module")
 def dithers(tmp_path_factory):
-    """Two dithers with different errors, as the issue has them, aligned by default and in romancal's way."""
+    """Two dithers with different pointing errors."""
     sky = Sky(tmp_path_factory.mktemp("dithers"))
     sky.expose("a", error=(0.3, -0.4))
     sky.expose("b", error=(-0.5, 0.6), dither=(40, 25))
@@ -51,14 +51,14 @@ def usual(dithers):
 
 
 # ----------------------------------------------------------------------------------------------------------------- truth
-def test_every_member_is_as_good_as_its_stars_allow(usual, aligned):
+def test_alignment_errors_are_at_the_limit_of_the_stars(usual, aligned):
     for stem in "ab":
         assert aligned.offset(stem) < 0.1
         assert aligned.scatter(stem) < 0.15
     assert max(usual.offset(stem) for stem in "ab") > max(aligned.offset(stem) for stem in "ab")
 
 
-def test_the_solution_has_what_the_products_take(aligned):
+def test_the_solution_has_all_entries_of_the_products(aligned):
     solution = aligned["a"]
     assert solution["status"] == "COMPLETE" and solution["s_region"].startswith("POLYGON ICRS  ")
     assert wcs_of_tree(solution["wcs"]).name == "FIT-LVL2-GAIADR3_S3"
@@ -72,7 +72,7 @@ def test_the_solution_has_what_the_products_take(aligned):
     assert any("tweakreg" in line for line in solution["cal_logs"])
 
 
-def test_the_summary_says_what_was_done(aligned):
+def test_the_summary_holds_status_matches_and_residuals(aligned):
     entry = aligned.summary["exposures"]["b"]
     assert entry["status"] == "COMPLETE" and entry["n_shared"] > 100
     assert entry["rmse_before_mas"] == pytest.approx(1000 * np.hypot(0.5, 0.6), rel=0.01)
@@ -94,7 +94,7 @@ def test_a_rotation_is_found(tmp_path):
     assert abs(result.summary["exposures"]["a"]["rotation_deg"]) == pytest.approx(0.003, rel=0.1)
 
 
-def test_it_works_at_a_pole(tmp_path):
+def test_alignment_works_at_the_pole(tmp_path):
     sky = Sky(tmp_path, dec=89.98)
     sky.expose("a", error=(0.1, 0.3))
     assert sky.align().offset("a") < 0.1
@@ -118,7 +118,7 @@ def mosaic(tmp_path_factory):
     return sky
 
 
-def test_detectors_with_different_errors_are_aligned_each(mosaic):
+def test_detectors_with_different_errors_are_aligned_separately(mosaic):
     bad = ["saturated", "empty", "bare"]
     without, result = mosaic.align("without", without=bad), mosaic.align("with")
     assert result.statuses() == dict.fromkeys(mosaic.good, "COMPLETE") | {
@@ -135,7 +135,7 @@ def test_detectors_with_different_errors_are_aligned_each(mosaic):
 
 
 @pytest.mark.parametrize(("sources", "offset"), [(0, 5.0), (1, 0.8), (4, 0.6), (12, 0.4)])
-def test_few_stars_are_helped_by_the_exposure_s_other_detectors(tmp_path, sources, offset):
+def test_a_detector_with_few_stars_is_aligned_with_its_exposure(tmp_path, sources, offset):
     sky = Sky(tmp_path, radius=0.5)
     for detector in ("WFI02", "WFI04", "WFI08"):
         sky.expose(detector, detector, group="one", error=(0.5, 0.3))
@@ -146,7 +146,7 @@ def test_few_stars_are_helped_by_the_exposure_s_other_detectors(tmp_path, source
     assert result["few"]["wcs_fit_results"]["nmatches"] <= sources
 
 
-def test_an_exposure_beside_the_catalog_is_aligned_to_those_on_it(tmp_path):
+def test_an_exposure_outside_the_catalog_is_aligned_to_its_neighbours(tmp_path):
     sky = Sky(tmp_path)
     sky.expose("on", error=(0.3, -0.4))
     sky.expose("beside", error=(-0.5, 0.6), dither=(0, 250))
@@ -165,7 +165,7 @@ def test_an_exposure_beside_the_catalog_is_aligned_to_those_on_it(tmp_path):
         assert sky.align(name, **{name: value}).statuses()["beside"] == "FAILED", name
 
 
-def test_exposures_with_few_stars_each_are_aligned_as_one_and_then_each(tmp_path):
+def test_exposures_with_few_stars_are_aligned_together_and_then_separately(tmp_path):
     sky = Sky(tmp_path, radius=0.5, in_catalog=6)
     for group, dither, error in (("one", (0, 0), (0.3, -0.4)), ("two", (60, 40), (-0.5, 0.6))):
         for detector in ("WFI02", "WFI05", "WFI08"):
@@ -189,7 +189,7 @@ def test_an_exposure_without_enough_stars_fails_alone(tmp_path):
 
 
 @pytest.mark.parametrize("refine", [True, False])
-def test_without_an_astrometric_catalog_all_fail(dithers, refine):
+def test_without_an_astrometric_catalog_all_exposures_fail(dithers, refine):
     catalog = dithers.catalog
     try:
         dithers.catalog = dithers.write_catalog("failed.parquet", {}, "FAILED", "no answer in 1200 s")
@@ -204,7 +204,7 @@ def test_without_an_astrometric_catalog_all_fail(dithers, refine):
         assert reason in result.summary["exposures"]["a"]["reason"] and reason in result.said
 
 
-def test_an_association_of_nothing_but_skipped_ones(tmp_path):
+def test_an_association_of_skipped_exposures_is_skipped(tmp_path):
     sky = Sky(tmp_path)
     sky.expose("a", catalog=False)
     assert sky.align().statuses() == {"a": "SKIPPED"}
@@ -213,7 +213,7 @@ def test_an_association_of_nothing_but_skipped_ones(tmp_path):
 
 # --------------------------------------------------------------------------------------------------------------- evidence
 def assert_failed(result, *stems):
-    """The exposures are FAILED wherever it is said, with numbers, and have no WCS to replace theirs."""
+    """The exposures are FAILED in solution and summary, with numbers, and keep their WCS."""
     for stem in stems:
         solution, entry = result[stem], result.summary["exposures"][stem]
         assert solution["status"] == entry["status"] == "FAILED"
@@ -226,7 +226,7 @@ def assert_failed(result, *stems):
 
 @pytest.mark.parametrize("refine", [True, False])
 @pytest.mark.parametrize("density", [1e4, 1e5, 1e6, 3e6])
-def test_stars_that_have_nothing_to_do_with_the_image(dithers, density, refine):
+def test_unrelated_stars_give_no_alignment(dithers, density, refine):
     rng, side = np.random.default_rng(int(density)), 0.25
     ra, dec = RA + rng.uniform(-side, side, (2, int(density * 4 * side**2))) * [[1 / np.cos(np.radians(DEC))], [0]]
     catalog, dec = dithers.catalog, DEC + rng.uniform(-side, side, len(ra))
@@ -246,7 +246,7 @@ def crowded(tmp_path_factory):
 
 
 @pytest.mark.parametrize("refine", [True, False])
-def test_a_pointing_error_beyond_the_search_in_a_crowded_field(crowded, refine):
+def test_a_pointing_error_beyond_the_search_fails_in_a_crowded_field(crowded, refine):
     lost = crowded.align("lost", refine=refine)
     assert_failed(lost, "a")
     assert "try a larger abs_searchrad" in lost.said
@@ -255,7 +255,7 @@ def test_a_pointing_error_beyond_the_search_in_a_crowded_field(crowded, refine):
 
 
 @pytest.mark.parametrize("refine", [True, False])
-def test_a_mirrored_catalog(crowded, refine):
+def test_a_mirrored_catalog_gives_no_alignment(crowded, refine):
     catalog, (ra, dec) = crowded.catalog, crowded.catalog_stars
     try:
         crowded.catalog = crowded.write_catalog("mirrored.parquet", {"ra": 2 * RA - ra, "dec": dec})
@@ -285,7 +285,7 @@ def test_a_lost_detector_does_not_stay_complete_beside_its_group(tmp_path, refin
         np.testing.assert_allclose(result.error(stem), without.error(stem), atol=1e-6)
 
 
-def test_detectors_of_a_group_with_opposite_errors_are_aligned_each_with_a_warning(tmp_path):
+def test_detectors_of_a_group_with_opposite_errors_are_aligned_with_a_warning(tmp_path):
     sky = Sky(tmp_path, radius=0.5)
     for detector, sign in (("WFI02", 1), ("WFI04", -1)):
         sky.expose(detector, detector, group="one", error=(2.5 * sign, 0.3 * sign))
@@ -301,7 +301,7 @@ def test_detectors_of_a_group_with_opposite_errors_are_aligned_each_with_a_warni
 
 
 @pytest.mark.parametrize("refine", [True, False])
-def test_lost_exposures_of_one_field_do_not_speak_for_each_other(tmp_path, refine):
+def test_misaligned_exposures_of_one_field_do_not_confirm_each_other(tmp_path, refine):
     sky = Sky(tmp_path, density=2500, in_catalog=2000, radius=0.12)
     sky.expose("a", error=(20.0, 3.0))
     for copy_of_it in ("b", "c"):
@@ -312,7 +312,7 @@ def test_lost_exposures_of_one_field_do_not_speak_for_each_other(tmp_path, refin
     assert_failed(sky.align(refine=refine), "a", "b", "c")
 
 
-def test_one_shared_star_ties_no_exposure(tmp_path):
+def test_one_shared_star_is_not_enough_for_an_alignment(tmp_path):
     sky = Sky(tmp_path, radius=0.3)
     sky.expose("good", error=(0.3, -0.4))
     sky.expose("other", error=(5.0, 2.0), dither=(0, 440))
@@ -332,11 +332,11 @@ def test_one_shared_star_ties_no_exposure(tmp_path):
     assert_failed(result, "other")
 
 
-def test_a_solution_that_leaves_out_all_stars_is_none(dithers):
+def test_a_fit_that_clips_all_stars_fails(dithers):
     assert_failed(dithers.align("clipped", without=["b"], abs_sigma=1e-3), "a")
 
 
-def test_an_exposure_without_sources_is_aligned_as_its_group_or_not_at_all(tmp_path):
+def test_an_exposure_without_sources_takes_the_alignment_of_its_group(tmp_path):
     sky = Sky(tmp_path, radius=0.5)
     sky.expose("other", "WFI02", group="one", error=(0.5, 0.3))
     sky.expose("mate", "WFI05", group="one", error=(0.5, 0.3), sources=0)
@@ -357,7 +357,7 @@ def test_every_exposure_has_every_key_in_the_summary(mosaic):
     assert 0 < result.summary["exposures"][mosaic.good[0]]["n_by_chance"] < 0.1
 
 
-def test_the_tail_of_a_poisson_distribution():
+def test_the_poisson_tail_agrees_with_scipy():
     from scipy.stats import poisson
 
     count, mean = (grid.ravel() for grid in np.meshgrid([1, 2, 5, 10, 40, 200], [1e-7, 1e-3, 0.3, 3.0, 30.0]))
@@ -368,7 +368,7 @@ def test_the_tail_of_a_poisson_distribution():
     assert poisson_tail(0, 0.0) == 0
 
 
-def test_pairs_are_counted_as_they_were_made():
+def test_the_number_of_pairs_is_recovered():
     rng = np.random.default_rng(8)
     side, n_sources, n_stars = 400 * ARCSEC, 1000, 20_000
 
@@ -392,7 +392,7 @@ def test_pairs_are_counted_as_they_were_made():
     assert list(none.found) == [0, 0, 0] and none.false_alarm() == 0
 
 
-def test_trials_of_false_alarms():
+def test_trials_of_false_alarms_are_summarized():
     import false_alarms
 
     false = [false_alarms.false_trial(seed) for seed in range(100, 122)]
@@ -424,7 +424,7 @@ def calibrated(tmp_path_factory):
 
 
 @pytest.mark.parametrize("refine", [True, False])
-def test_aligned_images_stay_where_they_are(calibrated, refine):
+def test_aligning_aligned_images_changes_nothing(calibrated, refine):
     sky, first = calibrated
     again = sky.align("again", refine=refine)
     for stem in "ab":
@@ -457,7 +457,7 @@ def test_aligned_images_follow_another_catalog(calibrated):
         np.testing.assert_allclose([x, y], [1000, 3000], atol=0.01)
 
 
-def test_the_plane_of_an_aligned_exposure_is_a_rotation_of_the_sky(calibrated):
+def test_the_tangent_plane_of_an_aligned_exposure_is_a_rotation(calibrated):
     from rampflow.alignment.members import Sources, read_member
     from rampflow.step.exposure import Exposure
 
@@ -482,7 +482,7 @@ def test_the_plane_of_an_aligned_exposure_is_a_rotation_of_the_sky(calibrated):
     ],
 )
 @pytest.mark.parametrize("refine", [True, False])
-def test_nothing_matches(dithers, parameters, refine):
+def test_without_matches_the_alignment_fails(dithers, parameters, refine):
     result = dithers.align("nothing", without=["b"], refine=refine, **parameters)
     assert result.statuses() == {"a": "FAILED"}
 
@@ -493,7 +493,7 @@ def test_a_small_tolerance_with_a_search_is_enough(dithers):
 
 @pytest.mark.parametrize("refine", [True, False])
 @pytest.mark.parametrize("geometry", list(TERMS))
-def test_the_geometry_says_which_terms_there_are(dithers, geometry, refine):
+def test_the_fit_geometry_selects_the_terms(dithers, geometry, refine):
     result = dithers.align(geometry, without=["b"], abs_fitgeometry=geometry, refine=refine)
     results = result["a"]["wcs_fit_results"]
     (a, b), (c, d) = results["matrix"]
@@ -538,7 +538,7 @@ def test_stars_that_fit_badly_are_left_out(dithers, refine):
         {"sigma": 0.7, "nclip": 1},
     ],
 )
-def test_the_parameters_between_exposures_count_in_romancal_s_way(dithers, usual, parameters):
+def test_relative_alignment_parameters_apply_without_refine(dithers, usual, parameters):
     other = dithers.align("other", refine=False, **parameters)
     assert usual.scatter("b") < 1
     if parameters.keys() & {"fitgeometry", "sigma"}:
@@ -549,7 +549,7 @@ def test_the_parameters_between_exposures_count_in_romancal_s_way(dithers, usual
         assert np.abs(dithers.align("third", refine=False, sigma=0.7).error("b") - other.error("b")).max() > 1e-3
 
 
-def test_a_list_that_grows_reaches_exposures_beyond_the_first(tmp_path):
+def test_expand_refcat_reaches_exposures_beyond_the_first(tmp_path):
     sky = Sky(tmp_path, radius=0.3)
     sky.expose("first", error=(0.3, -0.4), dither=(0, -330))
     sky.expose("last", error=(-0.4, 0.4), dither=(0, 330))
@@ -574,7 +574,7 @@ def test_the_matched_stars_are_saved(dithers):
 
 
 def refusal(output, summary, *arguments):
-    """What the step says when it ends with an error of its own; it leaves nothing behind."""
+    """The error message of a step that must fail and leave no file."""
     said = io.StringIO()
     with contextlib.redirect_stderr(said):
         assert tweakreg.main([str(a) for a in (output, summary, *arguments)]) == 1
@@ -625,7 +625,7 @@ def test_no_pixel_is_read(tmp_path):
     assert int(re.search(r"VmHWM:\s*(\d+) kB", run.stdout)[1]) < 400_000
 
 
-def test_it_runs_as_a_program(dithers, aligned):
+def test_tweakreg_runs_as_a_program(dithers, aligned):
     output, summary = dithers.folder / "program_tweakreg.asdf", dithers.folder / "program.json"
     arguments = ["--images", *dithers.images, "--catalogs", *dithers.catalogs, "--astrometric_catalog", dithers.catalog]
     succeed("tweakreg", output, summary, *arguments)
@@ -634,7 +634,7 @@ def test_it_runs_as_a_program(dithers, aligned):
 
 
 # --------------------------------------------------------------------------------------------------------------- catalogs
-def test_flagged_sources_and_those_beside_the_image_are_left_out(dithers, aligned):
+def test_flagged_sources_and_those_outside_the_image_are_left_out(dithers, aligned):
     path = dithers.catalogs[0]
     original = pq.read_table(path)
     n_sources = aligned.summary["exposures"]["a"]["n_sources"]
@@ -705,7 +705,7 @@ def test_an_empty_custom_catalog_has_no_sources(dithers):
         ("cat.asdf", b"#ASDF 1.0.0\n", "save the catalog as parquet or ECSV"),
     ],
 )
-def test_a_custom_catalog_that_can_t_be_used_fails_its_exposure_alone(dithers, name, content, says):
+def test_an_unusable_custom_catalog_fails_only_its_exposure(dithers, name, content, says):
     if content is not None:
         (dithers.folder / name).write_bytes(content)
     result = align_with(dithers, dithers.folder / name)
@@ -757,7 +757,7 @@ def test_the_catalog_of_another_exposure_is_refused(identified, field, suffix, o
         assert result.offset("a") < 0.1 and f"sources from {path}" in result.said
 
 
-def test_catalogs_of_the_pipeline_that_changed_places_are_refused(tmp_path):
+def test_swapped_catalogs_of_the_pipeline_are_refused(tmp_path):
     """Two detectors of one exposure: each catalog says of which it is."""
     sky = Sky(tmp_path, radius=0.5)
     for detector in ("WFI02", "WFI05"):
@@ -774,7 +774,7 @@ def test_catalogs_of_the_pipeline_that_changed_places_are_refused(tmp_path):
 
 
 @pytest.mark.parametrize("fitted", [True, False])
-def test_given_sources_count_where_this_image_has_them(tmp_path, fitted):
+def test_forced_sources_use_the_positions_in_this_image(tmp_path, fitted):
     """A forced catalog: x_centroid is of the image of the map, 35 pixels off; forced_ is of this image, with flags."""
     sky = Sky(tmp_path)
     sky.expose("a", error=(0.3, -0.4))
@@ -803,7 +803,7 @@ def epochs(tmp_path_factory):
 
 
 @pytest.mark.parametrize("refine", [True, False])
-def test_exposures_years_apart_are_aligned_each_at_its_epoch(epochs, refine):
+def test_exposures_years_apart_are_aligned_at_their_own_epochs(epochs, refine):
     result = epochs.align(f"refined_{refine}", refine=refine)
     assert set(result.statuses().values()) == {"COMPLETE"}
     for stem in ("early", "late"):
@@ -813,7 +813,7 @@ def test_exposures_years_apart_are_aligned_each_at_its_epoch(epochs, refine):
         assert result[stem]["wcs_fit_results"]["n_detector"] == 2
 
 
-def test_sources_that_the_catalog_has_not_don_t_pull_epochs_together(tmp_path):
+def test_sources_outside_the_catalog_do_not_tie_epochs(tmp_path):
     """Stars of 8 mas per year: after four years those that both exposures have are 32 mas apart, and few are in the catalog."""
     sky = Sky(tmp_path, motion=(8.0, 4.0), density=300, in_catalog=40)
     sky.expose("early", error=(0.3, -0.4), years=-2)
@@ -834,7 +834,7 @@ def test_exposures_of_one_month_are_aligned_together(tmp_path):
         assert result.summary["exposures"][stem]["n_shared"] > 100
 
 
-def test_without_motions_exposures_years_apart_are_off_by_the_stars_motion(epochs):
+def test_without_motions_exposures_years_apart_are_off_by_the_motion(epochs):
     """What the motions change: the same exposures with a catalog that knows none."""
     stars = dict(zip(("ra", "dec"), epochs.catalog_stars, strict=True))
     usual, epochs.catalog = epochs.catalog, epochs.write_catalog("still.parquet", stars)
@@ -900,7 +900,7 @@ def test_a_catalog_takes_its_solution(dithers, aligned):
 
 # ------------------------------------------------------------------------------------------------------------------ pieces
 @pytest.mark.parametrize("geometry", list(TERMS))
-def test_terms_and_corrections_are_the_same_thing(geometry):
+def test_terms_and_corrections_make_a_round_trip(geometry):
     terms = np.array([0.3, -0.2, 1e-5, 2e-6, -3e-6, 4e-6])[: TERMS[geometry]]
     affine = of_terms(terms)
     np.testing.assert_allclose(terms_of(affine, geometry), terms, atol=1e-15)

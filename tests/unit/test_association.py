@@ -1,4 +1,4 @@
-"""What the user names as input becomes a list of exposures, or an error that says what is wrong."""
+"""The user's input becomes a list of exposures, or an error."""
 
 import json
 
@@ -10,7 +10,7 @@ from rampflow.workflow.association import Member, find_members, read_association
 
 @pytest.fixture
 def folder(tmp_path):
-    """Raw files r1 to r3 in a folder `raw`, beside things that are none."""
+    """Raw files r1 to r3 in a folder `raw`, beside other files."""
     (tmp_path / "raw").mkdir()
     for name in ("r1_uncal.asdf", "r3_uncal.asdf", "r2_uncal.asdf", "r1_cal.asdf", "notes.txt"):
         (tmp_path / "raw" / name).write_text("")
@@ -27,7 +27,7 @@ def associate(folder, name="asn.json", **products):
     return name
 
 
-def test_files_are_associations_of_their_own(folder):
+def test_each_file_is_its_own_association(folder):
     for given in ("raw/r1_uncal.asdf", ["raw/r1_uncal.asdf"], [str(folder / "raw/r1_uncal.asdf")]):
         assert find_members(given, folder) == [Member(folder / "raw/r1_uncal.asdf", "r1")]
     names = ["raw/r2_uncal.asdf", "raw/r1_uncal.asdf"]
@@ -72,11 +72,11 @@ def test_a_member_may_name_the_catalog_to_align_it_with(folder):
         find_members("asn.json", folder)
 
 
-def test_nothing_given_is_nothing(folder):
+def test_an_empty_input_gives_no_members(folder):
     assert find_members([], folder) == []
 
 
-def test_home_is_understood(folder, monkeypatch):
+def test_a_tilde_is_the_home_folder(folder, monkeypatch):
     monkeypatch.setenv("HOME", str(folder))
     assert len(find_members("~/raw", folder / "elsewhere")) == 3
 
@@ -94,7 +94,7 @@ def test_home_is_understood(folder, monkeypatch):
         ("link_uncal.asdf", None),
     ],
 )
-def test_what_can_t_be_is_refused(folder, given, message):
+def test_invalid_inputs_are_named(folder, given, message):
     (folder / "empty").mkdir()
     (folder / "copies").mkdir()
     (folder / "copies/r1_uncal.asdf").write_text("")
@@ -156,7 +156,7 @@ def test_a_bad_association_is_named(folder, content, message):
     assert "bad.json" in str(error.value) or "_cal.asdf" in str(error.value)
 
 
-def test_stems(tmp_path):
+def test_stems_of_raw_file_names(tmp_path):
     assert stem_of(tmp_path / "r1_0001_wfi01_uncal.asdf") == "r1_0001_wfi01"
     for name in ("_uncal.asdf", "r1.asdf", "r1_uncal.asdf.gz", "r1_UNCAL.asdf"):
         with pytest.raises(RampflowError, match="must end in _uncal.asdf"):

@@ -1,4 +1,4 @@
-"""What counts as code: everything that a script imports of this project, and no words."""
+"""The fingerprint covers what a script imports of this project, without comments and docstrings."""
 
 import ast
 import shutil
@@ -21,7 +21,7 @@ print(*(m.__file__ for m in list(sys.modules.values()) if (getattr(m, "__file__"
 
 
 @pytest.mark.parametrize("name", [*STEPS, "finalize", "astrometric_catalog", "report"])
-def test_all_that_a_script_imports_when_it_starts_is_its_code(name):
+def test_the_fingerprint_covers_every_import_at_start(name):
     done = subprocess.run([sys.executable, "-c", IMPORT, str(SCRIPTS), name], capture_output=True, text=True, check=True)
     loaded = set(done.stdout.split())
     assert len(loaded) > 5
@@ -91,7 +91,7 @@ def test_the_same_code_elsewhere_is_the_same(copy):
         ("rampflow/release.txt", ".", ".9."),
     ],
 )
-def test_words_and_layout_are_no_code(copy, path, old, new):
+def test_comments_and_layout_do_not_change_the_fingerprint(copy, path, old, new):
     assert copy("flatfield", path, old, new) == fingerprint("flatfield")
 
 
@@ -105,11 +105,11 @@ def test_words_and_layout_are_no_code(copy, path, old, new):
         ("rampflow/chain.py", '"photom", "wfi_image"', '"photometry", "wfi_image"'),
     ],
 )
-def test_an_edit_of_anything_that_is_used_is_seen(copy, path, old, new):
+def test_edits_of_used_code_change_the_fingerprint(copy, path, old, new):
     assert copy("flatfield", path, old, new) != fingerprint("flatfield")
 
 
-def test_an_edit_elsewhere_is_not(copy):
+def test_edits_of_other_code_do_not_change_the_fingerprint(copy):
     assert copy("flatfield", "rampflow/kernels/linearity.py", "import", "import math, ") == fingerprint("flatfield")
     assert copy("linearity", "rampflow/kernels/linearity.py", "import", "import math, ") != fingerprint("linearity")
 
@@ -118,13 +118,13 @@ def test_an_edit_elsewhere_is_not(copy):
     ("one", "other"),
     [("f(1)", "f(1.0)"), ("x = None", "x = 'None'"), ("f(a, b)", "f([a, b])"), ("a - b", "b - a"), ("'a'; f()", "f()")],
 )
-def test_codes_that_differ_are_spelled_out_differently(one, other):
-    """But a text alone is a comment."""
+def test_different_syntax_trees_have_different_spellings(one, other):
+    """A string on its own counts as a comment."""
     assert (spell_out(ast.parse(one)) == spell_out(ast.parse(other))) == one.startswith("'")
 
 
-def test_the_spelling_is_that_of_no_version_of_python():
-    """`ast.dump` differs from one to the next: a new Python must not run everything again."""
+def test_the_spelling_does_not_depend_on_the_python_version():
+    """`ast.dump` differs between versions, and a new Python must not repeat everything."""
     assert spell_out(ast.parse("def f(x: int = 1): return None")) == (
         "Module(body=[FunctionDef(name='f',args=arguments(args=[arg(arg='x',annotation=Name(id='int',))]defaults=[Constant(value=1,)])"
         "body=[Return(value=Constant(value=None,))])])"

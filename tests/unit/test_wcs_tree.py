@@ -1,4 +1,4 @@
-"""WCS trees: what is computed from them is what gwcs makes of them, and what is not known here is left to gwcs."""
+"""WCS trees: results equal those of gwcs, and unsupported transforms are left to gwcs."""
 
 import numpy as np
 import pytest
@@ -48,7 +48,7 @@ def alone(monkeypatch):
 
 
 @pytest.mark.parametrize("which", ["assigned", "corrected"])
-def test_positions_are_gwcs_s(which, corrected, alone):
+def test_positions_equal_those_of_gwcs(which, corrected, alone):
     tree = corrected if which == "corrected" else assigned(distortion())
     ours, theirs = Wcs(tree), wcs_of_tree(tree)
     ra, dec = ours(X, Y)
@@ -77,7 +77,7 @@ def test_positions_are_gwcs_s(which, corrected, alone):
         Mapping((0, 1)) / (Shift(400) & Shift(500)),
     ],
 )
-def test_each_transform_is_astropy_s(model, alone):
+def test_each_transform_equals_that_of_astropy(model, alone):
     tree = tree_of_wcs(model)
     np.testing.assert_allclose(evaluate(tree, X, Y), model(X, Y), rtol=1e-14, atol=1e-12)
     check_transform(tree)
@@ -97,7 +97,7 @@ UNKNOWN = [
 
 
 @pytest.mark.parametrize("model", UNKNOWN)
-def test_what_is_not_known_here_is_left_to_gwcs(model):
+def test_unsupported_transforms_are_left_to_gwcs(model):
     with pytest.raises(UnknownTransform):
         evaluate(tree_of_wcs(model), X, Y)
     whole = model.copy() | distortion()
@@ -110,7 +110,7 @@ def test_what_is_not_known_here_is_left_to_gwcs(model):
     assert s_region(ours) == s_region(theirs)
 
 
-def test_a_number_with_a_unit_is_not_known_here():
+def test_a_parameter_with_a_unit_is_unsupported():
     with pytest.raises(UnknownTransform):
         evaluate(tree_of_wcs(Shift(1 * units.pix) & Shift(1 * units.pix)), X, Y)
 

@@ -1,4 +1,4 @@
-"""The workflow as a user runs it: products, statuses, provenance, minimal reruns, options, on a simulated visit."""
+"""The workflow on a simulated visit: products, statuses, provenance, minimal reruns, options."""
 
 import json
 import os
@@ -139,7 +139,7 @@ def test_a_fully_saturated_exposure_gives_a_zeroed_image(visit):
         assert image.meta.wcs is None
 
 
-def test_provenance(visit):
+def test_products_record_their_provenance(visit):
     with product(visit, FIRST) as image:
         meta = image.meta
         assert meta.calibration_software_name == "rampflow"
@@ -212,8 +212,8 @@ def ramp_reads(visit, stem):
 
 
 @pytest.mark.parametrize("stem", [*ALIGNED, STEMS[4]])
-def test_positions_on_the_sky(visit, stem):
-    """The truth has sources with sky and pixel positions; alignment takes the pointing error out, where there is one."""
+def test_positions_on_the_sky_match_the_simulated_truth(visit, stem):
+    """Sources of the truth have sky and pixel positions; alignment removes the pointing error."""
     sources = Table.read(visit.inputs / f"{stem}_truth.ecsv")
     with product(visit, stem) as image:
         ra, dec = image.meta.wcs(np.array(sources["x"]), np.array(sources["y"]))
@@ -229,12 +229,12 @@ def test_positions_on_the_sky(visit, stem):
 
 
 # --------------------------------------------------------------------------------------------------------------- reruns
-def test_a_second_run_does_nothing(visit):
+def test_a_second_run_has_no_jobs(visit):
     assert visit.jobs(*visit.arguments) == {}
 
 
 def test_another_parameter_reruns_its_step_and_what_follows(visit):
-    """The fully saturated exposure's chain is run too: that it needs no fit is only known from its pixels."""
+    """The chain of the fully saturated exposure runs too: only its pixels show that it needs no fit."""
     jobs = visit.jobs(*visit.arguments, "steps={ramp_fitting: {rejection_threshold: 6.5}}")
     assert jobs == {
         **dict.fromkeys("ramp_fitting dark_current assign_wcs photom".split(), len(STEMS)),
@@ -252,7 +252,7 @@ def test_another_flat_reruns_flatfield_and_what_follows(visit):
     flat = next((visit.inputs / "crds_cache" / "references" / "roman" / "wfi").glob("roman_wfi_flat_wfi01*"))
     own = visit.folder / "my_flat.asdf"
     shutil.copy(flat, own)
-    # It is of WFI01, and for all: without a word it is refused before any job.
+    # A flat of WFI01 for all detectors is refused before any job, unless allow_mismatch is true.
     jobs = visit.jobs(*visit.arguments, f"references={{allow_mismatch: true, override: {{flat: {own}}}}}")
     assert jobs == {"flatfield": 6, **PRODUCTS, "finalize_image": 1, "preview": 6}
     refused = visit.snakemake(*visit.arguments, f"references={{override: {{flat: {own}}}}}", "--dry-run")
@@ -297,7 +297,7 @@ def test_a_segmentation_map_and_a_member_s_catalog_elsewhere_rerun_nothing(visit
 
 
 def test_a_forced_step_reads_the_cache_that_is_set_now(visit, single, tmp_path):
-    """Not the one that the working folder has known before."""
+    """Not the cache of the previous run."""
     options = [*single, "results=forced"]
     assert visit.snakemake(*options, "--until", "flatfield").returncode == 0
     cache = tmp_path / "cache"
@@ -319,8 +319,8 @@ def test_by_default_a_new_flat_repeats_the_short_steps(visit, single):
     assert jobs == dict.fromkeys(steps.split(), 1)
 
 
-def test_a_renamed_results_folder_hides_nothing(visit, single):
-    """Snakemake knows nothing of its files: they say themselves what they were made from."""
+def test_a_renamed_results_folder_is_checked_by_its_recipes(visit, single):
+    """Snakemake has no record of these files: their metadata say how they were made."""
     options = [*single, "results=before"]
     assert visit.snakemake(*options).returncode == 0
     (visit.folder / "before").rename(visit.folder / "after")
@@ -339,7 +339,7 @@ def test_a_renamed_results_folder_hides_nothing(visit, single):
     assert visit.jobs(*changed) == {}
 
 
-def test_what_is_left_of_others_is_named_and_removed(visit, single):
+def test_stale_files_are_listed_and_removed(visit, single):
     pair = f"input=[demo/{FIRST}_uncal.asdf, demo/{STEMS[5]}_uncal.asdf]"
     options = ["astrometric_catalog=demo/astrometric.ecsv", "results=mixed"]
     assert visit.snakemake("--config", pair, *options).returncode == 0
@@ -399,7 +399,7 @@ def test_an_edited_script_reruns_its_step(visit, tmp_path):
 
 
 # -------------------------------------------------------------------------------------------------------------- options
-def test_intermediates_go_unless_they_are_kept_and_a_step_can_be_skipped(visit, single):
+def test_intermediates_are_removed_by_default_and_steps_can_be_skipped(visit, single):
     options = ["results=few", "keep_intermediates=[linearity]", "steps={refpix: {skip: true}}"]
     run = visit.snakemake(*single, *options)
     assert run.returncode == 0, run.stderr
@@ -424,7 +424,7 @@ def test_one_step_can_be_forced(visit):
     assert jobs == {"assign_wcs": 10, "photom": 10, "flatfield": 6, **PRODUCTS}
 
 
-def test_a_folder_gives_each_exposure_alone(visit):
+def test_exposures_of_a_folder_are_their_own_associations(visit):
     jobs = visit.jobs("--config", "input=demo", "results=elsewhere")
     assert jobs["dq_init"] == len(STEMS)
     assert jobs["wfi18_transient"] == 3
@@ -432,14 +432,14 @@ def test_a_folder_gives_each_exposure_alone(visit):
 
 @pytest.fixture
 def without_network(visit):
-    """Arguments of a run of the first exposure whose stars are asked for where nobody answers."""
+    """Arguments of a run of the first exposure, with an unreachable server of stars."""
     visit.environment["AWS_ENDPOINT_URL_S3"] = "http://127.0.0.1:1"
     yield ["--config", f"input=demo/{FIRST}_uncal.asdf", "results=unaligned", "steps={tweakreg: {vo_timeout: 3}}"]
     del visit.environment["AWS_ENDPOINT_URL_S3"]
 
 
 def test_without_an_astrometric_catalog_products_are_delivered_unaligned(visit, without_network):
-    """What the service can't give is said in the product, the summary and the log, and asked for again by the next run."""
+    """The failure is in the product, the summary and the log, and the next run tries again."""
     run = visit.snakemake(*without_network)
     assert run.returncode == 0, run.stderr
     with roman_datamodels.open(visit.folder / "unaligned" / f"{FIRST}_cal.asdf") as image:
@@ -453,7 +453,7 @@ def test_without_an_astrometric_catalog_products_are_delivered_unaligned(visit, 
     log = (visit.folder / "logs" / FIRST / "astrometric_catalog.log").read_text()
     assert "WARNING :: The astrometric catalog GAIADR3_S3 can't be had" in log
     again = {"astrometric_catalog": 1, "tweakreg": 1, "finalize": 1, "preview": 1}
-    for _ in range(2):  # as often as it takes
+    for _ in range(2):  # each run tries again
         assert visit.jobs(*without_network) == again
         assert visit.snakemake(*without_network).returncode == 0
 
@@ -465,7 +465,7 @@ def test_an_alignment_that_is_required_is_a_failure_without_stars(visit, without
     assert run.returncode != 0
     assert f"failed: {FIRST} finalize: {FIRST}: require_alignment is true and the alignment is FAILED (no astrometric" in text
     assert not list((visit.folder / "unaligned").glob("*_cal.asdf"))
-    # With stars it is none, and the stars that were got at the third attempt or later are not asked for again.
+    # With stars it succeeds, and stars retrieved at a later attempt are not requested again.
     options.append("astrometric_catalog=demo/astrometric.ecsv")
     assert visit.snakemake(*options).returncode == 0
     with roman_datamodels.open(visit.folder / "unaligned" / f"{FIRST}_cal.asdf") as image:
@@ -516,7 +516,7 @@ def test_the_files_that_the_configuration_names_are_inputs(visit, mapped):
 
 
 def test_the_map_of_a_dither_is_refused(visit):
-    """The second exposure with the map of the first, 3.9 arcsec away: without a check it would be moved by that."""
+    """The second exposure with the map of the first, 3.9 arcsec away, by which its sources would be shifted."""
     segments = visit.results / f"{FIRST}_segm.asdf"
     steps = f"steps={{source_catalog: {{forced_segmentation: {segments}}}}}"
     run = visit.snakemake("--config", f"input=demo/{STEMS[1]}_uncal.asdf", "results=dither", steps)
@@ -545,8 +545,8 @@ def test_a_member_is_aligned_with_the_catalog_that_the_association_names(visit):
         assert any("15 of 15 sources from" in line and "own.ecsv (x, y)" in line for line in image.meta.cal_logs)
 
 
-def test_members_with_each_other_s_catalogs_are_refused(visit):
-    """Two dithers that name the catalogs of each other: each catalog says of which exposure it is."""
+def test_swapped_member_catalogs_are_refused(visit):
+    """Two dithers with each other's catalogs: the metadata of a catalog name its exposure."""
     stems = STEMS[:2]
     for stem in stems:
         shutil.copy(visit.results / f"{stem}_cat.parquet", visit.inputs / f"{stem}_cat.parquet")
@@ -656,7 +656,7 @@ def test_two_inputs_of_one_name_are_named(visit, faults):
     assert no_job_ran(faults.workflow)
 
 
-def test_a_damaged_reference_leaves_no_product_and_shows_its_name(visit, faults, tmp_path):
+def test_a_damaged_reference_is_named_and_leaves_no_product(visit, faults, tmp_path):
     gain = next((visit.inputs / "crds_cache" / "references" / "roman" / "wfi").glob("*_gain_wfi01*"))
     short = tmp_path / "short_gain.asdf"
     short.write_bytes(gain.read_bytes()[:5000])
@@ -668,7 +668,7 @@ def test_a_damaged_reference_leaves_no_product_and_shows_its_name(visit, faults,
 
 # ----------------------------------------------------------------------------------------------------------- by hand
 def test_a_step_runs_with_neither_snakemake_nor_crds(visit, tmp_path):
-    """Packages of these names that can't be imported stand in the way."""
+    """Packages of these names are replaced by ones that fail to import."""
     for name in ("snakemake", "crds"):
         (tmp_path / "blocked" / name).mkdir(parents=True)
         (tmp_path / "blocked" / name / "__init__.py").write_text("raise ImportError('not here')\n")
