@@ -27,6 +27,7 @@ import numpy as np
 from rampflow import dq as flags
 from rampflow.detector import BORDER, CHANNEL_WIDTH, SCIENCE, detector_number
 from rampflow.errors import RampflowError
+from rampflow.files.tags import ROMAN_PREFIX
 from rampflow.simulation import detector as electronics
 from rampflow.simulation.metadata import (
     ABERRATION_SCALE,
@@ -40,7 +41,6 @@ from rampflow.simulation.metadata import (
     fill_older_version,
 )
 from rampflow.simulation.optics import PointSpread, Projection, render_sources
-from rampflow.step.exposure import ROMAN_TAGS
 
 #: Light besides the sources', DN/s: zodiacal light, and lamps where the type of exposure has them (invented).
 BACKGROUND = {"WFI_IMAGE": 0.25, "WFI_LOLO": 2.0, "WFI_WFSC": 0.25, "WFI_SPECTRAL": 0.5, "WFI_FLAT": 100.0}
@@ -297,7 +297,8 @@ def write_exposure(output: Path, settings: Settings, arrays: dict, references: d
         arrays = {k: v[None] if k.startswith("reference_") else v for k, v in arrays.items()}
         arrays = {k: v if k == "resultantdq" else Quantity(v, "DN", dtype=v.dtype) for k, v in arrays.items()}
     elif settings.model_version:
-        newest, model = model, rdm.ScienceRawModel.create_fake_data(tag=f"{ROMAN_TAGS}wfi_science_raw-{settings.model_version}")
+        tag = f"{ROMAN_PREFIX}wfi_science_raw-{settings.model_version}"
+        newest, model = model, rdm.ScienceRawModel.create_fake_data(tag=tag)
         fill_older_version(model.meta, newest.meta)
     for name, array in arrays.items():
         model[name] = array

@@ -238,7 +238,7 @@ def star_errors(stars) -> np.ndarray:
 
 def solution_of(member, outcome, catalog_name: str) -> dict:
     """What `rampflow.alignment.product` takes of one exposure's alignment."""
-    from rampflow.wcs.wcs_tree import s_region
+    from rampflow.wcs.footprint import s_region
 
     if outcome.wcs is None:
         return {"status": "FAILED", "reason": outcome.reason, "wcs_fit_results": outcome.results}

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import source_catalog
-from small_files import arrays_of, image, meta_of, opened, refuse, run_here, succeed, tree_of_wcs, write_image
+from small_files import arrays_of, image, meta_of, opened, refuse, run_here, succeed, write_image
 
 from rampflow import SOFTWARE_NAME
 from rampflow import dq as flags
@@ -17,6 +17,7 @@ from rampflow.files.asdf_io import AsdfFile, create_asdf
 from rampflow.kernels import source_catalog as kernels
 from rampflow.step.exposure import Exposure
 from rampflow.step.program import run_step
+from rampflow.wcs.conversion import tree_of_wcs
 
 SIZE = 248
 SCALE = 0.11  # arcsec per pixel

@@ -17,10 +17,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import tweakreg
-from assign_wcs import make_wcs
 from astropy.table import Table
 from simulate_references import Detector, detector_center, make_distortion
-from small_files import SCRIPTS, meta_of, succeed, tree_of_wcs, write_image
+from small_files import SCRIPTS, meta_of, succeed, write_image
 
 from rampflow.alignment.affine import TERMS, Affine, between, of_terms, terms_of
 from rampflow.alignment.evidence import RADII, count_pairs, poisson_tail
@@ -30,7 +29,8 @@ from rampflow.astrometry.region import angles, unit_vectors
 from rampflow.astrometry.table import Origin, write_catalog
 from rampflow.files.asdf_io import AsdfFile, EmptyArray, create_asdf, tagged
 from rampflow.simulation.optics import FOCAL_PLANE_CENTER, Projection, attitude, look
-from rampflow.wcs.wcs_tree import wcs_of_tree
+from rampflow.wcs.building import build_wcs
+from rampflow.wcs.conversion import tree_of_wcs, wcs_of_tree
 
 sys.path.insert(0, str(Path(__file__).parent / "validation"))
 
@@ -134,7 +134,7 @@ class Sky:
         }
         wcsinfo = {name: float(value) for name, value in wcsinfo.items()}
         distortion = copy.deepcopy(_distortion(detector))
-        tree = make_wcs(tree_of_wcs(distortion), wcsinfo, 1.0, (SIZE, SIZE))
+        tree = tree_of_wcs(build_wcs(distortion, wcsinfo, 1.0, (SIZE, SIZE)))
         self.truth[stem] = Projection(distortion, v2, v3, matrix, 1.0)
         meta = {f"wcsinfo.{name}": value for name, value in wcsinfo.items()}
         meta |= {

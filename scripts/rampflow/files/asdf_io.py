@@ -37,14 +37,11 @@ import numpy as np
 import yaml
 
 from rampflow.errors import RampflowError
-
-CORE = "tag:stsci.edu:asdf/core/"
-NDARRAY_TAG = CORE + "ndarray-1.1.0"
+from rampflow.files import tags
 
 _BLOCK_MAGIC = b"\xd3BLK"
 # flags, compression, allocated size, used size, data size, MD5 of the bytes (zeros: not given, as the standard allows)
 _BLOCK_HEADER = struct.Struct(">I4sQQQ16s")
-_STANDARDS = ("1.0.0", "1.1.0", "1.2.0", "1.3.0", "1.4.0", "1.5.0", "1.6.0")
 _PREAMBLE = re.compile(rb"#ASDF \d+\.\d+\.\d+\r?\n")
 _TREE_END = re.compile(rb"\r?\n\.\.\.[ ]*\r?\n")
 # What no tree of a data model comes near: a file that holds more is damaged, or made to fill the memory.
@@ -483,9 +480,9 @@ class AsdfFile:
             self._size = status.st_size
             header = self._read_header()
             self.standard = _standard(header)
-            if self.standard not in _STANDARDS:
+            if self.standard not in tags.STANDARDS:
                 raise RampflowError(
-                    f"{self.path}: follows version {self.standard} of the ASDF standard, none of {', '.join(_STANDARDS)}"
+                    f"{self.path}: follows version {self.standard} of the ASDF standard, none of {', '.join(tags.STANDARDS)}"
                 )
             raw = self._parsed(header) if parse else None
             self.text, self._blocks = header, self._find_blocks(len(header))
@@ -616,7 +613,7 @@ class AsdfFile:
         return blocks
 
     def _resolve_array(self, node):
-        if not (isinstance(node, dict) and getattr(node, "tag", "").startswith(CORE + "ndarray-")):
+        if not (isinstance(node, dict) and getattr(node, "tag", "").startswith(tags.NDARRAY_PREFIX)):
             return node
         try:
             if "source" not in node:
@@ -637,7 +634,7 @@ class AsdfFile:
 
 def _standard(header: bytes) -> str:
     found = re.match(rb"#ASDF [^\n]*\n#ASDF_STANDARD ([\d.]+)", header)
-    return found[1].decode() if found else "1.6.0"
+    return found[1].decode() if found else tags.STANDARD
 
 
 def _one_line(error: Exception) -> str:
@@ -672,7 +669,7 @@ class AsdfWriter:
     """
 
     def __init__(self, descriptor: int, tree: dict, standard: str):
-        self.tree, self._descriptor, self._standard = tagged(tree, CORE + "asdf-1.1.0"), descriptor, standard
+        self.tree, self._descriptor, self._standard = tagged(tree, tags.ROOT), descriptor, standard
         self._arrays = []  # each with the position of its bytes
         _map_tree(self.tree, self._collect)
         self._head = len(self._dump()) + _HEADROOM
@@ -751,17 +748,17 @@ class AsdfWriter:
         def describe(node):
             if isinstance(node, np.ndarray) and not _takes_block(node):
                 description = {"data": node.tolist(), "datatype": _asdf_datatype(node.dtype)[0], "shape": list(node.shape)}
-                return tagged(description, NDARRAY_TAG)
+                return tagged(description, tags.NDARRAY)
             if not _takes_block(node):
                 return node
             datatype, byteorder = _asdf_datatype(node.dtype)
             source = next(i for i, (array, _) in enumerate(self._arrays) if array is node)
             return tagged(
-                {"source": source, "datatype": datatype, "byteorder": byteorder, "shape": list(node.shape)}, NDARRAY_TAG
+                {"source": source, "datatype": datatype, "byteorder": byteorder, "shape": list(node.shape)}, tags.NDARRAY
             )
 
         out = io.BytesIO()
-        out.write(b"#ASDF 1.0.0\n#ASDF_STANDARD " + self._standard.encode() + b"\n")
+        out.write(f"#ASDF {tags.FILE_FORMAT}\n#ASDF_STANDARD {self._standard}\n".encode())
         yaml.dump(
             _map_tree(self.tree, describe),
             out,
@@ -771,7 +768,7 @@ class AsdfWriter:
             explicit_start=True,
             explicit_end=True,
             version=(1, 1),
-            tags={"!": "tag:stsci.edu:asdf/"},
+            tags={"!": tags.ASDF_PREFIX},
             sort_keys=False,
             width=120,
         )
@@ -800,7 +797,7 @@ def replacing(path, *, shared: bool = False):
 
 
 @contextlib.contextmanager
-def create_asdf(path, tree: dict, standard: str = "1.6.0"):
+def create_asdf(path, tree: dict, standard: str = tags.STANDARD):
     """Write an ASDF file: arrays that are in memory or in another file at once, the others as the caller gives them.
 
     Parameters

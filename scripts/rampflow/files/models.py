@@ -13,10 +13,9 @@ from pathlib import Path
 import yaml
 
 from rampflow.errors import RampflowError
+from rampflow.files.tags import ROMAN_PREFIX, ROMAN_SCHEMAS
 
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-
-SCHEMAS = "asdf://stsci.edu/datamodels/roman/schemas/"
 
 
 @functools.cache
@@ -73,7 +72,7 @@ def schema(name: str) -> dict:
 def resolved(node: dict) -> dict:
     """A part of a schema, or what it refers to."""
     while "$ref" in node:
-        name, _, place = node["$ref"].removeprefix(SCHEMAS).partition("#/")
+        name, _, place = node["$ref"].removeprefix(ROMAN_SCHEMAS).partition("#/")
         node = schema(name)
         for key in filter(None, place.split("/")):
             node = node[key]
@@ -91,9 +90,9 @@ def properties(node: dict) -> tuple[dict[str, dict], set[str]]:
     return entries, required
 
 
-def metadata_schema(model: str) -> dict:
-    """The schema of a model's ``meta``."""
-    return schema(model)["properties"]["meta"]
+def metadata_schema(tag: str) -> dict:
+    """The schema of a data model's ``meta``."""
+    return schema(tag.removeprefix(ROMAN_PREFIX))["properties"]["meta"]
 
 
 def required_part(node: dict, values: dict) -> dict:
