@@ -5,6 +5,7 @@ import pytest
 from astropy import units
 from astropy.modeling import models
 from astropy.modeling.models import AffineTransformation2D, Const1D, Identity, Mapping, Polynomial1D, Polynomial2D, Scale, Shift
+from gwcs.geometry import CartesianToSpherical, SphericalToCartesian
 from simulate_references import Detector, make_distortion
 from small_files import META
 
@@ -63,22 +64,30 @@ def test_positions_are_gwcs_s(which, corrected, alone):
     assert s_region(ours) == s_region(theirs)
 
 
-@pytest.mark.parametrize(
-    "model",
-    [
-        Shift(1.5) & Scale(-2.0),
-        Mapping((1, 0)) | Identity(1) & Scale(3.0),
-        AffineTransformation2D([[1, 0.2], [-0.1, 2]], [3, -4]),
-        Mapping((0, 0, 1)) | Const1D(2.0) & Identity(2) | Mapping((1, 2)),
-        Polynomial1D(3, c0=1, c1=2, c3=-0.01) & Polynomial1D(1, c0=-4, c1=0.1),
-        Mapping((0, 1, 0, 1)) | Polynomial2D(3, c0_0=1, c1_0=2, c1_2=1e-5) & Polynomial2D(1, c0_1=1),
-        Identity(2) + Mapping((1, 0)),
-        Identity(2) - Mapping((1, 0)),
-        Identity(2) * Mapping((1, 0)),
-        Mapping((0, 1)) / (Shift(400) & Shift(500)),
-    ],
-)
-def test_each_transform_is_astropy_s(model, alone):
+def sphere(wrap):
+    """A rotation of the sphere, with longitudes up to `wrap`."""
+    rotation = models.RotationSequence3D([10.0, -70.0, 200.0, 5.0], axes_order="zyxz")
+    return SphericalToCartesian(wrap_lon_at=wrap) | rotation | CartesianToSpherical(wrap_lon_at=wrap)
+
+
+MODELS = [
+    Shift(1.5) & Scale(-2.0),
+    Mapping((1, 0)) | Identity(1) & Scale(3.0),
+    AffineTransformation2D([[1, 0.2], [-0.1, 2]], [3, -4]),
+    Mapping((0, 0, 1)) | Const1D(2.0) & Identity(2) | Mapping((1, 2)),
+    Polynomial1D(3, c0=1, c1=2, c3=-0.01) & Polynomial1D(1, c0=-4, c1=0.1),
+    Mapping((0, 1, 0, 1)) | Polynomial2D(3, c0_0=1, c1_0=2, c1_2=1e-5) & Polynomial2D(1, c0_1=1),
+    Identity(2) + Mapping((1, 0)),
+    Identity(2) - Mapping((1, 0)),
+    Identity(2) * Mapping((1, 0)),
+    Mapping((0, 1)) / (Shift(400) & Shift(500)),
+    (Scale(0.3) & Scale(0.3)) | sphere(180),
+    (Scale(0.3) & Scale(0.3)) | sphere(360),
+]
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_each_transform_is_that_of_astropy_or_gwcs(model, alone):
     tree = tree_of_wcs(model)
     np.testing.assert_allclose(evaluate(tree, X, Y), model(X, Y), rtol=1e-14, atol=1e-12)
     try:
@@ -88,6 +97,18 @@ def test_each_transform_is_astropy_s(model, alone):
             inverse(tree)
     else:
         np.testing.assert_allclose(evaluate(inverse(tree), X, Y), expected(X, Y), rtol=1e-13, atol=1e-12)
+
+
+def kinds(node):
+    """Kinds of the transforms in a tree."""
+    parts = node.values() if isinstance(node, dict) else node if isinstance(node, list) else ()
+    found = {wcs_tree.kind_of(node)} if "inputs" in node and hasattr(node, "tag") else set()
+    return found.union(*(kinds(part) for part in parts if isinstance(part, dict | list)))
+
+
+def test_every_kind_of_transform_is_compared():
+    compared = set().union(*(kinds(tree_of_wcs(model)) for model in MODELS))
+    assert compared == set(wcs_tree.KINDS)
 
 
 UNKNOWN = [
