@@ -10,9 +10,11 @@ from rampflow import dq as dqflags
 from rampflow.chain import LATER_STATUSES, STATUSES
 from rampflow.detector import BORDER, check_shape
 from rampflow.errors import RampflowError
-from rampflow.files.asdf_io import AsdfFile, EmptyArray, tagged
+from rampflow.files.asdf_reader import AsdfFile
+from rampflow.files.asdf_writer import EmptyArray
 from rampflow.files.level1 import GROUND_TEST_MODELS, RAW_TAG, spell_data_problem, updated_raw_file
 from rampflow.files.tags import RAMP
+from rampflow.files.yaml_tree import tagged
 from rampflow.step.consistency import contradictions
 from rampflow.step.declaration import NOT_APPLICABLE, Parameter, Range, Reference, Step
 from rampflow.step.exposure import Exposure

@@ -19,9 +19,12 @@ from rampflow.alignment.product import apply_solution, read_solution, update_cat
 from rampflow.chain import STEPS
 from rampflow.detector import BORDER
 from rampflow.errors import RampflowError
-from rampflow.files.asdf_io import AsdfFile, CompressedArray, create_asdf, replacing, tagged
+from rampflow.files.asdf_reader import AsdfFile
+from rampflow.files.asdf_writer import CompressedArray, create_asdf
+from rampflow.files.atomic import replacing
 from rampflow.files.models import check_product, metadata_schema, properties
 from rampflow.files.tags import WCS
+from rampflow.files.yaml_tree import tagged
 from rampflow.step.declaration import NOT_APPLICABLE
 from rampflow.step.exposure import Exposure
 from rampflow.step.logs import recorded_log, step_logger

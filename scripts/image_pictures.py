@@ -15,7 +15,8 @@ from rampflow import dq
 from rampflow.chain import STATUSES, STEPS
 from rampflow.detector import mean_reads
 from rampflow.errors import RampflowError
-from rampflow.files.asdf_io import AsdfFile, replacing
+from rampflow.files.asdf_reader import AsdfFile
+from rampflow.files.atomic import replacing
 from rampflow.pictures.alignment import measure_residuals, quiver_picture
 from rampflow.pictures.figures import data_uri
 from rampflow.pictures.image import corners_of

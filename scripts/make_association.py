@@ -17,7 +17,7 @@ from collections import Counter
 from pathlib import Path
 
 from rampflow.errors import RampflowError, raise_together
-from rampflow.files.asdf_io import replacing
+from rampflow.files.atomic import replacing
 from rampflow.step.program import reported_errors
 from rampflow.workflow.association import stem_of
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from rampflow import SOFTWARE_NAME, __version__
 from rampflow.chain import STEPS
-from rampflow.files.asdf_io import replacing
+from rampflow.files.atomic import replacing
 from rampflow.pictures.alignment import residual_picture, sky_picture
 from rampflow.pictures.image import corners_of
 from rampflow.step.program import reported_errors

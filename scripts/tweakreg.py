@@ -11,7 +11,8 @@ import numpy as np
 
 from rampflow import SOFTWARE_NAME, __version__
 from rampflow.errors import RampflowError
-from rampflow.files.asdf_io import AsdfFile, replacing
+from rampflow.files.asdf_reader import AsdfFile
+from rampflow.files.atomic import replacing
 from rampflow.files.links import original
 from rampflow.step.declaration import NOT_APPLICABLE, Parameter, Step, add_parameters
 from rampflow.step.exposure import Exposure

@@ -14,7 +14,9 @@ from pathlib import Path
 import numpy as np
 
 from rampflow.chain import LATER_STATUSES, STATUSES
-from rampflow.files.asdf_io import AsdfFile, create_asdf, tagged
+from rampflow.files.asdf_reader import AsdfFile
+from rampflow.files.asdf_writer import create_asdf
+from rampflow.files.yaml_tree import tagged
 from rampflow.step.program import run_step
 from rampflow.workflow.environment import SCRIPTS
 

@@ -1,4 +1,4 @@
-"""asdf_io: files that it writes are ASDF files, files of others are read alike, trees come back; damage is named."""
+"""ASDF files: what is written is ASDF, files of others are read alike, trees come back; damage is named."""
 
 import copy
 import re
@@ -17,17 +17,10 @@ from hypothesis import strategies as st
 from small_files import image, meta_of, opened, ramp, write_image, write_ramp, write_raw
 
 from rampflow.errors import RampflowError
-from rampflow.files.asdf_io import (
-    AsdfFile,
-    CompressedArray,
-    EmptyArray,
-    StoredArray,
-    TaggedDict,
-    TaggedList,
-    TaggedStr,
-    create_asdf,
-    tagged,
-)
+from rampflow.files.asdf_reader import AsdfFile
+from rampflow.files.asdf_writer import CompressedArray, EmptyArray, create_asdf
+from rampflow.files.stored_array import StoredArray
+from rampflow.files.yaml_tree import TaggedDict, TaggedList, TaggedStr, tagged
 from rampflow.step.exposure import InlineArray
 
 NAMES = ("u1", "<u2", ">u2", "<u4", ">u4", "<f2", ">f2", "<f4", ">f4", "<f8", ">f8", "?", "<c16", ">c16", "<i2", ">i8")
@@ -141,7 +134,7 @@ def test_views_of_a_block_are_read(tmp_path, view, compression):
     }[view]
     asdf.AsdfFile({"whole": base, "view": array}).write_to(tmp_path / "a.asdf", all_array_compression=compression)
     with AsdfFile(tmp_path / "a.asdf") as file:
-        assert file.tree["view"]._offset == file.tree["whole"]._offset  # one block, as asdf shares it
+        assert file.tree["view"]._block == file.tree["whole"]._block  # one block, as asdf shares it
         np.testing.assert_array_equal(file.tree["whole"].read(), base)
         stored = file.tree["view"]
         np.testing.assert_array_equal(stored.read(), array)
@@ -346,7 +339,7 @@ def test_shared_nodes_stay_shared(tmp_path):
     write(tmp_path / "a.asdf", {"one": node, "two": node, "first": array, "second": array})
     with AsdfFile(tmp_path / "a.asdf") as file:
         assert file.tree["one"] == node and file.tree["one"] is file.tree["two"]
-        assert file.tree["first"]._offset == file.tree["second"]._offset  # one block
+        assert file.tree["first"]._block == file.tree["second"]._block  # one block
         write(tmp_path / "b.asdf", file.tree)
     with asdf.open(tmp_path / "b.asdf") as file:
         assert file["one"] is file["two"]

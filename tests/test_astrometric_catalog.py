@@ -34,8 +34,9 @@ from rampflow.astrometry.motion import MAS, at_epoch, displacement, propagate, p
 from rampflow.astrometry.region import Circle, Region, calendar_year, julian_year, separation, survey_images, unit_vectors
 from rampflow.astrometry.table import Origin, next_attempt, write_catalog
 from rampflow.errors import RampflowError
-from rampflow.files.asdf_io import create_asdf, tagged
+from rampflow.files.asdf_writer import create_asdf
 from rampflow.files.tags import IMAGE
+from rampflow.files.yaml_tree import tagged
 
 EPOCH = 2000 + (9769.5 + 84 / 86400) / 365.25  # Julian year of the images' mid_time
 SIZE = 1200  # pixels: 2.2 arcmin

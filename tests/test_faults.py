@@ -30,7 +30,9 @@ from test_inventory import DATA, ask, cache, write_exposure  # noqa: F401  (cach
 
 from rampflow import chain, dq
 from rampflow.errors import MOST, RampflowError
-from rampflow.files.asdf_io import AsdfFile, create_asdf, tagged
+from rampflow.files.asdf_reader import AsdfFile
+from rampflow.files.asdf_writer import create_asdf
+from rampflow.files.yaml_tree import tagged
 from rampflow.step.declaration import reference_types
 from rampflow.step.program import run_step
 from rampflow.workflow import inventory

@@ -16,8 +16,10 @@ from rampflow import dq as flags
 from rampflow.alignment.product import write_solutions
 from rampflow.chain import LATER_STATUSES, STATUSES
 from rampflow.files import models
-from rampflow.files.asdf_io import AsdfFile, create_asdf, tagged
+from rampflow.files.asdf_reader import AsdfFile
+from rampflow.files.asdf_writer import create_asdf
 from rampflow.files.tags import ROMAN_PREFIX
+from rampflow.files.yaml_tree import tagged
 from rampflow.step.provenance import LOG_KEY
 from rampflow.wcs.building import build_wcs
 from rampflow.wcs.conversion import wcs_of_tree

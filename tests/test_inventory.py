@@ -20,7 +20,8 @@ from small_files import SCRIPTS, ramp, set_entries, write_ramp, write_raw
 from rampflow.chain import STEPS
 from rampflow.errors import RampflowError
 from rampflow.files import links
-from rampflow.files.asdf_io import AsdfFile, create_asdf
+from rampflow.files.asdf_reader import AsdfFile
+from rampflow.files.asdf_writer import create_asdf
 from rampflow.step.declaration import reference_types
 from rampflow.workflow import configuration, inventory
 
@@ -32,15 +33,15 @@ import json, sys
 from pathlib import Path
 import declarations
 from rampflow import errors
-from rampflow.files import asdf_io
+from rampflow.files import asdf_reader
 from rampflow.step.declaration import reference_types
 from rampflow.workflow import configuration, inventory
-opened, open_file = [], asdf_io.AsdfFile.__init__
+opened, open_file = [], asdf_reader.AsdfFile.__init__
 def counted(self, path, *, parse=True):
     if parse:
         opened.append(Path(path).name)
     open_file(self, path, parse=parse)
-asdf_io.AsdfFile.__init__ = counted
+asdf_reader.AsdfFile.__init__ = counted
 config = configuration.validated(json.load(sys.stdin), declarations.steps())
 try:
     found = inventory.build(config, Path.cwd(), Path(".rampflow/inventory.json"), declarations.steps())

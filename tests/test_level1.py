@@ -12,9 +12,11 @@ from roman_datamodels import datamodels
 from small_files import meta_of, opened, refuse, run_here, set_entries, write_ramp, write_reference
 
 from rampflow import dq as flags
-from rampflow.files.asdf_io import AsdfFile, create_asdf, tagged
+from rampflow.files.asdf_reader import AsdfFile
+from rampflow.files.asdf_writer import create_asdf
 from rampflow.files.level1 import RAW_TAG
 from rampflow.files.tags import ROMAN_PREFIX
+from rampflow.files.yaml_tree import tagged
 
 VERSIONS = [f"1.{minor}.0" for minor in range(9)] + ["2.0.0", "2.1.0"]
 SHAPE = (3, 24, 128)

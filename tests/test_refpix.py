@@ -22,7 +22,7 @@ from refpix import (
 from scipy import fft
 
 from rampflow import dq as flags
-from rampflow.files.asdf_io import create_asdf
+from rampflow.files.asdf_writer import create_asdf
 
 SCRIPT = Path(refpix.__file__)
 RESULTANTS, ROWS, COLUMNS = 4, 512, 512

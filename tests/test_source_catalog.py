@@ -13,7 +13,8 @@ from small_files import arrays_of, image, meta_of, opened, refuse, run_here, suc
 from rampflow import SOFTWARE_NAME
 from rampflow import dq as flags
 from rampflow.catalog import columns, detection, photometry, products, psf, segments
-from rampflow.files.asdf_io import AsdfFile, create_asdf
+from rampflow.files.asdf_reader import AsdfFile
+from rampflow.files.asdf_writer import create_asdf
 from rampflow.kernels import source_catalog as kernels
 from rampflow.step.exposure import Exposure
 from rampflow.step.program import run_step

@@ -27,7 +27,9 @@ from rampflow.alignment.members import ARCSEC
 from rampflow.alignment.product import apply_solution, read_solution, update_catalog
 from rampflow.astrometry.region import angles, unit_vectors
 from rampflow.astrometry.table import Origin, write_catalog
-from rampflow.files.asdf_io import AsdfFile, EmptyArray, create_asdf, tagged
+from rampflow.files.asdf_reader import AsdfFile
+from rampflow.files.asdf_writer import EmptyArray, create_asdf
+from rampflow.files.yaml_tree import tagged
 from rampflow.simulation.optics import FOCAL_PLANE_CENTER, Projection, attitude, look
 from rampflow.wcs.building import build_wcs
 from rampflow.wcs.conversion import tree_of_wcs, wcs_of_tree

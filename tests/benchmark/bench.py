@@ -35,7 +35,7 @@ sys.path[:0] = [str(SCRIPTS), str(HERE.parent)]
 import pyarrow.parquet  # noqa: E402
 from revision import revision  # noqa: E402
 
-from rampflow.files.asdf_io import AsdfFile  # noqa: E402
+from rampflow.files.asdf_reader import AsdfFile  # noqa: E402
 from rampflow.simulation.metadata import MA_TABLES  # noqa: E402
 
 PACKAGES = ("numpy", "numba", "scipy", "astropy", "asdf", "roman_datamodels", "photutils", "snakemake")

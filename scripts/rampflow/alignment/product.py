@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from rampflow.errors import RampflowError
-from rampflow.files.asdf_io import AsdfFile, create_asdf
+from rampflow.files.asdf_reader import AsdfFile
+from rampflow.files.asdf_writer import create_asdf
 from rampflow.wcs.wcs_tree import Wcs
 
 _KEY = "tweakreg"

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from rampflow.errors import RampflowError
-from rampflow.files.asdf_io import replacing
+from rampflow.files.atomic import replacing
 
 _KEY = b"astrometric_catalog"
 

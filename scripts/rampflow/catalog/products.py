@@ -18,9 +18,10 @@ from rampflow import SOFTWARE_NAME, __version__
 from rampflow.catalog.columns import Definition, define
 from rampflow.catalog.photometry import ANNULUS_RADII, APERTURE_RADII
 from rampflow.catalog.segments import KRON_LEAST, KRON_SCALE
-from rampflow.files.asdf_io import CompressedArray, create_asdf, tagged
+from rampflow.files.asdf_writer import CompressedArray, create_asdf
 from rampflow.files.models import metadata_schema, required_part
 from rampflow.files.tags import SEGMENTATION_MAP
+from rampflow.files.yaml_tree import tagged
 from rampflow.step.exposure import Exposure
 from rampflow.step.logs import recorded_log
 from rampflow.step.provenance import LOG_KEY, stamp

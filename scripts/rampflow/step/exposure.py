@@ -7,7 +7,8 @@ import reprlib
 
 from rampflow.detector import BORDER, check_shape, detector_number
 from rampflow.errors import RampflowError
-from rampflow.files.asdf_io import AsdfFile, StoredArray
+from rampflow.files.asdf_reader import AsdfFile
+from rampflow.files.stored_array import StoredArray
 from rampflow.files.tags import ROMAN_PREFIX
 
 #: Parts of the metadata that steps read or add to: mappings, where they are there.

@@ -11,8 +11,10 @@ from types import SimpleNamespace
 from rampflow import SOFTWARE_NAME, __version__
 from rampflow.detector import BORDER
 from rampflow.errors import RampflowError
-from rampflow.files.asdf_io import AsdfFile, EmptyArray, create_asdf, tagged
+from rampflow.files.asdf_reader import AsdfFile
+from rampflow.files.asdf_writer import EmptyArray, create_asdf
 from rampflow.files.links import original
+from rampflow.files.yaml_tree import tagged
 from rampflow.step.declaration import NOT_APPLICABLE, Reference, Step
 from rampflow.step.exposure import Exposure
 from rampflow.step.logs import recorded_log, step_logger

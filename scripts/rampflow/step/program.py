@@ -17,7 +17,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 from rampflow.errors import RampflowError
-from rampflow.files.asdf_io import AsdfFile
+from rampflow.files.asdf_reader import AsdfFile
 from rampflow.step.declaration import NOT_APPLICABLE, Step
 from rampflow.step.job import Job
 from rampflow.step.logs import configure_logging, log

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from rampflow import SOFTWARE_NAME, __version__
 from rampflow.chain import STEPS
-from rampflow.files.asdf_io import tagged
 from rampflow.files.tags import TIME
+from rampflow.files.yaml_tree import tagged
 
 LOG_KEY = b"rampflow.cal_logs"  #: in the metadata of an intermediate catalog: the log of its step, for the image's ``cal_logs``
 

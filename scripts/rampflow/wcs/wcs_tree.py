@@ -14,7 +14,8 @@ import functools
 import numpy as np
 
 from rampflow.files import tags
-from rampflow.files.asdf_io import StoredArray, tagged
+from rampflow.files.stored_array import StoredArray
+from rampflow.files.yaml_tree import tagged
 from rampflow.wcs.conversion import wcs_of_tree
 
 
