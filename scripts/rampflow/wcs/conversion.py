@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from rampflow.files.asdf_reader import AsdfFile
 from rampflow.files.asdf_writer import create_asdf
 
 
-def wcs_of_tree(node: dict):
+def wcs_of_tree(node: dict) -> Any:
     """Object of the tree of a WCS or of a transform.
 
     Parameters
@@ -37,7 +38,7 @@ def wcs_of_tree(node: dict):
                 return file["wcs"]
 
 
-def tree_of_wcs(wcs) -> dict:
+def tree_of_wcs(wcs: Any) -> dict:
     """Tree of a WCS or of a transform.
 
     Parameters

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -71,7 +72,7 @@ def _around_middle(shape):
     return np.array([x + 0.5, x - 0.5, x, x]), np.array([y, y, y + 0.5, y - 0.5])
 
 
-def s_region(wcs) -> str | None:
+def s_region(wcs: Any) -> str | None:
     """Footprint of an image: the corners of the WCS's bounding box on the sky.
 
     Parameters
@@ -93,12 +94,12 @@ def s_region(wcs) -> str | None:
     return "POLYGON ICRS  " + " ".join(f"{value:.9f}" for value in corners.ravel())
 
 
-def footprint_distance(one, other) -> float | None:
+def footprint_distance(one: str | None, other: str | None) -> float | None:
     """Largest distance from a corner of one footprint to the nearest corner of another.
 
     Parameters
     ----------
-    one, other : str
+    one, other : str or None
         Footprints as `s_region` writes them.
 
     Returns

@@ -15,7 +15,7 @@ import numpy as np
 
 from rampflow.files import tags
 from rampflow.files.stored_array import StoredArray
-from rampflow.files.yaml_tree import tagged
+from rampflow.files.yaml_tree import TaggedDict, tagged
 from rampflow.wcs.conversion import wcs_of_tree
 
 
@@ -256,21 +256,21 @@ _INVERSE = {
 }
 
 
-def with_border(tree: dict, width: int) -> dict:
+def with_border(tree: TaggedDict, width: int) -> TaggedDict:
     """WCS of the same image with a border of some pixels around it.
 
     It is made from the tree, and not with gwcs, because that saves finalize 0.9 s of CPU time per exposure.
 
     Parameters
     ----------
-    tree : dict
+    tree : TaggedDict
         Tree of the WCS.
     width : int
         Width of the border, pixels.
 
     Returns
     -------
-    dict
+    TaggedDict
         Tree of the new WCS. Its pixels are counted from the corner of the border; its bounding box includes the border.
     """
     first, *others = tree["steps"]
@@ -285,6 +285,14 @@ def with_border(tree: dict, width: int) -> dict:
         outer["bounding_box"] = tagged({"ignore": [], "intervals": intervals, "order": "F"}, tags.BOUNDING_BOX)
     step = tagged({**first, "transform": outer}, first.tag)
     return tagged({**tree, "steps": [step, *others]}, tree.tag)
+
+
+def _through(transforms: list[dict], x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    values: tuple[np.ndarray, ...] = (x, y)
+    for node in transforms:
+        values = evaluate(node, *values)
+    first, second = values
+    return first, second
 
 
 class Wcs:
@@ -328,7 +336,7 @@ class Wcs:
         """
         x, y = np.asarray(x, float), np.asarray(y, float)
         try:
-            ra, dec = functools.reduce(lambda values, node: evaluate(node, *values), self._transforms, (x, y))
+            ra, dec = _through(self._transforms, x, y)
         except UnknownTransform:
             return self._object(x, y)
         if self.bounding_box is not None:
@@ -352,7 +360,6 @@ class Wcs:
         """
         try:
             backward = [inverse(node) for node in reversed(self._transforms)]
-            start = np.asarray(ra, float), np.asarray(dec, float)
-            return functools.reduce(lambda values, node: evaluate(node, *values), backward, start)
+            return _through(backward, np.asarray(ra, float), np.asarray(dec, float))
         except UnknownTransform:
             return self._object.invert(ra, dec)
