@@ -11,7 +11,6 @@ the exposures are delivered unaligned, and the next run of the workflow asks aga
 """
 
 import argparse
-import os
 import sys
 import time
 from pathlib import Path
@@ -130,8 +129,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    status = main()
-    # Without Python's farewell: S3's client would wait there for an answer that has come too late.
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(status)
+    sys.exit(main())

@@ -301,7 +301,8 @@ def run(job: Job) -> None:
         check_polynomials(linearity, (rows, columns), "linearity")
         check_polynomials(inverse, (rows, columns), "inverselinearity")
 
-        with job.create(rewrite=("data", "groupdq", "pixeldq")) as product:
+        borders = job.exposure.border_columns
+        with job.create(rewrite=("data", "groupdq", "pixeldq", *borders)) as product:
 
             def correct(start, stop):
                 flags, pixel_flags = groupdq.read_rows(start, stop), pixeldq.read_rows(start, stop)
@@ -317,7 +318,9 @@ def run(job: Job) -> None:
                     read_pattern,
                     nonlinearity=nonlinearity,
                 )
-                product.write_ramp_rows(start, block)
+                product.write_rows("data", start, block)
+                for name, columns in borders.items():
+                    product.write_rows(name, start, block[..., columns])
                 product.write_rows("groupdq", start, block_dq)
                 product.write_rows("pixeldq", start, block_pixeldq)
                 unusable = dq.has(block_pixeldq & ~known, dq.NO_LIN_CORR)

@@ -352,8 +352,10 @@ def run(arguments: dict) -> None:
     )
     catalog = {"name": name, "status": "FAILED" if reason else "SUCCESS", "reason": reason, "n_stars": len(stars)}
     header = {"association": association, "astrometric_catalog": catalog, "parameters": parameters}
-    write_solutions(arguments["output"], {**header, "cal_logs": recorded_log()}, {stem: solutions[stem] for stem in stems})
-    content = {**header, "exposures": {stem: UNKNOWN | summaries[stem] for stem in stems}}
+    summaries = {stem: UNKNOWN | summaries[stem] for stem in stems}
+    written = {stem: summaries[stem] | solutions[stem] for stem in stems}
+    write_solutions(arguments["output"], {**header, "cal_logs": recorded_log()}, written)
+    content = {**header, "exposures": summaries}
     with replacing(arguments["summary"]) as partial:
         partial.write_text(json.dumps(content, indent=2) + "\n")
 

@@ -565,3 +565,60 @@ def test_the_root_has_the_tag_that_the_standard_asks_for(tmp_path, good, tree):
 def test_metadata_is_read_as_it_was_given(tmp_path):
     path = write_image(tmp_path / "a.asdf", image(), {"exposure.frame_time": 1.5, "observation.program": 7})
     assert meta_of(path)["exposure"]["frame_time"] == 1.5 and meta_of(path)["observation"]["program"] == 7
+
+
+# ---------------------------------------------------------------------------------------------------- an entry of a large tree
+ENTRIES = {
+    "a": {"text": "long enough to be folded " * 20 + "\n    b: not an entry\n", "list": ["x", {"b": 1}]},
+    "b": {"empty": {}, "array": np.arange(12.0).reshape(3, 4)},
+    "c": {"wcs": tagged({"name": "w", "parts": [tagged("u", "tag:x/unit-1")]}, "tag:x/wcs-1"), "none": None},
+    "d: e": {"odd": "name"},
+}
+
+
+@pytest.mark.parametrize("written_by", ["rampflow", "asdf"])
+def test_an_entry_is_read_without_the_others(tmp_path, written_by):
+    entries = ENTRIES if written_by == "rampflow" else {name: ENTRIES[name] for name in ("a", "b", "d: e")}
+    tree = {"before": ["entries:", "    b:"], "top": {"logs": ["    b: 3"] * 3, "entries": entries, "after": [1]}, "last": 2}
+    path = tmp_path / "a.asdf"
+    if written_by == "rampflow":
+        write(path, copy.deepcopy(tree))
+    else:
+        asdf.AsdfFile(copy.deepcopy(tree)).write_to(path, all_array_storage="inline")
+    with AsdfFile(path) as whole:
+        expected = whole.tree["top"]
+    for name in entries:
+        with AsdfFile(path, parse=False) as file:
+            found = file.entry("top", "entries", name)
+            assert (file.tree is None) == (":" not in name)  # a name in quotes takes the whole tree
+            assert str(found) == str(expected["entries"][name]) and getattr(found, "tag", "") == ""
+            np.testing.assert_array_equal(found.get("array", 0), expected["entries"][name].get("array", 0))
+            if "wcs" in found:
+                assert found["wcs"].tag == "tag:x/wcs-1" and found["wcs"]["parts"][0].tag == "tag:x/unit-1"
+    with AsdfFile(path, parse=False) as file:
+        assert file.entry("top", "logs") == tree["top"]["logs"] and file.entry("top", "after") == [1]
+        assert file.tree is None
+        assert file.entry("top", "entries", "e") is None is file.entry("top", "b") and file.entry("last") == 2
+        assert file.entry("last", "deeper") is None
+
+
+def test_an_entry_with_an_alias_of_another_is_read(tmp_path):
+    shared = {"x": [1, {"y": 2}]}
+    write(tmp_path / "a.asdf", {"one": {"s": shared}, "two": {"s": shared}})
+    with AsdfFile(tmp_path / "a.asdf", parse=False) as file:
+        assert file.entry("two") == {"s": shared}
+
+
+def test_an_entry_of_a_damaged_tree_is_refused(tmp_path):
+    path = write(tmp_path / "a.asdf", {"one": {"a": 1}, "two": {"b": 1}})
+    path.write_bytes(path.read_bytes().replace(b"b: 1", b"{: 1"))
+    with AsdfFile(path, parse=False) as file, pytest.raises(RampflowError, match=r"a\.asdf: its YAML tree is damaged"):
+        file.entry("two")
+
+
+def test_an_array_that_is_copied_is_not_written_again(tmp_path):
+    kept, later = np.ones((3, 10, 40)), EmptyArray((3, 10, 40), np.float64)
+    with create_asdf(tmp_path / "a.asdf", {"kept": kept, "later": later}) as writer:
+        with pytest.raises(ValueError, match="not an EmptyArray"):
+            writer.write_rows(kept, 0, np.zeros((3, 2, 40)))
+        writer.write(later, np.zeros(later.shape))

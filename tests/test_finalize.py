@@ -337,7 +337,7 @@ def test_what_is_no_image_is_refused(tmp_path, missing):
         write_ramp(tmp_path / "in.asdf", ramp())
     done = run("finalize", tmp_path / "in.asdf", tmp_path / "r_cal.asdf", tmp_path / "r_wcs.asdf")
     assert done.returncode == 1 and "Traceback" not in done.stderr
-    assert ("finalize works on 'wfi_image'" if missing == "model" else "can't be opened") in done.stderr
+    assert ("expected the data model 'wfi_image'" if missing == "model" else "can't be opened") in done.stderr
     assert not (tmp_path / "r_cal.asdf").exists()
 
 

@@ -296,4 +296,6 @@ def test_an_image_is_asked_for(tmp_path):
     write_ramp(tmp_path / "in.asdf", ramp())
     for step, option in (("dark_current", "dark"), ("flatfield", "flat"), ("photom", "photom")):
         done = run(step, tmp_path / "in.asdf", tmp_path / "o.asdf", f"--{option}", "N/A")
-        assert done.returncode == 1 and f"'ramp', and {step} works on 'wfi_image'" in done.stderr
+        assert (
+            done.returncode == 1 and f"expected the data model 'wfi_image', found 'ramp'; give {step} the output" in done.stderr
+        )

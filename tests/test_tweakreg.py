@@ -12,6 +12,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import asdf
+import gwcs
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -268,6 +270,25 @@ def test_the_solution_has_what_the_products_take(aligned):
     assert 40 < results["nmatches"] < 90 and 1e-4 < results["mae"] < results["rmse"] < 6e-4
     np.testing.assert_allclose(np.hypot(*results["shift"]), 0.5, atol=2e-3)  # the error of the pointing
     assert any("tweakreg" in line for line in solution["cal_logs"])
+
+
+def test_the_solution_is_a_file_for_asdf(aligned):
+    with asdf.open(aligned.path) as file:
+        content = file["tweakreg"]
+        assert list(content["exposures"]) == list(aligned.summary["exposures"])
+        for stem, entry in content["exposures"].items():
+            assert isinstance(entry["wcs"], gwcs.WCS) and entry["status"] == "COMPLETE"
+            here = wcs_of_tree(aligned[stem]["wcs"])
+            np.testing.assert_array_equal(entry["wcs"](10.5, 20.5), here(10.5, 20.5))
+            assert {key: entry[key] for key in tweakreg.UNKNOWN} == aligned.summary["exposures"][stem]
+        assert content["parameters"]["refine"] is True and content["astrometric_catalog"]["status"] == "SUCCESS"
+
+
+def test_a_solution_is_read_without_those_of_the_others(aligned):
+    with AsdfFile(aligned.path, parse=False) as file:
+        for stem in aligned.summary["exposures"]:
+            assert file.entry("tweakreg", "exposures", stem)["wcs"] and file.entry("tweakreg", "cal_logs")
+        assert file.tree is None
 
 
 def test_the_summary_says_what_was_done(aligned):

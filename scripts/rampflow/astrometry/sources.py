@@ -204,7 +204,12 @@ def _read_s3(region: Region) -> dict[str, np.ndarray]:
     # The variables of Amazon's own tools, for a mirror.
     endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
     filesystem = fs.S3FileSystem(
-        anonymous=True, region=hats.GAIA_DR3_S3_REGION, endpoint_override=endpoint, connect_timeout=_CONNECT_TIMEOUT
+        anonymous=True,
+        region=hats.GAIA_DR3_S3_REGION,
+        endpoint_override=endpoint,
+        connect_timeout=_CONNECT_TIMEOUT,
+        # The program can't end while a request waits, so these must not be many: `patiently` asks again, too.
+        retry_strategy=fs.AwsStandardS3RetryStrategy(max_attempts=2),
     )
     return hats.read_hats(filesystem, hats.GAIA_DR3, region)
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from rampflow.files.asdf_reader import AsdfFile
 from rampflow.files.asdf_writer import create_asdf
+from rampflow.imports import import_asdf
 
 
 def wcs_of_tree(node: dict) -> Any:
@@ -26,8 +27,7 @@ def wcs_of_tree(node: dict) -> Any:
     gwcs.wcs.WCS or astropy.modeling.Model
         Its arrays are in memory. A tree with an unknown tag stays a tree.
     """
-    import asdf
-
+    asdf = import_asdf()
     with tempfile.TemporaryDirectory(prefix="rampflow-") as folder:
         path = Path(folder) / "wcs.asdf"
         with create_asdf(path, {"wcs": node}):
@@ -51,8 +51,7 @@ def tree_of_wcs(wcs: Any) -> dict:
     dict
         Tree with tags, its arrays in memory.
     """
-    import asdf
-
+    asdf = import_asdf()
     with tempfile.TemporaryDirectory(prefix="rampflow-") as folder:
         path = Path(folder) / "wcs.asdf"
         asdf.AsdfFile({"wcs": wcs}).write_to(path, all_array_storage="inline")
