@@ -30,10 +30,10 @@ import psutil
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 SCRIPTS = ROOT / "scripts"
-sys.path[:0] = [str(SCRIPTS), str(HERE.parent)]
+sys.path[:0] = [str(SCRIPTS), str(HERE.parent / "helpers")]
 
 import pyarrow.parquet  # noqa: E402
-from revision import revision  # noqa: E402
+from repository import revision  # noqa: E402
 
 from rampflow.files.asdf_reader import AsdfFile  # noqa: E402
 from rampflow.simulation.metadata import MA_TABLES  # noqa: E402

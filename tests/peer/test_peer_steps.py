@@ -1,4 +1,4 @@
-"""The steps from dq_init to flatfield beside romancal's own step functions, on the same arrays and files."""
+"""Compare the steps from dq_init to flatfield with romancal's step functions, on the same arrays and files."""
 
 from types import SimpleNamespace
 

@@ -8,7 +8,7 @@ import sys
 import asdf
 import pytest
 import yaml
-from conftest import ROOT
+from repository import ROOT
 
 from rampflow.files import tags
 
