@@ -358,7 +358,7 @@ def solution_of(member, outcome, catalog_name: str) -> dict:
     dict
         See `rampflow.alignment.product.write_solutions`.
     """
-    from rampflow.wcs.wcs_tree import s_region
+    from rampflow.wcs.footprint import s_region
 
     if outcome.wcs is None:
         return {"status": "FAILED", "reason": outcome.reason, "wcs_fit_results": outcome.results}

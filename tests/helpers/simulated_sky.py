@@ -11,16 +11,17 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import tweakreg
-from assign_wcs import make_wcs
 from simulator.optics import FOCAL_PLANE_CENTER, Projection, attitude, look
 from simulator.simulate_references import Detector, detector_center, make_distortion
-from small_files import tree_of_wcs, write_image
+from small_files import write_image
 
 from rampflow.alignment.product import read_solution
 from rampflow.astrometry.region import angles, unit_vectors
 from rampflow.astrometry.star_table import Origin, write_star_table
+from rampflow.files.tags import TIME
 from rampflow.files.yaml_tree import tagged
-from rampflow.wcs.wcs_tree import wcs_of_tree
+from rampflow.wcs.building import build_wcs
+from rampflow.wcs.conversion import tree_of_wcs, wcs_of_tree
 
 SIZE = 4088  # the catalogs are those of full frames; the image files are of a few pixels
 RA, DEC, ROLL = 270.0, 66.0, 60.0
@@ -36,7 +37,7 @@ def _distortion(detector):
 
 def time_entry(time):
     """A time as it is stored in the metadata of a file."""
-    return tagged(time.isoformat(timespec="milliseconds"), "tag:stsci.edu:asdf/time/time-1.4.0")
+    return tagged(time.isoformat(timespec="milliseconds"), TIME)
 
 
 class Sky:
@@ -121,7 +122,7 @@ class Sky:
         }
         wcsinfo = {name: float(value) for name, value in wcsinfo.items()}
         distortion = copy.deepcopy(_distortion(detector))
-        tree = make_wcs(tree_of_wcs(distortion), wcsinfo, 1.0, (SIZE, SIZE))
+        tree = tree_of_wcs(build_wcs(distortion, wcsinfo, 1.0, (SIZE, SIZE)))
         self.truth[stem] = Projection(distortion, v2, v3, matrix, 1.0)
         meta = {f"wcsinfo.{name}": value for name, value in wcsinfo.items()}
         meta |= {

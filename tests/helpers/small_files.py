@@ -52,17 +52,6 @@ def _empty_tree(model: str) -> dict:
             return {"roman": tagged({"meta": roman["meta"]}, roman.tag)}
 
 
-def tree_of_wcs(wcs) -> dict:
-    """The tree of a WCS object of gwcs, or of a transform of astropy's, with its tags."""
-    import asdf
-
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "wcs.asdf"
-        asdf.AsdfFile({"wcs": wcs}).write_to(path, all_array_storage="inline")
-        with AsdfFile(path) as file:
-            return file.tree["wcs"]
-
-
 def set_entries(node: dict, entries: dict) -> None:
     """Set entries of a tree by their dotted names; `...` takes an entry out."""
     for name, value in entries.items():

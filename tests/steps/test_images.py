@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-from assign_wcs import make_wcs
 from astropy.modeling.models import Scale, Shift
 from dark_current import subtract_dark_current
 from flatfield import flat_variance, usable_flat
@@ -18,13 +17,14 @@ from small_files import (
     refuse,
     run,
     succeed,
-    tree_of_wcs,
     write_image,
     write_ramp,
     write_reference,
 )
 
 from rampflow import dq as flags
+from rampflow.wcs.building import build_wcs
+from rampflow.wcs.conversion import tree_of_wcs
 
 SHAPE = ROWS - 8, COLUMNS - 8
 FRAME = ROWS, COLUMNS
@@ -162,7 +162,7 @@ def test_a_pixel_area_that_differs_from_the_wcs_gives_a_warning(tmp_path, scale,
     """A WCS with pixels of `scale` arcsec, and a reference with those of 0.11."""
     pixels = (Scale(scale) & Scale(scale)) | (Shift(1546) & Shift(-892))
     pointing = {"v2_ref": 1546.0, "v3_ref": -892.0, "roll_ref": 60.0, "ra_ref": 270.0, "dec_ref": 66.0}
-    wcs = make_wcs(tree_of_wcs(pixels), pointing, None, image().shape)
+    wcs = tree_of_wcs(build_wcs(pixels, pointing, 1.0, image().shape))
     write_image(tmp_path / "in.asdf", image(), {"wcs": wcs})
     area = float(np.radians(0.11 / 3600) ** 2)
     write_reference(tmp_path / "photom.asdf", phot_table={"F158": {**TABLE["F158"], "pixelareasr": area}})

@@ -29,7 +29,7 @@ from rampflow.alignment.product import apply_solution, read_solution, update_cat
 from rampflow.astrometry.region import unit_vectors
 from rampflow.files.asdf_reader import AsdfFile
 from rampflow.files.asdf_writer import EmptyArray, create_asdf
-from rampflow.wcs.wcs_tree import wcs_of_tree
+from rampflow.wcs.conversion import wcs_of_tree
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "validation"))
 

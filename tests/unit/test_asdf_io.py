@@ -1,4 +1,4 @@
-"""ASDF files: files are read and written as asdf does, trees make a round trip, damage is named."""
+"""ASDF files are read and written as asdf does, trees make a round trip, damage is named."""
 
 import copy
 import re

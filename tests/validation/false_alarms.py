@@ -32,7 +32,6 @@ import logging
 import multiprocessing
 import os
 import sys
-import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -56,25 +55,18 @@ TAIL = 0.02
 @functools.cache
 def full_detector():
     """The WCS of a full detector and its reference angles."""
-    import asdf
-    from assign_wcs import make_wcs
     from simulator.optics import attitude, look
     from simulator.simulate_references import Detector, detector_center, make_distortion
 
-    from rampflow.files.asdf_reader import AsdfFile
-    from rampflow.wcs.wcs_tree import wcs_of_tree
+    from rampflow.wcs.building import build_wcs
 
     detector = Detector("WFI07", SIZE + 8, 1)
     v2, v3 = detector_center(detector)
     pointing = look(attitude(v2, v3, 270.0, 66.0, 60.0), v2, v3)
     header = dict(zip(("ra_ref", "dec_ref", "roll_ref", "v2_ref", "v3_ref"), map(float, (*pointing, v2, v3)), strict=True))
     distortion = next(iter(make_distortion(detector).values())).coordinate_distortion_transform
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "distortion.asdf"
-        asdf.AsdfFile({"transform": distortion}).write_to(path, all_array_storage="inline")
-        with AsdfFile(path) as file:
-            tree = make_wcs(file.tree["transform"], header, 1.0, (SIZE, SIZE))
-    return wcs_of_tree(tree), {name: header[name] for name in ("v2_ref", "v3_ref", "roll_ref")}
+    wcs = build_wcs(distortion, header, 1.0, (SIZE, SIZE))
+    return wcs, {name: header[name] for name in ("v2_ref", "v3_ref", "roll_ref")}
 
 
 def exposure(x, y, error, name: str = "exposure"):

@@ -9,7 +9,7 @@ from rampflow.alignment.source_positions import SourcePositions
 from rampflow.astrometry.region import epoch_of, unit_vectors
 from rampflow.errors import RampflowError
 from rampflow.step.exposure import Exposure
-from rampflow.wcs.wcs_tree import wcs_of_tree
+from rampflow.wcs.conversion import wcs_of_tree
 
 ARCSEC = np.pi / 180 / 3600  #: radians
 

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import copy
-import tempfile
 from pathlib import Path
-from typing import Any
 
 from rampflow.errors import RampflowError
 from rampflow.files.asdf_reader import AsdfFile
 from rampflow.files.asdf_writer import create_asdf
-from rampflow.imports import import_asdf
+from rampflow.wcs.conversion import tree_of_wcs
 from rampflow.wcs.wcs_tree import Wcs
 
 _KEY = "tweakreg"
@@ -49,27 +47,6 @@ def write_solutions(path: Path, header: dict, solutions: dict[str, dict]) -> Non
     }
     with create_asdf(path, {_KEY: {**header, "exposures": exposures}}):
         pass
-
-
-def tree_of_wcs(wcs: Any) -> dict:
-    """Make the tree of a WCS object.
-
-    Parameters
-    ----------
-    wcs : gwcs.wcs.WCS
-        The object.
-
-    Returns
-    -------
-    dict
-        The tree that asdf writes of it, with its tags.
-    """
-    asdf = import_asdf()
-    with tempfile.TemporaryDirectory(prefix="rampflow-") as folder:
-        path = Path(folder) / "wcs.asdf"
-        asdf.AsdfFile({"wcs": wcs}).write_to(path, all_array_storage="inline")
-        with AsdfFile(path) as file:
-            return file.tree["wcs"]
 
 
 def read_solution(path: Path, stem: str) -> dict:

@@ -12,10 +12,7 @@ from rampflow.detector import BORDER, BORDER_COLUMNS, check_shape, detector_numb
 from rampflow.errors import RampflowError
 from rampflow.files.asdf_reader import AsdfFile
 from rampflow.files.stored_array import StoredArray
-
-ROMAN_TAGS = "asdf://stsci.edu/datamodels/roman/tags/"
-RAMP_TAG = ROMAN_TAGS + "ramp-2.1.0"
-IMAGE_TAG = ROMAN_TAGS + "wfi_image-2.1.0"
+from rampflow.files.tags import ROMAN_PREFIX
 
 #: Parts of the metadata that steps read or add to: mappings, where they are there.
 SECTIONS = (
@@ -69,7 +66,7 @@ class Exposure:
     @property
     def tag(self) -> str:
         """Name of the data model and its version, as ``ramp-2.1.0``; empty when the tree has no tag."""
-        return getattr(self.roman, "tag", "").removeprefix(ROMAN_TAGS)
+        return getattr(self.roman, "tag", "").removeprefix(ROMAN_PREFIX)
 
     def expect_model(self, model: str, program: str) -> None:
         """Refuse an exposure of another data model.
