@@ -23,9 +23,9 @@ from pathlib import Path
 import declarations
 import numpy as np
 import pytest
-import simulate_references
 from inventories import DATA, ask, write_exposure
 from repository import ROOT
+from simulator import simulate_references
 from small_files import PATTERN, SCRIPTS, ramp, set_entries, write_ramp, write_raw
 from snakemake_runs import Workflow
 

@@ -12,14 +12,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import tweakreg
 from assign_wcs import make_wcs
-from simulate_references import Detector, detector_center, make_distortion
+from simulator.optics import FOCAL_PLANE_CENTER, Projection, attitude, look
+from simulator.simulate_references import Detector, detector_center, make_distortion
 from small_files import tree_of_wcs, write_image
 
 from rampflow.alignment.product import read_solution
 from rampflow.astrometry.region import angles, unit_vectors
 from rampflow.astrometry.table import Origin, write_catalog
 from rampflow.files.asdf_io import tagged
-from rampflow.simulation.optics import FOCAL_PLANE_CENTER, Projection, attitude, look
 from rampflow.wcs.wcs_tree import wcs_of_tree
 
 SIZE = 4088  # the catalogs are those of full frames; the image files are of a few pixels

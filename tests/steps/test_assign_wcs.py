@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from assign_wcs import make_wcs, pointing_faults, velocity_aberration
 from astropy.modeling.models import Identity, Mapping, Polynomial2D, Scale, Shift
-from simulate_references import Detector, make_distortion
+from simulator.simulate_references import Detector, make_distortion
 from small_files import META, image, meta_of, opened, refuse, run_here, succeed, tree_of_wcs, write_image, write_reference
 
 from rampflow.wcs.wcs_tree import pixel_solid_angle, pixel_width, wcs_of_tree

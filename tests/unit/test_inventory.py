@@ -12,8 +12,8 @@ from pathlib import Path
 import declarations
 import numpy as np
 import pytest
-import simulate_references
 from inventories import DATA, SERVERLESS, SIZE, built, refused, write_exposure
+from simulator import simulate_references
 from small_files import set_entries, write_ramp, write_raw
 
 from rampflow.chain import STEPS

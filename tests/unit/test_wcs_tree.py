@@ -6,7 +6,7 @@ from assign_wcs import make_wcs
 from astropy import units
 from astropy.modeling import models
 from astropy.modeling.models import AffineTransformation2D, Const1D, Identity, Mapping, Polynomial1D, Polynomial2D, Scale, Shift
-from simulate_references import Detector, make_distortion
+from simulator.simulate_references import Detector, make_distortion
 from small_files import META, tree_of_wcs
 
 from rampflow.files.asdf_io import tagged

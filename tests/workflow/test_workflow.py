@@ -369,7 +369,7 @@ def test_stale_files_are_listed_and_removed(visit, single):
 
 
 def test_a_new_context_reruns_what_reads_its_new_reference(visit):
-    command = [sys.executable, ROOT / "scripts" / "simulate_references.py", visit.inputs / "crds_cache"]
+    command = [sys.executable, ROOT / "scripts" / "simulator" / "simulate_references.py", visit.inputs / "crds_cache"]
     new = ["--detectors", "WFI01", "--size", "512", "--seed", "2", "--context", "roman_0002.pmap", "--new", "flat"]
     subprocess.run([*map(str, command), *new], check=True, env=visit.environment, capture_output=True)
     jobs = visit.jobs(*visit.arguments, "references={crds_context: roman_0002.pmap}")
