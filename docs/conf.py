@@ -128,14 +128,14 @@ def write_reference() -> None:
     from rampflow.chain import STEPS
 
     steps = [SCRIPTS / f"{name}.py" for name in [*STEPS, "finalize"]]
-    simulator = [*SCRIPTS.glob("simulate_*.py"), *(p for p in (SCRIPTS / "simulator").glob("*.py") if p.stem != "__init__")]
-    programs = [path for path in sorted(SCRIPTS.glob("*.py")) if path not in [*steps, *simulator]]
+    simulator = [path for path in sorted((SCRIPTS / "simulator").glob("*.py")) if path.stem != "__init__"]
+    programs = [path for path in sorted(SCRIPTS.glob("*.py")) if path not in steps]
     written = {write_columns(), *write_library()}
     written |= write_scripts(
         "steps", "Steps", "The scripts of the steps, in the order in which an exposure goes through them.", steps
     )
     written |= write_scripts("programs", "Other programs", "The other scripts in `scripts/`.", programs)
-    written |= write_scripts("simulator", "Simulator", "References and raw exposures with their truth.", sorted(simulator))
+    written |= write_scripts("simulator", "Simulator", "References and raw exposures with their truth.", simulator)
     for path in GENERATED.rglob("*.md"):
         if str(path.relative_to(GENERATED).with_suffix("")) not in written:
             path.unlink()
