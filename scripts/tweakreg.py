@@ -195,7 +195,7 @@ def read_members(images: list[Path], catalogs: list[str], own_catalogs: list[str
     left_out : dict of (str, str)
         Of the others, stem to status, SKIPPED or FAILED, and reason.
     caveats : dict of str
-        Stem to what can't be known of the source catalog of an exposure.
+        Stem to what is doubtful about the source catalog of an exposure.
 
     Raises
     ------
@@ -251,7 +251,7 @@ def sources_of(stem: str, image: Exposure, path: Path, own: Path | None = None):
     sources : rampflow.alignment.source_positions.SourcePositions
         Each source once.
     caveat : str
-        What can't be known of the catalog; empty if it is of this exposure.
+        What is doubtful about the catalog; empty if nothing is.
 
     Raises
     ------
@@ -288,7 +288,10 @@ def sources_of(stem: str, image: Exposure, path: Path, own: Path | None = None):
             raise RampflowError(f"{path}: contradicts the image: {contradiction}; give the catalog of this exposure")
         if comparison.conclusive:
             log.info("%s: %d of them were found on the image, too", stem, comparison.n_shared)
-            return sources, ""
+            caveat = comparison.caveat()
+            if caveat:
+                log.warning("%s: %s: %s; its WCS is off by as much", stem, path.name, caveat)
+            return sources, caveat
     if catalog.identity:
         return sources, ""
     caveat = f"{path.name} doesn't say of which exposure it is"

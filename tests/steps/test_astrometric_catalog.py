@@ -589,7 +589,7 @@ def cut_line(handler, query):
 PASSING = {
     "server error": (lambda handler, query: send(handler, "sorry", 500), "500"),
     "too many requests": (lambda handler, query: send(handler, "later", 429), "429"),
-    "page": (lambda handler, query: send(handler, "<!DOCTYPE html><html>maintenance</html>", kind="text/html"), "page (HTML)"),
+    "page": (lambda handler, query: send(handler, "<!DOCTYPE html><html>maintenance</html>", kind="text/html"), "HTML page"),
     "empty": (lambda handler, query: send(handler, ""), "answer is empty"),
     "no columns": (lambda handler, query: send(handler, "error: database is down\n"), "no columns ra and dec"),
     "words": (lambda handler, query: send(handler, "ra,dec,mag\n1,2,none\n"), "text where numbers should be"),

@@ -797,11 +797,13 @@ def test_custom_catalogs_are_compared_with_the_sources_of_the_image(dithers):
             assert re.search(r"\d+ of its \d+ positions lie within 2 pixels of the \d+ sources", reason)
         Table({"x": tables[0]["x_psf"] + 1, "y": tables[0]["y_psf"] + 1}).write(paths[0], overwrite=True)
         few = tables[1][::5]
-        Table({"x": few["x_psf"], "y": few["y_psf"]}).write(paths[1], overwrite=True)
+        Table({"x": few["x_psf"], "y": few["y_psf"] - 0.15}).write(paths[1], overwrite=True)
         dithers.catalogs = list(paths)
         other = dithers.align("shifted", own_catalogs=own)
         assert other.statuses() == {"a": "FAILED", "b": "COMPLETE"}
         assert "(1.00, 1.00) pixels" in other.summary["exposures"]["a"]["reason"]
+        assert "positions are off by (0.00, -0.15) pixels" in other.summary["exposures"]["b"]["reason"]
+        assert re.search(r"WARNING.*b: plain_b\.csv: its positions are off by", other.said)
     finally:
         dithers.catalogs = own
 

@@ -36,14 +36,17 @@ class Pairs:
     Attributes
     ----------
     n_sources : int
+    n_pairs : int
+        Number of pairs within the largest of `RADII`, each source and each star in one at most.
     found : numpy.ndarray
-        Number of pairs, each source and each star in one at most. Pairs within 0.5 arcsec of each other count as one: a
-        double star is one coincidence.
+        Number of pairs for each of `RADII`; pairs within 0.5 arcsec of each other count as one: a double star is one
+        coincidence.
     chance : numpy.ndarray
         Mean number of pairs that a given correction makes by chance.
     """
 
     n_sources: int
+    n_pairs: int
     found: np.ndarray
     chance: np.ndarray
 
@@ -116,7 +119,7 @@ def count_pairs(sources: np.ndarray, stars: np.ndarray) -> Pairs:
     Pairs
     """
     if not len(sources) or not len(stars):
-        return Pairs(len(sources), np.zeros(len(RADII), int), np.zeros(len(RADII)))
+        return Pairs(len(sources), 0, np.zeros(len(RADII), int), np.zeros(len(RADII)))
     source_tree, star_tree = cKDTree(sources), cKDTree(stars)
     distance, star = star_tree.query(sources, distance_upper_bound=RADII.max() * ARCSEC)
     source = np.flatnonzero(np.isfinite(distance))
@@ -129,7 +132,7 @@ def count_pairs(sources: np.ndarray, stars: np.ndarray) -> Pairs:
     inner, near, far = np.diff(star_tree.count_neighbors(source_tree, CHANCE_RADII * ARCSEC), prepend=0)
     area = np.diff(CHANCE_RADII**2)
     density = max(near / area[0], max(far, 0.5) / area[1])  # of at least half a pair, as an upper limit where there are none
-    return Pairs(len(sources), found, density * RADII**2)
+    return Pairs(len(sources), int((distance < RADII[0]).sum()), found, density * RADII**2)
 
 
 def aligned_sources(member: CatalogedExposure, affine: Affine) -> np.ndarray:

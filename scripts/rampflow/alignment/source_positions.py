@@ -37,9 +37,10 @@ SAME_SOURCE_RADIUS = 2.0
 #: Minimum share of the shorter of two catalogs of one image that both have. Two catalogs of one image share most of their
 #: bright sources; those of different images share one in a hundred by chance.
 LEAST_SHARED = 0.25
-#: Largest median offset of two catalogs of one image, pixels. Methods of measurement differ by less; an origin at (1, 1) or
-#: another dither differs by more.
-LARGEST_MEDIAN_OFFSET = 0.1
+#: Largest median offset of two catalogs of one image, pixels: methods of measurement differ by less; an origin at (1, 1) or
+#: another dither differs by more. Beyond the other one, it is reported.
+LARGEST_MEDIAN_OFFSET = 0.25
+USUAL_MEDIAN_OFFSET = 0.1
 #: Minimum number of sources to compare two catalogs.
 MIN_TO_COMPARE = 5
 
@@ -155,12 +156,29 @@ class Comparison:
                 f"{self.n_shared} of its {self.n_given} positions lie within {SAME_SOURCE_RADIUS:g} pixels of the "
                 f"{self.n_found} sources found on this image"
             )
-        if self.n_shared >= MIN_TO_COMPARE and np.hypot(*self.offset) > LARGEST_MEDIAN_OFFSET + 5 * self.offset_error:
-            return (
-                f"its positions are off by ({self.offset[0]:.2f}, {self.offset[1]:.2f}) pixels in the median of "
-                f"{self.n_shared} sources found on this image; the center of the first pixel is (0, 0)"
-            )
+        if self._is_offset(LARGEST_MEDIAN_OFFSET):
+            return f"{self.described()}; the center of the first pixel is (0, 0)"
         return ""
+
+    def caveat(self) -> str:
+        """Describe an offset that is no contradiction, but larger than usual.
+
+        Returns
+        -------
+        str
+            With numbers; empty if the offset is not larger than usual.
+        """
+        return self.described() if self._is_offset(USUAL_MEDIAN_OFFSET) else ""
+
+    def described(self) -> str:
+        """The offset in words."""
+        return (
+            f"its positions are off by ({self.offset[0]:.2f}, {self.offset[1]:.2f}) pixels in the median of {self.n_shared} "
+            "sources found on this image"
+        )
+
+    def _is_offset(self, limit: float) -> bool:
+        return self.n_shared >= MIN_TO_COMPARE and bool(np.hypot(*self.offset) > limit + 5 * self.offset_error)
 
 
 def compare(given: SourcePositions, found: SourcePositions) -> Comparison:

@@ -91,11 +91,10 @@ def reason_against(pairs: Pairs, n_fitted: int, matching: Matching) -> str:
     str
         Empty if they are enough.
     """
-    n_pairs = int(pairs.found[0])
-    text = f"{n_pairs} of {pairs.n_sources} sources matched"
+    text = f"{pairs.n_pairs} of {pairs.n_sources} sources matched"
     if not supported(pairs, matching):
         return f"{text}; {pairs.chance[0]:.2g} expected by chance; {matching.advice}"
-    if n_pairs < matching.minobj:
+    if pairs.n_pairs < matching.minobj:
         return f"{text}, and abs_minobj is {matching.minobj}"
     if n_fitted < least_after_clipping(matching):
         return (
