@@ -1,4 +1,4 @@
-"""refpix: remove the correlated noise that the reference pixels see.
+"""Step refpix: remove the correlated noise that the reference pixels see.
 
 The Improved Roman Reference Correction (IRRC; Rauscher et al.): what the left and right reference pixels and amplifier 33
 recorded is filtered, per readout channel, with the responses of the reference file, and subtracted.
@@ -505,6 +505,7 @@ def warn_of_references(job: Job, references: dict[str, ReferenceState], resultan
     Parameters
     ----------
     job : Job
+        The run of the step.
     references : dict
         State of each reference by name.
     resultants : int
@@ -541,9 +542,16 @@ def warn_of_references(job: Job, references: dict[str, ReferenceState], resultan
 
 
 def run(job: Job) -> None:
-    """Process one exposure."""
+    """Process one exposure.
+
+    Parameters
+    ----------
+    job : Job
+        The run of the step.
+    """
     if job.references["refpix"] is None:
-        return job.skip("There is no refpix reference")
+        job.skip("There is no refpix reference")
+        return
     exposure, parameters = job.exposure, job.parameters
     ramp, pixeldq = exposure.array("data"), exposure.array("pixeldq")
     resultants, rows, columns = ramp.shape

@@ -249,7 +249,7 @@ def test_amp33_below_the_encoding_offset_is_warned_of(tmp_path, mask):
     reads = {"reference_read": np.full(SHAPE[1:], 10, np.uint16), "reference_amp33": np.full((ROWS, 128), 10, np.uint16)}
     write_raw(tmp_path / "in_uncal.asdf", counts(), {"instrument.data_encoding_offset": 100}, amp33=amp33, **reads)
     said = initialize(tmp_path).stderr
-    assert "0 samples of amp33 came as 0 or 65535 and 640 decode to less than 0" in said
+    assert "0 samples of amp33 are 0 or 65535 in the encoded file, and 640 decode to less than 0" in said
     expected = np.full_like(amp33, 4910)
     expected[1, 20:25] = 0
     np.testing.assert_array_equal(arrays_of(tmp_path / "out.asdf")["amp33"], expected)
@@ -258,8 +258,8 @@ def test_amp33_below_the_encoding_offset_is_warned_of(tmp_path, mask):
 @pytest.mark.parametrize(
     ("offset", "reads", "messages"),
     [
-        (300, {}, ["has no reference_read, though meta.instrument.data_encoding_offset is 300", "has no reference_amp33"]),
-        (0, {"reference_read": 7}, ["has no reference_amp33, though the other reference read is there"]),
+        (300, {}, ["has no reference_read, although meta.instrument.data_encoding_offset is 300", "has no reference_amp33"]),
+        (0, {"reference_read": 7}, ["has no reference_amp33, although it has the other reference read"]),
         (300, {"reference_read": 0, "reference_amp33": 7}, ["reference_read is zero everywhere"]),
         (300, {"reference_read": 7, "reference_amp33": 7}, []),
         (0, {}, []),
