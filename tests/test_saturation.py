@@ -311,7 +311,7 @@ def test_a_threshold_that_cannot_be_reached_is_a_check_that_finds_nothing(tmp_pa
     said = succeed("saturation", tmp_path / "in.asdf", tmp_path / "out.asdf", "--saturation", tmp_path / "sat.asdf").stderr
     assert "All pixels are saturated" not in said
     assert f"sat.asdf: the thresholds (data) of {ROWS * COLUMNS - 1} pixels" in said and "above 65535 DN" in said
-    assert f"median is {fill:.6g} DN" in said
+    assert f"with a median of {fill:.6g} DN" in said
     with opened(tmp_path / "out.asdf") as model:
         assert {model.meta.cal_step[name] for name in AFTER_SATURATION} == {"INCOMPLETE"}
         np.testing.assert_array_equal(np.argwhere(model.groupdq & SAT)[:, 1:], [[30, 40]] * len(PATTERN))
