@@ -9,7 +9,7 @@ import numpy as np
 
 from rampflow import dq as dqflags
 from rampflow.chain import LATER_STATUSES, STATUSES
-from rampflow.detector import BORDER, check_shape, mean_reads
+from rampflow.detector import BORDER, border_pixels, check_shape, mean_reads
 from rampflow.errors import RampflowError
 from rampflow.files.asdf_io import AsdfFile, EmptyArray, tagged
 from rampflow.files.level1 import GROUND_TEST_MODELS, RAW_TAG, spell_data_problem, updated_raw_file
@@ -269,7 +269,8 @@ def run(job: Job) -> None:
     raw = job.exposure
     raw.file.verify()  # a single wrong reference pixel would spread over a whole channel
     if raw.tag == RAW_TAG:
-        return initialize(job, raw, ground_test=False)
+        initialize(job, raw, ground_test=False)
+        return
     job.log.info("%s has the data model %s; it is converted to %s", raw.path.name, raw.tag or "of no name", RAW_TAG)
     with updated_raw_file(raw) as path, AsdfFile(path) as file:
         initialize(job, Exposure(file), ground_test=raw.tag.rpartition("-")[0] in GROUND_TEST_MODELS)
@@ -327,13 +328,16 @@ def initialize(job: Job, raw: Exposure, *, ground_test: bool) -> None:
     border = {side: np.empty((shape[0], *size), np.float32) for side, size in edges.items()}
 
     def decode_block(start, stop):
-        """Raw and decoded counts of some rows, and which of their resultants are lost."""
         raw_rows = counts.read_rows(start, stop)
         rows = decode_counts(raw_rows, None if reference_read is None else reference_read[start:stop], offset)
+        # Without an encoding, saturation and refpix see such counts. The extremes take a tenth of the time of the flags.
+        at_limit = encoded and (raw_rows.min() == 0 or raw_rows.max() == LARGEST_RAW)
+        if at_limit:  # refpix takes a reference pixel of 0 DN for a lost one
+            rows[((raw_rows == 0) | (raw_rows == LARGEST_RAW)) & border_pixels(start, stop, shape[1:])] = 0
         science = raw_rows[:, max(BORDER - start, 0) : max(shape[1] - BORDER - start, 0), BORDER:-BORDER]
         lost = lost_resultants(science) if science.size else np.empty(0, np.intp)
         replace_resultants(rows, lost, read_pattern)
-        return raw_rows, rows, lost
+        return raw_rows, rows, lost, at_limit
 
     border["top"][:] = decode_block(0, min(BLOCK, shape[1]))[1][:, :BORDER]
     border["bottom"][:] = decode_block(max(shape[1] - BLOCK, 0), shape[1])[1][:, -BORDER:]
@@ -352,12 +356,10 @@ def initialize(job: Job, raw: Exposure, *, ground_test: bool) -> None:
         product.status = status
 
         def write_block(start, stop):
-            raw_rows, rows, lost = decode_block(start, stop)
+            raw_rows, rows, lost, at_limit = decode_block(start, stop)
             product.write_rows("data", start, rows)
             product.write_rows("border_ref_pix_left", start, rows[:, :, :BORDER])
             product.write_rows("border_ref_pix_right", start, rows[:, :, -BORDER:])
-            # Without an encoding, saturation sees such counts itself. The extremes take a tenth of the time of the flags.
-            at_limit = encoded and (raw_rows.min() == 0 or raw_rows.max() == LARGEST_RAW)
             if not at_limit and not lost.size:
                 return 0, lost
             flags = flag_lost_counts(raw_rows) if at_limit else np.zeros(raw_rows.shape, np.uint8)

@@ -141,6 +141,21 @@ def test_counts_that_are_not_encoded_are_left_to_the_saturation_step(tmp_path, m
     np.testing.assert_array_equal(arrays["data"], raw)
 
 
+def test_reference_pixels_that_are_lost_in_an_encoded_file_decode_to_zero(tmp_path, mask):
+    raw = counts()
+    raw[2, 20:30, 1] = 0
+    raw[3, 2, 70:90] = 65535
+    write_raw(tmp_path / "in_uncal.asdf", raw, {"instrument.data_encoding_offset": 50})
+    initialize(tmp_path)
+    arrays = arrays_of(tmp_path / "out.asdf")
+    expected = raw - np.float32(50)
+    expected[2, 20:30, 1] = expected[3, 2, 70:90] = 0
+    np.testing.assert_array_equal(arrays["data"], expected)
+    np.testing.assert_array_equal(arrays["border_ref_pix_left"], expected[..., :4])
+    np.testing.assert_array_equal(arrays["border_ref_pix_top"], expected[:, :4])
+    assert (arrays["groupdq"][2, 20:30, 1] == FLOOR).all() and (arrays["groupdq"][3, 2, 70:90] == flags.SATURATED).all()
+
+
 @pytest.mark.parametrize("offset", [0, 300])
 @pytest.mark.parametrize(
     ("values", "lost"),
