@@ -175,7 +175,7 @@ def readme_section(step: Step) -> str:
 def files_of_jobs() -> list[Path]:
     """Files besides the rules that a run needs, for a workflow that takes the rules from a hosted repository."""
     found = [
-        *SCRIPTS.rglob("*.py"),
+        *(path for path in SCRIPTS.rglob("*.py") if path.parent.name != "simulator"),
         *SCRIPTS.rglob("*.txt"),
         *(WORKFLOW / "schemas").iterdir(),
         *(WORKFLOW / "report").iterdir(),

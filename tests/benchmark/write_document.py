@@ -53,8 +53,8 @@ process's own count at its end, because Snakemake's `benchmark:` looks every hal
 wall-clock times and resources come from there. Peak memory is resident memory; all processes together are looked at once
 a second. romancal's steps are timed within its process. Bytes are those that pass the system calls read and write.
 
-Exposures are simulated by `scripts/simulate_exposure.py`, {size} × {size} pixels. Several exposures are one raw file under as
-many names. romancal runs as many processes at a time as there are cores."""
+Exposures are simulated by `scripts/simulator/simulate_exposure.py`, {size} × {size} pixels. Several exposures are one raw file
+under as many names. romancal runs as many processes at a time as there are cores."""
 
 REPRODUCE = """## Again
 

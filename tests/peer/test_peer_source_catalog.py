@@ -5,7 +5,7 @@ import pyarrow.parquet as pq
 import pytest
 import source_catalog
 from small_files import arrays_of, run_here
-from test_source_catalog import SIZE, STARS, gaussian_stamps, star_image, write_epsf, write_sky
+from star_field import SIZE, STARS, gaussian_stamps, star_image, write_epsf, write_sky
 
 from rampflow import dq as flags
 

@@ -5,7 +5,7 @@ import os
 import numpy as np
 import pytest
 from astropy.table import Table
-from test_tweakreg import MAS, SIZE, Sky
+from simulated_sky import MAS, SIZE, Sky
 
 from rampflow.wcs.wcs_tree import wcs_of_tree
 

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 from cluster import CONFIGURATION, ClusterWorkflow, asked, running_cluster, slurm, submitted_jobs
-from conftest import Workflow
 from products import assert_same_products, leftovers
 from small_files import damage_pixels
+from snakemake_runs import Workflow
 
 pytestmark = pytest.mark.slurm
 

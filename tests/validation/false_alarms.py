@@ -58,10 +58,10 @@ def full_detector():
     """The WCS of a full detector and its reference angles."""
     import asdf
     from assign_wcs import make_wcs
-    from simulate_references import Detector, detector_center, make_distortion
+    from simulator.optics import attitude, look
+    from simulator.simulate_references import Detector, detector_center, make_distortion
 
     from rampflow.files.asdf_io import AsdfFile
-    from rampflow.simulation.optics import attitude, look
     from rampflow.wcs.wcs_tree import wcs_of_tree
 
     detector = Detector("WFI07", SIZE + 8, 1)
