@@ -1,4 +1,4 @@
-"""dark_current: subtract the dark current's slope from the count-rate image."""
+"""Step dark_current: subtract the dark current's slope from the count-rate image."""
 
 import sys
 
@@ -41,29 +41,38 @@ def subtract_dark_current(
     Parameters
     ----------
     image : numpy.ndarray
-        Count rate, DN/s, float32, without the reference border.
+        Count rate, DN/s, float32 of shape (row, column), without the reference border.
     dq : numpy.ndarray
-        Its flags, uint32.
+        Its flags, uint32 of the same shape.
     dark_slope : numpy.ndarray
-        Dark current, DN/s, with the reference border.
+        Dark current, DN/s, float32 with the reference border.
     dark_dq : numpy.ndarray
-        Its flags, uint32, with the reference border.
+        Its flags, uint32 with the reference border.
     plausible : Range
         Limits of the dark current, DN/s.
 
     Returns
     -------
-    image, dq : numpy.ndarray
-        ``image − dark_slope`` and ``dq | dark_dq``, both trimmed; DO_NOT_USE where the dark current is not plausible.
+    image : numpy.ndarray
+        Count rate without the dark current, DN/s.
+    dq : numpy.ndarray
+        Flags with those of the dark current, and DO_NOT_USE where it is not plausible.
     """
     unknown = ~plausible.contains(dark_slope[SCIENCE])
     return image - dark_slope[SCIENCE], dq | dark_dq[SCIENCE] | unknown * np.uint32(dqflags.DO_NOT_USE)
 
 
 def run(job: Job) -> None:
-    """Process one exposure."""
+    """Process one exposure.
+
+    Parameters
+    ----------
+    job : Job
+        The run of the step.
+    """
     if job.references["dark"] is None:
-        return job.skip("There is no dark reference")
+        job.skip("There is no dark reference")
+        return
     image, dq = job.exposure.array("data", 2), job.exposure.array("dq", 2)
     with job.open_reference("dark") as reference:
         dark_slope = reference.array("dark_slope", 2)

@@ -1,4 +1,4 @@
-"""dq_init: turn a raw exposure into a ramp with data-quality arrays, and flag its bad pixels and guide window."""
+"""Step dq_init: turn a raw exposure into a ramp with data-quality arrays, and flag its bad pixels and guide window."""
 
 import copy
 import sys
@@ -9,7 +9,7 @@ import numpy as np
 
 from rampflow import dq as dqflags
 from rampflow.chain import LATER_STATUSES, STATUSES
-from rampflow.detector import BORDER, check_shape, mean_reads
+from rampflow.detector import BORDER, border_pixels, check_shape, mean_reads
 from rampflow.errors import RampflowError
 from rampflow.files.asdf_reader import AsdfFile
 from rampflow.files.asdf_writer import EmptyArray
@@ -44,7 +44,7 @@ STEP = Step(
             "expand_gw_flagging",
             int,
             0,
-            "grow the box of the guide window that is marked DO_NOT_USE by this much on each side",
+            "growth of the guide window's box, which is flagged DO_NOT_USE, on each side",
             unit="pixel",
             minimum=0,
         ),
@@ -60,7 +60,7 @@ BLOCK = 16  #: rows decoded at a time; lost resultants are looked for in each bl
 
 
 def flag_guide_window(pixeldq: np.ndarray, x: tuple[int, int], y: tuple[int, int], *, expand: int = 0) -> bool:
-    """Flag what the guide window's reads disturb, in place.
+    """Flag the pixels that the reads of the guide window disturb, in place.
 
     Parameters
     ----------
@@ -87,7 +87,7 @@ def flag_guide_window(pixeldq: np.ndarray, x: tuple[int, int], y: tuple[int, int
 
 
 def decode_counts(raw: np.ndarray, reference_read: np.ndarray | None, offset: int) -> np.ndarray:
-    """Undo what was done to the counts for the downlink.
+    """Decode the counts of a raw exposure: add the reference read, and subtract the offset.
 
     Parameters
     ----------
@@ -112,17 +112,17 @@ def decode_counts(raw: np.ndarray, reference_read: np.ndarray | None, offset: in
 
 
 def flag_lost_counts(raw: np.ndarray) -> np.ndarray:
-    """Flags of encoded counts at the limits of their 16 bits: what was beyond is lost, and decoding gives a plausible count.
+    """Flag encoded counts at the limits of their 16 bits, whose true values are lost and which decode to plausible ones.
 
     Parameters
     ----------
     raw : numpy.ndarray
-        Counts as they came, uint16.
+        Counts as they came, DN, uint16.
 
     Returns
     -------
     numpy.ndarray
-        uint8: AD_FLOOR and DO_NOT_USE where a count is 0, SATURATED where it is 65535.
+        Flags, uint8 of the same shape: AD_FLOOR and DO_NOT_USE where a count is 0, SATURATED where it is 65535.
     """
     flags = (raw == 0) * np.uint8(dqflags.AD_FLOOR | dqflags.DO_NOT_USE)
     flags |= (raw == LARGEST_RAW) * np.uint8(dqflags.SATURATED)
@@ -130,21 +130,22 @@ def flag_lost_counts(raw: np.ndarray) -> np.ndarray:
 
 
 def lost_resultants(raw: np.ndarray) -> np.ndarray:
-    """Resultants whose pixels all have the same count: a fill value, and not what a detector with read noise measures.
+    """Find resultants that were lost: all pixels have the same count, a fill value.
 
-    A bright field that holds the converter's limit, 65535, until the end of the ramp is saturated, not lost.
+    Read noise makes that impossible in a measurement. A bright field that stays at 65535, the limit of the converter, until the
+    end of the ramp is saturated, not lost.
 
     Parameters
     ----------
     raw : numpy.ndarray
-        Counts as they came, DN, uint16 (resultant, row, column), without the reference border: all rows or some.
+        Counts as they came, DN, uint16 of shape (resultant, row, column), all rows or some, without the reference border.
 
     Returns
     -------
     numpy.ndarray
-        Their numbers, from 0.
+        Indices of the lost resultants.
     """
-    # A part of a row shows in a hundredth of the time that nothing is lost.
+    # A part of one row suffices to see that nothing is lost, in a hundredth of the time.
     sample = raw[:, raw.shape[1] // 2, ::SAMPLING]
     if ((sample == np.median(sample, axis=1, keepdims=True)).mean(axis=1) < MOST_LOST / 2).all():
         return np.empty(0, np.intp)
@@ -157,17 +158,17 @@ def lost_resultants(raw: np.ndarray) -> np.ndarray:
 
 
 def replace_resultants(counts: np.ndarray, lost: np.ndarray, read_pattern: list[list[int]]) -> None:
-    """Replace lost resultants by the straight line through the two nearest that are there, in place.
+    """Replace lost resultants by the straight line through the two nearest that were measured, in place.
 
-    They are flagged, and no fit uses them. The line keeps the fill value out of what later steps compute from all resultants:
-    the means and transforms of refpix, the count rates of linearity.
+    No fit uses them, since they are flagged. The replacement keeps the fill value out of what later steps compute from all
+    resultants, as the means of refpix and the count rates of linearity.
 
     Parameters
     ----------
     counts : numpy.ndarray
-        Counts in DN, float32 (resultant, row, column).
+        Counts, DN, float32 of shape (resultant, row, column); changed in place, unless fewer than two resultants are left.
     lost : numpy.ndarray
-        From `lost_resultants`. Where fewer than two are left, nothing changes.
+        From `lost_resultants`.
     read_pattern : list of list of int
         1-based reads of each resultant.
     """
@@ -183,7 +184,7 @@ def replace_resultants(counts: np.ndarray, lost: np.ndarray, read_pattern: list[
 
 
 def decode_amp33(raw: np.ndarray, reference_read: np.ndarray | None, offset: int) -> tuple[np.ndarray, int, int]:
-    """Undo for amplifier 33 what was done for the downlink.
+    """Decode the samples of amplifier 33.
 
     Parameters
     ----------
@@ -210,7 +211,20 @@ def decode_amp33(raw: np.ndarray, reference_read: np.ndarray | None, offset: int
 
 
 def border_arrays(data: dict[str, np.ndarray], pixeldq: np.ndarray) -> dict[str, np.ndarray]:
-    """Arrays of the reference border: counts (resultant, row, column) and flags of each side, corners included."""
+    """Make the arrays of the reference border.
+
+    Parameters
+    ----------
+    data : dict
+        Counts of each side (``left``, ``right``, ``top``, ``bottom``), DN, of shape (resultant, row, column), with corners.
+    pixeldq : numpy.ndarray
+        Flags of the detector, uint32 of shape (row, column).
+
+    Returns
+    -------
+    dict
+        Counts and flags of each side, by the names of the ramp data model.
+    """
     sides = {
         "left": np.s_[:, :BORDER],
         "right": np.s_[:, -BORDER:],
@@ -222,11 +236,22 @@ def border_arrays(data: dict[str, np.ndarray], pixeldq: np.ndarray) -> dict[str,
 
 
 def ramp_tree(raw: Exposure) -> dict:
-    """The tree of a ramp with the metadata of a raw exposure; arrays come later."""
+    """Make the tree of a ramp, with the metadata of a raw exposure and without arrays.
+
+    Parameters
+    ----------
+    raw : Exposure
+        Raw exposure of the newest model.
+
+    Returns
+    -------
+    dict
+        Tagged tree of the ramp.
+    """
     meta = copy.deepcopy(raw.meta)
     meta["cal_step"] = dict.fromkeys((*STATUSES, *LATER_STATUSES), "INCOMPLETE")
     meta["cal_logs"] = []
-    # What raw files name here nobody has read: the simulators write what they made the exposure with.
+    # Simulators write the references here that they made the exposure with. No step has read them.
     for reftype, name in meta.get("ref_file", {}).items():
         if isinstance(name, str) and name != "?":
             meta["ref_file"][reftype] = NOT_APPLICABLE
@@ -237,12 +262,19 @@ def ramp_tree(raw: Exposure) -> dict:
 
 
 def run(job: Job) -> None:
-    """Process one exposure."""
+    """Process one exposure.
+
+    Parameters
+    ----------
+    job : Job
+        The run of the step.
+    """
     raw = job.exposure
-    raw.file.verify()  # once, where it comes in: a wrong reference pixel would spread over a whole channel
+    raw.file.verify()  # a single wrong reference pixel would spread over a whole channel
     if raw.tag == RAW_TAG:
-        return initialize(job, raw, ground_test=False)
-    job.log.info("%s holds %s: it is brought to %s first", raw.path.name, raw.tag or "no tag", RAW_TAG)
+        initialize(job, raw, ground_test=False)
+        return
+    job.log.info("%s has the data model %s; it is converted to %s", raw.path.name, raw.tag or "of no name", RAW_TAG)
     with updated_raw_file(raw) as path, AsdfFile(path) as file:
         initialize(job, Exposure(file), ground_test=raw.tag.rpartition("-")[0] in GROUND_TEST_MODELS)
 
@@ -250,12 +282,24 @@ def run(job: Job) -> None:
 def initialize(job: Job, raw: Exposure, *, ground_test: bool) -> None:
     """Write the ramp of a raw exposure of the newest model.
 
-    Files of ground tests have had their reference read added back already.
+    Parameters
+    ----------
+    job : Job
+        The run of the step.
+    raw : Exposure
+        The raw exposure.
+    ground_test : bool
+        Whether it comes from a ground test: then the reference read has been added back already.
+
+    Raises
+    ------
+    RampflowError
+        Arrays or metadata don't fit each other.
     """
     counts, amp33 = raw.array("data", 3), raw.array("amp33", 3)
     check_shape(raw.path, counts.shape)
     read_pattern = raw.read_pattern
-    _ = raw.frame_time, raw.detector  # refuse now what a later step would stumble over
+    _ = raw.frame_time, raw.detector  # later steps need them: refuse the exposure now without them
     for line in contradictions(raw.meta, counts.shape[0], job.exposure.path.name):
         job.log.warning("%s", line)
     shape = counts.shape
@@ -278,22 +322,25 @@ def initialize(job: Job, raw: Exposure, *, ground_test: bool) -> None:
     if flag_guide_window(
         pixeldq, (guide["xstart"], guide["xstop"]), (guide["ystart"], guide["ystop"]), expand=job.parameters.expand_gw_flagging
     ):
-        job.log.info("Flagged columns %d to %d, which the guide window's reads disturb", guide["xstart"], guide["xstop"] - 1)
+        job.log.info("Guide window: columns %d to %d are flagged", guide["xstart"], guide["xstop"] - 1)
     else:
-        job.log.info("The guide window is not on the detector: %s", guide)
+        job.log.info("The guide window does not lie on the detector: %s", guide)
 
     decoded_amp33 = _decoded_amp33(job, raw, amp33.read(), reference_amp33, offset)
     edges = {"left": (shape[1], BORDER), "right": (shape[1], BORDER), "top": (BORDER, shape[2]), "bottom": (BORDER, shape[2])}
     border = {side: np.empty((shape[0], *size), np.float32) for side, size in edges.items()}
 
     def decode_block(start, stop):
-        """Raw and decoded counts of some rows, and which of their resultants are lost."""
         raw_rows = counts.read_rows(start, stop)
         rows = decode_counts(raw_rows, None if reference_read is None else reference_read[start:stop], offset)
+        # Without an encoding, saturation and refpix see such counts. The extremes take a tenth of the time of the flags.
+        at_limit = encoded and (raw_rows.min() == 0 or raw_rows.max() == LARGEST_RAW)
+        if at_limit:  # refpix takes a reference pixel of 0 DN for a lost one
+            rows[((raw_rows == 0) | (raw_rows == LARGEST_RAW)) & border_pixels(start, stop, shape[1:])] = 0
         science = raw_rows[:, max(BORDER - start, 0) : max(shape[1] - BORDER - start, 0), BORDER:-BORDER]
         lost = lost_resultants(science) if science.size else np.empty(0, np.intp)
         replace_resultants(rows, lost, read_pattern)
-        return raw_rows, rows, lost
+        return raw_rows, rows, lost, at_limit
 
     border["top"][:] = decode_block(0, min(BLOCK, shape[1]))[1][:, :BORDER]
     border["bottom"][:] = decode_block(max(shape[1] - BLOCK, 0), shape[1])[1][:, -BORDER:]
@@ -312,12 +359,10 @@ def initialize(job: Job, raw: Exposure, *, ground_test: bool) -> None:
         product.status = status
 
         def write_block(start, stop):
-            raw_rows, rows, lost = decode_block(start, stop)
+            raw_rows, rows, lost, at_limit = decode_block(start, stop)
             product.write_rows("data", start, rows)
             product.write_rows("border_ref_pix_left", start, rows[:, :, :BORDER])
             product.write_rows("border_ref_pix_right", start, rows[:, :, -BORDER:])
-            # Without an encoding, saturation sees such counts itself. The extremes take a tenth of the time of the flags.
-            at_limit = encoded and (raw_rows.min() == 0 or raw_rows.max() == LARGEST_RAW)
             if not at_limit and not lost.size:
                 return 0, lost
             flags = flag_lost_counts(raw_rows) if at_limit else np.zeros(raw_rows.shape, np.uint8)
@@ -337,6 +382,7 @@ def warn_of_lost_counts(job: Job, at_limit: int, lost: Sequence[np.ndarray]) -> 
     Parameters
     ----------
     job : Job
+        The run of the step.
     at_limit : int
         Number of encoded counts that are 0 or 65535.
     lost : sequence of numpy.ndarray
@@ -344,7 +390,7 @@ def warn_of_lost_counts(job: Job, at_limit: int, lost: Sequence[np.ndarray]) -> 
     """
     if at_limit:
         job.log.warning(
-            "%d counts of data are 0 or 65535 in the encoded file: their values are lost, and they are flagged AD_FLOOR and "
+            "%d counts of data are 0 or 65535 in the encoded file: their true values are lost. They are flagged AD_FLOOR and "
             "DO_NOT_USE, or SATURATED",
             at_limit,
         )
@@ -369,9 +415,9 @@ def _warn_of_encoding(job, raw, offset, reference_read, reference_amp33) -> None
         ("reference_amp33", reference_amp33, reference_read),
     ):
         if read is None and (offset or other is not None):
-            sign = f"meta.instrument.data_encoding_offset is {offset}" if offset else "the other reference read is there"
+            sign = f"meta.instrument.data_encoding_offset is {offset}" if offset else "it has the other reference read"
             job.log.warning(
-                "%s: has no %s, though %s: nothing is added back; if a read was subtracted on board, counts are too low by it",
+                "%s has no %s, although %s: nothing is added back. If a read was subtracted on board, counts are too low by it",
                 raw.path.name,
                 name,
                 sign,
@@ -386,8 +432,8 @@ def _decoded_amp33(job, raw, samples, reference_amp33, offset) -> np.ndarray:
     if at_limit or out_of_range:
         many = at_limit + out_of_range > FEW_LOST * decoded.size
         (job.log.warning if many or out_of_range else job.log.info)(
-            "%s: %d samples of amp33 came as 0 or 65535 and %d decode to less than 0 or more than 65535 DN (offset %d): they "
-            "count as missing (0), %.2g %% of all",
+            "%s: %d samples of amp33 are 0 or 65535 in the encoded file, and %d decode to less than 0 or more than 65535 DN "
+            "(offset %d): these count as missing (0), %.2g %% of all samples",
             raw.path.name,
             at_limit,
             out_of_range,
@@ -400,7 +446,7 @@ def _decoded_amp33(job, raw, samples, reference_amp33, offset) -> np.ndarray:
 def _read_mask(job: Job, shape: tuple[int, ...]) -> np.ndarray | None:
     """The mask's flags, uint32, if there is a mask that fits."""
     if job.references["mask"] is None:
-        job.log.warning("There is no mask reference: bad pixels are not flagged, and the step is marked SKIPPED")
+        job.log.warning("There is no mask reference: bad pixels are not flagged, and the step is SKIPPED")
         return None
     with job.open_reference("mask") as mask:
         flags = mask.array("dq").read()
@@ -408,7 +454,7 @@ def _read_mask(job: Job, shape: tuple[int, ...]) -> np.ndarray | None:
             job.refuse_implausible("mask", "dq", float(np.mean(dqflags.has(flags, dqflags.DO_NOT_USE))))
     if flags.shape != shape:
         job.log.warning(
-            "%s: dq has the shape %s, and the exposure %s: bad pixels are not flagged, and the step is marked SKIPPED",
+            "%s: dq has the shape %s, and the exposure %s: bad pixels are not flagged, and the step is SKIPPED",
             Path(mask.path).name,
             flags.shape,
             shape,

@@ -740,8 +740,12 @@ def ramp_arrays(job: Job) -> tuple[StoredArray, StoredArray, StoredArray]:
 
     Returns
     -------
-    data, groupdq, pixeldq : StoredArray
-        Counts, flags per resultant and flags per pixel.
+    data : StoredArray
+        Counts, DN.
+    groupdq : StoredArray
+        Flags per resultant.
+    pixeldq : StoredArray
+        Flags per pixel.
     """
     return job.exposure.array("data"), job.exposure.array("groupdq"), job.exposure.array("pixeldq")
 
@@ -760,8 +764,8 @@ def row_reader(reference: Exposure, reftype: str, shape: tuple[int, int]) -> Row
 
     Returns
     -------
-    callable
-        Of first row and row after the last; returns float32 (row, column).
+    RowReader
+        Function of the first row and the one after the last that returns float32 (row, column).
 
     Raises
     ------

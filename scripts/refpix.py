@@ -1,7 +1,7 @@
-"""refpix: remove the correlated noise that the reference pixels see.
+"""Step refpix: remove the correlated noise that the reference pixels see.
 
-The Improved Roman Reference Correction (IRRC; Rauscher et al.): what the left and right reference pixels and amplifier 33
-recorded is filtered, per readout channel, with the responses of the reference file, and subtracted.
+The Improved Roman Reference Correction (IRRC; Rauscher et al.) filters the signals of the left and right reference pixels and
+of amplifier 33 with the responses of each readout channel, given in the reference file, and subtracts them.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 from rampflow import dq
-from rampflow.detector import BORDER, CHANNEL_DEAD_COLUMNS, CHANNEL_WIDTH
+from rampflow.detector import BORDER, CHANNEL_DEAD_COLUMNS, CHANNEL_WIDTH, border_pixels
 from rampflow.errors import RampflowError
 from rampflow.files.asdf_writer import EmptyArray
 from rampflow.step.declaration import Parameter, Range, Reference, Step
@@ -43,15 +43,25 @@ STEP = Step(
         ),
     ),
     parameters=(
-        Parameter("remove_offset", bool, True, "take each pixel's mean over the resultants out before, put it back after"),
-        Parameter("remove_trends", bool, True, "remove the line in time that the top and bottom reference rows show"),
-        Parameter("cosine_interpolate", bool, True, "fill the gaps of amp33 from the samples around them"),
-        Parameter("fft_interpolate", bool, True, "smooth what fills the dead time between the rows of amp33"),
+        Parameter(
+            "remove_offset",
+            bool,
+            True,
+            "subtract the mean of each pixel over the resultants before the correction, and add it after",
+        ),
+        Parameter(
+            "remove_trends",
+            bool,
+            True,
+            "remove the linear trend in time that the top and bottom reference rows show, per channel",
+        ),
+        Parameter("cosine_interpolate", bool, True, "fill the gaps of amp33 by interpolation"),
+        Parameter("fft_interpolate", bool, True, "smooth the interpolated dead time between the rows of amp33"),
         Parameter(
             "mean_is_missing",
             bool,
             True,
-            "a sample that equals its pixel's mean counts as missing, as in romancal, and keeps its channel's trend",
+            "treat a sample that equals its pixel's mean as missing, as romancal does: it keeps the trend of its channel",
         ),
     ),
 )
@@ -69,12 +79,36 @@ FEW_LOST = 0.01  #: share of a reference's samples that may be lost in a resulta
 
 
 def in_read_order(channel: np.ndarray, number: int) -> np.ndarray:
-    """View of a channel (last axis: columns) in the order of reading, or back: odd channels are read backwards."""
+    """Bring the columns of a channel into the order of reading, or back: odd channels are read backwards.
+
+    Parameters
+    ----------
+    channel : numpy.ndarray
+        Samples of a channel; the last axis is that of its columns.
+    number : int
+        Number of the channel, from 0.
+
+    Returns
+    -------
+    numpy.ndarray
+        A view of `channel`.
+    """
     return channel[..., ::-1] if number % 2 else channel
 
 
 def sample_times(rows: int) -> np.ndarray:
-    """Time of each sample of a channel in read order, in samples from the middle of the frame (float64, (row, 128))."""
+    """Compute the time of each sample of a channel in read order.
+
+    Parameters
+    ----------
+    rows : int
+        Rows of the detector.
+
+    Returns
+    -------
+    numpy.ndarray
+        Times from the middle of the frame, in samples, float64 of shape (row, 128).
+    """
     time = np.arange(rows * SAMPLES, dtype=np.float64).reshape(rows, SAMPLES)
     return time[:, :CHANNEL_WIDTH] - (rows * SAMPLES - 1) / 2
 
@@ -93,9 +127,11 @@ def fit_trend(values: np.ndarray, there: np.ndarray, times: np.ndarray) -> tuple
 
     Returns
     -------
-    slope, intercept : float
-        DN per sample, and DN at time 0; zero where there is nothing to fit. The slope is zero where all samples lie on one side
-        of the middle: of the few rows at one end, it would be noise, thousands of DN at the other.
+    slope : float
+        Slope, DN per sample. It is zero if all samples lie on one side of the middle: that of the few rows at one end is noise,
+        and would make thousands of DN at the other end.
+    intercept : float
+        Value at time 0, DN. Both are zero without samples.
     """
     if not there.any():
         return 0.0, 0.0
@@ -110,17 +146,31 @@ def fit_trend(values: np.ndarray, there: np.ndarray, times: np.ndarray) -> tuple
 def remove_trend(values: np.ndarray, there: np.ndarray, times: np.ndarray, trend: tuple[float, float]) -> np.ndarray:
     """Subtract a straight line in time from the samples that are there.
 
-    In float64: in float32 a sample near the line would now and then become zero, and be taken for one that is not there.
+    Parameters
+    ----------
+    values : numpy.ndarray
+        Samples, DN.
+    there : numpy.ndarray
+        Which of them are not missing, bool.
+    times : numpy.ndarray
+        Their times from the middle of the frame, in samples.
+    trend : tuple of float
+        From `fit_trend`.
+
+    Returns
+    -------
+    numpy.ndarray
+        Samples without the trend, DN, float64: in float32 a sample near the line may become zero, which means missing.
     """
     slope, intercept = trend
     return values - (times * slope + intercept) * there
 
 
 def replace_lost_samples(samples: np.ndarray, *, remove_offset: bool = True) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Put reference samples that are lost in some resultants at their mean over the others, so that they count as missing.
+    """Replace reference samples that are lost in some resultants by their mean over the others, so that they count as missing.
 
-    A sample at a limit of the converter, 0 or 65535 DN, says nothing. Where all resultants have the same, it cancels with its
-    mean. In a part of them it would be a spike of thousands of DN in time, and spoil the mean for the others.
+    A sample at a limit of the converter, 0 or 65535 DN, has no information. If all resultants have the same, it cancels with
+    its mean. In a part of the resultants, it would be a spike of thousands of DN in time, and falsify the mean for the others.
 
     Parameters
     ----------
@@ -132,11 +182,11 @@ def replace_lost_samples(samples: np.ndarray, *, remove_offset: bool = True) -> 
     Returns
     -------
     samples : numpy.ndarray
-        In their own dtype.
+        Samples, in their own dtype.
     offset : numpy.ndarray
         Mean of each sample, DN, float32, (...); whole DN where samples of an integer dtype are lost, which must equal it.
     lost : numpy.ndarray
-        Samples that were put at their mean, bool like `samples`.
+        Samples that were replaced, bool of the shape of `samples`.
     """
     counts = samples.astype(np.float32, copy=False)
     offset = counts.mean(axis=0) if remove_offset else np.zeros_like(counts[0])
@@ -155,15 +205,19 @@ def replace_lost_samples(samples: np.ndarray, *, remove_offset: bool = True) -> 
     return samples, offset, lost
 
 
-def border_pixels(start: int, stop: int, shape: tuple[int, int]) -> np.ndarray:
-    """Reference pixels among the rows from `start` to `stop` of a detector of `shape` (bool, (row, column))."""
-    rows, columns = shape
-    row, column = np.arange(start, stop)[:, None], np.arange(columns)
-    return (row < BORDER) | (row >= rows - BORDER) | (column < BORDER) | (column >= columns - BORDER)
-
-
 def share_that_varies(samples: np.ndarray) -> float:
-    """Share of the samples (resultant, row, column) that are not the same in all resultants."""
+    """Compute the share of samples that are not the same in all resultants.
+
+    Parameters
+    ----------
+    samples : numpy.ndarray
+        Samples, of shape (resultant, ...).
+
+    Returns
+    -------
+    float
+        From 0 to 1.
+    """
     return np.count_nonzero((samples != samples[0]).any(axis=0)) / max(samples[0].size, 1)
 
 
@@ -178,11 +232,12 @@ def fill_gaps(stream: np.ndarray, there: np.ndarray) -> np.ndarray:
     stream : numpy.ndarray
         Amplifier 33 in read order, with the dead time, float32, (row, 140); zero in the gaps.
     there : numpy.ndarray
-        bool, like `stream`: false in the gaps and in the dead time.
+        Which samples are not missing, bool: false in the gaps and in the dead time.
 
     Returns
     -------
     numpy.ndarray
+        The stream with its gaps and dead time filled, float32.
     """
     weights = np.sin(np.arange(1, GAP_WIDTH + 1, dtype=np.float32) * np.pi / GAP_WIDTH)
     sums = np.convolve(stream.ravel(), weights, "same")
@@ -205,6 +260,7 @@ def smooth_dead_time(stream: np.ndarray) -> np.ndarray:
     Returns
     -------
     numpy.ndarray
+        The stream with its dead time smoothed, float32.
     """
     smoothed = stream.copy()
     rows_after = np.r_[1 : len(stream), 0]
@@ -218,7 +274,14 @@ def smooth_dead_time(stream: np.ndarray) -> np.ndarray:
 
 @functools.cache
 def twiddle_factors(rows: int, block: int) -> tuple[np.ndarray, np.ndarray]:
-    """The two factors of e^(2πi k s / (140 rows)) in `half_transform`, times the norm of a transform to time.
+    """Compute the two factors of e^(2πi k s / (140 rows)) in `half_transform`, times the norm of a transform to time.
+
+    Parameters
+    ----------
+    rows : int
+        Rows of the detector.
+    block : int
+        Frequencies k that share a value of the first factor.
 
     Returns
     -------
@@ -246,16 +309,25 @@ def reference_streams(
     fft_interpolate: bool,
     mean_is_missing: bool,
 ) -> tuple[np.ndarray, list[tuple[float, float]]]:
-    """What the references of one resultant recorded, in the order of reading, and the trend of each channel.
+    """Bring the references of one resultant into the order of reading, and measure the trend of each channel.
 
-    Parameters are those of `correct_resultants`, of one resultant.
+    Parameters
+    ----------
+    resultant : numpy.ndarray
+        Counts, DN, float32 of shape (row, column).
+    amp33 : numpy.ndarray
+        Amplifier 33, DN, of shape (row, 128).
+    offset, amp33_offset : numpy.ndarray
+        Means that are subtracted from both before, DN, float32.
+    remove_trends, cosine_interpolate, fft_interpolate, mean_is_missing : bool
+        Parameters of the step.
 
     Returns
     -------
     streams : numpy.ndarray
-        Left and right borders, where they lie in time among zeros, and amplifier 33, DN, float32, (reference, row, 140).
+        Left and right border, at their times among zeros, and amplifier 33, DN, float32 of shape (reference, row, 140).
     trends : list of (float, float)
-        `fit_trend` of each channel.
+        From `fit_trend`, for each channel.
     """
     rows, columns = resultant.shape
     last = columns // CHANNEL_WIDTH - 1
@@ -328,7 +400,7 @@ def correct_resultants(
     Returns
     -------
     numpy.ndarray
-        amp33 without its trend and with its gaps filled, as an absolute value, in its own dtype.
+        Absolute value of amp33 without its trend and with its gaps filled, in its own dtype.
     """
     from rampflow.kernels.refpix import LANES, combine, half_transform, subtract  # before scipy: numba imports more where it is
 
@@ -396,7 +468,7 @@ def correct_reference_pixels(
     amp33 : numpy.ndarray
         Amplifier 33, DN, (resultant, row, 128).
     pixeldq : numpy.ndarray
-        uint32, (row, column). Pixels with BAD_REF_PIXEL are taken as zero.
+        Flags, uint32, (row, column). Pixels with BAD_REF_PIXEL are set to zero.
     responses : sequence of numpy.ndarray
         To the left, right and amp33 references, each complex, (channel, frequency).
     remove_offset, remove_trends, cosine_interpolate, fft_interpolate, mean_is_missing : bool
@@ -404,8 +476,10 @@ def correct_reference_pixels(
 
     Returns
     -------
-    data, amp33 : numpy.ndarray
-        Corrected, as `correct_resultants` does.
+    data : numpy.ndarray
+        Corrected counts, DN, float32.
+    amp33 : numpy.ndarray
+        As `correct_resultants` returns it.
     """
     responses = [response.astype(np.complex64, copy=False) for response in responses]
     good = np.where(dq.has(pixeldq, dq.BAD_REF_PIXEL), np.float32(0), data)
@@ -431,16 +505,24 @@ def correct_reference_pixels(
 
 
 def read_responses(reference: Exposure, rows: int, channels: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Read the responses of a detector's channels.
+    """Read the responses of the channels of a detector.
+
+    Parameters
+    ----------
+    reference : Exposure
+        The reference, with ``gamma``, ``zeta`` and ``alpha``.
+    rows, channels : int
+        Rows and channels of the detector.
 
     Returns
     -------
     tuple of numpy.ndarray
-        To the left, right and amp33 references, each complex64, (channel, frequency).
+        Responses to the left, right and amp33 references, each complex64, (channel, frequency).
 
     Raises
     ------
     RampflowError
+        A response is of another shape, not finite, or implausibly large.
     """
     shape = channels, rows * SAMPLES // 2 + 1
 
@@ -454,7 +536,7 @@ def read_responses(reference: Exposure, rows: int, channels: int) -> tuple[np.nd
         response = np.empty(shape, np.complex64)
         for channel in range(channels):
             response[channel] = array.read_rows(channel, channel + 1)[0]
-        # One wrong value would spread over a whole channel.
+        # One wrong value spoils a whole channel.
         largest = float(np.max([np.abs(channel.view(np.float32)).max() for channel in response]))
         if not largest < np.inf:
             raise RampflowError(f"{reference.path}: {name} has values that are not finite; give a whole reference")
@@ -468,7 +550,7 @@ def read_responses(reference: Exposure, rows: int, channels: int) -> tuple[np.nd
 
 @dataclasses.dataclass(frozen=True)
 class ReferenceState:
-    """What a reference (a side of the border, or amplifier 33) is worth.
+    """State of the samples of a reference: a side of the border, or amplifier 33.
 
     Attributes
     ----------
@@ -483,32 +565,56 @@ class ReferenceState:
 
     @classmethod
     def of(cls, samples: np.ndarray, lost: np.ndarray) -> ReferenceState:
-        """State of samples (resultant, ...) of which some are `lost`, as `replace_lost_samples` says."""
+        """Measure the state of the samples of a reference.
+
+        Parameters
+        ----------
+        samples : numpy.ndarray
+            Samples, DN, of shape (resultant, ...).
+        lost : numpy.ndarray
+            From `replace_lost_samples`.
+
+        Returns
+        -------
+        ReferenceState
+            Their state.
+        """
         return cls(share_that_varies(samples), lost.mean(axis=tuple(range(1, lost.ndim))))
 
 
 def warn_of_channels(job: Job, still: np.ndarray, resultants: int) -> None:
-    """Warn of channels that have the same counts in the first and the last resultant; `still` is their share, by channel."""
+    """Warn of channels whose counts don't change from the first to the last resultant.
+
+    Parameters
+    ----------
+    job : Job
+        The run of the step.
+    still : numpy.ndarray
+        Share of the pixels that have the same count in both, of shape (channel,).
+    resultants : int
+        Number of resultants.
+    """
     stuck = np.flatnonzero(still > 1 - MOST_VARY)
     if stuck.size and resultants > 1:
         job.log.warning(
-            "%s: most counts of the channels %s (from 1) are the same in the first and the last resultant: dead, stuck or "
-            "saturated. Their slopes are not those of the sky",
+            "%s: most counts of the channels %s (from 1) are the same in the first and the last resultant: the channels are "
+            "dead, stuck or saturated, and their count rates are not those of the sky",
             job.exposure.path.name,
             ", ".join(str(channel + 1) for channel in stuck),
         )
 
 
 def warn_of_references(job: Job, references: dict[str, ReferenceState], resultants: int) -> None:
-    """Warn once of all references that can't show the noise of the exposure, or of a part of its resultants.
+    """Warn of references that carry no signal, or have lost samples in some resultants: one warning for all.
 
     Parameters
     ----------
     job : Job
+        The run of the step.
     references : dict
         State of each reference by name.
     resultants : int
-        Of the exposure.
+        Number of resultants.
     """
     silent, partly = [], []
     for name, state in references.items():
@@ -541,9 +647,16 @@ def warn_of_references(job: Job, references: dict[str, ReferenceState], resultan
 
 
 def run(job: Job) -> None:
-    """Process one exposure."""
+    """Process one exposure.
+
+    Parameters
+    ----------
+    job : Job
+        The run of the step.
+    """
     if job.references["refpix"] is None:
-        return job.skip("There is no refpix reference")
+        job.skip("There is no refpix reference")
+        return
     exposure, parameters = job.exposure, job.parameters
     ramp, pixeldq = exposure.array("data"), exposure.array("pixeldq")
     resultants, rows, columns = ramp.shape

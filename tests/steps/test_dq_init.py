@@ -141,6 +141,21 @@ def test_counts_without_encoding_get_no_flag_for_lost_data(tmp_path, mask):
     np.testing.assert_array_equal(arrays["data"], raw)
 
 
+def test_reference_pixels_that_are_lost_in_an_encoded_file_decode_to_zero(tmp_path, mask):
+    raw = counts()
+    raw[2, 20:30, 1] = 0
+    raw[3, 2, 70:90] = 65535
+    write_raw(tmp_path / "in_uncal.asdf", raw, {"instrument.data_encoding_offset": 50})
+    initialize(tmp_path)
+    arrays = arrays_of(tmp_path / "out.asdf")
+    expected = raw - np.float32(50)
+    expected[2, 20:30, 1] = expected[3, 2, 70:90] = 0
+    np.testing.assert_array_equal(arrays["data"], expected)
+    np.testing.assert_array_equal(arrays["border_ref_pix_left"], expected[..., :4])
+    np.testing.assert_array_equal(arrays["border_ref_pix_top"], expected[:, :4])
+    assert (arrays["groupdq"][2, 20:30, 1] == FLOOR).all() and (arrays["groupdq"][3, 2, 70:90] == flags.SATURATED).all()
+
+
 @pytest.mark.parametrize("offset", [0, 300])
 @pytest.mark.parametrize(
     ("values", "lost"),
@@ -249,7 +264,7 @@ def test_amp33_below_the_encoding_offset_gives_a_warning(tmp_path, mask):
     reads = {"reference_read": np.full(SHAPE[1:], 10, np.uint16), "reference_amp33": np.full((ROWS, 128), 10, np.uint16)}
     write_raw(tmp_path / "in_uncal.asdf", counts(), {"instrument.data_encoding_offset": 100}, amp33=amp33, **reads)
     said = initialize(tmp_path).stderr
-    assert "0 samples of amp33 came as 0 or 65535 and 640 decode to less than 0" in said
+    assert "0 samples of amp33 are 0 or 65535 in the encoded file, and 640 decode to less than 0" in said
     expected = np.full_like(amp33, 4910)
     expected[1, 20:25] = 0
     np.testing.assert_array_equal(arrays_of(tmp_path / "out.asdf")["amp33"], expected)
@@ -258,8 +273,8 @@ def test_amp33_below_the_encoding_offset_gives_a_warning(tmp_path, mask):
 @pytest.mark.parametrize(
     ("offset", "reads", "messages"),
     [
-        (300, {}, ["has no reference_read, though meta.instrument.data_encoding_offset is 300", "has no reference_amp33"]),
-        (0, {"reference_read": 7}, ["has no reference_amp33, though the other reference read is there"]),
+        (300, {}, ["has no reference_read, although meta.instrument.data_encoding_offset is 300", "has no reference_amp33"]),
+        (0, {"reference_read": 7}, ["has no reference_amp33, although it has the other reference read"]),
         (300, {"reference_read": 0, "reference_amp33": 7}, ["reference_read is zero everywhere"]),
         (300, {"reference_read": 7, "reference_amp33": 7}, []),
         (0, {}, []),

@@ -17,40 +17,40 @@ VISIT_FIELDS = ("program", "execution_plan", "pass", "segment", "observation", "
 #: The time that `roman_datamodels` puts where none is given.
 EMPTY_TIME = datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC)
 
-#: Frames by which an exposure time may differ from its reads: the reset frame counts in some files and not in others.
+#: Frames by which an exposure time may differ from its reads: some files count the reset frame.
 FRAMES = 2.5
 #: Seconds by which start and end may differ from the exposure time: commands before the first read and after the last.
 OVERHEAD = 10.0
-SHARE = 0.05  #: by which times may differ in any case
+SHARE = 0.05  #: relative difference of times that is tolerated in any case
 
-#: Optical elements of an exposure type, as the beginning of their names; other types take any.
+#: First letters of the optical elements of an exposure type; other types take any.
 ELEMENTS = {"WFI_IMAGE": ("F",), "WFI_SPECTRAL": ("GRISM", "PRISM")}
 
 #: Detector in the name of an aperture: WFI01_FULL, WFI_01_FULL.
 APERTURE = re.compile(r"WFI_?(\d\d)_", re.IGNORECASE)
 
-#: Degrees between the telescope's axis and a reference point: all detectors lie within one.
+#: Largest plausible distance of a reference point from the telescope's axis, degrees: all detectors lie within one.
 FARTHEST_FROM_AXIS = 2.0
 
 
 def contradictions(meta: dict, resultants: int, name: str) -> list[str]:
-    """What an exposure's metadata say twice and differently, or say against its quality.
+    """List entries of an exposure's metadata that contradict each other, its data or its file name, or report a problem.
 
-    Placeholders (no number, not positive, "?") say nothing.
+    Placeholders (not a number, not positive, "?") are ignored.
 
     Parameters
     ----------
     meta : dict
-        ``meta`` of a raw exposure.
+        Metadata of a raw exposure.
     resultants : int
-        Of its data.
+        Number of resultants in its data.
     name : str
         Name of its file.
 
     Returns
     -------
     list of str
-        A line each, with fields and values; none in sound files.
+        A sentence for each, with fields and values; empty for a sound file.
     """
     return [
         *_of_times(meta, resultants),
