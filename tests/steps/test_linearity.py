@@ -165,13 +165,8 @@ def test_one_resultant_is_corrected_without_a_rate():
     np.testing.assert_allclose(corrected, 1001, rtol=1e-6)
 
 
-<<<<<<< HEAD
-def test_inconsistent_shapes_are_refused():
-    with pytest.raises(ValueError, match="same pixels and resultants"):
-=======
 def test_inconsistent_shapes_are_refused():
     with pytest.raises(ValueError, match="same resultants, rows and columns"):
->>>>>>> 6eac25786a2765840707888a4e78881d77b364aa
         correct(np.zeros(SHAPE), np.zeros(SHAPE[1:], np.uint8))
     with pytest.raises(ValueError, match="same resultants, rows and columns"):
         correct(np.zeros(SHAPE), pattern=PATTERN[:-1])
