@@ -1,16 +1,14 @@
-"""The file that holds the alignment of an association, and what it changes in the products of each exposure."""
+"""The file with the alignment of an association, and its application to the products of each exposure."""
 
 from __future__ import annotations
 
 import copy
-import tempfile
 from pathlib import Path
-from typing import Any
 
 from rampflow.errors import RampflowError
 from rampflow.files.asdf_reader import AsdfFile
 from rampflow.files.asdf_writer import create_asdf
-from rampflow.imports import import_asdf
+from rampflow.wcs.conversion import tree_of_wcs
 from rampflow.wcs.wcs_tree import Wcs
 
 _KEY = "tweakreg"
@@ -21,7 +19,7 @@ COORDINATES = (
     (("x_centroid", "y_centroid"), ("ra_centroid", "dec_centroid")),
     (("x_centroid_win", "y_centroid_win"), ("ra_centroid_win", "dec_centroid_win")),
     (("x_psf", "y_psf"), ("ra_psf", "dec_psf")),
-    # Of given sources (a forced segmentation map), as they are in this image; romancal leaves these where they were.
+    # Positions of given sources (a forced segmentation map) in this image; romancal doesn't update these.
     (("forced_x_centroid", "forced_y_centroid"), ("forced_ra", "forced_dec")),
     (("forced_x_centroid", "forced_y_centroid"), ("forced_ra_centroid", "forced_dec_centroid")),
     (("forced_x_psf", "forced_y_psf"), ("forced_ra_psf", "forced_dec_psf")),
@@ -49,27 +47,6 @@ def write_solutions(path: Path, header: dict, solutions: dict[str, dict]) -> Non
     }
     with create_asdf(path, {_KEY: {**header, "exposures": exposures}}):
         pass
-
-
-def tree_of_wcs(wcs: Any) -> dict:
-    """Make the tree of a WCS object.
-
-    Parameters
-    ----------
-    wcs : gwcs.wcs.WCS
-        The object.
-
-    Returns
-    -------
-    dict
-        The tree that asdf writes of it, with its tags.
-    """
-    asdf = import_asdf()
-    with tempfile.TemporaryDirectory(prefix="rampflow-") as folder:
-        path = Path(folder) / "wcs.asdf"
-        asdf.AsdfFile({"wcs": wcs}).write_to(path, all_array_storage="inline")
-        with AsdfFile(path) as file:
-            return file.tree["wcs"]
 
 
 def read_solution(path: Path, stem: str) -> dict:

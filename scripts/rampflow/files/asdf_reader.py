@@ -23,11 +23,11 @@ from typing import Any
 import numpy as np
 
 from rampflow.errors import RampflowError, one_line, shortened
+from rampflow.files import tags
 from rampflow.files.blocks import MAGIC, NO_CHECKSUM, UNCOMPRESSED, Block, numpy_dtype, read_block
 from rampflow.files.stored_array import StoredArray
-from rampflow.files.yaml_tree import CORE, cut_entry, map_tree, parse_tree
+from rampflow.files.yaml_tree import cut_entry, map_tree, parse_tree
 
-_STANDARDS = ("1.0.0", "1.1.0", "1.2.0", "1.3.0", "1.4.0", "1.5.0", "1.6.0")
 _PREAMBLE = re.compile(rb"#ASDF \d+\.\d+\.\d+\r?\n")
 _TREE_END = re.compile(rb"\r?\n\.\.\.[ ]*\r?\n")
 _LARGEST_TREE = 1 << 26  #: bytes; a larger tree is damaged, or made to fill the memory
@@ -77,9 +77,9 @@ class AsdfFile:
             self._size = status.st_size
             self.text = self._read_text()
             self.standard = _standard_of(self.text)
-            if self.standard not in _STANDARDS:
+            if self.standard not in tags.STANDARDS:
                 raise RampflowError(
-                    f"{self.path}: follows version {self.standard} of the ASDF standard, none of {', '.join(_STANDARDS)}"
+                    f"{self.path}: follows version {self.standard} of the ASDF standard, none of {', '.join(tags.STANDARDS)}"
                 )
             raw = self._parse(self.text) if parse else None  # before the blocks: a damaged tree is told first
             self._blocks = self._find_blocks(len(self.text))
@@ -261,7 +261,7 @@ class AsdfFile:
         return blocks
 
     def _resolve_array(self, node: Any) -> Any:
-        if not (isinstance(node, dict) and getattr(node, "tag", "").startswith(CORE + "ndarray-")):
+        if not (isinstance(node, dict) and getattr(node, "tag", "").startswith(tags.NDARRAY_PREFIX)):
             return node
         try:
             if "source" not in node:
@@ -282,4 +282,4 @@ class AsdfFile:
 
 def _standard_of(text: bytes) -> str:
     found = re.match(rb"#ASDF [^\n]*\n#ASDF_STANDARD ([\d.]+)", text)
-    return found[1].decode() if found else "1.6.0"
+    return found[1].decode() if found else tags.STANDARD

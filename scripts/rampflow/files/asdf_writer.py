@@ -12,11 +12,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from rampflow.files import tags
 from rampflow.files.atomic import replacing
 from rampflow.files.blocks import HEADER_SIZE, LZ4, NO_CHECKSUM, UNCOMPRESSED, Block, asdf_datatype, block_header, write_bytes
 from rampflow.files.compression import compress_lz4
 from rampflow.files.stored_array import StoredArray
-from rampflow.files.yaml_tree import CORE, NDARRAY_TAG, dump_tree, map_tree, tagged
+from rampflow.files.yaml_tree import dump_tree, map_tree, tagged
 
 _HEADROOM = 1 << 17  #: bytes kept free for what a step adds to the tree (logs, status) after its arrays have their places
 _INLINE_SIZE = 256  #: values; an array in memory of so many or fewer is written in the tree
@@ -98,7 +99,7 @@ class AsdfWriter:
     """
 
     def __init__(self, descriptor: int, tree: dict, standard: str):
-        self.tree, self._descriptor, self._standard = tagged(tree, CORE + "asdf-1.1.0"), descriptor, standard
+        self.tree, self._descriptor, self._standard = tagged(tree, tags.ROOT), descriptor, standard
         self._arrays: list[Any] = []
         map_tree(self.tree, self._collect)
         self._places: list[int] = []  # of the bytes of each array
@@ -227,19 +228,19 @@ class AsdfWriter:
         if _takes_block(node):
             datatype, byteorder = asdf_datatype(node.dtype)
             place = {"source": self._number(node), "datatype": datatype, "byteorder": byteorder, "shape": list(node.shape)}
-            return tagged(place, NDARRAY_TAG)
+            return tagged(place, tags.NDARRAY)
         if isinstance(node, np.ndarray):
             values = {"data": node.tolist(), "datatype": asdf_datatype(node.dtype)[0], "shape": list(node.shape)}
-            return tagged(values, NDARRAY_TAG)
+            return tagged(values, tags.NDARRAY)
         return node
 
     def _text(self) -> bytes:
-        version = f"#ASDF 1.0.0\n#ASDF_STANDARD {self._standard}\n"
+        version = f"#ASDF {tags.FILE_FORMAT}\n#ASDF_STANDARD {self._standard}\n"
         return version.encode() + dump_tree(map_tree(self.tree, self._describe))
 
 
 @contextlib.contextmanager
-def create_asdf(path: str | os.PathLike, tree: dict, standard: str = "1.6.0") -> Iterator[AsdfWriter]:
+def create_asdf(path: str | os.PathLike, tree: dict, standard: str = tags.STANDARD) -> Iterator[AsdfWriter]:
     """Write an ASDF file: arrays in memory or in another file at once, the others as the caller gives them.
 
     Parameters

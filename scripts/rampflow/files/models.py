@@ -12,10 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from rampflow.errors import RampflowError
+from rampflow.files.tags import ROMAN_PREFIX, ROMAN_SCHEMAS
 from rampflow.files.yaml_tree import load_yaml
 from rampflow.imports import asdf_with_schemas
-
-SCHEMAS = "asdf://stsci.edu/datamodels/roman/schemas/"
 
 
 @functools.cache
@@ -82,7 +81,7 @@ def resolved(node: dict) -> dict:
         The part, or what it refers to.
     """
     while "$ref" in node:
-        name, _, place = node["$ref"].removeprefix(SCHEMAS).partition("#/")
+        name, _, place = node["$ref"].removeprefix(ROMAN_SCHEMAS).partition("#/")
         node = schema(name)
         for key in filter(None, place.split("/")):
             node = node[key]
@@ -113,20 +112,20 @@ def properties(node: dict) -> tuple[dict[str, dict], set[str]]:
     return entries, required
 
 
-def metadata_schema(model: str) -> dict:
+def metadata_schema(tag: str) -> dict:
     """Read the schema of a data model's ``meta``.
 
     Parameters
     ----------
-    model : str
-        Name of the model's schema with its version.
+    tag : str
+        Tag of the data model.
 
     Returns
     -------
     dict
         The schema of ``meta``.
     """
-    return schema(model)["properties"]["meta"]
+    return schema(tag.removeprefix(ROMAN_PREFIX))["properties"]["meta"]
 
 
 def required_part(node: dict, values: dict) -> dict:

@@ -12,8 +12,7 @@ from typing import Any
 
 import yaml
 
-CORE = "tag:stsci.edu:asdf/core/"  #: tags of the ASDF standard itself
-NDARRAY_TAG = CORE + "ndarray-1.1.0"
+from rampflow.files import tags
 
 _LARGEST_EXPANSION = 10_000_000  #: nodes, with each alias written out; far beyond any data model
 _DEEPEST = 500  #: levels of nesting; far beyond any data model
@@ -178,7 +177,7 @@ def dump_tree(tree: Any) -> bytes:
         explicit_start=True,
         explicit_end=True,
         version=(1, 1),
-        tags={"!": "tag:stsci.edu:asdf/"},
+        tags={"!": tags.ASDF_PREFIX},
         sort_keys=False,
         width=120,
     )

@@ -12,10 +12,7 @@ from rampflow.detector import BORDER, BORDER_COLUMNS, check_shape, detector_numb
 from rampflow.errors import RampflowError
 from rampflow.files.asdf_reader import AsdfFile
 from rampflow.files.stored_array import StoredArray
-
-ROMAN_TAGS = "asdf://stsci.edu/datamodels/roman/tags/"
-RAMP_TAG = ROMAN_TAGS + "ramp-2.1.0"
-IMAGE_TAG = ROMAN_TAGS + "wfi_image-2.1.0"
+from rampflow.files.tags import ROMAN_PREFIX
 
 #: Parts of the metadata that steps read or add to: mappings, where they are there.
 SECTIONS = (
@@ -69,7 +66,7 @@ class Exposure:
     @property
     def tag(self) -> str:
         """Name of the data model and its version, as ``ramp-2.1.0``; empty when the tree has no tag."""
-        return getattr(self.roman, "tag", "").removeprefix(ROMAN_TAGS)
+        return getattr(self.roman, "tag", "").removeprefix(ROMAN_PREFIX)
 
     def expect_model(self, model: str, program: str) -> None:
         """Refuse an exposure of another data model.
@@ -272,9 +269,10 @@ class InlineArray:
         """Copy the array, as `StoredArray.read`."""
         return self._array.copy()
 
-    def read_rows(self, start: int, stop: int) -> np.ndarray:
-        """Copy rows of every plane, as `StoredArray.read_rows`."""
-        return self._array[..., max(start, 0) : stop, :].copy()
+    def read_rows(self, start: int, stop: int, first_planes: int | None = None) -> np.ndarray:
+        """Copy rows of every plane, or of the first ones, as `StoredArray.read_rows`."""
+        array = self._array if first_planes is None else self._array[:first_planes]
+        return array[..., max(start, 0) : stop, :].copy()
 
     def read_plane(self, index: int, out: np.ndarray | None = None) -> np.ndarray:
         """Copy one plane, as `StoredArray.read_plane`."""

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from rampflow import SOFTWARE_NAME, __version__
 from rampflow.chain import STEPS
+from rampflow.files.tags import TIME
 from rampflow.files.yaml_tree import tagged
 
 LOG_KEY = b"rampflow.cal_logs"  #: in the metadata of an intermediate catalog: the log of its step, for the image's ``cal_logs``
@@ -43,7 +44,7 @@ def stamp(meta: dict, filename: str) -> None:
     """
     now = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3]
     meta["filename"] = filename
-    meta["file_date"] = tagged({"base_format": "datetime", "value": now}, "tag:stsci.edu:asdf/time/time-1.4.0")
+    meta["file_date"] = tagged({"base_format": "datetime", "value": now}, TIME)
     meta["calibration_software_name"] = SOFTWARE_NAME
     meta["calibration_software_version"] = __version__
 

@@ -1,0 +1,250 @@
+"""The summary of a run, and associations of which an exposure fails."""
+
+import json
+import logging
+import os
+import shutil
+import signal
+from pathlib import Path
+
+import pytest
+from repository import ROOT
+from small_files import damage_pixels
+from snakemake_interface_logger_plugins.common import LogEvent
+from snakemake_runs import Workflow
+
+from rampflow.workflow import summary
+from rampflow.workflow.events import RunRecord
+
+BEGUN = 1_000_000.0
+#: Steps that the alignment does without.
+SKIPPED = ("saturation", "refpix", "dark_decay", "linearity", "dark_current", "photom", "flatfield")
+
+
+@pytest.fixture
+def logs(tmp_path, monkeypatch):
+    """Writes logs of a run into the working folder: name, lines as (logger, level, text), age in seconds."""
+    monkeypatch.chdir(tmp_path)
+
+    def write(name, *lines, age=-1.0):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("".join(f"{' :: '.join(('2026-01-01T00:00:00.000Z', *line))}\n" for line in lines))
+        os.utime(path, (BEGUN - age, BEGUN - age))
+        return name
+
+    return write
+
+
+INFO = ("rampflow.refpix", "INFO", "fine")
+
+
+# -------------------------------------------------------------------------------------------------------------- the words
+def test_a_failure_is_one_line_with_exposure_step_reason_and_log(logs):
+    log = logs("logs/r1/refpix.log", INFO, ("rampflow", "ERROR", "refpix: r1_uncal.asdf: data is missing; make it again"))
+    failures, warnings, _ = summary.summarize([log], [[log]], BEGUN)
+    assert failures == ["r1 refpix: r1_uncal.asdf: data is missing; make it again [logs/r1/refpix.log]"]
+    assert warnings == []
+
+
+def test_warnings_of_earlier_runs_are_marked_and_earlier_failures_left_out(logs):
+    failed = logs("logs/r1/refpix.log", ("rampflow.refpix", "WARNING", "x"), ("rampflow", "ERROR", "refpix: old"), age=1)
+    kept = logs("logs/r2/refpix.log", ("rampflow.refpix", "WARNING", "r2_uncal.asdf: old"), age=1)
+    found = summary.summarize([failed, kept, "logs/r3/refpix.log"], [], BEGUN)
+    assert found == ([], [], ["r2 refpix: *_uncal.asdf: old [logs/r2/refpix.log]"])
+
+
+def test_logs_are_found_by_the_names_of_exposures_and_associations(logs):
+    mine = [logs("logs/r1/refpix.log", INFO), logs("logs/r/tweakreg.log", INFO), logs("logs/fetch_reference/crds/a.log", INFO)]
+    logs("logs/excluded/refpix.log", INFO)
+    assert {str(log) for log in summary.logs_of(["r1", "r", "r9"])} == set(mine)
+
+
+def test_of_a_cluster_job_the_step_that_failed_is_named(logs):
+    """Killed steps log no error, so the step with the newest log is named."""
+    steps = [logs("logs/r1/dq_init.log", INFO, age=-1), logs("logs/r1/refpix.log", INFO, age=-2), "logs/r1/linearity.log"]
+    (line,), *_ = summary.summarize(steps, [steps], BEGUN)
+    assert line.startswith("r1 refpix: ended without an error message, probably killed")
+    assert line.endswith("; its last line: fine [logs/r1/refpix.log]")
+    logs(steps[1], age=-2)
+    (line,), *_ = summary.summarize(steps, [steps], BEGUN)
+    assert line.startswith("r1 refpix: ended without an error message, probably killed")
+    (line,), *_ = summary.summarize(steps[2:], [steps[2:]], BEGUN)
+    assert line.startswith("r1 linearity: did not begin")
+
+
+def test_the_last_line_of_a_traceback_is_the_reason(logs):
+    log = Path(logs("logs/r1/refpix.log", INFO, age=-1))
+    log.write_text("Traceback (most recent call last):\n  File x\nModuleNotFoundError: No module named 'numba'\n")
+    (line,), *_ = summary.summarize([log], [[str(log)]], BEGUN)
+    assert line == "r1 refpix: ModuleNotFoundError: No module named 'numba' [logs/r1/refpix.log]"
+
+
+def test_warnings_of_many_exposures_are_one_line(logs):
+    names = [
+        logs(f"logs/r{n:02d}/saturation.log", ("rampflow.saturation", "WARNING", f"r{n:02d}_uncal.asdf: bright"))
+        for n in range(30)
+    ]
+    association = logs("logs/r/tweakreg.log", ("rampflow.tweakreg", "WARNING", "r_0001 of r: FAILED"))
+    other = logs("logs/r1/source_catalog.log", ("rampflow.source_catalog", "ERROR", "All pixels are masked"))
+    failures, warnings, _ = summary.summarize([*names, other, association], [], BEGUN)
+    assert failures == [], "an error that a step goes on after is a warning"
+    assert sorted(warnings) == [
+        "30 exposures saturation: *_uncal.asdf: bright [logs/r00/saturation.log]",
+        "r tweakreg: r_0001 of *: FAILED [logs/r/tweakreg.log]",
+        "r1 source_catalog: All pixels are masked [logs/r1/source_catalog.log]",
+    ]
+
+
+def told(path, failures=(), warnings=(), earlier=(), **state):
+    state = {"products": (3, 3), "jobs": (41, 41), "interrupted": False, "ended_well": not failures} | state
+    return summary.report(summary.Findings(list(failures), list(warnings), list(earlier)), path, **state)
+
+
+def test_the_summary_file_has_all_lines_and_the_screen_the_first(tmp_path):
+    path = tmp_path / "logs" / "summary.txt"
+    shown = told(path, [f"r{n} refpix: x" for n in range(50)], ["w"], ["e"], products=(2, 52)).splitlines()
+    written = path.read_text().splitlines()
+    head = "rampflow: 50 failed, 1 warning, 1 warning of earlier runs, 2 of 52 exposures have their products"
+    assert shown[0] == f"{head} ({path})" and written[0] == head
+    assert written[1:] == [*(f"failed: r{n} refpix: x" for n in range(50)), "warning: w", "earlier warning: e"]
+    assert shown[1:] == [*written[1 : 1 + summary.MOST], f"... and 30 more in {path}", "warning: w"]
+    assert told(path) == f"rampflow: nothing failed, no warning, 3 of 3 exposures have their products ({path})"
+
+
+def test_an_interrupted_run_reports_its_progress(tmp_path):
+    head = told(tmp_path / "summary.txt", products=(0, 3), jobs=(7, 41), interrupted=True, ended_well=False)
+    assert head.startswith("rampflow: interrupted: 7 of 41 jobs done; the same command goes on, no warning, 0 of 3 ")
+    assert "nothing failed" not in head
+
+
+def test_a_failed_run_never_reports_success(tmp_path):
+    shown = told(tmp_path / "summary.txt", ended_well=False)
+    assert shown.startswith("rampflow: 1 failed, ") and "failed: the run: Snakemake ended with an error" in shown
+
+
+# ------------------------------------------------------------------------------------------------------------- the events
+@pytest.fixture
+def record():
+    """A record, and the function that sends it an event."""
+    logger, record = logging.Logger("snakemake"), RunRecord()
+    logger.addHandler(record)
+
+    def send(event, **fields):
+        logger.info(None, extra={"event": event, **fields})
+
+    return record, send
+
+
+def begin(send, *jobs):
+    for n in jobs:
+        send(LogEvent.JOB_INFO, jobid=n, rule_name="refpix", wildcards={"stem": f"r{n}"}, log=[f"logs/r{n}/refpix.log"])
+
+
+def test_only_jobs_without_a_later_success_count_as_failed(record):
+    record, send = record
+    send(LogEvent.RUN_INFO, stats={"refpix": 4, "total": 4})
+    begin(send, 1, 2, 3, 4)
+    send(LogEvent.JOB_ERROR, jobid=1)
+    send(LogEvent.GROUP_ERROR, job_error_info=[{"jobid": 2}, {"jobid": 3}])
+    for n in (2, 3):
+        send(LogEvent.JOB_ERROR, jobid=n)
+    send(LogEvent.JOB_ERROR, jobid=4)
+    begin(send, 1, 4)
+    send(LogEvent.JOB_FINISHED, job_id=1)
+    send(LogEvent.JOB_ERROR, jobid=4)
+    assert [[job.wildcards["stem"] for job in together] for together in record.failed_jobs()] == [["r2", "r3"], ["r4"]]
+    assert (record.done, record.total, record.interrupted) == (0, 4, False)
+    send(LogEvent.PROGRESS, done=1, total=9)
+    assert (record.done, record.total) == (1, 4)
+
+
+def test_a_job_that_ends_with_the_interruption_did_not_fail(record, monkeypatch):
+    record, send = record
+    begin(send, 1, 2)
+    clock = iter([100.0, 109.9])
+    monkeypatch.setattr("rampflow.workflow.events.time.monotonic", lambda: next(clock))
+    send(LogEvent.JOB_ERROR, jobid=1)
+    send(LogEvent.JOB_ERROR, jobid=2)
+    record.interrupted_at = 110.0
+    assert [job.wildcards["stem"] for (job,) in record.failed_jobs(certain=True)] == ["r1"]
+
+
+def test_signals_are_noted_and_passed_on(record):
+    record, _ = record
+    passed = []
+    before = {n: signal.signal(n, lambda number, frame: passed.append(number)) for n in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        record.note_interruptions()
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert passed == [signal.SIGTERM] and record.interrupted
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+# ------------------------------------------------------------------------------------------------------------ whole visits
+@pytest.fixture(scope="module")
+def workflow(tmp_path_factory):
+    """Two images to align and a spectral exposure, simulated."""
+    folder = tmp_path_factory.mktemp("summary")
+    workflow = Workflow(folder, folder / "demo" / "crds_cache")
+    configuration = ["--configfile", str(ROOT / "tests" / "helpers" / "small_visit.yaml")]
+    simulation = workflow.snakemake(*configuration, snakefile="workflow/simulate.smk")
+    assert simulation.returncode == 0, simulation.stderr
+    steps = ", ".join(f"{name}: {{skip: true}}" for name in SKIPPED)
+    workflow.arguments = [*configuration, "--config", f"steps={{{steps}}}", "--keep-going"]
+    return workflow
+
+
+@pytest.mark.workflow
+def test_one_bad_exposure_does_not_hold_back_the_others_of_its_association(workflow):
+    association = "r0000101001001001001"
+    first, second, spectrum = (f"{association}_{name}" for name in ("0001_wfi01_f158", "0002_wfi01_f158", "0003_wfi01_grism"))
+    raw, results = workflow.folder / "demo" / f"{first}_uncal.asdf", workflow.folder / "results"
+    aligned = results / f"{association}_tweakreg.json"
+    good = raw.read_bytes()
+    damage_pixels(raw)
+
+    failed = workflow.snakemake(*workflow.arguments, "--forcerun", "dq_init")
+    said = failed.stdout + failed.stderr
+    assert failed.returncode == 1
+    assert {path.name.removesuffix("_cal.asdf") for path in results.glob("*_cal.asdf")} == {second, spectrum}
+    assert set(json.loads(aligned.read_text())["exposures"]) == {second}
+    head, line, *_ = (workflow.folder / "logs" / "summary.txt").read_text().splitlines()
+    assert head.startswith("rampflow: 1 failed, ") and head.endswith(", 2 of 3 exposures have their products")
+    assert line.startswith(f"failed: {first} dq_init: ") and "doesn't have its checksum" in line
+    assert line.endswith(f"[logs/{first}/dq_init.log]")
+    assert said.count(line) == 1 and said.count(f"Job 0: {second}: raw exposure") <= 1
+    assert said.count(f"{second}: raw exposure to ramp") == 1, "what was forced is done once"
+
+    # The same command again tries what failed, and does nothing else.
+    times = {path: path.stat().st_mtime_ns for path in results.iterdir()}
+    again = workflow.snakemake(*workflow.arguments)
+    assert again.returncode == 1
+    assert times == {path: path.stat().st_mtime_ns for path in results.iterdir()}
+
+    # Mended, it is processed, and the association is aligned anew with it.
+    raw.write_bytes(good)
+    mended = workflow.snakemake(*workflow.arguments)
+    assert mended.returncode == 0, mended.stdout + mended.stderr
+    assert set(json.loads(aligned.read_text())["exposures"]) == {first, second}
+    assert (results / f"{first}_cal.asdf").exists()
+    head, *_ = (workflow.folder / "logs" / "summary.txt").read_text().splitlines()
+    assert head.startswith("rampflow: nothing failed, ") and head.endswith(", 3 of 3 exposures have their products")
+    assert workflow.jobs(*workflow.arguments) == {}
+
+
+@pytest.mark.workflow
+def test_without_keep_going_a_failure_ends_the_run(workflow):
+    raw = next((workflow.folder / "demo").glob("*_0001_*_uncal.asdf"))
+    copy = workflow.folder / raw.name
+    shutil.copy(raw, copy)
+    damage_pixels(copy)
+    others = [workflow.folder / "demo" / path.name for path in (workflow.folder / "demo").glob("*_000[23]_*_uncal.asdf")]
+    asked = f"input=[{', '.join(map(str, [copy, *others]))}]"
+    arguments = [*workflow.arguments, "results=elsewhere"]
+    arguments = [word for word in arguments if word != "--keep-going"]
+    failed = workflow.snakemake(*arguments, asked)
+    assert failed.returncode == 1 and "Once more" not in failed.stdout + failed.stderr
+    assert (workflow.folder / "logs" / "summary.txt").read_text().startswith("rampflow: 1 failed")
