@@ -9,7 +9,7 @@ import subprocess
 import sys
 
 import declarations
-import simulate_references
+from simulator import simulate_references
 from small_files import SCRIPTS, ramp, write_raw
 
 from rampflow.step.declaration import reference_types
@@ -22,15 +22,15 @@ import json, sys
 from pathlib import Path
 import declarations
 from rampflow import errors
-from rampflow.files import asdf_io
+from rampflow.files import asdf_reader
 from rampflow.step.declaration import reference_types
 from rampflow.workflow import configuration, inventory
-opened, open_file = [], asdf_io.AsdfFile.__init__
+opened, open_file = [], asdf_reader.AsdfFile.__init__
 def counted(self, path, *, parse=True):
     if parse:
         opened.append(Path(path).name)
     open_file(self, path, parse=parse)
-asdf_io.AsdfFile.__init__ = counted
+asdf_reader.AsdfFile.__init__ = counted
 config = configuration.validated(json.load(sys.stdin), declarations.steps())
 try:
     found = inventory.build(config, Path.cwd(), Path(".rampflow/inventory.json"), declarations.steps())

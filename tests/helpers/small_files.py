@@ -14,7 +14,9 @@ from pathlib import Path
 import numpy as np
 
 from rampflow.chain import LATER_STATUSES, STATUSES
-from rampflow.files.asdf_io import AsdfFile, create_asdf, tagged
+from rampflow.files.asdf_reader import AsdfFile
+from rampflow.files.asdf_writer import create_asdf
+from rampflow.files.yaml_tree import tagged
 from rampflow.step.program import run_step
 from rampflow.workflow.environment import SCRIPTS
 
@@ -48,17 +50,6 @@ def _empty_tree(model: str) -> dict:
         with AsdfFile(path) as file:
             roman = file.tree["roman"]
             return {"roman": tagged({"meta": roman["meta"]}, roman.tag)}
-
-
-def tree_of_wcs(wcs) -> dict:
-    """The tree of a WCS object of gwcs, or of a transform of astropy's, with its tags."""
-    import asdf
-
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "wcs.asdf"
-        asdf.AsdfFile({"wcs": wcs}).write_to(path, all_array_storage="inline")
-        with AsdfFile(path) as file:
-            return file.tree["wcs"]
 
 
 def set_entries(node: dict, entries: dict) -> None:

@@ -12,17 +12,15 @@ import numpy as np
 import pytest
 import ramp_fitting
 import refpix
-import simulate_exposure
-import simulate_references
-import simulate_sky
 from roman_datamodels import datamodels
+from simulator import simulate_exposure, simulate_references, simulate_sky
+from simulator.metadata import Settings
 from small_files import arrays_of, meta_of, refuse, run_here, succeed
 
 from rampflow import chain
 from rampflow import dq as flags
 from rampflow.detector import CHANNEL_WIDTH, SCIENCE, pixel_read_times
-from rampflow.simulation.metadata import Settings
-from rampflow.step.exposure import ROMAN_TAGS
+from rampflow.files.tags import ROMAN_PREFIX
 
 pytest.importorskip("romancal")
 
@@ -222,7 +220,7 @@ def compare_fits(ours, theirs, groupdq, files):
 @pytest.mark.parametrize("version", ["1.0.0", "1.4.0", "1.8.0", "2.0.0"])
 def test_older_raw_exposures_give_the_ramp_of_romancal(tmp_path, romancal, version):
     shape, rng = (3, SIZE, SIZE), np.random.default_rng(10)
-    old = datamodels.ScienceRawModel.create_fake_data(shape=shape, tag=f"{ROMAN_TAGS}wfi_science_raw-{version}")
+    old = datamodels.ScienceRawModel.create_fake_data(shape=shape, tag=f"{ROMAN_PREFIX}wfi_science_raw-{version}")
     old.meta.exposure.read_pattern, old.meta.exposure.frame_time = [[1], [2, 3], [4]], 3.1
     for name, value in {"xstart": 100, "xstop": 116, "ystart": 50, "ystop": 66}.items():
         old.meta.guide_star[f"window_{name}"] = value

@@ -7,7 +7,7 @@ import pytest
 from astropy.table import Table
 from simulated_sky import MAS, SIZE, Sky
 
-from rampflow.wcs.wcs_tree import wcs_of_tree
+from rampflow.wcs.conversion import wcs_of_tree
 
 tweakreg_step = pytest.importorskip("romancal.tweakreg.tweakreg_step")
 

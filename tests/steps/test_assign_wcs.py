@@ -4,12 +4,13 @@ import asdf
 import assign_wcs
 import numpy as np
 import pytest
-from assign_wcs import make_wcs, pointing_faults, velocity_aberration
+from assign_wcs import pointing_faults, usable_aberration_scale
 from astropy.modeling.models import Identity, Mapping, Polynomial2D, Scale, Shift
-from simulate_references import Detector, make_distortion
-from small_files import META, image, meta_of, opened, refuse, run_here, succeed, tree_of_wcs, write_image, write_reference
+from simulator.simulate_references import Detector, make_distortion
+from small_files import META, image, meta_of, opened, refuse, run_here, succeed, write_image, write_reference
 
-from rampflow.wcs.wcs_tree import pixel_solid_angle, pixel_width, wcs_of_tree
+from rampflow.wcs.building import build_wcs, velocity_aberration
+from rampflow.wcs.footprint import pixel_solid_angle, pixel_width
 
 ROWS, COLUMNS = 248, 248
 V2, V3 = META["wcsinfo.v2_ref"], META["wcsinfo.v3_ref"]
@@ -33,9 +34,9 @@ def distortion_model():
     return (Shift(-CENTER[0]) & Shift(-CENTER[1])) | Mapping((0, 1, 0, 1)) | (to_v2 & to_v3) | (Shift(V2) & Shift(V3))
 
 
-def wcs_of(model, pointing, scale):
-    """The WCS as gwcs reads it from its tree."""
-    return wcs_of_tree(make_wcs(tree_of_wcs(model), pointing, scale, (ROWS, COLUMNS)))
+def wcs_of(model, pointing, scale=1.0):
+    """WCS of an image of the size of this module."""
+    return build_wcs(model, pointing, scale, (ROWS, COLUMNS))
 
 
 def on_sky(v2, v3, pointing, scale=1.0):
@@ -96,7 +97,7 @@ def test_positions_are_those_of_spherical_trigonometry(changed):
 
 
 def test_the_reference_point_is_where_the_pointing_says():
-    wcs = wcs_of(distortion_model(), dict(POINTING), None)
+    wcs = wcs_of(distortion_model(), POINTING)
     np.testing.assert_allclose(wcs(*CENTER), (270, 66), rtol=1e-12)
     # V3 points to the position angle roll_ref, and V2 90° further east.
     to_sky = wcs.get_transform("v2v3vacorr", "world")
@@ -125,7 +126,7 @@ def test_velocity_aberration_scales_about_the_reference_point():
 
 @pytest.mark.parametrize("scale", [None, 1, 1.0])
 def test_without_aberration_nothing_is_scaled(scale, capfd):
-    assert isinstance(wcs_of_tree(velocity_aberration(scale, V2, V3)), Identity)
+    assert isinstance(velocity_aberration(usable_aberration_scale(scale), V2, V3), Identity)
     assert capfd.readouterr().err == ""
 
 
@@ -244,9 +245,9 @@ def test_an_implausible_aberration_scale_is_reported(tmp_path, scale, warned):
 
 def test_pixel_sizes_of_a_wcs(tmp_path):
     """A plane's pixel width, and the same on the sky: at a pole, across ra = 0."""
-    assert pixel_width(tree_of_wcs(distortion_model()), (ROWS, COLUMNS)) == pytest.approx(PIXEL, rel=1e-4)
+    assert pixel_width(distortion_model(), (ROWS, COLUMNS)) == pytest.approx(PIXEL, rel=1e-4)
     for pointing in ({"ra_ref": 0.0, "dec_ref": 0.0}, {"dec_ref": 90.0}, {"dec_ref": -89.9999, "ra_ref": 359.9999}):
-        wcs = wcs_of(distortion_model(), POINTING | pointing, None)
+        wcs = wcs_of(distortion_model(), POINTING | pointing)
         assert pixel_solid_angle(wcs, (ROWS, COLUMNS)) == pytest.approx(PIXEL_AREA, rel=1e-4)
 
 

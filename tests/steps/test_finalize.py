@@ -7,9 +7,8 @@ import finalize
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from assign_wcs import make_wcs
 from finalize import finish_statuses, image_statistics, median_in_place
-from simulate_references import Detector, make_distortion
+from simulator.simulate_references import Detector, make_distortion
 from small_files import FRAME_TIME, arrays_of, image, meta_of, opened, ramp, run, statuses, succeed, write_image, write_ramp
 
 from rampflow import SOFTWARE_NAME, __version__
@@ -17,10 +16,14 @@ from rampflow import dq as flags
 from rampflow.alignment.product import write_solutions
 from rampflow.chain import LATER_STATUSES, STATUSES
 from rampflow.files import models
-from rampflow.files.asdf_io import AsdfFile, create_asdf, tagged
-from rampflow.step.exposure import ROMAN_TAGS
+from rampflow.files.asdf_reader import AsdfFile
+from rampflow.files.asdf_writer import create_asdf
+from rampflow.files.tags import ROMAN_PREFIX
+from rampflow.files.yaml_tree import tagged
 from rampflow.step.provenance import LOG_KEY
-from rampflow.wcs.wcs_tree import in_memory, s_region, wcs_of_tree
+from rampflow.wcs.building import build_wcs
+from rampflow.wcs.conversion import wcs_of_tree
+from rampflow.wcs.footprint import s_region
 
 SIZE = 248
 PLACEHOLDERS = {"photometry.conversion_megajanskys": 0.5, "photometry.pixel_area": 2.8e-13}
@@ -180,7 +183,7 @@ def test_an_invalid_image_is_refused_and_no_product_is_left(tmp_path, wrong, mes
 def test_an_invalid_segmentation_map_is_refused_and_no_product_is_left(calibrated, tmp_path):
     with AsdfFile(calibrated) as file:
         meta = {key: value for key, value in file.tree["roman"]["meta"].items() if key != "wcs"}
-        roman = tagged({"meta": meta, "data": np.zeros((9, 9), np.int16)}, f"{ROMAN_TAGS}segmentation_map-2.1.0")
+        roman = tagged({"meta": meta, "data": np.zeros((9, 9), np.int16)}, f"{ROMAN_PREFIX}segmentation_map-2.1.0")
         with create_asdf(tmp_path / "in_segm.asdf", {"roman": roman}):
             pass
     outputs = tmp_path / "p/r_cal.asdf", tmp_path / "p/r_wcs.asdf"
@@ -258,8 +261,8 @@ def test_the_metadata_describe_each_product(tmp_path):
     moved = meta_of(steps["assignwcs"])
     pointing = {name: moved["wcsinfo"][name] for name in ("v2_ref", "v3_ref", "roll_ref", "ra_ref", "dec_ref")}
     with AsdfFile(tmp_path / "distortion.asdf") as file:
-        node = in_memory(file.tree["roman"]["coordinate_distortion_transform"])
-        wcs = wcs_of_tree(make_wcs(node, pointing | {"dec_ref": 66.001}, None, (SIZE, SIZE)))
+        distortion = wcs_of_tree(file.tree["roman"]["coordinate_distortion_transform"])
+    wcs = build_wcs(distortion, pointing | {"dec_ref": 66.001}, 1.0, (SIZE, SIZE))
     results = {"status": "SUCCESS"}
     solution = {"status": "COMPLETE", "reason": "", "wcs": wcs, "s_region": s_region(wcs), "wcs_fit_results": results}
     write_solutions(steps["tweakreg"], {"cal_logs": ["a line of tweakreg"]}, {STEM: solution})
@@ -334,7 +337,7 @@ def test_an_input_that_is_not_an_image_is_refused(tmp_path, missing):
         write_ramp(tmp_path / "in.asdf", ramp())
     done = run("finalize", tmp_path / "in.asdf", tmp_path / "r_cal.asdf", tmp_path / "r_wcs.asdf")
     assert done.returncode == 1 and "Traceback" not in done.stderr
-    assert ("finalize works on 'wfi_image'" if missing == "model" else "can't be opened") in done.stderr
+    assert ("expected the data model 'wfi_image'" if missing == "model" else "can't be opened") in done.stderr
     assert not (tmp_path / "r_cal.asdf").exists()
 
 

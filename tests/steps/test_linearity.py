@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from linearity import correct_linearity, grid_nonlinearity
 
 from rampflow import dq as flags
-from rampflow.files.asdf_io import create_asdf
+from rampflow.files.asdf_writer import create_asdf
 
 SCRIPT = Path(linearity.__file__)
 PATTERN = [[1], [2], [3, 4], [5, 6, 7, 8], [9, 10, 11], [12]]
@@ -166,9 +166,9 @@ def test_one_resultant_is_corrected_without_a_rate():
 
 
 def test_inconsistent_shapes_are_refused():
-    with pytest.raises(ValueError, match="same pixels and resultants"):
+    with pytest.raises(ValueError, match="same resultants, rows and columns"):
         correct(np.zeros(SHAPE), np.zeros(SHAPE[1:], np.uint8))
-    with pytest.raises(ValueError, match="same pixels and resultants"):
+    with pytest.raises(ValueError, match="same resultants, rows and columns"):
         correct(np.zeros(SHAPE), pattern=PATTERN[:-1])
 
 

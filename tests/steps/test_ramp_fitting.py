@@ -25,7 +25,8 @@ from ramp_fitting import (
 
 from rampflow import dq as flags
 from rampflow.errors import RampflowError
-from rampflow.files.asdf_io import AsdfFile, create_asdf
+from rampflow.files.asdf_reader import AsdfFile
+from rampflow.files.asdf_writer import create_asdf
 from rampflow.step.exposure import Exposure
 from rampflow.step.job import Job
 from rampflow.step.program import run_step

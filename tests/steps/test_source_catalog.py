@@ -31,7 +31,8 @@ from star_field import (
 from rampflow import SOFTWARE_NAME
 from rampflow import dq as flags
 from rampflow.catalog import columns, detection, photometry, products, psf, segments
-from rampflow.files.asdf_io import AsdfFile, create_asdf
+from rampflow.files.asdf_reader import AsdfFile
+from rampflow.files.asdf_writer import create_asdf
 from rampflow.kernels import source_catalog as kernels
 from rampflow.step.exposure import Exposure
 from rampflow.step.program import run_step
@@ -1051,7 +1052,7 @@ def test_both_reference_formats_give_the_same_psf(tmp_path, catalogs, plain):
 @pytest.mark.parametrize("integrated", [False, True])
 def test_the_width_of_a_psf_follows_from_its_wavelength(element, integrated):
     """Diffraction, with charge diffusion and without: a factor of two would be a wrong oversampling."""
-    from simulate_references import diffraction_psf
+    from simulator.simulate_references import diffraction_psf
 
     from rampflow.errors import RampflowError
 

@@ -36,7 +36,7 @@ from small_files import (
 
 from rampflow import SOFTWARE_NAME, __version__, chain
 from rampflow.errors import RampflowError
-from rampflow.files.asdf_io import AsdfFile
+from rampflow.files.asdf_reader import AsdfFile
 from rampflow.step.declaration import Parameter, spell
 from rampflow.step.exposure import Exposure
 from rampflow.step.program import reported_errors

@@ -1,4 +1,4 @@
-"""asdf_io: files are read and written as asdf does, trees make a round trip, damage is named."""
+"""ASDF files are read and written as asdf does, trees make a round trip, damage is named."""
 
 import copy
 import re
@@ -17,17 +17,10 @@ from hypothesis import strategies as st
 from small_files import image, meta_of, opened, ramp, write_image, write_ramp, write_raw
 
 from rampflow.errors import RampflowError
-from rampflow.files.asdf_io import (
-    AsdfFile,
-    CompressedArray,
-    EmptyArray,
-    StoredArray,
-    TaggedDict,
-    TaggedList,
-    TaggedStr,
-    create_asdf,
-    tagged,
-)
+from rampflow.files.asdf_reader import AsdfFile
+from rampflow.files.asdf_writer import CompressedArray, EmptyArray, create_asdf
+from rampflow.files.stored_array import StoredArray
+from rampflow.files.yaml_tree import TaggedDict, TaggedList, TaggedStr, tagged
 from rampflow.step.exposure import InlineArray
 
 NAMES = ("u1", "<u2", ">u2", "<u4", ">u4", "<f2", ">f2", "<f4", ">f4", "<f8", ">f8", "?", "<c16", ">c16", "<i2", ">i8")
@@ -59,6 +52,7 @@ def check_reads(stored, expected):
         (stored.read_rows(-3, 4), expected[..., :4, :]),
         (stored.read_rows(5, 999), expected[..., 5:, :]),
         *(((stored.read_plane(1), expected[1]),) if expected.ndim == 3 else ()),
+        *(((stored.read_rows(2, 7, 2), expected[:2, 2:7]),) if expected.ndim == 3 else ()),
     ):
         np.testing.assert_array_equal(found, wanted)
         assert found.dtype == expected.dtype.newbyteorder("=") and found.dtype.isnative
@@ -141,7 +135,7 @@ def test_views_of_a_block_are_read(tmp_path, view, compression):
     }[view]
     asdf.AsdfFile({"whole": base, "view": array}).write_to(tmp_path / "a.asdf", all_array_compression=compression)
     with AsdfFile(tmp_path / "a.asdf") as file:
-        assert file.tree["view"]._offset == file.tree["whole"]._offset  # one block, as asdf shares it
+        assert file.tree["view"]._block == file.tree["whole"]._block  # one block, as asdf shares it
         np.testing.assert_array_equal(file.tree["whole"].read(), base)
         stored = file.tree["view"]
         np.testing.assert_array_equal(stored.read(), array)
@@ -337,7 +331,7 @@ def test_values_of_another_type_or_shape_are_refused(tmp_path):
         ):
             with pytest.raises(ValueError, match="fit"):
                 misfit()
-        with pytest.raises(ValueError, match="not in the tree"):
+        with pytest.raises(ValueError, match="not an EmptyArray in the tree"):
             writer.write(EmptyArray((2, 3, 4), "f4"), array)
 
 
@@ -346,7 +340,7 @@ def test_shared_nodes_stay_shared(tmp_path):
     write(tmp_path / "a.asdf", {"one": node, "two": node, "first": array, "second": array})
     with AsdfFile(tmp_path / "a.asdf") as file:
         assert file.tree["one"] == node and file.tree["one"] is file.tree["two"]
-        assert file.tree["first"]._offset == file.tree["second"]._offset  # one block
+        assert file.tree["first"]._block == file.tree["second"]._block  # one block
         write(tmp_path / "b.asdf", file.tree)
     with asdf.open(tmp_path / "b.asdf") as file:
         assert file["one"] is file["two"]
@@ -572,3 +566,60 @@ def test_the_root_has_the_tag_of_the_standard(tmp_path, good, tree):
 def test_metadata_is_read_as_it_was_given(tmp_path):
     path = write_image(tmp_path / "a.asdf", image(), {"exposure.frame_time": 1.5, "observation.program": 7})
     assert meta_of(path)["exposure"]["frame_time"] == 1.5 and meta_of(path)["observation"]["program"] == 7
+
+
+# ---------------------------------------------------------------------------------------------------- an entry of a large tree
+ENTRIES = {
+    "a": {"text": "long enough to be folded " * 20 + "\n    b: not an entry\n", "list": ["x", {"b": 1}]},
+    "b": {"empty": {}, "array": np.arange(12.0).reshape(3, 4)},
+    "c": {"wcs": tagged({"name": "w", "parts": [tagged("u", "tag:x/unit-1")]}, "tag:x/wcs-1"), "none": None},
+    "d: e": {"odd": "name"},
+}
+
+
+@pytest.mark.parametrize("written_by", ["rampflow", "asdf"])
+def test_an_entry_is_read_without_the_others(tmp_path, written_by):
+    entries = ENTRIES if written_by == "rampflow" else {name: ENTRIES[name] for name in ("a", "b", "d: e")}
+    tree = {"before": ["entries:", "    b:"], "top": {"logs": ["    b: 3"] * 3, "entries": entries, "after": [1]}, "last": 2}
+    path = tmp_path / "a.asdf"
+    if written_by == "rampflow":
+        write(path, copy.deepcopy(tree))
+    else:
+        asdf.AsdfFile(copy.deepcopy(tree)).write_to(path, all_array_storage="inline")
+    with AsdfFile(path) as whole:
+        expected = whole.tree["top"]
+    for name in entries:
+        with AsdfFile(path, parse=False) as file:
+            found = file.entry("top", "entries", name)
+            assert (file.tree is None) == (":" not in name)  # a name in quotes takes the whole tree
+            assert str(found) == str(expected["entries"][name]) and getattr(found, "tag", "") == ""
+            np.testing.assert_array_equal(found.get("array", 0), expected["entries"][name].get("array", 0))
+            if "wcs" in found:
+                assert found["wcs"].tag == "tag:x/wcs-1" and found["wcs"]["parts"][0].tag == "tag:x/unit-1"
+    with AsdfFile(path, parse=False) as file:
+        assert file.entry("top", "logs") == tree["top"]["logs"] and file.entry("top", "after") == [1]
+        assert file.tree is None
+        assert file.entry("top", "entries", "e") is None is file.entry("top", "b") and file.entry("last") == 2
+        assert file.entry("last", "deeper") is None
+
+
+def test_an_entry_with_an_alias_of_another_is_read(tmp_path):
+    shared = {"x": [1, {"y": 2}]}
+    write(tmp_path / "a.asdf", {"one": {"s": shared}, "two": {"s": shared}})
+    with AsdfFile(tmp_path / "a.asdf", parse=False) as file:
+        assert file.entry("two") == {"s": shared}
+
+
+def test_an_entry_of_a_damaged_tree_is_refused(tmp_path):
+    path = write(tmp_path / "a.asdf", {"one": {"a": 1}, "two": {"b": 1}})
+    path.write_bytes(path.read_bytes().replace(b"b: 1", b"{: 1"))
+    with AsdfFile(path, parse=False) as file, pytest.raises(RampflowError, match=r"a\.asdf: its YAML tree is damaged"):
+        file.entry("two")
+
+
+def test_an_array_that_is_copied_is_not_written_again(tmp_path):
+    kept, later = np.ones((3, 10, 40)), EmptyArray((3, 10, 40), np.float64)
+    with create_asdf(tmp_path / "a.asdf", {"kept": kept, "later": later}) as writer:
+        with pytest.raises(ValueError, match="not an EmptyArray"):
+            writer.write_rows(kept, 0, np.zeros((3, 2, 40)))
+        writer.write(later, np.zeros(later.shape))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from rampflow.detector import mean_reads
-from rampflow.simulation.optics import FOCAL_PLANE_CENTER, V3_YANGLE, VPARITY, attitude, look
+from simulator.optics import FOCAL_PLANE_CENTER, V3_YANGLE, VPARITY, attitude, look
 
 # Some 6 km/s towards the source; the largest that the orbit gives is 1e-4.
 ABERRATION_SCALE = 1.00002
