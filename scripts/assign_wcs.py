@@ -1,4 +1,4 @@
-"""assign_wcs: assign an image its world coordinate system, from detector pixels to the sky."""
+"""Assign an image its world coordinate system, from detector pixels to the sky."""
 
 from __future__ import annotations
 

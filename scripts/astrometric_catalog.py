@@ -1,4 +1,4 @@
-"""astrometric_catalog: get the stars that the exposures of one association are aligned to, where they are at its epoch.
+"""Get the stars that the exposures of one association are aligned to, where they are at its epoch.
 
 The part of the sky and the epoch, the mean of the exposures', come from the headers of the images. The result is a small
 parquet file, with columns ra, dec (degrees, ICRS at the epoch), mag, ra_error, dec_error (mas), pmra, pmdec (mas/yr), parallax

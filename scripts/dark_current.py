@@ -1,4 +1,4 @@
-"""dark_current: subtract the dark current's slope from the count-rate image."""
+"""Subtract the dark current's slope from the count-rate image."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""dark_decay: subtract the signal that decays after a detector's reset from a ramp."""
+"""Subtract the signal that decays after a detector's reset from a ramp."""
 
 import sys
 

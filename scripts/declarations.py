@@ -1,4 +1,4 @@
-"""declarations: what the scripts of all steps declare, for those who need all of it: the workflow, documents and tests."""
+"""Collect the declarations of all steps, for the workflow, the documents and the tests."""
 
 from __future__ import annotations
 

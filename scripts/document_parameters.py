@@ -1,4 +1,4 @@
-"""document_parameters: write config/config.yaml and config/README.md from the declarations, and workflow/files.txt."""
+"""Write config/config.yaml and config/README.md from the declarations, and workflow/files.txt."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""dq_init: turn a raw exposure into a ramp with data-quality arrays, and flag its bad pixels and guide window."""
+"""Turn a raw exposure into a ramp with data-quality arrays, and flag its bad pixels and guide window."""
 
 import copy
 import sys

@@ -1,4 +1,4 @@
-"""fetch_reference: bring one reference file from the CRDS server into the local cache."""
+"""Bring one reference file from the CRDS server into the local cache."""
 
 import argparse
 import sys

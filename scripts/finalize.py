@@ -1,4 +1,4 @@
-"""finalize: write the final products of an exposure.
+"""Write the final products of an exposure.
 
 They are the calibrated image (_cal) and its WCS product (_wcs); with a source catalog also this (_cat) and its segmentation map
 (_segm). What tweakreg found for the association is applied to image, WCS and catalog.
@@ -36,7 +36,7 @@ log = step_logger("finalize")
 
 
 def finish_statuses(cal_step: dict, detector: int) -> None:
-    """Say of each step that did not run why, in place: N/A where it is for other detectors, else SKIPPED.
+    """Set the status of each step that did not run, in place: N/A where it is for other detectors, else SKIPPED.
 
     Parameters
     ----------
@@ -51,7 +51,18 @@ def finish_statuses(cal_step: dict, detector: int) -> None:
 
 
 def median_in_place(values: np.ndarray) -> float:
-    """Median of finite values, which it leaves in another order; NaN of none. It takes half the time of `numpy.median`."""
+    """Compute a median in half the time of `numpy.median`.
+
+    Parameters
+    ----------
+    values : numpy.ndarray
+        Finite values; their order changes.
+
+    Returns
+    -------
+    float
+        The median; NaN where there is no value.
+    """
     if not values.size:
         return np.nan
     middle = values.size // 2
@@ -60,7 +71,7 @@ def median_in_place(values: np.ndarray) -> float:
 
 
 def image_statistics(image: np.ndarray, dq: np.ndarray, err: np.ndarray) -> dict:
-    """Statistics of an image, ``meta.statistics``.
+    """Compute the statistics of an image, ``meta.statistics``.
 
     Parameters
     ----------
@@ -70,8 +81,9 @@ def image_statistics(image: np.ndarray, dq: np.ndarray, err: np.ndarray) -> dict
     Returns
     -------
     dict
-        Over the good pixels (finite, not DO_NOT_USE, with a finite positive error): ``image_median``, ``image_rms`` (1.4826 ×
-        the median absolute deviation), NaN without any; ``good_pixel_fraction``; ``zodiacal_light``, which is not modelled: −1.
+        Statistics of the good pixels (finite, not DO_NOT_USE, with a finite positive error): ``image_median``, ``image_rms``
+        (1.4826 × the median absolute deviation), NaN without any; ``good_pixel_fraction``; ``zodiacal_light``, which is not
+        modelled: −1.
     """
     good = np.isfinite(image) & ~dqflags.has(dq, dqflags.DO_NOT_USE) & (err > 0) & np.isfinite(err)
     values = image[good]
@@ -94,6 +106,7 @@ def record_catalog(meta: dict, table, name: str) -> None:
     Parameters
     ----------
     meta : dict
+        Metadata of the image.
     table : pyarrow.Table
         The catalog; its metadata has the status of its step and the references that it used.
     name : str
@@ -108,7 +121,7 @@ def record_catalog(meta: dict, table, name: str) -> None:
 
 
 def final_catalog(table, name: str, image: dict):
-    """A source catalog with the metadata of the final one.
+    """Give a source catalog the metadata of the final one.
 
     Parameters
     ----------
@@ -117,12 +130,13 @@ def final_catalog(table, name: str, image: dict):
     name : str
         File name of the final catalog.
     image : dict
-        ``meta`` of the final image.
+        Metadata of the final image, its ``meta``.
 
     Returns
     -------
     pyarrow.Table
-        Its own name, date and software; name and date of the image that it belongs to, and that image's footprint.
+        The catalog with its own name, date and software; name and date of the image that it belongs to, and that image's
+        footprint.
     """
     from rampflow.catalog.products import flattened
 
@@ -137,15 +151,16 @@ def final_catalog(table, name: str, image: dict):
 
 
 def write_segmentation(given: Path, path: Path, name: str, image: dict) -> None:
-    """Write the segmentation map to `path`: that in the file `given` with the metadata of the final one.
+    """Write a segmentation map with the metadata of the final one.
 
     Parameters
     ----------
     given, path : pathlib.Path
+        The map as source_catalog wrote it, and the file to write.
     name : str
         File name of the final map.
     image : dict
-        ``meta`` of the final image, whose footprint it gets.
+        Metadata of the final image, its ``meta``, whose footprint the map gets.
     """
     with AsdfFile(given) as file:
         exposure = Exposure(file)
@@ -160,7 +175,17 @@ def write_segmentation(given: Path, path: Path, name: str, image: dict) -> None:
 
 
 def write_image(image: Exposure, path: Path, name: str) -> None:
-    """Write the calibrated image to `path`, with `name` in its metadata."""
+    """Write the calibrated image.
+
+    Parameters
+    ----------
+    image : Exposure
+        The image after the last step.
+    path : pathlib.Path
+        The file to write.
+    name : str
+        Its final name, for the metadata.
+    """
     meta = image.meta
     finish_statuses(meta["cal_step"], image.detector)
     meta["statistics"] = image_statistics(*(image.array(plane, 2).read() for plane in ("data", "dq", "err")))
@@ -173,9 +198,18 @@ def write_image(image: Exposure, path: Path, name: str) -> None:
 
 
 def write_wcs(image: Exposure, path: Path, name: str) -> None:
-    """Write the WCS product of an image to `path`, with `name` in its metadata.
+    """Write the WCS product of an image.
 
-    It has the image's WCS, and the same for a raw image, which has the reference pixels around it: counted from their corner.
+    It has the image's WCS, and the same for a raw image, whose pixels are counted from the corner of the reference pixels.
+
+    Parameters
+    ----------
+    image : Exposure
+        The calibrated image.
+    path : pathlib.Path
+        The file to write.
+    name : str
+        Its final name, for the metadata.
     """
     names, _ = properties(metadata_schema(WCS))
     meta = {key: value for key, value in image.meta.items() if key in names}
@@ -191,10 +225,17 @@ def write_wcs(image: Exposure, path: Path, name: str) -> None:
 def check_alignment(stem: str, solution: dict) -> None:
     """Refuse to write the products of an exposure that isn't aligned.
 
+    Parameters
+    ----------
+    stem : str
+        Name of the exposure.
+    solution : dict
+        Its solution, of `rampflow.alignment.product.read_solution`; empty where no alignment was tried.
+
     Raises
     ------
     RampflowError
-        With the reason that the alignment gives.
+        The exposure is not aligned; the message has the alignment's reason.
     """
     status, reason = solution.get("status", "SKIPPED"), solution.get("reason") or "no alignment was tried"
     if status != "COMPLETE":
@@ -205,7 +246,15 @@ def check_alignment(stem: str, solution: dict) -> None:
 
 
 def write_products(arguments: argparse.Namespace, image: Exposure) -> None:
-    """Write the products: each appears whole, and all of them or none."""
+    """Write the products of an exposure: each appears whole, and all of them or none.
+
+    Parameters
+    ----------
+    arguments : argparse.Namespace
+        Values of the command line.
+    image : Exposure
+        The image after the last step.
+    """
     stem = arguments.cal.name.removesuffix("_cal.asdf")
     solution = read_solution(arguments.solutions, stem) if arguments.solutions else {}
     if arguments.require_alignment:

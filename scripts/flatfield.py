@@ -1,4 +1,4 @@
-"""flatfield: divide the count-rate image and its errors by the flat field."""
+"""Divide the count-rate image and its errors by the flat field."""
 
 import sys
 

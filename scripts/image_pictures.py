@@ -1,4 +1,4 @@
-"""image_pictures: pictures of the products of an exposure and the numbers that sum it up, for the report."""
+"""Draw pictures of the products of an exposure, and list the numbers that sum it up, for the report."""
 
 from __future__ import annotations
 
@@ -26,7 +26,18 @@ from rampflow.step.program import reported_errors
 
 
 def preview_picture(path: Path) -> dict:
-    """The preview, packed more tightly."""
+    """Encode the preview in fewer bytes.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        The preview.
+
+    Returns
+    -------
+    dict
+        Title, caption and source of the picture.
+    """
     from PIL import Image
 
     buffer = io.BytesIO()
@@ -37,7 +48,22 @@ def preview_picture(path: Path) -> dict:
 
 
 def facts_of(image: Exposure, flags: np.ndarray, counts: dict[str, int]) -> dict:
-    """What the report's tables say of an exposure."""
+    """Collect what the report's tables say of an exposure.
+
+    Parameters
+    ----------
+    image : Exposure
+        The calibrated image.
+    flags : numpy.ndarray
+        Its data quality.
+    counts : dict of int
+        Number of pixels by flag.
+
+    Returns
+    -------
+    dict
+        Values for the tables, as JSON can have them.
+    """
     meta = image.meta
     start = meta["exposure"].get("start_time")
     return {
@@ -61,15 +87,44 @@ def facts_of(image: Exposure, flags: np.ndarray, counts: dict[str, int]) -> dict
 
 
 def steps_in_log(lines: list[str]) -> list[str]:
-    """Names of the steps that ran on an exposure, from the first line of each in ``meta.cal_logs``."""
+    """List the steps that ran on an exposure, by the first log line of each.
+
+    Parameters
+    ----------
+    lines : list of str
+        Log of the exposure, ``meta.cal_logs``.
+
+    Returns
+    -------
+    list of str
+        Names of the steps, sorted.
+    """
     found = (re.search(r" :: rampflow \S+, step (\w+): ", line) for line in lines)
     return sorted({match[1] for match in found if match})
 
 
 def catalog_columns(path: Path, names: tuple[str, ...]) -> dict[str, np.ndarray]:
-    """Columns of a source catalog.
+    """Read columns of a source catalog.
 
-    Centroids where there are no positions of PSF fits; in a catalog of forced sources, what was measured in its own image.
+    Where there are no positions of PSF fits, centroids take their place. In a catalog of forced sources, what was measured in
+    its own image does.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        The catalog.
+    names : tuple of str
+        Names of the columns.
+
+    Returns
+    -------
+    dict of numpy.ndarray
+        The columns, by these names.
+
+    Raises
+    ------
+    RampflowError
+        The catalog has none of the columns that a name stands for.
     """
     from rampflow.catalog.columns import FORCED
     from rampflow.files.parquet import ParquetFile
@@ -91,7 +146,18 @@ def catalog_columns(path: Path, names: tuple[str, ...]) -> dict[str, np.ndarray]
 
 
 def sky_positions(path: Path) -> np.ndarray:
-    """ra, dec (degrees) of the sources in a catalog, (n, 2)."""
+    """Read the positions of the sources in a catalog.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        The catalog.
+
+    Returns
+    -------
+    numpy.ndarray
+        Right ascension and declination of each source, degrees, of shape (n, 2).
+    """
     return np.column_stack(list(catalog_columns(path, ("ra_psf", "dec_psf")).values()))
 
 

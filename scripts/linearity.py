@@ -1,4 +1,4 @@
-"""linearity: correct the detector's non-linear response, at the level of single reads."""
+"""Correct the detector's non-linear response, at the level of single reads."""
 
 import sys
 from dataclasses import dataclass

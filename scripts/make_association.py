@@ -1,4 +1,4 @@
-"""make_association: write an association file of raw exposures, one product per visit.
+"""Write an association file of raw exposures, one product per visit.
 
 The members of a product are aligned to each other and to the astrometric catalog together::
 

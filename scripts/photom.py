@@ -1,4 +1,4 @@
-"""photom: record the photometric calibration of the exposure's optical element in its metadata."""
+"""Record the photometric calibration of the exposure's optical element in its metadata."""
 
 import math
 import sys

@@ -1,4 +1,4 @@
-"""preview: pictures of a calibrated image as PNG, with north, east and a scale, and a thumbnail."""
+"""Draw a calibrated image as PNG, with north, east and a scale, and a thumbnail of it."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ SIZE, THUMBNAIL = 1080, 300  #: pixels a side at most; those of the previews in 
 
 
 def make_preview(image: np.ndarray, flags: np.ndarray, s_region: str | None):
-    """Picture of a calibrated image.
+    """Draw a calibrated image.
 
     Parameters
     ----------
     image, flags : numpy.ndarray
-        Count rate (DN/s) and data quality, whose DO_NOT_USE pixels are left out.
+        Count rate (DN/s) and data quality. Pixels with DO_NOT_USE are left out.
     s_region : str or None
-        ``meta.wcsinfo.s_region``.
+        Footprint, ``meta.wcsinfo.s_region``.
 
     Returns
     -------
     PIL.Image.Image
-        Of `SIZE` pixels a side at most.
+        The picture, of `SIZE` pixels a side at most.
     """
     good = ~dq.has(flags, dq.DO_NOT_USE)
     good &= np.isfinite(image)

@@ -1,4 +1,4 @@
-"""ramp_fitting: turn a ramp into a count-rate image, and find the cosmic rays that hit it."""
+"""Turn a ramp into a count-rate image, and find the cosmic rays that hit it."""
 
 import argparse
 import dataclasses

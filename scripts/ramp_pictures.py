@@ -1,4 +1,4 @@
-"""ramp_pictures: pictures of what happens to a ramp, for the report: the files between the steps are soon removed."""
+"""Draw pictures of what happens to a ramp, for the report, from files that exist only between the steps."""
 
 from __future__ import annotations
 
@@ -22,7 +22,20 @@ from rampflow.step.program import reported_errors
 
 
 def read_ramps(ramp: Exposure, image: Exposure) -> tuple[list[Ramp], np.ndarray]:
-    """The ramps to show, and the mean times of the resultants (s)."""
+    """Read the ramps to show.
+
+    Parameters
+    ----------
+    ramp, image : Exposure
+        The exposure before and after ramp_fitting.
+
+    Returns
+    -------
+    ramps : list of rampflow.pictures.ramps.Ramp
+        The ramps of a few pixels.
+    times : numpy.ndarray
+        Mean time of each resultant, seconds.
+    """
     rate, flags, dumo = (image.array(name, 2).read() for name in ("data", "dq", "dumo"))
     jumps = image.array("jump_indices", 2).read() if "jump_indices" in image.roman else np.empty((0, 3), int)
     data, groupdq = ramp.array("data", 3), ramp.array("groupdq", 3)
@@ -35,13 +48,35 @@ def read_ramps(ramp: Exposure, image: Exposure) -> tuple[list[Ramp], np.ndarray]
 
 
 def collected(ramp: Exposure) -> np.ndarray:
-    """Counts between the second resultant, which no transient touches, and the last, DN."""
+    """Read what a ramp collects from the second resultant, which no transient touches, to the last.
+
+    Parameters
+    ----------
+    ramp : Exposure
+        The ramp.
+
+    Returns
+    -------
+    numpy.ndarray
+        Difference of these resultants, DN, of shape (row, column).
+    """
     data = ramp.array("data", 3)
     return data.read_plane(data.shape[0] - 1) - data.read_plane(min(1, data.shape[0] - 1))
 
 
 def transient_of(ramp: Exposure) -> dict | None:
-    """Picture of the transient; `None` where there are too few resultants to measure it."""
+    """Draw the transient of a ramp and its fit.
+
+    Parameters
+    ----------
+    ramp : Exposure
+        The ramp before wfi18_transient.
+
+    Returns
+    -------
+    dict or None
+        The picture; `None` where there are too few resultants to measure the transient.
+    """
     data = ramp.array("data", 3)
     if data.shape[0] < transient.MIN_RESULTANTS:
         return None

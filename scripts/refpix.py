@@ -1,4 +1,4 @@
-"""refpix: remove the correlated noise that the reference pixels see.
+"""Remove the correlated noise that the reference pixels see.
 
 The Improved Roman Reference Correction (IRRC; Rauscher et al.): what the left and right reference pixels and amplifier 33
 recorded is filtered, per readout channel, with the responses of the reference file, and subtracted.

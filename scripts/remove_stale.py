@@ -1,4 +1,4 @@
-"""remove_stale: remove the files of a results folder that are of no exposure or step of a run."""
+"""Remove the files of a results folder that are of no exposure or step of a run."""
 
 import argparse
 import sys

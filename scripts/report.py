@@ -1,4 +1,4 @@
-"""report: one page that shows what became of the exposures of an association, to be opened in any browser."""
+"""Write one page that shows what became of the exposures of an association, to be opened in any browser."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from rampflow.files.atomic import replacing
 from rampflow.pictures.alignment import residual_picture, sky_picture
 from rampflow.pictures.image import corners_of
 from rampflow.step.program import reported_errors
+from rampflow.workflow.summary import read_log
 
 SYMBOLS = {"COMPLETE": "✓", "SKIPPED": "–", "FAILED": "✗", "N/A": "·", "INCOMPLETE": "?"}
 #: The jobs of an exposure in order, and the name of each in meta.cal_step, where it has one.
@@ -25,7 +26,7 @@ JOBS = {**{step.name: step.status for step in STEPS.values()}, "finalize": None,
 
 
 def read_benchmark(path: Path | None) -> dict:
-    """Time and memory of a job.
+    """Read the time and the memory of a job.
 
     Parameters
     ----------
@@ -35,7 +36,8 @@ def read_benchmark(path: Path | None) -> dict:
     Returns
     -------
     dict
-        ``seconds`` of the clock, ``cpu`` seconds, ``memory`` in MB; None where unknown: no such job, or too short a one.
+        Values ``seconds`` of the clock, ``cpu`` seconds and ``memory`` in MB; `None` where unknown: there is no such job, or it
+        was too short.
     """
     row = {}
     if path and path.is_file():
@@ -52,13 +54,43 @@ def read_benchmark(path: Path | None) -> dict:
 
 
 def total(jobs: list[dict], key: str, combine=sum):
-    """Sum (or what `combine` gives) of the known values of the jobs; None without any."""
+    """Sum up the known values of jobs.
+
+    Parameters
+    ----------
+    jobs : list of dict
+        The jobs.
+    key : str
+        Name of the value.
+    combine : callable
+        Takes the list of the values.
+
+    Returns
+    -------
+    float or None
+        The sum, or what `combine` gives; `None` where no value is known.
+    """
     values = [job[key] for job in jobs if job[key] is not None]
     return combine(values) if values else None
 
 
 def exposure_of(images: Path, ramps: Path, summary: dict, benchmarks: Path) -> dict:
-    """Everything that the page says of one exposure."""
+    """Collect what the page says of one exposure.
+
+    Parameters
+    ----------
+    images, ramps : pathlib.Path
+        Files of image_pictures.py and ramp_pictures.py.
+    summary : dict
+        Summary of the alignment; empty where there was none.
+    benchmarks : pathlib.Path
+        Folder with ``STEM/STEP.tsv``.
+
+    Returns
+    -------
+    dict
+        What the template shows.
+    """
     content, ramp = json.loads(images.read_text()), json.loads(ramps.read_text())
     facts = content["facts"]
     folder = benchmarks / facts["stem"]
@@ -81,13 +113,39 @@ def exposure_of(images: Path, ramps: Path, summary: dict, benchmarks: Path) -> d
 
 
 def tally(values: list[str]) -> str:
-    """Different values, each with the number of exposures that have it where there are several: ``a (3), b (1)``."""
+    """List different values, with the number of exposures that have each where there are several: ``a (3), b (1)``.
+
+    Parameters
+    ----------
+    values : list of str
+        The value of each exposure.
+
+    Returns
+    -------
+    str
+        The list.
+    """
     counts = collections.Counter(values)
     return ", ".join(f"{value} ({n})" for value, n in counts.items()) if len(counts) > 1 else "".join(counts)
 
 
 def own_warnings(lines: list[str], stem: str, stems: list[str]) -> list[str]:
-    """Lines of the log without their times: those of the alignment that are about another exposure left out."""
+    """Choose the lines of an exposure's log that are not about another exposure.
+
+    Parameters
+    ----------
+    lines : list of str
+        Lines with time, logger and level.
+    stem : str
+        Name of the exposure.
+    stems : list of str
+        Names of all exposures of the association.
+
+    Returns
+    -------
+    list of str
+        The name of the step and the message of each line.
+    """
     others = set(stems) - {stem}
     spelled = []
     for line in lines:
@@ -98,7 +156,20 @@ def own_warnings(lines: list[str], stem: str, stems: list[str]) -> list[str]:
 
 
 def association_pictures(exposures: list[dict], stars: Path | None) -> list[dict]:
-    """Pictures of all exposures together."""
+    """Draw pictures of all exposures together.
+
+    Parameters
+    ----------
+    exposures : list of dict
+        What `exposure_of` gives of each.
+    stars : pathlib.Path or None
+        The astrometric catalog.
+
+    Returns
+    -------
+    list of dict
+        Title, caption and source of each picture.
+    """
     positions, magnitudes = np.empty((0, 2)), np.empty(0)
     if stars:
         from rampflow.astrometry.table import read_catalog
@@ -112,8 +183,41 @@ def association_pictures(exposures: list[dict], stars: Path | None) -> list[dict
     return [shown for shown in result if shown]
 
 
+def find_missing(stems: list[str], logs: Path) -> list[dict]:
+    """Find out why exposures are not on the page.
+
+    Parameters
+    ----------
+    stems : list of str
+        Their names.
+    logs : pathlib.Path
+        Folder with the log of each step, ``STEM/STEP.log``.
+
+    Returns
+    -------
+    list of dict
+        ``stem``, ``step`` and ``reason`` of each: the step that failed and its error, both empty where none is logged.
+    """
+    missing = []
+    for stem in stems:
+        errors = ((log.stem, read_log(log)[0]) for log in sorted((logs / stem).glob("*.log")))
+        step, reason = next(((step, reason) for step, reason in errors if reason), ("", ""))
+        missing.append({"stem": stem, "step": step, "reason": reason.removeprefix(f"{step}: ")})
+    return missing
+
+
 def write_page(path: Path, template: Path, content: dict) -> None:
-    """Write the page that a template makes of its content."""
+    """Write the page that a template makes of its content.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        The page.
+    template : pathlib.Path
+        The template, of Jinja.
+    content : dict
+        Values of the template's variables.
+    """
     import jinja2
 
     environment = jinja2.Environment(
@@ -129,7 +233,20 @@ def write_page(path: Path, template: Path, content: dict) -> None:
 
 
 def spell(value: float | None, form: str = ".3g") -> str:
-    """A number as text; a dash where there is none."""
+    """Write a number as text.
+
+    Parameters
+    ----------
+    value : float or None
+        The number.
+    form : str
+        Its format, as `format` takes it.
+
+    Returns
+    -------
+    str
+        The text; a dash where there is no number.
+    """
     return "–" if value is None or not np.isfinite(value) else format(value, form)
 
 
@@ -158,6 +275,12 @@ def main(argv: list[str] | None = None) -> int:
         default=Path("benchmarks"),
         help="with EXPOSURE/STEP.tsv (default: %(default)s)",
     )
+    parser.add_argument(
+        "--missing", metavar="EXPOSURE", nargs="+", default=[], help="exposures of the association that have no products"
+    )
+    parser.add_argument(
+        "--logs", metavar="FOLDER", type=Path, default=Path("logs"), help="with EXPOSURE/STEP.log (default: %(default)s)"
+    )
     arguments = parser.parse_args(argv)
     with reported_errors("report") as outcome:
         summary = json.loads(arguments.summary.read_text()) if arguments.summary else {}
@@ -173,6 +296,7 @@ def main(argv: list[str] | None = None) -> int:
             {
                 "association": arguments.output.name.removesuffix("_report.html"),
                 "exposures": exposures,
+                "missing": find_missing(arguments.missing, arguments.logs),
                 "pictures": association_pictures(exposures, arguments.stars),
                 "summary": summary,
                 "symbols": SYMBOLS,

@@ -1,4 +1,4 @@
-"""saturation: flag the resultants of a ramp that are saturated, partly saturated, or below the A/D floor."""
+"""Flag the resultants of a ramp that are saturated, partly saturated, or below the A/D floor."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""show_products: list the products in a folder, with what each exposure is and what became of it, and how to look at them."""
+"""List the products in a folder: what each exposure is, the statuses of its steps, and how to open it."""
 
 import argparse
 import sys
@@ -21,7 +21,18 @@ segmentation maps (_segm.asdf), and a summary of the alignment (_tweakreg.json).
 
 
 def describe(path: Path) -> tuple[str, ...]:
-    """Name, type, detector and element of a calibrated image, its median, its good pixels, and steps that are not COMPLETE."""
+    """Describe a calibrated image in a row of the table.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        The image.
+
+    Returns
+    -------
+    tuple of str
+        Name, type, detector, optical element, median, part of good pixels, and the steps that are not COMPLETE by status.
+    """
     with AsdfFile(path) as file:
         image = Exposure(file)
         meta, statistics = image.meta, image.get("meta.statistics", dict)

@@ -1,4 +1,4 @@
-"""simulate_exposure: make a raw Level 1 exposure of a simulated sky, and write the truth beside it.
+"""Make a raw Level 1 exposure of a simulated sky, and write the truth beside it.
 
 The exposure is made with the references that CRDS gives for it, and with all that the pipeline's steps undo: flat field,
 dark current, photon noise, cosmic rays, non-linearity, saturation, the converter's integral non-linearity, read noise, 1/f

@@ -1,4 +1,4 @@
-"""simulate_references: make synthetic references of every type that the pipeline reads, in a local CRDS cache.
+"""Make synthetic references of every type that the pipeline reads, in a local CRDS cache.
 
 The cache is what the `crds` package finds below ``CRDS_PATH``: a configuration, mappings with checksums, reference files.
 With ``CRDS_SERVER_URL=https://crds-serverless-mode.stsci.edu`` it serves without a network. A later context that brings new

@@ -1,4 +1,4 @@
-"""simulate_sky: draw a field of stars and galaxies, the same for all exposures that look at it.
+"""Draw a field of stars and galaxies, the same for all exposures that look at it.
 
 Writes the catalog that simulate_exposure reads, and the bright stars as an astrometric catalog::
 

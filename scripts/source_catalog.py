@@ -1,4 +1,4 @@
-"""source_catalog: find and measure the sources of a calibrated image."""
+"""Find and measure the sources of a calibrated image."""
 
 import dataclasses
 import sys

@@ -1,4 +1,4 @@
-"""tweakreg: align the exposures of an association to each other and to an astrometric catalog."""
+"""Align the exposures of an association to each other and to an astrometric catalog."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""wfi18_transient: correct the transient in the first read of detector WFI18, or mask the rows that it affects most."""
+"""Correct the transient in the first read of detector WFI18, or mask the rows that it affects most."""
 
 import sys
 
@@ -93,7 +93,7 @@ def run(job: Job) -> None:
             if reason:
                 job.log.warning("What was fitted is not the transient: %s. Masking the affected rows", reason)
                 fit = None
-    with job.create() as product:
+    with job.create(change=("data", "groupdq")) as product:
         if fit is None:
             flags = ramp.array("groupdq", 3).read_plane(0)
             mask_affected_rows(flags)

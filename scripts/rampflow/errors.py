@@ -1,18 +1,26 @@
-"""The one error that a user is meant to read."""
+"""The error that users read, and texts for its messages."""
 
 MOST = 20  #: problems that are told at once
 
 
 class RampflowError(Exception):
-    """Something that the user can mend: the message names the file, the field and the remedy."""
+    """User-facing error: names the file, the field and the remedy."""
 
 
 def raise_together(problems: list[str], remedy: str = "") -> None:
-    """Raise one error of all problems, a line for each and one for a remedy of all, where there are any.
+    """Raise one error for several problems.
+
+    Parameters
+    ----------
+    problems : list of str
+        A line for each problem.
+    remedy : str
+        A line that follows them.
 
     Raises
     ------
     RampflowError
+        There is a problem.
     """
     if problems:
         more = [f"... and {len(problems) - MOST} more"] if len(problems) > MOST else []

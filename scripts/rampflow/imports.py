@@ -54,7 +54,7 @@ def import_asdf() -> Any:
     Returns
     -------
     module
-        The package asdf.
+        Package asdf.
     """
     import yaml
 
@@ -93,6 +93,7 @@ def asdf_with_schemas(manifests: list[dict]) -> Any:
 
     class Schemas(asdf.AsdfFile):
         def _process_plugin_extensions(self) -> list:
+            """List asdf's own extensions."""
             points = (point for point in entry_points(group="asdf.extensions") if point.dist and point.dist.name == "asdf")
             own = [ExtensionProxy.maybe_wrap(extension) for point in points for extension in point.load()()]
             return [extension for extension in own if self.version_string in extension.asdf_standard_requirement]

@@ -1,6 +1,7 @@
 """What all steps have in common: command line, invalid input, provenance, imports."""
 
 import argparse
+import dataclasses
 import datetime
 import os
 import re
@@ -39,7 +40,7 @@ from rampflow.errors import RampflowError
 from rampflow.files.asdf_reader import AsdfFile
 from rampflow.step.declaration import Parameter, spell
 from rampflow.step.exposure import Exposure
-from rampflow.step.program import reported_errors
+from rampflow.step.program import reported_errors, run_step
 from rampflow.step.provenance import reference_name
 
 STEPS = list(chain.STEPS)
@@ -149,7 +150,7 @@ def test_another_model_is_refused(files, tmp_path, name):
     other = files / ("ramp.asdf" if takes != "ramp" else "wfi_image.asdf")
     references = [f"--{r.type}={files / 'mask.asdf'}" for r in declarations.steps()[name].references]
     said = one_line(refuse(name, tmp_path / "o.asdf", other, tmp_path / "o.asdf", *references))
-    assert other.name in said and "holds the data model" in said and takes in said
+    assert other.name in said and "expected the data model" in said and takes in said
 
 
 def test_an_output_that_is_the_input_is_refused(files):
@@ -180,7 +181,7 @@ def test_a_reference_that_is_damaged_is_named(files, tmp_path):
 def test_a_reference_that_is_needed_can_t_be_left_out(files, tmp_path):
     said = refuse("ramp_fitting", tmp_path / "o.asdf", files / "ramp.asdf", tmp_path / "o.asdf", "--gain=N/A",
                   f"--readnoise={files / 'mask.asdf'}")  # fmt: skip
-    assert "--gain is N/A, and the step can't do without it" in one_line(said)
+    assert "--gain is N/A, but the step needs this reference: give a file" in one_line(said)
 
 
 def test_a_truncated_input_leaves_no_output(files, tmp_path):
@@ -438,6 +439,36 @@ def test_an_unexpected_error_on_a_damaged_file_names_the_damage(tmp_path, capsys
 def test_an_unexpected_error_on_an_invalid_file_names_the_schema_violation(tmp_path, capsys):
     status, said = failing(tmp_path, capsys, lambda content: content.replace(b" frame_time: ", b" frame_zeit: "))
     assert status == 1 and "in.asdf: does not fit the schema of its data model (" in said and "frame_time" in said
+
+
+def test_a_step_writes_what_it_names_and_nothing_else(files, tmp_path, capsys):
+    def run(job):
+        before = job.exposure.array("data", 2).read()
+        with job.create(rewrite=("data",), change=("err",)) as product:
+            product.write("data", before + 1)
+            product.write_rows("err", 2, np.full((1, before.shape[1]), 7, np.float16))
+            product.write_rows("dq", 0, np.zeros((1, before.shape[1]), np.uint32))
+
+    step = dataclasses.replace(declarations.steps()["dark_current"], references=(), parameters=())
+    assert run_step(step, run, [str(files / "wfi_image.asdf"), str(tmp_path / "o.asdf")]) == 1
+    assert "ValueError: the step writes dq, which it did not name in Job.create" in capsys.readouterr().err
+    assert not (tmp_path / "o.asdf").exists()
+
+
+def test_arrays_that_a_step_changes_keep_their_other_rows(files, tmp_path):
+    def run(job):
+        with job.create(rewrite=("data",), change=("err",)) as product:
+            product.write("data", job.exposure.array("data", 2).read() + 1)
+            product.write_rows("err", 2, np.full((1, job.exposure.array("err", 2).shape[1]), 7, np.float16))
+
+    step = dataclasses.replace(declarations.steps()["dark_current"], references=(), parameters=())
+    assert run_step(step, run, [str(files / "wfi_image.asdf"), str(tmp_path / "o.asdf")]) == 0
+    with opened(files / "wfi_image.asdf") as before, opened(tmp_path / "o.asdf") as after:
+        np.testing.assert_array_equal(after.data, before.data + 1)
+        expected = np.array(before.err)
+        expected[2] = 7
+        np.testing.assert_array_equal(after.err, expected)
+        np.testing.assert_array_equal(after.dq, before.dq)
 
 
 def test_a_closed_pipe_ends_a_program_quietly(tmp_path):

@@ -614,11 +614,3 @@ def test_an_entry_of_a_damaged_tree_is_refused(tmp_path):
     path.write_bytes(path.read_bytes().replace(b"b: 1", b"{: 1"))
     with AsdfFile(path, parse=False) as file, pytest.raises(RampflowError, match=r"a\.asdf: its YAML tree is damaged"):
         file.entry("two")
-
-
-def test_an_array_that_is_copied_is_not_written_again(tmp_path):
-    kept, later = np.ones((3, 10, 40)), EmptyArray((3, 10, 40), np.float64)
-    with create_asdf(tmp_path / "a.asdf", {"kept": kept, "later": later}) as writer:
-        with pytest.raises(ValueError, match="not an EmptyArray"):
-            writer.write_rows(kept, 0, np.zeros((3, 2, 40)))
-        writer.write(later, np.zeros(later.shape))

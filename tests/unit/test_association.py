@@ -5,7 +5,7 @@ import json
 import pytest
 
 from rampflow.errors import RampflowError
-from rampflow.workflow.association import Member, find_members, read_association, stem_of
+from rampflow.workflow.association import Member, find_excluded, find_members, read_association, stem_of
 
 
 @pytest.fixture
@@ -161,3 +161,10 @@ def test_stems_of_raw_file_names(tmp_path):
     for name in ("_uncal.asdf", "r1.asdf", "r1_uncal.asdf.gz", "r1_UNCAL.asdf"):
         with pytest.raises(RampflowError, match="must end in _uncal.asdf"):
             stem_of(tmp_path / name)
+
+
+def test_excluded_exposures_are_known_by_their_association(folder):
+    associate(folder, visit=["raw/r2_uncal.asdf", "raw/gone_uncal.asdf"], other=["raw/r1_uncal.asdf"])
+    found = find_excluded(["asn.json", "raw/r3_uncal.asdf"], folder, ["gone", "r3"])
+    assert found == {"visit": ["gone"], "r3": ["r3"]}
+    assert find_excluded("raw", folder, []) == {}

@@ -250,6 +250,21 @@ def test_a_page_of_an_exposure_without_catalog_alignment_or_benchmarks(visit, re
     assert text.count("<figure") == 1 + len(pictures_of(visit, STEMS[5])[0]), "the footprint besides"
 
 
+def test_the_head_names_exposures_that_have_no_products(visit, report, tmp_path):
+    spectrum = visit.results / "intermediates" / STEMS[5]
+    (tmp_path / "logs" / "lost").mkdir(parents=True)
+    line = "2026-11-28T22:00:00.000Z :: rampflow :: {} :: saturation: {}\n"
+    (tmp_path / "logs" / "lost" / "dq_init.log").write_text(line.format("INFO", "begins"))
+    (tmp_path / "logs" / "lost" / "saturation.log").write_text(line.format("ERROR", "lost.asdf: data is <not> an array"))
+    page = tmp_path / "alone_report.html"
+    options = [f"--images={spectrum}_image_pictures.json", f"--ramps={spectrum}_ramp_pictures.json", f"--benchmarks={tmp_path}"]
+    template = str(ROOT / "workflow" / "report" / "report.html.j2")
+    assert report_script.main([str(page), template, *options, f"--logs={tmp_path / 'logs'}", "--missing", "lost", "left"]) == 0
+    head = page.read_text().split("</header>")[0]
+    assert "lost is not on this page: saturation failed: lost.asdf: data is &lt;not&gt; an array" in head
+    assert "left is not on this page: it was excluded" in head and head.count("<li>") == 2
+
+
 def test_the_head_names_every_version_and_context():
     assert report_script.tally(["roman_0001.pmap"] * 3) == "roman_0001.pmap"
     assert report_script.tally(["a", "b", "a"]) == "a (2), b (1)"

@@ -31,6 +31,7 @@ from rampflow.chain import STEPS, image_chain
 from rampflow.errors import RampflowError
 from rampflow.files import links
 from rampflow.workflow import configuration, inventory, recipes
+from rampflow.workflow.association import find_excluded
 from rampflow.workflow.environment import SCRIPTS, job_environment
 from rampflow.workflow.fingerprint import fingerprint
 from rampflow.workflow.leftovers import stale_files
@@ -376,6 +377,12 @@ def associations():
 def members_of(association):
     """Stems of the exposures of an association, in its order."""
     return [stem for stem, entry in visit.exposures.items() if entry.association == association]
+
+
+def get_missing_options(wildcards):
+    """Parameter function: the option of the report that names the exposures of an association that are left out."""
+    excluded = find_excluded(settings["input"], Path.cwd(), settings["exclude"]).get(wildcards.association, [])
+    return f"--missing {' '.join(excluded)}" if excluded else ""
 
 
 def get_ramps_around_refpix(wildcards):

@@ -14,7 +14,7 @@ _LINEAR = np.array([[[0, -1], [1, 0]], [[1, 0], [0, 1]], [[1, 0], [0, -1]], [[0,
 
 
 class Affine(NamedTuple):
-    """p → matrix p + shift, p and shift in arcsec."""
+    """Affine map p → matrix p + shift, p and shift in arcsec."""
 
     matrix: np.ndarray
     shift: np.ndarray

@@ -113,7 +113,7 @@ def pairs_of(member: Member, affine: Affine, stars: np.ndarray) -> Pairs:
 
 def stars_on(member: Member, affine: Affine, stars: np.ndarray) -> int:
     """Number of stars (directions, (m, 3)) on an exposure."""
-    plane = member.to_plane(stars[member.near(stars, np.linalg.norm(affine.shift))])
+    plane = member.to_plane(stars[member.near(stars, float(np.linalg.norm(affine.shift)))])
     corners = affine(member.corners)
     sides = np.roll(corners, -1, axis=0) - corners
     offsets = plane[:, None] - corners

@@ -1,4 +1,4 @@
-"""romancal's way to align an association: its groups to each other, then all of them as one to the astrometric catalog."""
+"""Align an association in romancal's way: its groups to each other, then all of them as one to the astrometric catalog."""
 
 from __future__ import annotations
 

@@ -110,7 +110,7 @@ class Judgement:
     # ------------------------------------------------------------------------------------------ by believed exposures
     def _believe_by_others(self) -> None:
         """Believe exposures that those which are believed speak for, until no more are."""
-        believed = []
+        believed: list[int] = []
         while believed != (believed := self._indices(True)) and believed and len(believed) < len(self.members):
             stars = np.concatenate([self.catalog, *(self._sources(index) for index in believed)])
             _, first = np.unique(clusters(stars, STAR_RADIUS), return_index=True)

@@ -60,7 +60,8 @@ class Circle:
         """A circle that holds the points `vectors` (n, 3), or circles of `radii` (degrees) around them."""
         centre = np.mean(vectors, axis=0)
         centre /= np.linalg.norm(centre)
-        return cls(*map(float, angles(centre)), float(np.max(separation(vectors, centre) + radii)))
+        ra, dec = map(float, angles(centre))
+        return cls(ra, dec, float(np.max(separation(vectors, centre) + radii)))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -174,7 +175,7 @@ def epoch_of(image: Exposure) -> float:
     times = [middle] if middle is not None else [start, end]
     try:
         texts = [time.get("value") if isinstance(time, dict) else time for time in times]  # a tagged time may be a mapping
-        return float(np.mean([julian_year(datetime.datetime.fromisoformat(text)) for text in texts]))
+        return float(np.mean([julian_year(datetime.datetime.fromisoformat(str(text))) for text in texts]))
     except (TypeError, ValueError):
         raise RampflowError(
             f"{image.path}: meta.exposure must have a mid_time, or a start_time and an end_time, as 2027-01-31T12:00:00.000"

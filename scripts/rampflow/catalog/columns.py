@@ -44,7 +44,7 @@ PSF_QUALITY = ("psf_flags", "psf_gof")
 REMEASURED = ("flagged_spatial_id", *CENTROID, *SKY, *SHAPE, *NEIGHBOUR)
 
 #: Columns that the format has and nothing measures yet: zero, or NaN.
-UNMEASURED = dict.fromkeys(
+UNMEASURED: dict[str, float] = dict.fromkeys(
     ("flagged_spatial_id", "image_flags", *(name for name in (*CENTROID, *WINDOWED) if name.endswith("_err"))), 0
 )
 UNMEASURED |= dict.fromkeys((name for name in (*SKY, *SKY_WINDOWED, *SKY_PSF) if name.endswith("_err")), 0)

@@ -211,8 +211,8 @@ class AsdfWriter:
 
     def _place(self, array: Any) -> int:
         number = self._number(array)
-        if number is None or not isinstance(array, EmptyArray):
-            raise ValueError("that array is not an EmptyArray in the tree of this file")
+        if number is None:
+            raise ValueError("that array is not in the tree of this file")
         return self._places[number]
 
     def _number(self, array: Any) -> int | None:

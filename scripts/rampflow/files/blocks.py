@@ -35,7 +35,15 @@ class ByteSource(Protocol):
     path: Path
 
     def read_into(self, buffer: np.ndarray, offset: int) -> None:
-        """Fill `buffer` (bytes) from `offset` on."""
+        """Read bytes of the file.
+
+        Parameters
+        ----------
+        buffer : numpy.ndarray
+            The bytes to fill.
+        offset : int
+            Place of the first of them in the file.
+        """
 
 
 class Block(NamedTuple):

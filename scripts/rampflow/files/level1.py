@@ -48,6 +48,7 @@ def updated_raw_file(raw):
     Yields
     ------
     pathlib.Path
+        The file.
 
     Raises
     ------
@@ -89,14 +90,26 @@ def updated_raw_file(raw):
 
 
 def spell_data_problem(meta: dict) -> None:
-    """Say ``meta.exposure.data_problem`` as the newest version does, in place: older files have a boolean."""
+    """Rewrite ``meta.exposure.data_problem``, a boolean in older files, as the newest version has it, in place.
+
+    Parameters
+    ----------
+    meta : dict
+        Metadata of the exposure.
+    """
     exposure = meta.get("exposure")
     if isinstance(exposure, dict) and isinstance(exposure.get("data_problem"), bool):
         exposure["data_problem"] = "True" if exposure["data_problem"] else None
 
 
 def rename_entries(meta: dict) -> None:
-    """Copy entries of ``meta`` that the newest version has under another name to that name, in place."""
+    """Copy entries of ``meta`` that the newest version has under another name to that name, in place.
+
+    Parameters
+    ----------
+    meta : dict
+        Metadata of the exposure.
+    """
     for new, old in RENAMED.items():
         *section, name = new.split(".")
         value = _entry(meta, old)
@@ -112,6 +125,11 @@ def derive_entries(meta: dict) -> None:
 
     The WFI observes in parallel with the Coronagraph in the files of a visit after the first (``visit_file_sequence`` > 1);
     romancal has the same rule. Exposures of ground tests have a start and a duration, but no end.
+
+    Parameters
+    ----------
+    meta : dict
+        Metadata of the exposure.
     """
     sequence = _entry(meta, "observation.visit_file_sequence")
     if _entry(meta, "observation.wfi_parallel") is None and isinstance(sequence, int):

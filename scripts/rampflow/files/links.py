@@ -20,19 +20,25 @@ FOLDER = Path(".rampflow/files")  #: in the working folder
 
 
 def content_of(path: Path, *, trusted: bool) -> str:
-    """What a file holds, as 16 hexadecimal digits.
+    """Identify what a file holds.
 
     Parameters
     ----------
     path : pathlib.Path
+        The file.
     trusted : bool
-        Nobody edits it (a file of a CRDS cache): of an ASDF file no more is read than `AsdfFile.content` needs. Of all others
-        every byte is read.
+        Whether nobody edits the file, as in a CRDS cache. Of such an ASDF file no more is read than `AsdfFile.content` needs,
+        of all others every byte.
+
+    Returns
+    -------
+    str
+        Sixteen hexadecimal digits.
 
     Raises
     ------
     RampflowError
-        It can't be read.
+        The file can't be read.
     """
     if trusted:
         with contextlib.suppress(RampflowError):  # no ASDF file, or a damaged one: who reads it will say so
@@ -46,12 +52,30 @@ def content_of(path: Path, *, trusted: bool) -> str:
 
 
 def link_of(content: str, name: str) -> Path:
-    """The link to a file of this content and name."""
+    """Name the link to a file.
+
+    Parameters
+    ----------
+    content : str
+        What the file holds, of `content_of`.
+    name : str
+        Name of the file.
+
+    Returns
+    -------
+    pathlib.Path
+        The link, which need not exist.
+    """
     return FOLDER / content / name
 
 
 def point(link: Path, target: Path) -> None:
-    """Make a link lead to a file; at no time is there none where there was one.
+    """Make a link lead to a file. An older link is replaced, and never missing.
+
+    Parameters
+    ----------
+    link, target : pathlib.Path
+        The link and the file.
 
     Raises
     ------
@@ -79,7 +103,20 @@ def _note_of(content: str, name: str) -> Path:
 
 
 def standing_for(content: str, name: str) -> str:
-    """The folder that stands for a content: of its name, or the one that was chosen before the file had been fetched."""
+    """Name the folder that stands for a content.
+
+    Parameters
+    ----------
+    content : str
+        What the file holds, of `content_of`.
+    name : str
+        Name of the file.
+
+    Returns
+    -------
+    str
+        The folder chosen before the file was fetched, if there was one; else the content itself.
+    """
     try:
         return _note_of(content, name).read_text().strip()
     except OSError:
@@ -87,12 +124,17 @@ def standing_for(content: str, name: str) -> str:
 
 
 def record_fetched(link: Path, path: Path) -> None:
-    """Make the link to a reference that has come into the cache, and note which content it stands for from now on.
+    """Make the link to a reference that was fetched into the cache, and note which content it stands for from now on.
+
+    Parameters
+    ----------
+    link, path : pathlib.Path
+        The link and the reference.
 
     Raises
     ------
     RampflowError
-        The link has stood for another content: what was made with that would pass for made with this.
+        The link stood for another content before: products made with that would pass for made with this.
     """
     content = content_of(path, trusted=True)
     chosen = link.parent.name
@@ -108,7 +150,18 @@ def record_fetched(link: Path, path: Path) -> None:
 
 
 def original(path: str | Path) -> Path:
-    """The file that one of these links leads to, under its own name; any other path as it is."""
+    """Find the file that a link leads to.
+
+    Parameters
+    ----------
+    path : str or pathlib.Path
+        One of these links, or any other path.
+
+    Returns
+    -------
+    pathlib.Path
+        The file under its own name; any other path as it is.
+    """
     path = Path(path)
     if path.parts[-4:-2] == FOLDER.parts and path.is_symlink():
         return path.readlink()

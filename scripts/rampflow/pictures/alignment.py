@@ -17,14 +17,14 @@ FAINTEST = 22.0  #: magnitude of the smallest dots, and of stars without one
 
 @dataclasses.dataclass(frozen=True)
 class Residuals:
-    """Where the sources of an exposure that are stars of the catalog are, less where the catalog has them.
+    """Offsets of the sources of an exposure from the stars of the catalog that they are.
 
     Attributes
     ----------
     x, y : numpy.ndarray
         Positions on the detector, pixels.
     before, after : numpy.ndarray
-        To the east and the north, mas, (n, 2).
+        Offsets to the east and the north before and after the alignment, mas, of shape (n, 2).
     """
 
     x: np.ndarray
@@ -33,7 +33,9 @@ class Residuals:
     after: np.ndarray
 
 
-def measure_residuals(x, y, before, after, stars) -> Residuals | None:
+def measure_residuals(
+    x: np.ndarray, y: np.ndarray, before: np.ndarray, after: np.ndarray, stars: np.ndarray
+) -> Residuals | None:
     """Find the stars of the catalog among the sources of an exposure, by their aligned positions.
 
     Parameters
@@ -41,15 +43,15 @@ def measure_residuals(x, y, before, after, stars) -> Residuals | None:
     x, y : numpy.ndarray
         Positions of the sources, pixels.
     before, after : numpy.ndarray
-        ra, dec (degrees) by the WCS of the pointing and by the aligned one, (n, 2).
+        Right ascension and declination (degrees) by the WCS of the pointing and by the aligned one, of shape (n, 2).
     stars : numpy.ndarray
-        ra, dec of the stars, (m, 2).
+        Right ascension and declination of the stars, of shape (m, 2).
 
     Returns
     -------
     Residuals or None
-        Of the sources next to a star of the catalog, and it to them, not farther than the alignment takes for one star;
-        `None` without any.
+        Residuals of the pairs of a source and a star that are each other's nearest, and not farther apart than the alignment
+        takes for one star; `None` without any.
     """
     from scipy.spatial import cKDTree
 
@@ -74,20 +76,37 @@ def measure_residuals(x, y, before, after, stars) -> Residuals | None:
 
 
 def rms(offsets: np.ndarray) -> float:
-    """Root mean square length of offsets."""
+    """Compute the root mean square length of offsets.
+
+    Parameters
+    ----------
+    offsets : numpy.ndarray
+        Offsets, of shape (n, 2).
+
+    Returns
+    -------
+    float
+        The length, in their unit.
+    """
     return float(np.sqrt((offsets**2).sum(axis=1).mean()))
 
 
 def quiver_picture(residuals: Residuals, corners: np.ndarray, shape: tuple[int, int]) -> dict:
-    """Residuals on the detector, before and after the alignment.
+    """Draw residuals on the detector, before and after the alignment.
 
     Parameters
     ----------
     residuals : Residuals
+        The residuals of one exposure.
     corners : numpy.ndarray
-        See `rampflow.pictures.image.corners_of`.
+        Corners of its footprint, of `rampflow.pictures.image.corners_of`.
     shape : tuple of int
         Rows and columns of the image.
+
+    Returns
+    -------
+    dict
+        The picture.
     """
     north, east, _ = directions(corners, shape)
     figure = new_figure(2.9)
@@ -123,12 +142,17 @@ def _round_length(length: float) -> float:
 
 
 def residual_picture(before: np.ndarray, after: np.ndarray) -> dict:
-    """Histograms of the residuals of all exposures, before and after the alignment.
+    """Draw histograms of the residuals of all exposures, before and after the alignment.
 
     Parameters
     ----------
     before, after : numpy.ndarray
-        To the east and the north, mas, (n, 2).
+        Offsets to the east and the north, mas, of shape (n, 2).
+
+    Returns
+    -------
+    dict
+        The picture.
     """
     figure = new_figure(4.4)
     for axis, offsets, name in zip(figure.subplots(2, 1), (before, after), ("before", "after"), strict=True):
@@ -149,14 +173,19 @@ def residual_picture(before: np.ndarray, after: np.ndarray) -> dict:
 
 
 def sky_picture(footprints: list[tuple[str, np.ndarray]], stars: np.ndarray, mag: np.ndarray) -> dict | None:
-    """Footprints of the exposures over the astrometric catalog.
+    """Draw footprints of the exposures over the astrometric catalog.
 
     Parameters
     ----------
     footprints : list of (str, numpy.ndarray)
-        Name of the detector, and ra, dec of the corners of each exposure (4, 2).
+        Name of the detector of each exposure, and right ascension and declination of its corners, of shape (4, 2).
     stars, mag : numpy.ndarray
-        ra, dec (degrees) and magnitude of the stars; there may be none.
+        Positions (degrees, of shape (n, 2)) and magnitudes of the stars; there may be none.
+
+    Returns
+    -------
+    dict or None
+        The picture; `None` without any footprint.
     """
     if not footprints:
         return None
@@ -166,14 +195,23 @@ def sky_picture(footprints: list[tuple[str, np.ndarray]], stars: np.ndarray, mag
     near = np.abs(stars[:, 1] - center[1]) < 5
     plane = 60 * tangent_plane(stars[near], center)
     bright = np.nan_to_num(np.clip(FAINTEST - mag[near], 0, 8))
-    axis.scatter(*plane.T, 1 + bright**2 / 2, color=ORANGE, lw=0, label=f"stars of the catalog ({len(stars)})", zorder=3)
+    axis.scatter(
+        plane[:, 0],
+        plane[:, 1],
+        s=1 + bright**2 / 2,
+        color=ORANGE,
+        lw=0,
+        label=f"stars of the catalog ({len(stars)})",
+        zorder=3,
+    )
     seen = set()
     polygons = [(name, 60 * tangent_plane(corners, center)) for name, corners in footprints]
     for name, corners in polygons:
         axis.fill(*corners.T, fc=SKY, alpha=min(0.15, 0.6 / len(polygons)), zorder=1)
         axis.plot(*np.concatenate([corners, corners[:1]]).T, color=BLUE, lw=0.9, zorder=2)
         if name not in seen:  # one name for the dithers of a detector
-            axis.text(*corners.mean(axis=0), name, ha="center", va="center", fontsize=7, color=BLUE, zorder=4)
+            x, y = corners.mean(axis=0)
+            axis.text(x, y, name, ha="center", va="center", fontsize=7, color=BLUE, zorder=4)
         seen.add(name)
     every = np.concatenate([corners for _, corners in polygons])
     low, high = every.min(axis=0), every.max(axis=0)

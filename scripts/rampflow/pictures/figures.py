@@ -1,9 +1,10 @@
-"""What all figures of the report share: colours that the colour-blind tell apart, sizes, and how a figure is kept."""
+"""Figures of the report: their colours, which the colour-blind tell apart, their sizes, and their encoding."""
 
 from __future__ import annotations
 
 import base64
 import io
+from typing import Any
 
 import matplotlib
 from matplotlib.figure import Figure
@@ -15,7 +16,7 @@ COLOUR_MAP = "cividis"
 WIDTH = 4.6  #: inches: as wide as a column of the report, so that text keeps its size on a phone
 DPI = 200
 
-STYLE = {
+STYLE: Any = {
     "font.size": 9,
     "axes.titlesize": 9,
     "axes.spines.top": False,
@@ -30,13 +31,31 @@ STYLE = {
 
 
 def new_figure(height: float) -> Figure:
-    """A figure of the report, `height` inches high."""
+    """Make a figure of the report.
+
+    Parameters
+    ----------
+    height : float
+        Its height, inches.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        The figure, of the report's width and style.
+    """
     matplotlib.rcParams.update(STYLE)
     return Figure((WIDTH, height), layout="constrained")
 
 
 def picture(figure: Figure, title: str, caption: str) -> dict:
-    """A figure as the report takes it.
+    """Draw a figure as the report takes it.
+
+    Parameters
+    ----------
+    figure : matplotlib.figure.Figure
+        The figure.
+    title, caption : str
+        Its title and caption.
 
     Returns
     -------
@@ -49,5 +68,18 @@ def picture(figure: Figure, title: str, caption: str) -> dict:
 
 
 def data_uri(content: bytes, kind: str = "image/webp") -> str:
-    """A file's content as a URI, to be embedded in a page."""
+    """Write a file's content as a URI, to be embedded in a page.
+
+    Parameters
+    ----------
+    content : bytes
+        The content.
+    kind : str
+        Its media type.
+
+    Returns
+    -------
+    str
+        The URI.
+    """
     return f"data:{kind};base64,{base64.b64encode(content).decode()}"

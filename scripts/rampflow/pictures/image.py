@@ -10,7 +10,20 @@ SCALES = (1, 2, 5, 10, 20, 30, 60, 120, 180, 300)  #: lengths of a scale bar, ar
 
 
 def binning(shape: tuple[int, int], size: int) -> int:
-    """Side of the square blocks that bring an image down to `size` pixels a side or fewer."""
+    """Choose the side of the square blocks that bring an image down to a size.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Rows and columns of the image.
+    size : int
+        Largest number of blocks a side.
+
+    Returns
+    -------
+    int
+        Pixels a side of a block.
+    """
     return max(math.ceil(max(shape) / size), 1)
 
 
@@ -41,7 +54,7 @@ def bin_down(image: np.ndarray, good: np.ndarray, factor: int) -> np.ndarray:
 
 
 def stretch(image: np.ndarray) -> np.ndarray:
-    """Shades of an image: the sky and its noise in the darker third, and the bright sources compressed above.
+    """Turn an image into shades: the sky and its noise in the darker third, and the bright sources compressed above.
 
     Parameters
     ----------
@@ -51,8 +64,8 @@ def stretch(image: np.ndarray) -> np.ndarray:
     Returns
     -------
     numpy.ndarray
-        0 (black) to 1 (white): asinh of the height above the sky, in units of its noise, from 1.5σ below the median to the
-        99.9th percentile.
+        Shades from 0 (black) to 1 (white): asinh of the height above the sky, in units of its noise, from 1.5σ below the
+        median to the 99.9th percentile.
     """
     values = image[np.isfinite(image)]
     if not values.size:
@@ -67,17 +80,17 @@ def stretch(image: np.ndarray) -> np.ndarray:
 
 
 def corners_of(s_region: str | None) -> np.ndarray | None:
-    """Corners of a footprint.
+    """Read the corners of a footprint.
 
     Parameters
     ----------
     s_region : str or None
-        ``POLYGON ICRS`` with ra and dec (degrees) of the corners (0, 0), (0, top), (right, top) and (right, 0).
+        Text ``POLYGON ICRS`` with ra and dec (degrees) of the corners (0, 0), (0, top), (right, top) and (right, 0).
 
     Returns
     -------
     numpy.ndarray or None
-        ra, dec in degrees, (4, 2); `None` where there is no such polygon.
+        Right ascension and declination in degrees, of shape (4, 2); `None` where there is no such polygon.
     """
     words = (s_region or "").split()
     if len(words) != 10 or words[0] != "POLYGON":
@@ -86,26 +99,37 @@ def corners_of(s_region: str | None) -> np.ndarray | None:
 
 
 def sky_center(positions: np.ndarray) -> np.ndarray:
-    """Middle of positions on the sky, ra and dec (n, 2) in degrees; by unit vectors, so that no place is special."""
+    """Compute the middle of positions on the sky, by unit vectors: no place is special.
+
+    Parameters
+    ----------
+    positions : numpy.ndarray
+        Right ascension and declination, degrees, of shape (n, 2).
+
+    Returns
+    -------
+    numpy.ndarray
+        Right ascension and declination of the middle, degrees.
+    """
     ra, dec = np.radians(positions).T
     x, y, z = np.mean([np.cos(dec) * np.cos(ra), np.cos(dec) * np.sin(ra), np.sin(dec)], axis=1)
     return np.degrees([np.arctan2(y, x) % (2 * np.pi), np.arctan2(z, np.hypot(x, y))])
 
 
 def tangent_plane(positions: np.ndarray, center: np.ndarray) -> np.ndarray:
-    """Positions to the east and the north of `center` in the plane that touches the sky there.
+    """Project positions on the plane that touches the sky at a center.
 
     Parameters
     ----------
     positions : numpy.ndarray
-        ra, dec in degrees, (n, 2), less than 90 degrees from `center`.
+        Right ascension and declination, degrees, of shape (n, 2), less than 90 degrees from the center.
     center : numpy.ndarray
-        ra, dec in degrees.
+        Right ascension and declination of the center, degrees.
 
     Returns
     -------
     numpy.ndarray
-        Degrees, (n, 2).
+        Distances to the east and the north, degrees, of shape (n, 2).
     """
     (ra, dec), (ra0, dec0) = np.radians(positions).T, np.radians(center)
     depth = np.sin(dec0) * np.sin(dec) + np.cos(dec0) * np.cos(dec) * np.cos(ra - ra0)
@@ -115,12 +139,12 @@ def tangent_plane(positions: np.ndarray, center: np.ndarray) -> np.ndarray:
 
 
 def directions(corners: np.ndarray, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray, float]:
-    """Where north and east are in an image.
+    """Find north, east and the scale of an image.
 
     Parameters
     ----------
     corners : numpy.ndarray
-        See `corners_of`.
+        Corners of its footprint, of `corners_of`.
     shape : tuple of int
         Rows and columns of the image.
 
@@ -129,7 +153,7 @@ def directions(corners: np.ndarray, shape: tuple[int, int]) -> tuple[np.ndarray,
     north, east : numpy.ndarray
         Unit vectors (x, y) on the detector.
     scale : float
-        Arcsec per pixel.
+        Size of a pixel, arcsec.
     """
     plane = tangent_plane(corners, sky_center(corners)).T
     along_x = (plane[:, 3] + plane[:, 2] - plane[:, 0] - plane[:, 1]) / 2 / shape[1]
@@ -141,19 +165,19 @@ def directions(corners: np.ndarray, shape: tuple[int, int]) -> tuple[np.ndarray,
 
 
 def draw(shades: np.ndarray, corners: np.ndarray | None = None):
-    """Picture of an image, its first row at the bottom, with arrows to north and east and a scale bar.
+    """Draw an image with its first row at the bottom, arrows to north and east, and a scale bar.
 
     Parameters
     ----------
     shades : numpy.ndarray
-        From `stretch`.
+        Shades of the image, of `stretch`.
     corners : numpy.ndarray, optional
-        See `corners_of`; without them there are no arrows and no bar.
+        Corners of its footprint, of `corners_of`; without them there are no arrows and no bar.
 
     Returns
     -------
     PIL.Image.Image
-        Shades of grey.
+        The picture, in shades of grey.
     """
     from PIL import Image
 

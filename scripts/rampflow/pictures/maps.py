@@ -15,19 +15,37 @@ MOST_FLAGS = 9  #: that have a map of their own
 
 
 def flag_counts(flags: np.ndarray) -> dict[str, int]:
-    """How many pixels have each flag (`rampflow.dq.pixel_flags`), the most frequent first; absent ones left out.
+    """Count the pixels that have each flag of `rampflow.dq.pixel_flags`.
 
     Parameters
     ----------
     flags : numpy.ndarray
         Data quality, uint32.
+
+    Returns
+    -------
+    dict of int
+        Number of pixels by the flag's name, the most frequent first, without flags that no pixel has.
     """
     counts = {name: int(np.count_nonzero(dq.has(flags, flag))) for name, flag in dq.pixel_flags().items()}
     return {name: n for name, n in sorted(counts.items(), key=lambda item: -item[1]) if n}
 
 
 def flag_maps(flags: np.ndarray, counts: dict[str, int]) -> dict | None:
-    """Where each flag is set: the part of the pixels of each block that have it."""
+    """Draw where each flag is set, as the part of the pixels of each block that have it.
+
+    Parameters
+    ----------
+    flags : numpy.ndarray
+        Data quality, uint32.
+    counts : dict of int
+        Number of pixels by flag, of `flag_counts`.
+
+    Returns
+    -------
+    dict or None
+        The picture; `None` where no pixel has a flag.
+    """
     names = list(counts)[:MOST_FLAGS]
     if not names:
         return None
@@ -55,15 +73,20 @@ def _extent(shape: tuple[int, int]) -> tuple[float, ...]:
 
 
 def chisq_map(chisq: np.ndarray, flags: np.ndarray, n_resultants: int) -> dict | None:
-    """χ² of the ramp fits over the detector, and its distribution beside the one that the noise model gives.
+    """Draw χ² of the ramp fits over the detector, and its distribution beside the one that the noise model gives.
 
     Parameters
     ----------
     chisq, flags : numpy.ndarray
-        χ² of each pixel's fit, and data quality: fits of pixels with any of DO_NOT_USE, SATURATED and JUMP_DET, which have
-        fewer degrees of freedom, are left out.
+        Value of χ² of each pixel's fit, and data quality. Pixels with any of DO_NOT_USE, SATURATED and JUMP_DET, whose fits
+        have fewer degrees of freedom, are left out.
     n_resultants : int
-        Two more than the degrees of freedom.
+        Number of resultants, two more than the degrees of freedom.
+
+    Returns
+    -------
+    dict or None
+        The picture; `None` without any such fit.
     """
     freedom = n_resultants - 2
     good = ~dq.has(flags, dq.DO_NOT_USE | dq.SATURATED | dq.JUMP_DET) & np.isfinite(chisq)
@@ -90,14 +113,27 @@ def chisq_map(chisq: np.ndarray, flags: np.ndarray, n_resultants: int) -> dict |
 
 
 def chisq_density(values: np.ndarray, freedom: int) -> np.ndarray:
-    """Probability density of χ²; scipy.stats has it too, and takes longer to import than the picture to draw."""
+    """Compute the probability density of χ², without `scipy.stats`: its import takes longer than drawing the picture.
+
+    Parameters
+    ----------
+    values : numpy.ndarray
+        Values of χ², above 0.
+    freedom : int
+        Degrees of freedom.
+
+    Returns
+    -------
+    numpy.ndarray
+        Density at each value.
+    """
     from scipy.special import gammaln
 
     return np.exp((freedom / 2 - 1) * np.log(values / 2) - values / 2 - gammaln(freedom / 2)) / 2
 
 
 def jump_map(flags: np.ndarray, jumps: np.ndarray | None, times: np.ndarray) -> dict | None:
-    """Where and when jumps were found.
+    """Draw where and when jumps were found.
 
     Parameters
     ----------
@@ -107,6 +143,11 @@ def jump_map(flags: np.ndarray, jumps: np.ndarray | None, times: np.ndarray) -> 
         Resultant, row and column of each, (n, 3); `None` where they were not recorded.
     times : numpy.ndarray
         Mean time of each resultant, seconds.
+
+    Returns
+    -------
+    dict or None
+        The picture; `None` without any jump.
     """
     jumped = dq.has(flags, dq.JUMP_DET)
     if not jumped.any():
@@ -119,8 +160,9 @@ def jump_map(flags: np.ndarray, jumps: np.ndarray | None, times: np.ndarray) -> 
     shown = top.imshow(density, norm=PowerNorm(0.4, 0), extent=_extent(flags.shape))  # snowballs would leave all else dark
     top.set(xlabel="x (pixel)", ylabel="y (pixel)")
     figure.colorbar(shown, ax=top, label="pixels with a jump, of 1000")
-    for axis in rest:
+    if jumps is not None:
         counts = np.bincount(jumps[:, 0], minlength=len(times))[: len(times)]
+        axis = rest[0]
         axis.bar(range(len(times)), 1000 * counts / flags.size, color=BLUE)
         axis.set(xlabel=f"resultant (the last at {times[-1]:.0f} s)", ylabel="jumps per\n1000 pixels")
     total = f"{len(jumps):,} jumps" if jumps is not None else f"{np.count_nonzero(jumped):,} pixels"
@@ -130,7 +172,7 @@ def jump_map(flags: np.ndarray, jumps: np.ndarray | None, times: np.ndarray) -> 
 def source_cutout(
     image: np.ndarray, segmentation: np.ndarray, x: np.ndarray, y: np.ndarray, extended: np.ndarray
 ) -> dict | None:
-    """The sources on the part of the image that has most of them.
+    """Draw the sources on the part of the image that has most of them.
 
     Parameters
     ----------
@@ -138,8 +180,13 @@ def source_cutout(
         Count rate (DN/s), and the label of the source of each pixel (0: none).
     x, y : numpy.ndarray
         Positions, pixels.
-    extended : numpy.ndarray
-        bool.
+    extended : numpy.ndarray of bool
+        Whether each source is extended.
+
+    Returns
+    -------
+    dict or None
+        The picture; `None` without any source.
     """
     known = np.isfinite(x) & np.isfinite(y)
     if not known.any():
@@ -154,16 +201,16 @@ def source_cutout(
     axis.imshow(stretch(image[window]), cmap="gray_r", vmin=0, vmax=1.1, extent=extent)
     axis.contour(segmentation[window] > 0, [0.5], colors=[BLUE], linewidths=0.7, extent=extent)
     for chosen, marker, colour, label in ((~extended, "+", RED, "point source"), (extended, "x", ORANGE, "extended source")):
-        axis.scatter(x[chosen], y[chosen], 40, colour, marker, linewidths=1.2, label=label)
+        axis.scatter(x[chosen], y[chosen], s=40, c=colour, marker=marker, linewidths=1.2, label=label)
     axis.set(xlim=extent[:2], ylim=extent[2:], xlabel="x (pixel)", ylabel="y (pixel)")
     figure.legend(loc="outside upper center", ncols=2)
     caption = f"The {side} × {side} pixels with most sources: positions in the catalog, and outlines of their segments."
     return picture(figure, "Sources", caption)
 
 
-def _densest(x, y, side, shape):
+def _densest(x: np.ndarray, y: np.ndarray, side: int, shape: tuple[int, ...]) -> tuple[int, int]:
     """Left and bottom edge of the square with most positions."""
     rows, columns = (max(n // side, 1) for n in shape)
     counts, *_ = np.histogram2d(y, x, bins=(rows, columns), range=((0, rows * side), (0, columns * side)))
     row, column = np.unravel_index(np.argmax(counts), counts.shape)
-    return column * side, row * side
+    return int(column) * side, int(row) * side

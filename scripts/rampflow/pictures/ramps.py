@@ -40,7 +40,7 @@ class Ramp:
 
 
 def choose_pixels(rate: np.ndarray, flags: np.ndarray, dumo: np.ndarray) -> dict[str, tuple[int, int]]:
-    """Row and column of a pixel of each kind that there is.
+    """Choose a pixel of each kind that there is.
 
     Parameters
     ----------
@@ -50,8 +50,8 @@ def choose_pixels(rate: np.ndarray, flags: np.ndarray, dumo: np.ndarray) -> dict
     Returns
     -------
     dict
-        sky: at the median of the pixels without a flag; bright: at their 99.99th percentile; jump: where it changes the rate
-        most; saturated: the highest rate among those that saturate and still have one.
+        Row and column of each. sky: at the median of the pixels without a flag; bright: at their 99.99th percentile; jump:
+        where it changes the rate most; saturated: the highest rate among those that saturate and still have one.
     """
     chosen = {}
     usable = np.isfinite(rate) & ~dq.has(flags, dq.DO_NOT_USE)
@@ -67,11 +67,18 @@ def choose_pixels(rate: np.ndarray, flags: np.ndarray, dumo: np.ndarray) -> dict
         places = np.flatnonzero(usable & dq.has(flags, having) & ~dq.has(flags, lacking) & np.isfinite(measure))
         if places.size:
             chosen[name] = places[np.argmax(measure.ravel()[places])]
-    return {name: tuple(int(n) for n in np.unravel_index(place, rate.shape)) for name, place in chosen.items()}
+    return {name: (int(place) // rate.shape[1], int(place) % rate.shape[1]) for name, place in chosen.items()}
 
 
 def segments(ramp: Ramp, times: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
-    """The fit as lines: of the slope found, through the mean of the good resultants between two jumps.
+    """Draw the fit as lines of its slope, each through the mean of the good resultants between two jumps.
+
+    Parameters
+    ----------
+    ramp : Ramp
+        The ramp.
+    times : numpy.ndarray
+        Mean time of each resultant, seconds.
 
     Returns
     -------
@@ -88,13 +95,19 @@ def segments(ramp: Ramp, times: np.ndarray) -> list[tuple[np.ndarray, np.ndarray
 
 
 def ramp_picture(ramps: list[Ramp], times: np.ndarray) -> dict | None:
-    """The ramps of a few pixels with their fits.
+    """Draw the ramps of a few pixels with their fits.
 
     Parameters
     ----------
     ramps : list of Ramp
+        The ramps.
     times : numpy.ndarray
         Mean time of each resultant, seconds.
+
+    Returns
+    -------
+    dict or None
+        The picture; `None` without any ramp.
     """
     if not ramps:
         return None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from rampflow.detector import BORDER, CHANNEL_WIDTH
@@ -11,7 +13,7 @@ SHOWN_ROWS = 200  #: of the channel that is shown by itself
 
 
 def row_levels(collected: np.ndarray) -> np.ndarray:
-    """Level of each row of each channel: what the correlated noise changes.
+    """Measure the level of each row of each channel, which the correlated noise changes.
 
     Parameters
     ----------
@@ -31,12 +33,23 @@ def row_levels(collected: np.ndarray) -> np.ndarray:
 
 
 def scatter(levels: np.ndarray) -> float:
-    """How much the levels of neighbouring rows differ (1.4826 × the median absolute difference / √2), DN: free of the sky."""
+    """Measure how much the levels of neighbouring rows differ, which leaves out the sky.
+
+    Parameters
+    ----------
+    levels : numpy.ndarray
+        Levels of `row_levels`, DN.
+
+    Returns
+    -------
+    float
+        Median absolute difference × 1.4826 / √2, DN.
+    """
     return float(1.4826 * np.median(np.abs(np.diff(levels, axis=0))) / np.sqrt(2))
 
 
 def refpix_picture(before: np.ndarray, after: np.ndarray) -> tuple[dict, dict]:
-    """Levels of all rows before and after the correction.
+    """Draw the levels of all rows before and after the correction.
 
     Parameters
     ----------
@@ -46,13 +59,15 @@ def refpix_picture(before: np.ndarray, after: np.ndarray) -> tuple[dict, dict]:
     Returns
     -------
     picture : dict
+        The picture, as `rampflow.pictures.figures.picture` gives it.
     facts : dict
         Scatter of the levels of neighbouring rows in DN, ``before`` and ``after``.
     """
     levels = row_levels(before), row_levels(after)
     facts = {"before": scatter(levels[0]), "after": scatter(levels[1])}
     figure = new_figure(5.4)
-    maps, lines = figure.subfigures(2, 1, height_ratios=[1.7, 1])
+    parts: Any = figure.subfigures(2, 1, height_ratios=[1.7, 1])
+    maps, lines = parts
     limit = float(np.percentile(np.abs(levels[0]), 98)) or 1.0
     axes = maps.subplots(1, 2, sharey=True)
     for axis, level, name in zip(axes, levels, ("before", "after"), strict=True):

@@ -8,7 +8,7 @@ from rampflow.pictures.figures import BLUE, RED, new_figure, picture
 
 
 def transient_picture(times: np.ndarray, transient: np.ndarray, model: np.ndarray | None, formula: str) -> dict:
-    """The transient by row, and what the fit leaves.
+    """Draw the transient by row, and what the fit leaves.
 
     Parameters
     ----------
@@ -19,7 +19,12 @@ def transient_picture(times: np.ndarray, transient: np.ndarray, model: np.ndarra
     model : numpy.ndarray or None
         The fit at these times, DN; `None` where it failed and rows are masked instead.
     formula : str
-        Of the fit.
+        Formula of the fit.
+
+    Returns
+    -------
+    dict
+        The picture.
     """
     figure, size = new_figure(4.4), 2.5 if len(times) < 1000 else 1
     top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=[2, 1])

@@ -213,9 +213,10 @@ def _interval(points: np.ndarray, value: float) -> tuple[int, float]:
 
 def _window(shape, x, y, half) -> tuple[slice, slice]:
     """Rows and columns of the image whose centres lie within `half` of a position."""
-    return tuple(
+    rows, columns = (
         slice(max(int(np.ceil(c - half)), 0), min(int(np.floor(c + half)) + 1, n)) for c, n in ((y, shape[0]), (x, shape[1]))
     )
+    return rows, columns
 
 
 def _add_stamp(image: np.ndarray, stamp: np.ndarray, row: int, column: int) -> None:

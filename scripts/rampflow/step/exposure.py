@@ -208,7 +208,7 @@ class Exposure:
 
     @property
     def border_columns(self) -> dict[str, slice]:
-        """Arrays that hold columns of the ramp's data, each with these columns.
+        """Border arrays that hold columns of the ramp's data, each with these columns.
 
         From refpix on, the reference pixels on the left and right are the same as those in ``data``, as in romancal's pipeline,
         which makes them views of it: a step that changes ``data`` writes them too. Before refpix there are none.
@@ -245,7 +245,7 @@ class Exposure:
 
     @property
     def frame_time(self) -> float:
-        """Seconds per read."""
+        """Time per read, seconds."""
         value = self.get("meta.exposure.frame_time", (int, float))
         if not 0 < value < math.inf:
             raise RampflowError(f"{self.path}: meta.exposure.frame_time is {value}; it must be a positive number of seconds")

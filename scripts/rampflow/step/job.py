@@ -223,7 +223,12 @@ class Job:
 
     @contextlib.contextmanager
     def create(
-        self, *, rewrite: tuple[str, ...] = (), arrays: dict | None = None, roman: dict | None = None
+        self,
+        *,
+        rewrite: tuple[str, ...] = (),
+        change: tuple[str, ...] = (),
+        arrays: dict | None = None,
+        roman: dict | None = None,
     ) -> Iterator[Product]:
         """Write the output. Whatever is not named here is carried over from the input unchanged.
 
@@ -231,6 +236,8 @@ class Job:
         ----------
         rewrite : tuple of str
             Arrays of the input that the step writes anew, with their shape and dtype: each of them whole, by `Product`.
+        change : tuple of str
+            Arrays of the input that are carried over, and then written in part.
         arrays : dict
             Arrays by name that are new or change their form: `numpy.ndarray`, or `EmptyArray` to be written by `Product`.
         roman : dict, optional
@@ -254,7 +261,7 @@ class Job:
         new.update(arrays or {})
         tree = dict(self.exposure.tree, roman=new)
         with create_asdf(self.output, tree, self.exposure.file.standard) as writer:
-            product = Product(writer, new)
+            product = Product(writer, new, {*rewrite, *change, *(arrays or {})})
             yield product
             self._record(new["meta"], product.status)
 
@@ -313,6 +320,8 @@ class Product:
         The file.
     roman : dict
         The tree of the exposure in it.
+    named : set of str
+        Arrays that the step may write.
 
     Attributes
     ----------
@@ -324,8 +333,14 @@ class Product:
         What becomes of the step, for ``meta.cal_step``.
     """
 
-    def __init__(self, writer: AsdfWriter, roman: dict):
-        self._writer, self.roman, self.meta, self.status = writer, roman, roman["meta"], "COMPLETE"
+    def __init__(self, writer: AsdfWriter, roman: dict, named: set[str]):
+        self._writer, self._named = writer, named
+        self.roman, self.meta, self.status = roman, roman["meta"], "COMPLETE"
+
+    def _array(self, name: str) -> Any:
+        if name not in self._named:
+            raise ValueError(f"the step writes {name}, which it did not name in Job.create")
+        return self.roman[name]
 
     def write(self, name: str, values: np.ndarray) -> None:
         """Write a whole array.
@@ -337,7 +352,7 @@ class Product:
         values : numpy.ndarray
             Its values.
         """
-        self._writer.write(self.roman[name], values)
+        self._writer.write(self._array(name), values)
 
     def write_rows(self, name: str, start: int, values: np.ndarray) -> None:
         """Write rows of every plane of an array.
@@ -351,7 +366,7 @@ class Product:
         values : numpy.ndarray
             The rows, of shape (…, row, column).
         """
-        self._writer.write_rows(self.roman[name], start, values)
+        self._writer.write_rows(self._array(name), start, values)
 
     def write_plane(self, name: str, index: int, values: np.ndarray) -> None:
         """Write one plane (one resultant) of an array.
@@ -365,4 +380,4 @@ class Product:
         values : numpy.ndarray
             The plane, of shape (row, column).
         """
-        self._writer.write_plane(self.roman[name], index, values)
+        self._writer.write_plane(self._array(name), index, values)

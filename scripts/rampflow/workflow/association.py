@@ -118,6 +118,31 @@ def find_members(inputs: list[str] | str, folder: Path, exclude: Sequence[str] =
     return _checked([member for member in members if stem_of(member.path) not in exclude])
 
 
+def find_excluded(inputs: list[str] | str, folder: Path, exclude: Sequence[str]) -> dict[str, list[str]]:
+    """List the exposures that are left out, by association.
+
+    Parameters
+    ----------
+    inputs : list of str or str
+        Inputs that `find_members` accepts.
+    folder : pathlib.Path
+        Where relative names are taken from.
+    exclude : sequence of str
+        Stems of exposures to leave out.
+
+    Returns
+    -------
+    dict of list of str
+        Stems of the excluded exposures of each association that has some.
+    """
+    found: dict[str, list[str]] = {}
+    for name in [inputs] if isinstance(inputs, str) else inputs:
+        for member in _members_of(name, folder, exclude) if exclude else ():
+            if stem_of(member.path) in exclude:
+                found.setdefault(member.association, []).append(stem_of(member.path))
+    return found
+
+
 def _members_of(name: str, folder: Path, exclude: Sequence[str]) -> list[Member]:
     """The exposures of one input."""
     path = folder / os.path.expanduser(name)

@@ -77,7 +77,9 @@ def summarize(logs: Iterable[str | Path], failed: Iterable[list[str]], since: fl
     failed = [list(map(str, job)) for job in failed]
     existing = {str(log): Path(log) for log in [*logs, *(log for job in failed for log in job)] if Path(log).exists()}
     times = {name: log.stat().st_mtime for name, log in existing.items()}
-    failures, warnings, earlier = {}, {}, {}
+    failures: dict[str, str] = {}
+    warnings: dict[tuple[str, str], list[str]] = {}
+    earlier: dict[tuple[str, str], list[str]] = {}
     for name, log in sorted(existing.items()):
         reason, warned = read_log(log)
         if reason and times[name] >= since:
@@ -87,7 +89,7 @@ def summarize(logs: Iterable[str | Path], failed: Iterable[list[str]], since: fl
             text = re.sub(rf"{re.escape(log.parent.name)}(?!_\d)", "*", text)
             (warnings if times[name] >= since else earlier).setdefault((log.stem, text), []).append(name)
     for job in failed:
-        begun = sorted((log for log in job if times.get(log, 0) >= since), key=times.get)
+        begun = sorted((log for log in job if times.get(log, 0) >= since), key=times.__getitem__)
         if begun and not failures.keys() & set(begun):  # no error of ours: killed, or not even begun
             log = existing[begun[-1]]
             failures[begun[-1]] = f"{log.parent.name} {log.stem}: {reason_without_error(log)} [{log}]"
