@@ -16,6 +16,7 @@ from demo_visit import ALIGNED, ASSOCIATION, CATALOGED, CHAIN, FIRST, SATURATED,
 from pyarrow import parquet
 from repository import ROOT
 from roman_datamodels.datamodels import ImageModel, RampModel, SegmentationMapModel, WfiWcsModel
+from shared_folders import copy_folder
 from snakemake_runs import Workflow
 
 from rampflow import __version__
@@ -279,39 +280,29 @@ def test_the_same_inputs_elsewhere_rerun_nothing(visit, tmp_path):
     assert jobs == {"astrometric_catalog": 1, "tweakreg": 1, "finalize": 5, "preview": 5}
 
 
-def test_a_segmentation_map_and_a_member_s_catalog_elsewhere_rerun_nothing(visit, single, tmp_path):
-    results = "results=maps"
-    for place in (visit.folder / "here", tmp_path):
-        place.mkdir(exist_ok=True)
-        shutil.copyfile(visit.results / f"{FIRST}_segm.asdf", place / "map.asdf")
-        shutil.copyfile(visit.results / "intermediates" / f"{FIRST}_cat.parquet", place / "own.parquet")
-        member = {"expname": str(visit.inputs / f"{FIRST}_uncal.asdf"), "tweakreg_catalog": "own.parquet"}
-        content = {"products": [{"name": "mapped", "members": [member]}]}
-        (place / "mapped.json").write_text(json.dumps(content))
-    first = ["input=here/mapped.json", "steps={source_catalog: {forced_segmentation: here/map.asdf}}"]
-    assert visit.snakemake(*single, results, *first).returncode == 0
-    there = [f"input={tmp_path}/mapped.json", f"steps={{source_catalog: {{forced_segmentation: {tmp_path}/map.asdf}}}}"]
-    assert visit.jobs(*single, results, *there) == {}
-    shutil.copyfile(visit.results / f"{STEMS[1]}_segm.asdf", tmp_path / "map.asdf")
-    assert visit.jobs(*single, results, *there)["source_catalog"] == 1
-
-
 def test_a_forced_step_reads_the_cache_that_is_set_now(visit, single, tmp_path):
     """Not the cache of the previous run."""
-    options = [*single, "results=forced"]
-    assert visit.snakemake(*options, "--until", "flatfield").returncode == 0
+    options = [*single, "results=forced", "--until", "dq_init"]
+    assert visit.snakemake(*options).returncode == 0
     cache = tmp_path / "cache"
     shutil.copytree(visit.inputs / "crds_cache", cache)
-    run = Workflow(visit.folder, cache).snakemake(*options, "--until", "flatfield", "--forcerun", "flatfield")
+    run = Workflow(visit.folder, cache).snakemake(*options, "--forcerun", "dq_init")
     assert run.returncode == 0, run.stderr
-    log = (visit.folder / "logs" / FIRST / "flatfield.log").read_text()
-    assert f"Using FLAT reference file: {cache}/references/roman/wfi/roman_wfi_flat_wfi01" in log
+    log = (visit.folder / "logs" / FIRST / "dq_init.log").read_text()
+    assert f"Using MASK reference file: {cache}/references/roman/wfi/roman_wfi_mask_wfi01" in log
 
 
-def test_by_default_a_new_flat_repeats_the_short_steps(visit, single):
-    """The image of ramp_fitting stays: the steps on the ramp, which take most of the time, are not repeated."""
-    options = [*single, "results=short"]
+@pytest.fixture(scope="module")
+def default_run(visit, single):
+    """Arguments of a run of the first exposure with intermediates kept as by default; its results folder."""
+    options = [*single, "results=default"]
     assert visit.snakemake(*options).returncode == 0
+    return options, visit.folder / "default"
+
+
+def test_by_default_a_new_flat_repeats_the_short_steps(visit, default_run):
+    """The image of ramp_fitting stays: the steps on the ramp, which take most of the time, are not repeated."""
+    options, _ = default_run
     flat = next((visit.inputs / "crds_cache" / "references" / "roman" / "wfi").glob("roman_wfi_flat_wfi01*"))
     shutil.copy(flat, visit.folder / "another_flat.asdf")
     jobs = visit.jobs(*options, "references={override: {flat: another_flat.asdf}}")
@@ -319,11 +310,9 @@ def test_by_default_a_new_flat_repeats_the_short_steps(visit, single):
     assert jobs == dict.fromkeys(steps.split(), 1)
 
 
-def test_a_renamed_results_folder_is_checked_by_its_recipes(visit, single):
-    """Snakemake has no record of these files: their metadata say how they were made."""
-    options = [*single, "results=before"]
-    assert visit.snakemake(*options).returncode == 0
-    (visit.folder / "before").rename(visit.folder / "after")
+def test_a_renamed_results_folder_is_checked_by_its_recipes(visit, single, default_run):
+    """Or a copied one: Snakemake has no record of its files, and their metadata say how they were made."""
+    copy_folder(default_run[1], visit.folder / "after")
     renamed = [*single, "results=after"]
     assert visit.jobs(*renamed, "steps={tweakreg: {abs_sigma: 2.5}}") == dict.fromkeys(
         ("astrometric_catalog", "tweakreg", "finalize", "preview"), 1
@@ -499,9 +488,14 @@ def test_all_positions_of_given_sources_are_aligned(visit, mapped):
                 np.testing.assert_allclose(table[name].to_numpy(), values, rtol=0, atol=1e-9, err_msg=name)
 
 
-def test_the_files_that_the_configuration_names_are_inputs(visit, mapped):
+def test_the_files_that_the_configuration_names_are_inputs(visit, mapped, tmp_path):
     arguments, segments = mapped
     assert visit.jobs(*arguments) == {}
+    elsewhere = [*arguments, f"steps={{source_catalog: {{forced_segmentation: {tmp_path / segments.name}}}}}"]
+    shutil.copyfile(segments, tmp_path / segments.name)
+    assert visit.jobs(*elsewhere) == {}, "the same map in another folder"
+    shutil.copyfile(visit.results / f"{STEMS[1]}_segm.asdf", tmp_path / segments.name)
+    assert visit.jobs(*elsewhere)["source_catalog"] == 1, "another map"
     with asdf.open(segments, memmap=False, lazy_load=False) as file:
         labels = file["roman"]["data"].copy()
         labels[labels == labels.max()] = 0
@@ -525,7 +519,7 @@ def test_the_map_of_a_dither_is_refused(visit):
     assert not list((visit.folder / "dither").glob("*_cal.asdf"))
 
 
-def test_a_member_is_aligned_with_the_catalog_that_the_association_names(visit):
+def test_a_member_is_aligned_with_the_catalog_that_the_association_names(visit, tmp_path):
     """A catalog with columns x and y, half as many sources as the exposure's own."""
     own = parquet.read_table(visit.results / "intermediates" / f"{FIRST}_cat.parquet")
     brightest = np.argsort(-own["psf_flux"].to_numpy())[:15]
@@ -543,6 +537,11 @@ def test_a_member_is_aligned_with_the_catalog_that_the_association_names(visit):
         image.validate()
         assert image.meta.source_catalog.tweakreg_catalog_name == "own.ecsv"
         assert any("15 of 15 sources from" in line and "own.ecsv (x, y)" in line for line in image.meta.cal_logs)
+    # The association and the catalog in another folder are the same input.
+    member["expname"] = str(visit.inputs / f"{FIRST}_uncal.asdf")
+    (tmp_path / "own_asn.json").write_text(json.dumps({"products": [{"name": "own", "members": [member]}]}))
+    shutil.copyfile(visit.inputs / "own.ecsv", tmp_path / "own.ecsv")
+    assert visit.jobs("--config", f"input={tmp_path}/own_asn.json", *options) == {}
 
 
 def test_swapped_member_catalogs_are_refused(visit):
@@ -591,21 +590,18 @@ def no_job_ran(workflow):
     return not (workflow.folder / "logs").exists()
 
 
-@pytest.mark.parametrize("size", [100, 3000, 1_000_000])
-def test_a_truncated_file_is_named_before_any_job(faults, size):
-    faults.raw.write_bytes(faults.raw.read_bytes()[:size])
-    text = faults(f"input={faults.raw}")
-    assert str(faults.raw) in text
-    assert "truncated" in text
-    assert no_job_ran(faults.workflow)
-
-
-def test_a_file_of_another_model_is_named_before_any_job(visit, faults):
-    shutil.copy(visit.results / f"{FIRST}_cal.asdf", faults.raw)
-    text = faults(f"input={faults.raw}")
-    assert str(faults.raw) in text
-    assert "wfi_image" in text
-    assert "give raw exposures" in text
+def test_truncated_files_and_files_of_another_model_are_named_before_any_job(visit, faults):
+    """Cut within the first lines, within the tree and within the pixels; and a product in place of a raw exposure."""
+    content = faults.raw.read_bytes()
+    for size in (100, 3000, 1_000_000):
+        (faults.raw.parent / f"cut{size}_uncal.asdf").write_bytes(content[:size])
+    shutil.copy(visit.results / f"{FIRST}_cal.asdf", faults.raw.parent / "product_uncal.asdf")
+    text = faults(f"input={faults.raw.parent}")
+    for size in (100, 3000, 1_000_000):
+        (line,) = [line for line in text.splitlines() if f"{faults.raw.parent}/cut{size}_uncal.asdf" in line]
+        assert "truncated" in line
+    (line,) = [line for line in text.splitlines() if "product_uncal.asdf: " in line]
+    assert "wfi_image" in line and "give raw exposures" in line
     assert no_job_ran(faults.workflow)
 
 
@@ -628,31 +624,38 @@ def test_a_reference_that_the_cache_lacks_is_named_before_any_job(visit, faults,
     assert no_job_ran(faults.workflow)
 
 
-@pytest.mark.parametrize(
-    ("setting", "expected"),
-    [
-        ("stepz={}", ["'stepz'", "did you mean 'steps'"]),
-        ("steps={refpix: {remove_ofset: false}}", ["'steps.refpix.remove_ofset'", "did you mean 'remove_offset'"]),
-        ("steps={ramp_fitting: {rejection_threshold: high}}", ["steps.ramp_fitting.rejection_threshold", "a number"]),
-        ("steps={saturation: {n_pix_grow_sat: -1}}", ["steps.saturation.n_pix_grow_sat", "not below 0"]),
-        ("steps={ramp_fitting: {skip: true}}", ["'steps.ramp_fitting.skip'"]),
-        ("steps={tweakreg: {abs_separation: 0.5}}", ["abs_separation (0.5 arcsec)", "√2 times abs_tolerance"]),
-        ("astrometric_catalog=GAIADR9", ["'GAIADR9' is no known catalog", "did you mean GAIADR"]),
-        ("keep_intermediates=[nonsense]", ["keep_intermediates", "dq_init"]),
-        ("require_alignment=often", ["require_alignment is 'often'", "true or false"]),
-        ("steps={source_catalog: {forced_segmentation: none.asdf}}", ["forced_segmentation: none.asdf does not exist"]),
-    ],
+WRONG_STEPS = (
+    "refpix: {remove_ofset: false}, ramp_fitting: {rejection_threshold: high, skip: true}, saturation: {n_pix_grow_sat: -1}"
 )
-def test_a_wrong_setting_is_named_with_what_it_takes(faults, setting, expected):
-    text = faults(f"input={faults.raw}", setting)
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        (
+            ["stepz={}", f"steps={{{WRONG_STEPS}}}", "keep_intermediates=[nonsense]", "require_alignment=often"],
+            [
+                *("'stepz'", "did you mean 'steps'", "'steps.refpix.remove_ofset'", "did you mean 'remove_offset'"),
+                *("steps.ramp_fitting.rejection_threshold", "a number", "steps.saturation.n_pix_grow_sat", "not below 0"),
+                *(
+                    "'steps.ramp_fitting.skip'",
+                    "keep_intermediates",
+                    "dq_init",
+                    "require_alignment is 'often'",
+                    "true or false",
+                ),
+            ],
+        ),
+        (["steps={tweakreg: {abs_separation: 0.5}}"], ["abs_separation (0.5 arcsec)", "√2 times abs_tolerance"]),
+        (["astrometric_catalog=GAIADR9"], ["'GAIADR9' is no known catalog", "did you mean GAIADR"]),
+        (["steps={source_catalog: {forced_segmentation: none.asdf}}"], ["forced_segmentation: none.asdf does not exist"]),
+    ],
+    ids=["keys_and_values", "contradiction", "catalog", "file"],
+)
+def test_a_wrong_setting_is_named_with_what_it_takes(faults, settings, expected):
+    text = faults(f"input={faults.raw}", *settings)
     for part in expected:
         assert part in text
-    assert no_job_ran(faults.workflow)
-
-
-def test_two_inputs_of_one_name_are_named(visit, faults):
-    text = faults(f"input=[{faults.raw}, {visit.inputs / faults.raw.name}]")
-    assert f"two files are named {FIRST}_uncal.asdf" in text
     assert no_job_ran(faults.workflow)
 
 
