@@ -1,6 +1,6 @@
 """Build the WCS of an image with gwcs: detector → v2v3 → v2v3vacorr → world (ICRS).
 
-gwcs and astropy.modeling take a second of CPU to import. Import this module where a WCS is built, and not at the top of a
+The import of gwcs and astropy.modeling takes 0.6 s of CPU time. Import this module where a WCS is built, not at the top of a
 program that may end without one.
 """
 
