@@ -240,30 +240,26 @@ def find_segments(
     RampflowError
         To deblend needs scikit-image.
     """
-    from scipy.ndimage import label
+    from photutils.segmentation import detect_sources
 
-    above = np.empty(detection.shape, bool)
+    above = np.empty(detection.shape, bool)  # by blocks of rows: no second whole image of thresholds
     for start in range(0, len(above), BLOCK):
         rows = slice(start, min(start + BLOCK, len(above)))
         np.greater(detection[rows], snr_threshold * background.rms(rows.start, rows.stop), out=above[rows])
-    above &= ~mask
-    labels, _ = label(above, np.ones((3, 3)))
-    large = np.bincount(labels.ravel()) >= npixels
-    large[0] = False
-    new = np.where(large, large.cumsum(), 0).astype(np.int32)
-    labels = new[labels]
-    if deblend and large.any():
-        labels = _deblend(detection, labels, npixels)
-    log.info("Detected %d sources", labels.max())
-    return labels if large.any() else None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # NoDetectionsWarning
+        segments = detect_sources(above, 0, npixels, mask=mask)
+    if segments is not None and deblend:
+        segments = _deblend(detection, segments, npixels)
+    log.info("Detected %d sources", 0 if segments is None else segments.n_labels)
+    return None if segments is None else segments.data.astype(np.int32, copy=False)
 
 
-def _deblend(detection, labels, npixels):
-    from photutils.segmentation import SegmentationImage, deblend_sources
+def _deblend(detection, segments, npixels):
+    from photutils.segmentation import deblend_sources
 
     try:
-        segments = SegmentationImage(labels)
-        return deblend_sources(detection, segments, npixels, contrast=DEBLEND_CONTRAST, progress_bar=False).data
+        return deblend_sources(detection, segments, npixels, contrast=DEBLEND_CONTRAST, progress_bar=False)
     except ModuleNotFoundError as error:
         raise RampflowError(f"deblend needs the package {error.name}, which is not installed (scikit-image)") from error
 

@@ -163,13 +163,15 @@ def aperture_names() -> list[str]:
 
 def measure_apertures(field: Field, x: np.ndarray, y: np.ndarray) -> dict[str, np.ndarray]:
     """Fluxes in circles around the sources, and the local background in a ring, which is not subtracted from them."""
-    from rampflow.kernels.source_catalog import clip_rings, sum_circles
+    from photutils.aperture import CircularAperture
 
-    everything = np.zeros(field.image.shape, bool)
+    from rampflow.kernels.source_catalog import clip_rings
+
     positions = _finite_positions(x, y)
     columns = {}
     for name, radius in zip(aperture_names(), APERTURE_RADII, strict=True):
-        flux, err = sum_circles(field.image, field.err, everything, *positions.T, radius / field.pixel_scale)
+        circles = CircularAperture(positions, radius / field.pixel_scale)
+        flux, err = circles.do_photometry(field.image, error=field.err)
         columns[name], columns[f"{name}_err"] = flux * field.unit, err * field.unit
     inner, outer = (radius / field.pixel_scale for radius in ANNULUS_RADII)
     median, std, count = clip_rings(field.image, positions[:, 0], positions[:, 1], inner, outer)

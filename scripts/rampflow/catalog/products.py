@@ -17,7 +17,7 @@ import yaml
 from rampflow import SOFTWARE_NAME, __version__
 from rampflow.catalog.columns import Definition, define
 from rampflow.catalog.photometry import ANNULUS_RADII, APERTURE_RADII
-from rampflow.catalog.segments import KRON_LEAST, KRON_SCALE
+from rampflow.catalog.segments import KRON_PARAMETERS, NEIGHBOURS
 from rampflow.files.asdf_io import CompressedArray, create_asdf, tagged
 from rampflow.files.models import metadata_schema, required_part
 from rampflow.step.exposure import ROMAN_TAGS, Exposure
@@ -26,8 +26,6 @@ from rampflow.step.provenance import LOG_KEY, stamp
 
 SEGMENTATION = "segmentation_map-2.1.0"
 
-#: How other sources' pixels and Kron apertures are treated, in photutils' terms, for the record.
-APERTURE_MASK_METHOD, KRON_PARAMETERS = "mask", (KRON_SCALE, KRON_LEAST, 0.0)
 #: Packages whose versions a catalog names where they were imported: those that romancal's names, and the compiler of kernels.
 RECORDED_PACKAGES = ("numpy", "scipy", "numba", "astropy", "photutils", "gwcs")
 
@@ -93,7 +91,7 @@ def table_metadata(status: str, *, scale: float | None = None, energy: dict | No
         "date": now,
         "status": status,
         "versions": versions | {SOFTWARE_NAME: __version__},
-        "aperture_mask_method": APERTURE_MASK_METHOD,
+        "aperture_mask_method": NEIGHBOURS,
         "kron_params": KRON_PARAMETERS,
     }
     if scale is not None:

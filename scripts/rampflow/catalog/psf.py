@@ -336,12 +336,14 @@ def fit_psf(
         ``x_psf``, ``y_psf``, ``psf_flux`` (nJy), each with ``_err`` (NaN where there is no fit), ``psf_gof`` (reduced χ² over
         the source's own pixels) and ``psf_flags``.
     """
-    from rampflow.kernels.source_catalog import fit_group, sum_circles
+    from photutils.aperture import CircularAperture
+
+    from rampflow.kernels.source_catalog import fit_group
 
     count = len(x)
     scale = unit if np.isfinite(unit) else 1.0
     positions = np.where(np.isfinite(x) & np.isfinite(y), [x, y], FAR_OUTSIDE).T
-    flux, _ = sum_circles(image, err, mask, *positions.T, float(FIT_WIDTH))
+    flux, _ = CircularAperture(positions, FIT_WIDTH).do_photometry(image, mask=mask)
     start = np.column_stack([flux * scale, x, y]).astype(float)
     fitted, errors = np.full((count, PARAMETERS), np.nan), np.full((count, PARAMETERS), np.nan)
     gof, flags = np.full(count, np.nan), np.zeros(count, np.int32)
