@@ -405,43 +405,28 @@ class _Event:
     def near_edge(self, shape: tuple[int, int], distance: int) -> bool:
         return not all(distance <= x <= n - distance for x, n in zip((self.row, self.column), shape, strict=True))
 
-    def fill(self, shape: tuple[int, int], major: float, minor: float):
-        """Pixels within an ellipse of other full axes around the same centre: the slices of its box, and a mask there."""
+    def draw(self, shape: tuple[int, int], major: float, minor: float) -> tuple[np.ndarray, np.ndarray]:
+        """Rows and columns of the pixels within an ellipse of other full axes around the same centre."""
+        from skimage.draw import ellipse
+
         radii = [round(min(axis, LARGEST_EVENT_WIDTH) / 2) for axis in (major, minor)]
-        drawn = dataclasses.replace(self, row=round(self.row), column=round(self.column))
-        reach = max(*radii, 0)
-        box = tuple(
-            slice(max(x - reach, 0), min(x + reach + 1, n)) for x, n in zip((drawn.row, drawn.column), shape, strict=True)
-        )
         if not all(radii):
-            return box, np.zeros([s.stop - s.start for s in box], bool)
-        along, across = drawn.along_axes(*np.ogrid[box])
-        return box, (along / radii[0]) ** 2 + (across / radii[1]) ** 2 < 1
+            return np.empty(0, int), np.empty(0, int)
+        return ellipse(round(self.row), round(self.column), *radii, shape=shape, rotation=self.angle)
 
 
 def _find_events(mask: np.ndarray, minimum_area: float) -> list[_Event]:
     """Connected regions (diagonals connect) that cover `minimum_area` pixels with their holes filled."""
-    from scipy import ndimage
+    from skimage.measure import label, regionprops
 
-    connected = np.ones((3, 3))
     events = []
-    labels, _ = ndimage.label(mask, connected)
-    for label, box in enumerate(ndimage.find_objects(labels), start=1):
-        if math.prod(s.stop - s.start for s in box) < minimum_area:
+    for region in regionprops(label(mask)):
+        # Most regions are single pixels: filling the holes of each would take ten times as long.
+        if region.area_bbox < minimum_area or region.area_filled < minimum_area:
             continue
-        region = labels[box] == label
-        if np.count_nonzero(ndimage.binary_fill_holes(region, connected)) < minimum_area:
-            continue
-        rows, columns = np.nonzero(region)
-        row, column = rows.mean(), columns.mean()
-        rr, cc, rc = ((rows - row) ** 2).mean(), ((columns - column) ** 2).mean(), ((rows - row) * (columns - column)).mean()
-        mean, half_range = (rr + cc) / 2, math.hypot((rr - cc) / 2, rc)
-        # The outermost pixels' centres, not their edges, lie on the ellipse: one pixel less than the moments give.
-        axes = [max(4 * math.sqrt(max(moment, 0.0)) - 1, 0.0) for moment in (mean + half_range, mean - half_range)]
-        # A round region has no direction. scikit-image says -45 degrees, and the last bit of the sine decides whether a pixel
-        # on the very edge is inside: the same here, so that the flags are those of romancal.
-        angle = 0.5 * math.atan2(2 * rc, rr - cc) if rc or rr != cc else -math.pi / 4
-        events.append(_Event(box[0].start + row, box[1].start + column, *axes, angle % math.pi))
+        # The moments are those of the pixels' centres; stcal takes one pixel off both axes.
+        axes = (max(length - 1, 0.0) for length in (region.axis_major_length, region.axis_minor_length))
+        events.append(_Event(*map(float, region.centroid), *axes, region.orientation % math.pi))
     return events
 
 
@@ -503,12 +488,12 @@ def expand_large_events(
             ]
             for core in cores:
                 if core.minor > min_sat_radius_extend:
-                    box, inside = core.fill(shape, core.major + 2 * sat_expand, core.minor + 2 * sat_expand)
-                    groupdq[k:, *box][:, inside] = flags.SATURATED
+                    rows, columns = core.draw(shape, core.major + 2 * sat_expand, core.minor + 2 * sat_expand)
+                    groupdq[k:, rows, columns] = flags.SATURATED
         for event in events:
-            box, inside = event.fill(shape, event.major + (expand_factor - 1) * event.minor, event.minor * expand_factor)
-            plane = groupdq[k][box]
-            plane[inside & ~flags.has(plane, flags.SATURATED)] |= np.uint8(flags.JUMP_DET)
+            rows, columns = event.draw(shape, event.major + (expand_factor - 1) * event.minor, event.minor * expand_factor)
+            group = groupdq[k, rows, columns]
+            groupdq[k, rows, columns] = np.where(flags.has(group, flags.SATURATED), group, group | np.uint8(flags.JUMP_DET))
         number += len(events)
     return groupdq, number
 
