@@ -1,15 +1,15 @@
-"""Compiled loops of the source_catalog step."""
+"""Compiled loops of `rampflow.catalog`: smoothing, PSF photometry and local background."""
 
 import numpy as np
 from numba import njit
 
-RELATIVE_ROUNDING = 1e-14  #: Singular values below this part of the largest one are rounding
+RELATIVE_ROUNDING = 1e-14  #: singular values below this fraction of the largest one are zero but for rounding
 
 
 # ------------------------------------------------------------------------------------------------------------ detection
 @njit(cache=True, nogil=True, fastmath={"contract", "reassoc", "nsz"})
 def _weigh(values, taps, result):
-    """Correlate a padded row with a profile."""
+    """Correlate a padded row with a profile; `result` is written."""
     for x in range(result.size):
         total = 0.0
         for k in range(taps.size):
@@ -27,25 +27,25 @@ def _add_row(row, tap, total):
 def smooth_rows(image, mask, taps, start, result):
     """Convolve rows of an image with a separable kernel: the weighted mean of the pixels that are not masked.
 
-    Beyond its edges the image is zero there, and not masked.
+    The image is zero, and not masked, beyond its edges.
 
     Parameters
     ----------
     image : numpy.ndarray
-        float32, (rows, columns).
+        float32, shape (rows, columns).
     mask : numpy.ndarray
-        bool.
+        bool, same shape: True where a pixel does not count.
     taps : numpy.ndarray
-        The kernel's profile along either axis, of odd length and sum 1.
+        Profile of the kernel along either axis, float64, of odd length and sum 1.
     start : int
-        First row wanted.
+        First row.
     result : numpy.ndarray
-        float32: written, from `start` on; NaN where all is masked.
+        Convolved rows from `start` on, float32, written; NaN where all pixels under the kernel are masked.
     """
     rows, columns = image.shape
     reach = taps.size // 2
     wanted = result.shape[0]
-    # First along the rows, once for each that the kernel touches; rows without a mask have the weight 1.
+    # First along each row that the kernel touches; rows without a masked pixel have the weight 1 everywhere.
     sums = np.zeros((wanted + 2 * reach, columns))
     weights = np.ones((wanted + 2 * reach, columns))
     values, good = np.zeros(columns + 2 * reach), np.ones(columns + 2 * reach)
@@ -76,14 +76,14 @@ def smooth_rows(image, mask, taps, start, result):
         for k in range(taps.size):
             _add_row(weights[i + k], taps[k], weight)
         for x in range(columns):
-            # A weight that is but rounding is none: all pixels under the kernel are masked.
+            # Where all pixels under the kernel are masked, the weight is zero but for rounding.
             result[i, x] = total[x] / weight[x] if weight[x] > 1e-12 else np.nan
 
 
 # ------------------------------------------------------------------------------------------------------- PSF photometry
 @njit(cache=True, nogil=True)
 def _cubic_weights(t, weights, slopes):
-    """Weights of the four B-spline coefficients around a point `t` of the way between the middle two, and their slopes."""
+    """Weights of four B-spline coefficients at the fraction `t` between the middle two, and their derivatives; written."""
     s = 1.0 - t
     weights[0] = s * s * s / 6.0
     weights[1] = 2.0 / 3.0 - 0.5 * t * t * (2.0 - t)
@@ -97,7 +97,7 @@ def _cubic_weights(t, weights, slopes):
 
 @njit(cache=True, nogil=True)
 def _cell(grid, position):
-    """Cell of the grid that a position is in (the nearest one), how far in it, and the slope of that; by linear steps."""
+    """Nearest cell of a grid: its two lines, the fraction of the cell before a position (0 to 1), and its derivative."""
     if grid.size == 1:
         return 0, 0, 0.0, 0.0
     low = min(max(np.searchsorted(grid, position) - 1, 0), grid.size - 2)
@@ -112,7 +112,19 @@ def _cell(grid, position):
 
 @njit(cache=True, nogil=True)
 def evaluate_psf(columns, rows, x, y, coefficients, grid_x, grid_y, oversampling, value, slope_x, slope_y):
-    """Value of a gridded PSF of unit flux at (x, y) in some pixels, and its derivatives by x and y; written."""
+    """Evaluate a gridded PSF of unit flux.
+
+    Parameters
+    ----------
+    columns, rows : numpy.ndarray
+        Pixels, float64, shape (pixels,).
+    x, y : float
+        Position of the source, pixels.
+    coefficients, grid_x, grid_y, oversampling
+        As in `rampflow.catalog.psf_photometry.GriddedPSF`.
+    value, slope_x, slope_y : numpy.ndarray
+        Value in each pixel, and its derivatives with respect to `x` and `y`, float64, written.
+    """
     height, width = coefficients.shape[2:]
     left, right, part_x, rate_x = _cell(grid_x, x)
     bottom, top, part_y, rate_y = _cell(grid_y, y)
@@ -145,7 +157,7 @@ def evaluate_psf(columns, rows, x, y, coefficients, grid_x, grid_y, oversampling
             corners[corner], corners_x[corner], corners_y[corner] = total, total_x, total_y
         low, high = (1.0 - part_x) * corners[0] + part_x * corners[1], (1.0 - part_x) * corners[2] + part_x * corners[3]
         value[i] = (1.0 - part_y) * low + part_y * high
-        # The stamps slide with the source, and the PSF itself changes a little from place to place.
+        # A derivative has two parts: the PSF moves with the source, and varies over the detector.
         changes_x = (1.0 - part_y) * (corners[1] - corners[0]) + part_y * (corners[3] - corners[2])
         slope_x[i] = rate_x * changes_x - oversampling * (
             (1.0 - part_y) * ((1.0 - part_x) * corners_x[0] + part_x * corners_x[1])
@@ -159,7 +171,7 @@ def evaluate_psf(columns, rows, x, y, coefficients, grid_x, grid_y, oversampling
 
 @njit(cache=True, nogil=True)
 def _model(columns, rows, values, errors, parameters, psf, residuals, jacobian):
-    """Residuals (model − data) / error of a group of sources and their derivatives; written."""
+    """Evaluate the residuals (model − data) / error of a group of sources, and their derivatives; written."""
     coefficients, grid_x, grid_y, oversampling = psf
     value, slope_x, slope_y = np.empty(values.size), np.empty(values.size), np.empty(values.size)
     for i in range(values.size):
@@ -181,11 +193,11 @@ def _norm(vector):
 
 @njit(cache=True, nogil=True)
 def _limited_step(projection, singular, directions, radius):
-    """The step no longer than `radius` that lowers a linear least-squares problem most.
+    """Step of at most the length `radius` that minimizes a linear least-squares problem.
 
-    With singular values s_i and the residuals' projections b_i on them, the step is −Σ s_i b_i / (s_i² + d) v_i; the damping d
-    is zero (Gauss-Newton) if that is short enough, and else the one that gives the length `radius`: found by Newton's method
-    on 1 / length − 1 / radius, which is nearly linear in d, from below.
+    With the singular values s_i, the right singular vectors v_i and the projections b_i of the residuals on the left ones, the
+    step is −Σ s_i b_i / (s_i² + d) v_i. The damping d is zero (Gauss-Newton) if that step is short enough. Otherwise d gives
+    the length `radius`; it is found by Newton's method, from below, on 1 / length − 1 / radius, which is nearly linear in d.
     """
     damping = 0.0
     if singular[-1] <= RELATIVE_ROUNDING * singular[0]:
@@ -207,22 +219,22 @@ def fit_group(values, errors, columns, rows, start, coefficients, grid_x, grid_y
     Parameters
     ----------
     values, errors, columns, rows : numpy.ndarray
-        Pixels: their values and errors, and where they are; float64.
+        Values, errors and positions of the pixels, float64, shape (pixels,); a pixel appears once for each source near it.
     start : numpy.ndarray
-        Flux, x and y of each source to begin with, (source, 3).
+        Initial flux, x and y of each source, float64, shape (sources, 3).
     coefficients, grid_x, grid_y, oversampling
-        As in `rampflow.catalog.psf.GriddedPSF`.
+        As in `rampflow.catalog.psf_photometry.GriddedPSF`.
 
     Returns
     -------
     fitted : numpy.ndarray
-        As `start`.
+        Fitted flux, x and y, shape (sources, 3).
     covariance : numpy.ndarray
-        Of all parameters.
+        Covariance of all parameters, shape (3 sources, 3 sources).
     residuals : numpy.ndarray
-        (model − data) / error of each pixel.
+        (model − data) / error of each pixel, shape (pixels,).
     converged : bool
-        False after 100 evaluations without an end.
+        False if the fit did not end within 100 evaluations of the model.
     """
     xtol, ftol, gtol, evaluations_allowed = 1e-7, 1e-8, 1e-8, 100  # astropy's TRFLSQFitter, 100 of PSFPhotometry
     psf = (coefficients, grid_x, grid_y, oversampling)
@@ -278,18 +290,25 @@ def fit_group(values, errors, columns, rows, start, coefficients, grid_x, grid_y
 # ------------------------------------------------------------------------------------------------------------ apertures
 @njit(cache=True, nogil=True)
 def clip_rings(image, x, y, inner, outer):
-    """Median, standard deviation and number of the pixels in rings, clipped at 3 standard deviations around the median.
+    """Compute statistics of the pixels in rings, clipped at 3 standard deviations around the median.
 
-    A pixel belongs to a ring if its centre does. At most 5 rounds of clipping; NaN without a pixel.
+    A pixel belongs to a ring if its centre does. At most 5 iterations of clipping.
 
     Parameters
     ----------
     image : numpy.ndarray
-        (rows, columns); NaN doesn't count.
+        Shape (rows, columns); pixels that are not finite are left out.
     x, y : numpy.ndarray
-        Centres, pixels.
+        Centres of the rings, pixels.
     inner, outer : float
         Radii, pixels.
+
+    Returns
+    -------
+    medians, deviations : numpy.ndarray
+        Median and standard deviation of each ring, float64; NaN without a pixel.
+    counts : numpy.ndarray
+        Number of pixels that remain, int64.
     """
     rows, columns = image.shape
     medians, deviations, counts = np.full(x.size, np.nan), np.full(x.size, np.nan), np.zeros(x.size, np.int64)
