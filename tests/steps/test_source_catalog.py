@@ -35,6 +35,7 @@ from rampflow import dq as flags
 from rampflow.catalog import background, columns, detection, photometry, products, psf, psf_photometry, segments, smoothing
 from rampflow.catalog.background import Background, clipped_statistics
 from rampflow.catalog.daofind import FWHM_TO_SIGMA, measure_daofind
+from rampflow.errors import RampflowError
 from rampflow.files.asdf_io import AsdfFile, create_asdf
 from rampflow.kernels import source_catalog as kernels
 from rampflow.step.exposure import Exposure
@@ -908,9 +909,9 @@ def test_encircled_energy_beyond_the_reference_is_not_known():
     [
         ([1, 2, 2], [0.1, 0.5, 0.9], "increase"),
         ([-1, 2, 3], [0.1, 0.5, 0.9], "increase"),
-        ([1, 2, 3], [0.1, 0.9, 0.5], "fall"),
+        ([1, 2, 3], [0.1, 0.9, 0.5], "not decrease"),
         ([1, 2, 3], [0.1, 0.5, 1.2], "within 0 and 1"),
-        ([1, 2, 3], [0.1, np.nan, 0.9], "fall"),
+        ([1, 2, 3], [0.1, np.nan, 0.9], "not decrease"),
         ([1, 2], [0.1, 0.5, 0.9], "shape"),
     ],
 )
@@ -953,9 +954,15 @@ def test_without_the_energies_that_extent_follows_from_no_source_is_extended(cat
     path = write_apcorr(tmp_path / "short.asdf", radii=np.linspace(0.2, 3, 20))  # 0.4 arcsec are 3.6 pixels
     references = (*catalogs.references[:2], "--apcorr", path)
     files = catalogs.make(references=references)
-    assert catalogs.said.count("apcorr reference ends at 0.33 arcsec") == 1
+    assert catalogs.said.count("apcorr reference ends at a radius of 0.33 arcsec") == 1
     assert "within 0.4, 0.8, 1.6 arcsec is not known" in catalogs.said
     assert not read_catalog(files[0])["is_extended"].any()
+
+
+def test_an_apcorr_reference_without_the_optical_element_is_named(catalogs):
+    other = write_sky(catalogs.folder / "f129_flat.asdf", meta={"instrument.optical_element": "F129"})
+    catalog, _ = catalogs.read(other, "--fit_psf", "false")
+    assert "apcorr.asdf: data.F129 is missing or empty" in catalogs.said and not catalog["is_extended"].any()
 
 
 def test_an_apcorr_reference_that_can_t_be_one_is_named(catalogs, tmp_path):
@@ -976,6 +983,18 @@ def values_of(grid, x, y, columns, rows):
     value, slope_x, slope_y = (np.empty(len(columns)) for _ in range(3))
     kernels.evaluate_psf(columns, rows, x, y, grid.coefficients, grid.x, grid.y, grid.oversampling, value, slope_x, slope_y)
     return value, slope_x, slope_y
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [(lambda stamp: 0.7 * stamp, "sum of a stamp"), (lambda stamp: np.roll(stamp, 2, axis=1), "centroid from its middle")],
+)
+def test_one_stamp_that_is_no_psf_is_refused(tmp_path, change, message):
+    stamps = gaussian_stamps()
+    psf_of(tmp_path, stamps)
+    stamps[2] = change(stamps[2])
+    with pytest.raises(RampflowError, match=message):
+        psf_of(tmp_path, stamps)
 
 
 def photutils_model(stamps):
@@ -1063,7 +1082,7 @@ def test_both_formats_are_one_psf(tmp_path, catalogs, plain):
     assert np.abs(old.coefficients - new.coefficients).max() < 0.02 * new.coefficients.max()
     references = ("--epsf", write_epsf(tmp_path / "old.asdf", gaussian_stamps(old_format=True)), *catalogs.references[2:])
     catalog, _ = catalogs.read(references=references)
-    assert "integrated over the pixel" in catalogs.said
+    assert "integrating them over the pixel" in catalogs.said
     np.testing.assert_allclose(catalog["psf_flux"], plain[1]["psf_flux"], rtol=0.02)
 
 
