@@ -80,20 +80,22 @@ STEP = Step(
         Parameter("include_var_rnoise", bool, False, "write the read-noise variance, var_rnoise"),
         Parameter("record_jumps", bool, True, "write jump_indices: resultant, row and column of each jump"),
         Parameter("expand_large_events", bool, False, "flag the surroundings of large events (snowballs) as jumps"),
-        Parameter("min_sat_area", float, 1.0, "smallest saturated core of a large event", "pixels", minimum=0),
-        Parameter("min_jump_area", float, 6.0, "smallest area of jumps that is a large event", "pixels", minimum=0),
-        Parameter("expand_factor", float, 1.9, "factor by which a large event grows", minimum=0),
-        Parameter("sat_required_snowball", bool, True, "a large event needs a saturated core"),
+        Parameter("min_sat_area", float, 1.0, "minimum area of the saturated core of a large event", "pixels", minimum=0),
+        Parameter("min_jump_area", float, 6.0, "minimum area of the jumps of a large event", "pixels", minimum=0),
+        Parameter("expand_factor", float, 1.9, "factor by which the minor axis of a large event grows", minimum=0),
+        Parameter("sat_required_snowball", bool, True, "require a saturated core in a large event"),
         Parameter(
             "min_sat_radius_extend",
             float,
             0.5,
-            "saturated cores of a longer minor axis are extended",
+            "minor axis above which a saturated core is extended",
             "pixels",
             minimum=0,
         ),
-        Parameter("sat_expand", int, 2, "amount by which the radius of a saturated core is extended", "pixels", minimum=0),
-        Parameter("edge_size", int, 0, "this close to the detector's edge no saturated core is needed", "pixels", minimum=0),
+        Parameter("sat_expand", int, 2, "growth of the radius of a saturated core", "pixels", minimum=0),
+        Parameter(
+            "edge_size", int, 0, "distance from the detector's edge within which no core is required", "pixels", minimum=0
+        ),
     ),
 )
 
@@ -443,7 +445,7 @@ def image_dq(pixeldq: np.ndarray, groupdq: np.ndarray, slope: np.ndarray, gain: 
 
 @dataclasses.dataclass(frozen=True)
 class _Event:
-    """A connected region and the ellipse with its second moments; angles run from the row axis to the column axis."""
+    """Ellipse with the second moments of a connected region; its angle runs from the row axis to the column axis."""
 
     row: float
     column: float
@@ -465,43 +467,28 @@ class _Event:
     def near_edge(self, shape: tuple[int, int], distance: int) -> bool:
         return not all(distance <= x <= n - distance for x, n in zip((self.row, self.column), shape, strict=True))
 
-    def fill(self, shape: tuple[int, int], major: float, minor: float):
-        """Pixels within an ellipse of other full axes around the same centre: the slices of its box, and a mask there."""
+    def draw(self, shape: tuple[int, int], major: float, minor: float) -> tuple[np.ndarray, np.ndarray]:
+        """Rows and columns of the pixels in an ellipse of other full axes (pixels) around the same centre."""
+        from skimage.draw import ellipse
+
         radii = [round(min(axis, LARGEST_EVENT_WIDTH) / 2) for axis in (major, minor)]
-        drawn = dataclasses.replace(self, row=round(self.row), column=round(self.column))
-        reach = max(*radii, 0)
-        box = tuple(
-            slice(max(x - reach, 0), min(x + reach + 1, n)) for x, n in zip((drawn.row, drawn.column), shape, strict=True)
-        )
         if not all(radii):
-            return box, np.zeros([s.stop - s.start for s in box], bool)
-        along, across = drawn.along_axes(*np.ogrid[box])
-        return box, (along / radii[0]) ** 2 + (across / radii[1]) ** 2 < 1
+            return np.empty(0, int), np.empty(0, int)
+        return ellipse(round(self.row), round(self.column), *radii, shape=shape, rotation=self.angle)
 
 
 def _find_events(mask: np.ndarray, minimum_area: float) -> list[_Event]:
-    """Connected regions (diagonals connect) that cover `minimum_area` pixels with their holes filled."""
-    from scipy import ndimage
+    """Connected regions (8 neighbours) of at least `minimum_area` pixels, holes included."""
+    from skimage.measure import label, regionprops
 
-    connected = np.ones((3, 3))
     events = []
-    labels, _ = ndimage.label(mask, connected)
-    for label, box in enumerate(ndimage.find_objects(labels), start=1):
-        if math.prod(s.stop - s.start for s in box) < minimum_area:
+    for region in regionprops(label(mask)):
+        # Most regions are single pixels: filling the holes of each would take ten times as long.
+        if region.area_bbox < minimum_area or region.area_filled < minimum_area:
             continue
-        region = labels[box] == label
-        if np.count_nonzero(ndimage.binary_fill_holes(region, connected)) < minimum_area:
-            continue
-        rows, columns = np.nonzero(region)
-        row, column = rows.mean(), columns.mean()
-        rr, cc, rc = ((rows - row) ** 2).mean(), ((columns - column) ** 2).mean(), ((rows - row) * (columns - column)).mean()
-        mean, half_range = (rr + cc) / 2, math.hypot((rr - cc) / 2, rc)
-        # The outermost pixels' centres, not their edges, lie on the ellipse: one pixel less than the moments give.
-        axes = [max(4 * math.sqrt(max(moment, 0.0)) - 1, 0.0) for moment in (mean + half_range, mean - half_range)]
-        # A round region has no direction. scikit-image says -45 degrees, and the last bit of the sine decides whether a pixel
-        # on the very edge is inside: the same here, so that the flags are those of romancal.
-        angle = 0.5 * math.atan2(2 * rc, rr - cc) if rc or rr != cc else -math.pi / 4
-        events.append(_Event(box[0].start + row, box[1].start + column, *axes, angle % math.pi))
+        # The moments are those of the pixels' centres; stcal takes one pixel off both axes.
+        axes = (max(length - 1, 0.0) for length in (region.axis_major_length, region.axis_minor_length))
+        events.append(_Event(*map(float, region.centroid), *axes, region.orientation % math.pi))
     return events
 
 
@@ -519,33 +506,33 @@ def expand_large_events(
     """Flag the surroundings of large events (snowballs), where charge spreads too faintly for each ramp to show it.
 
     In each resultant, a large event is a connected area of jumps around the centre of a core that saturates there or in the
-    next resultant. Its ellipse grows by `expand_factor` along the minor axis and by as many pixels along the major one, and
-    what is not saturated in it is flagged JUMP_DET. Each newly saturated core is extended: from there on its surroundings
-    are SATURATED, which replaces their other flags.
+    next resultant. Its minor axis grows by `expand_factor`, and its major axis by as many pixels; the pixels of the grown
+    ellipse that are not saturated are flagged JUMP_DET. A core that saturates in the resultant is extended: from this resultant
+    on, its surroundings are flagged SATURATED alone.
 
     Parameters
     ----------
     groupdq : numpy.ndarray
-        Flags with the jumps found, uint8 of shape (resultant, row, column).
+        Flags with the jumps found, uint8, shape (resultants, rows, columns).
     min_sat_area, min_jump_area : float
-        Smallest areas of a core and of an event, pixels.
+        Minimum areas of a core and of an event, pixels.
     expand_factor : float
-        Growth of the minor axis.
+        Factor by which the minor axis grows.
     sat_required_snowball : bool
-        If False, every area of jumps grows, core or not, and cores are not extended.
+        Whether an event needs a core. If False, every area of jumps grows, and cores are not extended.
     min_sat_radius_extend : float
-        Cores whose minor axis is longer, pixels, are extended.
+        Minor axis above which a core is extended, pixels.
     sat_expand : int
-        Growth of a core's radius, pixels.
+        Growth of the radius of a core, pixels.
     edge_size : int
-        Events centred this close to the edge of the detector, pixels, need no core: it may lie outside.
+        Distance from the edge of the detector, pixels, within which an event needs no core: it may lie outside.
 
     Returns
     -------
     groupdq : numpy.ndarray
-        The flags with those of large events, a new array.
+        Flags with those of large events, a new array.
     events : int
-        How many grew.
+        Number of expanded events.
     """
     groupdq = groupdq.copy()
     shape = groupdq.shape[1:]
@@ -563,12 +550,12 @@ def expand_large_events(
             ]
             for core in cores:
                 if core.minor > min_sat_radius_extend:
-                    box, inside = core.fill(shape, core.major + 2 * sat_expand, core.minor + 2 * sat_expand)
-                    groupdq[k:, *box][:, inside] = flags.SATURATED
+                    rows, columns = core.draw(shape, core.major + 2 * sat_expand, core.minor + 2 * sat_expand)
+                    groupdq[k:, rows, columns] = flags.SATURATED
         for event in events:
-            box, inside = event.fill(shape, event.major + (expand_factor - 1) * event.minor, event.minor * expand_factor)
-            plane = groupdq[k][box]
-            plane[inside & ~flags.has(plane, flags.SATURATED)] |= np.uint8(flags.JUMP_DET)
+            rows, columns = event.draw(shape, event.major + (expand_factor - 1) * event.minor, event.minor * expand_factor)
+            group = groupdq[k, rows, columns]
+            groupdq[k, rows, columns] = np.where(flags.has(group, flags.SATURATED), group, group | np.uint8(flags.JUMP_DET))
         number += len(events)
     return groupdq, number
 

@@ -7,8 +7,14 @@ import numpy as np
 
 from rampflow import dq as dqflags
 from rampflow.catalog import columns as names
-from rampflow.catalog import detection, photometry, products, psf
+from rampflow.catalog import photometry, products, psf
+from rampflow.catalog.background import Background
+from rampflow.catalog.daofind import measure_daofind
+from rampflow.catalog.detection import find_segments
+from rampflow.catalog.forced import read_segments
 from rampflow.catalog.psf import NOMINAL_SCALE
+from rampflow.catalog.psf_photometry import GriddedPSF, fit_psf
+from rampflow.catalog.smoothing import smooth
 from rampflow.errors import RampflowError
 from rampflow.files.atomic import replacing
 from rampflow.files.links import original
@@ -20,17 +26,17 @@ from rampflow.wcs.wcs_tree import Wcs
 
 STEP = Step(
     name="source_catalog",
-    summary="Find and measure the sources of a calibrated image: a catalog and a segmentation map.",
+    summary="Detect and measure the sources of a calibrated image: a catalog and a segmentation map.",
     references=(
         Reference(
             "epsf",
-            "effective PSF on a grid of positions; without it no PSF is fitted",
+            "effective PSF on a grid of positions; without it, no PSF is fitted",
             plausible={"psf": psf.STAMP_SUM, "meta.oversample": Range(1, 20, source="4 in the references of CRDS")},
             made_for=("detector", "optical_element"),
         ),
         Reference(
             "apcorr",
-            "encircled energy of the PSF by radius; without it no source is marked as extended",
+            "encircled energy of the PSF by radius; without it, no source is marked as extended",
             plausible={
                 "data.{optical_element}": photometry.MOST_LIGHT_RADIUS,
                 "data.{optical_element}.ee_fractions": Range(0, 1.02, source="fractions of the light of a PSF"),
@@ -40,16 +46,28 @@ STEP = Step(
     ),
     parameters=(
         Parameter(
-            "bkg_boxsize", int, 1000, "edge length of the boxes that the background is measured in", "pixels", minimum=10
+            "bkg_boxsize", int, 1000, "edge length of the boxes in which the background is measured", "pixels", minimum=10
         ),
-        Parameter("kernel_fwhm", float, 2.0, "full width at half maximum of the smoothing kernel", "pixels", minimum=0.1),
         Parameter(
-            "snr_threshold", float, 3.0, "signal-to-noise ratio of a smoothed pixel that belongs to a source", minimum=0.1
+            "kernel_fwhm",
+            float,
+            2.0,
+            "full width at half maximum of the Gaussian that smooths the detection image, at most 50",
+            "pixels",
+            minimum=0.1,
         ),
-        Parameter("npixels", int, 25, "connected pixels above the threshold that make a source", "pixels", minimum=1),
-        Parameter("deblend", bool, False, "split sources with more than one peak"),
+        Parameter(
+            "snr_threshold", float, 3.0, "detection threshold, as a multiple of the background noise per pixel", minimum=0.1
+        ),
+        Parameter("npixels", int, 25, "minimum number of connected pixels in a source", "pixels", minimum=1),
+        Parameter("deblend", bool, False, "split sources that have more than one peak"),
         Parameter("fit_psf", bool, True, "fit the effective PSF to the sources"),
-        Parameter("forced_segmentation", str, "", "segmentation map (_segm.asdf) whose sources are measured instead"),
+        Parameter(
+            "forced_segmentation",
+            str,
+            "",
+            "segmentation map (_segm.asdf) of the sources to measure; by default, they are detected",
+        ),
     ),
     outputs=(
         ("catalog", "the source catalog (_cat.parquet)"),
@@ -59,48 +77,64 @@ STEP = Step(
 
 log = step_logger("source_catalog")
 
-LARGEST_KERNEL = 50  #: pixels; the stamps of sharpness and roundness are six times as wide, one for each source
+LARGEST_KERNEL = 50  #: pixels; the stamps of sharpness and roundness, one for each source, are six times as wide
+BLOCK = 256  #: rows whose background is computed at a time
 
 
 def mask_pixels(image: np.ndarray, err: np.ndarray, dq: np.ndarray) -> np.ndarray:
-    """Pixels that don't count: without a finite value and a positive error, or DO_NOT_USE."""
+    """Find the pixels that don't count: without a finite value and a finite, positive error, or with DO_NOT_USE.
+
+    Parameters
+    ----------
+    image, err : numpy.ndarray
+        Image and its error, shape (rows, columns).
+    dq : numpy.ndarray
+        Flags, uint32, same shape.
+
+    Returns
+    -------
+    numpy.ndarray
+        bool, same shape: True where a pixel does not count.
+    """
     return ~np.isfinite(image) | ~np.isfinite(err) | ~(err > 0) | dqflags.has(dq, dqflags.DO_NOT_USE)
 
 
 def measure(field, labels, shapes, *, fwhm, energy=None, epsf=None, threads=1) -> dict:
-    """Measure everything that a catalog has columns for.
+    """Measure all columns of a catalog.
 
     Parameters
     ----------
     field : rampflow.catalog.photometry.Field
+        Background-subtracted image.
     labels : numpy.ndarray
-        Label of the source that each pixel belongs to, int32.
+        Label of the source that each pixel belongs to, int32, shape (rows, columns); 0 for none.
     shapes : numpy.ndarray
-        Smoothed image that positions and shapes are measured in.
+        Smoothed image in which positions and shapes are measured, same shape.
     fwhm : float
-        Width of the kernel of sharpness and roundness, pixels.
+        Full width at half maximum of the Gaussian of sharpness and roundness, pixels.
     energy : dict, optional
-        Encircled energy of the PSF by radius of the aperture.
-    epsf : rampflow.catalog.psf.GriddedPSF, optional
-        Without it, the columns of PSF fits are not there.
+        Encircled energy of the PSF by aperture radius (arcsec).
+    epsf : rampflow.catalog.psf_photometry.GriddedPSF, optional
+        Effective PSF; without it, the columns of PSF fits are left out.
     threads : int
+        Number of threads of the PSF fits.
 
     Returns
     -------
     dict
-        Arrays by the name of the column.
+        Array of each column by its name, one value per source.
     """
     found = photometry.measure_segments(field, labels, shapes)
-    # Positions as the catalog records them, so that what is measured there can be measured again.
+    # In single precision, as the catalog records them: measurements at these positions can be repeated from the catalog.
     x, y = (found[name].astype(np.float32).astype(float) for name in ("x_centroid", "y_centroid"))
     found |= photometry.measure_apertures(field, x, y)
-    found |= photometry.measure_daofind(field, x, y, fwhm)
+    found |= measure_daofind(field.image, x, y, fwhm)
     found |= photometry.find_neighbours(found["label"], x, y, field.pixel_scale)
     found["is_extended"] = photometry.flag_extended(found, energy)
     found["warning_flags"] = photometry.flag_sources(field.dq, x, y, found["masked"], found["unreliable"])
     if epsf is not None:
         log.info("Fitting the PSF to %d sources", len(x))
-        found |= psf.fit_psf(epsf, field.image, field.err, field.mask, x, y, unit=field.unit, threads=threads)
+        found |= fit_psf(epsf, field.image, field.err, field.mask, x, y, unit=field.unit, threads=threads)
         found["ra_psf"], found["dec_psf"] = photometry.sky_position(field.wcs, found["x_psf"], found["y_psf"])
     found["ra_centroid"], found["dec_centroid"] = photometry.sky_position(field.wcs, found["x_centroid"], found["y_centroid"])
     found["ra"], found["dec"] = found["ra_centroid"], found["dec_centroid"]
@@ -110,7 +144,22 @@ def measure(field, labels, shapes, *, fwhm, energy=None, epsf=None, threads=1) -
 
 
 def read_field(job: Job) -> photometry.Field:
-    """The image with its errors and units; the background is still in it."""
+    """Read the image of an exposure with its errors, units and WCS; its background is not subtracted.
+
+    Parameters
+    ----------
+    job : Job
+        The job, with its exposure.
+
+    Returns
+    -------
+    rampflow.catalog.photometry.Field
+
+    Raises
+    ------
+    RampflowError
+        The image has no WCS, although its pointing is known.
+    """
     image, err, dq = (job.exposure.array(name, 2).read() for name in ("data", "err", "dq"))
     image, err = image.astype(np.float32, copy=False), err.astype(np.float32, copy=False)
     calibration = job.exposure.get("meta.photometry", dict)
@@ -119,16 +168,16 @@ def read_field(job: Job) -> photometry.Field:
     if tree is not None:
         wcs = Wcs(tree)
         scale, north = photometry.scale_and_north(wcs, image.shape)
-    elif job.exposure.meta["cal_step"].get("assign_wcs") == "SKIPPED":  # the pointing is not known
+    elif job.exposure.meta["cal_step"].get("assign_wcs") == "SKIPPED":  # for want of a valid pointing
         wcs, north = None, np.nan
         scale = float(np.degrees(np.sqrt(area)) * 3600) if area > 0 else NOMINAL_SCALE
-        log.info("The image has no WCS: positions on the sky are NaN, and a pixel is taken as %.4f arcsec", scale)
+        log.info("The image has no WCS: sky positions are NaN, and the pixel scale is taken as %.4f arcsec", scale)
     else:
-        raise RampflowError(f"{job.exposure.path}: has no WCS (meta.wcs); run assign_wcs first")
-    if not area > 0:  # not known, or a placeholder
+        raise RampflowError(f"{job.exposure.path}: meta.wcs is missing; run assign_wcs first")
+    if not area > 0:  # missing, or a placeholder
         area = np.radians(scale / 3600) ** 2
     if not conversion > 0:
-        log.warning("The image has no photometric calibration: fluxes are NaN")
+        log.warning("meta.photometry.conversion_megajanskys is missing or not positive: all fluxes are NaN; run photom first")
         conversion = np.nan
     return photometry.Field(
         image=image,
@@ -144,13 +193,33 @@ def read_field(job: Job) -> photometry.Field:
 
 
 def read_energy(job: Job, element: str, scale: float) -> dict | None:
-    """Encircled energy of the PSF in the apertures, `None` where the reference has none for the optical element."""
+    """Read the encircled energy of the PSF in the apertures.
+
+    Parameters
+    ----------
+    job : Job
+        The job, with its ``apcorr`` reference.
+    element : str
+        Optical element of the exposure.
+    scale : float
+        Arcsec per pixel.
+
+    Returns
+    -------
+    dict or None
+        Fraction of the energy by aperture radius (arcsec); `None` if there is no reference, or it lacks the optical element.
+
+    Raises
+    ------
+    RampflowError
+        The values of the reference are not encircled energies.
+    """
     if job.references["apcorr"] is None:
         return None
     with job.open_reference("apcorr") as reference:
         entry = reference.get("data", dict).get(element)
         if not entry or entry.get("ee_radii") is None or entry.get("ee_fractions") is None:
-            log.warning("The apcorr reference has nothing for %s", element)
+            log.warning("%s: data.%s is missing or empty: no source is marked as extended", reference.path, element)
             return None
         radii, fractions = (
             array.read() if hasattr(array, "read") else array for array in (entry["ee_radii"], entry["ee_fractions"])
@@ -159,50 +228,76 @@ def read_energy(job: Job, element: str, scale: float) -> dict | None:
             energy = photometry.encircled_energy(radii, fractions, scale)
         except (TypeError, ValueError) as error:
             raise RampflowError(
-                f"{reference.path}: data.{element} can't be an encircled energy: {error}; give another"
+                f"{reference.path}: data.{element} is not an encircled energy: {error}; give another apcorr reference"
             ) from None
         photometry.check_energy(reference.path, f"data.{element}", radii, fractions)
         return energy
 
 
-def read_epsf(job: Job) -> psf.GriddedPSF | None:
-    """The effective PSF, `None` where none is to be fitted."""
+def read_epsf(job: Job) -> GriddedPSF | None:
+    """Read the effective PSF.
+
+    Parameters
+    ----------
+    job : Job
+        The job, with its ``epsf`` reference.
+
+    Returns
+    -------
+    rampflow.catalog.psf_photometry.GriddedPSF or None
+        `None` if no PSF is to be fitted, or there is no reference.
+    """
     if not job.parameters.fit_psf:
         return None
     if job.references["epsf"] is None:
-        log.warning("There is no epsf reference: no PSF is fitted")
+        log.warning("No epsf reference is given: no PSF is fitted")
         return None
     with job.open_reference("epsf") as reference:
-        # A PSF of another filter that the user insists on is as wide as that filter makes it.
+        # With allow_mismatch the PSF may be of another filter, whose width is not that of the exposure's.
         element = "" if job.allow_mismatch else job.exposure.get("meta.instrument.optical_element", str)
         return psf.read_psf(reference, job.exposure.meta.get("guide_star", {}), element)
 
 
-def subtract_background(field: photometry.Field, box: int, threads: int) -> detection.Background:
-    """Subtract the background from the image of a field, in place, where it is not masked."""
-    background = detection.Background(field.image, field.mask, box, threads=threads)
-    for start in range(0, len(field.image), detection.BLOCK):
-        rows = slice(start, min(start + detection.BLOCK, len(field.image)))
+def subtract_background(field: photometry.Field, box: int, threads: int) -> Background:
+    """Subtract the background from the pixels that are not masked, in place.
+
+    Parameters
+    ----------
+    field : rampflow.catalog.photometry.Field
+        Its `image` is changed.
+    box : int
+        Edge length of the boxes in which the background is measured, pixels.
+    threads : int
+        Number of threads.
+
+    Returns
+    -------
+    rampflow.catalog.background.Background
+        What was subtracted, and its noise.
+    """
+    background = Background(field.image, field.mask, box, threads=threads)
+    for start in range(0, len(field.image), BLOCK):
+        rows = slice(start, min(start + BLOCK, len(field.image)))
         field.image[rows] -= np.where(field.mask[rows], 0, background.level(rows.start, rows.stop))
     return background
 
 
 @dataclasses.dataclass
 class Sources:
-    """What was found in an image; nothing by default.
+    """Sources of an image; by default, of an image that was not searched.
 
     Attributes
     ----------
-    columns : dict
-        Columns of the catalog by name, in order; `None` without sources.
-    labels : numpy.ndarray
-        Label of the source that each pixel belongs to.
-    detection : numpy.ndarray
-        The smoothed image that the sources were found in, nJy.
-    scale : float
+    columns : dict or None
+        Array of each column of the catalog by its name; `None` without sources.
+    labels : numpy.ndarray or None
+        Label of the source that each pixel belongs to, shape (rows, columns); `None` without sources.
+    detection : numpy.ndarray or None
+        Smoothed image in which the sources were detected, nJy, same shape.
+    scale : float or None
         Arcsec per pixel.
-    energy : dict
-        Encircled energy of the PSF by radius of the aperture.
+    energy : dict or None
+        Encircled energy of the PSF by aperture radius (arcsec).
     """
 
     columns: dict | None = None
@@ -213,21 +308,38 @@ class Sources:
 
 
 def find_sources(job: Job, field: photometry.Field, element: str) -> Sources:
-    """Find the sources of an image, or take those of a given segmentation map, and measure them."""
+    """Detect the sources of an image, or take those of a given segmentation map, and measure them.
+
+    Parameters
+    ----------
+    job : Job
+        The job, with its parameters and references.
+    field : rampflow.catalog.photometry.Field
+        The image; its background is subtracted in place.
+    element : str
+        Optical element of the exposure.
+
+    Returns
+    -------
+    Sources
+
+    Raises
+    ------
+    RampflowError
+        A parameter is out of range, or a reference or the segmentation map can't be used.
+    """
     p = job.parameters
     if p.kernel_fwhm > LARGEST_KERNEL:
-        raise RampflowError(f"kernel_fwhm is {p.kernel_fwhm:g} pixels; give at most {LARGEST_KERNEL}")
+        raise RampflowError(f"kernel_fwhm is {p.kernel_fwhm:g} pixels; the largest is {LARGEST_KERNEL} pixels")
     background = subtract_background(field, p.bkg_boxsize, job.threads)
-    image = detection.smooth(field.image, field.mask, p.kernel_fwhm, threads=job.threads)
+    image = smooth(field.image, field.mask, p.kernel_fwhm, threads=job.threads)
     if p.forced_segmentation:
-        labels, shown = detection.read_segments(
-            original(p.forced_segmentation), field.mask, job.exposure.meta, field.pixel_scale
-        )
+        labels, shown = read_segments(original(p.forced_segmentation), field.mask, job.exposure.meta, field.pixel_scale)
     else:
-        labels = detection.find_segments(
+        labels = find_segments(
             image, background, field.mask, snr_threshold=p.snr_threshold, npixels=p.npixels, deblend=p.deblend
         )
-        # As in romancal's products, the detection image is in nJy.
+        # The detection image of the segmentation map is in nJy, as in romancal's.
         shown = image if np.isnan(field.unit) else image * np.float32(field.unit)
     sources = Sources(detection=shown, scale=field.pixel_scale, energy=read_energy(job, element, field.pixel_scale))
     if labels is None:
@@ -242,13 +354,21 @@ def find_sources(job: Job, field: photometry.Field, element: str) -> Sources:
 
 
 def run(job: Job, *, skipped: bool = False) -> None:
-    """Process one exposure; a `skipped` one gets an empty catalog and a segmentation map of zeros."""
+    """Process one exposure.
+
+    Parameters
+    ----------
+    job : Job
+        The job.
+    skipped : bool
+        If True, nothing is searched: the catalog is empty, and the segmentation map zero.
+    """
     forced, exposure = job.parameters.forced_segmentation, job.exposure
     forced = forced and str(original(forced))
     sources = Sources()
     field = None if skipped else read_field(job)
     if field is not None and field.mask.all():
-        log.error("All pixels are masked: the catalog is empty")
+        log.error("%s: all pixels are masked: the catalog is empty", exposure.path)
         skipped = True
     elif field is not None:
         sources = find_sources(job, field, exposure.get("meta.instrument.optical_element", str))
@@ -266,7 +386,13 @@ def run(job: Job, *, skipped: bool = False) -> None:
 
 
 def run_skipped(job: Job) -> None:
-    """Process an exposure that has nothing to find: a fully saturated one."""
+    """Process a fully saturated exposure, which has no sources.
+
+    Parameters
+    ----------
+    job : Job
+        The job.
+    """
     run(job, skipped=True)
 
 

@@ -33,7 +33,7 @@ MAY_USE = {
     "assign_wcs": "",
     "photom": "",
     "flatfield": "",
-    "source_catalog": "numba pyarrow rad scipy",
+    "source_catalog": "asdf asdf_astropy astropy gwcs matplotlib numba photutils pyarrow rad scipy",
     "astrometric_catalog": "asdf asdf_astropy astropy pyarrow",
     "tweakreg": "asdf asdf_astropy astropy gwcs pyarrow rad roman_datamodels scipy tweakwcs",
     "finalize": "asdf asdf_astropy pyarrow rad",

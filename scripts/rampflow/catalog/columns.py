@@ -1,4 +1,4 @@
-"""Columns of a source catalog: their order, and what the schema says of them."""
+"""Columns of a source catalog: their order, and their data types, units and descriptions in the schema."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rampflow.catalog.photometry import aperture_names
 from rampflow.files.models import schema
 from rampflow.files.tags import CATALOG_COLUMNS
 
-#: Units of the schema that astropy spells otherwise.
+#: Units of the schema, and how astropy spells them.
 _SPELLINGS = {"arcsec^2": "arcsec2", "nJy arcsec-2": "nJy / arcsec2", "1/arcsec2": "1 / arcsec2"}
 
 CENTROID = ("x_centroid", "y_centroid", "x_centroid_err", "y_centroid_err")
@@ -40,10 +40,10 @@ PSF_FLUX = ("psf_flux", "psf_flux_err")
 SEGMENT_FLUX = ("segment_flux", "segment_flux_err", "kron_flux", "kron_flux_err", "kron_abmag", "kron_abmag_err")
 PSF_QUALITY = ("psf_flags", "psf_gof")
 
-#: Columns that a catalog of given sources has twice: as given, and as measured in this image.
+#: Columns that a catalog of given sources has twice: of the given shapes and positions, and of those in this image.
 REMEASURED = ("flagged_spatial_id", *CENTROID, *SKY, *SHAPE, *NEIGHBOUR)
 
-#: Columns that the format has and nothing measures yet: zero, or NaN.
+#: Columns of the format that are not measured, and their value, as in romancal.
 UNMEASURED: dict[str, float] = dict.fromkeys(
     ("flagged_spatial_id", "image_flags", *(name for name in (*CENTROID, *WINDOWED) if name.endswith("_err"))), 0
 )
@@ -54,15 +54,19 @@ FORCED = "forced_"
 
 
 def column_names(*, fit_psf: bool, forced: bool = False) -> list[str]:
-    """Columns of a catalog, in order.
+    """Names of the columns of a catalog, in order.
 
     Parameters
     ----------
     fit_psf : bool
-        With those of PSF fits.
+        Whether the catalog has the columns of PSF fits.
     forced : bool
-        Of sources that were given. Then what this image adds is prefixed: what is measured at the given places, and, at the
-        end, positions and shapes of the same sources as they are in this image.
+        Whether the sources were given (`forced_segmentation`). Then the columns measured in this image have the prefix
+        ``forced_``: those at the given positions, and, at the end, positions and shapes of the sources in this image.
+
+    Returns
+    -------
+    list of str
     """
     names = [
         "label",
@@ -90,14 +94,19 @@ def column_names(*, fit_psf: bool, forced: bool = False) -> list[str]:
 
 
 def merge_forced(given: dict, remeasured: dict) -> dict:
-    """Columns of a catalog of given sources, by the names that they have there.
+    """Combine the columns of a catalog of given sources.
 
     Parameters
     ----------
     given : dict
-        Measured at the given places, with the shapes in the image that the sources were found in.
+        Columns measured at the given positions, with the shapes in the image in which the sources were detected.
     remeasured : dict
-        Measured with the positions and shapes of this image.
+        Columns measured with the positions and shapes in this image.
+
+    Returns
+    -------
+    dict
+        Columns of both, by their names in the catalog.
     """
     return given | {FORCED + name: values for name, values in given.items()} | {FORCED + n: remeasured[n] for n in REMEASURED}
 
@@ -108,7 +117,7 @@ def _flux_names(fit_psf):
 
 
 class Definition(NamedTuple):
-    """What the schema says of a column."""
+    """Definition of a column in the schema."""
 
     dtype: np.dtype
     unit: str | None  # as astropy spells it
@@ -116,7 +125,22 @@ class Definition(NamedTuple):
 
 
 def define(name: str) -> Definition:
-    """The definition of a column."""
+    """Look up the definition of a column in the schema.
+
+    Parameters
+    ----------
+    name : str
+        Name of the column, with or without the prefix ``forced_``.
+
+    Returns
+    -------
+    Definition
+
+    Raises
+    ------
+    KeyError
+        The schema has no such column.
+    """
     name = name.removeprefix(FORCED)
     for pattern, node in schema(CATALOG_COLUMNS)["definitions"].items():
         if re.fullmatch(pattern.replace("~radius~", "[0-9]{2}").replace("_~band~", ""), name):

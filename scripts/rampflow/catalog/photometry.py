@@ -1,4 +1,4 @@
-"""Measure sources: segments, apertures, sharpness, neighbours, flags. Each function gives catalog columns by name."""
+"""Measurements of sources in the units of a catalog: segments, apertures, extent, neighbours, flags."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import numpy as np
 
 from rampflow import dq as dqflags
 from rampflow.catalog import segments
-from rampflow.catalog.detection import FWHM_TO_SIGMA
-from rampflow.catalog.psf import FAR_OUTSIDE
+from rampflow.catalog.local_background import measure_local_background
+from rampflow.catalog.stamps import finite_positions
 from rampflow.step.declaration import Range
 from rampflow.step.logs import step_logger
 from rampflow.step.reference_checks import refuse_implausible
@@ -18,7 +18,7 @@ log = step_logger("source_catalog")
 
 APERTURE_RADII = (0.1, 0.2, 0.4, 0.8, 1.6)  #: arcsec
 ANNULUS_RADII = (2.4, 2.8)  #: arcsec, of the local background
-#: A source whose flux grows from 0.2 to 0.4 arcsec by this factor more than the PSF's is extended.
+#: Growth of the flux from 0.2 to 0.4 arcsec, in units of the PSF's, above which a source is extended.
 EXTENDED_GROWTH = 1.2
 AB_ZEROPOINT = 31.4  #: magnitude of 1 nJy
 
@@ -35,26 +35,26 @@ LEAST_ENCLOSED = 0.5  #: share of the light within the last radius of an apcorr 
 
 @dataclasses.dataclass
 class Field:
-    """An image to measure, and what its pixels mean.
+    """An image to measure, its units and its WCS.
 
     Attributes
     ----------
     image : numpy.ndarray
-        Background-subtracted count rate, DN/s, float32.
+        Count rate, DN/s, float32, shape (rows, columns); background-subtracted when sources are measured.
     err : numpy.ndarray
-        Its error, float32.
+        Standard deviation of `image`, DN/s, float32, same shape.
     dq : numpy.ndarray
-        Flags, uint32.
+        Flags, uint32, same shape.
     mask : numpy.ndarray
-        True where a pixel does not count.
+        True where a pixel does not count, same shape.
     wcs : rampflow.wcs.wcs_tree.Wcs or None
-        None where the pointing is not known.
+        `None` if the pointing is not known.
     unit : float
-        nJy of 1 DN/s; NaN where it is not known.
+        Flux density of 1 DN/s, nJy; NaN if it is not known.
     pixel_side : float
-        Square root of the pixel's area, arcsec; shapes are given by it.
+        Square root of the pixel area, arcsec: the unit of lengths of shapes.
     pixel_scale : float
-        Along the north-south axis at the centre of the image, arcsec; radii and distances are given by it.
+        Length of a pixel along the north-south axis at the centre of the image, arcsec: the unit of radii and distances.
     north : float
         Angle from +x to north at the centre of the image, degrees counter-clockwise; NaN without a WCS.
     """
@@ -71,12 +71,27 @@ class Field:
 
 
 def scale_and_north(wcs, shape: tuple[int, int]) -> tuple[float, float]:
-    """Pixel scale (arcsec) and angle from +x to north (degrees) at the centre of an image, from a step of 1 arcsec north."""
+    """Measure pixel scale and orientation at the centre of an image, by a step of 1 arcsec to the north.
+
+    Parameters
+    ----------
+    wcs : rampflow.wcs.wcs_tree.Wcs
+        WCS of the image.
+    shape : tuple of int
+        Rows and columns.
+
+    Returns
+    -------
+    scale : float
+        Arcsec per pixel.
+    north : float
+        Angle from +x to north, degrees counter-clockwise.
+    """
     x, y = (shape[1] - 1) / 2, (shape[0] - 1) / 2
     ra, dec = wcs(x, y)
     x, y = wcs.invert(ra, dec)
     step = 1 / 3600
-    # Beyond a pole, north is the other way: there a step to the south, taken backwards, is as good.
+    # Within 1 arcsec of the pole a step north would cross it: a step south is taken instead, and reversed.
     sign = 1 if dec + step <= 90 else -1
     x_north, y_north = wcs.invert(ra, dec + sign * step)
     dx, dy = sign * (x_north - x), sign * (y_north - y)
@@ -84,7 +99,20 @@ def scale_and_north(wcs, shape: tuple[int, int]) -> tuple[float, float]:
 
 
 def sky_position(wcs, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Right ascension (0 to 360) and declination of pixels, degrees; NaN outside the WCS's bounding box and without a WCS."""
+    """Compute the sky position of pixels.
+
+    Parameters
+    ----------
+    wcs : rampflow.wcs.wcs_tree.Wcs or None
+        WCS of the image.
+    x, y : numpy.ndarray
+        Pixels.
+
+    Returns
+    -------
+    ra, dec : numpy.ndarray
+        Right ascension (0 to 360) and declination, degrees; NaN outside the bounding box of the WCS, and without a WCS.
+    """
     if wcs is None or not len(x):
         return np.full(len(x), np.nan), np.full(len(x), np.nan)
     ra, dec = wcs(x, y)
@@ -93,21 +121,21 @@ def sky_position(wcs, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndar
 
 # ------------------------------------------------------------------------------------------------------------- segments
 def measure_segments(field: Field, labels: np.ndarray, detection: np.ndarray) -> dict[str, np.ndarray]:
-    """Centroids, shapes, and isophotal and Kron fluxes.
+    """Measure centroids, shapes, and isophotal and Kron fluxes.
 
     Parameters
     ----------
     field : Field
+        The image.
     labels : numpy.ndarray
-        Segmentation map, int32.
+        Segmentation map, int32, shape (rows, columns).
     detection : numpy.ndarray
-        Smoothed image that centroids and shapes come from, in any unit.
+        Smoothed image in which centroids and shapes are measured, in any unit, same shape.
 
     Returns
     -------
     dict
-        Columns; and for `flag_sources` ``masked``: whether pixels of the segment or the Kron aperture are masked, and
-        ``unreliable``: whether the Kron flux lacks more light for that than its error says.
+        Columns by name; and, for `flag_sources`, ``masked`` and ``unreliable`` as in `rampflow.catalog.segments.measure`.
     """
     found = segments.measure(field.image, field.err, field.mask, labels, detection)
     side, area = field.pixel_side, field.pixel_side**2
@@ -147,7 +175,18 @@ def measure_segments(field: Field, labels: np.ndarray, detection: np.ndarray) ->
 
 
 def ab_magnitude(flux: np.ndarray, err: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """AB magnitude and its error of a flux in nJy; NaN where it is not positive."""
+    """Convert fluxes to AB magnitudes.
+
+    Parameters
+    ----------
+    flux, err : numpy.ndarray
+        Flux densities and their errors, nJy.
+
+    Returns
+    -------
+    magnitude, magnitude_err : numpy.ndarray
+        NaN where the flux is not positive.
+    """
     good = flux > 0
     with np.errstate(divide="ignore", invalid="ignore"):
         magnitude = AB_ZEROPOINT - 2.5 * np.log10(flux)
@@ -157,52 +196,61 @@ def ab_magnitude(flux: np.ndarray, err: np.ndarray) -> tuple[np.ndarray, np.ndar
 
 # ------------------------------------------------------------------------------------------------------------ apertures
 def aperture_names() -> list[str]:
-    """Columns of the aperture fluxes: ``aper04_flux`` is that of 0.4 arcsec."""
+    """Names of the columns of aperture fluxes: ``aper04_flux`` is that of 0.4 arcsec."""
     return [f"aper{round(10 * radius):02d}_flux" for radius in APERTURE_RADII]
 
 
 def measure_apertures(field: Field, x: np.ndarray, y: np.ndarray) -> dict[str, np.ndarray]:
-    """Fluxes in circles around the sources, and the local background in a ring, which is not subtracted from them."""
-    from rampflow.kernels.source_catalog import clip_rings, sum_circles
+    """Measure fluxes in circles around sources, and the local background, which is not subtracted from them.
 
-    everything = np.zeros(field.image.shape, bool)
-    positions = _finite_positions(x, y)
+    Parameters
+    ----------
+    field : Field
+        The image. Masked pixels count, as in romancal.
+    x, y : numpy.ndarray
+        Positions, pixels.
+
+    Returns
+    -------
+    dict
+        Columns by name: fluxes (nJy) within `APERTURE_RADII`, and the background (nJy/arcsec²) within `ANNULUS_RADII`, with
+        their errors; NaN outside the image.
+    """
+    from photutils.aperture import CircularAperture
+
+    positions = finite_positions(x, y)
     columns = {}
     for name, radius in zip(aperture_names(), APERTURE_RADII, strict=True):
-        flux, err = sum_circles(field.image, field.err, everything, *positions.T, radius / field.pixel_scale)
+        circles = CircularAperture(positions, radius / field.pixel_scale)
+        flux, err = circles.do_photometry(field.image, error=field.err)
         columns[name], columns[f"{name}_err"] = flux * field.unit, err * field.unit
-    inner, outer = (radius / field.pixel_scale for radius in ANNULUS_RADII)
-    median, std, count = clip_rings(field.image, positions[:, 0], positions[:, 1], inner, outer)
+    median, err = measure_local_background(field.image, positions, *(radius / field.pixel_scale for radius in ANNULUS_RADII))
     per_area = field.unit / field.pixel_scale**2
-    columns["aper_bkg_flux"] = median * per_area
-    with np.errstate(divide="ignore", invalid="ignore"):
-        # Standard error of a median.
-        columns["aper_bkg_flux_err"] = np.sqrt(np.pi / (2 * count)) * std * per_area
-    return columns
+    return columns | {"aper_bkg_flux": median * per_area, "aper_bkg_flux_err": err * per_area}
 
 
 def encircled_energy(radii, fractions, scale: float):
-    """Encircled energy of the PSF in each of the apertures.
+    """Interpolate the encircled energy of the PSF to the radii of the apertures.
 
-    A monotone cubic (Fritsch & Carlson 1980, SIAM J. Numer. Anal. 17, 238) goes through the fractions, from zero at radius zero
-    on: between them it neither falls nor goes beyond them.
+    The interpolation is a monotone cubic (Fritsch & Carlson 1980, SIAM J. Numer. Anal. 17, 238) through the fractions, and zero
+    at radius zero: it rises between them, and stays within them.
 
     Parameters
     ----------
     radii, fractions : array-like
-        Radius in pixels (as the schema of the reference has it) at which each fraction is reached.
+        Radii, pixels (the unit of the schema of the reference), and the fraction of the energy within each of them, 0 to 1.
     scale : float
         Arcsec per pixel.
 
     Returns
     -------
     dict
-        Radius of the aperture in arcsec to fraction; NaN, with a line in the log, beyond the last of `radii`.
+        Fraction by radius of the aperture (arcsec); NaN, with a line in the log, beyond the last of `radii`.
 
     Raises
     ------
     ValueError
-        Radii that don't increase from 0 on, or fractions that fall or are not within 0 and 1.
+        Radii that do not increase from 0 on, or fractions that decrease or lie outside 0 to 1.
     """
     from scipy.interpolate import PchipInterpolator
 
@@ -210,16 +258,16 @@ def encircled_energy(radii, fractions, scale: float):
     if radii.ndim != 1 or radii.shape != fractions.shape or not radii.size:
         raise ValueError(f"ee_radii has the shape {radii.shape}, and ee_fractions {fractions.shape}")
     if not (radii[0] >= 0 and (np.diff(radii) > 0).all() and np.isfinite(radii).all()):
-        raise ValueError("ee_radii must increase, from 0 pixels on")
+        raise ValueError("ee_radii must be finite, at least 0 pixels, and increase")
     if not (fractions[0] >= 0 and (np.diff(fractions) >= 0).all() and fractions[-1] <= 1):
-        raise ValueError("ee_fractions must not fall, and lie within 0 and 1")
+        raise ValueError("ee_fractions must lie within 0 and 1, and not decrease")
     if radii[0] > 0:
         radii, fractions = np.append(0, radii), np.append(0, fractions)
     curve = PchipInterpolator(radii, fractions, extrapolate=False) if radii.size > 1 else lambda radius: np.nan
     energy = {radius: float(curve(radius / scale)) for radius in APERTURE_RADII}
     if beyond := [f"{radius:g}" for radius, fraction in energy.items() if np.isnan(fraction)]:
         log.info(
-            "The apcorr reference ends at %.2f arcsec: the encircled energy within %s arcsec is not known",
+            "The apcorr reference ends at a radius of %.2f arcsec: the encircled energy within %s arcsec is not known",
             radii[-1] * scale,
             ", ".join(beyond),
         )
@@ -227,37 +275,44 @@ def encircled_energy(radii, fractions, scale: float):
 
 
 def radius_of(fraction: float, radii, fractions) -> float:
-    """Radius of a fraction of the light, in a straight line between the radii that are known and zero; NaN beyond the last.
+    """Interpolate the radius within which a fraction of the light lies, linearly between the known radii and zero.
 
     Parameters
     ----------
     fraction : float
+        Fraction of the light, 0 to 1.
     radii, fractions : array-like
-        As `encircled_energy` takes them.
+        As in `encircled_energy`.
+
+    Returns
+    -------
+    float
+        Radius, pixels; NaN if all fractions are smaller.
     """
     radii, fractions = np.append(0.0, radii), np.append(0.0, fractions)
     if fractions[-1] < fraction:
         return np.nan
-    last = int(np.argmax(fractions >= fraction))  # energies may stay the same for a while: interp wouldn't say where
+    last = int(np.argmax(fractions >= fraction))  # not numpy.interp: fractions may repeat
     share = (fraction - fractions[last - 1]) / (fractions[last] - fractions[last - 1])
     return float(radii[last - 1] + share * (radii[last] - radii[last - 1]))
 
 
 def check_energy(path, field: str, radii, fractions) -> None:
-    """Refuse encircled energies that are not of a PSF: radii of another unit, or nowhere the most of the light.
+    """Refuse encircled energies that are not of a PSF: radii in another unit, or less than half of the light in all.
 
     Parameters
     ----------
     path : Path
         The reference, for the message.
     field : str
-        What of it holds the energies.
+        Field of the reference that holds the energies, for the message.
     radii, fractions : array-like
-        As `encircled_energy` takes them.
+        As in `encircled_energy`.
 
     Raises
     ------
     RampflowError
+        The last fraction is not from `LEAST_ENCLOSED` to 1, or the radius of 90 % of the light not in `MOST_LIGHT_RADIUS`.
     """
     radii, fractions = np.asarray(radii, float), np.asarray(fractions, float)
     refuse_implausible(path, f"the last of {field}.ee_fractions", fractions[-1], (LEAST_ENCLOSED, 1.0), "", "apcorr")
@@ -275,77 +330,49 @@ def check_energy(path, field: str, radii, fractions) -> None:
 
 
 def flag_extended(columns: dict, energy: dict | None) -> np.ndarray:
-    """True where the flux grows from 0.2 to 0.4 arcsec by more than a point source's.
+    """Mark sources whose flux grows from 0.2 to 0.4 arcsec by more than a point source's.
 
-    False for all, with a warning, where `energy` is `None` or not known within these radii: the data model has no "unknown".
+    Parameters
+    ----------
+    columns : dict
+        Columns by name, with ``aper02_flux`` and ``aper04_flux``.
+    energy : dict or None
+        Encircled energy of the PSF by aperture radius (arcsec).
+
+    Returns
+    -------
+    numpy.ndarray
+        bool. False for all sources, with a warning, if `energy` is `None` or NaN at these radii: the data model has no value
+        for "unknown".
     """
     small, large = columns["aper02_flux"], columns["aper04_flux"]
     if energy is None or not energy[0.2] > 0 or np.isnan(energy[0.4]):
-        log.warning("Without encircled energies of the PSF, no source is known to be extended")
+        log.warning(
+            "is_extended is false for all sources: the encircled energy within 0.2 and 0.4 arcsec is not known (apcorr)"
+        )
         return np.zeros(len(small), bool)
     with np.errstate(invalid="ignore"):
         return large > small * (EXTENDED_GROWTH * energy[0.4] / energy[0.2])
 
 
-def _finite_positions(x, y):
-    positions = np.column_stack([x, y])
-    positions[~np.isfinite(positions).all(axis=1)] = FAR_OUTSIDE
-    return positions
-
-
-# ------------------------------------------------------------------------------------------------------- sharpness, etc.
-def measure_daofind(field: Field, x: np.ndarray, y: np.ndarray, fwhm: float) -> dict[str, np.ndarray]:
-    """Sharpness and roundness as DAOFIND defines them (Stetson 1987, PASP 99, 191).
+# ------------------------------------------------------------------------------------------------- neighbours and flags
+def find_neighbours(label: np.ndarray, x: np.ndarray, y: np.ndarray, scale: float) -> dict[str, np.ndarray]:
+    """Find the nearest other source of each source.
 
     Parameters
     ----------
-    field : Field
+    label : numpy.ndarray
+        Labels of the sources.
     x, y : numpy.ndarray
         Positions, pixels.
-    fwhm : float
-        Full width at half maximum of the Gaussian that a source is compared with, pixels.
+    scale : float
+        Arcsec per pixel.
+
+    Returns
+    -------
+    dict
+        ``nn_label``, and ``nn_distance`` in arcsec; −1 and NaN without another source.
     """
-    sigma = fwhm * FWHM_TO_SIGMA
-    radius = max(2.0, 1.5 * sigma)
-    reach = int(radius)
-    size, centre = 2 * reach + 1, reach
-    offsets = np.arange(-reach, reach + 1)
-    square = offsets[:, None] ** 2 + offsets**2
-    inside = np.sqrt(square) <= radius
-    gaussian = np.exp(-square / (2 * sigma**2)) * inside
-    kernel = (gaussian - gaussian.sum() / inside.sum()) / ((gaussian**2).sum() - gaussian.sum() ** 2 / inside.sum()) * inside
-
-    stamps, in_image = _cut_stamps(field.image, _finite_positions(x, y), size, margin=reach)
-    data, in_image = (array[:, reach:-reach, reach:-reach] for array in (stamps, in_image))
-    density = np.einsum("nyxij,ij->nyx", np.lib.stride_tricks.sliding_window_view(stamps, (size, size), axis=(1, 2)), kernel)
-    density[~in_image] = 0
-    peak, height = data[:, centre, centre], density[:, centre, centre].copy()
-    around = (np.sum(data * inside, axis=(1, 2)) - peak) / (inside.sum() - 1)
-
-    # Quarters around the central pixel, each with the half-axis that follows it.
-    signs = np.zeros((size, size))
-    signs[: centre + 1, centre + 1 :] = signs[centre:, :centre] = -1
-    signs[:centre, : centre + 1] = signs[centre + 1 :, centre:] = 1
-    density[:, centre, centre] = 0
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return {
-            "sharpness": (peak - around) / height,
-            "roundness1": 2 * np.sum(density * signs, axis=(1, 2)) / np.abs(density).sum(axis=(1, 2)),
-        }
-
-
-def _cut_stamps(image, positions, size, margin):
-    """Square stamps around positions with a margin, zero beyond the image, and what of them is in it; (source, y, x)."""
-    width = size + 2 * margin
-    corners = np.ceil(positions - size / 2).astype(int)[:, ::-1] - margin
-    rows, columns = (corners[:, axis, None] + np.arange(width) for axis in (0, 1))
-    inside = ((rows >= 0) & (rows < image.shape[0]))[:, :, None] & ((columns >= 0) & (columns < image.shape[1]))[:, None]
-    values = image[rows.clip(0, image.shape[0] - 1)[:, :, None], columns.clip(0, image.shape[1] - 1)[:, None]]
-    return np.where(inside, values, 0.0).astype(float), inside
-
-
-def find_neighbours(label: np.ndarray, x: np.ndarray, y: np.ndarray, scale: float) -> dict[str, np.ndarray]:
-    """Label of the nearest other source and its distance in arcsec; −1 and NaN without one."""
     from scipy.spatial import KDTree
 
     nearest, distance = np.full(len(label), -1, np.int32), np.full(len(label), np.nan)
@@ -358,24 +385,24 @@ def find_neighbours(label: np.ndarray, x: np.ndarray, y: np.ndarray, scale: floa
 
 
 def flag_sources(dq: np.ndarray, x: np.ndarray, y: np.ndarray, masked: np.ndarray, unreliable: np.ndarray) -> np.ndarray:
-    """Warning flags of sources.
+    """Set the warning flags of sources.
 
     Parameters
     ----------
     dq : numpy.ndarray
-        Flags of the image.
+        Flags of the image, uint32, shape (rows, columns).
     x, y : numpy.ndarray
         Centroids, pixels.
     masked : numpy.ndarray
-        Whether pixels of the segment or the Kron aperture are masked, so that their light is missing.
+        bool: a masked pixel touches the segment or lies in the Kron aperture of the source, so that light is missing.
     unreliable : numpy.ndarray
-        Whether that is more light than the error of the Kron flux says.
+        bool: more light is missing than the error of the Kron flux allows.
 
     Returns
     -------
     numpy.ndarray
-        int32. DO_NOT_USE, as in romancal, where the pixel of the centroid has it, or the centroid is not a pixel of the image;
-        OTHER_BAD_PIXEL where `masked`; UNRELIABLE_ERROR where `unreliable`.
+        int32: DO_NOT_USE if the pixel of the centroid has it (as in romancal), or the centroid is outside the image;
+        OTHER_BAD_PIXEL if `masked`; UNRELIABLE_ERROR if `unreliable`.
     """
     flags = np.full(len(x), dqflags.DO_NOT_USE, np.int32)
     finite = np.flatnonzero(np.isfinite(x) & np.isfinite(y))

@@ -1,11 +1,10 @@
-"""PSF photometry: the effective PSF of an exposure, and its fit to the sources."""
+"""The effective PSF of an exposure, from its reference."""
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
-
 import numpy as np
 
+from rampflow.catalog.psf_photometry import GriddedPSF
 from rampflow.errors import RampflowError
 from rampflow.step.declaration import Range
 from rampflow.step.exposure import Exposure
@@ -14,27 +13,23 @@ from rampflow.step.reference_checks import refuse_implausible
 
 log = step_logger("source_catalog")
 
-FOCUS, SPECTRAL_TYPE = 0, 1  #: The stamps of the reference that are used: in focus, of a G2V star
-DEFAULT_JITTER = 8.0  #: Milliarcseconds, RMS along either axis, where a file says nothing
-NOMINAL_SCALE = 0.11  #: Arcsec per pixel, good enough for a jitter of some milliarcseconds
-FIT_WIDTH = 5  #: Pixels along either axis that are fitted
-GROUP_SEPARATION = 5.0  #: Sources nearer than this, in pixels, are fitted together
-PARAMETERS = 3  #: flux, x, y
-FAR_OUTSIDE = -1000.0  #: stands for a position that is not finite: nothing overlaps there
+FOCUS, SPECTRAL_TYPE = 0, 1  #: axes 0 and 1 of the reference: in focus, of a G2V star
+DEFAULT_JITTER = 8.0  #: milliarcseconds, RMS along either axis, where a file has none
+NOMINAL_SCALE = 0.11  #: arcsec per pixel, accurate enough for a jitter of some milliarcseconds
 
 STAMP_SUM = Range(
     0.85,
     1.05,
-    source="a stamp some arcsec wide holds 0.95 to 1 of the light; what is missing is missing in every PSF flux",
+    source="a stamp some arcsec wide holds 0.95 to 1 of the light; every PSF flux is wrong by the fraction that is missing",
     quantity="sum of a stamp, over that of a whole PSF",
 )
 
-#: Pixels around its middle in which a stamp is looked at, share of its light that they hold at least (0.85 to 0.98 of a PSF in
-#: focus), and how far its centroid there may be from the middle: the fitted positions are off by as much.
+#: Radius of the core of a stamp (pixels); smallest fraction of the light in it (0.85 to 0.98 for a PSF in focus); largest
+#: distance of the centroid of the core from the middle of the stamp (pixels), by which all fitted positions would be wrong.
 CORE, LEAST_IN_CORE, LARGEST_OFFSET = 3.6, 0.5, 0.3
 
 PRIMARY_MIRROR = 2.36  #: metres
-FWHM_OF_SIGMA = 8**0.5 * np.log(2) ** 0.5  #: of a Gaussian
+FWHM_OF_SIGMA = 8**0.5 * np.log(2) ** 0.5  #: FWHM of a Gaussian of σ = 1
 DIFFUSION = 0.25 * FWHM_OF_SIGMA  #: pixels, FWHM: charge diffusion and jitter
 PIXEL = 12**-0.5 * FWHM_OF_SIGMA  #: pixels, FWHM of a Gaussian of the variance of a pixel
 
@@ -42,65 +37,15 @@ PSF_WIDTH = Range(
     0.6,
     1.6,
     source="1.0 with charge diffusion, 0.65 (F062) to 0.95 (F213) without; an oversampling wrong by 2 gives half or twice",
-    quantity="FWHM of the PSF over what the optics and charge diffusion give",
+    quantity="FWHM of the PSF, relative to that of the optics and charge diffusion",
 )
-
-#: Bits of ``psf_flags``, as photutils' PSFPhotometry sets them.
-FLAGS = {
-    "n_pixels_fit_partial": 1,
-    "outside_bounds": 2,
-    "negative_flux": 4,
-    "no_convergence": 8,
-    "no_covariance": 16,
-    "no_overlap": 64,
-    "fully_masked": 128,
-    "too_few_pixels": 256,
-    "non_finite_position": 512,
-    "non_finite_flux": 1024,
-}
-
-
-# --------------------------------------------------------------------------------------------------------------- models
-class GriddedPSF:
-    """An effective PSF that changes over the detector: oversampled stamps on a grid of positions.
-
-    Between its samples a stamp is a cubic spline, and between the positions the stamps are interpolated linearly, as in
-    photutils' `GriddedPSFModel`; beyond its edges it is zero.
-
-    Parameters
-    ----------
-    stamps : numpy.ndarray
-        (position, y, x), each integrated over the pixel and of sum ``oversampling ** 2``.
-    x, y : array-like
-        Position of each stamp in pixels; all combinations of their values must be there.
-    oversampling : int
-        Samples per pixel along either axis.
-
-    Attributes
-    ----------
-    x, y : numpy.ndarray
-        Ascending positions of the columns and rows of the grid.
-    coefficients : numpy.ndarray
-        Of the splines, float64, (y, x, stamp y, stamp x).
-    oversampling : int
-    """
-
-    def __init__(self, stamps: np.ndarray, x, y, oversampling: int):
-        from scipy.ndimage import spline_filter
-
-        self.x, self.y, self.oversampling = np.unique(x), np.unique(y), int(oversampling)
-        self.coefficients = np.full((self.y.size, self.x.size, *stamps.shape[1:]), np.nan)
-        for stamp, column, row in zip(stamps, np.searchsorted(self.x, x), np.searchsorted(self.y, y), strict=True):
-            self.coefficients[row, column] = spline_filter(stamp, order=3, mode="mirror")
-        if not np.isfinite(self.coefficients).all():
-            raise ValueError("the stamps must be finite and lie on a rectangular grid")
 
 
 def read_psf(reference: Exposure, guide_star: dict, optical_element: str = "") -> GriddedPSF:
-    """The effective PSF of an exposure from its reference.
+    """Read the effective PSF of an exposure from its reference.
 
-    Two formats are about. The older stamps sum to 1 and are samples of the optical PSF: they are integrated over the pixel
-    here. The newer ones are integrated and sum to the square of the oversampling.
+    There are two formats. Older stamps sum to 1 and are samples of the optical PSF: they are integrated over the pixel here.
+    Newer stamps are integrated already, and sum to the square of the oversampling.
 
     Parameters
     ----------
@@ -109,25 +54,31 @@ def read_psf(reference: Exposure, guide_star: dict, optical_element: str = "") -
     guide_star : dict
         ``meta.guide_star`` of the exposure, with its jitter.
     optical_element : str
-        That of the exposure. The width of the PSF is checked for a filter (`check_width`).
+        Optical element of the exposure: for a filter, the width of the PSF is checked (`check_width`).
+
+    Returns
+    -------
+    rampflow.catalog.psf_photometry.GriddedPSF
 
     Raises
     ------
     RampflowError
-        The reference is not one of the formats, or a stamp doesn't hold the light of a whole PSF (`STAMP_SUM`) with its
-        core in the middle (`check_core`), or the PSF is not as wide as the optics make it (`check_width`).
+        The reference has neither format; or a stamp does not hold the light of a whole PSF (`STAMP_SUM`), or has no core in
+        its middle (`check_core`), or is not as wide as the optics make it (`check_width`).
     """
     meta = reference.meta
     oversampling = reference.get("meta.oversample", int)
     plane = reference.array("psf", 5).read()
     if plane.shape[0] <= FOCUS or plane.shape[1] <= SPECTRAL_TYPE:
-        raise RampflowError(f"{reference.path}: psf has the shape {plane.shape}; it needs a second spectral type")
+        raise RampflowError(f"{reference.path}: psf has the shape {plane.shape}; expected at least 2 spectral types (axis 1)")
     stamps = plane[FOCUS, SPECTRAL_TYPE].astype(float)
     if stamps.shape[1] != stamps.shape[2] or (stamps.sum(axis=(1, 2)) <= 0).any():
-        raise RampflowError(f"{reference.path}: psf holds stamps that are not square, or empty; give a whole reference")
+        raise RampflowError(
+            f"{reference.path}: psf holds stamps that are not square, or not of a positive sum; give another epsf reference"
+        )
     sums = stamps.sum(axis=(1, 2))
     integrated = np.median(sums) >= oversampling**2 / 2
-    for light in (sums.min(), sums.max()) / np.float64(oversampling**2 if integrated else 1):
+    for light in np.array([sums.min(), sums.max()]) / (oversampling**2 if integrated else 1):
         limits = STAMP_SUM.minimum, STAMP_SUM.maximum
         refuse_implausible(reference.path, f"the {STAMP_SUM.quantity} (psf)", light, limits, "", "epsf")
     check_core(reference.path, stamps, oversampling)
@@ -135,29 +86,30 @@ def read_psf(reference: Exposure, guide_star: dict, optical_element: str = "") -
         check_width(reference.path, stamps, oversampling, wavelength, integrated=bool(integrated))
     stamps = change_jitter(stamps, jitter(meta), jitter(guide_star), NOMINAL_SCALE / oversampling)
     if not integrated:
-        log.info("The ePSF stamps sum to 1: they are integrated over the pixel")
+        log.info("The ePSF stamps sum to 1: integrating them over the pixel")
         stamps = integrate_over_pixel(stamps, oversampling)
     try:
         return GriddedPSF(stamps, meta["pixel_x"], meta["pixel_y"], oversampling)
     except (KeyError, ValueError) as error:
-        raise RampflowError(f"{reference.path}: is no usable ePSF reference ({error})") from error
+        raise RampflowError(f"{reference.path}: not an ePSF reference ({error}); give another epsf reference") from error
 
 
 def check_core(path, stamps: np.ndarray, oversampling: int) -> None:
-    """Refuse stamps without a core in their middle.
+    """Refuse stamps whose core is missing, or not in their middle.
 
     Parameters
     ----------
     path : Path
         The reference, for the message.
     stamps : numpy.ndarray
-        Of shape (position, y, x), each of a positive sum.
+        Shape (positions, rows, columns), each of a positive sum.
     oversampling : int
-        Samples per pixel.
+        Samples per pixel along either axis.
 
     Raises
     ------
     RampflowError
+        A core holds less than `LEAST_IN_CORE` of the light, or its centroid is more than `LARGEST_OFFSET` from the middle.
     """
     y, x = (np.indices(stamps.shape[1:]) - (stamps.shape[1] - 1) / 2) / oversampling
     core = stamps * (np.hypot(x, y) <= CORE)
@@ -172,21 +124,37 @@ def check_core(path, stamps: np.ndarray, oversampling: int) -> None:
 
 
 def wavelength_of(optical_element: str) -> float | None:
-    """Wavelength (µm) that a filter is named after, as 1.58 for F158; `None` for what is no filter."""
+    """Wavelength of a filter, from its name.
+
+    Parameters
+    ----------
+    optical_element : str
+        Name of an optical element.
+
+    Returns
+    -------
+    float or None
+        µm, as 1.58 for F158; `None` if the element is not a filter.
+    """
     name = optical_element.upper()
     digits = name.removeprefix("F")
     return int(digits) / 100 if len(name) == 4 and len(digits) == 3 and digits.isdecimal() else None
 
 
 def full_width(stamp: np.ndarray, oversampling: int) -> float:
-    """Full width at half maximum of a stamp, pixels: the diameter of a circle as large as what is above half its peak.
+    """Measure the full width at half maximum of a stamp: the diameter of a circle of the area above half the peak.
 
     Parameters
     ----------
     stamp : numpy.ndarray
-        (y, x), with the star in its middle.
+        Shape (rows, columns), with the star in its middle.
     oversampling : int
-        Samples per pixel.
+        Samples per pixel along either axis.
+
+    Returns
+    -------
+    float
+        Pixels.
     """
     from scipy.ndimage import zoom
 
@@ -200,16 +168,16 @@ def full_width(stamp: np.ndarray, oversampling: int) -> float:
 
 
 def check_width(path, stamps: np.ndarray, oversampling: int, wavelength: float, *, integrated: bool) -> None:
-    """Refuse stamps that are far narrower or wider in pixels than the optics make a PSF: of a wrong oversampling.
+    """Refuse stamps that are far narrower or wider than the optics make a PSF, as with a wrong oversampling.
 
     Parameters
     ----------
     path : Path
         The reference, for the message.
     stamps : numpy.ndarray
-        Of shape (position, y, x).
+        Shape (positions, rows, columns).
     oversampling : int
-        Samples per pixel.
+        Samples per pixel along either axis.
     wavelength : float
         µm.
     integrated : bool
@@ -218,6 +186,7 @@ def check_width(path, stamps: np.ndarray, oversampling: int, wavelength: float, 
     Raises
     ------
     RampflowError
+        The width, relative to the expected one, is not in `PSF_WIDTH`.
     """
     diffraction = 1.03 * np.degrees(wavelength * 1e-6 / PRIMARY_MIRROR) * 3600 / NOMINAL_SCALE
     expected = (diffraction**2 + DIFFUSION**2 + integrated * PIXEL**2) ** 0.5
@@ -229,7 +198,19 @@ def check_width(path, stamps: np.ndarray, oversampling: int, wavelength: float, 
 def integrate_over_pixel(stamps: np.ndarray, oversampling: int) -> np.ndarray:
     """Integrate stamps of the optical PSF over the pixel, and scale them to the sum ``oversampling ** 2``.
 
-    For an even oversampling the pixel's edges fall on samples, which count half.
+    With an even oversampling the edges of a pixel fall on samples, which count half.
+
+    Parameters
+    ----------
+    stamps : numpy.ndarray
+        Shape (positions, rows, columns), each of sum 1.
+    oversampling : int
+        Samples per pixel along either axis.
+
+    Returns
+    -------
+    numpy.ndarray
+        Same shape.
     """
     from scipy.ndimage import correlate1d
 
@@ -242,31 +223,48 @@ def integrate_over_pixel(stamps: np.ndarray, oversampling: int) -> np.ndarray:
 
 
 def jitter(meta: dict) -> tuple[float, float, float]:
-    """Jitter that a file's metadata names: RMS along the major and minor axis (mas), position angle (degrees)."""
+    """Read the jitter from metadata.
+
+    Parameters
+    ----------
+    meta : dict
+        ``meta`` of a reference, or ``meta.guide_star`` of an exposure.
+
+    Returns
+    -------
+    major, minor : float
+        RMS along the major and minor axis, mas; `DEFAULT_JITTER` where it is missing or negative (a placeholder).
+    angle : float
+        Position angle of the major axis, degrees.
+    """
 
     def value(name, default, valid):
         given = meta.get(name)
         return float(given) if isinstance(given, int | float) and valid(given) else default
 
-    # Placeholders of unset fields are negative.
     widths = [value(name, DEFAULT_JITTER, lambda width: width >= 0) for name in ("jitter_major", "jitter_minor")]
     return (*widths, value("jitter_position_angle", 0.0, lambda angle: abs(angle) <= 360))
 
 
 def change_jitter(stamps: np.ndarray, old: tuple, new: tuple, scale: float) -> np.ndarray:
-    """Replace the jitter that stamps of a PSF include by another.
+    """Replace the jitter that stamps of a PSF include.
 
-    The jitter is a Gaussian narrower than a sample, which can't be convolved as an image. But its Fourier transform is known,
-    and at the frequencies where the PSF has power one transform is divided by the other (Lang 2020, arXiv:2012.15797).
+    The jitter is a Gaussian narrower than a sample, too narrow to be convolved as an image. Its Fourier transform is known:
+    that of the stamps is multiplied by the ratio of the new one to the old one (Lang 2020, arXiv:2012.15797).
 
     Parameters
     ----------
     stamps : numpy.ndarray
-        Of shape (stamp, y, x).
-    old, new : tuple
-        As `jitter` returns them.
+        Shape (positions, rows, columns).
+    old, new : tuple of float
+        Jitter in the stamps, and jitter wanted, as `jitter` returns them.
     scale : float
         Arcsec per sample.
+
+    Returns
+    -------
+    numpy.ndarray
+        Same shape.
     """
     if old == new:
         return stamps
@@ -282,124 +280,3 @@ def change_jitter(stamps: np.ndarray, old: tuple, new: tuple, scale: float) -> n
 
     change = np.exp(exponent(*new) - exponent(*old))
     return np.fft.irfft2(np.fft.rfft2(stamps) * change, s=(rows, columns))
-
-
-# ----------------------------------------------------------------------------------------------------------------- fits
-def group_sources(x: np.ndarray, y: np.ndarray, separation: float) -> list[np.ndarray]:
-    """Indices of the sources in each chain whose members are no further than `separation` from the next."""
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
-    from scipy.spatial import KDTree
-
-    if not x.size:
-        return []
-    pairs = KDTree(np.column_stack([x, y])).query_pairs(separation, output_type="ndarray")
-    links = coo_array((np.ones(len(pairs)), (pairs[:, 0], pairs[:, 1])), shape=(x.size, x.size))
-    _, labels = connected_components(links, directed=False)
-    order = np.argsort(labels, kind="stable")
-    return np.split(order, np.flatnonzero(np.diff(labels[order])) + 1)
-
-
-def fit_psf(
-    psf: GriddedPSF,
-    image: np.ndarray,
-    err: np.ndarray,
-    mask: np.ndarray,
-    x: np.ndarray,
-    y: np.ndarray,
-    *,
-    unit: float = 1.0,
-    threads: int = 1,
-) -> dict[str, np.ndarray]:
-    """Fit the flux and position of each source by weighted least squares on 5 × 5 pixels, neighbours together.
-
-    The model, the pixels, the trust region and the criteria to stop are those of photutils' `PSFPhotometry` with its default
-    fitter, and so are the flags.
-
-    Parameters
-    ----------
-    psf : GriddedPSF
-    image, err : numpy.ndarray
-        Background-subtracted image and its error, DN/s.
-    mask : numpy.ndarray
-        True where a pixel does not count.
-    x, y : numpy.ndarray
-        Where the fits begin, pixels.
-    unit : float
-        nJy of 1 DN/s. Steps are measured in pixels and this unit alike, so a fit that is hard to bring to an end depends on it.
-    threads : int
-        Groups that are fitted at the same time.
-
-    Returns
-    -------
-    dict
-        ``x_psf``, ``y_psf``, ``psf_flux`` (nJy), each with ``_err`` (NaN where there is no fit), ``psf_gof`` (reduced χ² over
-        the source's own pixels) and ``psf_flags``.
-    """
-    from rampflow.kernels.source_catalog import fit_group, sum_circles
-
-    count = len(x)
-    scale = unit if np.isfinite(unit) else 1.0
-    positions = np.where(np.isfinite(x) & np.isfinite(y), [x, y], FAR_OUTSIDE).T
-    flux, _ = sum_circles(image, err, mask, *positions.T, float(FIT_WIDTH))
-    start = np.column_stack([flux * scale, x, y]).astype(float)
-    fitted, errors = np.full((count, PARAMETERS), np.nan), np.full((count, PARAMETERS), np.nan)
-    gof, flags = np.full(count, np.nan), np.zeros(count, np.int32)
-    corner = np.ceil(positions - FIT_WIDTH / 2).clip(-1e9, 1e9).astype(int)[:, ::-1]  # row, column
-    overlaps = ((corner > -FIT_WIDTH) & (corner < image.shape)).all(axis=1)
-    pixels = np.zeros(count, int)
-    for i in np.flatnonzero(overlaps):
-        pixels[i] = np.count_nonzero(~mask[_window(corner[i])])
-    flags[~overlaps & np.isfinite(start[:, 1:]).all(axis=1)] |= FLAGS["no_overlap"]
-    flags[overlaps & (pixels == 0)] |= FLAGS["fully_masked"]
-    flags[(pixels > 0) & (pixels < PARAMETERS)] |= FLAGS["too_few_pixels"]
-    usable = np.flatnonzero((pixels >= PARAMETERS) & np.isfinite(start).all(axis=1))
-
-    def fit(members):
-        stamps = [_stamp(image, err, mask, corner[i]) for i in members]
-        values, deviations, columns, rows = (np.concatenate(parts) for parts in zip(*stamps, strict=True))
-        best, covariance, residuals, converged = fit_group(
-            values * scale, deviations * scale, columns, rows, start[members], psf.coefficients, psf.x, psf.y, psf.oversampling
-        )
-        fitted[members] = best
-        if values.size > best.size:
-            errors[members] = np.sqrt(np.diag(covariance)).reshape(best.shape)
-        ends = np.cumsum(pixels[members])
-        with np.errstate(divide="ignore", invalid="ignore"):
-            chi2 = np.add.reduceat(residuals**2, ends - pixels[members])
-            gof[members] = chi2 / (pixels[members] - PARAMETERS)
-        if not converged:
-            flags[members] |= FLAGS["no_convergence"]
-
-    groups = [usable[members] for members in group_sources(x[usable], y[usable], GROUP_SEPARATION)]
-    with ThreadPoolExecutor(threads) as pool:
-        list(pool.map(fit, groups))
-
-    height, width = image.shape
-    with np.errstate(invalid="ignore"):
-        outside = (fitted[:, 1:] < -0.5).any(axis=1) | (fitted[:, 1] > width - 0.5) | (fitted[:, 2] > height - 0.5)
-        flags[fitted[:, 0] <= 0] |= FLAGS["negative_flux"]
-    flags[outside] |= FLAGS["outside_bounds"]
-    flags[pixels < FIT_WIDTH**2] |= FLAGS["n_pixels_fit_partial"]
-    flags[np.isnan(errors).any(axis=1)] |= FLAGS["no_covariance"]
-    flags[~np.isfinite(fitted[:, 1:]).all(axis=1)] |= FLAGS["non_finite_position"]
-    flags[~np.isfinite(fitted[:, 0])] |= FLAGS["non_finite_flux"]
-    known = np.array([unit / scale, 1.0, 1.0])  # NaN without a unit
-    fitted, errors = fitted * known, errors * known
-    result = {"psf_gof": gof, "psf_flags": flags}
-    for i, name in enumerate(("psf_flux", "x_psf", "y_psf")):
-        result |= {name: fitted[:, i], f"{name}_err": errors[:, i]}
-    return result
-
-
-def _window(corner):
-    row, column = corner
-    return np.s_[max(row, 0) : row + FIT_WIDTH, max(column, 0) : column + FIT_WIDTH]
-
-
-def _stamp(image, err, mask, corner):
-    """Good pixels around a source: values, errors, columns and rows."""
-    window = _window(corner)
-    rows, columns = np.nonzero(~mask[window])
-    rows, columns = rows + window[0].start, columns + window[1].start
-    return image[rows, columns].astype(float), err[rows, columns].astype(float), columns.astype(float), rows.astype(float)

@@ -1,15 +1,15 @@
-"""Compiled loops of the source_catalog step."""
+"""Compiled loops of `rampflow.catalog`: smoothing, PSF photometry and local background."""
 
 import numpy as np
 from numba import njit
 
-RELATIVE_ROUNDING = 1e-14  #: Singular values below this part of the largest one are rounding
+RELATIVE_ROUNDING = 1e-14  #: singular values below this fraction of the largest one are zero but for rounding
 
 
 # ------------------------------------------------------------------------------------------------------------ detection
 @njit(cache=True, nogil=True, fastmath={"contract", "reassoc", "nsz"})
 def _weigh(values, taps, result):
-    """Correlate a padded row with a profile."""
+    """Correlate a padded row with a profile; `result` is written."""
     for x in range(result.size):
         total = 0.0
         for k in range(taps.size):
@@ -27,25 +27,25 @@ def _add_row(row, tap, total):
 def smooth_rows(image, mask, taps, start, result):
     """Convolve rows of an image with a separable kernel: the weighted mean of the pixels that are not masked.
 
-    Beyond its edges the image is zero there, and not masked.
+    The image is zero, and not masked, beyond its edges.
 
     Parameters
     ----------
     image : numpy.ndarray
-        float32, (rows, columns).
+        float32, shape (rows, columns).
     mask : numpy.ndarray
-        bool.
+        bool, same shape: True where a pixel does not count.
     taps : numpy.ndarray
-        The kernel's profile along either axis, of odd length and sum 1.
+        Profile of the kernel along either axis, float64, of odd length and sum 1.
     start : int
-        First row wanted.
+        First row.
     result : numpy.ndarray
-        float32: written, from `start` on; NaN where all is masked.
+        Convolved rows from `start` on, float32, written; NaN where all pixels under the kernel are masked.
     """
     rows, columns = image.shape
     reach = taps.size // 2
     wanted = result.shape[0]
-    # First along the rows, once for each that the kernel touches; rows without a mask have the weight 1.
+    # First along each row that the kernel touches; rows without a masked pixel have the weight 1 everywhere.
     sums = np.zeros((wanted + 2 * reach, columns))
     weights = np.ones((wanted + 2 * reach, columns))
     values, good = np.zeros(columns + 2 * reach), np.ones(columns + 2 * reach)
@@ -76,14 +76,14 @@ def smooth_rows(image, mask, taps, start, result):
         for k in range(taps.size):
             _add_row(weights[i + k], taps[k], weight)
         for x in range(columns):
-            # A weight that is but rounding is none: all pixels under the kernel are masked.
+            # Where all pixels under the kernel are masked, the weight is zero but for rounding.
             result[i, x] = total[x] / weight[x] if weight[x] > 1e-12 else np.nan
 
 
 # ------------------------------------------------------------------------------------------------------- PSF photometry
 @njit(cache=True, nogil=True)
 def _cubic_weights(t, weights, slopes):
-    """Weights of the four B-spline coefficients around a point `t` of the way between the middle two, and their slopes."""
+    """Weights of four B-spline coefficients at the fraction `t` between the middle two, and their derivatives; written."""
     s = 1.0 - t
     weights[0] = s * s * s / 6.0
     weights[1] = 2.0 / 3.0 - 0.5 * t * t * (2.0 - t)
@@ -97,7 +97,7 @@ def _cubic_weights(t, weights, slopes):
 
 @njit(cache=True, nogil=True)
 def _cell(grid, position):
-    """Cell of the grid that a position is in (the nearest one), how far in it, and the slope of that; by linear steps."""
+    """Nearest cell of a grid: its two lines, the fraction of the cell before a position (0 to 1), and its derivative."""
     if grid.size == 1:
         return 0, 0, 0.0, 0.0
     low = min(max(np.searchsorted(grid, position) - 1, 0), grid.size - 2)
@@ -112,7 +112,19 @@ def _cell(grid, position):
 
 @njit(cache=True, nogil=True)
 def evaluate_psf(columns, rows, x, y, coefficients, grid_x, grid_y, oversampling, value, slope_x, slope_y):
-    """Value of a gridded PSF of unit flux at (x, y) in some pixels, and its derivatives by x and y; written."""
+    """Evaluate a gridded PSF of unit flux.
+
+    Parameters
+    ----------
+    columns, rows : numpy.ndarray
+        Pixels, float64, shape (pixels,).
+    x, y : float
+        Position of the source, pixels.
+    coefficients, grid_x, grid_y, oversampling
+        As in `rampflow.catalog.psf_photometry.GriddedPSF`.
+    value, slope_x, slope_y : numpy.ndarray
+        Value in each pixel, and its derivatives with respect to `x` and `y`, float64, written.
+    """
     height, width = coefficients.shape[2:]
     left, right, part_x, rate_x = _cell(grid_x, x)
     bottom, top, part_y, rate_y = _cell(grid_y, y)
@@ -145,7 +157,7 @@ def evaluate_psf(columns, rows, x, y, coefficients, grid_x, grid_y, oversampling
             corners[corner], corners_x[corner], corners_y[corner] = total, total_x, total_y
         low, high = (1.0 - part_x) * corners[0] + part_x * corners[1], (1.0 - part_x) * corners[2] + part_x * corners[3]
         value[i] = (1.0 - part_y) * low + part_y * high
-        # The stamps slide with the source, and the PSF itself changes a little from place to place.
+        # A derivative has two parts: the PSF moves with the source, and varies over the detector.
         changes_x = (1.0 - part_y) * (corners[1] - corners[0]) + part_y * (corners[3] - corners[2])
         slope_x[i] = rate_x * changes_x - oversampling * (
             (1.0 - part_y) * ((1.0 - part_x) * corners_x[0] + part_x * corners_x[1])
@@ -159,7 +171,7 @@ def evaluate_psf(columns, rows, x, y, coefficients, grid_x, grid_y, oversampling
 
 @njit(cache=True, nogil=True)
 def _model(columns, rows, values, errors, parameters, psf, residuals, jacobian):
-    """Residuals (model − data) / error of a group of sources and their derivatives; written."""
+    """Evaluate the residuals (model − data) / error of a group of sources, and their derivatives; written."""
     coefficients, grid_x, grid_y, oversampling = psf
     value, slope_x, slope_y = np.empty(values.size), np.empty(values.size), np.empty(values.size)
     for i in range(values.size):
@@ -181,11 +193,11 @@ def _norm(vector):
 
 @njit(cache=True, nogil=True)
 def _limited_step(projection, singular, directions, radius):
-    """The step no longer than `radius` that lowers a linear least-squares problem most.
+    """Step of at most the length `radius` that minimizes a linear least-squares problem.
 
-    With singular values s_i and the residuals' projections b_i on them, the step is −Σ s_i b_i / (s_i² + d) v_i; the damping d
-    is zero (Gauss-Newton) if that is short enough, and else the one that gives the length `radius`: found by Newton's method
-    on 1 / length − 1 / radius, which is nearly linear in d, from below.
+    With the singular values s_i, the right singular vectors v_i and the projections b_i of the residuals on the left ones, the
+    step is −Σ s_i b_i / (s_i² + d) v_i. The damping d is zero (Gauss-Newton) if that step is short enough. Otherwise d gives
+    the length `radius`; it is found by Newton's method, from below, on 1 / length − 1 / radius, which is nearly linear in d.
     """
     damping = 0.0
     if singular[-1] <= RELATIVE_ROUNDING * singular[0]:
@@ -207,22 +219,22 @@ def fit_group(values, errors, columns, rows, start, coefficients, grid_x, grid_y
     Parameters
     ----------
     values, errors, columns, rows : numpy.ndarray
-        Pixels: their values and errors, and where they are; float64.
+        Values, errors and positions of the pixels, float64, shape (pixels,); a pixel appears once for each source near it.
     start : numpy.ndarray
-        Flux, x and y of each source to begin with, (source, 3).
+        Initial flux, x and y of each source, float64, shape (sources, 3).
     coefficients, grid_x, grid_y, oversampling
-        As in `rampflow.catalog.psf.GriddedPSF`.
+        As in `rampflow.catalog.psf_photometry.GriddedPSF`.
 
     Returns
     -------
     fitted : numpy.ndarray
-        As `start`.
+        Fitted flux, x and y, shape (sources, 3).
     covariance : numpy.ndarray
-        Of all parameters.
+        Covariance of all parameters, shape (3 sources, 3 sources).
     residuals : numpy.ndarray
-        (model − data) / error of each pixel.
+        (model − data) / error of each pixel, shape (pixels,).
     converged : bool
-        False after 100 evaluations without an end.
+        False if the fit did not end within 100 evaluations of the model.
     """
     xtol, ftol, gtol, evaluations_allowed = 1e-7, 1e-8, 1e-8, 100  # astropy's TRFLSQFitter, 100 of PSFPhotometry
     psf = (coefficients, grid_x, grid_y, oversampling)
@@ -278,18 +290,25 @@ def fit_group(values, errors, columns, rows, start, coefficients, grid_x, grid_y
 # ------------------------------------------------------------------------------------------------------------ apertures
 @njit(cache=True, nogil=True)
 def clip_rings(image, x, y, inner, outer):
-    """Median, standard deviation and number of the pixels in rings, clipped at 3 standard deviations around the median.
+    """Compute statistics of the pixels in rings, clipped at 3 standard deviations around the median.
 
-    A pixel belongs to a ring if its centre does. At most 5 rounds of clipping; NaN without a pixel.
+    A pixel belongs to a ring if its centre does. At most 5 iterations of clipping.
 
     Parameters
     ----------
     image : numpy.ndarray
-        (rows, columns); NaN doesn't count.
+        Shape (rows, columns); pixels that are not finite are left out.
     x, y : numpy.ndarray
-        Centres, pixels.
+        Centres of the rings, pixels.
     inner, outer : float
         Radii, pixels.
+
+    Returns
+    -------
+    medians, deviations : numpy.ndarray
+        Median and standard deviation of each ring, float64; NaN without a pixel.
+    counts : numpy.ndarray
+        Number of pixels that remain, int64.
     """
     rows, columns = image.shape
     medians, deviations, counts = np.full(x.size, np.nan), np.full(x.size, np.nan), np.zeros(x.size, np.int64)
@@ -314,233 +333,3 @@ def clip_rings(image, x, y, inner, outer):
         medians[i], deviations[i] = 0.5 * (kept[(kept.size - 1) // 2] + kept[kept.size // 2]), kept.std()
         counts[i] = kept.size
     return medians, deviations, counts
-
-
-@njit(cache=True, nogil=True)
-def _covered(x0, y0, x1, y1):
-    """Area between the origin and the way from one point to another, as far as it lies in the unit circle; signed."""
-    dx, dy = x1 - x0, y1 - y0
-    square, half, level = dx * dx + dy * dy, x0 * dx + y0 * dy, x0 * x0 + y0 * y0 - 1.0
-    within = half * half - square * level
-    if within <= 0.0 or square == 0.0:
-        return 0.5 * np.arctan2(x0 * y1 - x1 * y0, x0 * x1 + y0 * y1)
-    # Where the way enters the circle and leaves it, as parts of its length.
-    enters, leaves = (-half - np.sqrt(within)) / square, (-half + np.sqrt(within)) / square
-    if leaves <= 0.0 or enters >= 1.0:
-        return 0.5 * np.arctan2(x0 * y1 - x1 * y0, x0 * x1 + y0 * y1)
-    area = 0.0
-    if enters > 0.0:
-        x, y = x0 + enters * dx, y0 + enters * dy
-        area += 0.5 * np.arctan2(x0 * y - x * y0, x0 * x + y0 * y)
-        x0, y0 = x, y
-    if leaves < 1.0:
-        x, y = x1 - (1.0 - leaves) * dx, y1 - (1.0 - leaves) * dy
-        area += 0.5 * np.arctan2(x * y1 - x1 * y, x * x1 + y * y1)
-        x1, y1 = x, y
-    return area + 0.5 * (x0 * y1 - x1 * y0)
-
-
-@njit(cache=True, nogil=True)
-def _excluded(mask, labels, label, row, column):
-    """Whether a pixel does not count for a source: masked, or another source's; label 0 is not of a source."""
-    return mask[row, column] or (label > 0 and labels[row, column] != label and labels[row, column] != 0)
-
-
-@njit(cache=True, nogil=True)
-def sum_ellipse(image, err, mask, labels, label, x, y, major, minor, angle):
-    """Sum of the pixels in an ellipse, each by the part of it that is inside.
-
-    Parameters
-    ----------
-    image, err : numpy.ndarray
-        Of shape (rows, columns).
-    mask : numpy.ndarray
-        True where a pixel does not count.
-    labels : numpy.ndarray
-        Segmentation map, int32: pixels of other sources than `label` don't count. Any array where `label` is 0.
-    label : int
-    x, y : float
-        Centre, pixels.
-    major, minor, angle : float
-        Semi-axes, pixels, and the angle from +x to the major one, radians.
-
-    Returns
-    -------
-    total, err : float
-    count : int
-        Pixels that contribute; −1 where the ellipse lies outside the image.
-    """
-    rows, columns = image.shape
-    cosine, sine = np.cos(angle), np.sin(angle)
-    reach_x, reach_y = np.hypot(major * cosine, minor * sine), np.hypot(major * sine, minor * cosine)
-    first_row, last_row = max(int(np.floor(y - reach_y + 0.5)), 0), min(int(np.ceil(y + reach_y + 0.5)), rows)
-    first_column, last_column = max(int(np.floor(x - reach_x + 0.5)), 0), min(int(np.ceil(x + reach_x + 0.5)), columns)
-    if first_row >= last_row or first_column >= last_column:
-        return np.nan, np.nan, -1
-    # The plane in which the ellipse is the unit circle, and a pixel the parallelogram of the corners ±p ± q.
-    px, py, qx, qy = 0.5 * cosine / major, -0.5 * sine / minor, 0.5 * sine / major, 0.5 * cosine / minor
-    diagonal = max(np.hypot(px + qx, py + qy), np.hypot(px - qx, py - qy))
-    total, variance, count = 0.0, 0.0, 0
-    for row in range(first_row, last_row):
-        for column in range(first_column, last_column):
-            if _excluded(mask, labels, label, row, column):
-                continue
-            dx, dy = column - x, row - y
-            u, v = (cosine * dx + sine * dy) / major, (cosine * dy - sine * dx) / minor
-            distance = np.hypot(u, v)
-            if distance >= 1.0 + diagonal:
-                continue
-            if distance <= 1.0 - diagonal:
-                part = 1.0
-            else:
-                part = (
-                    _covered(u - px - qx, v - py - qy, u + px - qx, v + py - qy)
-                    + _covered(u + px - qx, v + py - qy, u + px + qx, v + py + qy)
-                    + _covered(u + px + qx, v + py + qy, u - px + qx, v - py + qy)
-                    + _covered(u - px + qx, v - py + qy, u - px - qx, v - py - qy)
-                ) * (major * minor)
-                if part <= 1e-14:  # rounding: the pixel lies outside
-                    continue
-            total += part * image[row, column]
-            variance += part * err[row, column] * err[row, column]
-            count += 1
-    return total, np.sqrt(variance), count
-
-
-@njit(cache=True, nogil=True)
-def sum_circles(image, err, mask, x, y, radius):
-    """Sums of the pixels in circles around (x, y), and their errors; NaN outside the image."""
-    totals, errors = np.empty(x.size), np.empty(x.size)
-    labels = np.zeros((1, 1), np.int32)
-    for i in range(x.size):
-        totals[i], errors[i], _ = sum_ellipse(image, err, mask, labels, 0, x[i], y[i], radius, radius, 0.0)
-    return totals, errors
-
-
-# ------------------------------------------------------------------------------------------------------------ segments
-@njit(cache=True, nogil=True)
-def measure_moments(detection, image, err, mask, labels, label, boxes):
-    """Moments of sources in the detection image, and what their pixels sum up to in the image.
-
-    Parameters
-    ----------
-    detection : numpy.ndarray
-        Smoothed image; what is negative or not finite counts as zero.
-    image, err : numpy.ndarray
-    mask : numpy.ndarray
-        True where a pixel does not count.
-    labels : numpy.ndarray
-        Segmentation map.
-    label : numpy.ndarray
-        Labels of the sources.
-    boxes : numpy.ndarray
-        First row, row after the last, first column, column after the last of each, (source, 4).
-
-    Returns
-    -------
-    numpy.ndarray
-        x, y, variances xx, xy and yy, flux, err, pixels that count; (source, 8).
-    """
-    result = np.full((label.size, 8), np.nan)
-    for i in range(label.size):
-        top, bottom, left, right = boxes[i]
-        sum0 = sum_x = sum_y = 0.0
-        flux = variance = 0.0
-        count = 0
-        for row in range(top, bottom):
-            for column in range(left, right):
-                if labels[row, column] != label[i] or mask[row, column]:
-                    continue
-                flux += image[row, column]
-                variance += err[row, column] ** 2
-                count += 1
-                value = detection[row, column]
-                if value > 0.0 and value < np.inf:
-                    sum0 += value
-                    sum_x += value * (column - left)
-                    sum_y += value * (row - top)
-        result[i, 7] = count
-        if count:
-            result[i, 5], result[i, 6] = flux, np.sqrt(variance)
-        if sum0 == 0.0:
-            continue
-        x, y = sum_x / sum0, sum_y / sum0
-        xx = xy = yy = 0.0
-        for row in range(top, bottom):
-            for column in range(left, right):
-                value = detection[row, column]
-                if labels[row, column] == label[i] and not mask[row, column] and value > 0.0 and value < np.inf:
-                    dx, dy = column - left - x, row - top - y
-                    xx += value * dx * dx
-                    xy += value * dx * dy
-                    yy += value * dy * dy
-        result[i, 0], result[i, 1] = x + left, y + top
-        result[i, 2], result[i, 3], result[i, 4] = xx / sum0, xy / sum0, yy / sum0
-    return result
-
-
-@njit(cache=True, nogil=True)
-def measure_kron_radii(image, mask, labels, label, x, y, cxx, cxy, cyy, scale, smallest):
-    """First moment of the flux by elliptical radius, in units of the ellipse, of the pixels within `scale` of them.
-
-    Where a sum is not positive, it is `smallest`; NaN without a shape.
-    """
-    rows, columns = image.shape
-    result = np.full(label.size, np.nan)
-    for i in range(label.size):
-        determinant = cxx[i] * cyy[i] - 0.25 * cxy[i] * cxy[i]
-        if not (np.isfinite(x[i]) and np.isfinite(y[i]) and determinant > 0.0):
-            continue
-        reach_x, reach_y = scale * np.sqrt(cyy[i] / determinant), scale * np.sqrt(cxx[i] / determinant)
-        moment = total = 0.0
-        for row in range(max(int(np.ceil(y[i] - reach_y)), 0), min(int(np.floor(y[i] + reach_y)) + 1, rows)):
-            for column in range(max(int(np.ceil(x[i] - reach_x)), 0), min(int(np.floor(x[i] + reach_x)) + 1, columns)):
-                dx, dy = column - x[i], row - y[i]
-                radius = np.sqrt(max(cxx[i] * dx * dx + cxy[i] * dx * dy + cyy[i] * dy * dy, 0.0))
-                if radius <= scale and not _excluded(mask, labels, label[i], row, column):
-                    moment += image[row, column] * radius
-                    total += image[row, column]
-        result[i] = moment / total if moment > 0.0 and total > 0.0 else smallest
-    return result
-
-
-@njit(cache=True, nogil=True)
-def measure_windowed_centroids(image, mask, labels, label, x, y, sigma):
-    """Centroids under a Gaussian window that follows them (Bertin & Arnouts' XWIN, YWIN): of each source x, y, (2, source).
-
-    Parameters
-    ----------
-    image, mask, labels, label
-        As in `measure_moments`.
-    x, y : numpy.ndarray
-        Where to begin.
-    sigma : numpy.ndarray
-        Width of the window; it ends at 4 times this. NaN gives NaN.
-    """
-    rows, columns = image.shape
-    result = np.full((2, label.size), np.nan)
-    for i in range(label.size):
-        centre_x, centre_y, reach = x[i], y[i], 4.0 * sigma[i]
-        if not (np.isfinite(centre_x) and np.isfinite(centre_y) and np.isfinite(reach)):
-            continue
-        for _ in range(16):
-            total = sum_x = sum_y = 0.0
-            for row in range(max(int(np.ceil(centre_y - reach)), 0), min(int(np.floor(centre_y + reach)) + 1, rows)):
-                dy = row - centre_y
-                for column in range(max(int(np.ceil(centre_x - reach)), 0), min(int(np.floor(centre_x + reach)) + 1, columns)):
-                    dx = column - centre_x
-                    square = dx * dx + dy * dy
-                    if square <= reach * reach and not _excluded(mask, labels, label[i], row, column):
-                        weighed = image[row, column] * np.exp(-0.5 * square / (sigma[i] * sigma[i]))
-                        total += weighed
-                        sum_x += weighed * dx
-                        sum_y += weighed * dy
-            if total == 0.0:
-                centre_x = centre_y = np.nan
-                break
-            step_x, step_y = sum_x / total, sum_y / total
-            centre_x, centre_y = centre_x + 2.0 * step_x, centre_y + 2.0 * step_y
-            if np.hypot(step_x, step_y) <= 1e-4:
-                break
-        result[0, i], result[1, i] = centre_x, centre_y
-    return result
