@@ -11,6 +11,7 @@ import pytest
 from rampflow import __version__
 
 ROOT = Path(__file__).resolve().parent.parent
+PLUGIN = ROOT / "plugins" / "progress"  #: in PYTHONPATH, Snakemake finds it without an installation
 # One version for all tests and what they start, also where a file of the clone is edited meanwhile.
 os.environ["RAMPFLOW_VERSION"] = __version__
 

@@ -1,6 +1,6 @@
 # References that are not in the CRDS cache yet are fetched once, by this rule, which makes the link to each. The files in the
 # cache are no rule's output, so nothing here can ever delete or rewrite them.
-MISSING_REFERENCES = [visit.links[path] for path in visit.missing_references()]
+MISSING_REFERENCES = [plan.links[path] for path in plan.inventory.missing_references()]
 
 if MISSING_REFERENCES:
 
@@ -14,15 +14,15 @@ if MISSING_REFERENCES:
         log:
             "logs/{content}/{reference}/fetch_reference.log",
         wildcard_constraints:
-            content=any_of({Path(link).parent.name for link in MISSING_REFERENCES}),
-            reference=any_of({Path(link).name for link in MISSING_REFERENCES}),
+            content=match_any({Path(link).parent.name for link in MISSING_REFERENCES}),
+            reference=match_any({Path(link).name for link in MISSING_REFERENCES}),
         conda:
             "../../envs/rampflow.yaml"
         resources:
             mem_mb=memory(500),
             runtime=minutes(60),
         params:
-            context=visit.context,
+            context=plan.inventory.context,
         message:
             "fetch {wildcards.reference}"
         shell:

@@ -10,7 +10,7 @@ rule report:
         get_final_products,
         expand(
             f"{RESULTS}/{{association}}_report.html",
-            association=associations(),
+            association=plan.associations(),
         ),
 
 
@@ -49,10 +49,10 @@ rule preview:
 # little, one that is asked for later makes them again.
 rule ramp_pictures:
     input:
-        ramp=exposure_before("ramp_fitting"),
-        image=intermediate_of("ramp_fitting"),
-        refpix=get_ramps_around_refpix,
-        transient=get_ramp_with_transient,
+        ramp=of_exposure(plan.exposure_before, "ramp_fitting"),
+        image=plan.paths.exposure("{stem}", "ramp_fitting"),
+        refpix=of_exposure(plan.ramps_around_refpix),
+        transient=of_exposure(plan.ramp_with_transient),
     output:
         f"{INTERMEDIATES}/{{stem}}_ramp_pictures.json",
     log:
@@ -79,7 +79,7 @@ rule ramp_pictures:
 
 rule image_pictures:
     input:
-        unpack(get_catalog_files),
+        unpack(of_exposure(plan.catalog_files)),
         image=f"{RESULTS}/{{stem}}_cal.asdf",
         preview=f"{RESULTS}/{{stem}}_cal.png",
     output:
@@ -108,14 +108,14 @@ rule image_pictures:
 
 rule association_report:
     input:
-        unpack(get_alignment_files),
+        unpack(of_association(plan.alignment_files)),
         images=lambda wildcards: expand(
             f"{INTERMEDIATES}/{{stem}}_image_pictures.json",
-            stem=members_of(wildcards.association),
+            stem=plan.members(wildcards.association),
         ),
         ramps=lambda wildcards: expand(
             f"{INTERMEDIATES}/{{stem}}_ramp_pictures.json",
-            stem=members_of(wildcards.association),
+            stem=plan.members(wildcards.association),
         ),
         template=SCRIPTS.parent / "workflow" / "report" / "report.html.j2",
     output:

@@ -99,6 +99,7 @@ def validated(config: dict, steps: dict[str, Step]) -> dict:
         "references": reference_config,
         "astrometric_catalog": config.get("astrometric_catalog", SOURCE.default),
         "require_alignment": config.get("require_alignment", False),
+        "scratch": config.get("scratch"),
         "steps": options,
     }
 
