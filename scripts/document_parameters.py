@@ -49,6 +49,10 @@ astrometric_catalog: GAIADR3_S3
 # Exposures that should be aligned to the stars and can't be are failures without products; false: they are delivered unaligned.
 require_alignment: false
 
+# Folder on a disk of the cluster's nodes for the files that only the next step reads, as $TMPDIR; null: with the other
+# intermediates.
+scratch: null
+
 steps:
 """
 
@@ -73,7 +77,9 @@ An unknown key, a wrong type or a value out of range stops the run before any jo
 | `references.allow_mismatch` | `false` | use overriding references that were made for another detector or optical element, with a warning; by default they are refused | |
 | `astrometric_catalog` | `GAIADR3_S3` | where the stars that exposures are aligned to come from: `GAIADR3_S3` (Gaia DR3 on S3), `GAIADR3`, `GAIADR2`, `GAIADR1` or `GAIAREFCAT` (a web service, `ASTROMETRIC_CATALOG_URL`), a file (ecsv, parquet, csv, fits) with columns ra and dec (degrees, ICRS), or the folder of a HATS catalog. In a file, proper motions `pmra`, `pmdec` (mas/yr, `pmra` with the factor cos δ) need `ref_epoch`, the Julian year of the positions; `parallax` (mas) counts where there is one | `steps.tweakreg.abs_refcat` |
 | `require_alignment` | `false` | an imaging exposure that isn't aligned to the stars (`FAILED` or `SKIPPED` in `meta.cal_step.tweakreg`, a fully saturated one too) is a failure: it has no products, the reason is in the summary, and the run ends with an error. `false`: it is delivered unaligned | |
-| `steps.STEP.skip` | `false` | leave the step out (every step but dq_init and ramp_fitting) | `steps.STEP.skip` |
+| `scratch` | `null` | folder on a disk of a cluster's nodes, such as `$TMPDIR`, for the files that only the next step reads (16 times the size of a raw file); each cluster job uses a folder of its own in it and removes it at its end. `null`: with the other intermediates. Without a cluster it has no effect but the name of their folder | |
+| `steps.STEP.skip` | `false` | leave the step out (every step but dq_init and ramp_fitting) | `scratch` | `null` | folder on a disk of a cluster's nodes, such as `$TMPDIR`, for the files that only the next step reads (16 times the size of a raw file); each cluster job uses a folder of its own in it and removes it at its end. `null`: with the other intermediates. Without a cluster it has no effect but the name of their folder | |
+| `steps.STEP.skip` |
 
 Paths are relative to the working folder (`--directory`, or where snakemake is started). A step that is left out, or that has
 no reference, reads `SKIPPED` in `meta.cal_step`.

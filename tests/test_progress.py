@@ -106,7 +106,7 @@ def test_any_workflow_can_use_it(tmp_path):
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        env=os.environ | {"PYTHONPATH": str(PLUGIN)},
+        env=os.environ | {"PYTHONPATH": os.pathsep.join([str(PLUGIN), os.environ.get("PYTHONPATH", "")])},
     )
     assert run.returncode == 1
     said = run.stdout + run.stderr

@@ -1,4 +1,4 @@
-"""From the count-rate image to the calibrated one."""
+"""From the count-rate image to the calibrated image."""
 
 
 rule dark_current:

@@ -1,7 +1,7 @@
 """The final products of each exposure, and the removal of files of other runs."""
 
 
-# An exposure with a catalog has four products, another one two.
+# finalize writes the products of an exposure with a source catalog, finalize_image those of others.
 rule finalize:
     input:
         image=of_exposure(plan.calibrated_image),

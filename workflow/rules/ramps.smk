@@ -1,7 +1,7 @@
 """From the raw exposure to the count-rate image: the steps that work on a ramp.
 
-Snakemake gives OpenBLAS as many threads as a rule has. The steps have no use for them, and starting them costs a tenth of a
-second: OPENBLAS_NUM_THREADS.
+Steps with two threads set OPENBLAS_NUM_THREADS=1. Snakemake would give OpenBLAS two threads as well, which the steps do not use
+and which take 0.1 s to start.
 """
 
 
@@ -48,7 +48,7 @@ rule saturation:
         "exposure"
     conda:
         "../../envs/rampflow.yaml"
-    threads: 1  # two take as long: most of it is the kernel's reading and writing
+    threads: 1  # two are not faster: reading and writing takes most of the time
     resources:
         mem_mb=memory(100, frames=0.5, ramps=0.05),
         runtime=minutes(5, per_gigabyte=5),

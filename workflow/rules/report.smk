@@ -1,4 +1,4 @@
-"""Previews of the products, and the report with its pictures."""
+"""Previews of the products, and the reports of the associations."""
 
 
 localrules:
@@ -45,8 +45,8 @@ rule preview:
         'python "$RAMPFLOW_SCRIPTS"/preview.py {input.image:q} {output.preview:q} {output.thumbnail:q} > {log:q} 2>&1'
 
 
-# It reads files that are removed when nothing needs them any more: a report that is asked for along with the products costs
-# little, one that is asked for later makes them again.
+# It reads temporary files. A report that is made together with the products costs little; one that is made later repeats the
+# steps that write these files.
 rule ramp_pictures:
     input:
         ramp=of_exposure(plan.exposure_before, "ramp_fitting"),
@@ -71,7 +71,7 @@ rule ramp_pictures:
         options=options_of_inputs("refpix", "transient"),
         code=fingerprint("ramp_pictures"),
     message:
-        "{wildcards.stem}: pictures of its ramps"
+        "{wildcards.stem}: pictures of the ramps"
     shell:
         'python "$RAMPFLOW_SCRIPTS"/ramp_pictures.py {output:q} --ramp {input.ramp:q} --image {input.image:q} {params.options}'
         " > {log:q} 2>&1"
@@ -100,7 +100,7 @@ rule image_pictures:
         options=options_of_inputs("catalog", "segmentation", "unaligned", "stars"),
         code=fingerprint("image_pictures"),
     message:
-        "{wildcards.stem}: pictures of its products"
+        "{wildcards.stem}: pictures of the products"
     shell:
         'python "$RAMPFLOW_SCRIPTS"/image_pictures.py {output:q} --image {input.image:q} --preview {input.preview:q}'
         " {params.options} > {log:q} 2>&1"

@@ -20,7 +20,7 @@ from snakemake_interface_logger_plugins.common import LogEvent
 from snakemake_interface_logger_plugins.settings import LogHandlerSettingsBase
 
 #: Beginnings of messages that the progress replaces.
-ROUTINE = ("Select jobs to execute", "Execute ", "Removing temporary output")
+ROUTINE = ("Select jobs to execute", "Execute ", "Removing temporary output", "Waiting for more resources")
 #: Events of single jobs that the progress replaces.
 _JOB_EVENTS = (LogEvent.JOB_INFO, LogEvent.JOB_STARTED, LogEvent.JOB_FINISHED, LogEvent.PROGRESS)
 _COLORS = {"WARNING": 33, "ERROR": 31, "CRITICAL": 31}

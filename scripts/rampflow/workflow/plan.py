@@ -7,10 +7,9 @@ import os
 import shlex
 import shutil
 import tempfile
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from rampflow.astrometry import check_astrometric_catalog, next_attempt, source_files
 from rampflow.astrometry.parameters import SEARCH_PARAMETERS
@@ -365,15 +364,18 @@ def scratch_folder(settings: dict) -> str | None:
     return folder
 
 
-def given_options(files: dict[str, Any], names: Collection[str]) -> str:
+def given_options(files: Mapping[str, str | Sequence[str]], names: Iterable[str]) -> str:
     """Those of some named inputs that a job has, as arguments of its script.
 
     Parameters
     ----------
     files : mapping
         Inputs of the job: a name or a list of names for each.
-    names : collection of str
+    names : iterable of str
         The inputs that become arguments.
     """
-    given = {name: files.get(name) for name in names if files.get(name)}
-    return " ".join(f"--{name} {shlex.join([f] if isinstance(f, str) else f)}" for name, f in given.items())
+    words = []
+    for name in names:
+        if given := files.get(name):
+            words.append(f"--{name} {shlex.join([given] if isinstance(given, str) else given)}")
+    return " ".join(words)

@@ -79,7 +79,7 @@ def start_folder(arguments: Sequence[str], environment: Mapping[str, str]) -> Pa
     """
     elsewhere = any(word in ("--directory", "-d") or word.startswith("--directory=") for word in arguments)
     given = Path(environment.get("PWD", ""))
-    return given if elsewhere and given.is_dir() else Path.cwd()
+    return given if elsewhere and given.is_absolute() and given.is_dir() else Path.cwd()
 
 
 def run_second_pass(plan: Plan, stems: Collection[str], arguments: Sequence[str]) -> None:
