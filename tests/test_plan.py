@@ -66,9 +66,8 @@ def test_a_step_reads_what_the_previous_one_of_its_chain_writes(make_plan):
     plan = make_plan()
     assert plan.raw_exposure("a1") == "links/a1_uncal.asdf"
     assert plan.exposure_before("a1", "saturation") == "results/intermediates/a1_dqinit.asdf"
-    assert plan.exposure_before("a1", "linearity") == "results/intermediates/a1_darkdecay.asdf".replace(
-        "darkdecay", plans.STEPS["dark_decay"].suffix
-    ), "WFI01 does not go through wfi18_transient"
+    before = f"results/intermediates/a1_{plans.STEPS['dark_decay'].suffix}.asdf"
+    assert plan.exposure_before("a1", "linearity") == before, "WFI01 does not go through wfi18_transient"
     assert plan.calibrated_image("a1").endswith("/a1_flat.asdf") and plan.calibrated_image("a3").endswith("/a3_photom.asdf")
 
 

@@ -17,7 +17,7 @@ def finish_others():
     """Align and finish the exposures whose association waits for others that have failed."""
     failed = [(log.parent.name, log.stem) for log in summary.failed_jobs(summary.logs_of(plan), BEGUN)]
     if stems := second_pass.exposures_to_finish(plan, failed):
-        names = sorted({stem for stem, _ in failed})
+        names = sorted({name for name, _ in failed} & set(plan.exposures))
         tell(f"Running again without the failed exposures, to align the others of their association: {', '.join(names)}")
         second_pass.run_second_pass(plan, stems, sys.argv[1:])
 
