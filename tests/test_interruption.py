@@ -23,6 +23,7 @@ from small_files import ramp, write_raw
 from test_reference_server import reference_server
 
 from rampflow.workflow import summary
+from rampflow.workflow.plan import EXPOSURES_VARIABLE
 
 pytestmark = pytest.mark.workflow
 
@@ -322,6 +323,9 @@ def test_a_cluster_job_does_not_look_at_the_raw_files(workflow, inputs):
     raw.unlink()
     output_of(workflow, "dqinit").parent.mkdir(parents=True)
     output_of(workflow, "dqinit").touch()
+    # An executor gives a job the variables that the submitting process has registered.
+    (exposures,) = (workflow.folder / ".rampflow").glob("exposures-*.json")
+    workflow.environment[EXPOSURES_VARIABLE] = str(exposures.relative_to(workflow.folder))
     node = ["--mode", "remote", "--target-jobs", f"saturation:stem={STEM}", "--allowed-rules", "saturation", "--force"]
     assert workflow.jobs(*settings, *node) == {"saturation": 1}
     assert f"{raw.name}': does not exist" in workflow.snakemake(*settings).stderr

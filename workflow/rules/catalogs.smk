@@ -31,26 +31,6 @@ rule source_catalog:
         ' {params.options} --crds_context "$RAMPFLOW_CONTEXT" --threads {threads} > {log:q} 2>&1'
 
 
-def get_pointings(wildcards):
-    """Images of an association: the stars are not asked for again where only the pixels of the images have changed.
-
-    Where the parameters have changed too, the images are not `ancient`: of a job whose inputs all are, and are made again,
-    Snakemake does not compare the parameters.
-    """
-    images = plan.images_to_align(wildcards.association)
-    return [ancient(image) for image in images] if STARS_ARE_CURRENT else images
-
-
-def get_catalogs_to_align(wildcards):
-    """Catalog of each image. Those that the association names are `ancient`, because their links stand for their content."""
-    given = plan.given_catalogs(wildcards.association)
-    catalogs = plan.catalogs_to_align(wildcards.association)
-    return [ancient(catalog) if catalog in given else catalog for catalog in catalogs]
-
-
-STARS_ARE_CURRENT = rerun.stars_are_current(plan)
-
-
 # It may need a network, so it runs on the machine where Snakemake runs.
 localrules:
     astrometric_catalog,

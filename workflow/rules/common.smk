@@ -42,6 +42,7 @@ except RampflowError as error:
 
 RESULTS, INTERMEDIATES = plan.paths.results, plan.paths.intermediates
 KEPT_STEPS = plan.kept_steps()
+STARS_ARE_CURRENT = rerun.stars_are_current(plan)
 os.environ.update(plan.job_environment())
 
 
@@ -77,6 +78,23 @@ def get_final_products(wildcards):
             "input: no exposure is given; name raw files, folders or association files: --config input=L1_asn.json"
         )
     return plan.all_products()
+
+
+def get_pointings(wildcards):
+    """Images of an association: the stars are not asked for again where only the pixels of the images have changed.
+
+    Where the parameters have changed too, the images are not `ancient`: of a job whose inputs all are, and are made again,
+    Snakemake does not compare the parameters.
+    """
+    images = plan.images_to_align(wildcards.association)
+    return [ancient(image) for image in images] if STARS_ARE_CURRENT else images
+
+
+def get_catalogs_to_align(wildcards):
+    """Catalog of each image. Those that the association names are `ancient`, because their links stand for their content."""
+    given = plan.given_catalogs(wildcards.association)
+    catalogs = plan.catalogs_to_align(wildcards.association)
+    return [ancient(catalog) if catalog in given else catalog for catalog in catalogs]
 
 
 def options_of_inputs(*names):
