@@ -3,6 +3,7 @@
 # make report     the same, and write a report: demo/results/*_report.html
 # make test       run the tests
 # make test-quick run the tests for the daily loop, in three minutes
+# make test-snakemake process a small visit with the oldest Snakemake that works: SNAKEMAKE=9.0.0 names another
 # make test-slurm run the workflow on a SLURM cluster of one node, which is started here: as root, with Debian's slurm-wlm and munge
 # make test-peer  compare with romancal's own functions
 # make bench      measure the cost of an exposure, and romancal's where make test-peer has installed it: docs/performance.md
@@ -20,17 +21,20 @@ PEER := .venv-peer
 VALIDATION ?= build/validate
 SIMULATOR ?= rampflow
 MEMORY ?= 14000
+# The oldest version that works (min_version of workflow/Snakefile).
+SNAKEMAKE ?= 9.0.0
+SNAKEMAKE_TESTS = $(wildcard $(addprefix tests/,test_summary.py test_progress.py */test_summary.py */test_progress.py))
 PIP := -m pip install --quiet --disable-pip-version-check
 
-.PHONY: env demo report test test-quick test-slurm test-peer bench validate check docs changelog lock clean
+.PHONY: env demo report test test-quick test-slurm test-snakemake test-peer bench validate check docs changelog lock clean
 .DEFAULT_GOAL := env
 
 env: $(VENV)/.made
 
-$(VENV)/.made: envs/rampflow.txt
+$(VENV)/.made: envs/rampflow.txt $(wildcard plugins/progress/*.toml plugins/progress/*/*.py)
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("rampflow needs Python 3.11 or newer, and $(PYTHON) is " + sys.version.split()[0] + "; name another: make PYTHON=python3.12")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python $(PIP) -r envs/rampflow.txt
+	$(BIN)/python $(PIP) -r envs/rampflow.txt ./plugins/progress
 	touch $@
 
 $(VENV)/.made-dev: $(VENV)/.made envs/dev.txt
@@ -63,6 +67,11 @@ test-quick: $(VENV)/.made-dev
 
 test-slurm: $(VENV)/.made-dev
 	$(BIN)/python -m pytest -m slurm tests/slurm
+
+# A visit with an exposure that fails, its summary and its progress, with another version of Snakemake than the pinned one.
+test-snakemake: $(VENV)/.made-dev
+	$(BIN)/python $(PIP) --upgrade --target "build/snakemake-$(SNAKEMAKE)" "snakemake==$(SNAKEMAKE)"
+	PYTHONPATH="$(CURDIR)/build/snakemake-$(SNAKEMAKE)" $(BIN)/python -m pytest -m workflow $(SNAKEMAKE_TESTS)
 
 test-peer: $(PEER)/.made
 	$(PEER)/bin/python -m pytest -m peer tests/peer

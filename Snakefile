@@ -1,4 +1,4 @@
-"""The workflow is workflow/Snakefile. This file is for `snakemake` in the clone, and for those who name it."""
+"""Includes workflow/Snakefile, so that `snakemake` finds the workflow in the folder of the clone."""
 
 
 include: "workflow/Snakefile"
@@ -8,7 +8,7 @@ localrules:
     default,
 
 
-# Snakemake takes its default target from this file alone, not from what it includes.
+# Snakemake takes its default target from the main file only, not from what it includes.
 rule default:
     default_target: True
     input:

@@ -49,6 +49,10 @@ astrometric_catalog: GAIADR3_S3
 # false: it is delivered unaligned.
 require_alignment: false
 
+# Folder on a disk of the cluster's nodes for the files that only the next step reads, as $TMPDIR; null: with the other
+# intermediates.
+scratch: null
+
 steps:
 """
 
@@ -74,6 +78,7 @@ An unknown key, a wrong type or a value out of range stops the run before any jo
 | [`references.allow_mismatch`](#referencesoverride) | `false` | accept overriding references of another detector or optical element | |
 | [`astrometric_catalog`](#astrometric_catalog) | `GAIADR3_S3` | stars to which exposures are aligned | `steps.tweakreg.abs_refcat` |
 | [`require_alignment`](#require_alignment) | `false` | treat an exposure that isn't aligned as a failure | |
+| [`scratch`](#scratch) | `null` | folder on a local disk of a cluster node, for files that only the next step reads | |
 | `steps.STEP.skip` | `false` | leave the step out (every step except dq_init and ramp_fitting) | `steps.STEP.skip` |
 | `steps.STEP.PARAMETER` | | see [Parameters of the steps](#parameters-of-the-steps) | `steps.STEP.PARAMETER` |
 

@@ -3,12 +3,13 @@
 snakemake --snakefile workflow/simulate.smk --configfile config/demo.yaml --cores 2
 """
 
+import inspect
 import os
 import shlex
 import sys
 from pathlib import Path
 
-SCRIPTS = Path(workflow.basedir).parent / "scripts"
+SCRIPTS = Path(inspect.getfile(lambda: None)).parent.parent / "scripts"
 sys.path.insert(0, str(SCRIPTS))
 
 from rampflow.workflow.environment import job_environment

@@ -75,9 +75,7 @@ def test_an_exposure_is_one_job_and_the_products_are_the_same(workflow, undistur
 
 def test_a_job_takes_several_exposures_and_keeps_their_files_on_its_node(workflow, undisturbed, tmp_path):
     node = tmp_path / "disk of the node"
-    run = workflow.submit(
-        "--group-components", "exposure=3", "finalize=3", "--remote-job-local-storage-prefix", f"{node}/$SLURM_JOB_ID"
-    )
+    run = workflow.submit("--group-components", "exposure=3", "finalize=3", "--config", f"scratch={node}/$SLURM_JOB_ID")
     assert run.returncode == 0, run.stdout
     jobs = submitted_jobs(run.stdout)
     assert len(jobs) == 1 + 1 + 1

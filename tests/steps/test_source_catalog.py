@@ -966,7 +966,7 @@ def test_an_apcorr_reference_without_the_optical_element_is_named(catalogs):
     assert "apcorr.asdf: data.F129 is missing or empty" in catalogs.said and not catalog["is_extended"].any()
 
 
-def test_an_apcorr_reference_that_can_t_be_one_is_named(catalogs, tmp_path):
+def test_an_invalid_apcorr_reference_is_named(catalogs, tmp_path):
     path = write_apcorr(tmp_path / "falls.asdf", fractions=np.linspace(0.9, 0.5, 60))
     outputs = tmp_path / "out/r_cat.parquet", tmp_path / "out/r_segm.asdf"
     (tmp_path / "out").mkdir()

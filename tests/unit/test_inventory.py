@@ -130,7 +130,7 @@ def test_an_unreadable_store_is_built_again(visit, cache, content):
     (visit / ".rampflow/inventory.json").write_text(content)
     assert len(built(visit, cache)["opened"]) == 3
     config = configuration.validated({"input": "raw"}, declarations.steps())
-    assert inventory.load(config, visit / "nowhere" / "inventory.json") is None
+    assert inventory.read(inventory.exposures_file(config, visit / "nowhere" / "inventory.json")) is None
 
 
 def test_jobs_load_what_the_main_process_built(visit, cache, monkeypatch):
@@ -141,7 +141,8 @@ def test_jobs_load_what_the_main_process_built(visit, cache, monkeypatch):
     monkeypatch.setenv("CRDS_PATH", str(cache))
     monkeypatch.setenv("CRDS_SERVER_URL", SERVERLESS)
     assert len(built(visit, cache, {"input": "raw/a_uncal.asdf"})["exposures"]) == 1
-    loaded = inventory.load(configuration.validated({"input": "raw"}, declarations.steps()), visit / ".rampflow/inventory.json")
+    config = configuration.validated({"input": "raw"}, declarations.steps())
+    loaded = inventory.read(inventory.exposures_file(config, visit / ".rampflow/inventory.json"))
     assert loaded.context == found["context"] and loaded.links == found["links"]
     for stem, (association, kind, detector, shape, chain, references) in found["exposures"].items():
         entry = loaded.exposures[stem]

@@ -1,20 +1,19 @@
 """The summary of a run, and associations of which an exposure fails."""
 
 import json
-import logging
 import os
 import shutil
 import signal
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from repository import ROOT
 from small_files import damage_pixels
-from snakemake_interface_logger_plugins.common import LogEvent
 from snakemake_runs import Workflow
 
-from rampflow.workflow import summary
-from rampflow.workflow.events import RunRecord
+from rampflow.workflow import paths, summary
+from rampflow.workflow.interruptions import Interruptions
 
 BEGUN = 1_000_000.0
 #: Steps that the alignment does without.
@@ -40,9 +39,21 @@ INFO = ("rampflow.refpix", "INFO", "fine")
 
 
 # -------------------------------------------------------------------------------------------------------------- the words
+def benchmark(log, age=-1.0):
+    """The job that writes a log has ended with success."""
+    path = paths.benchmark_of(Path(log))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("s\n1\n")
+    os.utime(path, (BEGUN - age, BEGUN - age))
+
+
+def summarize(*logs, **state):
+    return summary.summarize([Path(log) for log in logs], BEGUN, **state)
+
+
 def test_a_failure_is_one_line_with_exposure_step_reason_and_log(logs):
     log = logs("logs/r1/refpix.log", INFO, ("rampflow", "ERROR", "refpix: r1_uncal.asdf: data is missing; make it again"))
-    failures, warnings, _ = summary.summarize([log], [[log]], BEGUN)
+    failures, warnings, _ = summarize(log)
     assert failures == ["r1 refpix: r1_uncal.asdf: data is missing; make it again [logs/r1/refpix.log]"]
     assert warnings == []
 
@@ -50,33 +61,52 @@ def test_a_failure_is_one_line_with_exposure_step_reason_and_log(logs):
 def test_warnings_of_earlier_runs_are_marked_and_earlier_failures_left_out(logs):
     failed = logs("logs/r1/refpix.log", ("rampflow.refpix", "WARNING", "x"), ("rampflow", "ERROR", "refpix: old"), age=1)
     kept = logs("logs/r2/refpix.log", ("rampflow.refpix", "WARNING", "r2_uncal.asdf: old"), age=1)
-    found = summary.summarize([failed, kept, "logs/r3/refpix.log"], [], BEGUN)
-    assert found == ([], [], ["r2 refpix: *_uncal.asdf: old [logs/r2/refpix.log]"])
+    assert summarize(failed, kept) == ([], [], ["r2 refpix: *_uncal.asdf: old [logs/r2/refpix.log]"])
 
 
 def test_logs_are_found_by_the_names_of_exposures_and_associations(logs):
-    mine = [logs("logs/r1/refpix.log", INFO), logs("logs/r/tweakreg.log", INFO), logs("logs/fetch_reference/crds/a.log", INFO)]
+    mine = [
+        logs("logs/r1/refpix.log", INFO),
+        logs("logs/r/tweakreg.log", INFO),
+        logs("logs/0a/b.asdf/fetch_reference.log", INFO),
+    ]
     logs("logs/excluded/refpix.log", INFO)
-    assert {str(log) for log in summary.logs_of(["r1", "r", "r9"])} == set(mine)
+    plan = SimpleNamespace(exposures={"r1": None, "r9": None}, associations=lambda: ["r"])
+    assert {str(log) for log in summary.logs_of(plan)} == set(mine)
 
 
-def test_of_a_cluster_job_the_step_that_failed_is_named(logs):
-    """Killed steps log no error, so the step with the newest log is named."""
-    steps = [logs("logs/r1/dq_init.log", INFO, age=-1), logs("logs/r1/refpix.log", INFO, age=-2), "logs/r1/linearity.log"]
-    (line,), *_ = summary.summarize(steps, [steps], BEGUN)
-    assert line.startswith("r1 refpix: ended without an error message, probably killed")
-    assert line.endswith("; its last line: fine [logs/r1/refpix.log]")
-    logs(steps[1], age=-2)
-    (line,), *_ = summary.summarize(steps, [steps], BEGUN)
-    assert line.startswith("r1 refpix: ended without an error message, probably killed")
-    (line,), *_ = summary.summarize(steps[2:], [steps[2:]], BEGUN)
-    assert line.startswith("r1 linearity: did not begin")
+def test_of_a_cluster_job_the_step_that_was_killed_is_named(logs):
+    """Steps that were killed leave no error: the one whose benchmark is missing, or of an earlier run, is meant."""
+    done, killed = logs("logs/r1/dq_init.log", INFO, age=-1), logs("logs/r1/refpix.log", INFO, age=-2)
+    benchmark(done)
+    for _ in range(2):
+        (line,), *_ = summarize(done, killed)
+        assert line.startswith("r1 refpix: ended without an error message, probably killed")
+        assert line.endswith("; its last line: fine [logs/r1/refpix.log]")
+        benchmark(killed, age=10)
+    logs(killed, age=-2)
+    (line,), *_ = summarize(done, killed)
+    assert line == f"r1 refpix: {summary._KILLED} [logs/r1/refpix.log]"
+    assert summary.count_done([Path(done), Path(killed)], BEGUN) == 1
+
+
+def test_what_an_interruption_ends_has_not_failed(logs):
+    ended = logs("logs/r1/refpix.log", INFO)
+    failed = logs("logs/r2/refpix.log", INFO, ("rampflow", "ERROR", "refpix: no data"))
+    failures, *_ = summarize(ended, failed, interrupted=True)
+    assert failures == ["r2 refpix: no data [logs/r2/refpix.log]"]
+
+
+def test_a_fetched_reference_has_no_benchmark(logs):
+    fetched = logs("logs/0a/b.asdf/fetch_reference.log", INFO)
+    failed = logs("logs/0a/c.asdf/fetch_reference.log", ("rampflow", "ERROR", "c.asdf: no server"))
+    assert summarize(fetched, failed).failures == [f"c.asdf fetch_reference: c.asdf: no server [{failed}]"]
 
 
 def test_the_last_line_of_a_traceback_is_the_reason(logs):
     log = Path(logs("logs/r1/refpix.log", INFO, age=-1))
     log.write_text("Traceback (most recent call last):\n  File x\nModuleNotFoundError: No module named 'numba'\n")
-    (line,), *_ = summary.summarize([log], [[str(log)]], BEGUN)
+    (line,), *_ = summarize(log)
     assert line == "r1 refpix: ModuleNotFoundError: No module named 'numba' [logs/r1/refpix.log]"
 
 
@@ -87,7 +117,9 @@ def test_warnings_of_many_exposures_are_one_line(logs):
     ]
     association = logs("logs/r/tweakreg.log", ("rampflow.tweakreg", "WARNING", "r_0001 of r: FAILED"))
     other = logs("logs/r1/source_catalog.log", ("rampflow.source_catalog", "ERROR", "All pixels are masked"))
-    failures, warnings, _ = summary.summarize([*names, other, association], [], BEGUN)
+    for log in (*names, other, association):
+        benchmark(log)
+    failures, warnings, _ = summarize(*names, other, association)
     assert failures == [], "an error that a step goes on after is a warning"
     assert sorted(warnings) == [
         "30 exposures saturation: *_uncal.asdf: bright [logs/r00/saturation.log]",
@@ -97,7 +129,7 @@ def test_warnings_of_many_exposures_are_one_line(logs):
 
 
 def told(path, failures=(), warnings=(), earlier=(), **state):
-    state = {"products": (3, 3), "jobs": (41, 41), "interrupted": False, "ended_well": not failures} | state
+    state = {"products": (3, 3), "done": 41, "interrupted": False, "success": not failures} | state
     return summary.report(summary.Findings(list(failures), list(warnings), list(earlier)), path, **state)
 
 
@@ -113,71 +145,25 @@ def test_the_summary_file_has_all_lines_and_the_screen_the_first(tmp_path):
 
 
 def test_an_interrupted_run_reports_its_progress(tmp_path):
-    head = told(tmp_path / "summary.txt", products=(0, 3), jobs=(7, 41), interrupted=True, ended_well=False)
-    assert head.startswith("rampflow: interrupted: 7 of 41 jobs done; the same command goes on, no warning, 0 of 3 ")
+    head = told(tmp_path / "summary.txt", products=(0, 3), done=7, interrupted=True, success=False)
+    assert head.startswith("rampflow: interrupted: 7 jobs done; the same command goes on, no warning, 0 of 3 ")
     assert "nothing failed" not in head
 
 
 def test_a_failed_run_never_reports_success(tmp_path):
-    shown = told(tmp_path / "summary.txt", ended_well=False)
+    shown = told(tmp_path / "summary.txt", success=False)
     assert shown.startswith("rampflow: 1 failed, ") and "failed: the run: Snakemake ended with an error" in shown
 
 
-# ------------------------------------------------------------------------------------------------------------- the events
-@pytest.fixture
-def record():
-    """A record, and the function that sends it an event."""
-    logger, record = logging.Logger("snakemake"), RunRecord()
-    logger.addHandler(record)
-
-    def send(event, **fields):
-        logger.info(None, extra={"event": event, **fields})
-
-    return record, send
-
-
-def begin(send, *jobs):
-    for n in jobs:
-        send(LogEvent.JOB_INFO, jobid=n, rule_name="refpix", wildcards={"stem": f"r{n}"}, log=[f"logs/r{n}/refpix.log"])
-
-
-def test_only_jobs_without_a_later_success_count_as_failed(record):
-    record, send = record
-    send(LogEvent.RUN_INFO, stats={"refpix": 4, "total": 4})
-    begin(send, 1, 2, 3, 4)
-    send(LogEvent.JOB_ERROR, jobid=1)
-    send(LogEvent.GROUP_ERROR, job_error_info=[{"jobid": 2}, {"jobid": 3}])
-    for n in (2, 3):
-        send(LogEvent.JOB_ERROR, jobid=n)
-    send(LogEvent.JOB_ERROR, jobid=4)
-    begin(send, 1, 4)
-    send(LogEvent.JOB_FINISHED, job_id=1)
-    send(LogEvent.JOB_ERROR, jobid=4)
-    assert [[job.wildcards["stem"] for job in together] for together in record.failed_jobs()] == [["r2", "r3"], ["r4"]]
-    assert (record.done, record.total, record.interrupted) == (0, 4, False)
-    send(LogEvent.PROGRESS, done=1, total=9)
-    assert (record.done, record.total) == (1, 4)
-
-
-def test_a_job_that_ends_with_the_interruption_did_not_fail(record, monkeypatch):
-    record, send = record
-    begin(send, 1, 2)
-    clock = iter([100.0, 109.9])
-    monkeypatch.setattr("rampflow.workflow.events.time.monotonic", lambda: next(clock))
-    send(LogEvent.JOB_ERROR, jobid=1)
-    send(LogEvent.JOB_ERROR, jobid=2)
-    record.interrupted_at = 110.0
-    assert [job.wildcards["stem"] for (job,) in record.failed_jobs(certain=True)] == ["r1"]
-
-
-def test_signals_are_noted_and_passed_on(record):
-    record, _ = record
-    passed = []
+# ------------------------------------------------------------------------------------------------------- the interruptions
+def test_signals_are_noted_and_passed_on():
+    interruptions, passed = Interruptions(), []
     before = {n: signal.signal(n, lambda number, frame: passed.append(number)) for n in (signal.SIGINT, signal.SIGTERM)}
     try:
-        record.note_interruptions()
+        interruptions.watch()
+        assert not interruptions.noted
         os.kill(os.getpid(), signal.SIGTERM)
-        assert passed == [signal.SIGTERM] and record.interrupted
+        assert passed == [signal.SIGTERM] and interruptions.noted
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
@@ -246,5 +232,5 @@ def test_without_keep_going_a_failure_ends_the_run(workflow):
     arguments = [*workflow.arguments, "results=elsewhere"]
     arguments = [word for word in arguments if word != "--keep-going"]
     failed = workflow.snakemake(*arguments, asked)
-    assert failed.returncode == 1 and "Once more" not in failed.stdout + failed.stderr
+    assert failed.returncode == 1 and "Running again" not in failed.stdout + failed.stderr
     assert (workflow.folder / "logs" / "summary.txt").read_text().startswith("rampflow: 1 failed")

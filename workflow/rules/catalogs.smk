@@ -3,9 +3,9 @@
 
 rule source_catalog:
     input:
-        exposure=exposure_before("source_catalog"),
-        references=references_of("source_catalog"),
-        forced_segmentation=ancient(get_forced_segmentation),
+        exposure=of_exposure(plan.exposure_before, "source_catalog"),
+        references=ancient(of_exposure(plan.references, "source_catalog")),
+        forced_segmentation=ancient(lambda wildcards: plan.forced_segmentation()),
     output:
         catalog=f"{INTERMEDIATES}/{{stem}}_cat.parquet",
         segmentation=f"{INTERMEDIATES}/{{stem}}_segm.asdf",
@@ -22,8 +22,8 @@ rule source_catalog:
         mem_mb=memory(500, frames=14),
         runtime=minutes(20),
     params:
-        options=options_of("source_catalog"),
-        recipe=recipe_of("source_catalog"),
+        options=of_exposure(plan.arguments, "source_catalog"),
+        recipe=of_exposure(plan.recipe, "source_catalog"),
     message:
         "{wildcards.stem}: source catalog and segmentation map"
     shell:
@@ -31,12 +31,7 @@ rule source_catalog:
         ' {params.options} --crds_context "$RAMPFLOW_CONTEXT" --threads {threads} > {log:q} 2>&1'
 
 
-# Where images point and when they were taken doesn't change with their pixels: no reason to ask again. (But of a job whose
-# inputs are made anew, and are all ancient, Snakemake doesn't see that it has other parameters, too.)
-get_pointings = ancient(get_images_to_align) if recipes.are_as_remembered(expected_stars()) else get_images_to_align
-
-
-# It may need a network: it runs where Snakemake does.
+# It may need a network, so it runs on the machine where Snakemake runs.
 localrules:
     astrometric_catalog,
 
@@ -44,8 +39,8 @@ localrules:
 rule astrometric_catalog:
     input:
         images=get_pointings,
-        source=ancient(get_astrometric_source),
-        redo=lambda wildcards: redo_stamp("association", wildcards.association),
+        source=ancient(lambda wildcards: plan.star_file()),
+        redo=redo_stamp("association", "association"),
     output:
         stars=f"{INTERMEDIATES}/{{association}}_astrometric.parquet",
     log:
@@ -59,9 +54,9 @@ rule astrometric_catalog:
         mem_mb=memory(1000),
         runtime=minutes(30),
     params:
-        source=stars_source,
-        attempt=attempt_at_stars,
-        options=configuration.command_line(SEARCH_PARAMETERS, settings["steps"]["tweakreg"]),
+        source=lambda wildcards: plan.star_source(),
+        attempt=of_association(plan.star_attempt),
+        options=plan.search_parameters(),
         code=fingerprint("astrometric_catalog"),
     message:
         "{wildcards.association}: astrometric catalog"
@@ -72,9 +67,9 @@ rule astrometric_catalog:
 
 rule tweakreg:
     input:
-        images=get_images_to_align,
+        images=of_association(plan.images_to_align),
         catalogs=get_catalogs_to_align,
-        own_catalogs=get_own_catalogs,
+        own_catalogs=of_association(plan.own_catalogs),
         stars=rules.astrometric_catalog.output.stars,
     output:
         solutions=f"{INTERMEDIATES}/{{association}}_tweakreg.asdf",
@@ -91,8 +86,8 @@ rule tweakreg:
         runtime=minutes(30),
     params:
         name=Path(settings["astrometric_catalog"]).name,
-        options=configuration.command_line(DECLARED["tweakreg"].parameters, settings["steps"]["tweakreg"]),
-        recipe=get_association_recipe,
+        options=plan.parameters("tweakreg"),
+        recipe=of_association(plan.association_recipe),
     message:
         "{wildcards.association}: alignment of all exposures"
     shell:

@@ -1,12 +1,12 @@
-"""From the count-rate image to the calibrated one."""
+"""From the count-rate image to the calibrated image."""
 
 
 rule dark_current:
     input:
-        exposure=exposure_before("dark_current"),
-        references=references_of("dark_current"),
+        exposure=of_exposure(plan.exposure_before, "dark_current"),
+        references=ancient(of_exposure(plan.references, "dark_current")),
     output:
-        exposure=intermediate("dark_current"),
+        exposure=exposure_after("dark_current"),
     log:
         "logs/{stem}/dark_current.log",
     benchmark:
@@ -20,8 +20,8 @@ rule dark_current:
         mem_mb=memory(90, frames=0.5),
         runtime=minutes(5, per_gigabyte=5),
     params:
-        options=options_of("dark_current"),
-        recipe=recipe_of("dark_current"),
+        options=of_exposure(plan.arguments, "dark_current"),
+        recipe=of_exposure(plan.recipe, "dark_current"),
     message:
         "{wildcards.stem}: dark current"
     shell:
@@ -31,10 +31,10 @@ rule dark_current:
 
 rule assign_wcs:
     input:
-        exposure=exposure_before("assign_wcs"),
-        references=references_of("assign_wcs"),
+        exposure=of_exposure(plan.exposure_before, "assign_wcs"),
+        references=ancient(of_exposure(plan.references, "assign_wcs")),
     output:
-        exposure=intermediate("assign_wcs"),
+        exposure=exposure_after("assign_wcs"),
     log:
         "logs/{stem}/assign_wcs.log",
     benchmark:
@@ -48,8 +48,8 @@ rule assign_wcs:
         mem_mb=memory(200),
         runtime=minutes(5, per_gigabyte=5),
     params:
-        options=options_of("assign_wcs"),
-        recipe=recipe_of("assign_wcs"),
+        options=of_exposure(plan.arguments, "assign_wcs"),
+        recipe=of_exposure(plan.recipe, "assign_wcs"),
     message:
         "{wildcards.stem}: world coordinate system"
     shell:
@@ -59,10 +59,10 @@ rule assign_wcs:
 
 rule photom:
     input:
-        exposure=exposure_before("photom"),
-        references=references_of("photom"),
+        exposure=of_exposure(plan.exposure_before, "photom"),
+        references=ancient(of_exposure(plan.references, "photom")),
     output:
-        exposure=intermediate("photom"),
+        exposure=exposure_after("photom"),
     log:
         "logs/{stem}/photom.log",
     benchmark:
@@ -76,8 +76,8 @@ rule photom:
         mem_mb=memory(60, ramps=0.05),
         runtime=minutes(5, per_gigabyte=5),
     params:
-        options=options_of("photom"),
-        recipe=recipe_of("photom"),
+        options=of_exposure(plan.arguments, "photom"),
+        recipe=of_exposure(plan.recipe, "photom"),
     message:
         "{wildcards.stem}: photometric calibration"
     shell:
@@ -87,10 +87,10 @@ rule photom:
 
 rule flatfield:
     input:
-        exposure=exposure_before("flatfield"),
-        references=references_of("flatfield"),
+        exposure=of_exposure(plan.exposure_before, "flatfield"),
+        references=ancient(of_exposure(plan.references, "flatfield")),
     output:
-        exposure=intermediate("flatfield"),
+        exposure=exposure_after("flatfield"),
     log:
         "logs/{stem}/flatfield.log",
     benchmark:
@@ -104,8 +104,8 @@ rule flatfield:
         mem_mb=memory(90, frames=0.5),
         runtime=minutes(5, per_gigabyte=5),
     params:
-        options=options_of("flatfield"),
-        recipe=recipe_of("flatfield"),
+        options=of_exposure(plan.arguments, "flatfield"),
+        recipe=of_exposure(plan.recipe, "flatfield"),
     message:
         "{wildcards.stem}: flat field"
     shell:

@@ -1,13 +1,13 @@
-"""The final products of each exposure, and what is left of others."""
+"""The final products of each exposure, and the removal of files of other runs."""
 
 
-# An exposure with a catalog has four products, another one two.
+# finalize writes the products of an exposure with a source catalog, finalize_image those of others.
 rule finalize:
     input:
-        image=get_calibrated_image,
+        image=of_exposure(plan.calibrated_image),
         catalog=f"{INTERMEDIATES}/{{stem}}_cat.parquet",
         segmentation=f"{INTERMEDIATES}/{{stem}}_segm.asdf",
-        solutions=get_solutions,
+        solutions=of_exposure(plan.solution),
     output:
         cal=f"{RESULTS}/{{stem}}_cal.asdf",
         wcs=f"{RESULTS}/{{stem}}_wcs.asdf",
@@ -18,7 +18,7 @@ rule finalize:
     benchmark:
         "benchmarks/{stem}/finalize.tsv"
     wildcard_constraints:
-        stem=any_of(with_step("source_catalog")),
+        stem=match_any(plan.with_step("source_catalog")),
     group:
         "finalize"
     conda:
@@ -28,8 +28,8 @@ rule finalize:
         mem_mb=memory(150, frames=8),
         runtime=minutes(5, per_gigabyte=5),
     params:
-        solutions=lambda wildcards, input: (f"--solutions {shlex.quote(input.solutions)}" if input.solutions else ""),
-        require=require_alignment,
+        solutions=options_of_inputs("solutions"),
+        require=of_exposure(plan.requirement),
         recipe=fingerprint("finalize"),
     message:
         "{wildcards.stem}: products"
@@ -40,7 +40,7 @@ rule finalize:
 
 rule finalize_image:
     input:
-        image=get_calibrated_image,
+        image=of_exposure(plan.calibrated_image),
     output:
         cal=f"{RESULTS}/{{stem}}_cal.asdf",
         wcs=f"{RESULTS}/{{stem}}_wcs.asdf",
@@ -49,7 +49,7 @@ rule finalize_image:
     benchmark:
         "benchmarks/{stem}/finalize.tsv"
     wildcard_constraints:
-        stem=any_of(set(visit.exposures) - set(with_step("source_catalog"))),
+        stem=match_any(plan.without_step("source_catalog")),
     group:
         "exposure"
     conda:
@@ -70,7 +70,7 @@ localrules:
     remove_stale,
 
 
-# No other rule asks for it. With --dry-run it says what it would remove.
+# No other rule needs it. With --dry-run it lists what it would remove.
 rule remove_stale:
     log:
         "logs/remove_stale.log",
@@ -78,9 +78,9 @@ rule remove_stale:
         "../../envs/rampflow.yaml"
     params:
         results=RESULTS,
-        exposures=inventory.exposures_file(settings, INVENTORY),
-        stale=lambda wildcards: "\n".join(map(str, stale_files(visit, Path(RESULTS), INVENTORY.parent))) or "nothing",
+        exposures=plan.exposures_file,
+        stale=lambda wildcards: "\n".join(map(str, plan.stale_files())) or "nothing",
     message:
-        "remove what is of no exposure or step of this run:\n{params.stale}"
+        "remove files of exposures and steps that this run does not have:\n{params.stale}"
     shell:
         'python "$RAMPFLOW_SCRIPTS"/remove_stale.py {params.results:q} {params.exposures:q} > {log:q} 2>&1'

@@ -1,17 +1,17 @@
 """From the raw exposure to the count-rate image: the steps that work on a ramp.
 
-Snakemake gives OpenBLAS as many threads as a rule has. The steps have no use for them, and starting them costs a tenth of a
-second: OPENBLAS_NUM_THREADS.
+Steps with two threads set OPENBLAS_NUM_THREADS=1. Snakemake would give OpenBLAS two threads as well, which the steps do not use
+and which take 0.1 s to start.
 """
 
 
 rule dq_init:
     input:
-        exposure=ancient(get_raw_exposure),
-        references=references_of("dq_init"),
-        redo=lambda wildcards: redo_stamp("exposure", wildcards.stem),
+        exposure=ancient(of_exposure(plan.raw_exposure)),
+        references=ancient(of_exposure(plan.references, "dq_init")),
+        redo=redo_stamp("exposure", "stem"),
     output:
-        exposure=intermediate("dq_init"),
+        exposure=exposure_after("dq_init"),
     log:
         "logs/{stem}/dq_init.log",
     benchmark:
@@ -25,8 +25,8 @@ rule dq_init:
         mem_mb=memory(90, frames=2, ramps=1.4),
         runtime=minutes(5, per_gigabyte=5),
     params:
-        options=options_of("dq_init"),
-        recipe=recipe_of("dq_init"),
+        options=of_exposure(plan.arguments, "dq_init"),
+        recipe=of_exposure(plan.recipe, "dq_init"),
     message:
         "{wildcards.stem}: raw exposure to ramp with data-quality arrays"
     shell:
@@ -36,10 +36,10 @@ rule dq_init:
 
 rule saturation:
     input:
-        exposure=exposure_before("saturation"),
-        references=references_of("saturation"),
+        exposure=of_exposure(plan.exposure_before, "saturation"),
+        references=ancient(of_exposure(plan.references, "saturation")),
     output:
-        exposure=intermediate("saturation"),
+        exposure=exposure_after("saturation"),
     log:
         "logs/{stem}/saturation.log",
     benchmark:
@@ -48,13 +48,13 @@ rule saturation:
         "exposure"
     conda:
         "../../envs/rampflow.yaml"
-    threads: 1  # two take as long: most of it is the kernel's reading and writing
+    threads: 1  # two are not faster: reading and writing takes most of the time
     resources:
         mem_mb=memory(100, frames=0.5, ramps=0.05),
         runtime=minutes(5, per_gigabyte=5),
     params:
-        options=options_of("saturation"),
-        recipe=recipe_of("saturation"),
+        options=of_exposure(plan.arguments, "saturation"),
+        recipe=of_exposure(plan.recipe, "saturation"),
     message:
         "{wildcards.stem}: flag saturation"
     shell:
@@ -64,10 +64,10 @@ rule saturation:
 
 rule refpix:
     input:
-        exposure=exposure_before("refpix"),
-        references=references_of("refpix"),
+        exposure=of_exposure(plan.exposure_before, "refpix"),
+        references=ancient(of_exposure(plan.references, "refpix")),
     output:
-        exposure=intermediate("refpix"),
+        exposure=exposure_after("refpix"),
     log:
         "logs/{stem}/refpix.log",
     benchmark:
@@ -81,8 +81,8 @@ rule refpix:
         mem_mb=memory(250, frames=11, ramps=0.05),
         runtime=minutes(5, per_gigabyte=5),
     params:
-        options=options_of("refpix"),
-        recipe=recipe_of("refpix"),
+        options=of_exposure(plan.arguments, "refpix"),
+        recipe=of_exposure(plan.recipe, "refpix"),
     message:
         "{wildcards.stem}: reference-pixel correction"
     shell:
@@ -92,10 +92,10 @@ rule refpix:
 
 rule dark_decay:
     input:
-        exposure=exposure_before("dark_decay"),
-        references=references_of("dark_decay"),
+        exposure=of_exposure(plan.exposure_before, "dark_decay"),
+        references=ancient(of_exposure(plan.references, "dark_decay")),
     output:
-        exposure=intermediate("dark_decay"),
+        exposure=exposure_after("dark_decay"),
     log:
         "logs/{stem}/dark_decay.log",
     benchmark:
@@ -109,8 +109,8 @@ rule dark_decay:
         mem_mb=memory(60, frames=2.5, ramps=0.1),
         runtime=minutes(5, per_gigabyte=5),
     params:
-        options=options_of("dark_decay"),
-        recipe=recipe_of("dark_decay"),
+        options=of_exposure(plan.arguments, "dark_decay"),
+        recipe=of_exposure(plan.recipe, "dark_decay"),
     message:
         "{wildcards.stem}: dark decay"
     shell:
@@ -120,10 +120,10 @@ rule dark_decay:
 
 rule wfi18_transient:
     input:
-        exposure=exposure_before("wfi18_transient"),
-        references=references_of("wfi18_transient"),
+        exposure=of_exposure(plan.exposure_before, "wfi18_transient"),
+        references=ancient(of_exposure(plan.references, "wfi18_transient")),
     output:
-        exposure=intermediate("wfi18_transient"),
+        exposure=exposure_after("wfi18_transient"),
     log:
         "logs/{stem}/wfi18_transient.log",
     benchmark:
@@ -137,8 +137,8 @@ rule wfi18_transient:
         mem_mb=memory(120, frames=4.5, ramps=0.05),
         runtime=minutes(5, per_gigabyte=5),
     params:
-        options=options_of("wfi18_transient"),
-        recipe=recipe_of("wfi18_transient"),
+        options=of_exposure(plan.arguments, "wfi18_transient"),
+        recipe=of_exposure(plan.recipe, "wfi18_transient"),
     message:
         "{wildcards.stem}: first-read transient of WFI18"
     shell:
@@ -148,10 +148,10 @@ rule wfi18_transient:
 
 rule linearity:
     input:
-        exposure=exposure_before("linearity"),
-        references=references_of("linearity"),
+        exposure=of_exposure(plan.exposure_before, "linearity"),
+        references=ancient(of_exposure(plan.references, "linearity")),
     output:
-        exposure=intermediate("linearity"),
+        exposure=exposure_after("linearity"),
     log:
         "logs/{stem}/linearity.log",
     benchmark:
@@ -165,8 +165,8 @@ rule linearity:
         mem_mb=memory(450, frames=2),
         runtime=minutes(5, per_gigabyte=5),
     params:
-        options=options_of("linearity"),
-        recipe=recipe_of("linearity"),
+        options=of_exposure(plan.arguments, "linearity"),
+        recipe=of_exposure(plan.recipe, "linearity"),
     message:
         "{wildcards.stem}: linearity"
     shell:
@@ -176,10 +176,10 @@ rule linearity:
 
 rule ramp_fitting:
     input:
-        exposure=exposure_before("ramp_fitting"),
-        references=references_of("ramp_fitting"),
+        exposure=of_exposure(plan.exposure_before, "ramp_fitting"),
+        references=ancient(of_exposure(plan.references, "ramp_fitting")),
     output:
-        exposure=intermediate("ramp_fitting"),
+        exposure=exposure_after("ramp_fitting"),
     log:
         "logs/{stem}/ramp_fitting.log",
     benchmark:
@@ -193,8 +193,8 @@ rule ramp_fitting:
         mem_mb=memory(240, frames=6, ramps=0.05),
         runtime=minutes(5, per_gigabyte=5),
     params:
-        options=options_of("ramp_fitting"),
-        recipe=recipe_of("ramp_fitting"),
+        options=of_exposure(plan.arguments, "ramp_fitting"),
+        recipe=of_exposure(plan.recipe, "ramp_fitting"),
     message:
         "{wildcards.stem}: ramp fit"
     shell:

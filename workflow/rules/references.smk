@@ -1,6 +1,9 @@
-# References that are not in the CRDS cache yet are fetched once, by this rule, which makes the link to each. The files in the
-# cache are no rule's output, so nothing here can ever delete or rewrite them.
-MISSING_REFERENCES = [visit.links[path] for path in visit.missing_references()]
+"""References that the CRDS cache lacks: each is fetched once.
+
+The output is the link to a reference. The files in the cache are no output of a rule, so Snakemake never deletes or rewrites them.
+"""
+
+MISSING_REFERENCES = [plan.links[path] for path in plan.inventory.missing_references()]
 
 if MISSING_REFERENCES:
 
@@ -9,20 +12,20 @@ if MISSING_REFERENCES:
 
     rule fetch_reference:
         output:
-            # Not removed before the job starts: another run may have fetched it meanwhile, and be reading it.
+            # `update` keeps the link that exists: another run may have fetched the reference meanwhile, and be reading it.
             update(f"{links.FOLDER}/{{content}}/{{reference}}"),
         log:
             "logs/{content}/{reference}/fetch_reference.log",
         wildcard_constraints:
-            content=any_of({Path(link).parent.name for link in MISSING_REFERENCES}),
-            reference=any_of({Path(link).name for link in MISSING_REFERENCES}),
+            content=match_any({Path(link).parent.name for link in MISSING_REFERENCES}),
+            reference=match_any({Path(link).name for link in MISSING_REFERENCES}),
         conda:
             "../../envs/rampflow.yaml"
         resources:
             mem_mb=memory(500),
             runtime=minutes(60),
         params:
-            context=visit.context,
+            context=plan.inventory.context,
         message:
             "fetch {wildcards.reference}"
         shell:

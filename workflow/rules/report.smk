@@ -1,4 +1,4 @@
-"""Previews of the products, and the report with its pictures."""
+"""Previews of the products, and the reports of the associations."""
 
 
 localrules:
@@ -10,7 +10,7 @@ rule report:
         get_final_products,
         expand(
             f"{RESULTS}/{{association}}_report.html",
-            association=associations(),
+            association=plan.associations(),
         ),
 
 
@@ -45,14 +45,14 @@ rule preview:
         'python "$RAMPFLOW_SCRIPTS"/preview.py {input.image:q} {output.preview:q} {output.thumbnail:q} > {log:q} 2>&1'
 
 
-# It reads files that are removed when nothing needs them any more: a report that is asked for along with the products costs
-# little, one that is asked for later makes them again.
+# It reads temporary files. A report that is made together with the products costs little; one that is made later repeats the
+# steps that write these files.
 rule ramp_pictures:
     input:
-        ramp=exposure_before("ramp_fitting"),
-        image=intermediate_of("ramp_fitting"),
-        refpix=get_ramps_around_refpix,
-        transient=get_ramp_with_transient,
+        ramp=of_exposure(plan.exposure_before, "ramp_fitting"),
+        image=plan.paths.exposure("{stem}", "ramp_fitting"),
+        refpix=of_exposure(plan.ramps_around_refpix),
+        transient=of_exposure(plan.ramp_with_transient),
     output:
         f"{INTERMEDIATES}/{{stem}}_ramp_pictures.json",
     log:
@@ -71,7 +71,7 @@ rule ramp_pictures:
         options=options_of_inputs("refpix", "transient"),
         code=fingerprint("ramp_pictures"),
     message:
-        "{wildcards.stem}: pictures of its ramps"
+        "{wildcards.stem}: pictures of the ramps"
     shell:
         'python "$RAMPFLOW_SCRIPTS"/ramp_pictures.py {output:q} --ramp {input.ramp:q} --image {input.image:q} {params.options}'
         " > {log:q} 2>&1"
@@ -79,7 +79,7 @@ rule ramp_pictures:
 
 rule image_pictures:
     input:
-        unpack(get_catalog_files),
+        unpack(of_exposure(plan.catalog_files)),
         image=f"{RESULTS}/{{stem}}_cal.asdf",
         preview=f"{RESULTS}/{{stem}}_cal.png",
     output:
@@ -100,7 +100,7 @@ rule image_pictures:
         options=options_of_inputs("catalog", "segmentation", "unaligned", "stars"),
         code=fingerprint("image_pictures"),
     message:
-        "{wildcards.stem}: pictures of its products"
+        "{wildcards.stem}: pictures of the products"
     shell:
         'python "$RAMPFLOW_SCRIPTS"/image_pictures.py {output:q} --image {input.image:q} --preview {input.preview:q}'
         " {params.options} > {log:q} 2>&1"
@@ -108,14 +108,14 @@ rule image_pictures:
 
 rule association_report:
     input:
-        unpack(get_alignment_files),
+        unpack(of_association(plan.alignment_files)),
         images=lambda wildcards: expand(
             f"{INTERMEDIATES}/{{stem}}_image_pictures.json",
-            stem=members_of(wildcards.association),
+            stem=plan.members(wildcards.association),
         ),
         ramps=lambda wildcards: expand(
             f"{INTERMEDIATES}/{{stem}}_ramp_pictures.json",
-            stem=members_of(wildcards.association),
+            stem=plan.members(wildcards.association),
         ),
         template=SCRIPTS.parent / "workflow" / "report" / "report.html.j2",
     output:
@@ -137,7 +137,7 @@ rule association_report:
         runtime=minutes(10),
     params:
         options=options_of_inputs("summary", "stars"),
-        missing=get_missing_options,
+        missing=of_association(plan.excluded_members),
         code=fingerprint("report"),
     message:
         "{wildcards.association}: report"

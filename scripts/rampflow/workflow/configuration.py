@@ -37,7 +37,7 @@ def schema(steps: dict[str, Step]) -> dict:
 
 
 def parameters_of(step: Step) -> tuple[Parameter, ...]:
-    """The parameters in a step's section: tweakreg's has those of the search for its astrometric catalog too."""
+    """Parameters in a step's section. That of tweakreg includes those of the search for its astrometric catalog."""
     return step.parameters + (SEARCH_PARAMETERS if step.name == "tweakreg" else ())
 
 
@@ -50,7 +50,7 @@ def step_schema(step: Step) -> dict:
 
 
 def validated(config: dict, steps: dict[str, Step]) -> dict:
-    """The configuration with all defaults.
+    """Check the configuration and add all defaults.
 
     Parameters
     ----------
@@ -62,7 +62,7 @@ def validated(config: dict, steps: dict[str, Step]) -> dict:
     Raises
     ------
     RampflowError
-        A key is unknown, or a value has the wrong type or is out of range; every such key is named with what it takes.
+        A key is unknown, or a value has the wrong type or is out of range. The message lists every such key with what it takes.
     """
     import jsonschema
 
@@ -99,6 +99,7 @@ def validated(config: dict, steps: dict[str, Step]) -> dict:
         "references": reference_config,
         "astrometric_catalog": config.get("astrometric_catalog", SOURCE.default),
         "require_alignment": config.get("require_alignment", False),
+        "scratch": config.get("scratch"),
         "steps": options,
     }
 
@@ -108,20 +109,26 @@ FILE_PARAMETERS = {"source_catalog": ("forced_segmentation",)}
 
 
 def existing_files(options: dict, folder: Path, step: str = "source_catalog") -> dict:
-    """Those parameters of a step that name a file and are given, checked.
+    """Check the files that the parameters of a step name.
 
     Parameters
     ----------
     options : dict
         The step's parameters.
     folder : pathlib.Path
-        Where a relative path is taken from.
+        Where relative paths are taken from.
     step : str
+        Name of the step.
+
+    Returns
+    -------
+    dict
+        Parameters that name a file, with its path; without those that are not given.
 
     Raises
     ------
     RampflowError
-        There is no such file, or its path would be misread.
+        A file does not exist, or its path has characters that Snakemake or asdf would misread.
     """
     found = {name: os.path.expanduser(options[name]) for name in FILE_PARAMETERS[step] if options[name]}
     for name, path in found.items():
@@ -133,9 +140,9 @@ def existing_files(options: dict, folder: Path, step: str = "source_catalog") ->
 
 
 def _interpret(value, schema: dict):
-    """Read texts where the schema wants none as YAML, and empty sections as mappings.
+    """Read strings as YAML where the schema takes another type, and empty sections as mappings.
 
-    Snakemake gives what stands on the command line as texts: ``--config keep_intermediates=true``.
+    Snakemake gives values of the command line as strings: ``--config keep_intermediates=true``.
     """
     kinds = {
         k
@@ -156,7 +163,7 @@ def _interpret(value, schema: dict):
 
 
 def _explain(error) -> list[str]:
-    """Say what is wrong with a value, and what its key takes."""
+    """Write what is wrong with a value, and what its key takes."""
     key = ".".join(str(p) for p in error.absolute_path) or "the configuration"
     if error.validator == "additionalProperties":
         known = sorted(error.schema.get("properties", {}))
@@ -187,5 +194,13 @@ def _takes(schema: dict) -> str:
 
 
 def command_line(parameters: tuple[Parameter, ...], options: dict) -> str:
-    """Parameters as arguments of a script."""
+    """Write parameters as arguments of a script.
+
+    Parameters
+    ----------
+    parameters : tuple of Parameter
+        Declarations.
+    options : dict
+        Values, by name.
+    """
     return " ".join(f"--{p.name} {shlex.quote(spell(options[p.name]))}" for p in parameters)

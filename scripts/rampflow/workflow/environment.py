@@ -12,11 +12,16 @@ SCRIPTS = Path(__file__).resolve().parent.parent.parent
 
 
 def job_environment(context: str | None) -> dict[str, str]:
-    """What the shell of a job needs to know and no result depends on.
+    """Environment variables of the jobs. No result depends on them.
 
-    ``python`` is then the interpreter that runs Snakemake (unless a software deployment puts another one before it), and
-    RAMPFLOW_SCRIPTS and RAMPFLOW_CONTEXT name the folder of the scripts and the CRDS context. RAMPFLOW_VERSION is the
-    version of this software, so that no job asks git for it.
+    With PATH, ``python`` is the interpreter that runs Snakemake, unless a software deployment puts another one before it.
+    RAMPFLOW_SCRIPTS is the folder of the scripts, RAMPFLOW_CONTEXT the CRDS context, and RAMPFLOW_VERSION the version of this
+    software, so that no job asks git for it.
+
+    Parameters
+    ----------
+    context : str or None
+        Name of the CRDS context; None where CRDS has not been asked.
     """
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     return {
@@ -24,8 +29,8 @@ def job_environment(context: str | None) -> dict[str, str]:
         "RAMPFLOW_SCRIPTS": str(SCRIPTS),
         "RAMPFLOW_CONTEXT": context or "",
         version.VARIABLE: __version__,
-        # glibc would give what a step frees back to the system, which clears it before the step gets it again: up to these
-        # bytes, of one array and of all, stay with the step.
+        # glibc returns freed memory to the system, which clears it before the step gets it again. Up to these sizes (bytes, of
+        # one array and of all), freed memory stays with the step.
         "MALLOC_MMAP_THRESHOLD_": str(1 << 25),
         "MALLOC_TRIM_THRESHOLD_": str(1 << 28),
     }

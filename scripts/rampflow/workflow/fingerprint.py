@@ -1,7 +1,7 @@
-"""What the code of a script is, without its words: an edited step is run again, and a changed comment runs nothing.
+"""Fingerprint of the code of a script: an edited step runs again, and a changed comment or docstring does not.
 
-The code is the syntax tree of the script and of all that it imports of this project, directly or not, at the top of a file or
-in a function. Comments, docstrings, layout and the version's number are left out.
+The fingerprint hashes the syntax tree of the script and of all modules of this project that it imports, directly or not.
+Comments, docstrings, layout and the version number are left out.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from rampflow.workflow.environment import SCRIPTS
 
-#: Fields of a node that say nothing of what it does.
+#: Fields of a syntax node that do not change what it does.
 _WORDLESS = frozenset({"ctx", "kind", "type_comment", "type_params"})
 _WITH_DOCSTRING = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 
@@ -28,17 +28,16 @@ class Code(NamedTuple):
 
 
 def _is_wordless(statement: ast.stmt) -> bool:
-    """Whether a statement is a text alone, or the number of the version."""
+    """Whether a statement is a docstring or the version number."""
     if isinstance(statement, ast.Expr):
         return isinstance(statement.value, ast.Constant) and isinstance(statement.value.value, str)
     return isinstance(statement, ast.Assign) and [ast.unparse(target) for target in statement.targets] == ["__version__"]
 
 
 def spell_out(node: ast.AST) -> str:
-    """A syntax tree as text, without docstrings and places.
+    """Write a syntax tree as text, without docstrings and positions.
 
-    `ast.dump` would write the same code in another way for another Python: which fields of a node there are, and whether empty
-    ones are named, depends on the version.
+    `ast.dump` does not serve: which fields of a node it writes depends on the version of Python.
     """
     pieces: list[str] = []
 
@@ -68,13 +67,13 @@ def spell_out(node: ast.AST) -> str:
 
 
 def imported(tree: ast.AST, package: str) -> Iterator[str]:
-    """Dotted names of what a module may import, as far as they stand in its code; some may be no module but what is in one.
+    """Yield the dotted names that a module imports. A name may be a module, or an object in one.
 
     Parameters
     ----------
     tree : ast.AST
     package : str
-        That the module is in, for relative imports; empty for a script.
+        Package of the module, for relative imports; empty for a script.
     """
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -91,7 +90,7 @@ def imported(tree: ast.AST, package: str) -> Iterator[str]:
 
 @functools.cache
 def read_code(path: Path, scripts: Path) -> Code:
-    """Read one file."""
+    """Parse one file."""
     tree = ast.parse(path.read_bytes())
     package = ".".join(path.relative_to(scripts).parent.parts)
     text = spell_out(tree)
@@ -99,7 +98,7 @@ def read_code(path: Path, scripts: Path) -> Code:
 
 
 def files_of(name: str, scripts: Path = SCRIPTS) -> list[Path]:
-    """Files with the code of a script: itself, and all that it imports below `scripts`."""
+    """List the files with the code of a script: itself, and all that it imports below `scripts`."""
     found, waiting = set(), [scripts / f"{name}.py"]
     while waiting:
         path = waiting.pop()
@@ -111,7 +110,7 @@ def files_of(name: str, scripts: Path = SCRIPTS) -> list[Path]:
 
 
 def _files_of_module(name: str, scripts: Path) -> list[Path]:
-    """The file of a module and those of the packages that it is in; nothing where it is not this project's."""
+    """The file of a module and those of the packages that contain it; none for a module of another project."""
     files, place = [], scripts
     for part in name.split("."):
         place = place / part
@@ -121,7 +120,7 @@ def _files_of_module(name: str, scripts: Path) -> list[Path]:
 
 @functools.cache
 def fingerprint(name: str, scripts: Path = SCRIPTS) -> str:
-    """Hash of the code of a script."""
+    """Hash the code of a script."""
     digest = hashlib.sha256()
     for path in files_of(name, scripts):
         digest.update(f"{path.relative_to(scripts)} {read_code(path, scripts).digest}\n".encode())

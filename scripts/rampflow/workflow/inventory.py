@@ -1,7 +1,7 @@
-"""The exposures of a run: what each is, which steps it goes through, and which references it needs.
+"""Inventory of the exposures of a run: what each is, which steps it goes through, and which references it needs.
 
-Everything that the workflow's graph depends on is found here before the first job, from the headers alone, and kept in a
-file: a second start opens only the inputs that changed, and a cluster job, which reads the Snakefile again, opens none.
+Everything that the workflow's graph depends on is found here before the first job, from the headers alone, and kept in a file.
+A second start opens only the inputs that have changed. A cluster job, which reads the Snakefile again, opens none.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ from rampflow.workflow import references
 from rampflow.workflow.association import SPECIAL, Member, find_members, is_plain, stem_of
 from rampflow.workflow.overrides import override_mismatch
 
-FORMAT = 4  #: of the file; another one is not read
-#: Parts of the metadata that CRDS may choose references by.
+FORMAT = 4  #: version of the file's format; other versions are not read
+#: Parts of the metadata by which CRDS may choose references.
 CRDS_PARTS = ("instrument", "exposure", "visit", "observation")
-#: Numbers in the metadata that a step can't do without.
+#: Numbers in the metadata that a step requires.
 NUMBERS_READ = {"assign_wcs": tuple(f"meta.wcsinfo.{name}" for name in ("v2_ref", "v3_ref", "roll_ref", "ra_ref", "dec_ref"))}
 
 
 @dataclasses.dataclass(frozen=True)
 class ExposureEntry:
-    """What the workflow knows of one exposure.
+    """One exposure of a run.
 
     Attributes
     ----------
@@ -56,7 +56,7 @@ class ExposureEntry:
     references : dict
         Reference type to path of the file, or "N/A".
     tweakreg_catalog : str or None
-        A catalog to align it with in place of its own.
+        Catalog for its alignment in place of its own.
     """
 
     stem: str
@@ -79,10 +79,10 @@ class Inventory:
     exposures : dict
         Stem to `ExposureEntry`.
     context : str or None
-        The CRDS context that chose their references; None: not asked.
+        The CRDS context that chose their references. None: CRDS was not asked.
     links : dict
-        Path of each raw file and reference to the link that stands for its content (see `rampflow.files.links`), which the
-        rules have for an input.
+        For the path of each raw file and reference, the link that stands for its content (see `rampflow.files.links`). The
+        rules read the link.
     """
 
     exposures: dict[str, ExposureEntry]
@@ -94,12 +94,12 @@ class Inventory:
         return sorted({p for e in self.exposures.values() for p in e.references.values() if p != NOT_APPLICABLE})
 
     def missing_references(self) -> list[str]:
-        """Paths of references that are not in the CRDS cache yet."""
+        """Paths of references that the CRDS cache lacks."""
         return [path for path in self.references() if not Path(path).exists()]
 
 
 def read_header(path: Path) -> dict:
-    """What the inventory needs from a raw file, checked.
+    """Read and check what the inventory needs from a raw file.
 
     Raises
     ------
@@ -138,9 +138,19 @@ def read_header(path: Path) -> dict:
 
 
 def find_refusals(raw: Exposure, shape: tuple[int, int, int]) -> dict[str, str]:
-    """What the steps will refuse, as the header tells: step to message.
+    """Find what the steps will refuse, from the header alone.
 
-    Files of older models lack entries that dq_init adds; of these only the shape is looked at.
+    Parameters
+    ----------
+    raw : rampflow.step.exposure.Exposure
+        The raw exposure. Files of older models lack entries that dq_init adds; only their shape is checked.
+    shape : tuple of int
+        Resultants, rows, columns.
+
+    Returns
+    -------
+    dict
+        Message for each step that will refuse the exposure.
     """
     refusals = {}
     if shape[0] < MINIMUM_RESULTANTS:
@@ -189,7 +199,7 @@ def _flatten(node, name: str, result: dict) -> None:
 
 
 def build(config: dict, folder: Path, store: Path, steps: dict[str, Step]) -> Inventory:
-    """Make the inventory of a run, from `store` as far as that still holds, and keep it there.
+    """Make the inventory of a run, and keep it in `store`. What is known there is used where the files have not changed.
 
     Parameters
     ----------
@@ -198,7 +208,7 @@ def build(config: dict, folder: Path, store: Path, steps: dict[str, Step]) -> In
     folder : pathlib.Path
         Where relative names are taken from.
     store : pathlib.Path
-        File of the inventory.
+        File with what is known of all inputs.
     steps : dict
         Declaration of each step, by its name.
 
@@ -251,13 +261,8 @@ def build(config: dict, folder: Path, store: Path, steps: dict[str, Step]) -> In
     return inventory
 
 
-def load(config: dict, store: Path) -> Inventory | None:
-    """The inventory that the main process of this run has made; `None` where there is none."""
-    return read(exposures_file(config, store))
-
-
 def read(path: Path) -> Inventory | None:
-    """The inventory that is kept in a file; `None` where there is none."""
+    """Read an inventory from its file; None where there is none."""
     known = _load(path)
     if "exposures" not in known:
         return None
@@ -266,13 +271,13 @@ def read(path: Path) -> Inventory | None:
 
 
 def known_names(folder: Path) -> set[str]:
-    """Names of all exposures and associations that a run of this working folder has had; `folder` holds the inventories."""
+    """Names of all exposures and associations of the runs of this working folder, whose inventories are in `folder`."""
     visits = [visit for path in folder.glob("exposures-*.json") if (visit := read(path))]
     return {name for visit in visits for entry in visit.exposures.values() for name in (entry.stem, entry.association)}
 
 
 def exposures_file(config: dict, store: Path) -> Path:
-    """The file with the exposures of a run: another run in this folder, with other inputs or another cache, has its own."""
+    """Name the file with the exposures of a run: runs with other inputs or another CRDS cache have files of their own."""
     skipped = sorted(name for name, options in config["steps"].items() if options.get("skip"))
     asked = json.dumps([config["input"], config["exclude"], config["references"], skipped, references.source()], sort_keys=True)
     return store.with_name(f"exposures-{hashlib.sha256(asked.encode()).hexdigest()[:16]}.json")
@@ -294,7 +299,7 @@ def _load(store: Path) -> dict:
 
 
 def _read_headers(members: list[Member], known: dict, skipped: frozenset[str], excluded: list[str]) -> dict:
-    """Header of each raw file, from `known` where the file has not changed since; none that a step of its chain refuses."""
+    """Headers of the raw files, from `known` where a file has not changed; those that a step will refuse are errors."""
 
     def read(member):
         if member.problem:
@@ -327,9 +332,9 @@ def _read_headers(members: list[Member], known: dict, skipped: frozenset[str], e
 
 
 def exclude_option(names: list[str], arguments: list[str]) -> str:
-    """The option ``--config`` that leaves out these exposures and keeps what the command line configures already.
+    """Write the option ``--config`` that leaves out these exposures and keeps what the command line already configures.
 
-    Snakemake takes the last ``--config`` alone, so a second one would replace the user's.
+    Snakemake takes the last ``--config`` only, so a second one would replace the user's.
 
     Parameters
     ----------
@@ -361,7 +366,7 @@ def _overriding(reftype: str, given: str, folder: Path) -> str:
 
 
 def _recommend(header: dict, types: list[str], context: str | None, recommended: dict, path: Path) -> dict[str, str]:
-    """Paths (or N/A) of the references of these types; remembered by what CRDS chooses by."""
+    """Paths (or N/A) of the references of these types. Exposures with the same values that CRDS chooses by share them."""
     if not types:
         return {}
     key = "|".join(header.get(name, "") for name in references.MATCHED)
@@ -376,9 +381,9 @@ def _recommend(header: dict, types: list[str], context: str | None, recommended:
 
 
 def _read_contents(paths: list[str], own: set[str], known: dict) -> dict:
-    """What each reference holds, with its size and time, from `known` where these have not changed; nothing of missing ones.
+    """Identify the content of each existing reference, from `known` where size and time have not changed.
 
-    Of the user's own, which may have been edited in place, every byte is read.
+    Every byte of the user's own files is read, because they may have been edited in place.
     """
 
     def read(path):
@@ -398,8 +403,8 @@ def _read_contents(paths: list[str], own: set[str], known: dict) -> dict:
 def _link_all(inventory: Inventory, headers: dict, contents: dict, folder: Path) -> dict[str, str]:
     """Make the link of each raw file and reference.
 
-    What a reference holds that is still to be fetched is not known: its link stands for what one of its name held before, or
-    has a folder of its own, which keeps standing for what is fetched (see `rampflow.files.links.record_fetched`).
+    The content of a reference that is still to be fetched is not known. Its link stands for the content that a file of its name
+    had before, or has a folder of its own, which then stands for what is fetched (see `rampflow.files.links.record_fetched`).
     """
     folders = {path: headers[path]["content"] for path in (e.path for e in inventory.exposures.values())}
     before = {Path(path).name: found["content"] for path, found in contents.items()}
@@ -409,14 +414,14 @@ def _link_all(inventory: Inventory, headers: dict, contents: dict, folder: Path)
         folders[path] = links.standing_for(content, name) if content else secrets.token_hex(8)
     found = {path: links.link_of(name, Path(path).name) for path, name in folders.items()}
     for path, link in found.items():
-        # One that was never there is made when its reference has been fetched.
+        # The link of a reference that has never been there is made when it has been fetched.
         if Path(path).exists() or os.path.lexists(link):
             links.point(link, folder / path)
     return {path: str(link) for path, link in found.items()}
 
 
 def _check_paths(inventory: Inventory) -> None:
-    """Refuse files whose paths would be misread."""
+    """Refuse files whose paths Snakemake or asdf would misread."""
     paths = {p for e in inventory.exposures.values() for p in (e.path, e.tweakreg_catalog, *e.references.values()) if p}
     raise_together(
         [
@@ -444,7 +449,7 @@ def _check_overrides(override: dict[str, str], chains: dict[Member, list[str]], 
 
 
 def _check_references(inventory: Inventory, steps: dict[str, Step]) -> None:
-    """Refuse what can be known now: a needed reference that is N/A, or one that can't be fetched."""
+    """Refuse a needed reference that is N/A, and one that can't be fetched."""
     for entry in inventory.exposures.values():
         for name in entry.chain:
             for reference in steps[name].references:

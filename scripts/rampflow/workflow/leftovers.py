@@ -1,7 +1,6 @@
 """Files in a results folder that a run would not make: of exposures that it leaves out, and of steps that it skips.
 
-A file counts only if it bears the name of an exposure or an association that a run has had: others lie there because somebody
-has put them there.
+Only files named after an exposure or an association of an earlier run count. Others were put there by somebody.
 """
 
 from __future__ import annotations
@@ -28,12 +27,12 @@ INTERMEDIATES = (
     *("_ramp_pictures.json", "_image_pictures.json"),
 )
 _SOFTWARE = "calibration_software_name"
-#: How many are named on the screen.
-MOST = 3
+#: Number of files that the message names.
+SHOWN = 3
 
 
 def expected_files(visit: Inventory, results: Path) -> Iterator[Path]:
-    """All files that a run may make in its results folder, reports and the files between the steps among them."""
+    """Yield all files that a run may make in its results folder, with the reports and the files between the steps."""
     intermediates = results / "intermediates"
     for stem, entry in visit.exposures.items():
         cataloged, aligned = "source_catalog" in entry.chain, "tweakreg" in entry.chain
@@ -47,9 +46,9 @@ def expected_files(visit: Inventory, results: Path) -> Iterator[Path]:
 
 
 def names_in(results: Path) -> set[str]:
-    """Names of the exposures and associations whose products in a folder say that this pipeline made them under that name.
+    """Names of the exposures and associations whose products in a folder were made by this pipeline, as their metadata says.
 
-    A folder that came from elsewhere holds those of runs that this working folder knows nothing of.
+    A results folder that was copied holds products of runs that this working folder does not know.
     """
     names = set()
     for path in results.glob("*_cal.asdf"):
@@ -64,7 +63,7 @@ def names_in(results: Path) -> set[str]:
 
 
 def stale_files(visit: Inventory, results: Path, inventories: Path) -> list[Path]:
-    """Products and files between the steps that lie in a results folder and that the run would not make.
+    """Find products and files between the steps in a results folder that the run does not make.
 
     Parameters
     ----------
@@ -88,9 +87,9 @@ def stale_files(visit: Inventory, results: Path, inventories: Path) -> list[Path
 
 
 def tell(stale: list[Path]) -> str:
-    """Say in one line which there are and how they are removed."""
-    named = ", ".join(path.name for path in stale[:MOST])
-    more = f" and {len(stale) - MOST} more" if len(stale) > MOST else ""
+    """Write the message that names stale files and the command that removes them."""
+    named = ", ".join(path.name for path in stale[:SHOWN])
+    more = f" and {len(stale) - SHOWN} more" if len(stale) > SHOWN else ""
     return (
         f"{len(stale)} files in {stale[0].parent} are of exposures or steps that this run doesn't have: {named}{more}. To list "
         "them: snakemake remove_stale --dry-run, with this configuration; to remove them, without --dry-run"

@@ -1,4 +1,4 @@
-"""References that the configuration names in place of CRDS's choice, compared with the exposures before any job."""
+"""Compare the references that the configuration names with the exposures that will read them, before any job."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rampflow.step.reference_checks import mismatches
 
 
 def override_mismatch(path: str, declaration: Reference, readers: dict[str, dict]) -> str | None:
-    """Say that a reference was made for something else than the exposures that will read it.
+    """Describe how a reference differs from the exposures that will read it.
 
     Parameters
     ----------
@@ -24,7 +24,7 @@ def override_mismatch(path: str, declaration: Reference, readers: dict[str, dict
     Returns
     -------
     str or None
-        A line with the first exposure that it doesn't fit; `None` where it fits all, or can't be read: the step then says so.
+        A line with the first exposure that it does not fit. None where it fits all, or can't be read: the step reports that.
     """
     if path == NOT_APPLICABLE:
         return None
@@ -40,5 +40,5 @@ def override_mismatch(path: str, declaration: Reference, readers: dict[str, dict
     others = f" and {len(found) - 1} others" if len(found) > 1 else ""
     return (
         f"references.override.{declaration.type}: {path}: {found[first][0][1]} ({Path(first).name}{others}); name one that was "
-        "made for them, or insist with references.allow_mismatch"
+        "made for them, or set references.allow_mismatch"
     )

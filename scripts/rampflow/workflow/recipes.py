@@ -1,9 +1,11 @@
-"""What existing files were made from, by their own word: parameters, references and code of each step.
+"""Recipes: what existing files were made from, as their own logs say.
 
-Snakemake knows this of the files that it has made under their present names. Of a results folder that was renamed or copied, or
-that another working folder has made, it knows nothing, and would take files for those of other parameters. Therefore each step
-logs its recipe, a hash of all that it is made from, and the log is part of the file. Files that no run of this working folder
-has made are opened, and compared with what they should be.
+A recipe hashes the parameters, the references and the code of a step.
+
+Snakemake knows this of the files that it has made under their present names. It knows nothing of a results folder that was
+renamed or copied, or that another working folder has made, and would accept files of other parameters. Therefore each step logs
+its recipe, and the log is part of the file. Files that no run of this working folder has made are opened, and their recipes are
+compared with those that they should have.
 """
 
 from __future__ import annotations
@@ -24,22 +26,22 @@ from rampflow.files.asdf_reader import AsdfFile
 from rampflow.files.atomic import replacing
 from rampflow.step.provenance import LOG_KEY
 
-#: In Snakemake's folder: whoever removes its records of what it has made removes this one too.
+#: In Snakemake's folder, so that it is removed together with Snakemake's own records.
 STORE = Path(".snakemake/rampflow/made.json")
-#: Of a stamp that is no reason to make anything again.
+#: Time of a stamp that repeats nothing, in seconds.
 _LONG_AGO = 86400
 
-# YAML may have broken a line of the log at a space.
+# YAML may break a line of the log at a space.
 _LOGGED = re.compile(rb"rampflow\.(\w+)\s+::\s+INFO\s+::\s+Recipe\s+([0-9a-f]{16})\b")
 
 
 def recipe(*parts: str) -> str:
-    """Hash of what a step is made from."""
+    """Hash what a step is made from."""
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
 
 
 def recipes_in(path: Path) -> dict[str, str]:
-    """The recipe of each step that a file has gone through, by its log; empty where it has none that can be read."""
+    """Read the recipe of each step that a file has gone through from its log; empty for a file without a readable log."""
     try:
         if path.suffix == ".parquet":
             from pyarrow import parquet
@@ -55,9 +57,9 @@ def recipes_in(path: Path) -> dict[str, str]:
 
 @functools.cache
 def content(path: str) -> str:
-    """What a file that the configuration names holds; for a service or a file that is not there, the name itself.
+    """Identify the content of a file that the configuration names; the name itself for a service or a missing file.
 
-    Of the folder of a HATS catalog, what the files hold that are written anew whenever one of its partitions is.
+    The content of the folder of a HATS catalog is that of the files that change whenever one of its partitions does.
     """
     files = source_files(path)
     found = [links.content_of(Path(file), trusted=False) for file in files]
@@ -86,19 +88,19 @@ def _save(store: Path, known: dict) -> None:
 
 
 def differing(expected: dict[Path, dict[str, str]], store: Path = STORE) -> dict[Path, list[str]]:
-    """Existing files that no run of this working folder has made and that are not what they should be.
+    """Find existing files that no run of this working folder has made and whose recipes are not those that they should have.
 
     Parameters
     ----------
     expected : dict
-        For each file, each step that it has gone through with its recipe.
+        For each file, the recipe of each step that it should have gone through.
     store : pathlib.Path
-        What is known of files already.
+        File with what is known of files already.
 
     Returns
     -------
     dict
-        For each such file the steps that differ; all, where it doesn't say what it was made from.
+        For each such file the steps that differ: all of them where its log has no recipe.
     """
     known = _load(store)
 
@@ -123,9 +125,16 @@ def differing(expected: dict[Path, dict[str, str]], store: Path = STORE) -> dict
 
 
 def remember(files: dict[Path, dict[str, str]], since: float, store: Path = STORE) -> None:
-    """Note which files a run has made, with their recipes: those that are newer than its begin, `since`.
+    """Record which files a run has made, with their recipes. Snakemake knows what these were made from.
 
-    Of these Snakemake knows what they were made from.
+    Parameters
+    ----------
+    files : dict
+        For each file that the run may have made, the recipe of each step.
+    since : float
+        When the run began, as a file's time of modification; older files are passed over.
+    store : pathlib.Path
+        File with what is known of files.
     """
     made = {}
     for path, steps in files.items():
@@ -137,7 +146,7 @@ def remember(files: dict[Path, dict[str, str]], since: float, store: Path = STOR
 
 
 def are_as_remembered(files: dict[Path, dict[str, str]], store: Path = STORE) -> bool:
-    """Whether all of these files were made in this working folder, from these recipes."""
+    """Whether all of these files were made in this working folder, with these recipes."""
     known = _load(store)
     return all(
         (entry := known.get(str(path))) and entry["stamp"] == _stamp(path) and entry["recipes"] == steps
@@ -146,7 +155,7 @@ def are_as_remembered(files: dict[Path, dict[str, str]], store: Path = STORE) ->
 
 
 def set_stamp(path: Path, *, outdated: bool) -> None:
-    """Set a file whose time says whether what depends on it is to be made again: now, or long ago."""
+    """Set the time of a stamp: now where what depends on it is to be made again, otherwise long ago."""
     if outdated or not path.exists() or path.stat().st_mtime != _LONG_AGO:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
@@ -155,10 +164,10 @@ def set_stamp(path: Path, *, outdated: bool) -> None:
 
 
 def tell(differing: dict[Path, list[str]]) -> str:
-    """Say what is made again and why, in one line."""
+    """Write the message that names what is made again, and why."""
     first = min(differing)
     others = f" and {len(differing) - 1} others" if len(differing) > 1 else ""
     return (
         f"{first}{others}: was not made by a run of this working folder, and from other references, parameters or code of "
-        f"{', '.join(differing[first])}; what differs is made again"
+        f"{', '.join(differing[first])}; outdated files are made again"
     )

@@ -1,4 +1,4 @@
-"""What the jobs of a run have said in their logs that a user must know: what failed and why, and the warnings.
+"""Summary of a run: what failed and why, and the warnings, from the logs of its jobs.
 
 A log is ``logs/NAME/STEP.log``, NAME an exposure or an association; its lines are those of
 `rampflow.step.logs.configure_logging`.
@@ -12,8 +12,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from rampflow import SOFTWARE_NAME
+from rampflow.workflow.paths import LOGS, benchmark_of
+from rampflow.workflow.plan import Plan
 
 MOST = 20  #: lines of each kind that are shown; the file has all of them
+
+FETCH = "fetch_reference"  #: the step without a benchmark
 
 _LINE = re.compile(r"\S+Z :: (?P<logger>\S+) :: (?P<level>[A-Z]+) :: (?P<text>.*)")
 _KILLED = "ended without an error message, probably killed, as when memory or time runs out"
@@ -48,25 +52,62 @@ def reason_without_error(log: Path) -> str:
     return f"{_KILLED}; its last line: {found['text']}" if found else lines[-1]
 
 
-def logs_of(names: Iterable[str], folder: Path = Path("logs")) -> list[Path]:
-    """The logs of these exposures and associations, and those of the references that were fetched."""
+def logs_of(plan: Plan) -> list[Path]:
+    """Logs of the exposures and associations of a run, and of the references that were fetched."""
+    names = {*plan.exposures, *plan.associations()}
     return [
-        *(log for name in sorted(set(names)) for log in sorted((folder / name).glob("*.log"))),
-        *sorted((folder / "fetch_reference").rglob("*.log")),
+        *(log for name in sorted(names) for log in sorted((LOGS / name).glob("*.log"))),
+        *sorted(LOGS.glob(f"*/*/{FETCH}.log")),
     ]
 
 
-def summarize(logs: Iterable[str | Path], failed: Iterable[list[str]], since: float) -> Findings:
-    """What failed, and what the steps warned of.
+def ended_well(log: Path) -> bool:
+    """Whether the job that writes a log has ended with success: its benchmark is then not older than its log."""
+    benchmark = benchmark_of(log)
+    return benchmark.exists() and benchmark.stat().st_mtime_ns >= log.stat().st_mtime_ns
+
+
+def count_done(logs: Iterable[Path], since: float) -> int:
+    """Count the jobs that have ended with success since a run began."""
+    return sum(benchmark_of(log).exists() and benchmark_of(log).stat().st_mtime >= since for log in logs)
+
+
+def failed_jobs(logs: Iterable[Path], since: float, *, interrupted: bool = False) -> dict[Path, str]:
+    """Find the jobs of a run that have failed.
 
     Parameters
     ----------
-    logs : iterable of str or pathlib.Path
-        Logs of the exposures and associations of the run; those that are missing are passed over.
-    failed : iterable of list of str
-        For each job that failed, its log; for a cluster job, those of all its steps.
+    logs : iterable of pathlib.Path
+        Logs of the exposures and associations of the run.
     since : float
         When the run began, as a file's time of modification.
+    interrupted : bool
+        Whether the run was interrupted. Jobs that ended without an error message are then taken for interrupted ones.
+
+    Returns
+    -------
+    dict
+        Log of each failed job, and the reason.
+    """
+    failures = {}
+    for log in logs:
+        if log.stat().st_mtime < since:
+            continue
+        reason, _ = read_log(log)
+        if reason:
+            failures[log] = reason.removeprefix(f"{log.stem}: ")
+        elif not (interrupted or log.stem == FETCH or ended_well(log)):
+            failures[log] = reason_without_error(log)
+    return failures
+
+
+def summarize(logs: Iterable[Path], since: float, *, interrupted: bool = False) -> Findings:
+    """Gather what failed, and what the steps warned of.
+
+    Parameters
+    ----------
+    logs, since, interrupted
+        As for `failed_jobs`.
 
     Returns
     -------
@@ -74,29 +115,19 @@ def summarize(logs: Iterable[str | Path], failed: Iterable[list[str]], since: fl
         A failure names the exposure or association, the step, the reason and the log; a warning has one log as an example where
         several exposures have it.
     """
-    failed = [list(map(str, job)) for job in failed]
-    existing = {str(log): Path(log) for log in [*logs, *(log for job in failed for log in job)] if Path(log).exists()}
-    times = {name: log.stat().st_mtime for name, log in existing.items()}
-    failures: dict[str, str] = {}
+    logs = list(logs)
+    failed = failed_jobs(logs, since, interrupted=interrupted)
     warnings: dict[tuple[str, str], list[str]] = {}
     earlier: dict[tuple[str, str], list[str]] = {}
-    for name, log in sorted(existing.items()):
+    for log in logs:
         reason, warned = read_log(log)
-        if reason and times[name] >= since:
-            failures[name] = f"{log.parent.name} {log.stem}: {reason.removeprefix(f'{log.stem}: ')} [{name}]"
-        for text in [] if reason and times[name] < since else warned:
+        is_earlier = log.stat().st_mtime < since
+        for text in [] if reason and is_earlier else warned:
             # The same for all exposures but for their own names. (An association's begins those of its exposures, which stay.)
             text = re.sub(rf"{re.escape(log.parent.name)}(?!_\d)", "*", text)
-            (warnings if times[name] >= since else earlier).setdefault((log.stem, text), []).append(name)
-    for job in failed:
-        begun = sorted((log for log in job if times.get(log, 0) >= since), key=times.__getitem__)
-        if begun and not failures.keys() & set(begun):  # no error of ours: killed, or not even begun
-            log = existing[begun[-1]]
-            failures[begun[-1]] = f"{log.parent.name} {log.stem}: {reason_without_error(log)} [{log}]"
-        elif not begun:
-            log = Path(job[0]) if job else Path("?")
-            failures[str(log)] = f"{log.parent.name} {log.stem}: did not begin; see the messages above"
-    return Findings(list(failures.values()), _lines(warnings), _lines(earlier))
+            (earlier if is_earlier else warnings).setdefault((log.stem, text), []).append(str(log))
+    lines = [f"{log.parent.name} {log.stem}: {reason} [{log}]" for log, reason in failed.items()]
+    return Findings(lines, _lines(warnings), _lines(earlier))
 
 
 def _lines(warnings: dict[tuple[str, str], list[str]]) -> list[str]:
@@ -114,9 +145,7 @@ def count(number: int, noun: str, none: str = "no") -> str:
     return f"{number or none} {noun}{'s' * (number > 1)}"
 
 
-def report(
-    findings: Findings, path: Path, *, products: tuple[int, int], jobs: tuple[int, int], interrupted: bool, ended_well: bool
-) -> str:
+def report(findings: Findings, path: Path, *, products: tuple[int, int], done: int, interrupted: bool, success: bool) -> str:
     """Write the summary to a file; what to show of it.
 
     Parameters
@@ -126,11 +155,11 @@ def report(
         The file.
     products : tuple of int
         Number of exposures whose products are all there, and of all exposures.
-    jobs : tuple of int
-        Number of jobs that are done, and of all jobs of the run.
+    done : int
+        Number of jobs of the run that have ended with success.
     interrupted : bool
         Whether somebody or a batch system ended the run.
-    ended_well : bool
+    success : bool
         Whether Snakemake ended with success.
 
     Returns
@@ -140,11 +169,11 @@ def report(
         ``earlier warning:``.
     """
     failures = list(findings.failures)
-    if not (failures or interrupted or ended_well):
+    if not (failures or interrupted or success):
         failures.append("the run: Snakemake ended with an error that no step has logged; see the messages above")
     parts = []
     if interrupted:
-        parts.append(f"interrupted: {jobs[0]} of {jobs[1]} jobs done; the same command goes on")
+        parts.append(f"interrupted: {count(done, 'job')} done; the same command goes on")
     if failures or not interrupted:
         parts.append(f"{len(failures) or 'nothing'} failed")
     parts.append(count(len(findings.warnings), "warning"))
@@ -164,3 +193,35 @@ def report(
         for line in [*kind[:MOST], *([f"... and {len(kind) - MOST} more in {path}"] if len(kind) > MOST else [])]
     ]
     return "\n".join([f"{head} ({path})", *shown])
+
+
+def report_run(plan: Plan, path: Path, since: float, *, interrupted: bool, success: bool) -> str:
+    """Write the summary of a run to a file.
+
+    Parameters
+    ----------
+    plan : rampflow.workflow.plan.Plan
+    path : pathlib.Path
+        The file.
+    since : float
+        When the run began, as a file's time of modification.
+    interrupted, success
+        As for `report`.
+
+    Returns
+    -------
+    str
+        What to show of it.
+    """
+    logs = logs_of(plan)
+    failed = {log.parent.name for log in failed_jobs(logs, since, interrupted=interrupted)}
+    # The products of an exposure that has failed are of an earlier run.
+    finished = [s for s in plan.exposures if s not in failed and all(Path(name).exists() for name in plan.products(s))]
+    return report(
+        summarize(logs, since, interrupted=interrupted),
+        path,
+        products=(len(finished), len(plan.exposures)),
+        done=count_done(logs, since),
+        interrupted=interrupted,
+        success=success,
+    )

@@ -1,0 +1,105 @@
+"""Names of the files of a run: products, the files between the steps, logs and benchmarks."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Collection, Iterable
+from itertools import groupby
+from pathlib import Path
+from typing import NamedTuple
+
+from rampflow.chain import STEPS
+
+LOGS, BENCHMARKS = Path("logs"), Path("benchmarks")
+#: Ends of the names of the products that every exposure has, and of those of an exposure with a source catalog.
+IMAGE_PRODUCTS = ("cal.asdf", "wcs.asdf", "cal.png", "cal_thumb.png")
+CATALOG_PRODUCTS = ("cat.parquet", "segm.asdf")
+
+
+class Paths(NamedTuple):
+    """Where a run writes.
+
+    Attributes
+    ----------
+    results : str
+        Folder of the products.
+    scratch : str
+        Folder of the files that only the next step of the same exposure reads.
+    shared : frozenset of str
+        Steps whose output other jobs read too: it lies in `intermediates`.
+    """
+
+    results: str
+    scratch: str
+    shared: frozenset[str]
+
+    @property
+    def intermediates(self) -> str:
+        """Folder of the files between the steps."""
+        return intermediates_folder(self.results)
+
+    def product(self, name: str, ending: str) -> str:
+        """Name of a product of an exposure or an association."""
+        return f"{self.results}/{name}_{ending}"
+
+    def products(self, stem: str, *, cataloged: bool) -> list[str]:
+        """Names of all products of an exposure."""
+        endings = IMAGE_PRODUCTS + CATALOG_PRODUCTS if cataloged else IMAGE_PRODUCTS
+        return [self.product(stem, ending) for ending in endings]
+
+    def between(self, name: str, ending: str) -> str:
+        """Name of a file between the steps that is not an exposure: a catalog, a solution, pictures."""
+        return f"{self.intermediates}/{name}_{ending}"
+
+    def exposure(self, stem: str, step: str) -> str:
+        """Name of the exposure as a step leaves it."""
+        folder = self.intermediates if step in self.shared else self.scratch
+        return f"{folder}/{stem}_{STEPS[step].suffix}.asdf"
+
+
+def intermediates_folder(results: str) -> str:
+    """Name the folder of the files between the steps."""
+    return f"{results}/intermediates"
+
+
+def log_file(name: str, step: str) -> Path:
+    """Name the log of a step of an exposure or an association."""
+    return LOGS / name / f"{step}.log"
+
+
+def benchmark_of(log: Path) -> Path:
+    """Name the benchmark of the job that writes a log. Snakemake writes it when the job has ended with success."""
+    return BENCHMARKS / log.relative_to(LOGS).with_suffix(".tsv")
+
+
+def match_any(names: Iterable[str]) -> str:
+    """Regular expression that matches these names and no others.
+
+    It has the shape of a tree, because Snakemake evaluates it for each file of each job: names that begin alike share their
+    beginning.
+
+    Parameters
+    ----------
+    names : iterable of str
+
+    Returns
+    -------
+    str
+        An expression that matches nothing where there are no names.
+    """
+    return _alternatives(sorted(set(names)))
+
+
+def _alternatives(names: Collection[str]) -> str:
+    prefix = os.path.commonprefix(list(names))
+    rests = [name[len(prefix) :] for name in names]
+    suffix = os.path.commonprefix([rest[::-1] for rest in rests])[::-1]
+    rests = [rest.removesuffix(suffix) for rest in rests]
+    groups = groupby(rests, key=lambda rest: rest[:1])
+    branches = [_alternatives(list(group)) if first else "" for first, group in groups]
+    if branches == [""]:
+        choice = ""
+    else:
+        choice = f"(?:{'|'.join(branches)})" if names else "(?!)"
+    return re.escape(prefix) + choice + re.escape(suffix)

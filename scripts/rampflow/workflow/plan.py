@@ -1,0 +1,395 @@
+"""The plan of a run: its settings, its exposures and their files, and what the rules of the workflow ask about them."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import shlex
+import shutil
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+
+from rampflow.astrometry import check_astrometric_catalog, next_attempt, source_files
+from rampflow.astrometry.parameters import SEARCH_PARAMETERS
+from rampflow.chain import STEPS, image_chain
+from rampflow.files import links
+from rampflow.step.declaration import NOT_APPLICABLE, Step
+from rampflow.workflow import configuration, inventory, recipes
+from rampflow.workflow.association import find_excluded
+from rampflow.workflow.environment import job_environment
+from rampflow.workflow.fingerprint import fingerprint
+from rampflow.workflow.inventory import Inventory
+from rampflow.workflow.leftovers import stale_files
+from rampflow.workflow.paths import Paths, intermediates_folder
+
+INVENTORY = Path(".rampflow/inventory.json")
+#: Environment variable that tells the jobs of a run the file with its exposures. Its main process sets it.
+EXPOSURES_VARIABLE = "RAMPFLOW_EXPOSURES"
+
+
+def read_settings(config: dict, declared: dict[str, Step], folder: Path) -> dict:
+    """Check the configuration, with defaults for what it lacks and links for the files that it names.
+
+    Parameters
+    ----------
+    config : dict
+        What the files and the command line gave.
+    declared : dict
+        Declaration of each step, by its name.
+    folder : pathlib.Path
+        Where relative paths are taken from.
+
+    Returns
+    -------
+    dict
+        The settings, as `rampflow.workflow.configuration.validated` returns them.
+
+    Raises
+    ------
+    RampflowError
+        A key is unknown, a value is not one that its key takes, or a file does not exist.
+    """
+    settings = configuration.validated(config, declared)
+    settings["astrometric_catalog"] = check_astrometric_catalog(settings["astrometric_catalog"], folder)
+    options = settings["steps"]["source_catalog"]
+    options |= {name: link_to(path) for name, path in configuration.existing_files(options, folder).items()}
+    return settings
+
+
+def link_to(path: str) -> str:
+    """Return the link that stands for the content of a user's own file, or of a HATS catalog's folder; other names as they are.
+
+    The rules read the link, so that a file that was moved or touched is no reason to run anything again.
+    """
+    content = recipes.content(path)
+    if content == path:
+        return path
+    link = links.link_of(content, Path(path).name)
+    links.point(link, Path(path).absolute())
+    return str(link)
+
+
+class Plan:
+    """The exposures of a run and their files.
+
+    Methods take the name of an exposure (`stem`) or of an association.
+
+    Parameters
+    ----------
+    settings : dict
+        The configuration, as `read_settings` returns it.
+    declared : dict
+        Declaration of each step, by its name.
+    found : rampflow.workflow.inventory.Inventory
+        The exposures.
+    scratch : str
+        Folder of the files that only the next step reads; the folder of all intermediates by default.
+
+    Attributes
+    ----------
+    exposures : dict
+        What is known of each exposure, by its name (`rampflow.workflow.inventory.ExposureEntry`).
+    paths : rampflow.workflow.paths.Paths
+        Where the run writes.
+    """
+
+    def __init__(self, settings: dict, declared: dict[str, Step], found: Inventory, scratch: str | None = None):
+        self.settings, self.declared, self.inventory = settings, declared, found
+        self.exposures, self.links = found.exposures, found.links
+        results = settings["results"]
+        shared = self.kept_steps() | self._last_steps(self.with_step("source_catalog"))
+        self.paths = Paths(results, scratch or intermediates_folder(results), frozenset(shared))
+
+    @classmethod
+    def of_run(cls, settings: dict, declared: dict[str, Step], folder: Path) -> Plan:
+        """Find the exposures of a run; a job of a running workflow takes those that the main process has found.
+
+        Parameters
+        ----------
+        settings, declared
+            As for `Plan`.
+        folder : pathlib.Path
+            Where relative names are taken from.
+
+        Raises
+        ------
+        RampflowError
+            Something is wrong with an input or a reference; the message names it.
+        """
+        found = inventory.read(Path(os.environ[EXPOSURES_VARIABLE])) if is_job() else None  # written before the first job
+        found = found or inventory.build(settings, folder, INVENTORY, declared)
+        return cls(settings, declared, found, scratch_folder(settings))
+
+    @cached_property
+    def exposures_file(self) -> Path:
+        """The file with the exposures of this run."""
+        return inventory.exposures_file(self.settings, INVENTORY)
+
+    def job_environment(self) -> dict[str, str]:
+        """What the jobs need to know and no result depends on, as environment variables.
+
+        The CRDS context is recorded in the products, but only another reference is a reason to make them again. Snakemake
+        compares parameters with those of the last run, and not the environment.
+        """
+        return job_environment(self.inventory.context) | {EXPOSURES_VARIABLE: str(self.exposures_file)}
+
+    # ---------------------------------------------------------------------------------------------------- which exposures
+    def with_step(self, step: str) -> list[str]:
+        """Exposures that go through a step."""
+        return [stem for stem, entry in self.exposures.items() if step in entry.chain]
+
+    def without_step(self, step: str) -> list[str]:
+        """Exposures that do not go through a step."""
+        return [stem for stem, entry in self.exposures.items() if step not in entry.chain]
+
+    def associations(self) -> list[str]:
+        """Names of all associations."""
+        return sorted({entry.association for entry in self.exposures.values()})
+
+    def aligned_associations(self) -> list[str]:
+        """Names of the associations with an exposure to align."""
+        return sorted({self.exposures[stem].association for stem in self.with_step("tweakreg")})
+
+    def members(self, association: str) -> list[str]:
+        """Exposures of an association, in its order."""
+        return [stem for stem, entry in self.exposures.items() if entry.association == association]
+
+    def members_to_align(self, association: str) -> list[str]:
+        """Exposures of an association that go through tweakreg."""
+        return [stem for stem in self.members(association) if "tweakreg" in self.exposures[stem].chain]
+
+    def shape(self, stem: str) -> tuple[int, int, int]:
+        """Shape of a raw exposure: resultants, rows, columns."""
+        return self.exposures[stem].shape
+
+    # ----------------------------------------------------------------------------------------------------- which products
+    def products(self, stem: str) -> list[str]:
+        """All products of an exposure."""
+        return self.paths.products(stem, cataloged="source_catalog" in self.exposures[stem].chain)
+
+    def all_products(self) -> list[str]:
+        """Products of every exposure, and the summary of every alignment."""
+        summaries = [self.paths.product(name, "tweakreg.json") for name in self.aligned_associations()]
+        return [*(path for stem in self.exposures for path in self.products(stem)), *summaries]
+
+    def stale_files(self) -> list[Path]:
+        """Files in the results folder of exposures and steps that this run does not have."""
+        return stale_files(self.inventory, Path(self.settings["results"]), INVENTORY.parent)
+
+    def kept_steps(self) -> set[str]:
+        """Steps whose output stays: those of the configuration, and those that the alignment and finalize read."""
+        kept = self.settings["keep_intermediates"]
+        if isinstance(kept, bool):
+            kept = STEPS if kept else ()
+        return {*kept, *self._last_steps(self.with_step("tweakreg"))}
+
+    def _last_steps(self, stems: Iterable[str]) -> set[str]:
+        return {image_chain(self.exposures[stem].chain)[-1] for stem in stems}
+
+    # -------------------------------------------------------------------------------------------------- what a job reads
+    def raw_exposure(self, stem: str) -> str:
+        """The raw exposure: the link that stands for its content."""
+        return self.links[self.exposures[stem].path]
+
+    def exposure_before(self, stem: str, step: str) -> str:
+        """The exposure as the previous step of its chain leaves it."""
+        chain = self.exposures[stem].chain
+        return self.paths.exposure(stem, image_chain(chain[: chain.index(step)])[-1])
+
+    def calibrated_image(self, stem: str) -> str:
+        """The exposure after the last step that changes it."""
+        return self.paths.exposure(stem, image_chain(self.exposures[stem].chain)[-1])
+
+    def references(self, stem: str, step: str) -> list[str]:
+        """Reference files that a step reads."""
+        chosen = [self.exposures[stem].references[reference.type] for reference in self.declared[step].references]
+        return [self.links[path] for path in chosen if path != NOT_APPLICABLE]
+
+    def forced_segmentation(self) -> list[str]:
+        """The segmentation map that the configuration names, whose sources are measured; none without one."""
+        path = self.settings["steps"]["source_catalog"]["forced_segmentation"]
+        return [path] if path else []
+
+    def solution(self, stem: str) -> str | list[str]:
+        """The alignment of the exposure's association; an empty list where it is not aligned."""
+        entry = self.exposures[stem]
+        return self.paths.between(entry.association, "tweakreg.asdf") if "tweakreg" in entry.chain else []
+
+    def images_to_align(self, association: str) -> list[str]:
+        """Images of an association; tweakreg reads their headers."""
+        return [self.calibrated_image(stem) for stem in self.members_to_align(association)]
+
+    def catalog_to_align(self, stem: str) -> str:
+        """Catalog that an exposure is aligned with: its own, or the one that the association names for it."""
+        given = self.exposures[stem].tweakreg_catalog
+        return link_to(given) if given else self.paths.between(stem, "cat.parquet")
+
+    def given_catalogs(self, association: str) -> list[str]:
+        """Catalogs that the association names for its members."""
+        members = self.members_to_align(association)
+        return [self.catalog_to_align(stem) for stem in members if self.exposures[stem].tweakreg_catalog]
+
+    def catalogs_to_align(self, association: str) -> list[str]:
+        """Catalog of each image of an association."""
+        return [self.catalog_to_align(stem) for stem in self.members_to_align(association)]
+
+    def own_catalogs(self, association: str) -> list[str]:
+        """Catalogs made of the images, to compare with those that the association names; empty if it names none."""
+        stems = self.members_to_align(association)
+        if not self.given_catalogs(association):
+            return []
+        return [self.paths.between(stem, "cat.parquet") for stem in stems]
+
+    def star_source(self) -> str:
+        """The astrometric catalog: the link to the user's own file, or the name of a service."""
+        return link_to(self.settings["astrometric_catalog"])
+
+    def star_file(self) -> list[str]:
+        """The astrometric catalog where it is the user's own; none where it is a service."""
+        return [self.star_source()] if source_files(self.settings["astrometric_catalog"]) else []
+
+    # ------------------------------------------------------------------------------------------------ what the report reads
+    def ramps_around_refpix(self, stem: str) -> list[str]:
+        """The ramp before and after refpix; none where refpix is skipped."""
+        if "refpix" not in self.exposures[stem].chain:
+            return []
+        return [self.exposure_before(stem, "refpix"), self.paths.exposure(stem, "refpix")]
+
+    def ramp_with_transient(self, stem: str) -> list[str]:
+        """The ramp before wfi18_transient; none for an exposure that does not go through it."""
+        return [self.exposure_before(stem, "wfi18_transient")] if "wfi18_transient" in self.exposures[stem].chain else []
+
+    def catalog_files(self, stem: str) -> dict[str, str]:
+        """Catalog and segmentation map of an exposure, and what its alignment began with, as far as it has them."""
+        entry = self.exposures[stem]
+        files = {}
+        if "source_catalog" in entry.chain:
+            files["catalog"] = self.paths.product(stem, "cat.parquet")
+            files["segmentation"] = self.paths.product(stem, "segm.asdf")
+            if "tweakreg" in entry.chain:
+                files["unaligned"] = self.paths.between(stem, "cat.parquet")
+                files["stars"] = self.paths.between(entry.association, "astrometric.parquet")
+        return files
+
+    def alignment_files(self, association: str) -> dict[str, str]:
+        """Summary of an association's alignment, and its astrometric catalog; none where it is not aligned."""
+        if association not in self.aligned_associations():
+            return {}
+        return {
+            "summary": self.paths.product(association, "tweakreg.json"),
+            "stars": self.paths.between(association, "astrometric.parquet"),
+        }
+
+    # ---------------------------------------------------------------------------------------------------- what a job is told
+    def arguments(self, stem: str, step: str) -> str:
+        """A step's references and parameters as arguments of its script."""
+        chosen, override = self.exposures[stem].references, self.settings["references"]["override"]
+        types = [reference.type for reference in self.declared[step].references]
+        words = [f"--{name} {shlex.quote(self.links.get(chosen[name], NOT_APPLICABLE))}" for name in types]
+        by_crds = [name for name in types if name not in override]
+        if by_crds:
+            words.append(f"--chosen_by_crds {','.join(by_crds)}")
+        # Only steps with a reference of the user's own take the option, so that it repeats the jobs of no others.
+        if len(by_crds) < len(types) and self.settings["references"]["allow_mismatch"]:
+            words.append("--allow_mismatch")
+        return " ".join([*words, self.parameters(step)])
+
+    def parameters(self, step: str) -> str:
+        """A step's parameters as arguments of its script."""
+        return configuration.command_line(self.declared[step].parameters, self.settings["steps"][step])
+
+    def search_parameters(self) -> str:
+        """Parameters of the search for the astrometric catalog as arguments of its script."""
+        return configuration.command_line(SEARCH_PARAMETERS, self.settings["steps"]["tweakreg"])
+
+    def requirement(self, stem: str) -> str:
+        """Option of finalize.py that makes an exposure fail that should be aligned and is not."""
+        return "--require_alignment" if self.settings["require_alignment"] and self.solution(stem) else ""
+
+    def excluded_members(self, association: str) -> str:
+        """Option of report.py that names the exposures of an association that the configuration leaves out."""
+        settings = self.settings
+        excluded = find_excluded(settings["input"], Path.cwd(), settings["exclude"]).get(association, [])
+        return f"--missing {' '.join(excluded)}" if excluded else ""
+
+    def star_attempt(self, association: str) -> int:
+        """Number of the attempt to get the stars: another one where the last has failed, so that the rule runs again."""
+        return next_attempt(Path(self.paths.between(association, "astrometric.parquet")))
+
+    # ------------------------------------------------------------------------------------------------------- what it is made of
+    def recipe(self, stem: str, step: str) -> str:
+        """Hash of what a step of an exposure is made from, besides the output of the previous step."""
+        if step == "tweakreg":
+            return self.association_recipe(self.exposures[stem].association)
+        files = {
+            "dq_init": [self.raw_exposure(stem)],
+            "source_catalog": [recipes.content(self.settings["steps"]["source_catalog"]["forced_segmentation"])],
+        }
+        return recipes.recipe(self.arguments(stem, step), fingerprint(step), *files.get(step, []))
+
+    def association_recipe(self, association: str) -> str:
+        """Hash of what the alignment of an association is made from, besides its images and their catalogs."""
+        members = self.members_to_align(association)
+        return recipes.recipe(
+            *members,
+            *(recipes.content(self.exposures[stem].tweakreg_catalog or "") for stem in members),
+            self.parameters("tweakreg"),
+            fingerprint("tweakreg"),
+            self.star_recipe(),
+        )
+
+    def star_recipe(self) -> str:
+        """Hash of what an astrometric catalog is made from, besides where the images point."""
+        source = recipes.content(self.settings["astrometric_catalog"])
+        return recipes.recipe(source, self.search_parameters(), fingerprint("astrometric_catalog"))
+
+
+def is_job() -> bool:
+    """Whether this process runs a job of a workflow whose main process is another one."""
+    return EXPOSURES_VARIABLE in os.environ
+
+
+def scratch_folder(settings: dict) -> str | None:
+    """Folder of the files that only the next step reads, where the configuration names a disk of the compute nodes.
+
+    Each cluster job has a folder of its own, which is removed when the job ends. The main process never sees these files. It
+    uses another name for them, so that it does not take the files of a run without scratch for them.
+
+    Parameters
+    ----------
+    settings : dict
+        The configuration, as `read_settings` returns it.
+
+    Returns
+    -------
+    str or None
+        None: together with the other intermediates.
+    """
+    if not settings["scratch"]:
+        return None
+    if not is_job():
+        return f"{intermediates_folder(settings['results'])}/scratch"
+    disk = Path(os.path.expandvars(settings["scratch"]))
+    disk.mkdir(parents=True, exist_ok=True)
+    folder = tempfile.mkdtemp(prefix="rampflow-", dir=disk)
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
+
+
+def given_options(files: Mapping[str, str | Sequence[str]], names: Iterable[str]) -> str:
+    """Those of some named inputs that a job has, as arguments of its script.
+
+    Parameters
+    ----------
+    files : mapping
+        Inputs of the job: a name or a list of names for each.
+    names : iterable of str
+        The inputs that become arguments.
+    """
+    words = []
+    for name in names:
+        if given := files.get(name):
+            words.append(f"--{name} {shlex.join([given] if isinstance(given, str) else given)}")
+    return " ".join(words)

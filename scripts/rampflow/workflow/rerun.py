@@ -1,0 +1,109 @@
+"""Which existing files of a run are to be made again, because they were made from other parameters, references or code.
+
+Snakemake knows this of the files that it has made in this working folder under their present names. Of others it sees only the
+time of modification (see `rampflow.workflow.recipes`).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rampflow.chain import STEPS
+from rampflow.workflow import recipes
+from rampflow.workflow.fingerprint import fingerprint
+from rampflow.workflow.plan import Plan
+
+
+def exposure_recipes(plan: Plan, stem: str) -> dict[Path, dict[str, str]]:
+    """Files of an exposure that may exist, each with the recipes of the steps that it should have gone through."""
+    chain = plan.exposures[stem].chain
+    steps = {step: plan.recipe(stem, step) for step in chain}
+    files = {}
+    for number, step in enumerate(chain, start=1):
+        if STEPS[step].rewrites:
+            files[Path(plan.paths.exposure(stem, step))] = {name: steps[name] for name in chain[:number]}
+    if "source_catalog" in chain:
+        files[Path(plan.paths.between(stem, "cat.parquet"))] = {"source_catalog": steps["source_catalog"]}
+    return files | {Path(plan.paths.product(stem, "cal.asdf")): steps | {"finalize": fingerprint("finalize")}}
+
+
+def solution_recipes(plan: Plan) -> dict[Path, dict[str, str]]:
+    """Files of the alignments, with the recipe of each."""
+    names = plan.aligned_associations()
+    return {_solution_file(plan, name): {"tweakreg": plan.association_recipe(name)} for name in names}
+
+
+def star_recipes(plan: Plan) -> dict[Path, dict[str, str]]:
+    """Astrometric catalogs, with their recipe."""
+    files = [Path(plan.paths.between(name, "astrometric.parquet")) for name in plan.aligned_associations()]
+    return {path: {"astrometric_catalog": plan.star_recipe()} for path in files}
+
+
+def _solution_file(plan: Plan, association: str) -> Path:
+    return Path(plan.paths.between(association, "tweakreg.asdf"))
+
+
+def stars_are_current(plan: Plan) -> bool:
+    """Whether all astrometric catalogs were made in this working folder, from the present parameters and code."""
+    return recipes.are_as_remembered(star_recipes(plan))
+
+
+def stamp_file(results: str, kind: str, name: str) -> str:
+    """Name a file that the first job of an exposure or an association has for an input.
+
+    It is newer than what is to be made again, and older than everything else.
+
+    Parameters
+    ----------
+    results : str
+        Folder of the products.
+    kind : str
+        ``exposure`` or ``association``.
+    name : str
+        Of the exposure or the association.
+    """
+    return f".rampflow/redo/{recipes.recipe(results)}/{kind}/{name}"
+
+
+def mark_outdated(plan: Plan) -> dict[Path, list[str]]:
+    """Set the stamps of a run, so that Snakemake makes outdated files again.
+
+    Parameters
+    ----------
+    plan : rampflow.workflow.plan.Plan
+
+    Returns
+    -------
+    dict
+        Outdated files, each with the steps whose parameters, references or code have changed.
+
+    Raises
+    ------
+    RampflowError
+        A stamp or the record of files can't be written.
+    """
+    files = {stem: exposure_recipes(plan, stem) for stem in plan.exposures}
+    expected = {path: steps for of_exposure in files.values() for path, steps in of_exposure.items()}
+    differing = recipes.differing(solution_recipes(plan) | expected)
+    results = plan.settings["results"]
+    for name in plan.aligned_associations():
+        paths = [_solution_file(plan, name), *(path for stem in plan.members(name) for path in files[stem])]
+        outdated = any("tweakreg" in differing.get(path, ()) for path in paths)
+        recipes.set_stamp(Path(stamp_file(results, "association", name)), outdated=outdated)
+    for stem, paths_of_exposure in files.items():
+        outdated = any(set(differing.get(path, ())) - {"tweakreg"} for path in paths_of_exposure)
+        recipes.set_stamp(Path(stamp_file(results, "exposure", stem)), outdated=outdated)
+    return differing
+
+
+def remember_made(plan: Plan, since: float) -> None:
+    """Record which files a run has made: those that are newer than its begin.
+
+    Parameters
+    ----------
+    plan : rampflow.workflow.plan.Plan
+    since : float
+        When the run began, as a file's time of modification.
+    """
+    files = {path: steps for stem in plan.exposures for path, steps in exposure_recipes(plan, stem).items()}
+    recipes.remember(files | solution_recipes(plan) | star_recipes(plan), since)

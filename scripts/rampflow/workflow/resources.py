@@ -1,0 +1,86 @@
+"""Memory, time and cores that the jobs of a run ask for.
+
+The numbers in the rules come from tests/benchmark/fit_resources.py.
+"""
+
+from __future__ import annotations
+
+#: MB of the two processes of Snakemake that run beside the step in a cluster job.
+CLUSTER_OVERHEAD = 400
+
+
+def memory(
+    base: float, *, frames: float = 0, ramps: float = 0, shape: tuple[int, int, int] | None, attempt: int, on_cluster: bool
+) -> int:
+    """Memory of a job.
+
+    Parameters
+    ----------
+    base : float
+        MB of the program.
+    frames, ramps : float
+        Number of float32 frames, and of float32 ramps, of the exposure's size that the program holds at a time.
+    shape : tuple of int or None
+        Of the raw exposure: resultants, rows, columns. None: of a job without an exposure.
+    attempt : int
+        1 at the first attempt; each further attempt asks for as much again.
+    on_cluster : bool
+        Whether the job is submitted to a cluster.
+
+    Returns
+    -------
+    int
+        MB.
+    """
+    frame, ramp = float32_sizes(shape)
+    return int(attempt * (base + frames * frame + ramps * ramp)) + (CLUSTER_OVERHEAD if on_cluster else 0)
+
+
+def minutes(base: float, *, per_gigabyte: float = 0, shape: tuple[int, int, int] | None, attempt: int) -> int:
+    """Time limit of a job, for slow disks and busy nodes.
+
+    Parameters
+    ----------
+    base : float
+        Minutes of the program.
+    per_gigabyte : float
+        Minutes for each GB of the exposure's float32 ramp.
+    shape : tuple of int or None
+        Of the raw exposure: resultants, rows, columns. None: of a job without an exposure.
+    attempt : int
+        1 at the first attempt; each further attempt asks for as much again.
+
+    Returns
+    -------
+    int
+        Minutes.
+    """
+    _, ramp = float32_sizes(shape)
+    return int(attempt * (base + per_gigabyte * ramp / 1e3) + 0.5)
+
+
+def float32_sizes(shape: tuple[int, int, int] | None) -> tuple[float, float]:
+    """Size of a frame and of a ramp in single precision, in MB; zeros without a shape."""
+    if shape is None:
+        return 0.0, 0.0
+    resultants, rows, columns = shape
+    frame = 4 * rows * columns / 1e6
+    return frame, resultants * frame
+
+
+def threads(exposures: int, cores: int | None) -> int:
+    """Cores of a job that can use two.
+
+    Parameters
+    ----------
+    exposures : int
+        Number of exposures of the run.
+    cores : int or None
+        Cores of this machine that the run may use. None: jobs are submitted to a cluster.
+
+    Returns
+    -------
+    int
+        1 where there are enough exposures to keep all cores busy, which is faster than two cores for each; otherwise 2.
+    """
+    return 1 if cores is not None and 1 < exposures >= cores else 2

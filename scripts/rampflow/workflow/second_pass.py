@@ -1,0 +1,105 @@
+"""Align and finish the exposures whose association waits for others that have failed.
+
+Snakemake starts no job that lacks an input, so an exposure that fails holds back the alignment of its association. When
+everything else has been done, the same command is run again for these associations, without the failed exposures. The next run
+has them in again: Snakemake sees that the alignment has other inputs, and repeats it.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+
+from rampflow.chain import image_chain
+from rampflow.workflow.plan import EXPOSURES_VARIABLE, Plan
+
+#: Environment variable that tells a second pass the file with the exposures to leave out, one a line.
+LEFT_OUT_VARIABLE = "RAMPFLOW_LEFT_OUT"
+LEFT_OUT_FILE = Path(".rampflow/left_out.txt")
+#: Options of Snakemake that make it run jobs again that the first pass has just run.
+_FORCING = ("--force", "--forceall", "-f", "-F")
+
+
+def is_second_pass() -> bool:
+    """Whether this run finishes another one."""
+    return LEFT_OUT_VARIABLE in os.environ
+
+
+def left_out() -> list[str]:
+    """Exposures that this run leaves out because it is a second pass; none of another run."""
+    path = os.environ.get(LEFT_OUT_VARIABLE)
+    return Path(path).read_text().splitlines() if path else []
+
+
+def holds_back_alignment(plan: Plan, stem: str, step: str) -> bool:
+    """Whether the alignment of an association can't start without the output of a step of an exposure."""
+    entry = plan.exposures.get(stem)
+    if entry is None or "tweakreg" not in entry.chain:
+        return False
+    return step in image_chain(entry.chain) or (step == "source_catalog" and not entry.tweakreg_catalog)
+
+
+def exposures_to_finish(plan: Plan, failed: Collection[tuple[str, str]]) -> list[str]:
+    """Exposures that a second pass can align and finish.
+
+    Parameters
+    ----------
+    plan : rampflow.workflow.plan.Plan
+    failed : collection of tuple of str
+        Name and step of each failed job.
+
+    Returns
+    -------
+    list of str
+        Members of associations that a failed exposure holds back, where all members that have not failed are ready to be
+        aligned. A run that stops at the first failure leaves members that are not: nothing more is started for these.
+    """
+    failed_stems = {name for name, _ in failed}
+    waiting = {plan.exposures[stem].association for stem, step in failed if holds_back_alignment(plan, stem, step)}
+    found = []
+    for association in sorted(waiting):
+        others = [stem for stem in plan.members_to_align(association) if stem not in failed_stems]
+        if all(Path(name).exists() for stem in others for name in (plan.calibrated_image(stem), plan.catalog_to_align(stem))):
+            found += others
+    return found
+
+
+def start_folder(arguments: Sequence[str], environment: Mapping[str, str]) -> Path:
+    """Folder that the user has started Snakemake in, which relative paths of its command line are taken from.
+
+    Parameters
+    ----------
+    arguments : sequence of str
+        The command line. With ``--directory``, Snakemake has changed the working folder.
+    environment : mapping
+        The shell names its folder in PWD.
+    """
+    elsewhere = any(word in ("--directory", "-d") or word.startswith("--directory=") for word in arguments)
+    given = Path(environment.get("PWD", ""))
+    return given if elsewhere and given.is_absolute() and given.is_dir() else Path.cwd()
+
+
+def run_second_pass(plan: Plan, stems: Collection[str], arguments: Sequence[str]) -> None:
+    """Run the same command for some exposures alone.
+
+    Parameters
+    ----------
+    plan : rampflow.workflow.plan.Plan
+    stems : collection of str
+        The exposures, see `exposures_to_finish`.
+    arguments : sequence of str
+        The command line of the first pass, without the program.
+    """
+    LEFT_OUT_FILE.parent.mkdir(parents=True, exist_ok=True)
+    LEFT_OUT_FILE.write_text("\n".join(sorted(set(plan.exposures) - set(stems))))
+    environment = {name: value for name, value in os.environ.items() if name != EXPOSURES_VARIABLE}
+    # The first pass holds the lock of the working folder. An empty --forcerun takes the place of the user's.
+    kept = [word for word in arguments if word not in _FORCING]
+    subprocess.run(
+        [sys.executable, "-m", "snakemake", *kept, "--forcerun", "--nolock"],
+        cwd=start_folder(arguments, os.environ),
+        env=environment | {LEFT_OUT_VARIABLE: str(LEFT_OUT_FILE.absolute())},
+    )
