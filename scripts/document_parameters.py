@@ -49,7 +49,7 @@ astrometric_catalog: GAIADR3_S3
 # false: it is delivered unaligned.
 require_alignment: false
 
-# Folder on a disk of the cluster's nodes for the files that only the next step reads, as $TMPDIR; null: with the other
+# Folder on a disk of the cluster's nodes, such as $TMPDIR, for files that only the next step reads. null: with the other
 # intermediates.
 scratch: null
 
@@ -78,7 +78,7 @@ An unknown key, a wrong type or a value out of range stops the run before any jo
 | [`references.allow_mismatch`](#referencesoverride) | `false` | accept overriding references of another detector or optical element | |
 | [`astrometric_catalog`](#astrometric_catalog) | `GAIADR3_S3` | stars to which exposures are aligned | `steps.tweakreg.abs_refcat` |
 | [`require_alignment`](#require_alignment) | `false` | treat an exposure that isn't aligned as a failure | |
-| [`scratch`](#scratch) | `null` | folder on a local disk of a cluster node, for files that only the next step reads | |
+| [`scratch`](#scratch) | `null` | folder on a disk of the cluster's nodes for files that only the next step reads | |
 | `steps.STEP.skip` | `false` | leave the step out (every step except dq_init and ramp_fitting) | `steps.STEP.skip` |
 | `steps.STEP.PARAMETER` | | see [Parameters of the steps](#parameters-of-the-steps) | `steps.STEP.PARAMETER` |
 
@@ -128,6 +128,12 @@ year of the positions. `parallax` (mas) is optional.
 `false` delivers exposures unaligned. With `true`, an imaging exposure that isn't aligned to the stars has no products, the reason
 is in the summary, and the run ends with an error. Such an exposure is `FAILED` or `SKIPPED` in `meta.cal_step.tweakreg`; fully
 saturated exposures are among them.
+
+### scratch
+
+A folder on a disk of the cluster's nodes, such as `$TMPDIR`, for files that only the next step reads: 16 times the size of a raw
+file. Each cluster job uses its own folder in it, and removes it at its end. `null`: with the other intermediates. Without a cluster,
+only the name of their folder changes.
 
 ## Plausible references
 
