@@ -4,6 +4,7 @@ import subprocess
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
+PLUGIN = ROOT / "plugins" / "progress"  #: in PYTHONPATH, Snakemake finds it without an installation
 CODE = ("Snakefile", "workflow", "scripts", "config", "envs")  #: what a run depends on
 
 

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 import snakemake_logger_plugin_progress as progress
-from conftest import PLUGIN
+from repository import PLUGIN
 from snakemake_interface_logger_plugins.common import LogEvent
 
 REFPIX, FIT = "r1: reference-pixel correction", "r2: ramp fit"

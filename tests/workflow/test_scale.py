@@ -9,7 +9,7 @@ import sys
 
 import pytest
 from inventories import write_exposure
-from repository import ROOT
+from repository import PLUGIN, ROOT
 from snakemake_runs import Workflow
 
 from rampflow.workflow.plan import EXPOSURES_VARIABLE
