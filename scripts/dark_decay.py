@@ -101,12 +101,15 @@ def run(job: Job) -> None:
     factors = decay_factors(time_constant, frame_time, ramp.read_pattern)
     job.log.info("Amplitude %.4g DN, time constant %.4g s", amplitude, time_constant)
     times = pixel_read_times(data.shape[1:], frame_time, ramp.detector)
-    with job.create(rewrite=("data",)) as product:
+    borders = ramp.border_columns
+    with job.create(rewrite=("data", *borders)) as product:
 
         def correct_rows(start, stop):
             rows = data.read_rows(start, stop)
             subtract_dark_decay(rows, amplitude * np.exp(-times[start:stop] / time_constant), factors)
-            product.write_ramp_rows(start, rows)
+            product.write_rows("data", start, rows)
+            for name, columns in borders.items():
+                product.write_rows(name, start, rows[..., columns])
 
         job.map_rows(correct_rows, data.shape[1])
 

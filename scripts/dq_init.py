@@ -12,11 +12,14 @@ from rampflow import dq as dqflags
 from rampflow.chain import LATER_STATUSES, STATUSES
 from rampflow.detector import BORDER, border_pixels, check_shape, mean_reads
 from rampflow.errors import RampflowError
-from rampflow.files.asdf_io import AsdfFile, EmptyArray, tagged
+from rampflow.files.asdf_reader import AsdfFile
+from rampflow.files.asdf_writer import EmptyArray
 from rampflow.files.level1 import GROUND_TEST_MODELS, RAW_TAG, spell_data_problem, updated_raw_file
+from rampflow.files.tags import RAMP
+from rampflow.files.yaml_tree import tagged
 from rampflow.step.consistency import contradictions
 from rampflow.step.declaration import NOT_APPLICABLE, Parameter, Range, Reference, Step
-from rampflow.step.exposure import RAMP_TAG, Exposure
+from rampflow.step.exposure import Exposure
 from rampflow.step.job import Job
 from rampflow.step.program import run_step
 
@@ -319,7 +322,7 @@ def ramp_tree(raw: Exposure) -> dict:
     meta["model_type"] = "RampModel"
     spell_data_problem(meta)
     carried = {k: v for k, v in raw.roman.items() if k not in ("meta", "resultantdq", "reference_read", "reference_amp33")}
-    return tagged({"meta": meta, **carried}, RAMP_TAG)
+    return tagged({"meta": meta, **carried}, RAMP)
 
 
 def run(job: Job) -> None:

@@ -5,7 +5,7 @@ import sys
 import numpy as np
 
 from rampflow import dq as dqflags
-from rampflow.files.asdf_io import EmptyArray
+from rampflow.files.asdf_writer import EmptyArray
 from rampflow.step.declaration import Parameter, Range, Reference, Step
 from rampflow.step.job import Job
 from rampflow.step.program import run_step

@@ -368,7 +368,8 @@ def correct_exposure(
     rows, columns = pixeldq.shape
     science_pixels = (rows - 2 * BORDER) * (columns - 2 * BORDER)
 
-    with job.create(rewrite=("data", "groupdq", "pixeldq")) as product:
+    borders = job.exposure.border_columns
+    with job.create(rewrite=("data", "groupdq", "pixeldq", *borders)) as product:
 
         def correct_block(start, stop):
             flags = groupdq.read_rows(start, stop)
@@ -388,7 +389,9 @@ def correct_exposure(
                 read_pattern,
                 nonlinearity=nonlinearity,
             )
-            product.write_ramp_rows(start, corrected)
+            product.write_rows("data", start, corrected)
+            for name, border_columns in borders.items():
+                product.write_rows(name, start, corrected[..., border_columns])
             product.write_rows("groupdq", start, corrected_dq)
             product.write_rows("pixeldq", start, corrected_pixeldq)
             newly_flagged = dq.has(corrected_pixeldq & ~(pixel_flags | reference_dq), dq.NO_LIN_CORR)

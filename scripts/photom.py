@@ -108,7 +108,8 @@ def wcs_pixel_area(job: Job) -> float | None:
     """
     if job.exposure.meta.get("wcs") is None:
         return None
-    from rampflow.wcs.wcs_tree import Wcs, pixel_solid_angle
+    from rampflow.wcs.footprint import pixel_solid_angle
+    from rampflow.wcs.wcs_tree import Wcs
 
     try:
         area = pixel_solid_angle(Wcs(job.exposure.meta["wcs"]), job.exposure.array("data", 2).shape)

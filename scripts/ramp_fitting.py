@@ -11,9 +11,11 @@ import numpy as np
 from rampflow import dq as flags
 from rampflow.detector import BORDER, MINIMUM_RESULTANTS, SCIENCE
 from rampflow.errors import RampflowError
-from rampflow.files.asdf_io import StoredArray, tagged
+from rampflow.files.stored_array import StoredArray
+from rampflow.files.tags import IMAGE
+from rampflow.files.yaml_tree import tagged
 from rampflow.step.declaration import Parameter, Range, Reference, Step
-from rampflow.step.exposure import IMAGE_TAG, Exposure
+from rampflow.step.exposure import Exposure
 from rampflow.step.job import Job
 from rampflow.step.program import run_step
 
@@ -837,7 +839,7 @@ def write_image(job: Job, arrays: dict[str, np.ndarray], status: str = "COMPLETE
     ramp = job.exposure.roman
     photometry = ("conversion_megajanskys", "conversion_megajanskys_uncertainty", "pixel_area")
     carried = {name: ramp[name] for name in CARRIED_ARRAYS if name in ramp}
-    image = tagged({"meta": ramp["meta"], **arrays, **carried}, IMAGE_TAG)
+    image = tagged({"meta": ramp["meta"], **arrays, **carried}, IMAGE)
     image["meta"].update(model_type="ImageModel", product_type="l2", photometry=dict.fromkeys(photometry, UNKNOWN_PHOTOMETRY))
     image["meta"].setdefault("wcs", None)
     with job.create(roman=image) as product:

@@ -18,7 +18,7 @@ import numpy as np
 from rampflow import dq
 from rampflow.detector import BORDER, CHANNEL_DEAD_COLUMNS, CHANNEL_WIDTH, border_pixels
 from rampflow.errors import RampflowError
-from rampflow.files.asdf_io import EmptyArray
+from rampflow.files.asdf_writer import EmptyArray
 from rampflow.step.declaration import Parameter, Range, Reference, Step
 from rampflow.step.exposure import Exposure
 from rampflow.step.job import Job

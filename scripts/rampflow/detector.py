@@ -18,6 +18,9 @@ GUIDE_WINDOW_TIME_FACTOR = 1.5  #: a visit counts this much longer: the WFI18 tr
 
 MINIMUM_RESULTANTS = 4  #: of a ramp: with fewer, a jump can't be told from a bad fit
 
+#: Columns of the data that the arrays of reference pixels on the left and right hold.
+BORDER_COLUMNS = {"border_ref_pix_left": slice(None, BORDER), "border_ref_pix_right": slice(-BORDER, None)}
+
 SCIENCE = (Ellipsis, slice(BORDER, -BORDER), slice(BORDER, -BORDER))  #: index that trims the reference border
 
 

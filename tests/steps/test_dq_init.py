@@ -1,4 +1,4 @@
-"""dq_init: counts decoded, guide window, mask, border arrays, statuses; what is refused."""
+"""dq_init: decoded counts, guide window, mask, border arrays, statuses; invalid input."""
 
 import dq_init
 import numpy as np
@@ -53,7 +53,7 @@ def initialize(folder, *options, mask="mask.asdf"):
 
 # ---------------------------------------------------------------------------------------------------------- the product
 @pytest.mark.parametrize("threads", [1, 3])
-def test_a_raw_exposure_becomes_a_ramp(tmp_path, mask, threads):
+def test_a_raw_exposure_becomes_a_valid_ramp(tmp_path, mask, threads):
     raw = counts()
     amp33 = np.random.default_rng(3).integers(4000, 6000, (*SHAPE[:2], 128)).astype(np.uint16)
     write_raw(tmp_path / "in_uncal.asdf", raw, amp33=amp33)
@@ -86,7 +86,7 @@ def test_the_border_arrays_hold_the_border_with_its_corners(tmp_path, mask):
 
 @pytest.mark.parametrize("offset", [None, 0, 1000])
 @pytest.mark.parametrize("with_reads", [False, True])
-def test_what_the_downlink_did_is_undone(tmp_path, mask, offset, with_reads):
+def test_the_downlink_encoding_is_undone(tmp_path, mask, offset, with_reads):
     raw, rng = counts(high=65536), np.random.default_rng(4)
     reference_read = rng.integers(2000, 9000, SHAPE[1:]).astype(np.uint16)
     reference_amp33 = rng.integers(2000, 9000, (ROWS, 128)).astype(np.uint16)
@@ -130,7 +130,7 @@ def test_lost_counts_of_an_encoded_exposure_are_flagged(tmp_path, mask, encoding
     assert f"{1 + len(PATTERN) + len(PATTERN) - 3} counts of data are 0 or 65535" in said
 
 
-def test_counts_that_are_not_encoded_are_left_to_the_saturation_step(tmp_path, mask):
+def test_counts_without_encoding_get_no_flag_for_lost_data(tmp_path, mask):
     raw = counts()
     raw[2, 30, 40], raw[3:, 31, 41] = 0, 65535
     write_raw(tmp_path / "in_uncal.asdf", raw, {"instrument.data_encoding_offset": 0})
@@ -263,7 +263,7 @@ def test_amp33_never_wraps_around():
     assert lost == [0, 0]
 
 
-def test_amp33_below_the_encoding_offset_is_warned_of(tmp_path, mask):
+def test_amp33_below_the_encoding_offset_gives_a_warning(tmp_path, mask):
     amp33 = np.full((*SHAPE[:2], 128), 5000, np.uint16)
     amp33[1, 20:25] = 40
     reads = {"reference_read": np.full(SHAPE[1:], 10, np.uint16), "reference_amp33": np.full((ROWS, 128), 10, np.uint16)}
@@ -285,7 +285,7 @@ def test_amp33_below_the_encoding_offset_is_warned_of(tmp_path, mask):
         (0, {}, []),
     ],
 )
-def test_an_encoding_without_its_reference_read_is_warned_of(tmp_path, mask, offset, reads, messages):
+def test_an_encoding_without_its_reference_read_gives_a_warning(tmp_path, mask, offset, reads, messages):
     shapes = {"reference_read": SHAPE[1:], "reference_amp33": (ROWS, 128)}
     arrays = {name: np.full(shapes[name], value, np.uint16) for name, value in reads.items()}
     write_raw(tmp_path / "in_uncal.asdf", counts(), {"instrument.data_encoding_offset": offset}, **arrays)
@@ -295,7 +295,7 @@ def test_an_encoding_without_its_reference_read_is_warned_of(tmp_path, mask, off
         assert message in line
 
 
-def test_flags_that_the_file_brings_become_groupdq(tmp_path, mask):
+def test_resultantdq_of_the_file_becomes_groupdq(tmp_path, mask):
     brought = np.random.default_rng(5).choice(np.array([0, flags.DROPOUT], np.uint8), SHAPE)
     write_raw(tmp_path / "in_uncal.asdf", counts(), resultantdq=brought)
     initialize(tmp_path)
@@ -305,14 +305,14 @@ def test_flags_that_the_file_brings_become_groupdq(tmp_path, mask):
 
 
 @pytest.mark.parametrize(("given", "expected"), [(True, "True"), (False, None), (None, None), ("cosmic", "cosmic")])
-def test_a_boolean_data_problem_is_spelled(tmp_path, mask, given, expected):
+def test_a_boolean_data_problem_becomes_text(tmp_path, mask, given, expected):
     write_raw(tmp_path / "in_uncal.asdf", counts(), {"exposure.data_problem": given})
     initialize(tmp_path)
     with opened(tmp_path / "out.asdf") as model:
         assert model.meta.exposure.data_problem == expected
 
 
-def test_statuses_and_logs_of_an_earlier_life_are_forgotten(tmp_path, mask):
+def test_statuses_and_logs_of_earlier_processing_are_removed(tmp_path, mask):
     write_raw(tmp_path / "in_uncal.asdf", counts(), {"cal_step": {"linearity": "COMPLETE"}, "cal_logs": ["old"]})
     initialize(tmp_path)
     meta = meta_of(tmp_path / "out.asdf")
@@ -330,7 +330,7 @@ def test_the_guide_window_s_columns_and_box_are_flagged(tmp_path, mask):
     np.testing.assert_array_equal(arrays_of(tmp_path / "out.asdf")["pixeldq"], expected)
 
 
-def test_the_box_grows_and_the_columns_don_t(tmp_path, mask):
+def test_the_box_grows_and_the_columns_do_not(tmp_path, mask):
     write_raw(tmp_path / "in_uncal.asdf", counts(), window((2, 6), (66, 70)))
     initialize(tmp_path, "--expand_gw_flagging=5")
     expected = mask.copy()
@@ -340,14 +340,14 @@ def test_the_box_grows_and_the_columns_don_t(tmp_path, mask):
 
 
 @pytest.mark.parametrize("x", [(-1, 10), (256, 272), (-999999, -999999)])
-def test_a_window_that_begins_elsewhere_flags_nothing(x):
+def test_a_window_that_begins_outside_flags_nothing(x):
     for axes in (((x), (5, 10)), ((5, 10), x)):
         pixeldq = np.zeros((200, 256), np.uint32)
         assert not flag_guide_window(pixeldq, *axes, expand=3)
         assert not pixeldq.any()
 
 
-def test_a_window_that_ends_elsewhere_is_cut():
+def test_a_window_that_ends_outside_is_cut():
     pixeldq = np.zeros((72, 256), np.uint32)
     assert flag_guide_window(pixeldq, (250, 300), (70, 100))
     expected = np.zeros_like(pixeldq)
@@ -360,7 +360,7 @@ def test_a_window_that_ends_elsewhere_is_cut():
 
 
 # ----------------------------------------------------------------------------------------------------------------- mask
-def test_without_a_mask_the_step_is_skipped_and_the_ramp_is_made_all_the_same(tmp_path):
+def test_without_a_mask_the_ramp_is_made_and_the_step_is_skipped(tmp_path):
     raw = counts()
     write_raw(tmp_path / "in_uncal.asdf", raw, window((100, 116), (20, 36)))
     said = initialize(tmp_path, mask="N/A").stderr
@@ -371,7 +371,7 @@ def test_without_a_mask_the_step_is_skipped_and_the_ramp_is_made_all_the_same(tm
         assert model.pixeldq[0, 100] == GW and model.pixeldq[20, 100] == GW | BAD
 
 
-def test_references_that_a_raw_file_names_are_not_taken_for_read(tmp_path):
+def test_references_named_by_the_raw_file_are_not_recorded_as_used(tmp_path):
     named = {"ref_file.flat": "crds://roman_wfi_flat_0009.asdf", "ref_file.dark": "crds://roman_wfi_dark_0009.asdf"}
     write_raw(tmp_path / "in_uncal.asdf", counts(), named | {"ref_file.area": "?"})
     write_reference(tmp_path / "mask.asdf", dq=np.zeros((ROWS, COLUMNS), np.uint32))

@@ -93,7 +93,7 @@ def lines_of(
         {"pointing": (270.0, 66.0, None, "?")},
     ],
 )
-def test_sound_metadata_and_placeholders_say_nothing(entries):
+def test_consistent_metadata_and_placeholders_give_no_warning(entries):
     assert lines_of(**entries) == []
 
 

@@ -8,8 +8,9 @@ import tempfile
 from pathlib import Path
 
 from rampflow.errors import RampflowError
+from rampflow.files.tags import RAW, ROMAN_PREFIX
 
-RAW_TAG = "wfi_science_raw-2.1.0"  #: the newest raw model, which is read without `roman_datamodels`
+RAW_TAG = RAW.removeprefix(ROMAN_PREFIX)  #: the newest raw model, which is read without `roman_datamodels`
 GROUND_TEST_MODELS = ("fps", "tvac")  #: exposures of ground tests: arrays with units, reference read added back already
 ARRAYS = ("data", "amp33", "resultantdq")
 REFERENCE_ARRAYS = ("reference_read", "reference_amp33")  #: not for ground tests, which have it added back
