@@ -1,6 +1,7 @@
 """Step dq_init: turn a raw exposure into a ramp with data-quality arrays, and flag its bad pixels and guide window."""
 
 import copy
+import dataclasses
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -183,6 +184,69 @@ def replace_resultants(counts: np.ndarray, lost: np.ndarray, read_pattern: list[
         counts[resultant] = counts[before] + share * (counts[after] - counts[before])
 
 
+@dataclasses.dataclass(frozen=True)
+class DecodedBlock:
+    """Rows of a raw exposure, decoded.
+
+    Attributes
+    ----------
+    counts : numpy.ndarray
+        Counts, DN, float32 of shape (resultant, row, column).
+    flags : numpy.ndarray or None
+        Flags of the same shape, uint8; `None` if nothing is flagged.
+    at_limit : int
+        Number of encoded counts that are 0 or 65535.
+    lost : numpy.ndarray
+        From `lost_resultants`.
+    """
+
+    counts: np.ndarray
+    flags: np.ndarray | None
+    at_limit: int
+    lost: np.ndarray
+
+
+def decode_block(
+    raw: np.ndarray, reference_read: np.ndarray | None, offset: int, read_pattern: list[list[int]], border: np.ndarray
+) -> DecodedBlock:
+    """Decode some rows of a raw exposure, and flag the counts that are lost.
+
+    Parameters
+    ----------
+    raw : numpy.ndarray
+        Counts as they came, DN, uint16 of shape (resultant, row, column).
+    reference_read : numpy.ndarray or None
+        The read that was subtracted on board, DN, of shape (row, column).
+    offset : int
+        ``meta.instrument.data_encoding_offset``, DN.
+    read_pattern : list of list of int
+        1-based reads of each resultant.
+    border : numpy.ndarray
+        Which pixels are reference pixels, bool of shape (row, column).
+
+    Returns
+    -------
+    DecodedBlock
+        Counts and flags. Lost reference pixels are 0 DN, which refpix takes for missing.
+    """
+    counts = decode_counts(raw, reference_read, offset)
+    inside = np.flatnonzero(~border.all(axis=1))
+    science = raw[:, inside[0] : inside[-1] + 1, BORDER:-BORDER] if inside.size else raw[:, :0]
+    lost = lost_resultants(science) if science.size else np.empty(0, np.intp)
+    encoded = bool(offset) or reference_read is not None
+    # Without an encoding, saturation and refpix see such counts. The extremes take a tenth of the time of the flags.
+    beyond = encoded and (raw.min() == 0 or raw.max() == LARGEST_RAW)
+    if not beyond and not lost.size:
+        return DecodedBlock(counts, None, 0, lost)
+    flags = flag_lost_counts(raw) if beyond else np.zeros(raw.shape, np.uint8)
+    counts[(flags != 0) & border] = 0
+    replace_resultants(counts, lost, read_pattern)
+    flags[lost] = 0
+    at_limit = np.count_nonzero(flags)
+    flags[lost] = dqflags.DROPOUT | dqflags.DO_NOT_USE
+    return DecodedBlock(counts, flags, at_limit, lost)
+
+
 def decode_amp33(raw: np.ndarray, reference_read: np.ndarray | None, offset: int) -> tuple[np.ndarray, int, int]:
     """Decode the samples of amplifier 33.
 
@@ -300,79 +364,57 @@ def initialize(job: Job, raw: Exposure, *, ground_test: bool) -> None:
     check_shape(raw.path, counts.shape)
     read_pattern = raw.read_pattern
     _ = raw.frame_time, raw.detector  # later steps need them: refuse the exposure now without them
-    for line in contradictions(raw.meta, counts.shape[0], job.exposure.path.name):
-        job.log.warning("%s", line)
-    shape = counts.shape
-    if amp33.shape[:2] != shape[:2]:
+    resultants, rows, columns = shape = counts.shape
+    if amp33.shape[:2] != (resultants, rows):
         raise RampflowError(f"{raw.path}: amp33 has the shape {amp33.shape}, which doesn't fit data of shape {shape}")
     has_offset = raw.meta["instrument"].get("data_encoding_offset") is not None
     offset = raw.number("meta.instrument.data_encoding_offset") if has_offset else 0
-    reference_read = _optional(raw, "reference_read", shape[1:]) if not ground_test else None
-    reference_amp33 = _optional(raw, "reference_amp33", amp33.shape[1:]) if not ground_test else None
-    resultantdq = _optional(raw, "resultantdq", shape)
-
-    encoded = bool(offset) or reference_read is not None
+    reference_read = reference_amp33 = None
     if not ground_test:
+        reference_read = _optional(raw, "reference_read", (rows, columns))
+        reference_amp33 = _optional(raw, "reference_amp33", amp33.shape[1:])
         _warn_of_encoding(job, raw, offset, reference_read, reference_amp33)
+    resultantdq = _optional(raw, "resultantdq", shape)
+    for line in contradictions(raw.meta, resultants, job.exposure.path.name):
+        job.log.warning("%s", line)
 
-    flags = _read_mask(job, shape[1:])
-    status = "SKIPPED" if flags is None else "COMPLETE"
-    pixeldq = np.zeros(shape[1:], np.uint32) if flags is None else flags
-    guide = {k: raw.get(f"meta.guide_star.window_{k}", int) for k in ("xstart", "xstop", "ystart", "ystop")}
-    if flag_guide_window(
-        pixeldq, (guide["xstart"], guide["xstop"]), (guide["ystart"], guide["ystop"]), expand=job.parameters.expand_gw_flagging
-    ):
-        job.log.info("Guide window: columns %d to %d are flagged", guide["xstart"], guide["xstop"] - 1)
-    else:
-        job.log.info("The guide window does not lie on the detector: %s", guide)
+    mask = _read_mask(job, (rows, columns))
+    pixeldq = np.zeros((rows, columns), np.uint32) if mask is None else mask
+    _flag_guide_window(job, raw, pixeldq)
 
-    decoded_amp33 = _decoded_amp33(job, raw, amp33.read(), reference_amp33, offset)
-    edges = {"left": (shape[1], BORDER), "right": (shape[1], BORDER), "top": (BORDER, shape[2]), "bottom": (BORDER, shape[2])}
-    border = {side: np.empty((shape[0], *size), np.float32) for side, size in edges.items()}
+    def read_block(start, stop):
+        read = None if reference_read is None else reference_read[start:stop]
+        border = border_pixels(start, stop, (rows, columns))
+        return decode_block(counts.read_rows(start, stop), read, offset, read_pattern, border)
 
-    def decode_block(start, stop):
-        raw_rows = counts.read_rows(start, stop)
-        rows = decode_counts(raw_rows, None if reference_read is None else reference_read[start:stop], offset)
-        # Without an encoding, saturation and refpix see such counts. The extremes take a tenth of the time of the flags.
-        at_limit = encoded and (raw_rows.min() == 0 or raw_rows.max() == LARGEST_RAW)
-        if at_limit:  # refpix takes a reference pixel of 0 DN for a lost one
-            rows[((raw_rows == 0) | (raw_rows == LARGEST_RAW)) & border_pixels(start, stop, shape[1:])] = 0
-        science = raw_rows[:, max(BORDER - start, 0) : max(shape[1] - BORDER - start, 0), BORDER:-BORDER]
-        lost = lost_resultants(science) if science.size else np.empty(0, np.intp)
-        replace_resultants(rows, lost, read_pattern)
-        return raw_rows, rows, lost, at_limit
-
-    border["top"][:] = decode_block(0, min(BLOCK, shape[1]))[1][:, :BORDER]
-    border["bottom"][:] = decode_block(max(shape[1] - BLOCK, 0), shape[1])[1][:, -BORDER:]
-    empty = EmptyArray(shape, np.float32)
-    for side in ("left", "right"):
-        border[side] = EmptyArray((shape[0], *edges[side]), np.float32)
+    border = {
+        "left": EmptyArray((resultants, rows, BORDER), np.float32),
+        "right": EmptyArray((resultants, rows, BORDER), np.float32),
+        "top": read_block(0, min(BLOCK, rows)).counts[:, :BORDER].copy(),
+        "bottom": read_block(max(rows - BLOCK, 0), rows).counts[:, -BORDER:].copy(),
+    }
     arrays = {
-        "data": empty,
+        "data": EmptyArray(shape, np.float32),
         "pixeldq": pixeldq,
         # A file made longer reads as zeros where nothing was written: no flags need no writing.
         "groupdq": EmptyArray(shape, np.uint8) if resultantdq is None else resultantdq,
-        "amp33": decoded_amp33,
+        "amp33": _decoded_amp33(job, raw, amp33.read(), reference_amp33, offset),
         **border_arrays(border, pixeldq),
     }
     with job.create(roman=ramp_tree(raw), arrays=arrays) as product:
-        product.status = status
+        product.status = "SKIPPED" if mask is None else "COMPLETE"
 
         def write_block(start, stop):
-            raw_rows, rows, lost, at_limit = decode_block(start, stop)
-            product.write_rows("data", start, rows)
-            product.write_rows("border_ref_pix_left", start, rows[:, :, :BORDER])
-            product.write_rows("border_ref_pix_right", start, rows[:, :, -BORDER:])
-            if not at_limit and not lost.size:
-                return 0, lost
-            flags = flag_lost_counts(raw_rows) if at_limit else np.zeros(raw_rows.shape, np.uint8)
-            flags[lost] = 0
-            number = np.count_nonzero(flags)
-            flags[lost] = dqflags.DROPOUT | dqflags.DO_NOT_USE
-            product.write_rows("groupdq", start, flags if resultantdq is None else flags | resultantdq[:, start:stop])
-            return number, lost
+            block = read_block(start, stop)
+            product.write_rows("data", start, block.counts)
+            product.write_rows("border_ref_pix_left", start, block.counts[:, :, :BORDER])
+            product.write_rows("border_ref_pix_right", start, block.counts[:, :, -BORDER:])
+            if block.flags is not None:
+                brought = 0 if resultantdq is None else resultantdq[:, start:stop]
+                product.write_rows("groupdq", start, block.flags | brought)
+            return block.at_limit, block.lost
 
-        at_limit, lost = zip(*job.map_rows(write_block, shape[1], block=BLOCK), strict=True)
+        at_limit, lost = zip(*job.map_rows(write_block, rows, block=BLOCK), strict=True)
         warn_of_lost_counts(job, sum(at_limit), lost)
 
 
@@ -406,6 +448,16 @@ def warn_of_lost_counts(job: Job, at_limit: int, lost: Sequence[np.ndarray]) -> 
                 for resultant, number in zip(resultants, blocks, strict=True)
             ),
         )
+
+
+def _flag_guide_window(job: Job, raw: Exposure, pixeldq: np.ndarray) -> None:
+    """Flag the guide window of an exposure in `pixeldq`, and log where it is."""
+    window = {name: raw.get(f"meta.guide_star.window_{name}", int) for name in ("xstart", "xstop", "ystart", "ystop")}
+    columns, rows = (window["xstart"], window["xstop"]), (window["ystart"], window["ystop"])
+    if flag_guide_window(pixeldq, columns, rows, expand=job.parameters.expand_gw_flagging):
+        job.log.info("Guide window: columns %d to %d are flagged", columns[0], columns[1] - 1)
+    else:
+        job.log.info("The guide window does not lie on the detector: %s", window)
 
 
 def _warn_of_encoding(job, raw, offset, reference_read, reference_amp33) -> None:

@@ -192,6 +192,11 @@ def test_lost_resultants_are_flagged_and_replaced(tmp_path, mask, values, lost, 
             one, two = (one, two) if two is not None else there[-2:]
             slope = (expected[two] - expected[one]) / (reads[two] - reads[one])
             expected[i] = expected[one] + slope * (reads[i] - reads[one])
+    if offset:  # a reference pixel that is lost in an encoded file decodes to zero
+        border = np.ones(SHAPE[1:], bool)
+        border[4:-4, 4:-4] = False
+        for i in there:
+            expected[i][border & (raw[i] == 65535)] = 0
     np.testing.assert_allclose(arrays["data"], expected, atol=0.01)
     for side, index in {"top": np.s_[:, :4], "bottom": np.s_[:, -4:], "left": np.s_[..., :4]}.items():
         np.testing.assert_array_equal(arrays[f"border_ref_pix_{side}"], arrays["data"][index])
