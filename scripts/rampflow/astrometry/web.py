@@ -60,7 +60,7 @@ def query(catalog: str, region: Region, epoch: float, deadline: float) -> dict[s
     url = os.environ.get(URL_VARIABLE, DEFAULT_URL).rstrip("/") + PATH
     answers = []
     for circle in region.grouped().circles:
-        parameters = {
+        parameters: dict[str, str | float] = {
             "RA": circle.ra,
             "DEC": circle.dec,
             "EPOCH": f"{calendar_year(epoch):.6f}",

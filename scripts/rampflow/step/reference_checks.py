@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import math
+from typing import Any
 
 import numpy as np
 
@@ -48,7 +49,7 @@ def metadata_value(meta: dict, field: str):
     object
         The entry, `None` if it is missing.
     """
-    node = meta
+    node: Any = meta
     for name in field.split("."):
         if not isinstance(node, dict):
             return None
@@ -71,7 +72,7 @@ def alternatives(meta: dict, fields: tuple[str, ...]) -> frozenset[str]:
     frozenset of str
         The values in capitals; empty if one of them stands for an unknown or arbitrary value.
     """
-    found = set()
+    found: set[str] = set()
     for field in fields:
         value = metadata_value(meta, field)
         if isinstance(value, str):
@@ -119,7 +120,7 @@ def mismatches(reference: dict, exposure: dict, declaration: Reference) -> list[
     list of (str, str)
         What differs (``telescope``, ``instrument`` or a key of `MADE_FOR`), and a text with both values.
     """
-    fields = {"telescope": ("telescope",), "instrument": ("instrument.name",)}
+    fields: dict[str, tuple[str, ...]] = {"telescope": ("telescope",), "instrument": ("instrument.name",)}
     fields |= {name: MADE_FOR[name] for name in declaration.made_for}
     found = []
     for name, places in fields.items():

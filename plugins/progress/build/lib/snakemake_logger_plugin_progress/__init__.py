@@ -1,0 +1,142 @@
+"""Snakemake logger plugin that shows the progress of a run: a line for each job that has ended, in place of Snakemake's six.
+
+    snakemake --logger progress --cores 8
+
+On a terminal, a single line at the bottom says how far the run is and what it is doing. Warnings, errors and all other messages
+are shown as Snakemake words them, and its log in .snakemake/log has everything. In a dry-run, and with ``--quiet``,
+``--verbose`` or ``--printshellcmds``, Snakemake's own messages are shown.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import sys
+import time
+from dataclasses import dataclass
+
+from snakemake_interface_logger_plugins.base import LogHandlerBase
+from snakemake_interface_logger_plugins.common import LogEvent
+from snakemake_interface_logger_plugins.settings import LogHandlerSettingsBase
+
+#: Beginnings of messages that the progress replaces.
+ROUTINE = ("Select jobs to execute", "Execute ", "Removing temporary output", "Waiting for more resources")
+#: Events of single jobs that the progress replaces.
+_JOB_EVENTS = (LogEvent.JOB_INFO, LogEvent.JOB_STARTED, LogEvent.JOB_FINISHED, LogEvent.PROGRESS)
+_COLORS = {"WARNING": 33, "ERROR": 31, "CRITICAL": 31}
+
+
+@dataclass
+class LogHandlerSettings(LogHandlerSettingsBase):
+    """The plugin has no settings."""
+
+
+class LogHandler(LogHandlerBase):
+    """Show the log of a run on the screen.
+
+    Attributes
+    ----------
+    stream : file
+        The screen.
+    terminal : bool
+        Whether it is a terminal, whose last line can be replaced.
+    running : dict
+        Message of each running job, by its number.
+    """
+
+    def __post_init__(self) -> None:
+        """Set up the state of a run."""
+        logging.Handler.__init__(self)  # early versions of the interface leave this to the plugin
+        settings = self.common_settings
+        self.stream = sys.stdout if getattr(settings, "stdout", False) else sys.stderr
+        self.terminal = self.stream.isatty()
+        self.colored = self.terminal and not settings.nocolor
+        self.verbatim = bool(settings.dryrun or settings.quiet or settings.verbose or settings.printshellcmds)
+        self.begun: float | None = None
+        self.state = ""
+        self.running: dict[int, str] = {}
+        self.ended: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Show a record of Snakemake's log."""
+        event = getattr(record, "event", None)
+        if self.verbatim:
+            self._show(record)
+            return
+        if self.terminal:
+            self.stream.write("\r\033[K")
+        if event == LogEvent.JOB_INFO:
+            self.begun = self.begun or time.monotonic()
+            self.running[record.jobid] = record.rule_msg or record.rule_name
+        elif event == LogEvent.JOB_FINISHED:
+            self.ended.append(self.running.pop(_job_of(record), "a job"))
+        elif event == LogEvent.PROGRESS:
+            self._count(record.done, record.total)
+        elif event not in _JOB_EVENTS and not str(record.msg).startswith(ROUTINE):
+            if event == LogEvent.JOB_ERROR:
+                self.running.pop(_job_of(record), None)
+            self._show(record)
+        if self.terminal and self.running:
+            line = f"{self.state}{' | '.join(self.running.values())}"
+            self.stream.write(line[: shutil.get_terminal_size().columns - 1])
+        self.stream.flush()
+
+    def _show(self, record: logging.LogRecord) -> None:
+        """Show a message as Snakemake words it."""
+        text = self.format(record)
+        if text and text != "None":
+            color = _COLORS.get(record.levelname) if self.colored else None
+            self.stream.write(f"\033[{color}m{text}\033[0m\n" if color else f"{text}\n")
+            self.stream.flush()
+
+    def _count(self, done: int, total: int) -> None:
+        """Show how many jobs are done, and how long the others may take at the pace of the run so far."""
+        elapsed = time.monotonic() - self.begun if self.begun else 0.0
+        left = elapsed * (total - done) / done if done else 0.0
+        self.state = f"[{done}/{total} {100 * done // total}%{f', {duration(left)} left' if done < total else ''}] "
+        if not self.terminal:
+            clock = time.strftime("%Y-%m-%dT%H:%M:%S")
+            self.stream.writelines(f"{clock} {self.state}{name}\n" for name in self.ended)
+        self.ended.clear()
+
+    @property
+    def writes_to_stream(self) -> bool:
+        """Snakemake shows nothing itself."""
+        return True
+
+    @property
+    def writes_to_file(self) -> bool:
+        """No file is written."""
+        return False
+
+    @property
+    def has_filter(self) -> bool:
+        """Snakemake's filter leaves out what the user does not want to see."""
+        return False
+
+    @property
+    def has_formatter(self) -> bool:
+        """Snakemake's formatter words the messages."""
+        return False
+
+    @property
+    def needs_rulegraph(self) -> bool:
+        """The graph of the rules is not used."""
+        return False
+
+
+def _job_of(record: logging.LogRecord) -> int | None:
+    """Number of the job that a record is about; the name of the field depends on the event and the version of Snakemake."""
+    return getattr(record, "job_id", getattr(record, "jobid", None))
+
+
+def duration(seconds: float) -> str:
+    """Write a time in words: 45 s, 12 min, 3.5 h.
+
+    Parameters
+    ----------
+    seconds : float
+    """
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 90 * 60 else f"{seconds / 3600:.1f} h"
