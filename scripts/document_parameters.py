@@ -130,7 +130,8 @@ A step refuses a reference with implausible values. The message names file, fiel
 limits, which the scripts of the steps declare.
 
 - Of a frame, the median must lie within the limits. A frame without any finite value is refused.
-- A pixel beyond the limits is treated as one without a reference value.
+- A pixel beyond the limits is treated as one without a reference value. If more than 3 % of the pixels lie beyond the limits of the
+  median, all of these pixels are, with a warning.
 - Of a table, every value must lie within the limits.
 
 A reference for another detector or optical element is refused too. The metadata that count are `meta.instrument.detector` and
@@ -228,7 +229,7 @@ def readme_section(step: Step) -> str:
 def files_of_jobs() -> list[Path]:
     """Files besides the rules that a run needs, for a workflow that takes the rules from a hosted repository."""
     found = [
-        *SCRIPTS.rglob("*.py"),
+        *(path for path in SCRIPTS.rglob("*.py") if path.parent.name != "simulator"),
         *SCRIPTS.rglob("*.txt"),
         *(WORKFLOW / "schemas").iterdir(),
         *(WORKFLOW / "report").iterdir(),

@@ -193,9 +193,9 @@ def main(argv: list[str] | None = None) -> int:
             if arguments.unaligned and arguments.stars and facts["statuses"]["tweakreg"] == "COMPLETE":
                 from rampflow.alignment.epochs import MovingStars
                 from rampflow.astrometry.region import angles, epoch_of
-                from rampflow.astrometry.table import read_catalog
+                from rampflow.astrometry.star_table import read_star_table
 
-                stars, origin = read_catalog(arguments.stars)
+                stars, origin = read_star_table(arguments.stars)
                 moving = np.isfinite(stars["pmra"]).any()
                 place = angles(MovingStars(stars, origin.epoch).directions(epoch_of(image) if moving else origin.epoch))
                 residuals = measure_residuals(

@@ -172,9 +172,9 @@ def association_pictures(exposures: list[dict], stars: Path | None) -> list[dict
     """
     positions, magnitudes = np.empty((0, 2)), np.empty(0)
     if stars:
-        from rampflow.astrometry.table import read_catalog
+        from rampflow.astrometry.star_table import read_star_table
 
-        table, _ = read_catalog(stars)
+        table, _ = read_star_table(stars)
         positions, magnitudes = np.column_stack([table["ra"], table["dec"]]), np.asarray(table["mag"])
     footprints = [(e["detector"], corners) for e in exposures if (corners := corners_of(e["s_region"])) is not None]
     result = [sky_picture(footprints, positions, magnitudes)]

@@ -23,14 +23,14 @@ from pathlib import Path
 import declarations
 import numpy as np
 import pytest
-import simulate_references
 from inventories import DATA, ask, write_exposure
 from repository import ROOT
+from simulator import simulate_references
 from small_files import PATTERN, SCRIPTS, ramp, set_entries, write_ramp, write_raw
 from snakemake_runs import Workflow
 
 from rampflow import chain, dq
-from rampflow.errors import MOST, RampflowError
+from rampflow.errors import MOST, RampflowError, raise_together
 from rampflow.files.asdf_reader import AsdfFile
 from rampflow.files.asdf_writer import create_asdf
 from rampflow.files.yaml_tree import tagged
@@ -471,7 +471,7 @@ def test_missing_metadata_and_wrong_types_are_named(files, tmp_path, name, field
 def test_an_unknown_optical_element_has_no_photometry(files, tmp_path):
     bad = edited(files.before["photom"], tmp_path / "bad.asdf", {"meta.instrument.optical_element": "F999"})
     status, said = files.run("photom", tmp_path, exposure=bad)
-    assert status == 0 and "doesn't know the optical element F999" in said
+    assert status == 0 and "has no entry for the optical element F999" in said
 
 
 @pytest.mark.parametrize("name", STEPS)
@@ -695,6 +695,47 @@ def test_pixels_with_impossible_values_are_flagged(files, tmp_path, name, reftyp
     assert after[flags][at] & flag == flag and before[flags][at] & flag == 0
 
 
+#: Values that single bad pixels may have, in a part of the frame: the step, the type, the array, a factor, and the flags there.
+WRONG_IN_A_PART = [
+    ("ramp_fitting", "readnoise", "data", 60, dq.DO_NOT_USE),
+    ("ramp_fitting", "gain", "data", 8, dq.NO_GAIN_VALUE | dq.DO_NOT_USE),
+    ("dark_current", "dark", "dark_slope", 1e4, dq.DO_NOT_USE),
+    ("flatfield", "flat", "data", 5, dq.NO_FLAT_FIELD),
+    ("linearity", "linearity", "coeffs", 50, dq.NO_LIN_CORR),
+    ("linearity", "inverselinearity", "coeffs", 50, dq.NO_LIN_CORR),
+]
+
+
+@pytest.mark.parametrize("share", [0.5, 0.1, 0.02])
+@pytest.mark.parametrize(("name", "reftype", "array", "factor", "flag"), WRONG_IN_A_PART)
+def test_references_that_are_wrong_in_a_part_of_the_frame(files, tmp_path, name, reftype, array, factor, flag, share):
+    """Too many for hot or otherwise bad pixels: they are flagged as such, and the others don't change."""
+    values = arrays_of(files.folder / f"{reftype}.asdf")[array]
+    part = np.s_[..., : round(share * values.shape[-1])]
+    if array == "coeffs":
+        values[2:][part] *= factor  # the terms that make the correction
+    else:
+        values[part] *= factor
+    bad = edited(files.folder / f"{reftype}.asdf", tmp_path / "bad.asdf", {array: values})
+    status, said = files.run(name, tmp_path, **{reftype: bad})
+    assert status == 0, said
+    product = f"r_{chain.STEPS[name].suffix}.asdf"
+    before, after = arrays_of(files.folder / product), arrays_of(tmp_path / product)
+    flags = "pixeldq" if name == "linearity" else "dq"
+    columns = round(share * values.shape[-1]) - (0 if reftype == "flat" else 4)
+    flagged, known = (after[flags] & flag == flag) & (before[flags] & flag == 0), before[flags] & flag == 0
+    if name == "linearity":  # reference pixels have no correction
+        flagged, known = flagged[4:-4, 4:-4], known[4:-4, 4:-4]
+    if share < 0.03:
+        assert "WARNING" not in said and not flagged.any()
+        return
+    assert "WARNING" in said and "bad.asdf" in said
+    assert flagged[:, :columns][known[:, :columns]].all() and not flagged[:, columns:].any()
+    for field, plane in after.items():
+        if plane.shape[-2:] == after[flags].shape:
+            np.testing.assert_array_equal(plane[..., columns + 4 :], before[field][..., columns + 4 :], err_msg=field)
+
+
 #: What a reference says of what it was made for, where it isn't what the exposure (WFI18, F158, WFI_IMAGE) is.
 DETECTOR_TYPES = [pair for pair in READ if pair[1] not in ("exposure", "darkdecaysignal")]
 ELEMENT_TYPES = [("assign_wcs", "distortion"), ("flatfield", "flat"), ("source_catalog", "epsf")]
@@ -804,6 +845,7 @@ def test_flipped_bits_of_an_association(raw, seed):
         (raw / "asn.json").write_bytes(damaged)
         try:
             members = find_members("asn.json", raw)
+            raise_together([member.problem for member in members if member.problem])
         except RampflowError as error:
             assert "asn.json" in str(error) or "_uncal" in str(error)
         else:
@@ -838,7 +880,8 @@ def test_flipped_bits_of_an_association(raw, seed):
 def test_invalid_associations_are_named(raw, content, said):
     (raw / "asn.json").write_text(content)
     with time_limit(20), pytest.raises(RampflowError, match=said) as error:
-        find_members("asn.json", raw)
+        members = find_members("asn.json", raw)
+        raise_together([member.problem for member in members if member.problem])
     assert "asn.json" in str(error.value) or "_uncal" in str(error.value)
 
 
@@ -1095,8 +1138,8 @@ def test_an_invalid_results_folder_is_refused(results):
 # ----------------------------------------------------------------------------------------------- catalogs and alignment
 @pytest.mark.parametrize("seed", range(3))
 def test_damaged_source_catalogs_are_reported_or_finite(files, tmp_path, seed):
-    """A damaged source catalog gives an error, or sources at finite positions."""
-    from rampflow.alignment.sources import read_sources
+    """A source catalog on its way to the alignment: a line, or sources at finite places."""
+    from rampflow.alignment.source_positions import read_sources
 
     content, rng = (files.folder / "r_cat.parquet").read_bytes(), random.Random(seed)
     bad = tmp_path / "bad_cat.parquet"
@@ -1130,6 +1173,7 @@ def test_the_documented_table_of_faults_matches_these_tests():
     assert tried["test_missing_metadata_and_wrong_types_are_named"] == sum(len(values) for *_, values in FIELDS)
     assert tried["test_an_incomplete_crds_cache_is_reported_in_one_line"] == len(CACHES)
     assert tried["test_references_with_impossible_values_are_named"] == len(IMPLAUSIBLE)
+    assert tried["test_references_that_are_wrong_in_a_part_of_the_frame"] == 3 * len(WRONG_IN_A_PART)
     assert tried["test_pixels_with_impossible_values_are_flagged"] == len(IMPLAUSIBLE_PIXELS)
     assert tried["test_references_for_other_exposures_are_refused"] == len(OTHERS)
     assert tried["test_references_that_do_not_say_for_which_exposures_are_accepted"] == len(NO_CONTRADICTION)

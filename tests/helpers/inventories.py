@@ -9,7 +9,7 @@ import subprocess
 import sys
 
 import declarations
-import simulate_references
+from simulator import simulate_references
 from small_files import SCRIPTS, ramp, write_raw
 
 from rampflow.step.declaration import reference_types

@@ -12,17 +12,15 @@ import numpy as np
 import pytest
 import ramp_fitting
 import refpix
-import simulate_exposure
-import simulate_references
-import simulate_sky
 from roman_datamodels import datamodels
+from simulator import simulate_exposure, simulate_references, simulate_sky
+from simulator.metadata import Settings
 from small_files import arrays_of, meta_of, refuse, run_here, succeed
 
 from rampflow import chain
 from rampflow import dq as flags
 from rampflow.detector import CHANNEL_WIDTH, SCIENCE, pixel_read_times
 from rampflow.files.tags import ROMAN_PREFIX
-from rampflow.simulation.metadata import Settings
 
 pytest.importorskip("romancal")
 

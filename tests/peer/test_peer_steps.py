@@ -9,7 +9,7 @@ from dark_current import subtract_dark_current
 from dark_decay import decay_factors, subtract_dark_decay
 from roman_datamodels import datamodels
 from saturation import checked_thresholds, flag_saturated
-from simulate_references import Detector, make_distortion
+from simulator.simulate_references import Detector, make_distortion
 from small_files import FRAME_TIME, PATTERN, image, succeed, write_image, write_raw, write_reference
 from wfi18_transient import mask_affected_rows
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from assign_wcs import pointing_faults, usable_aberration_scale
 from astropy.modeling.models import Identity, Mapping, Polynomial2D, Scale, Shift
-from simulate_references import Detector, make_distortion
+from simulator.simulate_references import Detector, make_distortion
 from small_files import META, image, meta_of, opened, refuse, run_here, succeed, write_image, write_reference
 
 from rampflow.wcs.building import build_wcs, velocity_aberration

@@ -10,7 +10,7 @@ import sys
 import declarations
 import numpy as np
 import pytest
-from simulate_references import MAKERS, make_cache
+from simulator.simulate_references import MAKERS, make_cache
 from small_files import SCRIPTS, succeed, write_ramp, write_raw
 
 from rampflow.chain import STEPS, chain_of, image_chain
@@ -104,9 +104,10 @@ def loaded(tmp_path_factory, references):
     folder = tmp_path_factory.mktemp("exposure")
     cache = references[SMALL].parents[2]
     sky, stars = folder / "sky.ecsv", folder / "stars.ecsv"
-    succeed("simulate_sky", sky, "--astrometric", stars, "--radius", 0.006, "--stars", 60, "--galaxies", 20)
+    succeed("simulator/simulate_sky", sky, "--astrometric", stars, "--radius", 0.006, "--stars", 60, "--galaxies", 20)
     exposure = folder / "e_uncal.asdf"
-    succeed("simulate_exposure", exposure, "--sky", sky, "--cache", cache, "--detector", "WFI18", "--ma-table", "short")
+    options = ("--sky", sky, "--cache", cache, "--detector", "WFI18", "--ma-table", "short")
+    succeed("simulator/simulate_exposure", exposure, *options)
     result = {}
 
     def run(name, *arguments):

@@ -1,22 +1,29 @@
 """dq_init: decoded counts, guide window, mask, border arrays, statuses; invalid input."""
 
+import dq_init
 import numpy as np
 import pytest
+import ramp_fitting
+import saturation
 from dq_init import decode_amp33, flag_guide_window
 from small_files import (
     COLUMNS,
+    META,
     PATTERN,
     ROWS,
     arrays_of,
+    every_reference,
     meta_of,
     opened,
     refuse,
+    run_here,
     succeed,
     write_raw,
     write_reference,
 )
 
 from rampflow import dq as flags
+from rampflow.dq import has as dq_has
 
 SHAPE = (len(PATTERN), ROWS, COLUMNS)
 GW, BAD = flags.GW_AFFECTED_DATA, flags.DO_NOT_USE
@@ -134,27 +141,108 @@ def test_counts_without_encoding_get_no_flag_for_lost_data(tmp_path, mask):
     np.testing.assert_array_equal(arrays["data"], raw)
 
 
+def test_reference_pixels_that_are_lost_in_an_encoded_file_decode_to_zero(tmp_path, mask):
+    raw = counts()
+    raw[2, 20:30, 1] = 0
+    raw[3, 2, 70:90] = 65535
+    write_raw(tmp_path / "in_uncal.asdf", raw, {"instrument.data_encoding_offset": 50})
+    initialize(tmp_path)
+    arrays = arrays_of(tmp_path / "out.asdf")
+    expected = raw - np.float32(50)
+    expected[2, 20:30, 1] = expected[3, 2, 70:90] = 0
+    np.testing.assert_array_equal(arrays["data"], expected)
+    np.testing.assert_array_equal(arrays["border_ref_pix_left"], expected[..., :4])
+    np.testing.assert_array_equal(arrays["border_ref_pix_top"], expected[:, :4])
+    assert (arrays["groupdq"][2, 20:30, 1] == FLOOR).all() and (arrays["groupdq"][3, 2, 70:90] == flags.SATURATED).all()
+
+
+@pytest.mark.parametrize("offset", [0, 300])
 @pytest.mark.parametrize(
     ("values", "lost"),
     [
-        ({}, None),
-        ({2: 0}, "3"),
-        ({1: 65535, 3: 0}, "2, 4"),
-        ({5: 0}, "6"),
-        ({4: 65535, 5: 65535}, None),  # saturated until the end
-        ({3: 65535, 4: 65535, 5: 65535, 0: 0}, "1"),
+        ({}, []),
+        ({2: 0}, [2]),
+        ({0: 0}, [0]),
+        ({2: 12345}, [2]),
+        ({1: 65535, 3: 0}, [1, 3]),
+        ({5: 0}, [5]),
+        ({5: 7}, [5]),
+        ({4: 65535, 5: 65535}, []),  # saturated until the end
+        ({3: 65535, 4: 65535, 5: 65535, 0: 0}, [0]),
+        (dict.fromkeys(range(6), 5000), range(6)),
     ],
 )
-def test_resultants_without_counts_give_a_warning(tmp_path, mask, values, lost):
-    data = counts()
+def test_lost_resultants_are_flagged_and_replaced(tmp_path, mask, values, lost, offset):
+    reads = np.array([np.mean(reads) for reads in PATTERN])
+    raw = np.random.default_rng(1).integers(2000, 3000, SHAPE[1:]) + np.rint(400 * reads)[:, None, None]
+    expected = raw - offset
     for resultant, value in values.items():
-        data[resultant, 4:-4, 4:-4] = value
-        data[resultant, 30, 40] = 5000  # one pixel doesn't make it a good one
-    write_raw(tmp_path / "in_uncal.asdf", data)
+        raw[resultant] = value
+        raw[resultant, 30, 40] = 5000  # one pixel doesn't make it a good one
+        expected[resultant] = raw[resultant] - offset
+    write_raw(tmp_path / "in_uncal.asdf", raw, {"instrument.data_encoding_offset": offset})
     said = initialize(tmp_path)
-    lines = [line for line in said.stderr.splitlines() if "WARNING" in line]
-    assert len(lines) == (lost is not None)
-    assert all(f"in_uncal.asdf: the resultants {lost} (from 1) of data are 0 or 65535 DN throughout" in line for line in lines)
+    arrays = arrays_of(tmp_path / "out.asdf")
+    there = [i for i in range(6) if i not in lost]
+    if len(there) > 1:
+        for i in lost:
+            # The first of two that are there lies before it, unless none does.
+            one = max([j for j in there if j < i], default=there[0])
+            one, two = (one, next((j for j in there if j > one), None))
+            one, two = (one, two) if two is not None else there[-2:]
+            slope = (expected[two] - expected[one]) / (reads[two] - reads[one])
+            expected[i] = expected[one] + slope * (reads[i] - reads[one])
+    np.testing.assert_allclose(arrays["data"], expected, atol=0.01)
+    for side, index in {"top": np.s_[:, :4], "bottom": np.s_[:, -4:], "left": np.s_[..., :4]}.items():
+        np.testing.assert_array_equal(arrays[f"border_ref_pix_{side}"], arrays["data"][index])
+    assert (arrays["groupdq"][lost] == (flags.DROPOUT | BAD)).all()
+    assert not dq_has(arrays["groupdq"], flags.DROPOUT)[there].any()
+    lines = [line for line in said.stderr.splitlines() if "one value for all pixels" in line]
+    assert len(lines) == (len(lost) > 0)
+    assert all(f"(resultants from 1: {', '.join(str(i + 1) for i in lost)})" in line for line in lines)
+
+
+def test_rows_of_a_resultant_that_are_lost_are_flagged(tmp_path, mask):
+    data = counts()
+    data[3, 16:64] = 65535
+    write_raw(tmp_path / "in_uncal.asdf", data)
+    said = initialize(tmp_path).stderr
+    assert "(resultants from 1: 4 in 60% of the rows)" in said
+    arrays = arrays_of(tmp_path / "out.asdf")
+    expected = np.zeros(SHAPE, np.uint8)
+    expected[3, 16:64] = flags.DROPOUT | BAD
+    np.testing.assert_array_equal(arrays["groupdq"], expected)
+    np.testing.assert_array_equal(arrays["data"][expected == 0], data[expected == 0])
+
+
+@pytest.mark.parametrize(("resultant", "value"), [(0, 65535), (2, 0), (2, 65535), (3, 12345), (5, 65535), (5, 0)])
+def test_slopes_of_a_ramp_with_a_lost_resultant_are_those_of_the_others(tmp_path, resultant, value):
+    """From the raw file to the image: no value of a lost resultant gets into a count rate that is good."""
+    rng = np.random.default_rng(1)
+    shape = (PATTERN[-1][-1], *SHAPE[1:])
+    reads = np.cumsum(rng.poisson(120, shape), axis=0) / 2 + rng.normal(0, 6, shape)
+    resultants = np.array([reads[np.array(group) - 1].mean(axis=0) for group in PATTERN])
+    raw = np.rint(resultants + rng.integers(2000, 3000, SHAPE[1:]))
+    raw[resultant] = value
+    write_raw(tmp_path / "in_uncal.asdf", raw)
+    references = every_reference(tmp_path)
+    frame = np.ones(SHAPE[1:], np.float32)
+    references["readnoise"] = write_reference(tmp_path / "readnoise.asdf", data=6 * frame)
+    references["gain"] = write_reference(tmp_path / "gain.asdf", data=2 * frame)
+    run_here(dq_init, tmp_path / "in_uncal.asdf", tmp_path / "1.asdf", "--mask", references["mask"])
+    run_here(saturation, tmp_path / "1.asdf", tmp_path / "2.asdf", "--saturation", references["saturation"])
+    noise = ["--readnoise", references["readnoise"], "--gain", references["gain"]]
+    run_here(ramp_fitting, tmp_path / "2.asdf", tmp_path / "3.asdf", *noise)
+    image = arrays_of(tmp_path / "3.asdf")
+    # The last resultant at 65535 may be a saturated one: it isn't used, and all pixels say so.
+    good = image["dq"] == (flags.SATURATED if (resultant, value) == (5, 65535) else 0)
+    assert good.mean() > 0.98
+    rate = 60 / META["exposure.frame_time"]
+    slopes = image["data"][good]
+    assert abs(slopes.mean() / rate - 1) < 0.002
+    pulls = (slopes - rate) / image["err"][good].astype(float)
+    assert 0.97 < pulls.std() < 1.03
+    assert np.abs(pulls).max() < 6
 
 
 def test_amp33_never_wraps_around():
@@ -176,7 +264,7 @@ def test_amp33_below_the_encoding_offset_gives_a_warning(tmp_path, mask):
     reads = {"reference_read": np.full(SHAPE[1:], 10, np.uint16), "reference_amp33": np.full((ROWS, 128), 10, np.uint16)}
     write_raw(tmp_path / "in_uncal.asdf", counts(), {"instrument.data_encoding_offset": 100}, amp33=amp33, **reads)
     said = initialize(tmp_path).stderr
-    assert "0 samples of amp33 came as 0 or 65535 and 640 decode to less than 0" in said
+    assert "0 samples of amp33 are 0 or 65535 in the encoded file, and 640 decode to less than 0" in said
     expected = np.full_like(amp33, 4910)
     expected[1, 20:25] = 0
     np.testing.assert_array_equal(arrays_of(tmp_path / "out.asdf")["amp33"], expected)
@@ -185,8 +273,8 @@ def test_amp33_below_the_encoding_offset_gives_a_warning(tmp_path, mask):
 @pytest.mark.parametrize(
     ("offset", "reads", "messages"),
     [
-        (300, {}, ["has no reference_read, though meta.instrument.data_encoding_offset is 300", "has no reference_amp33"]),
-        (0, {"reference_read": 7}, ["has no reference_amp33, though the other reference read is there"]),
+        (300, {}, ["has no reference_read, although meta.instrument.data_encoding_offset is 300", "has no reference_amp33"]),
+        (0, {"reference_read": 7}, ["has no reference_amp33, although it has the other reference read"]),
         (300, {"reference_read": 0, "reference_amp33": 7}, ["reference_read is zero everywhere"]),
         (300, {"reference_read": 7, "reference_amp33": 7}, []),
         (0, {}, []),

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from finalize import finish_statuses, image_statistics, median_in_place
-from simulate_references import Detector, make_distortion
+from simulator.simulate_references import Detector, make_distortion
 from small_files import FRAME_TIME, arrays_of, image, meta_of, opened, ramp, run, statuses, succeed, write_image, write_ramp
 
 from rampflow import SOFTWARE_NAME, __version__

@@ -166,9 +166,9 @@ def test_one_resultant_is_corrected_without_a_rate():
 
 
 def test_inconsistent_shapes_are_refused():
-    with pytest.raises(ValueError, match="same pixels and resultants"):
+    with pytest.raises(ValueError, match="same resultants, rows and columns"):
         correct(np.zeros(SHAPE), np.zeros(SHAPE[1:], np.uint8))
-    with pytest.raises(ValueError, match="same pixels and resultants"):
+    with pytest.raises(ValueError, match="same resultants, rows and columns"):
         correct(np.zeros(SHAPE), pattern=PATTERN[:-1])
 
 

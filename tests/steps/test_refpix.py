@@ -10,16 +10,17 @@ import refpix
 import roman_datamodels.datamodels as rdm
 from refpix import (
     SAMPLES,
-    complete_amp33,
     correct_reference_pixels,
     correct_resultants,
     fill_gaps,
     fit_trend,
     remove_trend,
+    replace_lost_samples,
     smooth_dead_time,
     twiddle_factors,
 )
 from scipy import fft
+from small_files import arrays_of
 
 from rampflow import dq as flags
 from rampflow.files.asdf_writer import create_asdf
@@ -103,7 +104,7 @@ def test_noise_that_amp33_sees_is_removed(columns):
 def test_slow_noise_that_a_border_sees_is_removed(reference, border, columns):
     noise = on_detector(slow_noise(), columns)
     only_there = np.zeros_like(noise)
-    only_there[border] = noise[border]
+    only_there[border] = 5000 + noise[border]  # counts are positive
     response = responses(columns, passband=40, **{reference: 1})
     correction = only_there - correct(only_there, response=response, remove_trends=False)[0]
     inside = np.s_[..., 8:-8, 4:-4]
@@ -142,9 +143,9 @@ def test_a_constant_frame_is_kept():
     amp33 = 6000 + noise[..., :128]
     response = responses(left=0.3 + 0.1j, right=0.2, amp33=0.5 - 0.2j, passband=5000)
     frame, amp33_frame = np.rint(scene() / 4), np.rint(scene(128) / 4)
-    one, amp33_one = correct(on_detector(noise), amp33.astype(np.float32), response)
-    two, amp33_two = correct(on_detector(noise) + frame, (amp33 + amp33_frame).astype(np.float32), response)
-    assert np.abs(one - on_detector(noise)).max() > 5
+    one, amp33_one = correct(on_detector(noise) + 4096, amp33.astype(np.float32), response)
+    two, amp33_two = correct(on_detector(noise) + 4096 + frame, (amp33 + amp33_frame).astype(np.float32), response)
+    assert np.abs(one - 4096 - on_detector(noise)).max() > 5
     np.testing.assert_allclose(two - frame, one, atol=0.02)
     np.testing.assert_allclose(amp33_two - amp33_frame, amp33_one, atol=0.02)
 
@@ -320,6 +321,8 @@ def test_fit_trend_leaves_missing_samples_out():
     values[7], there[:] = 5, False
     there[7] = True
     assert fit_trend(values, there, times) == (0, 5)
+    values[8], there[8] = 7, True  # on one side of the middle
+    assert fit_trend(values, there, times) == (0, 6)
 
 
 def test_a_sample_that_equals_its_mean_loses_the_trend_when_it_does_not_count_as_missing():
@@ -366,16 +369,16 @@ def test_amp33_samples_lost_in_some_resultants_make_no_spike(lost):
 
 def test_means_of_amp33_are_of_the_samples_present():
     amp33 = np.array([[10, 20, 0, 7], [12, 0, 0, 65535], [14, 23, 0, 8]], np.uint16)[:, None, :]
-    samples, offset, lost = complete_amp33(amp33)
+    samples, offset, lost = replace_lost_samples(amp33)
     np.testing.assert_array_equal(offset, [[12, 22, 0, 8]])  # 21.5 and 7.5, to even whole DN
     np.testing.assert_array_equal(samples[:, 0], [[10, 20, 0, 7], [12, 22, 0, 8], [14, 23, 0, 8]])
-    assert lost == 2 and samples.dtype == np.uint16
-    samples, offset, _ = complete_amp33(amp33, remove_offset=False)
+    assert np.count_nonzero(lost) == 2 and samples.dtype == np.uint16
+    samples, offset, _ = replace_lost_samples(amp33, remove_offset=False)
     np.testing.assert_array_equal(samples[:, 0], [[10, 20, 0, 7], [12, 0, 0, 0], [14, 23, 0, 8]])
     assert not offset.any()
     sound = amp33[:, :, [0, 2]]
-    samples, offset, lost = complete_amp33(sound)
-    assert samples is sound and lost == 0
+    samples, offset, lost = replace_lost_samples(sound)
+    assert samples is sound and not lost.any()
     np.testing.assert_array_equal(offset, sound.astype(np.float32).mean(axis=0))
 
 
@@ -441,9 +444,7 @@ def test_reference_pixels_without_a_signal_give_a_warning(exposure, level, silen
         model.save(exposure / "other.asdf")
     (exposure / "other.asdf").rename(exposure / "in.asdf")
     said = program(exposure).stderr
-    text = (
-        f"amp33 (0%) carry no signal (in brackets: share of samples that vary between resultants; median of amp33: {level} DN)"
-    )
+    text = "amp33 (0%) carry no signal (in brackets: share of samples that vary between resultants)"
     assert (text in said) == silent
     assert ("WARNING" in said) == silent
 
@@ -463,17 +464,60 @@ def test_a_dead_border_gives_a_warning(exposure):
         model.data[:, 100:, :4] = 4000
         model.save(exposure / "other.asdf")
     (exposure / "other.asdf").rename(exposure / "in.asdf")
-    assert "the reference pixels of the left border (20%) carry no signal" in program(exposure).stderr
+    assert "reference pixels: the left border (20%) carry no signal" in program(exposure).stderr
 
 
-def test_a_border_without_counts_in_one_resultant_gives_a_warning(exposure):
-    with rdm.open(exposure / "in.asdf") as model:
-        model.data[1, :4] = 65535
-        model.save(exposure / "other.asdf")
-    (exposure / "other.asdf").rename(exposure / "in.asdf")
+def change(folder, function):
+    """Change the arrays of the exposure."""
+    with rdm.open(folder / "in.asdf") as model:
+        function(model)
+        model.save(folder / "other.asdf")
+    (folder / "other.asdf").rename(folder / "in.asdf")
+
+
+@pytest.mark.parametrize("value", [0, 65535])
+@pytest.mark.parametrize(
+    ("side", "index"),
+    [("left", np.s_[1, :, :4]), ("right", np.s_[1, :, -4:]), ("top", np.s_[1, :4]), ("bottom", np.s_[1, -4:])],
+)
+def test_a_border_that_is_lost_in_one_resultant_counts_as_missing(exposure, side, index, value):
+    assert program(exposure).returncode == 0
+    whole = arrays_of(exposure / "out.asdf")
+
+    def lose(model):
+        model.data[index] = value
+
+    change(exposure, lose)
     said = program(exposure).stderr
-    assert "the top border has up to 100 % of its counts at 0 or 65535 DN in the resultants 2 (from 1)" in said
+    lost = arrays_of(exposure / "out.asdf")
+    assert f"the {side} border in 2 (up to 1 of the samples)" in said
+    with rdm.open(exposure / "in.asdf") as before:
+        correction = (whole["data"] - before.data)[:, 4:-4, 4:-4]
+    moved = (lost["data"] - whole["data"])[:, 4:-4, 4:-4]
+    # What the border would have removed is left, no more; as a spike, it would move the image by thousands of DN.
+    assert np.abs(moved).max() < 2 * np.abs(correction).max() < 200
+    ends = side in ("top", "bottom")
+    assert said.count("WARNING") == 1 + ends
+    assert ("the resultants 2 (from 1) are flagged DO_NOT_USE" in said) == ends
+    expected = np.zeros((RESULTANTS, 1, 1), np.uint8)
+    expected[1] = flags.DO_NOT_USE if ends else 0
+    np.testing.assert_array_equal(lost["groupdq"], np.broadcast_to(expected, lost["groupdq"].shape))
+
+
+def test_empty_references_are_one_warning(exposure):
+    """As simulators without reference pixels write them."""
+
+    def empty(model):
+        model.data[:, :4] = model.data[:, -4:] = model.data[..., :4] = model.data[..., -4:] = 0
+        model.amp33 = np.zeros(model.amp33.shape, np.uint16)
+
+    change(exposure, empty)
+    said = program(exposure).stderr
     assert said.count("WARNING") == 1
+    for name in ("the left border", "the right border", "the top border", "the bottom border", "amp33"):
+        assert f"{name} (0%)" in said
+    with rdm.open(exposure / "out.asdf") as model, rdm.open(exposure / "in.asdf") as before:
+        np.testing.assert_allclose(np.asarray(model.data), before.data, atol=0.01)
 
 
 def test_without_a_reference_the_step_is_skipped(exposure):

@@ -310,8 +310,8 @@ def test_an_unreachable_threshold_is_a_check_that_finds_nothing(tmp_path, fill):
     write_reference(tmp_path / "sat.asdf", data=limits, dq=np.zeros((ROWS, COLUMNS), np.uint32))
     said = succeed("saturation", tmp_path / "in.asdf", tmp_path / "out.asdf", "--saturation", tmp_path / "sat.asdf").stderr
     assert "All pixels are saturated" not in said
-    assert f"sat.asdf: data is beyond the converter's 65535 DN for {ROWS * COLUMNS - 1} pixels" in said
-    assert f"median is {fill:.6g} DN" in said
+    assert f"sat.asdf: the thresholds (data) of {ROWS * COLUMNS - 1} pixels" in said and "above 65535 DN" in said
+    assert f"with a median of {fill:.6g} DN" in said
     with opened(tmp_path / "out.asdf") as model:
         assert {model.meta.cal_step[name] for name in AFTER_SATURATION} == {"INCOMPLETE"}
         np.testing.assert_array_equal(np.argwhere(model.groupdq & SAT)[:, 1:], [[30, 40]] * len(PATTERN))

@@ -11,20 +11,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import roman_datamodels.datamodels as rdm
-import simulate_exposure
-import simulate_references
-import simulate_sky
 from photutils.aperture import CircularAperture
 from saturation import checked_thresholds, flag_saturated
 from scipy.ndimage import label
+from simulator import detector as electronics
+from simulator import simulate_exposure, simulate_references, simulate_sky
+from simulator.metadata import MA_TABLES, MODELS, OLDER_VERSIONS, Settings
+from simulator.optics import FOCAL_PLANE_CENTER, PointSpread, attitude, look
 
 from rampflow import dq as flags
 from rampflow.catalog.photometry import encircled_energy
 from rampflow.detector import SCIENCE
 from rampflow.errors import RampflowError
-from rampflow.simulation import detector as electronics
-from rampflow.simulation.metadata import MA_TABLES, MODELS, OLDER_VERSIONS, Settings
-from rampflow.simulation.optics import FOCAL_PLANE_CENTER, PointSpread, attitude, look
 
 SIZE = 256
 TRIMMED = SIZE - 8
@@ -567,7 +565,7 @@ def test_converter_error_is_undone_by_the_correction(references):
 def test_the_workflow_simulates_a_visit(tmp_path):
     import yaml
 
-    repository = Path(simulate_exposure.__file__).parents[1]
+    repository = Path(simulate_exposure.__file__).parents[2]
     config = yaml.safe_load((repository / "config/demo.yaml").read_text())
     config["demo"] |= {"size": SIZE, "detectors": ["WFI01"], "exposures": config["demo"]["exposures"][:1]}
     (tmp_path / "demo.yaml").write_text(yaml.safe_dump(config))
@@ -583,7 +581,7 @@ def test_the_workflow_simulates_a_visit(tmp_path):
 def test_the_demo_has_every_type_of_exposure():
     import yaml
 
-    config = yaml.safe_load((Path(simulate_exposure.__file__).parents[1] / "config/demo.yaml").read_text())
+    config = yaml.safe_load((Path(simulate_exposure.__file__).parents[2] / "config/demo.yaml").read_text())
     exposures = config["demo"]["exposures"]
     assert {exposure["exposure-type"] for exposure in exposures} == set(simulate_references.EXPOSURE_TYPES)
     assert any(exposure.get("saturated") for exposure in exposures)

@@ -1052,7 +1052,7 @@ def test_both_reference_formats_give_the_same_psf(tmp_path, catalogs, plain):
 @pytest.mark.parametrize("integrated", [False, True])
 def test_the_width_of_a_psf_follows_from_its_wavelength(element, integrated):
     """Diffraction, with charge diffusion and without: a factor of two would be a wrong oversampling."""
-    from simulate_references import diffraction_psf
+    from simulator.simulate_references import diffraction_psf
 
     from rampflow.errors import RampflowError
 

@@ -22,9 +22,9 @@ from astropy.table import Table
 from simulated_sky import DEC, MAS, RA, SIZE, Sky, time_entry
 from small_files import SCRIPTS, meta_of, succeed, write_image
 
-from rampflow.alignment.affine import TERMS, Affine, between, of_terms, terms_of
+from rampflow.alignment.affine import TERMS, Affine, affine_of_terms, fit_affine, terms_of
 from rampflow.alignment.evidence import RADII, count_pairs, poisson_tail
-from rampflow.alignment.members import ARCSEC
+from rampflow.alignment.exposures import ARCSEC
 from rampflow.alignment.product import apply_solution, read_solution, update_catalog
 from rampflow.astrometry.region import unit_vectors
 from rampflow.files.asdf_reader import AsdfFile
@@ -176,11 +176,11 @@ def test_an_exposure_outside_the_catalog_is_aligned_to_its_neighbours(tmp_path):
     inside = (x > 0) & (x < SIZE) & (y > 0) & (y < SIZE)
     x, y = sky.truth["beside"].to_pixel(*sky.catalog_stars)
     shared = inside & (x > 0) & (x < SIZE) & (y > 0) & (y < SIZE)
-    inside[np.flatnonzero(shared)[8:]] = False  # too few to align it to the catalog
+    inside[np.flatnonzero(shared)[4:]] = False  # too few to align it to the catalog: less than half of abs_minobj
     sky.catalog = sky.write_catalog("part.parquet", dict(zip(("ra", "dec"), sky.catalog_stars[:, inside], strict=True)))
     result = sky.align()
     entry = result.summary["exposures"]["beside"]
-    assert entry["n_matches"] <= 8 and entry["n_shared"] > 20
+    assert entry["n_matches"] <= 4 and entry["n_shared"] > 20
     assert result.offset("on") < 0.15 and result.offset("beside") < 1.0
     # What finds the stars that they share are the parameters without abs_.
     for name, value in (("minobj", 500), ("searchrad", 0.1), ("use2dhist", False), ("tolerance", 1e-4), ("separation", 300.0)):
@@ -358,6 +358,69 @@ def test_a_fit_that_clips_all_stars_fails(dithers):
     assert_failed(dithers.align("clipped", without=["b"], abs_sigma=1e-3), "a")
 
 
+@pytest.mark.parametrize("n_stars", [9, 10])
+def test_a_star_that_is_clipped_counts_for_abs_minobj(tmp_path, n_stars):
+    """Exactly abs_minobj (10) stars in common; one of them is 40 mas off, as of an unknown companion."""
+    sky = Sky(tmp_path, density=60, in_catalog=50)
+    sky.expose("a", error=(0.3, -0.4))
+    ra, dec = (values[sky.detected[np.argsort(sky.mag[sky.detected])][:n_stars]] for values in sky.stars)
+    dec = dec + np.r_[40, np.zeros(n_stars - 1)] / MAS
+    ra, dec = np.append(ra, RA + np.array([-0.04, 0.03])), np.append(dec, DEC + np.array([0.01, -0.02]))  # not on the image
+    sky.catalog = sky.write_catalog("ten.parquet", {"ra": ra, "dec": dec})
+    result = sky.align()
+    if n_stars < 10:
+        assert_failed(result, "a")
+        assert "9 of" in result.said
+    else:
+        entry = result.summary["exposures"]["a"]
+        assert entry["status"] == "COMPLETE" and entry["n_matches"] == 9
+        assert result.offset("a") < 0.5
+
+
+def test_a_star_with_a_close_neighbor_counts_for_abs_minobj(tmp_path):
+    """Exactly abs_minobj (10) stars in common; the matching leaves one out for a source 0.6 arcsec beside it."""
+    sky = Sky(tmp_path, density=60, in_catalog=50)
+    sky.expose("a", error=(0.3, -0.4))
+    ra, dec = (values[sky.detected[:10]] for values in sky.stars)
+    sky.catalog = sky.write_catalog("ten.parquet", {"ra": ra, "dec": dec})
+    table = pq.read_table(sky.catalogs[0])
+    neighbor = table.slice(0, 1).set_column(
+        table.schema.get_field_index("x_psf"), "x_psf", [np.float32([table["x_psf"][0].as_py() + 5.5])]
+    )
+    pq.write_table(pa.concat_tables([table, neighbor.cast(table.schema)]), sky.catalogs[0])
+    result = sky.align()
+    assert result.summary["exposures"]["a"]["n_matches"] == 10 and result.offset("a") < 0.5
+
+
+def test_a_lost_exposure_does_not_spoil_the_common_correction(tmp_path):
+    """One correction for all (refine: false): the exposures that it fits are aligned without the lost one."""
+    sky = Sky(tmp_path, radius=0.3)
+    sky.expose("lost", error=(0.3, -15.0), dither=(-30, 20))  # the first: the others are aligned to it
+    sky.expose("a", error=(0.3, -0.4))
+    sky.expose("b", error=(-0.5, 0.6), dither=(40, 25))
+    result = sky.align(refine=False)
+    assert result.statuses() == {"lost": "FAILED", "a": "COMPLETE", "b": "COMPLETE"}
+    assert max(result.offset(stem) for stem in "ab") < 0.3
+    assert result["a"]["wcs_fit_results"]["n_detector"] == 3
+    assert_failed(result, "lost")
+    assert "lost: not aligned to the stars; the common correction is fitted without" in result.said
+
+
+def test_an_exposure_that_the_common_correction_does_not_fit_says_so(tmp_path):
+    """Two exposures that share no star, with different pointing errors: one correction serves one of them."""
+    sky = Sky(tmp_path, radius=0.4)
+    sky.expose("a", error=(2.5, 0.3))
+    sky.expose("b", error=(-2.5, -0.3), dither=(0, 900))
+    result = sky.align(refine=False)
+    failed = [stem for stem, status in result.statuses().items() if status == "FAILED"]
+    assert failed
+    for stem in failed:
+        reason = result.summary["exposures"][stem]["reason"]
+        assert "the correction common to all exposures (refine: false) doesn't fit it" in reason
+        assert "refine: true aligns it" in reason
+    assert max(sky.align("jointly").offset(stem) for stem in "ab") < 0.1
+
+
 def test_an_exposure_without_sources_takes_the_alignment_of_its_group(tmp_path):
     sky = Sky(tmp_path, radius=0.5)
     sky.expose("other", "WFI02", group="one", error=(0.5, 0.3))
@@ -434,7 +497,7 @@ def calibrated(tmp_path_factory):
     sky.expose("b", error=(-1.5, 2.6), roll_error=-0.003, dither=(40, 25))
     first = sky.align("first")
     for index, image in enumerate(sky.images):
-        stem = tweakreg.stem_of(image)
+        stem = tweakreg.stem_of_image(image)
         with AsdfFile(image) as file:
             apply_solution(file.tree["roman"]["meta"], first[stem])
             sky.images[index] = sky.folder / f"{stem}_cal.asdf"
@@ -480,13 +543,13 @@ def test_aligned_images_follow_another_catalog(calibrated):
 
 
 def test_the_tangent_plane_of_an_aligned_exposure_is_a_rotation(calibrated):
-    from rampflow.alignment.members import Sources, read_member
+    from rampflow.alignment.exposures import SourcePositions, read_exposure
     from rampflow.step.exposure import Exposure
 
     sky, _ = calibrated
     x, y = (grid.ravel() for grid in np.meshgrid(*2 * [np.linspace(1, SIZE - 2, 5)]))
     with AsdfFile(sky.images[1]) as file:
-        member = read_member("b", Exposure(file), Sources(x, y, np.full(x.shape, 0.01)))
+        member = read_exposure("b", Exposure(file), SourcePositions(x, y, np.full(x.shape, 0.01)))
     expected = unit_vectors(*member.wcs(x, y))
     np.testing.assert_allclose(member.to_sky(member.plane), expected, rtol=0, atol=1e-4 * ARCSEC / 1000 + 5e-16)
     np.testing.assert_allclose(member.to_plane(expected), member.plane, rtol=0, atol=1e-7)
@@ -701,7 +764,74 @@ def test_a_custom_catalog_has_x_and_y(dithers, aligned, name, names):
     assert result.offset("a") < 0.1
     assert result.summary["exposures"]["a"]["catalog"] == result["a"]["catalog"] == name
     assert f"a: {result.summary['exposures']['a']['n_sources']} of" in result.said
-    assert f"sources from {path} ({', '.join(names)}); it doesn't say of which exposure it is" in result.said
+    assert f"sources from {path} ({', '.join(names)})" in result.said
+
+
+def test_a_catalog_that_was_not_compared_is_warned_of(dithers):
+    path = dithers.folder / "unknown.ecsv"
+    custom_table(dithers).write(path, overwrite=True)
+    result = align_with(dithers, path)
+    assert result.offset("a") < 0.1
+    assert result.summary["exposures"]["a"]["reason"] == "unknown.ecsv doesn't say of which exposure it is"
+    assert re.search(r"WARNING.*a: unknown\.ecsv doesn't say of which exposure it is, and there", result.said)
+
+
+def test_custom_catalogs_are_compared_with_the_sources_of_the_image(dithers):
+    """Without metadata: swapped, counted from (1, 1), of one source in five, and right in another order."""
+    own, paths = list(dithers.catalogs), [dithers.folder / f"plain_{stem}.csv" for stem in "ab"]
+    tables = [pq.read_table(catalog).select(["x_psf", "y_psf"]).to_pandas() for catalog in own]
+    for path, table in zip(paths, tables, strict=True):
+        Table({"x": table["x_psf"], "y": table["y_psf"]})[::-1].write(path, overwrite=True)
+    dithers.catalogs = list(paths)
+    try:
+        right = dithers.align("right", own_catalogs=own)
+        assert right.statuses() == {"a": "COMPLETE", "b": "COMPLETE"}
+        assert max(right.offset(stem) for stem in "ab") < 0.1
+        assert not right.summary["exposures"]["a"]["reason"] and "WARNING" not in right.said
+        dithers.catalogs.reverse()
+        swapped = dithers.align("swapped", own_catalogs=own)
+        assert swapped.statuses() == {"a": "FAILED", "b": "FAILED"}
+        for stem, path in zip("ab", paths[::-1], strict=True):
+            reason = swapped.summary["exposures"][stem]["reason"]
+            assert f"{path}: contradicts the image" in reason
+            assert re.search(r"\d+ of its \d+ positions lie within 2 pixels of the \d+ sources", reason)
+        Table({"x": tables[0]["x_psf"] + 1, "y": tables[0]["y_psf"] + 1}).write(paths[0], overwrite=True)
+        few = tables[1][::5]
+        Table({"x": few["x_psf"], "y": few["y_psf"] - 0.15}).write(paths[1], overwrite=True)
+        dithers.catalogs = list(paths)
+        other = dithers.align("shifted", own_catalogs=own)
+        assert other.statuses() == {"a": "FAILED", "b": "COMPLETE"}
+        assert "(1.00, 1.00) pixels" in other.summary["exposures"]["a"]["reason"]
+        assert "positions are off by (0.00, -0.15) pixels" in other.summary["exposures"]["b"]["reason"]
+        assert re.search(r"WARNING.*b: plain_b\.csv: its positions are off by", other.said)
+    finally:
+        dithers.catalogs = own
+
+
+@pytest.mark.parametrize("apart", [0.0, 0.2])
+def test_sources_that_are_listed_twice_count_once(dithers, aligned, apart):
+    table = custom_table(dithers)
+    again = Table({"x": np.asarray(table["x"]) + apart, "y": np.asarray(table["y"]) - apart})
+    path = dithers.folder / "twice.csv"
+    Table({name: np.concatenate([table[name], again[name]]) for name in ("x", "y")}).write(path, overwrite=True)
+    result = align_with(dithers, path)
+    assert f"a: {len(table)} of {2 * len(table)} sources are listed twice and merged" in result.said
+    assert result.summary["exposures"]["a"]["n_sources"] == len(table)
+    # Half the distance of the entries, in mas: the merged positions are between them.
+    assert result.offset("a") < 0.1 + 110 * apart / np.sqrt(2)
+
+
+def test_merged_sources_are_between_their_entries():
+    from rampflow.alignment.source_positions import SourcePositions
+
+    sources = SourcePositions(
+        np.array([10.0, 50.0, 10.4, 90.0]), np.array([5.0, 6.0, 5.0, 7.0]), np.array([0.01, 0.02, 0.02, 0.03])
+    )
+    merged = sources.merged()
+    np.testing.assert_allclose(merged.positions, [[10.08, 5], [50, 6], [90, 7]])
+    np.testing.assert_array_equal(merged.error, [0.01, 0.02, 0.03])
+    assert sources.merged(0.3) is sources
+    assert len(SourcePositions(*np.empty((3, 0))).merged()) == 0
 
 
 def test_an_empty_custom_catalog_has_no_sources(dithers):
@@ -924,10 +1054,10 @@ def test_a_catalog_takes_its_solution(dithers, aligned):
 @pytest.mark.parametrize("geometry", list(TERMS))
 def test_terms_and_corrections_make_a_round_trip(geometry):
     terms = np.array([0.3, -0.2, 1e-5, 2e-6, -3e-6, 4e-6])[: TERMS[geometry]]
-    affine = of_terms(terms)
+    affine = affine_of_terms(terms)
     np.testing.assert_allclose(terms_of(affine, geometry), terms, atol=1e-15)
     square = np.array([[-200.0, -200], [200, -200], [200, 200], [-200, 200]])
-    again = between(square, affine(square))
+    again = fit_affine(square, affine(square))
     np.testing.assert_allclose(again.matrix, affine.matrix, atol=1e-14)
     np.testing.assert_allclose(again.shift, affine.shift, atol=1e-12)
 

@@ -12,8 +12,8 @@ from pathlib import Path
 import declarations
 import numpy as np
 import pytest
-import simulate_references
 from inventories import DATA, SERVERLESS, SIZE, built, refused, write_exposure
+from simulator import simulate_references
 from small_files import set_entries, write_ramp, write_raw
 
 from rampflow.chain import STEPS
@@ -394,7 +394,15 @@ def test_the_suggested_command_keeps_the_given_configuration():
 def test_an_excluded_member_need_not_be_there(visit, cache):
     members = [{"expname": f"raw/{stem}_uncal.asdf", "exptype": "science"} for stem in ("a", "gone", "b")]
     (visit / "asn.json").write_text(json.dumps({"products": [{"name": "visit", "members": members}]}))
-    assert "add gone to exclude" in refused(visit, cache, {"input": "asn.json"})
+    (visit / "raw/c_uncal.asdf").write_text("nothing")
+    bad = {"input": ["asn.json", "raw/c_uncal.asdf", "raw/lost_uncal.asdf"]}
+    *lines, remedy = refused(visit, cache, bad).strip().splitlines()
+    assert len(lines) == 3
+    assert "the member 'raw/gone_uncal.asdf' of 'visit' does not exist" in lines[0]
+    assert "c_uncal.asdf: is not an ASDF file" in lines[1]
+    assert "input 'raw/lost_uncal.asdf': does not exist" in lines[2]
+    assert remedy == "to go on without: --config 'exclude=[gone,c,lost]'"
+    assert set(built(visit, cache, bad | {"exclude": ["gone", "c", "lost"]})["exposures"]) == {"a", "b"}
     assert set(built(visit, cache, {"input": "asn.json", "exclude": ["gone"]})["exposures"]) == {"a", "b"}
     files = ["raw/a_uncal.asdf", "raw/gone_uncal.asdf"]
     assert set(built(visit, cache, {"input": files, "exclude": ["gone"]})["exposures"]) == {"a"}

@@ -6,7 +6,7 @@ from astropy import units
 from astropy.modeling import models
 from astropy.modeling.models import AffineTransformation2D, Const1D, Identity, Mapping, Polynomial1D, Polynomial2D, Scale, Shift
 from gwcs.geometry import CartesianToSpherical, SphericalToCartesian
-from simulate_references import Detector, make_distortion
+from simulator.simulate_references import Detector, make_distortion
 from small_files import META
 
 from rampflow.wcs import wcs_tree

@@ -5,8 +5,8 @@ import shutil
 import subprocess
 
 import pytest
-import simulate_references
 from repository import ROOT
+from simulator import simulate_references
 from small_files import meta_of, ramp, write_raw
 from snakemake_runs import Workflow
 

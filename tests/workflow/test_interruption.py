@@ -16,10 +16,10 @@ import time
 from pathlib import Path
 
 import pytest
-import simulate_references
 from products import arrays_of, leftovers
 from reference_server import reference_server
 from repository import ROOT
+from simulator import simulate_references
 from small_files import ramp, write_raw
 from snakemake_runs import Workflow
 

@@ -10,9 +10,9 @@ import sys
 
 import numpy as np
 import pytest
-import simulate_references
 import yaml
 from repository import ROOT
+from simulator import simulate_references
 from small_files import arrays_of, meta_of, ramp, write_raw
 from snakemake_runs import Workflow
 

@@ -20,7 +20,12 @@ from shared_folders import copy_folder
 from snakemake_runs import Workflow
 
 from rampflow import __version__
+from rampflow.astrometry.region import epoch_of
 from rampflow.chain import STATUSES, STEPS, chain_of, image_chain
+from rampflow.files.asdf_reader import AsdfFile
+from rampflow.files.asdf_writer import create_asdf
+from rampflow.files.yaml_tree import tagged
+from rampflow.step.exposure import Exposure
 
 pytestmark = pytest.mark.workflow
 
@@ -358,7 +363,7 @@ def test_stale_files_are_listed_and_removed(visit, single):
 
 
 def test_a_new_context_reruns_what_reads_its_new_reference(visit):
-    command = [sys.executable, ROOT / "scripts" / "simulate_references.py", visit.inputs / "crds_cache"]
+    command = [sys.executable, ROOT / "scripts" / "simulator" / "simulate_references.py", visit.inputs / "crds_cache"]
     new = ["--detectors", "WFI01", "--size", "512", "--seed", "2", "--context", "roman_0002.pmap", "--new", "flat"]
     subprocess.run([*map(str, command), *new], check=True, env=visit.environment, capture_output=True)
     jobs = visit.jobs(*visit.arguments, "references={crds_context: roman_0002.pmap}")
@@ -440,7 +445,7 @@ def test_without_an_astrometric_catalog_products_are_delivered_unaligned(visit, 
     assert summary["exposures"][FIRST]["status"] == "FAILED"
     assert summary["astrometric_catalog"]["status"] == "FAILED" and summary["astrometric_catalog"]["reason"]
     log = (visit.folder / "logs" / FIRST / "astrometric_catalog.log").read_text()
-    assert "WARNING :: The astrometric catalog GAIADR3_S3 can't be had" in log
+    assert "WARNING :: The astrometric catalog GAIADR3_S3 couldn't be retrieved" in log
     again = {"astrometric_catalog": 1, "tweakreg": 1, "finalize": 1, "preview": 1}
     for _ in range(2):  # each run tries again
         assert visit.jobs(*without_network) == again
@@ -563,6 +568,57 @@ def test_swapped_member_catalogs_are_refused(visit):
     with roman_datamodels.open(visit.folder / "swapped" / f"{FIRST}_cal.asdf") as image:
         image.validate()
         assert image.meta.cal_step.tweakreg == "FAILED"
+    # Positions alone, without metadata: the sources found on each image contradict them.
+    for member, stem in zip(members, reversed(stems), strict=True):
+        table = parquet.read_table(visit.results / f"{stem}_cat.parquet")
+        columns = {name: table[f"{name}_psf"].to_numpy().astype(float) for name in ("x", "y")}
+        member["tweakreg_catalog"] = f"{stem}.csv"
+        Table(columns).write(visit.inputs / member["tweakreg_catalog"])
+    (visit.inputs / "swapped_asn.json").write_text(json.dumps({"products": [{"name": "swapped", "members": members}]}))
+    run = visit.snakemake("--config", "input=demo/swapped_asn.json", *options)
+    assert run.returncode == 0, run.stderr
+    summary = json.loads((visit.folder / "swapped" / "swapped_tweakreg.json").read_text())["exposures"]
+    assert {entry["status"] for entry in summary.values()} == {"FAILED"}
+    assert re.search(r"contradicts the image: \d+ of its \d+ positions lie within 2 pixels", summary[FIRST]["reason"])
+
+
+def test_exposures_years_apart_are_aligned_at_their_own_epochs(visit):
+    """The second of two dithers says that it is ten years later, and all stars move by 10 and -6 mas per year.
+
+    Its pixels are those of the first epoch, so that its WCS follows the stars: by 100 mas to the east and 60 to the south.
+    """
+    first, later = STEMS[:2]
+    with AsdfFile(visit.inputs / f"{first}_uncal.asdf") as file:
+        epoch = epoch_of(Exposure(file))
+    (visit.inputs / "later").mkdir()
+    with AsdfFile(visit.inputs / f"{later}_uncal.asdf") as file:
+        times = file.tree["roman"]["meta"]["exposure"]
+        for name in ("start_time", "mid_time", "end_time"):
+            times[name] = tagged(f"{int(times[name][:4]) + 10}{times[name][4:]}", times[name].tag)
+        with create_asdf(visit.inputs / "later" / f"{later}_uncal.asdf", file.tree) as writer:
+            for array in file.tree["roman"].values():
+                if hasattr(array, "read"):
+                    writer.write(array, array.read())
+    stars = Table.read(visit.inputs / "astrometric.ecsv")["ra", "dec"]
+    stars["pmra"], stars["pmdec"], stars["ref_epoch"] = 10.0, -6.0, epoch
+    stars.write(visit.inputs / "moving.ecsv")
+    members = [{"expname": f"{name}_uncal.asdf", "exptype": "science"} for name in (first, f"later/{later}")]
+    (visit.inputs / "epochs_asn.json").write_text(json.dumps({"products": [{"name": "epochs", "members": members}]}))
+    options = ["input=demo/epochs_asn.json", "astrometric_catalog=demo/moving.ecsv", "results=epochs"]
+    run = visit.snakemake("--config", *options)
+    assert run.returncode == 0, run.stdout + run.stderr
+    summary = json.loads((visit.folder / "epochs" / "epochs_tweakreg.json").read_text())["exposures"]
+    assert {entry["status"] for entry in summary.values()} == {"COMPLETE"}
+    x, y = (axis.ravel() for axis in np.meshgrid(*2 * [np.linspace(0, 503, 5)]))
+    for stem, (east, north) in ((first, (0, 0)), (later, (100, -60))):
+        positions = []
+        for folder in (visit.folder / "epochs", visit.results):
+            with roman_datamodels.open(folder / f"{stem}_cal.asdf") as image:
+                positions.append(image.meta.wcs(x, y))
+        (ra, dec), (ra_before, dec_before) = positions
+        moved = 3.6e6 * np.median([(ra - ra_before) * np.cos(np.radians(dec)), dec - dec_before], axis=1)
+        # The association of the visit has more exposures: its solution differs by some hundredths of a mas.
+        np.testing.assert_allclose(moved, [east, north], atol=0.2)
 
 
 # ------------------------------------------------------------------------------------------------------------ bad input

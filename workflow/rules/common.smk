@@ -158,6 +158,14 @@ def get_catalogs_to_align(wildcards):
     return [ancient(own_file(own[stem])) if own[stem] else f"{INTERMEDIATES}/{stem}_cat.parquet" for stem in stems]
 
 
+def get_own_catalogs(wildcards):
+    """The catalog made of each image, which those that the association names are compared with; nothing where it names none."""
+    stems = members_to_align(wildcards.association)
+    if not any(visit.exposures[stem].tweakreg_catalog for stem in stems):
+        return []
+    return [f"{INTERMEDIATES}/{stem}_cat.parquet" for stem in stems]
+
+
 def stars_source(wildcards=None):
     """The astrometric catalog: the link to the user's own, or its name."""
     return own_file(settings["astrometric_catalog"])

@@ -1,4 +1,4 @@
-"""The file that holds the alignment of an association, and what it changes in the products of each exposure."""
+"""The file with the alignment of an association, and its application to the products of each exposure."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ COORDINATES = (
     (("x_centroid", "y_centroid"), ("ra_centroid", "dec_centroid")),
     (("x_centroid_win", "y_centroid_win"), ("ra_centroid_win", "dec_centroid_win")),
     (("x_psf", "y_psf"), ("ra_psf", "dec_psf")),
-    # Of given sources (a forced segmentation map), as they are in this image; romancal leaves these where they were.
+    # Positions of given sources (a forced segmentation map) in this image; romancal doesn't update these.
     (("forced_x_centroid", "forced_y_centroid"), ("forced_ra", "forced_dec")),
     (("forced_x_centroid", "forced_y_centroid"), ("forced_ra_centroid", "forced_dec_centroid")),
     (("forced_x_psf", "forced_y_psf"), ("forced_ra_psf", "forced_dec_psf")),

@@ -90,13 +90,15 @@ class StoredArray:
         self._read_into(result.reshape(-1).view(np.uint8), 0)
         return result if self.dtype.isnative else result.astype(self.dtype.newbyteorder("="))
 
-    def read_rows(self, start: int, stop: int) -> np.ndarray:
-        """Read rows of every plane. They are the last axis but one.
+    def read_rows(self, start: int, stop: int, first_planes: int | None = None) -> np.ndarray:
+        """Read rows of every plane, or of the first planes of a 3-D array. Rows are the last axis but one.
 
         Parameters
         ----------
         start, stop : int
             The first row, and the one after the last.
+        first_planes : int, optional
+            Number of planes to read, counted from the first; all by default.
 
         Returns
         -------
@@ -106,8 +108,11 @@ class StoredArray:
         """
         *planes, rows, columns = self.shape
         start, stop = max(start, 0), min(stop, rows)
+        if first_planes is not None:
+            planes = [min(first_planes, planes[0])]
         if not self._in_order:
-            return np.array(self._whole()[..., start:stop, :], self.dtype.newbyteorder("="), order="C")
+            whole = self._whole() if first_planes is None else self._whole()[:first_planes]
+            return np.array(whole[..., start:stop, :], self.dtype.newbyteorder("="), order="C")
         n_planes = math.prod(planes)
         result = np.empty((n_planes, stop - start, columns), self.dtype)
         row = columns * self.dtype.itemsize

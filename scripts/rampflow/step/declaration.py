@@ -181,6 +181,18 @@ class Range:
         """
         return (values >= self.minimum) & (values <= self.maximum)
 
+    def count_unusual(self, values) -> int:
+        """Number of values that are plausible for single bad pixels alone: not beyond the limits, but beyond the median's."""
+        import numpy as np  # not for the declarations alone, which the workflow reads
+
+        low, high = self.median_limits
+        return int(np.count_nonzero(self.contains(values) & ((values < low) | (values > high))))
+
+    def narrowed(self) -> Range:
+        """The same with the limits of the median for each value."""
+        low, high = self.median_limits
+        return dataclasses.replace(self, minimum=low, maximum=high)
+
     @property
     def median_limits(self) -> tuple[float, float]:
         """Smallest and largest plausible median."""

@@ -269,9 +269,10 @@ class InlineArray:
         """Copy the array, as `StoredArray.read`."""
         return self._array.copy()
 
-    def read_rows(self, start: int, stop: int) -> np.ndarray:
-        """Copy rows of every plane, as `StoredArray.read_rows`."""
-        return self._array[..., max(start, 0) : stop, :].copy()
+    def read_rows(self, start: int, stop: int, first_planes: int | None = None) -> np.ndarray:
+        """Copy rows of every plane, or of the first ones, as `StoredArray.read_rows`."""
+        array = self._array if first_planes is None else self._array[:first_planes]
+        return array[..., max(start, 0) : stop, :].copy()
 
     def read_plane(self, index: int, out: np.ndarray | None = None) -> np.ndarray:
         """Copy one plane, as `StoredArray.read_plane`."""

@@ -18,11 +18,18 @@ from rampflow.files.asdf_reader import AsdfFile
 from rampflow.files.asdf_writer import AsdfWriter, EmptyArray, create_asdf
 from rampflow.files.links import original
 from rampflow.files.yaml_tree import tagged
-from rampflow.step.declaration import NOT_APPLICABLE, Reference, Step
+from rampflow.step.declaration import NOT_APPLICABLE, Range, Reference, Step
 from rampflow.step.exposure import Exposure
 from rampflow.step.logs import recorded_log, step_logger
 from rampflow.step.provenance import crds_version, reference_name, stamp
-from rampflow.step.reference_checks import MANY, check_made_for, check_plausible, metadata_value, refuse_implausible
+from rampflow.step.reference_checks import (
+    MANY,
+    MANY_UNUSUAL,
+    check_made_for,
+    check_plausible,
+    metadata_value,
+    refuse_implausible,
+)
 
 PROGRESS_INTERVAL = 10  #: seconds between the lines of a log that say how far a step is
 
@@ -74,6 +81,7 @@ class Job:
         self.references = {r.type: self._reference_path(r, arguments[r.type]) for r in step.references}
         self._crds_context = arguments["crds_context"]
         self._read: set[str] = set()
+        self._limits: dict[tuple[str, str], Range] = {}
         self.allow_mismatch = arguments.get("allow_mismatch", False)
         self._chosen_by_crds = arguments.get("chosen_by_crds", "").split(",")
         for path in self.outputs:
@@ -164,6 +172,42 @@ class Job:
         quantity = f"{limits.quantity} ({field})"
         refuse_implausible(self._path(reftype), quantity, value, (limits.minimum, limits.maximum), limits.unit, reftype)
 
+    def plausible(self, reftype: str, field: str) -> Range:
+        """Limits of the pixels of a reference's field, as declared or as `narrow_limits` has left them."""
+        return self._limits.get((reftype, field)) or self.step.reference(reftype).plausible[field]
+
+    def narrow_limits(self, reftype: str, field: str, unusual: int, total: int) -> bool:
+        """Hold the pixels of a field to the limits of its median, where too many lie beyond for single bad pixels.
+
+        Parameters
+        ----------
+        reftype, field : str
+            A field with a `Range` in the declaration of this reference.
+        unusual : int
+            Sum of `Range.count_unusual` over its pixels.
+        total : int
+            Number of its pixels.
+
+        Returns
+        -------
+        bool
+            Whether the limits have changed: the step must process its rows again.
+        """
+        if unusual <= MANY_UNUSUAL * total or (reftype, field) in self._limits:
+            return False
+        limits = self._limits[reftype, field] = self.plausible(reftype, field).narrowed()
+        self.log.warning(
+            "%s: %.3g %% of %s lie beyond %g to %g%s, where all but single bad pixels of a detector lie: they count as bad "
+            "pixels of the reference; check it",
+            self._path(reftype).name,
+            100 * unusual / total,
+            field,
+            limits.minimum,
+            limits.maximum,
+            f" {limits.unit}" if limits.unit else "",
+        )
+        return True
+
     def log_bad_pixels(self, reftype: str, field: str, number: int, total: int, consequence: str) -> None:
         """Log how many pixels of a reference are not finite or implausible: as a warning where they are many.
 
@@ -178,7 +222,7 @@ class Job:
         """
         if not number:
             return
-        limits = self.step.reference(reftype).plausible[field]
+        limits = self.plausible(reftype, field)
         say = self.log.warning if number > MANY * total else self.log.info
         say(
             "%d of %d pixels of the %s reference are not finite or beyond %g to %g%s: %s",

@@ -297,6 +297,8 @@ def _read_headers(members: list[Member], known: dict, skipped: frozenset[str], e
     """Header of each raw file, from `known` where the file has not changed since; none that a step of its chain refuses."""
 
     def read(member):
+        if member.problem:
+            return None, member.problem
         try:
             status = member.path.stat()
         except OSError as error:  # a link to nowhere, a folder that may not be read

@@ -16,17 +16,22 @@ from __future__ import annotations
 import argparse
 import hashlib
 import pprint
+import sys
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+
+# The library lies beside the simulator.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from rampflow import dq as flags
 from rampflow.chain import EXPOSURE_TYPES
 from rampflow.detector import BORDER, CHANNEL_DEAD_COLUMNS, CHANNEL_WIDTH, SCIENCE, detector_number
 from rampflow.errors import RampflowError
-from rampflow.simulation.optics import FOCAL_PLANE_CENTER, PIXEL_SCALE, V3_YANGLE, VPARITY, encircled_energy
+from simulator.optics import FOCAL_PLANE_CENTER, PIXEL_SCALE, V3_YANGLE, VPARITY, encircled_energy
 
 # Effective wavelength (µm) of the imaging filters: their names, in hundredths of a micron.
 FILTERS = {name: int(name[1:]) / 100 for name in ("F062", "F087", "F106", "F129", "F146", "F158", "F184", "F213")}
@@ -331,7 +336,8 @@ def _inside(shape: tuple[int, int]) -> np.ndarray:
 def make_flat(detector: Detector) -> dict:
     """Flat field without the border: smooth illumination and grain; NaN, zero and flagged pixels."""
     rng = detector.generator("flat")
-    shape = tuple(n - 2 * BORDER for n in detector.shape)
+    side = detector.size - 2 * BORDER
+    shape = (side, side)
     model = _model("FlatRefModel", detector, tuple(FILTERS))
     flat = 1 + 0.04 * smooth_field(rng, shape) + rng.normal(0, 0.003, shape).astype(np.float32)
     flat[scatter(rng, shape, 1e-5)] = np.nan
@@ -479,7 +485,7 @@ MAKERS = {
 
 
 # ----------------------------------------------------------------------------------------------------------------- cache
-def read_mapping(path: Path) -> tuple[dict, dict]:
+def read_mapping(path: Path) -> tuple[Any, Any]:
     """Header and selection of a CRDS mapping, which is written in Python literals."""
     names = {"Match": dict, "UseAfter": dict}
     exec(path.read_text(), names)
@@ -571,7 +577,7 @@ def make_cache(
                 selection[_match_keys(parkeys, detector, elements)] = {USEAFTER: filename}
                 served.update(elements)
             if served and (without := [element for element in (*FILTERS, *UNFILTERED) if element not in served]):
-                selection[_match_keys(parkeys, detector, without)] = {USEAFTER: "N/A"}
+                selection[_match_keys(parkeys, detector, tuple(without))] = {USEAFTER: "N/A"}
         rmaps[reftype] = f"roman_wfi_{reftype}_{serial}.rmap"
         write_mapping(mappings / rmaps[reftype], header, selection, rules=True)
 

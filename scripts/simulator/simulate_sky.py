@@ -13,6 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
+# The library lies beside the simulator.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
 STAR_MAGNITUDES = (17.0, 23.0)  #: AB; the brightest saturate in a long exposure
 BRIGHT_MAGNITUDES = (10.0, 16.0)  #: AB; the brightest saturate in the first read, the faintest after a few
 GALAXY_MAGNITUDES = (20.0, 25.0)
@@ -69,7 +72,7 @@ def make_sky(ra: float, dec: float, radius: float, stars: int, galaxies: int, se
 
 def _draw_places(rng: np.random.Generator, ra: float, dec: float, radius: float, count: int):
     """Right ascensions and declinations, degrees, spread evenly over a disk."""
-    from rampflow.simulation.optics import angles, attitude, unit_vectors
+    from simulator.optics import angles, attitude, unit_vectors
 
     distance, angle = radius * np.sqrt(rng.random(count)), rng.uniform(0, 2 * np.pi, count)
     vectors = unit_vectors(distance * np.cos(angle), distance * np.sin(angle)) @ attitude(0, 0, ra, dec, 0).T

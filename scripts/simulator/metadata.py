@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from rampflow.detector import mean_reads
-from rampflow.simulation.optics import FOCAL_PLANE_CENTER, V3_YANGLE, VPARITY, attitude, look
+from simulator.optics import FOCAL_PLANE_CENTER, V3_YANGLE, VPARITY, attitude, look
 
 # Some 6 km/s towards the source; the largest that the orbit gives is 1e-4.
 ABERRATION_SCALE = 1.00002
@@ -133,7 +134,7 @@ def _move(ra: float, dec: float, offset: tuple[float, float]) -> tuple[float, fl
     return ra + offset[0] / 3600 / np.cos(np.radians(dec)), dec + offset[1] / 3600
 
 
-def fill_metadata(meta: dict, settings: Settings, filename: str, v2_ref: float, v3_ref: float, references: dict) -> None:
+def fill_metadata(meta: Any, settings: Settings, filename: str, v2_ref: float, v3_ref: float, references: dict) -> None:
     """Fill the header of a Level 1 exposure.
 
     Parameters
@@ -274,7 +275,7 @@ def fill_older_version(meta, newest) -> None:
             meta[name] = type(meta[name])(newest[name]) if isinstance(meta[name], str | Time) else newest[name]
 
 
-def fill_ground_test(meta: dict, science: dict) -> None:
+def fill_ground_test(meta: Any, science: Any) -> None:
     """Fill the header of a ground test's raw exposure with what it shares with that of a science exposure, in place.
 
     It knows neither the pointing nor the guide star: nothing is in orbit.

@@ -24,12 +24,15 @@ from pathlib import Path
 
 import numpy as np
 
+# The library lies beside the simulator.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
 from rampflow import dq as flags
 from rampflow.detector import BORDER, CHANNEL_WIDTH, SCIENCE, detector_number
 from rampflow.errors import RampflowError
 from rampflow.files.tags import ROMAN_PREFIX
-from rampflow.simulation import detector as electronics
-from rampflow.simulation.metadata import (
+from simulator import detector as electronics
+from simulator.metadata import (
     ABERRATION_SCALE,
     GROUND_TEST_TYPES,
     MA_TABLES,
@@ -40,7 +43,7 @@ from rampflow.simulation.metadata import (
     fill_metadata,
     fill_older_version,
 )
-from rampflow.simulation.optics import PointSpread, Projection, render_sources
+from simulator.optics import PointSpread, Projection, render_sources
 
 #: Light besides the sources', DN/s: zodiacal light, and lamps where the type of exposure has them (invented).
 BACKGROUND = {"WFI_IMAGE": 0.25, "WFI_LOLO": 2.0, "WFI_WFSC": 0.25, "WFI_SPECTRAL": 0.5, "WFI_FLAT": 100.0}
@@ -158,8 +161,9 @@ def _render_scene(settings, sky, references, trimmed):
 def reference_point(references) -> tuple[float, float]:
     """V2 and V3 (arcsec) of the detector's centre."""
     distortion = references["distortion"].coordinate_distortion_transform
-    center = ((n - 2 * BORDER - 1) / 2 for n in references["gain"].data.shape[::-1])
-    return tuple(float(v) for v in distortion(*center))
+    rows, columns = references["gain"].data.shape
+    v2, v3 = distortion((columns - 2 * BORDER - 1) / 2, (rows - 2 * BORDER - 1) / 2)
+    return float(v2), float(v3)
 
 
 def make_projection(settings: Settings, references: dict) -> Projection:
@@ -181,7 +185,7 @@ def _count_rate(scene, references, rng) -> np.ndarray:
 
 def _accumulate(count_rate, hits, references, settings, rng, threads) -> tuple[np.ndarray, np.ndarray]:
     """Resultants without the noise of the readout (charge, non-linearity, full well, converter), and the pedestal; DN."""
-    from rampflow.kernels.simulate import expose_rows
+    from simulator.kernels import expose_rows
 
     gain = usable(references["gain"].data, "gain")
     rows, columns = gain.shape
@@ -196,7 +200,7 @@ def _accumulate(count_rate, hits, references, settings, rng, threads) -> tuple[n
     conversion = np.zeros((1, int(2**16 / CONVERTER_STEP) + 1))
     if "integralnonlinearity" in references:
         table = references["integralnonlinearity"].inl_table
-        corrections = [table[name]["correction"] for name in sorted(table)]
+        corrections = np.array([table[name]["correction"] for name in sorted(table)])
         conversion = electronics.converter_error(references["integralnonlinearity"].value, corrections, CONVERTER_STEP)
     pattern = settings.read_pattern
     resultants = np.full(pattern[-1][-1], -1)
