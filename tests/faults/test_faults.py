@@ -708,7 +708,7 @@ WRONG_IN_A_PART = [
 
 @pytest.mark.parametrize("share", [0.5, 0.1, 0.02])
 @pytest.mark.parametrize(("name", "reftype", "array", "factor", "flag"), WRONG_IN_A_PART)
-def test_references_that_are_wrong_in_a_part_of_the_frame(files, tmp_path, name, reftype, array, factor, flag, share):
+def test_references_wrong_in_a_part_of_the_frame_are_flagged_there(files, tmp_path, name, reftype, array, factor, flag, share):
     """Too many for hot or otherwise bad pixels: they are flagged as such, and the others don't change."""
     values = arrays_of(files.folder / f"{reftype}.asdf")[array]
     part = np.s_[..., : round(share * values.shape[-1])]
@@ -1173,7 +1173,7 @@ def test_the_documented_table_of_faults_matches_these_tests():
     assert tried["test_missing_metadata_and_wrong_types_are_named"] == sum(len(values) for *_, values in FIELDS)
     assert tried["test_an_incomplete_crds_cache_is_reported_in_one_line"] == len(CACHES)
     assert tried["test_references_with_impossible_values_are_named"] == len(IMPLAUSIBLE)
-    assert tried["test_references_that_are_wrong_in_a_part_of_the_frame"] == 3 * len(WRONG_IN_A_PART)
+    assert tried["test_references_wrong_in_a_part_of_the_frame_are_flagged_there"] == 3 * len(WRONG_IN_A_PART)
     assert tried["test_pixels_with_impossible_values_are_flagged"] == len(IMPLAUSIBLE_PIXELS)
     assert tried["test_references_for_other_exposures_are_refused"] == len(OTHERS)
     assert tried["test_references_that_do_not_say_for_which_exposures_are_accepted"] == len(NO_CONTRADICTION)

@@ -66,7 +66,7 @@ def test_a_dark_is_trimmed_by_four_pixels():
 
 
 @pytest.mark.parametrize(("rate", "share", "warned"), [(50.0, 0.5, "50 %"), (-20.0, 0.04, "4 %"), (50.0, 0.02, None)])
-def test_a_dark_that_is_absurd_in_a_part_of_the_frame_is_flagged_there(tmp_path, rate, share, warned):
+def test_a_dark_with_an_implausible_region_is_flagged_there(tmp_path, rate, share, warned):
     """Plausible for a hot pixel, not for so many."""
     rows, columns = (n - 8 for n in FRAME)
     number = round(share * rows * columns)

@@ -406,7 +406,7 @@ def test_a_lost_exposure_does_not_spoil_the_common_correction(tmp_path):
     assert "lost: not aligned to the stars; the common correction is fitted without" in result.said
 
 
-def test_an_exposure_that_the_common_correction_does_not_fit_says_so(tmp_path):
+def test_an_exposure_that_the_common_correction_does_not_fit_is_reported(tmp_path):
     """Two exposures that share no star, with different pointing errors: one correction serves one of them."""
     sky = Sky(tmp_path, radius=0.4)
     sky.expose("a", error=(2.5, 0.3))
@@ -767,7 +767,7 @@ def test_a_custom_catalog_has_x_and_y(dithers, aligned, name, names):
     assert f"sources from {path} ({', '.join(names)})" in result.said
 
 
-def test_a_catalog_that_was_not_compared_is_warned_of(dithers):
+def test_a_catalog_that_was_not_compared_gives_a_warning(dithers):
     path = dithers.folder / "unknown.ecsv"
     custom_table(dithers).write(path, overwrite=True)
     result = align_with(dithers, path)
