@@ -16,6 +16,7 @@ REQUIRED_IN = {
     "scripts": ("rampflow.in",),
     "workflow": ("rampflow.in",),
     "envs": ("rampflow.in",),
+    "plugins": ("rampflow.in",),
     "docs": ("rampflow.in", "dev.in", "docs.in"),
     "tests": ("rampflow.in", "dev.in"),
     "tests/peer": ("rampflow.in", "dev.in", "peer.txt"),
@@ -70,7 +71,7 @@ def distributions(names):
 
 def files():
     """Python files and rules of the project, with the files that require what each may import."""
-    for folder in ("scripts", "workflow", "envs", "docs", "tests"):
+    for folder in (folder for folder in REQUIRED_IN if "/" not in folder):
         for path in (ROOT / folder).rglob("*"):
             if path.suffix in (".py", ".smk") or path.name == "Snakefile":
                 homes = [home for home in REQUIRED_IN if path.is_relative_to(ROOT / home)]
@@ -79,7 +80,8 @@ def files():
 
 def own_modules():
     """Names of the project's modules and packages."""
-    return {"rampflow"} | {p.stem for folder in ("scripts", "tests") for p in (ROOT / folder).rglob("*.py")}
+    paths = [path for folder in ("scripts", "plugins", "tests") for path in (ROOT / folder).rglob("*.py")]
+    return {path.parent.name if path.stem == "__init__" else path.stem for path in paths}
 
 
 def test_every_imported_package_is_required():
