@@ -16,7 +16,7 @@ from rampflow.catalog.psf import NOMINAL_SCALE
 from rampflow.catalog.psf_photometry import GriddedPSF, fit_psf
 from rampflow.catalog.smoothing import smooth
 from rampflow.errors import RampflowError
-from rampflow.files.asdf_io import replacing
+from rampflow.files.atomic import replacing
 from rampflow.files.links import original
 from rampflow.step.declaration import Parameter, Range, Reference, Step
 from rampflow.step.job import Job

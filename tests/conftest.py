@@ -1,10 +1,10 @@
-"""A simulated visit, made and processed once for all tests that look at the workflow's results."""
+"""Marks of the tests, and what tests of several files share: a processed visit and a CRDS cache."""
 
 import os
 
 import pytest
-from repository import ROOT
-from snakemake_runs import Workflow
+from demo_visit import process_visit, workflow_of
+from shared_folders import copy_folder, make_once
 
 from rampflow import __version__
 
@@ -12,11 +12,11 @@ from rampflow import __version__
 os.environ["RAMPFLOW_VERSION"] = __version__
 
 #: Files that `make test-quick` leaves out, because they take longest.
-NOT_QUICK = ("test_costs.py", "test_faults.py", "test_kernels.py", "test_simulate.py")
+NOT_QUICK = ("test_costs.py", "test_faults.py", "test_inventory.py", "test_kernels.py", "test_simulate.py")
 
 
 def pytest_collection_modifyitems(items):
-    """Mark the tests for the daily loop: those without a workflow, a cluster and romancal, in files that don't take long."""
+    """Mark the quick tests: no workflow, no cluster, no romancal, and not in a slow file."""
     for item in items:
         slow = {"visit"} & set(item.fixturenames) or any(
             item.get_closest_marker(name) for name in ("workflow", "peer", "slurm")
@@ -27,22 +27,16 @@ def pytest_collection_modifyitems(items):
 
 @pytest.fixture(scope="session")
 def cache(tmp_path_factory):
-    """A CRDS cache with references of two detectors, and a second context with a new flat for WFI01."""
+    """A CRDS cache with references of two detectors, and a second context with a new flat for WFI01; for reading."""
     from inventories import make_two_contexts  # takes a second, and few tests use it
 
-    return make_two_contexts(tmp_path_factory.mktemp("crds"))
+    return make_once(tmp_path_factory, "crds", make_two_contexts)
 
 
 @pytest.fixture(scope="session")
 def visit(tmp_path_factory):
-    """The demonstration's visit: simulated, and processed with all intermediates kept."""
+    """The demonstration's visit, simulated and processed with all intermediates kept; this worker's own copy."""
+    made = make_once(tmp_path_factory, "processed_visit", process_visit)
     folder = tmp_path_factory.mktemp("visit")
-    workflow = Workflow(folder, folder / "demo" / "crds_cache")
-    configuration = ["--configfile", str(ROOT / "config" / "demo.yaml")]
-    simulation = workflow.snakemake(*configuration, snakefile="workflow/simulate.smk")
-    assert simulation.returncode == 0, simulation.stderr
-    workflow.arguments = [*configuration, "--config", "keep_intermediates=true"]
-    run = workflow.snakemake(*workflow.arguments)
-    assert run.returncode == 0, run.stdout + run.stderr
-    workflow.inputs, workflow.results = folder / "demo", folder / "demo" / "results"
-    return workflow
+    copy_folder(made, folder)
+    return workflow_of(folder)

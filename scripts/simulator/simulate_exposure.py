@@ -30,7 +30,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from rampflow import dq as flags
 from rampflow.detector import BORDER, CHANNEL_WIDTH, SCIENCE, detector_number
 from rampflow.errors import RampflowError
-from rampflow.step.exposure import ROMAN_TAGS
+from rampflow.files.tags import ROMAN_PREFIX
 from simulator import detector as electronics
 from simulator.metadata import (
     ABERRATION_SCALE,
@@ -301,7 +301,8 @@ def write_exposure(output: Path, settings: Settings, arrays: dict, references: d
         arrays = {k: v[None] if k.startswith("reference_") else v for k, v in arrays.items()}
         arrays = {k: v if k == "resultantdq" else Quantity(v, "DN", dtype=v.dtype) for k, v in arrays.items()}
     elif settings.model_version:
-        newest, model = model, rdm.ScienceRawModel.create_fake_data(tag=f"{ROMAN_TAGS}wfi_science_raw-{settings.model_version}")
+        tag = f"{ROMAN_PREFIX}wfi_science_raw-{settings.model_version}"
+        newest, model = model, rdm.ScienceRawModel.create_fake_data(tag=tag)
         fill_older_version(model.meta, newest.meta)
     for name, array in arrays.items():
         model[name] = array

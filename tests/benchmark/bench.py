@@ -36,7 +36,7 @@ import pyarrow.parquet  # noqa: E402
 from repository import revision  # noqa: E402
 from simulator.metadata import MA_TABLES  # noqa: E402
 
-from rampflow.files.asdf_io import AsdfFile  # noqa: E402
+from rampflow.files.asdf_reader import AsdfFile  # noqa: E402
 
 PACKAGES = ("numpy", "numba", "scipy", "astropy", "asdf", "roman_datamodels", "photutils", "snakemake")
 PRODUCTS = ("cal.asdf", "wcs.asdf", "cat.parquet", "segm.asdf")

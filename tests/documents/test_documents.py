@@ -1,4 +1,4 @@
-"""The configuration's documents are what the declarations say, and the defaults are valid."""
+"""The generated documents match the declarations, and the defaults are valid."""
 
 import functools
 import importlib
@@ -21,11 +21,11 @@ validated = functools.partial(configuration.validated, steps=declarations.steps(
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
-def test_documents_are_what_the_declarations_say(path):
+def test_generated_documents_match_the_declarations(path):
     assert path.read_text() == DOCUMENTS[path], "run python scripts/document_parameters.py"
 
 
-def test_the_configuration_is_the_defaults():
+def test_config_yaml_holds_the_defaults():
     given = yaml.safe_load((CONFIG / "config.yaml").read_text())
     assert validated(given) == validated({})
 
@@ -44,7 +44,7 @@ def test_every_parameter_is_in_both_documents_with_its_default_and_unit():
             row = next(line for line in section.splitlines() if line.startswith(f"| `{p.name}` |"))
             assert f"| {p.unit} |" in row and p.meaning in row
         for reference in step.references:
-            assert f"`{reference.type}`, {reference.meaning}" in section
+            assert f"| `{reference.type}` | {reference.meaning} |" in section
 
 
 def test_every_key_of_the_schema_is_in_the_configuration():
@@ -57,13 +57,13 @@ def test_every_key_of_the_schema_is_in_the_configuration():
             assert value["default"] == given["steps"][name][key]
 
 
-def test_what_is_ours_alone_is_a_parameter():
+def test_parameters_that_romancal_lacks_exist():
     for name, alone in document_parameters.OURS_ALONE.items():
         assert set(alone) <= {p.name for p in configuration.parameters_of(declarations.steps()[name])}
 
 
-def test_algorithms_has_every_step_with_its_functions():
-    """A section per step, in the order of the chain; each function that it names exists and says what it takes."""
+def test_algorithms_page_has_every_step_and_its_functions():
+    """A section for each step, in the order of the chain; each function that it names exists and documents its parameters."""
     text = (CONFIG.parent / "docs" / "algorithms.md").read_text()
     sections = re.findall(r"^## (\w+)\n(.*?)(?=^## |\Z)", text, re.MULTILINE | re.DOTALL)
     assert [name for name, _ in sections] == [*STEPS, "finalize"]
@@ -77,7 +77,16 @@ def test_algorithms_has_every_step_with_its_functions():
         assert (f"(../config/README.md#{name})" in section) == (name in CONFIGURABLE)
 
 
-def test_the_way_to_romancals_answer_is_a_valid_configuration():
+def test_the_tests_that_documents_name_exist():
+    tests = CONFIG.parent / "tests"
+    defined = set(re.findall(r"^def (test_\w+)\(", "".join(p.read_text() for p in tests.rglob("test_*.py")), re.MULTILINE))
+    pages = [CONFIG.parent / "CONTRIBUTING.md", *(CONFIG.parent / "docs").glob("*.md")]
+    named = {name for page in pages for name in re.findall(r"`(test_\w+)`", page.read_text())}
+    assert len(named) > 50
+    assert named <= defined
+
+
+def test_configurations_that_reproduce_romancal_are_valid():
     text = (CONFIG.parent / "docs" / "from-romancal.md").read_text()
     (given,) = re.findall(r"^```yaml\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
     given = yaml.safe_load(given)
@@ -96,7 +105,7 @@ def test_the_citation_is_complete():
         assert reference["doi"] in (CONFIG.parent / "docs" / "algorithms.md").read_text()
 
 
-def test_the_entry_for_the_catalog_of_workflows():
+def test_the_workflow_catalog_entry_is_complete():
     usage = yaml.safe_load((CONFIG.parent / ".snakemake-workflow-catalog.yml").read_text())["usage"]
     assert usage["mandatory-flags"]["desc"] and usage["mandatory-flags"]["flags"].startswith("--config input=")
     assert usage["software-stack-deployment"]["conda"] is True

@@ -1,7 +1,7 @@
-"""A catalogue of faults: bad bytes, bad trees, bad metadata, bad references, bad names. None does harm.
+"""Damaged and misleading inputs: bytes, trees, metadata, references and names.
 
-Whatever is wrong with a file, a step ends with one line that names it and leaves nothing behind, or its product is right. The
-table in docs/reliability.md says what is tried here.
+A step ends with one line that names the file, and leaves no output; or its product is right. The
+table in docs/reliability.md lists these tests.
 """
 
 import contextlib
@@ -30,8 +30,10 @@ from small_files import PATTERN, SCRIPTS, ramp, set_entries, write_ramp, write_r
 from snakemake_runs import Workflow
 
 from rampflow import chain, dq
-from rampflow.errors import MOST, RampflowError
-from rampflow.files.asdf_io import AsdfFile, create_asdf, tagged
+from rampflow.errors import MOST, RampflowError, raise_together
+from rampflow.files.asdf_reader import AsdfFile
+from rampflow.files.asdf_writer import create_asdf
+from rampflow.files.yaml_tree import tagged
 from rampflow.step.declaration import reference_types
 from rampflow.step.program import run_step
 from rampflow.workflow import inventory
@@ -66,14 +68,14 @@ class Files:
         return self.before[name] if what == "exposure" else self.folder / f"{what}.asdf"
 
     def run(self, name, into, seconds=LIMIT, options=(), **given):
-        """Run a step in this process, with some of its files replaced: its status and what it says on standard error.
+        """Run a step in this process, with some of its files replaced; return its exit status and standard error.
 
-        It may take so many seconds, and gets these options more.
+        `seconds` is the time limit; `options` are added to the command line.
 
         Raises
         ------
         BaseException
-            Whatever the step does not turn into a line of its own.
+            An error that the step does not turn into a message.
         """
         step, module = declarations.steps()[name], importlib.import_module(name)
         outputs = [into / f"r_{step.suffix}.asdf"] if len(step.outputs) == 1 else [into / "r_cat.parquet", into / "r_segm.asdf"]
@@ -90,7 +92,7 @@ class Files:
 
 @contextlib.contextmanager
 def time_limit(seconds):
-    """Refuse to hang."""
+    """Raise TimeoutError in a block that takes longer."""
 
     def stop(*_):
         raise TimeoutError(f"more than {seconds} s")
@@ -118,7 +120,7 @@ def files(tmp_path_factory):
         star = 400 * np.exp(-((rows - row) ** 2 + (columns - column) ** 2) / 4.5)
         data += star * np.array([np.mean(reads) for reads in PATTERN])[:, None, None]
     raw = write_raw(folder / "r_uncal.asdf", data, {"instrument.detector": "WFI18"})
-    # As the files of the archive are: with the checksums of its blocks.
+    # Files of the archive have checksums of their blocks, too.
     add_checksums(raw)
     result, exposure = Files(folder), raw
     for name in STEPS:
@@ -131,7 +133,7 @@ def files(tmp_path_factory):
 
 
 def add_checksums(path):
-    """Write the checksums that our own writer leaves out."""
+    """Write checksums of the blocks, which the writer of rampflow leaves out."""
     import asdf
 
     with asdf.open(path, memmap=False, lazy_load=False) as file:
@@ -139,7 +141,7 @@ def add_checksums(path):
 
 
 def refusal(status, said, *names):
-    """The line that a step ends with, which names one of these files, when it must end with an error."""
+    """The error message of a step that must fail; it names one of these files."""
     lines = [line for line in said.splitlines() if ":: ERROR ::" in line]
     assert status == 1 and len(lines) == 1, said
     line = lines[0].partition(":: ERROR :: ")[2]
@@ -149,7 +151,7 @@ def refusal(status, said, *names):
 
 
 def foreseen(line):
-    """Whether a check of ours has found the fault, not the net beneath them all."""
+    """Whether a specific check has found the fault, not the handler of unexpected errors."""
     return "fault of the program: " not in line and ". The error it caused: " not in line
 
 
@@ -191,7 +193,7 @@ def copied(node):
 
 # ------------------------------------------------------------------------------------------------------------ the bytes
 def places_to_cut(content):
-    """Where a file can end too early, by name."""
+    """Positions at which a file is cut, by name."""
     tree_end = re.search(rb"\n\.\.\.\n", content).start()
     cuts = {"empty": 0, "comment": 10, "tree": tree_end // 2, "end of the tree": tree_end + 2}
     blocks = [m.start() for m in re.finditer(rb"\xd3BLK", content)]
@@ -212,8 +214,8 @@ def test_truncated_files_are_named(files, tmp_path, name, what):
 
 
 @pytest.mark.parametrize("keep", [0, 10, -1, -20])
-def test_a_damaged_block_index_does_no_harm(files, tmp_path, keep):
-    """Nothing is read there: the blocks themselves say where they are."""
+def test_a_damaged_block_index_is_ignored(files, tmp_path, keep):
+    """The index is not read: the headers of the blocks say where they are."""
     content = files.before["dq_init"].read_bytes()
     index = content.rindex(b"#ASDF BLOCK INDEX")
     (tmp_path / "bad.asdf").write_bytes(content[: index + keep] if keep >= 0 else content[:keep])
@@ -241,8 +243,8 @@ def flipped(content, rng):
 
 
 @pytest.mark.parametrize(("name", "what"), QUICK, ids=map("-".join, QUICK))
-def test_flipped_bits(files, tmp_path, name, what):
-    """A line that names the file; or a product that differs where one pixel does, or where the metadata says something else."""
+def test_flipped_bits_are_reported_or_change_one_value(files, tmp_path, name, what):
+    """Either an error names the file, or the product differs in one pixel or as the changed metadata say."""
     rng = random.Random(f"{name} {what}")
     content, bad = files.read_by(name, what).read_bytes(), tmp_path / "bad.asdf"
     first_block = content.find(b"\xd3BLK") % len(content)
@@ -261,7 +263,7 @@ def test_flipped_bits(files, tmp_path, name, what):
 
 
 @pytest.mark.parametrize("what", ["exposure", "epsf", "apcorr"])
-def test_flipped_bits_before_a_catalog(files, tmp_path, what):
+def test_flipped_bits_in_the_input_of_source_catalog(files, tmp_path, what):
     rng = random.Random(what)
     content, bad = files.read_by("source_catalog", what).read_bytes(), tmp_path / "bad.asdf"
     for _ in range(3):
@@ -271,7 +273,7 @@ def test_flipped_bits_before_a_catalog(files, tmp_path, what):
 
 
 def test_any_flipped_bit_of_a_raw_exposure_s_pixels_is_found(files, tmp_path):
-    """Its blocks have checksums: a wrong reference pixel would spread over a whole channel."""
+    """The blocks have checksums; without them a wrong reference pixel would affect a whole channel."""
     content = files.before["dq_init"].read_bytes()
     blocks, rng = [m.start() for m in re.finditer(rb"\xd3BLK", content)], random.Random(1)
     for _ in range(20):
@@ -285,8 +287,8 @@ def test_any_flipped_bit_of_a_raw_exposure_s_pixels_is_found(files, tmp_path):
 @pytest.mark.parametrize("field", [(8, 16, "allocated"), (16, 24, "used"), (24, 32, "data")], ids=lambda f: f[2])
 @pytest.mark.parametrize("size", [0, 1, 2**31, 2**40, 2**62, 2**64 - 1])
 @pytest.mark.parametrize("what", ["exposure", "saturation"])
-def test_block_headers_that_lie(files, tmp_path, field, size, what):
-    """Plain blocks of the exposure, compressed ones of the reference: no size is believed before memory is asked for."""
+def test_wrong_block_headers_are_refused(files, tmp_path, field, size, what):
+    """Plain blocks of the exposure, compressed ones of the reference; a size is checked before memory is allocated."""
     start, stop, _ = field
     content = bytearray(files.read_by("saturation", what).read_bytes())
     header = content.index(b"\xd3BLK") + 6
@@ -296,12 +298,12 @@ def test_block_headers_that_lie(files, tmp_path, field, size, what):
     if status:
         line = refusal(status, said, "bad.asdf")
         assert foreseen(line) and "memory" not in line
-    else:  # more allocated than used is no lie that matters
+    else:  # more allocated than used is allowed
         assert changed(tmp_path / "r_saturation.asdf", files.folder / "r_saturation.asdf") == set()
 
 
 @pytest.mark.parametrize("codec", [b"blsc", b"zstd", b"\xff\xff\xff\xff", b"zlib", b"bzp2", b"lz4\0", bytes(4)])
-def test_blocks_of_another_compression_than_they_say(files, tmp_path, codec):
+def test_blocks_with_a_wrong_compression_label_are_refused(files, tmp_path, codec):
     for what in ("exposure", "saturation"):
         content = bytearray(files.read_by("saturation", what).read_bytes())
         header = content.index(b"\xd3BLK") + 6
@@ -356,7 +358,7 @@ MERGES = b"a0: &a0 {x: 1}\n" + b"".join(
         ),
     ],
 )
-def test_trees_that_are_no_trees(tmp_path, tree):
+def test_malformed_yaml_is_refused(tmp_path, tree):
     block = b"\xd3BLK" + struct.pack(">HI4sQQQ16s", 48, 0, bytes(4), 64, 64, 64, bytes(16)) + bytes(64)
     (tmp_path / "bad.asdf").write_bytes(HEAD + tree + b"...\n" + block)
     with time_limit(20), pytest.raises(RampflowError, match=r"bad\.asdf: .{3,600}") as error:
@@ -364,16 +366,16 @@ def test_trees_that_are_no_trees(tmp_path, tree):
     assert len(str(error.value)) < 1000
 
 
-def test_a_tree_without_end_is_not_read_to_the_end(tmp_path):
+def test_a_header_without_an_end_is_refused_early(tmp_path):
     with open(tmp_path / "bad.asdf", "wb") as file:
         file.write(HEAD)
-        file.truncate(1 << 36)  # zeros that take no room
+        file.truncate(1 << 36)  # a sparse file
     with time_limit(20), pytest.raises(RampflowError, match="its YAML tree has no end"):
         AsdfFile(tmp_path / "bad.asdf")
 
 
 @pytest.mark.parametrize("tag", ["!!python/object/apply:os.system ['touch PWNED']", "!!python/name:os.system ''"])
-def test_python_tags_are_words(files, tmp_path, monkeypatch, tag):
+def test_python_tags_are_not_executed(files, tmp_path, monkeypatch, tag):
     monkeypatch.chdir(tmp_path)
     content = files.before["dq_init"].read_bytes()
     (tmp_path / "bad.asdf").write_bytes(content.replace(b"\n  meta:\n", b"\n  extra: " + tag.encode() + b"\n  meta:\n", 1))
@@ -382,7 +384,7 @@ def test_python_tags_are_words(files, tmp_path, monkeypatch, tag):
 
 
 # ------------------------------------------------------------------------------------------------------ not a plain file
-def test_what_is_no_file_is_named_and_nobody_waits(files, tmp_path):
+def test_pipes_folders_and_broken_links_are_refused_without_waiting(files, tmp_path):
     os.mkfifo(tmp_path / "fifo.asdf")
     (tmp_path / "folder.asdf").mkdir()
     (tmp_path / "link.asdf").symlink_to(tmp_path / "nowhere.asdf")
@@ -397,7 +399,7 @@ def test_what_is_no_file_is_named_and_nobody_waits(files, tmp_path):
 AS_NOBODY = """
 import locale, os, sys  # what argparse needs too
 sys.path[:0] = sys.argv[1:2]
-import saturation  # and all that it needs, which nobody may not read everywhere
+import saturation  # and its imports, which the user nobody may be unable to read
 from rampflow.step.program import run_step
 os.setgroups([]); os.setgid(65534); os.setuid(65534)
 sys.exit(run_step(saturation.STEP, saturation.run, sys.argv[2:]))
@@ -406,7 +408,7 @@ sys.exit(run_step(saturation.STEP, saturation.run, sys.argv[2:]))
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="drops the rights of root, so that permissions count")
 @pytest.mark.parametrize("forbidden", ["exposure", "saturation", "output"])
-def test_what_may_not_be_read_or_written_is_named(files, tmp_path, forbidden):
+def test_missing_permissions_are_named(files, tmp_path, forbidden):
     given = {"exposure": tmp_path / "in.asdf", "saturation": tmp_path / "ref.asdf", "output": tmp_path / "out" / "o.asdf"}
     shutil.copy(files.before["saturation"], given["exposure"])
     shutil.copy(files.folder / "saturation.asdf", given["saturation"])
@@ -441,7 +443,7 @@ FIELDS = [
     *((n, "meta.instrument.detector", DETECTORS) for n in ("dq_init", "dark_decay", "wfi18_transient")),
     *(("dq_init", f"meta.guide_star.window_{k}", [..., None, "3", 3.5]) for k in ("xstart", "xstop", "ystart", "ystop")),
     ("dq_init", "meta.instrument.data_encoding_offset", ["x", float("nan"), [1]]),
-    # A pointing that is not finite is not known, as one of placeholders: see test_assign_wcs.
+    # A pointing that is not finite is treated as a placeholder: see test_assign_wcs.
     *(("assign_wcs", f"meta.wcsinfo.{k}", NO_NUMBERS[:-2]) for k in ("v2_ref", "v3_ref", "roll_ref", "ra_ref", "dec_ref")),
     ("assign_wcs", "meta.velocity_aberration.scale_factor", ["x", float("nan"), [1]]),
     ("photom", "meta.instrument.optical_element", [..., None, 5, ["F158"]]),
@@ -458,7 +460,7 @@ FIELDS = [
 
 
 @pytest.mark.parametrize(("name", "field", "values"), FIELDS, ids=lambda v: v if isinstance(v, str) else "")
-def test_metadata_that_is_missing_or_of_another_type_is_named(files, tmp_path, name, field, values):
+def test_missing_metadata_and_wrong_types_are_named(files, tmp_path, name, field, values):
     for value in values:
         bad = edited(files.before[name], tmp_path / "bad.asdf", {field: value})
         line = refusal(*files.run(name, tmp_path, exposure=bad), "bad.asdf")
@@ -466,14 +468,14 @@ def test_metadata_that_is_missing_or_of_another_type_is_named(files, tmp_path, n
         assert [p.name for p in tmp_path.iterdir()] == ["bad.asdf"]
 
 
-def test_an_optical_element_that_nobody_knows_has_no_photometry(files, tmp_path):
+def test_an_unknown_optical_element_has_no_photometry(files, tmp_path):
     bad = edited(files.before["photom"], tmp_path / "bad.asdf", {"meta.instrument.optical_element": "F999"})
     status, said = files.run("photom", tmp_path, exposure=bad)
-    assert status == 0 and "doesn't know the optical element F999" in said
+    assert status == 0 and "has no entry for the optical element F999" in said
 
 
 @pytest.mark.parametrize("name", STEPS)
-def test_models_and_references_in_each_other_s_place_are_refused(files, tmp_path, name):
+def test_swapped_exposures_and_references_are_refused(files, tmp_path, name):
     exposures = {files.folder / f"r_{suffix}.asdf" for suffix in ("uncal", "dqinit", "rampfit")}
     takes = chain.STEPS[name].takes
     own = {"wfi_science_raw": "uncal", "ramp": "dqinit", "wfi_image": "rampfit"}[takes]
@@ -491,7 +493,7 @@ def test_models_and_references_in_each_other_s_place_are_refused(files, tmp_path
 
 # -------------------------------------------------------------------------------------------------------- the references
 def entries_of(path):
-    """What a reference can lack: entries of its tree by their dotted names, tables by one row of each."""
+    """Entries of a reference that can be missing, by their dotted names; of tables, one row each."""
     with AsdfFile(path) as file:
         roman = file.tree["roman"]
         for name, node in roman.items():
@@ -508,13 +510,13 @@ NOT_READ = ("ap_corrections", "sky_background", "inverse_linearity", "correction
 
 
 @pytest.mark.parametrize(("name", "what"), REFERENCES, ids=map("-".join, REFERENCES))
-def test_references_that_lack_an_entry_or_have_another_are_named(files, tmp_path, name, what):
+def test_missing_and_wrong_entries_of_references_are_named(files, tmp_path, name, what):
     source, bad = files.read_by(name, what), tmp_path / "bad.asdf"
     for entry in entries_of(source):
         for value in (..., "x", [1, "a"], np.zeros((3, 3), np.float32), np.zeros((3, 300), np.complex64)):
             edited(source, bad, {entry: value})
             status, said = files.run(name, tmp_path, **{what: bad})
-            if status == 0:  # not read by this step, or a step that does without a mask or a row
+            if status == 0:  # not read by this step, or optional
                 product = f"r_{chain.STEPS[name].suffix}.asdf"
                 passed_over = "WARNING" in said or entry == "dq" and what == "inverselinearity"
                 assert passed_over or changed(tmp_path / product, files.folder / product) == set(), (entry, value)
@@ -542,8 +544,8 @@ FRAMES = [
 
 
 @pytest.mark.parametrize(("reftype", "array"), FRAMES, ids=map("-".join, FRAMES))
-def test_frames_of_references_that_are_not_finite_or_of_another_shape(files, tmp_path, reftype, array):
-    """A pixel that a reference doesn't know is flagged, and no other changes; none at all, or another shape, is refused.
+def test_reference_arrays_not_finite_or_of_another_shape(files, tmp_path, reftype, array):
+    """A pixel without a value in the reference is flagged, and no other changes; no value at all, or another shape, is refused.
 
     (With another shape, some steps are skipped.)
     """
@@ -573,7 +575,7 @@ def test_frames_of_references_that_are_not_finite_or_of_another_shape(files, tmp
 
 
 @pytest.mark.parametrize("damage", ["nan", "not square", "empty", "zero"])
-def test_an_epsf_that_is_none_is_named(files, tmp_path, damage):
+def test_an_invalid_epsf_is_named(files, tmp_path, damage):
     psf = arrays_of(files.folder / "epsf.asdf")["psf"]
     bad = {"nan": np.full_like(psf, np.nan), "not square": psf[..., :-1], "empty": psf[..., :0], "zero": np.zeros_like(psf)}
     edited(files.folder / "epsf.asdf", tmp_path / "bad.asdf", {"psf": np.ascontiguousarray(bad[damage])})
@@ -641,7 +643,7 @@ IMPLAUSIBLE = [
     IMPLAUSIBLE,
     ids=[f"{t}-{f}-{n}" for n, (_, t, f, *_) in enumerate(IMPLAUSIBLE)],
 )
-def test_references_of_impossible_values_are_named(files, tmp_path, name, reftype, field, change, said):
+def test_references_with_impossible_values_are_named(files, tmp_path, name, reftype, field, change, said):
     with AsdfFile(files.folder / f"{reftype}.asdf") as file:
         node = file.tree["roman"]
         for part in field.split("."):
@@ -653,7 +655,7 @@ def test_references_of_impossible_values_are_named(files, tmp_path, name, reftyp
     assert [p.name for p in tmp_path.iterdir()] == ["bad.asdf"]
 
 
-def test_many_pixels_without_polynomials_are_warned_of(files, tmp_path):
+def test_many_pixels_without_a_polynomial_give_a_warning(files, tmp_path):
     coefficients = arrays_of(files.folder / "linearity.asdf")["coeffs"]
     coefficients[..., ::2] = np.nan
     edited(files.folder / "linearity.asdf", tmp_path / "bad.asdf", {"coeffs": coefficients})
@@ -676,8 +678,8 @@ IMPLAUSIBLE_PIXELS = [
 
 
 @pytest.mark.parametrize(("name", "reftype", "array", "value", "flag"), IMPLAUSIBLE_PIXELS)
-def test_pixels_of_impossible_values_are_flagged(files, tmp_path, name, reftype, array, value, flag):
-    """As the reference's own bad pixels are; no other pixel changes."""
+def test_pixels_with_impossible_values_are_flagged(files, tmp_path, name, reftype, array, value, flag):
+    """They are flagged as the bad pixels of the reference; no other pixel changes."""
     place = (100, 90)  # of the image; what has the reference border has it four rows and columns further
     values = arrays_of(files.folder / f"{reftype}.asdf")[array]
     border = 0 if reftype == "flat" else 4
@@ -691,6 +693,47 @@ def test_pixels_of_impossible_values_are_flagged(files, tmp_path, name, reftype,
     at, flags = (index, "pixeldq") if name == "linearity" else (place, "dq")
     assert changed(tmp_path / product, files.folder / product) == {at}
     assert after[flags][at] & flag == flag and before[flags][at] & flag == 0
+
+
+#: Values that single bad pixels may have, in a part of the frame: the step, the type, the array, a factor, and the flags there.
+WRONG_IN_A_PART = [
+    ("ramp_fitting", "readnoise", "data", 60, dq.DO_NOT_USE),
+    ("ramp_fitting", "gain", "data", 8, dq.NO_GAIN_VALUE | dq.DO_NOT_USE),
+    ("dark_current", "dark", "dark_slope", 1e4, dq.DO_NOT_USE),
+    ("flatfield", "flat", "data", 5, dq.NO_FLAT_FIELD),
+    ("linearity", "linearity", "coeffs", 50, dq.NO_LIN_CORR),
+    ("linearity", "inverselinearity", "coeffs", 50, dq.NO_LIN_CORR),
+]
+
+
+@pytest.mark.parametrize("share", [0.5, 0.1, 0.02])
+@pytest.mark.parametrize(("name", "reftype", "array", "factor", "flag"), WRONG_IN_A_PART)
+def test_references_that_are_wrong_in_a_part_of_the_frame(files, tmp_path, name, reftype, array, factor, flag, share):
+    """Too many for hot or otherwise bad pixels: they are flagged as such, and the others don't change."""
+    values = arrays_of(files.folder / f"{reftype}.asdf")[array]
+    part = np.s_[..., : round(share * values.shape[-1])]
+    if array == "coeffs":
+        values[2:][part] *= factor  # the terms that make the correction
+    else:
+        values[part] *= factor
+    bad = edited(files.folder / f"{reftype}.asdf", tmp_path / "bad.asdf", {array: values})
+    status, said = files.run(name, tmp_path, **{reftype: bad})
+    assert status == 0, said
+    product = f"r_{chain.STEPS[name].suffix}.asdf"
+    before, after = arrays_of(files.folder / product), arrays_of(tmp_path / product)
+    flags = "pixeldq" if name == "linearity" else "dq"
+    columns = round(share * values.shape[-1]) - (0 if reftype == "flat" else 4)
+    flagged, known = (after[flags] & flag == flag) & (before[flags] & flag == 0), before[flags] & flag == 0
+    if name == "linearity":  # reference pixels have no correction
+        flagged, known = flagged[4:-4, 4:-4], known[4:-4, 4:-4]
+    if share < 0.03:
+        assert "WARNING" not in said and not flagged.any()
+        return
+    assert "WARNING" in said and "bad.asdf" in said
+    assert flagged[:, :columns][known[:, :columns]].all() and not flagged[:, columns:].any()
+    for field, plane in after.items():
+        if plane.shape[-2:] == after[flags].shape:
+            np.testing.assert_array_equal(plane[..., columns + 4 :], before[field][..., columns + 4 :], err_msg=field)
 
 
 #: What a reference says of what it was made for, where it isn't what the exposure (WFI18, F158, WFI_IMAGE) is.
@@ -715,7 +758,7 @@ OTHERS = [
 @pytest.mark.parametrize(
     ("name", "reftype", "entries", "theirs", "ours"), OTHERS, ids=lambda v: v if isinstance(v, str) else ""
 )
-def test_references_made_for_something_else_are_refused(files, tmp_path, name, reftype, entries, theirs, ours):
+def test_references_for_other_exposures_are_refused(files, tmp_path, name, reftype, entries, theirs, ours):
     entries = {f"meta.{field}": value for field, value in entries.items()}
     bad = edited(files.folder / f"{reftype}.asdf", tmp_path / "bad.asdf", entries)
     line = refusal(*files.run(name, tmp_path, **{reftype: bad}), "bad.asdf")
@@ -749,7 +792,7 @@ NO_CONTRADICTION = [
 
 
 @pytest.mark.parametrize(("reftype", "entries", "options"), NO_CONTRADICTION)
-def test_references_that_leave_open_what_they_are_for_are_taken(files, tmp_path, reftype, entries, options):
+def test_references_that_do_not_say_for_which_exposures_are_accepted(files, tmp_path, reftype, entries, options):
     name = next(n for n, what in QUICK if what == reftype)
     given = edited(files.folder / f"{reftype}.asdf", tmp_path / "given.asdf", {f"meta.{f}": v for f, v in entries.items()})
     status, said = files.run(name, tmp_path, options=options, **{reftype: given})
@@ -766,7 +809,7 @@ def test_references_that_leave_open_what_they_are_for_are_taken(files, tmp_path,
         ("gain", {}, "INFO", "is a dummy (meta.pedigree)"),
     ],
 )
-def test_doubts_about_a_reference_are_told_and_change_nothing(files, tmp_path, reftype, entries, level, message):
+def test_warnings_about_a_reference_change_no_number(files, tmp_path, reftype, entries, level, message):
     name = next(n for n, what in QUICK if what == reftype)
     given = edited(files.folder / f"{reftype}.asdf", tmp_path / "given.asdf", {f"meta.{f}": v for f, v in entries.items()})
     status, said = files.run(name, tmp_path, **{reftype: given})
@@ -793,7 +836,7 @@ def raw(tmp_path):
 
 @pytest.mark.parametrize("seed", range(4))
 def test_flipped_bits_of_an_association(raw, seed):
-    """A line, or members that are there: never a file that the association doesn't name."""
+    """An error, or members that exist; never a file that the association does not name."""
     write_association(raw, ("visit", [{"expname": "r1_uncal.asdf", "exptype": "science"}]))
     content, rng = (raw / "asn.json").read_bytes(), random.Random(seed)
     for _ in range(100):
@@ -802,6 +845,7 @@ def test_flipped_bits_of_an_association(raw, seed):
         (raw / "asn.json").write_bytes(damaged)
         try:
             members = find_members("asn.json", raw)
+            raise_together([member.problem for member in members if member.problem])
         except RampflowError as error:
             assert "asn.json" in str(error) or "_uncal" in str(error)
         else:
@@ -833,15 +877,16 @@ def test_flipped_bits_of_an_association(raw, seed):
     ],
     ids=lambda text: text[:60],
 )
-def test_associations_that_are_none_are_named(raw, content, said):
+def test_invalid_associations_are_named(raw, content, said):
     (raw / "asn.json").write_text(content)
     with time_limit(20), pytest.raises(RampflowError, match=said) as error:
-        find_members("asn.json", raw)
+        members = find_members("asn.json", raw)
+        raise_together([member.problem for member in members if member.problem])
     assert "asn.json" in str(error.value) or "_uncal" in str(error.value)
 
 
-def test_members_may_lie_elsewhere_and_products_may_not(raw, tmp_path):
-    """Absolute and upward-pointing members are read where they are; what is made of them has their bare names."""
+def test_members_may_be_in_other_folders_and_products_may_not(raw, tmp_path):
+    """Members with absolute paths and `..` are read where they are; their products have the bare names."""
     (tmp_path / "other").mkdir()
     for n, expname in enumerate((str(raw / "r1_uncal.asdf"), "../work/r1_uncal.asdf", "../other/../work/r1_uncal.asdf")):
         name = write_association(tmp_path / "other", ("visit", [{"expname": expname}]), name=f"{n}.json")
@@ -849,7 +894,7 @@ def test_members_may_lie_elsewhere_and_products_may_not(raw, tmp_path):
         assert member.path.resolve() == raw / "r1_uncal.asdf" and member.association == "visit"
 
 
-def test_all_that_is_wrong_is_told_at_once(raw):
+def test_all_bad_inputs_are_listed_in_one_error(raw):
     write_association(raw, ("a", [{"expname": "none1_uncal.asdf"}, {"expname": "none2_uncal.asdf"}, {}]))
     (raw / "broken.json").write_text("{")
     with pytest.raises(RampflowError) as error:
@@ -864,7 +909,7 @@ def test_all_that_is_wrong_is_told_at_once(raw):
 
 
 @pytest.mark.parametrize("products", [[("v", ["r1"]), ("v", ["r2"])], [("v", ["r1"])]])
-def test_two_associations_of_one_name_are_refused(raw, products):
+def test_two_associations_with_the_same_name_are_refused(raw, products):
     shutil.copy(raw / "r1_uncal.asdf", raw / "r2_uncal.asdf")
     members = [(name, [{"expname": f"{stem}_uncal.asdf"} for stem in stems]) for name, stems in products]
     write_association(raw, *members)
@@ -895,7 +940,7 @@ def test_two_associations_of_one_name_are_refused(raw, products):
         "xy" * 30,
     ],
 )
-def test_names_that_can_t_be_part_of_a_product_are_refused(raw, stem):
+def test_names_with_invalid_characters_are_refused(raw, stem):
     (raw / f"{stem}_uncal.asdf").symlink_to(raw / "r1_uncal.asdf")
     with pytest.raises(RampflowError, match="choose") as error:
         find_members(f"{stem}_uncal.asdf", raw)
@@ -905,7 +950,7 @@ def test_names_that_can_t_be_part_of_a_product_are_refused(raw, stem):
         find_members("asn.json", raw)
 
 
-def test_names_that_are_too_long_are_refused(raw):
+def test_too_long_names_are_refused(raw):
     stem = "".join(map(str, range(200)))[:LONGEST]
     (raw / f"{stem}_uncal.asdf").symlink_to(raw / "r1_uncal.asdf")
     (raw / f"{stem}x_uncal.asdf").symlink_to(raw / "r1_uncal.asdf")
@@ -914,8 +959,8 @@ def test_names_that_are_too_long_are_refused(raw):
         find_members(f"{stem}x_uncal.asdf", raw)
 
 
-def test_a_folder_gives_what_is_meant_and_hides_nothing(raw):
-    """Folders by the name of a file and hidden files (macOS makes them) are passed over; links to nowhere and pipes aren't."""
+def test_hidden_files_of_a_folder_are_ignored_and_broken_ones_are_named(raw):
+    """Folders and hidden files (macOS makes them) are ignored; broken links and pipes are errors."""
     (raw / "folder_uncal.asdf").mkdir()
     (raw / "._r1_uncal.asdf").write_text("")
     assert [m.path.name for m in find_members(".", raw)] == ["r1_uncal.asdf"]
@@ -934,7 +979,7 @@ def test_a_folder_gives_what_is_meant_and_hides_nothing(raw):
 
 @pytest.fixture
 def alone(tmp_path):
-    """What the inventory of one exposure needs when all references are named: no CRDS is asked."""
+    """Input of the inventory of one exposure with all references overridden, so that CRDS is not queried."""
     (tmp_path / "mine.asdf").write_text("")
     override = {t: str(tmp_path / "mine.asdf") for t in reference_types(declarations.steps().values())}
     config = {"input": "r1_uncal.asdf", "exclude": [], "references": {"override": override, "crds_context": None}, "steps": {}}
@@ -942,8 +987,8 @@ def alone(tmp_path):
     return tmp_path, config
 
 
-def test_flipped_bits_of_the_inventory_make_no_difference(alone):
-    """It is only a memory of what was read: a damaged one is made again."""
+def test_a_damaged_inventory_is_built_again(alone):
+    """The inventory is a cache: a damaged one is built again."""
     folder, config = alone
     store, rng = folder / ".rampflow/inventory.json", random.Random(2)
     expected = inventory.build(config, folder, store, declarations.steps())
@@ -957,7 +1002,7 @@ def test_flipped_bits_of_the_inventory_make_no_difference(alone):
         assert inventory.build(config, folder, store, declarations.steps()) == expected
 
 
-def test_paths_that_snakemake_would_misread_are_refused(alone):
+def test_paths_with_special_characters_of_snakemake_are_refused(alone):
     folder, config = alone
     (folder / "a {b}").mkdir()
     shutil.copy(folder / "r1_uncal.asdf", folder / "a {b}")
@@ -986,8 +1031,8 @@ CACHES = {
 
 
 @pytest.mark.parametrize("fault", CACHES)
-def test_half_a_crds_cache_is_one_line(raw, cache, tmp_path, fault):
-    """CRDS's own tracebacks don't reach the user."""
+def test_an_incomplete_crds_cache_is_reported_in_one_line(raw, cache, tmp_path, fault):
+    """Users see no traceback of CRDS."""
     damage, named = CACHES[fault]
     half = tmp_path / "cache"
     shutil.copytree(cache, half, ignore=shutil.ignore_patterns("*.asdf"))
@@ -1002,7 +1047,7 @@ def test_half_a_crds_cache_is_one_line(raw, cache, tmp_path, fault):
 
 
 @pytest.mark.parametrize("context", ["roman_0099.pmap", "nonsense", "../../x.pmap", "$(touch PWNED).pmap", "jwst_0001.pmap"])
-def test_a_context_that_is_none_is_one_line(raw, cache, context):
+def test_an_invalid_context_is_reported_in_one_line(raw, cache, context):
     done = ask(raw, cache, {"input": "r1_uncal.asdf"}, CRDS_CONTEXT=context)
     said = done.stderr.strip()
     assert done.returncode == 1 and said.startswith("refused: ") and len(said.splitlines()) == 1, said
@@ -1020,8 +1065,8 @@ def below(folder):
 
 
 @pytest.mark.workflow
-def test_odd_names_go_through_the_workflow_and_nothing_is_run_or_written_elsewhere(cache, tmp_path):
-    """Files, folders, associations and header texts that a shell, a glob or a format would take for its own."""
+def test_shell_characters_in_names_are_never_executed(cache, tmp_path):
+    """Names of files, folders and associations, and header texts, with special characters of shells, globs and formats."""
     inputs, run = tmp_path / f"in {ODD}", tmp_path / "run"
     inputs.mkdir()
     run.mkdir()
@@ -1049,7 +1094,7 @@ def test_odd_names_go_through_the_workflow_and_nothing_is_run_or_written_elsewhe
     assert not [p for p in (*tmp_path.rglob("PWNED"), ROOT / "PWNED") if p.exists()]
 
 
-def test_a_header_s_file_name_steers_nothing(files, tmp_path):
+def test_the_file_name_in_the_header_does_not_change_the_output_path(files, tmp_path):
     bad = edited(files.before["source_catalog"], tmp_path / "bad.asdf", {"meta.filename": "../../../evil_flat.asdf"})
     (tmp_path / "out").mkdir()
     status, said = files.run("source_catalog", tmp_path / "out", exposure=bad)
@@ -1058,7 +1103,7 @@ def test_a_header_s_file_name_steers_nothing(files, tmp_path):
 
 
 @pytest.mark.workflow
-def test_all_bad_inputs_are_one_message_before_any_job(cache, tmp_path):
+def test_all_bad_inputs_are_listed_before_any_job(cache, tmp_path):
     (tmp_path / "raw").mkdir()
     write_exposure(tmp_path / "raw", "good")
     content = (tmp_path / "raw/good_uncal.asdf").read_bytes()
@@ -1083,7 +1128,7 @@ def test_all_bad_inputs_are_one_message_before_any_job(cache, tmp_path):
 
 
 @pytest.mark.parametrize("results", ["", "-r", "--help", "a{stem}", "{", "<results>", "a;b", "a\nb"], ids=repr)
-def test_a_results_folder_that_can_t_be_is_refused(results):
+def test_an_invalid_results_folder_is_refused(results):
     from rampflow.workflow import configuration
 
     with pytest.raises(RampflowError, match="results is"):
@@ -1092,9 +1137,9 @@ def test_a_results_folder_that_can_t_be_is_refused(results):
 
 # ----------------------------------------------------------------------------------------------- catalogs and alignment
 @pytest.mark.parametrize("seed", range(3))
-def test_flipped_and_cut_catalogs(files, tmp_path, seed):
+def test_damaged_source_catalogs_are_reported_or_finite(files, tmp_path, seed):
     """A source catalog on its way to the alignment: a line, or sources at finite places."""
-    from rampflow.alignment.sources import read_sources
+    from rampflow.alignment.source_positions import read_sources
 
     content, rng = (files.folder / "r_cat.parquet").read_bytes(), random.Random(seed)
     bad = tmp_path / "bad_cat.parquet"
@@ -1115,18 +1160,20 @@ def test_flipped_and_cut_catalogs(files, tmp_path, seed):
 
 
 # -------------------------------------------------------------------------------------------------------------- the table
-def test_the_table_of_faults_is_that_of_these_tests():
-    """Every test of the catalogue has a row in docs/reliability.md, and every row its tests."""
+def test_the_documented_table_of_faults_matches_these_tests():
+    """Every test of this file has a row in docs/reliability.md, and every row has its tests and a number."""
     section = (ROOT / "docs" / "reliability.md").read_text().partition("## Bad input")[2]
     named = re.findall(r"`(test_\w+)`", section)
     here = [name for name in globals() if name.startswith("test_")]
-    without = {"test_the_table_of_faults_is_that_of_these_tests", "test_an_optical_element_that_nobody_knows_has_no_photometry"}
+    without = {"test_the_documented_table_of_faults_matches_these_tests", "test_an_unknown_optical_element_has_no_photometry"}
     assert sorted(named) == sorted(set(here) - without)
-    tried = {test: int(number) for number, test in re.findall(r"\| (\d+) \| \1 \|[^\n]*\| `(test_\w+)`", section)}
-    assert tried["test_flipped_bits"] == FLIPS * len(QUICK)
-    assert tried["test_metadata_that_is_missing_or_of_another_type_is_named"] == sum(len(values) for *_, values in FIELDS)
-    assert tried["test_half_a_crds_cache_is_one_line"] == len(CACHES)
-    assert tried["test_references_of_impossible_values_are_named"] == len(IMPLAUSIBLE)
-    assert tried["test_pixels_of_impossible_values_are_flagged"] == len(IMPLAUSIBLE_PIXELS)
-    assert tried["test_references_made_for_something_else_are_refused"] == len(OTHERS)
-    assert tried["test_references_that_leave_open_what_they_are_for_are_taken"] == len(NO_CONTRADICTION)
+    tried = {test: int(number) for number, test in re.findall(r"\| (\d+) \|[^\n]*?\| `(test_\w+)`", section)}
+    assert len(tried) == len(re.findall(r"^\|.*`test_\w+`", section, re.MULTILINE))
+    assert tried["test_flipped_bits_are_reported_or_change_one_value"] == FLIPS * len(QUICK)
+    assert tried["test_missing_metadata_and_wrong_types_are_named"] == sum(len(values) for *_, values in FIELDS)
+    assert tried["test_an_incomplete_crds_cache_is_reported_in_one_line"] == len(CACHES)
+    assert tried["test_references_with_impossible_values_are_named"] == len(IMPLAUSIBLE)
+    assert tried["test_references_that_are_wrong_in_a_part_of_the_frame"] == 3 * len(WRONG_IN_A_PART)
+    assert tried["test_pixels_with_impossible_values_are_flagged"] == len(IMPLAUSIBLE_PIXELS)
+    assert tried["test_references_for_other_exposures_are_refused"] == len(OTHERS)
+    assert tried["test_references_that_do_not_say_for_which_exposures_are_accepted"] == len(NO_CONTRADICTION)

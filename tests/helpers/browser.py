@@ -1,4 +1,4 @@
-"""A page opened in chromium without a window, and what it says of it; over its DevTools pipe, so that nothing is installed."""
+"""Open a page in headless chromium and collect its errors, over the DevTools pipe: no package is needed."""
 
 import base64
 import contextlib
@@ -25,9 +25,9 @@ class Page:
     Attributes
     ----------
     errors : list of str
-        What went wrong since it was opened: exceptions, and what the console and the browser's log call errors.
+        Exceptions, and errors in the console and in the browser's log, since it was opened.
     requests : list of str
-        Addresses that it asked for, but for those that hold their own content.
+        Addresses that it requested, without data URLs.
     """
 
     def __init__(self, read, write):
@@ -39,7 +39,7 @@ class Page:
             self.call(f"{domain}.enable")
 
     def _message(self):
-        """The next message of the browser; events are noted on the way."""
+        """The next message of the browser; events before it are recorded."""
         content = bytearray()
         while (byte := self._read.read(1)) != b"\0":
             if not byte:
@@ -115,7 +115,7 @@ def page(profile):
 
 
 def _moved_up(descriptor):
-    """A file's descriptor, out of the way of 3 and 4."""
+    """A duplicate of a file descriptor, larger than 4."""
     moved = fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, 10)
     os.close(descriptor)
     return moved

@@ -48,13 +48,13 @@ PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP
 
 
 def responds():
-    """Whether a cluster with a node that takes jobs answers."""
+    """Whether a cluster responds and has a node that accepts jobs."""
     state = subprocess.run(["sinfo", "--noheader", "--format=%t"], capture_output=True, text=True).stdout
     return bool(set(state.split()) & {"idle", "mix", "alloc"})
 
 
 def absent(reason):
-    """Skip the tests, or fail where SLURM must be there."""
+    """Skip the tests, or fail where RAMPFLOW_SLURM requires SLURM."""
     (pytest.fail if os.environ.get("RAMPFLOW_SLURM") == "required" else pytest.skip)(reason)
 
 
@@ -75,7 +75,7 @@ def running_cluster(folder):
     host = socket.gethostname().partition(".")[0]
     before = SLURM_CONF.read_text() if SLURM_CONF.exists() else None
     if before and before.startswith(SETTINGS.partition("\n")[0]):
-        before = None  # of tests that were killed: each start of Snakemake would wait for a cluster that is gone
+        before = None  # from tests that were killed: Snakemake would wait for a cluster that no longer exists
     SLURM_CONF.parent.mkdir(parents=True, exist_ok=True)
     SLURM_CONF.write_text(SETTINGS.format(host=host, folder=folder))
     munged = not Path("/run/munge/munge.socket.2").exists()
@@ -107,7 +107,7 @@ def stop(pid_file):
 
 
 class ClusterWorkflow(Workflow):
-    """Runs of Snakemake that submit their jobs, with a test's short times between looks at the queue."""
+    """Runs of Snakemake that submit their jobs, with short intervals between queries of the queue."""
 
     def command(self, *arguments):
         """Words of the command line."""

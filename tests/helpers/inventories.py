@@ -1,6 +1,6 @@
-"""Inventories of small raw exposures, with a small CRDS cache of simulated references and no server.
+"""Inventories of small raw exposures, with a small CRDS cache of simulated references, without a server.
 
-CRDS keeps its configuration for the life of a process: whatever asks it is a process of its own here.
+CRDS keeps its configuration until the process ends, so each query of CRDS runs in its own process.
 """
 
 import json
@@ -22,15 +22,15 @@ import json, sys
 from pathlib import Path
 import declarations
 from rampflow import errors
-from rampflow.files import asdf_io
+from rampflow.files import asdf_reader
 from rampflow.step.declaration import reference_types
 from rampflow.workflow import configuration, inventory
-opened, open_file = [], asdf_io.AsdfFile.__init__
+opened, open_file = [], asdf_reader.AsdfFile.__init__
 def counted(self, path, *, parse=True):
     if parse:
         opened.append(Path(path).name)
     open_file(self, path, parse=parse)
-asdf_io.AsdfFile.__init__ = counted
+asdf_reader.AsdfFile.__init__ = counted
 config = configuration.validated(json.load(sys.stdin), declarations.steps())
 try:
     found = inventory.build(config, Path.cwd(), Path(".rampflow/inventory.json"), declarations.steps())
@@ -68,7 +68,7 @@ def built(folder, cache, config=None, **environment):
 
 def refused(folder, cache, config=None, **environment):
     done = ask(folder, cache, {"input": "raw"} if config is None else config, **environment)
-    # An error that isn't caught comes without the word.
+    # An uncaught error has no "refused".
     assert done.returncode == 1 and "refused: " in done.stderr, done.stderr
     said = done.stderr.rpartition("refused: ")[2]
     assert "Traceback" not in said

@@ -1,4 +1,4 @@
-"""Whether two runs gave the same products."""
+"""Compare the products of two runs."""
 
 import json
 from collections.abc import Mapping
@@ -21,7 +21,7 @@ def arrays_of(path):
         found = {}
 
         def collect(node, name):
-            if isinstance(node, Mapping):  # a node of roman_datamodels is no dict
+            if isinstance(node, Mapping):  # also nodes of roman_datamodels, which are no dict
                 for key in node:
                     collect(node[key], f"{name}.{key}")
             elif isinstance(node, np.ndarray | asdf.tags.core.NDArrayType):

@@ -10,7 +10,7 @@ import time
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
-    """What the crds client asks of its server: facts by JSON-RPC, and files by name."""
+    """Answer the requests of the crds client: server information by JSON-RPC, and files by name."""
 
     def do_POST(self):
         request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
@@ -24,7 +24,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         content = self.server.files[name].read_bytes()
         if name in self.server.damaged:
             content = content[:-1] + bytes([content[-1] ^ 1])
-        self.answer(content, self.server.seconds)
+        self.answer(content, 0 if name.endswith("map") else self.server.seconds)
 
     def answer(self, content, seconds=0):
         self.send_response(200)
@@ -41,7 +41,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 @contextlib.contextmanager
 def reference_server(cache):
-    """A server with the files of a CRDS cache; a file takes `seconds`, and those that are `damaged` come with a wrong bit."""
+    """A server with the files of a CRDS cache; a reference takes `seconds`, and a `damaged` file has a wrong bit."""
     files = {p.name: p for folder in ("mappings", "references") for p in (cache / folder).rglob("*.*") if p.is_file()}
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as running:
         address = f"http://127.0.0.1:{running.server_port}"

@@ -11,16 +11,17 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import tweakreg
-from assign_wcs import make_wcs
 from simulator.optics import FOCAL_PLANE_CENTER, Projection, attitude, look
 from simulator.simulate_references import Detector, detector_center, make_distortion
-from small_files import tree_of_wcs, write_image
+from small_files import write_image
 
 from rampflow.alignment.product import read_solution
 from rampflow.astrometry.region import angles, unit_vectors
-from rampflow.astrometry.table import Origin, write_catalog
-from rampflow.files.asdf_io import tagged
-from rampflow.wcs.wcs_tree import wcs_of_tree
+from rampflow.astrometry.star_table import Origin, write_star_table
+from rampflow.files.tags import TIME
+from rampflow.files.yaml_tree import tagged
+from rampflow.wcs.building import build_wcs
+from rampflow.wcs.conversion import tree_of_wcs, wcs_of_tree
 
 SIZE = 4088  # the catalogs are those of full frames; the image files are of a few pixels
 RA, DEC, ROLL = 270.0, 66.0, 60.0
@@ -35,8 +36,8 @@ def _distortion(detector):
 
 
 def time_entry(time):
-    """A time as the metadata of a file have it."""
-    return tagged(time.isoformat(timespec="milliseconds"), "tag:stsci.edu:asdf/time/time-1.4.0")
+    """A time as it is stored in the metadata of a file."""
+    return tagged(time.isoformat(timespec="milliseconds"), TIME)
 
 
 class Sky:
@@ -48,7 +49,7 @@ class Sky:
     density : float
         Stars on one detector.
     in_catalog : float
-        How many of them the astrometric catalog has.
+        How many of them are in the astrometric catalog.
     radius : float
         Of the field, degrees.
     motion : (float, float), optional
@@ -85,7 +86,7 @@ class Sky:
         path = self.folder / name
         unknown = np.full(len(stars.get("ra", ())), np.nan)
         stars = {"ra": unknown, "dec": unknown, "mag": unknown, "ra_error": unknown, "dec_error": unknown} | stars
-        write_catalog(path, stars, Origin("simulated", EPOCH, [], len(unknown), status, reason))
+        write_star_table(path, stars, Origin("simulated", EPOCH, [], len(unknown), status, reason))
         return path
 
     def expose(
@@ -121,7 +122,7 @@ class Sky:
         }
         wcsinfo = {name: float(value) for name, value in wcsinfo.items()}
         distortion = copy.deepcopy(_distortion(detector))
-        tree = make_wcs(tree_of_wcs(distortion), wcsinfo, 1.0, (SIZE, SIZE))
+        tree = tree_of_wcs(build_wcs(distortion, wcsinfo, 1.0, (SIZE, SIZE)))
         self.truth[stem] = Projection(distortion, v2, v3, matrix, 1.0)
         meta = {f"wcsinfo.{name}": value for name, value in wcsinfo.items()}
         meta |= {
@@ -139,10 +140,10 @@ class Sky:
         self.images.append(image)
         self.catalogs.append(self.folder / f"{stem}_cat.parquet" if catalog else "N/A")
         if catalog:
-            self._detect(stem, wcs_of_tree(tree), sources, noise, years)
+            self._detect(stem, detector, wcs_of_tree(tree), sources, noise, years)
         return image
 
-    def _detect(self, stem, wcs, sources, noise, years):
+    def _detect(self, stem, detector, wcs, sources, noise, years):
         near = unit_vectors(*self.stars) @ unit_vectors(*self.truth[stem].to_sky([SIZE / 2], [SIZE / 2]))[0]
         near = np.flatnonzero(near > np.cos(np.radians(0.1)))
         ra, dec = (values[near] for values in self.stars)
@@ -168,15 +169,16 @@ class Sky:
             pixels = [columns[f"{p}_centroid" if p in "xy" else p] for p in (px, py)]
             columns[f"ra{suffix}"], columns[f"dec{suffix}"] = wcs(*pixels)
         schema = {b"roman.meta.wcsinfo.s_region": b"before", b"other": b"kept"}
+        schema[b"roman.meta.instrument.detector"] = detector.encode()
         table = pa.table(columns).replace_schema_metadata(schema)
         pq.write_table(table, self.folder / f"{stem}_cat.parquet")
 
-    def align(self, name="out", *, without=(), **parameters):
+    def align(self, name="out", *, without=(), own_catalogs=(), **parameters):
         """Run the step; the error of every exposure's solution in mas, and the result's folder."""
-        chosen = [(i, c) for i, c in zip(self.images, self.catalogs, strict=True) if tweakreg.stem_of(i) not in without]
+        chosen = [(i, c) for i, c in zip(self.images, self.catalogs, strict=True) if tweakreg.stem_of_image(i) not in without]
         output, summary = self.folder / f"{name}_tweakreg.asdf", self.folder / f"{name}.json"
         arguments = [output, summary, "--images", *(i for i, _ in chosen), "--catalogs", *(c for _, c in chosen)]
-        arguments += ["--astrometric_catalog", self.catalog]
+        arguments += ["--astrometric_catalog", self.catalog, "--own_catalogs", *own_catalogs]
         for key, value in parameters.items():
             arguments += [f"--{key}", str(value).lower() if isinstance(value, bool) else value]
         said = io.StringIO()
@@ -186,7 +188,7 @@ class Sky:
 
 
 class Result:
-    """What a run of the step gave."""
+    """The result of a run of the step."""
 
     def __init__(self, sky, path, summary, said):
         self.sky, self.path, self.summary, self.said = sky, path, summary, said

@@ -1,4 +1,4 @@
-"""Small valid files as the steps take them, and the steps run on them as programs."""
+"""Write small valid files, the input of the steps, and run the steps on them."""
 
 import contextlib
 import copy
@@ -14,7 +14,9 @@ from pathlib import Path
 import numpy as np
 
 from rampflow.chain import LATER_STATUSES, STATUSES
-from rampflow.files.asdf_io import AsdfFile, create_asdf, tagged
+from rampflow.files.asdf_reader import AsdfFile
+from rampflow.files.asdf_writer import create_asdf
+from rampflow.files.yaml_tree import tagged
 from rampflow.step.program import run_step
 from rampflow.workflow.environment import SCRIPTS
 
@@ -48,17 +50,6 @@ def _empty_tree(model: str) -> dict:
         with AsdfFile(path) as file:
             roman = file.tree["roman"]
             return {"roman": tagged({"meta": roman["meta"]}, roman.tag)}
-
-
-def tree_of_wcs(wcs) -> dict:
-    """The tree of a WCS object of gwcs, or of a transform of astropy's, with its tags."""
-    import asdf
-
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "wcs.asdf"
-        asdf.AsdfFile({"wcs": wcs}).write_to(path, all_array_storage="inline")
-        with AsdfFile(path) as file:
-            return file.tree["wcs"]
 
 
 def set_entries(node: dict, entries: dict) -> None:
@@ -169,7 +160,7 @@ def write_reference(path: Path, **content) -> Path:
 
 
 def every_reference(folder: Path, rows: int = ROWS, columns: int = COLUMNS) -> dict[str, Path]:
-    """References by type that change little: for each type that the steps tested here read."""
+    """References by type, with small effects, one of each type that these steps read."""
     frame, trimmed = (rows, columns), (rows - 8, columns - 8)
     contents = {
         "mask": {"dq": np.zeros(frame, np.uint32)},
@@ -188,20 +179,20 @@ def every_reference(folder: Path, rows: int = ROWS, columns: int = COLUMNS) -> d
 
 # ------------------------------------------------------------------------------------------------------------- programs
 def run(script: str, *arguments, **environment) -> subprocess.CompletedProcess:
-    """Run a script of the project as a program, with these environment variables besides those that there are."""
+    """Run a script of the project as a program, with additional environment variables."""
     command = [sys.executable, str(SCRIPTS / f"{script}.py"), *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, env={**os.environ, **environment})
 
 
 def succeed(script: str, *arguments, **environment) -> subprocess.CompletedProcess:
-    """Run a script that must end well."""
+    """Run a script that must succeed."""
     done = run(script, *arguments, **environment)
     assert done.returncode == 0, done.stderr
     return done
 
 
 def run_here(step, *arguments) -> str:
-    """Run a step's module in this process, where its imports take longer than its work; what it says on standard error."""
+    """Run a step in this process, which saves the time of its imports; return its standard error."""
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said):
@@ -213,7 +204,7 @@ def run_here(step, *arguments) -> str:
 
 
 def refuse(script: str, output: Path, *arguments, status: int = 1) -> str:
-    """Run a script that must end with an error of its own and leave nothing behind; what it says on standard error."""
+    """Run a script that must end with an error message and leave no file; return its standard error."""
     before = sorted(output.parent.iterdir())
     done = run(script, *arguments)
     assert done.returncode == status, done.stderr

@@ -1,9 +1,10 @@
 """A field of isolated stars of known position and flux, and the references of its PSF."""
 
 import numpy as np
-from small_files import tree_of_wcs, write_image
+from small_files import write_image
 
-from rampflow.files.asdf_io import create_asdf
+from rampflow.files.asdf_writer import create_asdf
+from rampflow.wcs.conversion import tree_of_wcs
 
 SIZE = 248
 SCALE = 0.11  # arcsec per pixel

@@ -1,4 +1,4 @@
-"""The workflow on a SLURM cluster as a user runs it: how many jobs, where their files lie, and what happens when one fails."""
+"""The workflow on a SLURM cluster: number of jobs, places of their files, and failures."""
 
 import json
 import os
@@ -88,7 +88,7 @@ def test_a_job_takes_several_exposures_and_keeps_their_files_on_its_node(workflo
 
 
 def test_a_failed_step_leads_to_its_log_and_the_other_exposures_finish(workflow):
-    """The pixels of an exposure are damaged, which no header tells."""
+    """The pixels of an exposure are damaged, and its header is valid."""
     raw = workflow.folder / "demo" / f"{IMAGE}_uncal.asdf"
     damage_pixels(raw)
     run = workflow.submit("--keep-going", "--retries", "1", "--config", f"input=[{raw}, demo/{SPECTRUM}_uncal.asdf]")

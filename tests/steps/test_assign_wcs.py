@@ -1,15 +1,16 @@
-"""assign_wcs: positions against spherical trigonometry, velocity aberration, footprint, way back, what is refused."""
+"""assign_wcs: positions compared with spherical trigonometry, velocity aberration, footprint, inverse, invalid input."""
 
 import asdf
 import assign_wcs
 import numpy as np
 import pytest
-from assign_wcs import make_wcs, pointing_faults, velocity_aberration
+from assign_wcs import pointing_faults, usable_aberration_scale
 from astropy.modeling.models import Identity, Mapping, Polynomial2D, Scale, Shift
 from simulator.simulate_references import Detector, make_distortion
-from small_files import META, image, meta_of, opened, refuse, run_here, succeed, tree_of_wcs, write_image, write_reference
+from small_files import META, image, meta_of, opened, refuse, run_here, succeed, write_image, write_reference
 
-from rampflow.wcs.wcs_tree import pixel_solid_angle, pixel_width, wcs_of_tree
+from rampflow.wcs.building import build_wcs, velocity_aberration
+from rampflow.wcs.footprint import pixel_solid_angle, pixel_width
 
 ROWS, COLUMNS = 248, 248
 V2, V3 = META["wcsinfo.v2_ref"], META["wcsinfo.v3_ref"]
@@ -33,9 +34,9 @@ def distortion_model():
     return (Shift(-CENTER[0]) & Shift(-CENTER[1])) | Mapping((0, 1, 0, 1)) | (to_v2 & to_v3) | (Shift(V2) & Shift(V3))
 
 
-def wcs_of(model, pointing, scale):
-    """The WCS as gwcs reads it from its tree."""
-    return wcs_of_tree(make_wcs(tree_of_wcs(model), pointing, scale, (ROWS, COLUMNS)))
+def wcs_of(model, pointing, scale=1.0):
+    """WCS of an image of the size of this module."""
+    return build_wcs(model, pointing, scale, (ROWS, COLUMNS))
 
 
 def on_sky(v2, v3, pointing, scale=1.0):
@@ -96,7 +97,7 @@ def test_positions_are_those_of_spherical_trigonometry(changed):
 
 
 def test_the_reference_point_is_where_the_pointing_says():
-    wcs = wcs_of(distortion_model(), dict(POINTING), None)
+    wcs = wcs_of(distortion_model(), POINTING)
     np.testing.assert_allclose(wcs(*CENTER), (270, 66), rtol=1e-12)
     # V3 points to the position angle roll_ref, and V2 90° further east.
     to_sky = wcs.get_transform("v2v3vacorr", "world")
@@ -125,12 +126,12 @@ def test_velocity_aberration_scales_about_the_reference_point():
 
 @pytest.mark.parametrize("scale", [None, 1, 1.0])
 def test_without_aberration_nothing_is_scaled(scale, capfd):
-    assert isinstance(wcs_of_tree(velocity_aberration(scale, V2, V3)), Identity)
+    assert isinstance(velocity_aberration(usable_aberration_scale(scale), V2, V3), Identity)
     assert capfd.readouterr().err == ""
 
 
 @pytest.mark.parametrize("scale", [0.0, -1.0, -999999.0])
-def test_a_scale_that_is_not_positive_is_warned_of_and_taken_as_one(tmp_path, scale):
+def test_a_scale_that_is_not_positive_is_replaced_by_one_with_a_warning(tmp_path, scale):
     said = assign(tmp_path, {"velocity_aberration.scale_factor": scale})
     assert "WARNING" in said and "scale_factor" in said
     with opened(tmp_path / "out.asdf") as model:
@@ -201,7 +202,7 @@ OWN = {"wcsinfo.aperture_name": "WFI07_FULL"}  #: of the exposure's detector
         (Scale(-1.0) & Scale(-1.0), "-1546.0", "892.0", "3570"),
     ],
 )
-def test_a_distortion_to_another_place_of_the_focal_plane_is_warned_of(tmp_path, change, v2, v3, distance):
+def test_a_distortion_for_another_part_of_the_focal_plane_gives_a_warning(tmp_path, change, v2, v3, distance):
     said = assign(tmp_path, OWN, distortion_model() | change)
     (line,) = [line for line in said.splitlines() if "WARNING" in line]
     assert "distortion.asdf: coordinate_distortion_transform" in line and f"v2, v3 = {v2}, {v3} arcsec" in line
@@ -219,13 +220,13 @@ def test_a_distortion_to_another_place_of_the_focal_plane_is_warned_of(tmp_path,
         ({"wcsinfo.aperture_name": "WFI01_FULL"}, 1000.0),  # what empty models say
     ],
 )
-def test_reference_points_near_the_middle_or_of_another_aperture_are_not_warned_of(tmp_path, meta, offset):
+def test_plausible_reference_points_give_no_warning(tmp_path, meta, offset):
     assert "WARNING" not in assign(tmp_path, meta, distortion_model() | (Shift(offset) & Shift(0.0)))
 
 
 @pytest.mark.parametrize(("unit", "width"), [(1 / 3600, "2.88"), (1 / 0.11, "0.94"), (2, "0.2")])
-def test_a_distortion_of_another_unit_is_refused(tmp_path, unit, width):
-    """Degrees, pixels, pixels half as wide: nothing would show it but fluxes, positions and shapes."""
+def test_a_distortion_in_another_unit_is_refused(tmp_path, unit, width):
+    """Degrees, pixels, pixels half as wide: without this check only fluxes, positions and shapes would be wrong."""
     write_image(tmp_path / "in.asdf", image(ROWS, COLUMNS))
     path = write_distortion(tmp_path / "distortion.asdf", distortion_model() | (Scale(unit) & Scale(unit)))
     said = refuse("assign_wcs", tmp_path / "o.asdf", tmp_path / "in.asdf", tmp_path / "o.asdf", "--distortion", path)
@@ -234,7 +235,7 @@ def test_a_distortion_of_another_unit_is_refused(tmp_path, unit, width):
 
 
 @pytest.mark.parametrize(("scale", "warned"), [(1.0001, False), (0.99985, False), (1.01, True), (0.99, True)])
-def test_a_scale_that_is_no_aberration_is_told(tmp_path, scale, warned):
+def test_an_implausible_aberration_scale_is_reported(tmp_path, scale, warned):
     said = assign(tmp_path, {"velocity_aberration.scale_factor": scale})
     lines = [line for line in said.splitlines() if "WARNING" in line]
     assert len(lines) == warned and all("scale_factor is" in line and f"{scale:g}" in line for line in lines)
@@ -244,9 +245,9 @@ def test_a_scale_that_is_no_aberration_is_told(tmp_path, scale, warned):
 
 def test_pixel_sizes_of_a_wcs(tmp_path):
     """A plane's pixel width, and the same on the sky: at a pole, across ra = 0."""
-    assert pixel_width(tree_of_wcs(distortion_model()), (ROWS, COLUMNS)) == pytest.approx(PIXEL, rel=1e-4)
+    assert pixel_width(distortion_model(), (ROWS, COLUMNS)) == pytest.approx(PIXEL, rel=1e-4)
     for pointing in ({"ra_ref": 0.0, "dec_ref": 0.0}, {"dec_ref": 90.0}, {"dec_ref": -89.9999, "ra_ref": 359.9999}):
-        wcs = wcs_of(distortion_model(), POINTING | pointing, None)
+        wcs = wcs_of(distortion_model(), POINTING | pointing)
         assert pixel_solid_angle(wcs, (ROWS, COLUMNS)) == pytest.approx(PIXEL_AREA, rel=1e-4)
 
 
@@ -260,7 +261,7 @@ def test_the_reference_s_bounding_box_is_kept(tmp_path):
         assert np.isnan(wcs(150, 50)).all() and np.isfinite(wcs(50, 150)).all()
 
 
-def test_pixels_come_back(tmp_path):
+def test_pixel_coordinates_make_a_round_trip(tmp_path):
     transform = next(iter(make_distortion(Detector("WFI07", 256, 1)).values())).coordinate_distortion_transform
     assign(tmp_path, {"velocity_aberration.scale_factor": 1.00005}, transform.copy())
     with opened(tmp_path / "out.asdf") as model:
@@ -304,18 +305,18 @@ def test_an_impossible_pointing_gives_no_wcs(tmp_path, name, value):
         np.testing.assert_array_equal(model.data, image(ROWS, COLUMNS))
 
 
-def test_a_pointing_of_zeros_is_none():
+def test_a_pointing_of_zeros_is_a_placeholder():
     assert pointing_faults(dict.fromkeys(POINTING, 0.0)) == ["all of v2_ref, v3_ref, roll_ref, ra_ref, dec_ref are 0"]
     assert pointing_faults(dict.fromkeys(POINTING, 0.0) | {"v2_ref": 1546.0}) == []
 
 
 @pytest.mark.parametrize("changed", [{"ra_ref": 360.0, "dec_ref": 90.0, "roll_ref": 360.0}, {"ra_ref": 0, "dec_ref": -90}])
-def test_a_pointing_at_the_end_of_its_range_is_one(changed):
+def test_a_pointing_at_the_end_of_its_range_is_valid(changed):
     assert pointing_faults(POINTING | changed) == []
 
 
 @pytest.mark.parametrize(("scale", "warned"), [(1.0001, False), (0.9999, False), (1.01, True), (0.5, True)])
-def test_an_aberration_faster_than_the_telescope_is_warned_of(tmp_path, scale, warned):
+def test_an_aberration_faster_than_the_telescope_gives_a_warning(tmp_path, scale, warned):
     said = assign(tmp_path, {"velocity_aberration.scale_factor": scale})
     assert ("WARNING" in said and f"scale_factor is {scale}" in said) == warned
     with opened(tmp_path / "out.asdf") as model:  # it is applied all the same

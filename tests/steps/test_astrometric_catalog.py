@@ -1,4 +1,4 @@
-"""The astrometric catalog: the region and the epoch of an association, stars moved to it, every source, every trouble."""
+"""astrometric_catalog: region and epoch of an association, motions of the stars, every source of stars, network failures."""
 
 import contextlib
 import csv
@@ -10,7 +10,6 @@ import re
 import shutil
 import socket
 import threading
-import time
 from urllib.parse import parse_qs, urlsplit
 
 import astrometric_catalog
@@ -28,14 +27,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_files import run, set_entries, succeed
 
-from rampflow.astrometry import check_astrometric_catalog, hats, read_catalog, sources
+from rampflow.astrometry import check_astrometric_catalog, hats, read_star_table, star_catalogs
 from rampflow.astrometry.duplicates import close_pairs, merge_duplicates
 from rampflow.astrometry.motion import MAS, at_epoch, displacement, propagate, propagate_error
 from rampflow.astrometry.region import Circle, Region, calendar_year, julian_year, separation, survey_images, unit_vectors
-from rampflow.astrometry.table import Origin, next_attempt, write_catalog
+from rampflow.astrometry.star_table import Origin, next_attempt, write_star_table
 from rampflow.errors import RampflowError
-from rampflow.files.asdf_io import create_asdf, tagged
-from rampflow.step.exposure import IMAGE_TAG
+from rampflow.files.asdf_writer import create_asdf
+from rampflow.files.tags import IMAGE
+from rampflow.files.yaml_tree import tagged
 
 EPOCH = 2000 + (9769.5 + 84 / 86400) / 365.25  # Julian year of the images' mid_time
 SIZE = 1200  # pixels: 2.2 arcmin
@@ -53,7 +53,7 @@ def offset(ra, dec, distance, angle=0.0):
 
 
 def write_exposure(path, ra=150.0, dec=2.0, **entries):
-    """An image as flatfield leaves it, as far as its header counts here."""
+    """An image as flatfield writes it, with the header entries that the catalog reads."""
     corners = [offset(ra, dec, SIZE / 2 * 0.11 / 3600 * 2**0.5, angle) for angle in (45, 135, 225, 315)]
     times = {
         "start_time": "2026-10-01T00:00:00.000",
@@ -71,7 +71,7 @@ def write_exposure(path, ra=150.0, dec=2.0, **entries):
         },
     }
     set_entries(meta, entries)
-    roman = tagged({"meta": meta, "data": np.zeros((SIZE, SIZE), np.uint8)}, IMAGE_TAG)
+    roman = tagged({"meta": meta, "data": np.zeros((SIZE, SIZE), np.uint8)}, IMAGE)
     with create_asdf(path, {"roman": roman}):
         pass
     return path
@@ -83,7 +83,7 @@ def image(tmp_path_factory):
 
 
 def make_stars(seed=3):
-    """Columns as Gaia has them: the whole sky thinly, and `PLACES` densely; some stars without a motion."""
+    """Columns of Gaia: few stars over the whole sky, many at `PLACES`, some without a motion."""
     rng = np.random.default_rng(seed)
     ra, dec = [rng.uniform(0, 360, 3000)], [np.degrees(np.arcsin(rng.uniform(-1, 1, 3000)))]
     for place in PLACES.values():
@@ -159,7 +159,7 @@ def expected_ids(circles):
 
 def assert_holds(path, ids, source):
     """Check that a written catalog holds these of `STARS`, at the epoch."""
-    stars, origin = read_catalog(path)
+    stars, origin = read_star_table(path)
     assert (origin.status, origin.rows, origin.reason) == ("SUCCESS", len(ids), "")
     assert origin.source == source and origin.epoch == pytest.approx(EPOCH, abs=1e-9)
     motion = (STARS[name][ids] for name in ("ra", "dec", "pmra", "pmdec", "parallax", "ref_epoch"))
@@ -179,7 +179,7 @@ def call(output, image, catalog, *options):
 
 
 # ---------------------------------------------------------------------------------------------------------------- motion
-def test_proper_motion_is_that_of_astropy():
+def test_proper_motion_agrees_with_astropy():
     rng = np.random.default_rng(1)
     ra, dec = np.r_[rng.uniform(0, 360, 50), 12.0, 359.9999, 80.0], np.r_[rng.uniform(-89, 89, 50), 0.0, -30.0, 89.999]
     pmra, pmdec = rng.normal(0, 1000, (2, len(ra)))
@@ -200,7 +200,7 @@ def test_proper_motion_is_that_of_astropy():
 
 
 @pytest.mark.parametrize(("ra", "dec"), [(270.0, 66.56), (83.0, -70.0), (0.0, 0.0), (17.0, 90.0), (359.99999999, -5.0)])
-def test_parallax_is_the_view_from_the_earth(ra, dec):
+def test_parallax_agrees_with_the_direction_seen_from_the_earth(ra, dec):
     epochs = np.linspace(2026, 2027, 25)
     still = np.zeros(1)
     seen = np.array([propagate(np.array([ra]), np.array([dec]), still, still, np.array([100.0]), 2016.0, t) for t in epochs])
@@ -213,7 +213,7 @@ def test_parallax_is_the_view_from_the_earth(ra, dec):
     assert separation(unit_vectors(*seen[:, :, 0].T), true).max() * 3.6e6 < 2e-4
 
 
-def test_parallax_ellipse():
+def test_parallax_ellipse_has_the_expected_axes():
     epochs = np.linspace(2026, 2027, 100, endpoint=False)
     pole, plane = (SkyCoord(lon=0 * u.deg, lat=b * u.deg, frame="barycentrictrueecliptic").icrs for b in (90, 0))
 
@@ -230,20 +230,20 @@ def test_right_ascension_stays_from_0_to_360():
     assert ra[0] < 0.01 and ra[1] > 359.99 and abs(dec).max() < 1e-9
 
 
-def test_stars_without_a_motion_are_left_out_where_the_catalog_has_motions():
+def test_stars_without_a_motion_are_left_out_of_a_catalog_with_motions():
     stars = {"ra": np.array([1.0, 2.0]), "dec": np.zeros(2), "mag": np.array([15.0, 16.0])}
     motion = {name: np.array([1.0, np.nan]) for name in ("pmra", "pmdec", "parallax")}
     assert list(at_epoch({**stars, **motion, "ref_epoch": np.full(2, 2016.0)}, EPOCH)["mag"]) == [15.0]
-    # Without its epoch a motion can't be applied: the positions stay (sources.fetch refuses such a file).
+    # Without its epoch a motion can't be applied: the positions stay (star_catalogs.fetch_stars refuses such a file).
     assert list(at_epoch({**stars, **motion}, EPOCH)["ra"]) == [1.0, 2.0]
 
 
-def test_errors_grow_with_time_where_the_proper_motion_has_one():
+def test_errors_grow_with_the_error_of_the_proper_motion():
     np.testing.assert_allclose(propagate_error(np.array([0.3, 0.3]), np.array([0.4, np.nan]), 1.0), [0.5, 0.3])
 
 
 # ---------------------------------------------------------------------------------------------------------------- region
-def test_years():
+def test_julian_and_calendar_years():
     import datetime
 
     noon = datetime.datetime(2026, 10, 1, 12)
@@ -279,14 +279,14 @@ def test_epoch_is_the_mean_of_the_exposures(tmp_path):
 @pytest.mark.parametrize(
     "s_region", [None, "?", "POLYGON ICRS  nan nan nan nan nan nan", "POLYGON ICRS 1 2 3", "CIRCLE ICRS 1 2 3"]
 )
-def test_without_a_footprint_the_pointing_counts(tmp_path, s_region):
+def test_without_a_footprint_the_pointing_is_used(tmp_path, s_region):
     region, _ = survey_images([write_exposure(tmp_path / "a.asdf", **{"wcsinfo.s_region": s_region})], 0.0)
     (circle,) = region.circles
     assert (circle.ra, circle.dec) == (150.0, 2.0)
     assert 1.0 <= circle.radius / (SIZE / 2 * 0.11 / 3600 * 2**0.5) <= 1.2
 
 
-def test_images_that_are_not_to_be_aligned_do_not_count(tmp_path, image):
+def test_images_that_will_not_be_aligned_are_left_out(tmp_path, image):
     others = [
         write_exposure(tmp_path / "saturated.asdf", 10.0, 0.0, **{"cal_step.ramp_fit": "SKIPPED"}),
         write_exposure(tmp_path / "no_wcs.asdf", 20.0, 0.0, wcs=None),
@@ -295,11 +295,11 @@ def test_images_that_are_not_to_be_aligned_do_not_count(tmp_path, image):
     region, _ = survey_images([image, *others], MARGIN)
     assert len(region.circles) == 1 and region.contains(150.0, 2.0)
     assert call(tmp_path / "stars.parquet", others, "GAIADR3_S3") == 0
-    stars, origin = read_catalog(tmp_path / "stars.parquet")
-    assert (len(stars), origin.status, origin.reason, origin.epoch) == (0, "FAILED", "no image is to be aligned", None)
+    stars, origin = read_star_table(tmp_path / "stars.parquet")
+    assert (len(stars), origin.status, origin.reason, origin.epoch) == (0, "FAILED", "no image can be aligned", None)
 
 
-def test_images_of_one_pointing_are_asked_for_together():
+def test_images_of_one_pointing_are_one_query():
     visit = [Circle(ra, dec, 0.1) for ra in np.linspace(149.7, 150.3, 6) for dec in (1.9, 2.0, 2.1)]
     far = [Circle(359.95, 10, 0.1), Circle(0.05, 10, 0.1)]
     grouped = Region((*visit, *far, visit[0])).grouped()
@@ -320,7 +320,7 @@ def test_images_of_one_pointing_are_asked_for_together():
     seed=st.integers(0, 1000),
 )
 @settings(max_examples=60, deadline=None)
-def test_ranges_hold_their_circles(ra, z, radius, other, seed):
+def test_healpix_ranges_contain_their_circles(ra, z, radius, other, seed):
     circles = (Circle(ra, float(np.degrees(np.arcsin(z))), radius), Circle(other[0], np.degrees(np.arcsin(other[1])), other[2]))
     ranges = hats.covering_ranges(Region(circles))
     assert len(ranges) <= 64 and (ranges[:, 0] < ranges[:, 1]).all() and (ranges[1:, 0] > ranges[:-1, 1]).all()
@@ -333,7 +333,7 @@ def test_ranges_hold_their_circles(ra, z, radius, other, seed):
         assert ((index[:, None] >= ranges[:, 0]) & (index[:, None] < ranges[:, 1])).any(axis=1).all()
 
 
-def test_ranges_are_few_for_many_images():
+def test_the_number_of_healpix_ranges_is_limited():
     region = Region(tuple(Circle(ra, dec, 0.01) for ra in np.linspace(0, 350, 20) for dec in (-60, 0, 60)))
     ranges = hats.covering_ranges(region)
     assert len(ranges) == 64
@@ -343,17 +343,17 @@ def test_ranges_are_few_for_many_images():
     assert ((index[:, None] >= ranges[:, 0]) & (index[:, None] < ranges[:, 1])).any(axis=1).all()
 
 
-def test_overlapping_partitions():
+def test_partitions_that_overlap_the_ranges_are_found():
     ranges = np.array([[5 << 58, 5 << 58 | 10], [(9 << 58) - 1, 9 << 58]])
     orders, pixels = np.array([0, 0, 0, 1, 1, 1, 29, 29]), np.array([5, 9, 8, 20, 21, 35, 5 << 58 | 9, 5 << 58 | 10])
     assert hats.overlapping(orders, pixels, ranges) == [(0, 5), (0, 8), (1, 20), (1, 35), (29, 5 << 58 | 9)]
 
 
 @pytest.mark.parametrize("places", [["field"], ["wrap"], ["north"], ["south"], list(PLACES)], ids="-".join)
-def test_hats_folder(tmp_path, hats_folder, places):
+def test_stars_are_read_from_a_hats_folder(tmp_path, hats_folder, places):
     images = [write_exposure(tmp_path / f"{name}.asdf", *PLACES[name]) for name in places]
     assert call(tmp_path / "stars.parquet", images, hats_folder) == 0
-    _, origin = read_catalog(tmp_path / "stars.parquet")
+    _, origin = read_star_table(tmp_path / "stars.parquet")
     ids = expected_ids(origin.region)
     assert len(ids) > 5 * len(places)
     assert_holds(tmp_path / "stars.parquet", ids, str(hats_folder))
@@ -373,13 +373,13 @@ def test_only_the_partitions_of_the_region_are_read(tmp_path, image, hats_folder
     for partition in set(partitions) - set(needed):
         partitions[partition].unlink()
     assert call(tmp_path / "stars.parquet", image, copy) == 0
-    assert_holds(tmp_path / "stars.parquet", expected_ids(read_catalog(tmp_path / "stars.parquet")[1].region), str(copy))
+    assert_holds(tmp_path / "stars.parquet", expected_ids(read_star_table(tmp_path / "stars.parquet")[1].region), str(copy))
 
 
-def test_no_stars_there(tmp_path, hats_folder, capsys):
+def test_a_region_without_stars_gives_an_empty_catalog(tmp_path, hats_folder, capsys):
     nowhere = write_exposure(tmp_path / "a.asdf", 90.0, -40.0)
     assert call(tmp_path / "stars.parquet", nowhere, hats_folder) == 0
-    stars, origin = read_catalog(tmp_path / "stars.parquet")
+    stars, origin = read_star_table(tmp_path / "stars.parquet")
     assert (len(stars), origin.status, origin.reason) == (0, "SUCCESS", "the catalog has no stars there")
     assert "WARNING" in capsys.readouterr().err
 
@@ -396,7 +396,7 @@ def test_no_stars_there(tmp_path, hats_folder, capsys):
         ),
     ],
 )
-def test_broken_hats_folder_is_the_user_s(tmp_path, image, hats_folder, capsys, break_it, says):
+def test_a_damaged_hats_folder_is_an_error(tmp_path, image, hats_folder, capsys, break_it, says):
     shutil.copytree(hats_folder, tmp_path / "gaia")
     break_it(tmp_path / "gaia")
     assert call(tmp_path / "stars.parquet", image, tmp_path / "gaia") == 1
@@ -409,7 +409,7 @@ def test_broken_hats_folder_is_the_user_s(tmp_path, image, hats_folder, capsys, 
 # -------------------------------------------------------------------------------------------------------------------- S3
 @pytest.fixture(scope="module")
 def s3(hats_folder):
-    """Address of a server of S3's protocol that holds the HATS catalog where STScI has it, open to everyone."""
+    """Address of a public S3 server that has the HATS catalog in the place where STScI has it."""
     import boto3
     from moto.server import ThreadedMotoServer
 
@@ -427,38 +427,39 @@ def s3(hats_folder):
 
 
 def without_aws():
-    """The environment's variables, without those of Amazon's tools."""
+    """The environment variables without those of AWS."""
     return {name: "" for name in os.environ if name.startswith("AWS_")}
 
 
 @pytest.mark.parametrize("variable", ["AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"])
-def test_gaia_from_s3(tmp_path, s3, variable):
+def test_gaia_is_read_from_s3(tmp_path, s3, variable):
     images = [write_exposure(tmp_path / f"{name}.asdf", *PLACES[name]) for name in ("field", "wrap")]
     output = tmp_path / "stars.parquet"
     # GAIADR3_S3 is the default.
     done = succeed("astrometric_catalog", output, "--images", *images, **without_aws() | {variable: s3})
     assert "stars from GAIADR3_S3 in" in done.stderr and "WARNING" not in done.stderr
-    assert_holds(output, expected_ids(read_catalog(output)[1].region), "GAIADR3_S3")
+    assert_holds(output, expected_ids(read_star_table(output)[1].region), "GAIADR3_S3")
 
 
-def test_s3_without_the_catalog(tmp_path, image, s3, monkeypatch, capsys):
+def test_a_missing_catalog_on_s3_is_a_reason(tmp_path, image, s3, monkeypatch, capsys):
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", s3)
     monkeypatch.setattr(hats, "GAIA_DR3", "stpubdata/elsewhere")
-    start = time.monotonic()
     assert call(tmp_path / "stars.parquet", image, "GAIADR3_S3") == 0
-    assert time.monotonic() - start < 5  # not asked for again
-    assert_failed(tmp_path / "stars.parquet", "GAIADR3_S3", "elsewhere/partition_info.csv", capsys)
+    log = assert_failed(tmp_path / "stars.parquet", "GAIADR3_S3", "elsewhere/partition_info.csv", capsys)
+    assert "Attempt 1 failed" not in log, "there is nothing to wait for"
 
 
 # ------------------------------------------------------------------------------------------------------------------ troubles
 def assert_failed(path, source, reason, capsys):
-    """Check that an empty catalog says why, and that the log warns of it with a remedy."""
-    stars, origin = read_catalog(path)
+    """Check that an empty catalog says why, and that the log warns of it with a remedy; return the log."""
+    stars, origin = read_star_table(path)
     assert len(stars) == 0 and stars.colnames == COLUMNS
     assert (origin.source, origin.status, origin.rows) == (source, "FAILED", 0)
     assert reason in origin.reason and "\n" not in origin.reason
-    (warning,) = [line for line in capsys.readouterr().err.splitlines() if "WARNING" in line]
+    log = capsys.readouterr().err
+    (warning,) = [line for line in log.splitlines() if "WARNING" in line]
     assert source in warning and reason in warning and "unaligned" in warning and "next run" in warning
+    return log
 
 
 class Service:
@@ -467,9 +468,9 @@ class Service:
     Attributes
     ----------
     answers : list of callable
-        What to do with each request in turn, the last one for all that follow: takes the handler and the query.
+        Functions of the handler and the query, one for each request in turn; the last one answers all that follow.
     requests : list of dict
-        The queries that came.
+        The queries received.
     """
 
     def __init__(self):
@@ -500,7 +501,7 @@ def service(monkeypatch):
     result = Service()
     monkeypatch.setenv("ASTROMETRIC_CATALOG_URL", result.address + "/webservices/")
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", result.address)
-    monkeypatch.setattr(sources, "FIRST_PAUSE", 0.01)
+    monkeypatch.setattr(star_catalogs, "FIRST_PAUSE", 0.01)
     yield result
     result.server.shutdown()
     result.server.server_close()
@@ -540,7 +541,7 @@ def answer_well(handler, query):
     send(handler, csv_answer(query))
 
 
-def test_web_service(tmp_path, service):
+def test_stars_come_from_the_web_service(tmp_path, service):
     service.answers = [answer_well]
     names = ("field", "wrap", "north")
     images = [write_exposure(tmp_path / f"{name}.asdf", *PLACES[name]) for name in names]
@@ -551,7 +552,7 @@ def test_web_service(tmp_path, service):
         assert query["path"] == "/webservices/vo/CatalogSearch.aspx"
         assert (query["FORMAT"], query["CAT"]) == ("CSV", "GAIADR3")
         assert float(query["EPOCH"]) == pytest.approx(Time("2026-10-01T00:01:24").decimalyear, abs=1e-5)
-    stars, origin = read_catalog(tmp_path / "stars.parquet")
+    stars, origin = read_star_table(tmp_path / "stars.parquet")
     assert (origin.source, origin.status) == ("GAIADR3", "SUCCESS")
     assert np.isnan(stars["ra_error"]).all() and np.isnan(stars["mag"]).sum() < 0.1 * len(stars)
     # The cut is at the exposures' epoch here: stars at its edge may be in or out.
@@ -566,10 +567,10 @@ def test_web_service(tmp_path, service):
     assert separation(there, unit_vectors(stars["ra"], stars["dec"])).max() * 3.6e6 < 0.1
 
 
-def test_web_service_without_stars(tmp_path, image, service):
+def test_an_empty_answer_of_the_web_service_is_an_empty_catalog(tmp_path, image, service):
     service.answers = [lambda handler, query: send(handler, "No data records found.")]
     assert call(tmp_path / "stars.parquet", image, "GAIADR2") == 0
-    stars, origin = read_catalog(tmp_path / "stars.parquet")
+    stars, origin = read_star_table(tmp_path / "stars.parquet")
     assert (len(stars), origin.status, origin.reason) == (0, "SUCCESS", "the catalog has no stars there")
     assert service.requests[0]["CAT"] == "GAIADR2"
 
@@ -588,35 +589,35 @@ def cut_line(handler, query):
 PASSING = {
     "server error": (lambda handler, query: send(handler, "sorry", 500), "500"),
     "too many requests": (lambda handler, query: send(handler, "later", 429), "429"),
-    "page": (lambda handler, query: send(handler, "<!DOCTYPE html><html>maintenance</html>", kind="text/html"), "page (HTML)"),
+    "page": (lambda handler, query: send(handler, "<!DOCTYPE html><html>maintenance</html>", kind="text/html"), "HTML page"),
     "empty": (lambda handler, query: send(handler, ""), "answer is empty"),
     "no columns": (lambda handler, query: send(handler, "error: database is down\n"), "no columns ra and dec"),
     "words": (lambda handler, query: send(handler, "ra,dec,mag\n1,2,none\n"), "text where numbers should be"),
     "broken off": (break_off, "IncompleteRead"),
-    "cut off": (cut_line, "cut off"),
+    "cut off": (cut_line, "truncated"),
     "hung up": (lambda handler, query: handler.connection.shutdown(socket.SHUT_RDWR), "Connection"),
 }
 
 
 @pytest.mark.parametrize("trouble", PASSING)
-def test_trouble_that_passes_is_waited_for(tmp_path, image, service, trouble):
+def test_temporary_failures_are_tried_again(tmp_path, image, service, trouble):
     service.answers = [PASSING[trouble][0]] * 2 + [answer_well]
     assert call(tmp_path / "stars.parquet", image, "GAIADR3") == 0
-    stars, origin = read_catalog(tmp_path / "stars.parquet")
+    stars, origin = read_star_table(tmp_path / "stars.parquet")
     assert origin.status == "SUCCESS" and len(stars) > 5
     assert len(service.requests) == 3
 
 
 @pytest.mark.parametrize("trouble", PASSING)
-def test_trouble_that_stays_is_a_reason(tmp_path, image, service, capsys, trouble):
+def test_permanent_failures_are_recorded_with_the_reason(tmp_path, image, service, capsys, trouble):
     answer, reason = PASSING[trouble]
     service.answers = [answer]
     assert call(tmp_path / "stars.parquet", image, "GAIADR3") == 0
-    assert len(service.requests) == sources.ATTEMPTS
+    assert len(service.requests) == star_catalogs.ATTEMPTS
     assert_failed(tmp_path / "stars.parquet", "GAIADR3", reason, capsys)
 
 
-def test_a_refusal_is_not_asked_again(tmp_path, image, service, capsys):
+def test_a_refused_request_is_not_repeated(tmp_path, image, service, capsys):
     service.answers = [lambda handler, query: send(handler, "", 404)]
     assert call(tmp_path / "stars.parquet", image, "GAIAREFCAT") == 0
     assert len(service.requests) == 1
@@ -624,63 +625,71 @@ def test_a_refusal_is_not_asked_again(tmp_path, image, service, capsys):
 
 
 @pytest.mark.parametrize("source", ["GAIADR3", "GAIADR3_S3"])
-def test_nobody_there(tmp_path, image, monkeypatch, capsys, source):
+def test_an_unreachable_server_is_a_reason(tmp_path, image, monkeypatch, capsys, source):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"http://127.0.0.1:{free.getsockname()[1]}"
     monkeypatch.setenv("ASTROMETRIC_CATALOG_URL", address)
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", address)
-    monkeypatch.setattr(sources, "FIRST_PAUSE", 0.01)
-    monkeypatch.setattr(sources, "ATTEMPTS", 2)
+    monkeypatch.setattr(star_catalogs, "FIRST_PAUSE", 0.01)
+    monkeypatch.setattr(star_catalogs, "ATTEMPTS", 2)
     assert call(tmp_path / "stars.parquet", image, source) == 0
     assert_failed(tmp_path / "stars.parquet", source, "onnect", capsys)
 
 
-def test_s3_server_error_is_waited_for(tmp_path, image, service, capsys, monkeypatch):
-    monkeypatch.setattr(sources, "ATTEMPTS", 2)
+def test_a_server_error_of_s3_is_tried_again(tmp_path, image, service, capsys, monkeypatch):
+    monkeypatch.setattr(star_catalogs, "ATTEMPTS", 2)
     service.answers = [lambda handler, query: send(handler, "", 503)]
     assert call(tmp_path / "stars.parquet", image, "GAIADR3_S3") == 0
     assert len(service.requests) > 1
     assert_failed(tmp_path / "stars.parquet", "GAIADR3_S3", "503", capsys)
 
 
-def trickle(handler, query):
-    """An answer that never ends, a byte every 50 ms."""
+def trickle(handler, ended):
+    """An answer of 2 minutes, a byte every 50 ms."""
     handler.send_response(200)
     handler.send_header("Content-Length", "1000000")
     handler.end_headers()
-    for _ in range(600):
+    for _ in range(2400):
         handler.wfile.write(b"#")
         handler.wfile.flush()
-        time.sleep(0.05)
+        if ended.wait(0.05):
+            return
 
 
-def stall(handler, query):
-    time.sleep(30)
+def stall(handler, ended):
+    """No answer for 2 minutes."""
+    ended.wait(120)
 
 
 @pytest.mark.parametrize("source", ["GAIADR3", "GAIADR3_S3"])
 @pytest.mark.parametrize("slowness", [trickle, stall])
-def test_time_is_bounded(tmp_path, image, service, source, slowness):
-    service.answers = [slowness]
+def test_a_slow_service_ends_at_the_timeout(tmp_path, image, service, source, slowness):
+    """As a program, whose exit must not wait for the server either."""
+    ended, answered = threading.Event(), []
+
+    def answer(handler, query):
+        slowness(handler, ended)
+        answered.append(ended.is_set())
+
+    service.answers = [answer]
     output = tmp_path / "stars.parquet"
-    start = time.monotonic()
-    # As a program: its end must not wait for the server either, which takes 30 seconds.
-    arguments = ("--images", image, "--astrometric_catalog", source, "--vo_timeout", "1")
+    timeout = 1 if source == "GAIADR3" else 4  # the import of S3's client takes one second of it, and more on a busy machine
+    arguments = ("--images", image, "--astrometric_catalog", source, "--vo_timeout", timeout)
     done = succeed("astrometric_catalog", output, *arguments)
-    assert time.monotonic() - start < 15
-    assert service.requests
+    ended.set()
+    assert service.requests and False not in answered, "the program has waited for the whole answer"
     assert "WARNING" in done.stderr and source in done.stderr
-    _, origin = read_catalog(output)
+    _, origin = read_star_table(output)
     assert origin.status == "FAILED" and re.search("vo_timeout|timed out", origin.reason)
 
 
-def test_a_defect_is_not_hidden():
+def test_programming_errors_are_not_taken_for_network_failures():
     def defect(deadline):
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        sources.patiently(defect, 5)
+        star_catalogs.query_with_retries(defect, 5)
 
 
 # ----------------------------------------------------------------------------------------------------------------- files
@@ -691,21 +700,21 @@ def in_region(image):
 
 
 @pytest.mark.parametrize("name", ["stars.ecsv", "stars.parquet", "stars.csv", "stars.fits", "STARS.ECSV"])
-def test_files(tmp_path, image, monkeypatch, name):
+def test_catalogs_are_read_from_files_of_every_format(tmp_path, image, monkeypatch, name):
     table = in_region(image)
     table.write(tmp_path / name, format={"ecsv": "ascii.ecsv", "csv": "ascii.csv"}.get(name.lower().split(".")[1]))
     monkeypatch.chdir(tmp_path)
     assert call("out/catalog.parquet", image, name) == 0  # a relative path; the folder is made
-    assert_holds("out/catalog.parquet", expected_ids(read_catalog("out/catalog.parquet")[1].region), str(tmp_path / name))
+    assert_holds("out/catalog.parquet", expected_ids(read_star_table("out/catalog.parquet")[1].region), str(tmp_path / name))
 
 
 @pytest.mark.parametrize("suffix", ["ecsv", "parquet", "csv", "fits"])
-def test_positions_alone(tmp_path, image, suffix):
+def test_a_catalog_may_have_positions_alone(tmp_path, image, suffix):
     table = in_region(image)["ra", "dec", "phot_g_mean_mag"]
     table.rename_columns(table.colnames, ["RA", "Dec", "MAG"])
     table.write(tmp_path / f"stars.{suffix}")
     assert call(tmp_path / "catalog.parquet", image, tmp_path / f"stars.{suffix}") == 0
-    stars, origin = read_catalog(tmp_path / "catalog.parquet")
+    stars, origin = read_star_table(tmp_path / "catalog.parquet")
     circle = origin.region[0]
     inside = Region((Circle(*circle),)).contains(table["RA"], table["Dec"])
     np.testing.assert_allclose(stars["ra"], table["RA"][inside], rtol=0, atol=1e-12)
@@ -715,17 +724,17 @@ def test_positions_alone(tmp_path, image, suffix):
 
 
 @pytest.mark.parametrize("suffix", ["ecsv", "parquet"])
-def test_sky_centroid(tmp_path, image, suffix):
+def test_a_sky_centroid_column_gives_the_positions(tmp_path, image, suffix):
     table = in_region(image)
     sky = SkyCoord(table["ra"] * u.deg, table["dec"] * u.deg)
     QTable({"label": np.arange(len(table)), "sky_centroid": sky}).write(tmp_path / f"cat.{suffix}")
     assert call(tmp_path / "catalog.parquet", image, tmp_path / f"cat.{suffix}") == 0
-    stars, origin = read_catalog(tmp_path / "catalog.parquet")
+    stars, origin = read_star_table(tmp_path / "catalog.parquet")
     assert len(stars) > 10 and np.isnan(stars["mag"]).all()
     assert len(stars) == Region((Circle(*origin.region[0]),)).contains(table["ra"], table["dec"]).sum()
 
 
-def test_units_of_a_file_count(tmp_path, image):
+def test_units_of_the_columns_are_converted(tmp_path, image):
     table = QTable(in_region(image))
     for name, unit, other in (("ra", "deg", "rad"), ("pmra", "mas/yr", "arcsec/yr"), ("ref_epoch", "yr", "d")):
         table[name] = (table[name] * u.Unit(unit)).to(other)
@@ -733,7 +742,7 @@ def test_units_of_a_file_count(tmp_path, image):
     assert call(tmp_path / "catalog.parquet", image, tmp_path / "stars.ecsv") == 0
     assert_holds(
         tmp_path / "catalog.parquet",
-        expected_ids(read_catalog(tmp_path / "catalog.parquet")[1].region),
+        expected_ids(read_star_table(tmp_path / "catalog.parquet")[1].region),
         str(tmp_path / "stars.ecsv"),
     )
 
@@ -741,7 +750,7 @@ def test_units_of_a_file_count(tmp_path, image):
 def test_rows_without_a_position_are_left_out(tmp_path, image):
     (tmp_path / "stars.csv").write_text("# made by hand\nra,dec,mag\n150,2,17\n,2,17\n150.001,nan,18\n150.001,2,\n")
     assert call(tmp_path / "catalog.parquet", image, tmp_path / "stars.csv") == 0
-    stars, _ = read_catalog(tmp_path / "catalog.parquet")
+    stars, _ = read_star_table(tmp_path / "catalog.parquet")
     np.testing.assert_array_equal(stars["ra"], [150, 150.001])
     np.testing.assert_array_equal(stars["mag"], [17, np.nan])
 
@@ -762,7 +771,7 @@ def test_stars_listed_twice_are_merged(tmp_path, image, capsys, apart):
     twice["dec"][12:] += apart / 3.6e6
     twice.write(tmp_path / "twice.ecsv")
     assert call(tmp_path / "stars.parquet", image, tmp_path / "twice.ecsv") == 0
-    stars, origin = read_catalog(tmp_path / "stars.parquet")
+    stars, origin = read_star_table(tmp_path / "stars.parquet")
     assert origin.rows == 12
     np.testing.assert_allclose(stars["dec"], once["dec"] + apart / 2 / 3.6e6, rtol=0, atol=1e-11)
     np.testing.assert_allclose(stars["ra"], once["ra"], rtol=0, atol=1e-11)
@@ -771,7 +780,7 @@ def test_stars_listed_twice_are_merged(tmp_path, image, capsys, apart):
     assert "12 of 24 entries lie within 50 mas of another and are merged with it" in log
 
 
-def test_only_entries_of_one_star_are_merged():
+def test_only_duplicates_of_one_star_are_merged():
     mas = 1 / 3.6e6
     stars = {
         "ra": np.array([10.0, 360 - 1e-7, 40.0, 10.0, 1e-7]),
@@ -792,7 +801,7 @@ def test_only_entries_of_one_star_are_merged():
 
 
 @pytest.mark.parametrize("center", [(150.0, 2.0), (0.0, 89.9999), (359.9999, -45.0)])
-def test_close_pairs_are_those_of_a_tree(center):
+def test_close_pairs_agree_with_a_kd_tree(center):
     from scipy.spatial import cKDTree
 
     rng = np.random.default_rng(6)
@@ -814,12 +823,12 @@ def moving(count=12):
 
 
 def where_they_are(path):
-    stars, origin = read_catalog(path)
+    stars, origin = read_star_table(path)
     return unit_vectors(stars["ra"], stars["dec"]), origin
 
 
 @pytest.mark.parametrize("left_out", ["parallax", "some parallaxes", "all parallaxes"])
-def test_without_a_parallax_the_proper_motion_counts_alone(tmp_path, image, capsys, left_out):
+def test_without_a_parallax_only_the_proper_motion_is_applied(tmp_path, image, capsys, left_out):
     motions = moving()
     assert call(tmp_path / "all.parquet", image, write_stars(tmp_path / "all.ecsv", **motions)) == 0
     if left_out == "parallax":
@@ -849,7 +858,7 @@ def test_without_a_parallax_the_proper_motion_counts_alone(tmp_path, image, caps
     ],
 )
 @pytest.mark.parametrize("suffix", ["ecsv", "parquet"])
-def test_motions_that_can_t_be_applied_are_refused(tmp_path, image, capsys, change, says, suffix):
+def test_incomplete_motions_are_refused(tmp_path, image, capsys, change, says, suffix):
     columns = {change.get(name, name): values for name, values in moving().items()}
     columns.pop(None, None)
     path = write_stars(tmp_path / f"stars.{suffix}", **columns)
@@ -858,12 +867,12 @@ def test_motions_that_can_t_be_applied_are_refused(tmp_path, image, capsys, chan
     assert not (tmp_path / "out.parquet").exists()
 
 
-def test_gaia_s_own_columns_are_no_other_names(tmp_path, image):
+def test_other_columns_of_gaia_are_not_taken_for_motions(tmp_path, image):
     """The total motion, the errors and the correlations of Gaia's table are not taken for components."""
     others = dict.fromkeys(("pm", "pmra_error", "pmdec_error", "pmra_pmdec_corr", "ra_pmra_corr", "parallax_over_error"), 0.1)
     path = write_stars(tmp_path / "stars.ecsv", **{name: np.full(12, value) for name, value in others.items()})
     assert call(tmp_path / "out.parquet", image, path) == 0
-    assert read_catalog(tmp_path / "out.parquet")[1].rows == 12
+    assert read_star_table(tmp_path / "out.parquet")[1].rows == 12
 
 
 @pytest.mark.parametrize(("value", "refused"), [(57388.0, True), (2457388.5, True), (0.0, True), (2016.0, False)])
@@ -873,39 +882,39 @@ def test_an_epoch_is_a_julian_year(tmp_path, image, capsys, value, refused):
     assert ("ref_epoch is" in capsys.readouterr().err) == refused
 
 
-def test_placeholders_are_no_motions(tmp_path, image, capsys):
+def test_placeholder_values_are_not_taken_for_motions(tmp_path, image, capsys):
     motions = moving()
     motions["pmra"][:2], motions["parallax"][3], motions["ref_epoch"][5] = (1e20, -999999.0), -9999.0, -1.0
     assert call(tmp_path / "out.parquet", image, write_stars(tmp_path / "stars.ecsv", **motions)) == 0
-    assert read_catalog(tmp_path / "out.parquet")[1].rows == 9
+    assert read_star_table(tmp_path / "out.parquet")[1].rows == 9
     log = capsys.readouterr().err
     assert "3 of 12 stars have no proper motion or ref_epoch and are left out" in log
     assert "1 of 12 stars have no parallax and are moved by their proper motions alone" in log
 
 
-def test_a_file_without_any_motion_that_is_known_says_so(tmp_path, image):
+def test_a_file_in_which_no_motion_is_known_gives_a_warning(tmp_path, image):
     motions = moving() | {"pmra": np.full(12, np.nan)}
     assert call(tmp_path / "out.parquet", image, write_stars(tmp_path / "stars.ecsv", **motions)) == 0
-    stars, origin = read_catalog(tmp_path / "out.parquet")
+    stars, origin = read_star_table(tmp_path / "out.parquet")
     assert len(stars) == 0 and origin.status == "SUCCESS"
     assert origin.reason == "all 12 stars there have no proper motion or ref_epoch, and are left out"
 
 
-def test_old_positions_without_motions_are_named(tmp_path, image, capsys):
+def test_old_positions_without_motions_give_a_warning(tmp_path, image, capsys):
     assert call(tmp_path / "o.parquet", image, write_stars(tmp_path / "s.ecsv", ref_epoch=np.full(12, 2016.0))) == 0
     assert "no proper motions: its positions of 2016.0 are taken as they are, 10.7 years" in capsys.readouterr().err
 
 
-def test_stars_left_out_of_gaia_are_counted(tmp_path, image, hats_folder, capsys):
+def test_gaia_stars_that_are_left_out_are_counted(tmp_path, image, hats_folder, capsys):
     assert call(tmp_path / "stars.parquet", image, hats_folder, "--margin", "600") == 0
-    _, origin = read_catalog(tmp_path / "stars.parquet")
+    _, origin = read_star_table(tmp_path / "stars.parquet")
     inside = Region((Circle(*origin.region[0]),)).contains(STARS["ra"], STARS["dec"])
     without = np.isnan(STARS["pmra"][inside]).sum()
     assert without > 0
     assert f"{without} of {inside.sum()} stars have no proper motion or no parallax" in capsys.readouterr().err
 
 
-def test_the_way_between_two_epochs_is_that_of_each():
+def test_displacements_between_epochs_agree_with_the_positions_at_each():
     rng = np.random.default_rng(5)
     stars = {"ra": rng.uniform(0, 360, 50), "dec": rng.uniform(-60, 60, 50), "pmra": rng.normal(0, 50, 50)}
     stars |= {"pmdec": rng.normal(0, 50, 50), "parallax": rng.normal(3, 3, 50), "ref_epoch": np.full(50, 2016.0)}
@@ -919,19 +928,19 @@ def test_the_way_between_two_epochs_is_that_of_each():
     assert not displacement(first | unknown, 2026.8, 2030.9).any()
 
 
-def test_exposures_years_apart_need_motions(tmp_path, image, capsys):
+def test_exposures_years_apart_without_motions_give_a_warning(tmp_path, image, capsys):
     late = write_exposure(tmp_path / "late.asdf", **{"exposure.mid_time": {"value": "2030-10-01T00:01:24.000"}})
     assert call(tmp_path / "o.parquet", [image, late], write_stars(tmp_path / "s.ecsv")) == 0
     assert "up to 4.0 years apart and the stars of" in capsys.readouterr().err
     assert call(tmp_path / "o.parquet", [image, late], write_stars(tmp_path / "m.ecsv", **moving())) == 0
     assert "years apart" not in capsys.readouterr().err
-    stars, origin = read_catalog(tmp_path / "o.parquet")
+    stars, origin = read_star_table(tmp_path / "o.parquet")
     np.testing.assert_allclose(stars["pmdec"], moving()["pmdec"])
     assert origin.epoch == pytest.approx(EPOCH + 2, abs=0.01)
 
 
 # ---------------------------------------------------------------------------------------------------------- another attempt
-def test_a_catalog_that_can_not_be_had_is_asked_for_again(tmp_path):
+def test_a_failed_catalog_query_is_repeated(tmp_path):
     path = tmp_path / "stars.parquet"
     assert next_attempt(path) == 1
     region = [[150.0, 2.0, 0.1]] * 300
@@ -939,11 +948,11 @@ def test_a_catalog_that_can_not_be_had_is_asked_for_again(tmp_path):
         (Origin("GAIADR3", EPOCH, region, 0, "FAILED", 'no "network" {here}', 1), 2),
         (Origin("GAIADR3", EPOCH, region, 0, "FAILED", "still none", 2), 3),
         (Origin("GAIADR3", EPOCH, region, 0, "SUCCESS", "the catalog has no stars there", 3), 3),
-        (Origin("GAIADR3", None, [], 0, "FAILED", "no image is to be aligned", 3), 3),
+        (Origin("GAIADR3", None, [], 0, "FAILED", "no image can be aligned", 3), 3),
     ):
-        write_catalog(path, {}, origin)
+        write_star_table(path, {}, origin)
         assert next_attempt(path) == expected
-        assert read_catalog(path)[1] == origin
+        assert read_star_table(path)[1] == origin
     for content in (b"", b"PAR1", b"other" * 10, path.read_bytes()[:-20]):
         path.write_bytes(content)
         assert next_attempt(path) == 1
@@ -971,7 +980,7 @@ def test_other_frames_are_refused(tmp_path, image, capsys, name, where, suffix):
     assert f"its {name}" in errors.replace(name.upper()[:8], name) and str(value) in errors and "must be ICRS" in errors
 
 
-def test_icrs_and_j2000_are_taken(tmp_path, image):
+def test_icrs_and_j2000_are_accepted(tmp_path, image):
     table = Table.read(write_stars(tmp_path / "plain.ecsv"))
     table.meta |= {"RADESYS": "ICRS", "EQUINOX": 2000.0, "frame": "detector"}
     table["equinox"] = "J2000.0"
@@ -988,14 +997,14 @@ def test_icrs_and_j2000_are_taken(tmp_path, image):
         (lambda ra, dec: (ra, np.r_[-999.0, dec[1:]]), r"1 of 12 rows are beyond 360 and 90 \(row 1: ra 150, dec -999\)"),
     ],
 )
-def test_positions_that_are_no_ra_and_dec_in_degrees(tmp_path, image, capsys, change, says):
+def test_positions_not_in_degrees_are_refused(tmp_path, image, capsys, change, says):
     table = Table.read(write_stars(tmp_path / "plain.ecsv"))
     Table(dict(zip(("ra", "dec"), change(*(np.array(table[n]) for n in ("ra", "dec"))), strict=True))).write(tmp_path / "s.csv")
     assert call(tmp_path / "out.parquet", image, tmp_path / "s.csv") == 1
     assert re.search(says, capsys.readouterr().err)
 
 
-def test_swapped_columns_that_could_be_degrees(tmp_path, capsys):
+def test_swapped_ra_and_dec_are_noticed(tmp_path, capsys):
     image = write_exposure(tmp_path / "a.asdf", 40.0, 10.0)
     ra, dec = 40 + 0.002 * np.arange(6), np.full(6, 10.0)
     Table({"ra": dec, "dec": ra}).write(tmp_path / "s.csv")
@@ -1003,28 +1012,28 @@ def test_swapped_columns_that_could_be_degrees(tmp_path, capsys):
     assert "ra and dec seem to have changed places: none of its stars is where the images are" in capsys.readouterr().err
 
 
-def test_units_make_hours_right(tmp_path, image):
+def test_positions_in_hours_with_a_unit_are_converted(tmp_path, image):
     table = QTable.read(write_stars(tmp_path / "plain.ecsv"))
     table["ra"], table["dec"] = (np.asarray(table["ra"]) / 15) * u.hourangle, np.asarray(table["dec"]) * 3600 * u.arcsec
     table.write(tmp_path / "s.ecsv")
     assert call(tmp_path / "out.parquet", image, tmp_path / "s.ecsv") == 0
     plain = Table.read(tmp_path / "plain.ecsv")
-    np.testing.assert_allclose(read_catalog(tmp_path / "out.parquet")[0]["ra"], plain["ra"], rtol=0, atol=1e-12)
+    np.testing.assert_allclose(read_star_table(tmp_path / "out.parquet")[0]["ra"], plain["ra"], rtol=0, atol=1e-12)
 
 
-def test_where_the_stars_are_when_none_is_on_the_images(tmp_path, image):
+def test_without_stars_on_the_images_the_message_says_where_they_are(tmp_path, image):
     Table({"ra": [10.0, 20.0], "dec": [-5.0, 5.0]}).write(tmp_path / "s.csv")
     assert call(tmp_path / "out.parquet", image, tmp_path / "s.csv") == 0
-    _, origin = read_catalog(tmp_path / "out.parquet")
+    _, origin = read_star_table(tmp_path / "out.parquet")
     assert origin.reason == ("the catalog has no stars there: its 2 rows are at ra 10.0000 to 20.0000, dec -5.0000 to +5.0000")
 
 
-def test_masked_rows_are_counted(tmp_path, image, capsys):
+def test_masked_rows_are_left_out_and_counted(tmp_path, image, capsys):
     table = Table(Table.read(write_stars(tmp_path / "plain.ecsv")), masked=True)
     table["ra"].mask[:3], table["dec"][4] = True, np.nan
     table.write(tmp_path / "s.ecsv")
     assert call(tmp_path / "out.parquet", image, tmp_path / "s.ecsv") == 0
-    assert read_catalog(tmp_path / "out.parquet")[1].rows == 8
+    assert read_star_table(tmp_path / "out.parquet")[1].rows == 8
     assert "4 of 12 rows have no position and are left out" in capsys.readouterr().err
 
 
@@ -1042,7 +1051,7 @@ def test_masked_rows_are_counted(tmp_path, image, capsys):
         ("a.txt", "ra dec\n1 2\n", "is a file of no known kind; it takes GAIADR3_S3,"),
     ],
 )
-def test_file_that_is_no_catalog(tmp_path, image, capsys, name, text, says):
+def test_a_file_that_is_not_a_catalog_is_refused(tmp_path, image, capsys, name, text, says):
     (tmp_path / name).write_text(text)
     assert call(tmp_path / "catalog.parquet", image, tmp_path / name) == 1
     errors = capsys.readouterr().err
@@ -1050,13 +1059,13 @@ def test_file_that_is_no_catalog(tmp_path, image, capsys, name, text, says):
     assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
-def test_parquet_without_positions(tmp_path, image, capsys):
+def test_a_parquet_file_without_positions_is_refused(tmp_path, image, capsys):
     pq.write_table(pa.table({"x": [1.0], "y": [2.0]}), tmp_path / "a.parquet")
     assert call(tmp_path / "catalog.parquet", image, tmp_path / "a.parquet") == 1
     assert "this file has x, y" in capsys.readouterr().err
 
 
-def test_names_are_checked_without_opening_anything(tmp_path):
+def test_names_are_checked_without_opening_files(tmp_path):
     (tmp_path / "stars.ecsv").touch()
     (tmp_path / "gaia").mkdir()
     (tmp_path / "gaia" / "partition_info.csv").touch()
@@ -1081,7 +1090,7 @@ def test_names_are_checked_without_opening_anything(tmp_path):
         (None, "does not exist"),
     ],
 )
-def test_names_that_can_not_be(tmp_path, name, says):
+def test_invalid_catalog_names_are_refused(tmp_path, name, says):
     with pytest.raises(RampflowError, match=says) as error:
         check_astrometric_catalog(name, tmp_path)
     assert "it takes GAIADR3_S3, GAIADR3, GAIADR2, GAIADR1, GAIAREFCAT, a file (.ecsv, .parquet, .csv, .fits)" in str(
@@ -1089,7 +1098,7 @@ def test_names_that_can_not_be(tmp_path, name, says):
     )
 
 
-def test_program_refuses_what_can_not_be(tmp_path, image):
+def test_the_program_refuses_invalid_arguments(tmp_path, image):
     output = tmp_path / "out.parquet"
     for arguments, status in (
         (["--astrometric_catalog", "GAIADR4"], 1),
@@ -1103,7 +1112,7 @@ def test_program_refuses_what_can_not_be(tmp_path, image):
 
 
 # ------------------------------------------------------------------------------------------------------------------ the file
-def test_file_is_plain_parquet_with_its_origin(tmp_path, image, hats_folder):
+def test_the_catalog_file_records_its_origin(tmp_path, image, hats_folder):
     assert call(tmp_path / "stars.parquet", image, hats_folder) == 0
     table = pq.read_table(tmp_path / "stars.parquet")
     assert table.column_names == COLUMNS
@@ -1113,11 +1122,11 @@ def test_file_is_plain_parquet_with_its_origin(tmp_path, image, hats_folder):
     assert origin["rows"] == table.num_rows
 
 
-def test_reader_refuses_other_files(tmp_path):
+def test_the_reader_refuses_other_files(tmp_path):
     with pytest.raises(RampflowError, match="does not exist"):
-        read_catalog(tmp_path / "missing.parquet")
+        read_star_table(tmp_path / "missing.parquet")
     pq.write_table(pa.table({"ra": [1.0]}), tmp_path / "other.parquet")
     (tmp_path / "text.parquet").write_text("text")
     for name in ("other.parquet", "text.parquet"):
         with pytest.raises(RampflowError, match=f"{name}: is not a catalog that astrometric_catalog.py wrote"):
-            read_catalog(tmp_path / name)
+            read_star_table(tmp_path / name)

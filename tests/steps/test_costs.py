@@ -1,4 +1,4 @@
-"""What must not come back: packages that a step has no use for, and copies of the ramp. No test here looks at a clock."""
+"""Imported packages and peak memory of each step: no unneeded package, no unneeded copy of the ramp. No test asserts a time."""
 
 import json
 import os
@@ -70,7 +70,7 @@ print(json.dumps({"modules": sorted({name.partition(".")[0] for name in sys.modu
 
 
 def probe(script, *arguments):
-    """Run a script that must end well: the modules that it loaded, and its peak memory in MB."""
+    """Run a script that must succeed; return the modules that it loaded, and its peak memory in MB."""
     command = [sys.executable, "-c", PROBE, SCRIPTS / f"{script}.py", *arguments]
     environment = {**os.environ, "PYTHONPATH": str(SCRIPTS)}
     done = subprocess.run([os.fspath(a) for a in command], capture_output=True, text=True, env=environment)
@@ -131,11 +131,11 @@ def loaded(tmp_path_factory, references):
 
 
 @pytest.mark.parametrize("name", MAY_USE)
-def test_a_step_loads_no_package_that_it_has_no_use_for(loaded, name):
+def test_a_step_imports_only_the_heavy_packages_that_it_needs(loaded, name):
     assert loaded[name] <= set(MAY_USE[name].split())
 
 
-def test_every_step_is_looked_at(loaded):
+def test_every_step_has_its_list_of_packages(loaded):
     assert set(loaded) == set(MAY_USE) >= set(STEPS)
 
 
@@ -172,7 +172,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt)
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="settings of glibc")
-def test_a_job_keeps_the_memory_that_it_frees():
+def test_freed_memory_is_kept_for_reuse():
     def pages(environment):
         command = [sys.executable, "-c", TAKE_AND_FREE]
         return int(subprocess.run(command, capture_output=True, check=True, env=os.environ | environment).stdout)

@@ -1,4 +1,4 @@
-"""dark_decay: the mean of an exponential over the reads, pixel by pixel; what goes along; what is refused."""
+"""dark_decay: the mean of an exponential over the reads, pixel by pixel; border arrays; invalid input."""
 
 import numpy as np
 import pytest
@@ -58,7 +58,7 @@ def test_resultants_take_their_factor_and_change_in_place():
     np.testing.assert_array_equal(data, 10 - decay * np.array([1, 0.25])[:, None, None])
 
 
-def test_what_is_taken_out_was_added(tmp_path, reference):
+def test_the_simulated_decay_is_removed(tmp_path, reference):
     data = ramp()
     write_ramp(tmp_path / "in.asdf", data + decay_of(data.shape[1:], 7))
     correct(tmp_path)
@@ -66,7 +66,7 @@ def test_what_is_taken_out_was_added(tmp_path, reference):
 
 
 @pytest.mark.parametrize("refpix", ["COMPLETE", "SKIPPED"])
-def test_border_arrays_that_are_the_ramp_s_columns_follow_it(tmp_path, reference, refpix):
+def test_border_arrays_that_share_the_ramp_are_corrected(tmp_path, reference, refpix):
     data = ramp()
     write_ramp(tmp_path / "in.asdf", data, {"cal_step.refpix": refpix})
     correct(tmp_path)

@@ -1,4 +1,4 @@
-"""finalize: statuses, statistics in closed form, both products whole and valid, or none."""
+"""finalize: statuses, statistics compared with closed forms, both products complete and valid, or none."""
 
 import datetime
 
@@ -7,7 +7,6 @@ import finalize
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from assign_wcs import make_wcs
 from finalize import finish_statuses, image_statistics, median_in_place
 from simulator.simulate_references import Detector, make_distortion
 from small_files import FRAME_TIME, arrays_of, image, meta_of, opened, ramp, run, statuses, succeed, write_image, write_ramp
@@ -17,10 +16,14 @@ from rampflow import dq as flags
 from rampflow.alignment.product import write_solutions
 from rampflow.chain import LATER_STATUSES, STATUSES
 from rampflow.files import models
-from rampflow.files.asdf_io import AsdfFile, create_asdf, tagged
-from rampflow.step.exposure import ROMAN_TAGS
+from rampflow.files.asdf_reader import AsdfFile
+from rampflow.files.asdf_writer import create_asdf
+from rampflow.files.tags import ROMAN_PREFIX
+from rampflow.files.yaml_tree import tagged
 from rampflow.step.provenance import LOG_KEY
-from rampflow.wcs.wcs_tree import in_memory, s_region, wcs_of_tree
+from rampflow.wcs.building import build_wcs
+from rampflow.wcs.conversion import wcs_of_tree
+from rampflow.wcs.footprint import s_region
 
 SIZE = 248
 PLACEHOLDERS = {"photometry.conversion_megajanskys": 0.5, "photometry.pixel_area": 2.8e-13}
@@ -58,7 +61,7 @@ def test_steps_that_did_not_run_are_skipped():
 
 @pytest.mark.parametrize(("status", "detector", "expected"), [("INCOMPLETE", 18, "SKIPPED"), ("INCOMPLETE", 17, "N/A"),
                                                               ("COMPLETE", 18, "COMPLETE"), ("N/A", 3, "N/A")])  # fmt: skip
-def test_the_transient_is_wfi18_s_alone(status, detector, expected):
+def test_the_transient_status_is_of_wfi18_alone(status, detector, expected):
     cal_step = {"wfi18_transient": status}
     finish_statuses(cal_step, detector)
     assert cal_step["wfi18_transient"] == expected
@@ -84,7 +87,7 @@ def test_statistics_are_those_of_the_good_pixels():
     assert image_statistics(data, dq, err)["image_median"] == 52  # of 4 and 100
 
 
-def test_the_rms_is_that_of_a_gaussian():
+def test_the_rms_is_exact_for_a_gaussian():
     data = np.random.default_rng(1).normal(10, 2.5, (500, 400)).astype(np.float32)
     statistics = image_statistics(data, np.zeros(data.shape, np.uint32), np.ones(data.shape))
     # The median absolute deviation of n values is known to 1.17 σ / √n, the median to 1.25 σ / √n.
@@ -93,7 +96,7 @@ def test_the_rms_is_that_of_a_gaussian():
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 1000, 1001])
-def test_the_median_is_numpys(size):
+def test_the_median_equals_that_of_numpy(size):
     values = np.random.default_rng(size).normal(0.2, 0.05, size).astype(np.float32)
     assert median_in_place(values.copy()) == np.median(values)
     assert np.isnan(median_in_place(values[:0]))
@@ -106,7 +109,7 @@ def test_an_image_without_a_good_pixel_has_no_statistics():
 
 
 # ------------------------------------------------------------------------------------------------------------- products
-def test_the_calibrated_image_is_whole(products, calibrated):
+def test_the_calibrated_image_is_complete_and_valid(products, calibrated):
     with opened(products / "r_cal.asdf") as model, opened(calibrated) as before:
         assert type(model).__name__ == model.meta.model_type == "ImageModel"
         assert (model.meta.filename, model.meta.product_type) == ("r_cal.asdf", "l2")
@@ -180,7 +183,7 @@ def test_an_invalid_image_is_refused_and_no_product_is_left(tmp_path, wrong, mes
 def test_an_invalid_segmentation_map_is_refused_and_no_product_is_left(calibrated, tmp_path):
     with AsdfFile(calibrated) as file:
         meta = {key: value for key, value in file.tree["roman"]["meta"].items() if key != "wcs"}
-        roman = tagged({"meta": meta, "data": np.zeros((9, 9), np.int16)}, f"{ROMAN_TAGS}segmentation_map-2.1.0")
+        roman = tagged({"meta": meta, "data": np.zeros((9, 9), np.int16)}, f"{ROMAN_PREFIX}segmentation_map-2.1.0")
         with create_asdf(tmp_path / "in_segm.asdf", {"roman": roman}):
             pass
     outputs = tmp_path / "p/r_cal.asdf", tmp_path / "p/r_wcs.asdf"
@@ -231,7 +234,7 @@ def star_field():
 
 
 def process(folder, meta):
-    """From the image to all four products, as the rules of the workflow do it."""
+    """Make all four products from an image, as the rules of the workflow do."""
     next(iter(make_distortion(Detector("WFI07", 256, 1)).values())).save(folder / "distortion.asdf")
     steps = {name: folder / f"{STEM}_{name}.asdf" for name in ("rampfit", "assignwcs", "segm", "tweakreg")}
     catalog = folder / f"{STEM}_cat.parquet"
@@ -253,13 +256,13 @@ def texts_of(path):
     return {key.decode(): value.decode() for key, value in pq.read_schema(path).metadata.items()}
 
 
-def test_the_metadata_of_each_product_are_true_of_it(tmp_path):
+def test_the_metadata_describe_each_product(tmp_path):
     steps, catalog = process(tmp_path, {"cal_logs": ["an earlier line"]})
     moved = meta_of(steps["assignwcs"])
     pointing = {name: moved["wcsinfo"][name] for name in ("v2_ref", "v3_ref", "roll_ref", "ra_ref", "dec_ref")}
     with AsdfFile(tmp_path / "distortion.asdf") as file:
-        node = in_memory(file.tree["roman"]["coordinate_distortion_transform"])
-        wcs = wcs_of_tree(make_wcs(node, pointing | {"dec_ref": 66.001}, None, (SIZE, SIZE)))
+        distortion = wcs_of_tree(file.tree["roman"]["coordinate_distortion_transform"])
+    wcs = build_wcs(distortion, pointing | {"dec_ref": 66.001}, 1.0, (SIZE, SIZE))
     results = {"status": "SUCCESS"}
     solution = {"status": "COMPLETE", "reason": "", "wcs": wcs, "s_region": s_region(wcs), "wcs_fit_results": results}
     write_solutions(steps["tweakreg"], {"cal_logs": ["a line of tweakreg"]}, {STEM: solution})
@@ -307,7 +310,7 @@ def test_the_metadata_of_each_product_are_true_of_it(tmp_path):
     assert final["segm.asdf"].stat().st_size < 1.01 * steps["segm"].stat().st_size  # labels are compressed
 
 
-def test_without_a_pointing_all_products_are_valid_and_have_no_place_on_the_sky(tmp_path):
+def test_without_a_pointing_all_products_are_valid_and_have_no_footprint(tmp_path):
     steps, catalog = process(tmp_path, {"wcsinfo.ra_ref": -999999, "wcsinfo.dec_ref": -999999})
     stars = tmp_path / "stars.parquet"
     succeed("astrometric_catalog", stars, "--images", steps["assignwcs"], "--astrometric_catalog", "GAIADR3_S3")
@@ -329,20 +332,20 @@ def test_without_a_pointing_all_products_are_valid_and_have_no_place_on_the_sky(
 
 
 @pytest.mark.parametrize("missing", ["input", "model"])
-def test_what_is_no_image_is_refused(tmp_path, missing):
+def test_an_input_that_is_not_an_image_is_refused(tmp_path, missing):
     if missing == "model":
         write_ramp(tmp_path / "in.asdf", ramp())
     done = run("finalize", tmp_path / "in.asdf", tmp_path / "r_cal.asdf", tmp_path / "r_wcs.asdf")
     assert done.returncode == 1 and "Traceback" not in done.stderr
-    assert ("finalize works on 'wfi_image'" if missing == "model" else "can't be opened") in done.stderr
+    assert ("expected the data model 'wfi_image'" if missing == "model" else "can't be opened") in done.stderr
     assert not (tmp_path / "r_cal.asdf").exists()
 
 
-def test_the_program_is_told_three_names(capsys):
+def test_the_program_takes_three_names(capsys):
     with pytest.raises(SystemExit) as left:
         finalize.main(["a.asdf"])
     assert left.value.code == 2 and "CAL" in capsys.readouterr().err
 
 
-def test_metadata_of_the_input_is_not_touched(calibrated, products):
+def test_metadata_of_the_input_are_not_changed(calibrated, products):
     assert meta_of(calibrated)["filename"] == "image.asdf" and "statistics" not in meta_of(calibrated)

@@ -12,9 +12,11 @@ from roman_datamodels import datamodels
 from small_files import meta_of, opened, refuse, run_here, set_entries, write_ramp, write_reference
 
 from rampflow import dq as flags
-from rampflow.files.asdf_io import AsdfFile, create_asdf, tagged
+from rampflow.files.asdf_reader import AsdfFile
+from rampflow.files.asdf_writer import create_asdf
 from rampflow.files.level1 import RAW_TAG
-from rampflow.step.exposure import ROMAN_TAGS
+from rampflow.files.tags import ROMAN_PREFIX
+from rampflow.files.yaml_tree import tagged
 
 VERSIONS = [f"1.{minor}.0" for minor in range(9)] + ["2.0.0", "2.1.0"]
 SHAPE = (3, 24, 128)
@@ -55,15 +57,15 @@ def check_ramp(model, data, amp33):
     assert model.meta.cal_step.dq_init == "COMPLETE"
 
 
-def test_the_newest_version_is_the_data_models():
+def test_the_newest_version_is_that_of_the_data_models():
     newest = datamodels.ScienceRawModel.create_fake_data(shape=SHAPE)
-    assert newest.tag == ROMAN_TAGS + RAW_TAG
+    assert newest.tag == ROMAN_PREFIX + RAW_TAG
     assert RAW_TAG.endswith(VERSIONS[-1])
 
 
 @pytest.mark.parametrize(("version", "problem"), zip(VERSIONS, [True, False] * 6, strict=False))
 def test_raw_exposures_of_every_version_become_ramps(tmp_path, version, problem):
-    model = datamodels.ScienceRawModel.create_fake_data(shape=SHAPE, tag=f"{ROMAN_TAGS}wfi_science_raw-{version}")
+    model = datamodels.ScienceRawModel.create_fake_data(shape=SHAPE, tag=f"{ROMAN_PREFIX}wfi_science_raw-{version}")
     boolean = isinstance(model.meta.exposure.data_problem, bool) if "data_problem" in model.meta.exposure else False
     update(model.meta, META)
     if boolean:
@@ -78,8 +80,8 @@ def test_raw_exposures_of_every_version_become_ramps(tmp_path, version, problem)
 
 
 @pytest.mark.parametrize(("sequence", "parallel"), [(1, False), (2, True), (-999999, False)])
-def test_later_files_of_a_visit_are_of_parallel_observations(tmp_path, sequence, parallel):
-    model = datamodels.ScienceRawModel.create_fake_data(shape=SHAPE, tag=f"{ROMAN_TAGS}wfi_science_raw-1.4.0")
+def test_later_sequences_of_a_visit_are_parallel_observations(tmp_path, sequence, parallel):
+    model = datamodels.ScienceRawModel.create_fake_data(shape=SHAPE, tag=f"{ROMAN_PREFIX}wfi_science_raw-1.4.0")
     update(model.meta, META)
     model.meta.observation.visit_file_sequence = sequence
     model.save(tmp_path / "in_uncal.asdf")
@@ -87,8 +89,8 @@ def test_later_files_of_a_visit_are_of_parallel_observations(tmp_path, sequence,
     assert meta_of(tmp_path / "out.asdf")["observation"]["wfi_parallel"] is parallel
 
 
-def test_a_file_that_says_whether_it_is_parallel_is_believed(tmp_path):
-    model = datamodels.ScienceRawModel.create_fake_data(shape=SHAPE, tag=f"{ROMAN_TAGS}wfi_science_raw-1.6.0")
+def test_an_explicit_parallel_entry_is_kept(tmp_path):
+    model = datamodels.ScienceRawModel.create_fake_data(shape=SHAPE, tag=f"{ROMAN_PREFIX}wfi_science_raw-1.6.0")
     update(model.meta, META)
     model.meta.observation.visit_file_sequence, model.meta.observation.wfi_parallel = 2, False
     model.save(tmp_path / "in_uncal.asdf")
@@ -97,7 +99,7 @@ def test_a_file_that_says_whether_it_is_parallel_is_believed(tmp_path):
 
 
 def test_entries_of_the_oldest_version_are_found_under_their_new_names(tmp_path):
-    model = datamodels.ScienceRawModel.create_fake_data(shape=SHAPE, tag=f"{ROMAN_TAGS}wfi_science_raw-1.0.0")
+    model = datamodels.ScienceRawModel.create_fake_data(shape=SHAPE, tag=f"{ROMAN_PREFIX}wfi_science_raw-1.0.0")
     update(model.meta, META)
     model.meta.visit.engineering_quality, model.meta.visit.pointing_engineering_source = "SUSPECT", "PLANNED"
     model.meta.wcsinfo.pa_aperture = 12.5
@@ -136,7 +138,7 @@ def test_the_guide_window_and_the_times_of_a_ground_test_are_kept(tmp_path, name
 
 @pytest.mark.parametrize("version", ["1.4.0", "2.0.0"])
 def test_older_exposures_are_decoded_too(tmp_path, version):
-    model = datamodels.ScienceRawModel.create_fake_data(shape=SHAPE, tag=f"{ROMAN_TAGS}wfi_science_raw-{version}")
+    model = datamodels.ScienceRawModel.create_fake_data(shape=SHAPE, tag=f"{ROMAN_PREFIX}wfi_science_raw-{version}")
     update(model.meta, META)
     model.data, model.amp33 = counts(1), np.full(SHAPE, 5000, np.uint16)
     model["reference_read"] = np.full(SHAPE[1:], 70, np.uint16)
@@ -165,7 +167,7 @@ def test_ground_tests_become_ramps(tmp_path, name, with_statistics, with_read):
         if with_read:  # it has been added back to the data already
             file.tree["roman"]["reference_read"] = tagged({**data, "value": np.full(SHAPE, 70, np.uint16)}, data.tag)
         if with_statistics:
-            statistics = tagged(dict.fromkeys(STATISTICS), f"{ROMAN_TAGS}{name[:-5].lower()}/statistics-1.0.0")
+            statistics = tagged(dict.fromkeys(STATISTICS), f"{ROMAN_PREFIX}{name[:-5].lower()}/statistics-1.0.0")
             file.tree["roman"]["meta"]["statistics"] = statistics
         with create_asdf(tmp_path / "in_uncal.asdf", file.tree, file.standard):
             pass
@@ -177,7 +179,7 @@ def test_ground_tests_become_ramps(tmp_path, name, with_statistics, with_read):
             assert set(ramp["extras"]["ground_test"]["statistics"]) == set(STATISTICS)
 
 
-def test_a_ramp_is_not_a_raw_exposure(tmp_path):
+def test_a_ramp_as_raw_exposure_is_refused(tmp_path):
     write_ramp(tmp_path / "in_uncal.asdf", np.zeros(SHAPE))
     said = refuse("dq_init", tmp_path / "o.asdf", tmp_path / "in_uncal.asdf", tmp_path / "o.asdf", "--mask=N/A")
     assert "in_uncal.asdf: holds the data model 'ramp-2.1.0', not a raw exposure" in said
@@ -185,7 +187,7 @@ def test_a_ramp_is_not_a_raw_exposure(tmp_path):
 
 @pytest.mark.parametrize("damage", ["no amp33", "no read pattern", "data of two axes", "not a model"])
 def test_an_older_exposure_that_is_incomplete_is_named(tmp_path, damage):
-    model = datamodels.ScienceRawModel.create_fake_data(shape=SHAPE, tag=f"{ROMAN_TAGS}wfi_science_raw-1.3.0")
+    model = datamodels.ScienceRawModel.create_fake_data(shape=SHAPE, tag=f"{ROMAN_PREFIX}wfi_science_raw-1.3.0")
     update(model.meta, META)
     model.save(tmp_path / "whole.asdf")
     # asdf would not write what is not valid: change the text.
@@ -208,7 +210,7 @@ def test_an_older_exposure_that_is_incomplete_is_named(tmp_path, damage):
 def test_nothing_is_left_in_the_temporary_folder(tmp_path, monkeypatch):
     (tmp_path / "scratch").mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "scratch"))
-    model = datamodels.ScienceRawModel.create_fake_data(shape=SHAPE, tag=f"{ROMAN_TAGS}wfi_science_raw-1.3.0")
+    model = datamodels.ScienceRawModel.create_fake_data(shape=SHAPE, tag=f"{ROMAN_PREFIX}wfi_science_raw-1.3.0")
     update(model.meta, META)
     model.save(tmp_path / "in_uncal.asdf")
     initialize(tmp_path)

@@ -1,4 +1,4 @@
-"""linearity: identities, truth in ramps simulated read by read, flags, converter tables and the program itself."""
+"""linearity: identities, ramps simulated read by read, flags, ADC tables and the program."""
 
 import subprocess
 import sys
@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from linearity import correct_linearity, grid_nonlinearity
 
 from rampflow import dq as flags
-from rampflow.files.asdf_io import create_asdf
+from rampflow.files.asdf_writer import create_asdf
 
 SCRIPT = Path(linearity.__file__)
 PATTERN = [[1], [2], [3, 4], [5, 6, 7, 8], [9, 10, 11], [12]]
@@ -41,12 +41,12 @@ def correct(data, groupdq=None, pixeldq=None, *, lin=None, lin_dq=None, inverse=
 
 
 def response(linear, quadratic=-6e-7):
-    """Measured counts of a detector that loses a little of what it collects, and the terms of that polynomial."""
+    """Measured counts of a detector with a small non-linearity, and the terms of its polynomial."""
     return linear + quadratic * linear**2
 
 
 def inverse_of_response(degree=6, quadratic=-6e-7):
-    """Terms of the polynomial that turns the counts of `response` back: the series of its exact inverse."""
+    """Terms of the polynomial that inverts `response`: the series of its exact inverse."""
     catalan = (1, 1, 2, 5, 14, 42)
     return (0, *((-quadratic) ** n * catalan[n] for n in range(degree)))
 
@@ -112,7 +112,7 @@ def test_any_number_of_terms(terms):
 
 @pytest.mark.parametrize("terms", [(2, 4), (4, 7), (5, 5), (6, 10), (11, 11)])
 @pytest.mark.parametrize(("sign", "wrong"), [(1, 1e-4), (-1, 1e-3)])
-def test_single_precision_doesn_t_show(terms, sign, wrong):
+def test_single_precision_is_sufficient(terms, sign, wrong):
     # As every read in float64, for polynomials near the identity and, with the sign of the linear term changed, far from it.
     rng = np.random.default_rng(sum(terms))
     _, measured = simulate(rates() * rng.uniform(0.5, 1, PIXELS))
@@ -142,7 +142,7 @@ def test_single_precision_doesn_t_show(terms, sign, wrong):
         assert np.mean(np.abs(got - expected) > np.spacing(np.abs(expected).astype(np.float32))) < wrong
 
 
-def test_rows_don_t_depend_on_each_other():
+def test_rows_are_corrected_independently():
     _, measured = simulate(rates())
     lin, inverse = polynomials(*inverse_of_response()), polynomials(0, 1, -6e-7)
     whole, _, _ = correct(measured, lin=lin, inverse=inverse)
@@ -165,16 +165,16 @@ def test_one_resultant_is_corrected_without_a_rate():
     np.testing.assert_allclose(corrected, 1001, rtol=1e-6)
 
 
-def test_shapes_that_don_t_go_together_are_refused():
-    with pytest.raises(ValueError, match="same pixels and resultants"):
+def test_inconsistent_shapes_are_refused():
+    with pytest.raises(ValueError, match="same resultants, rows and columns"):
         correct(np.zeros(SHAPE), np.zeros(SHAPE[1:], np.uint8))
-    with pytest.raises(ValueError, match="same pixels and resultants"):
+    with pytest.raises(ValueError, match="same resultants, rows and columns"):
         correct(np.zeros(SHAPE), pattern=PATTERN[:-1])
 
 
 # -------------------------------------------------------------------------------------------------------------- the rate
 def rate_used(saturated_from, pattern=((1,), (2,), (3,), (4,), (5, 9))):
-    """The rate that predicted the reads of the last resultant, seen through a correction of x² over reads 4 apart."""
+    """The rate that predicted the reads of the last resultant, inferred from a correction of x² over reads 4 apart."""
     pattern = [list(r) for r in pattern]
     data = np.zeros((5, *PIXELS), np.float32)
     data[:] = np.array([0, 100, 300, 700, 1000])[:, None, None]
@@ -243,7 +243,7 @@ def test_a_pixel_without_a_polynomial_keeps_its_counts(break_pixel):
 
 
 @pytest.mark.parametrize("term", [{"index": 2, "value": np.nan}, {"index": 1, "value": 0.0}])
-def test_an_inverse_that_is_not_usable_becomes_the_identity(term):
+def test_an_unusable_inverse_becomes_the_identity(term):
     _, measured = simulate(rates(100.0))
     lin, inverse = polynomials(0, 1, 1e-6), polynomials(0, 1, -1e-6)
     inverse[term["index"], 2, 5] = term["value"]
@@ -267,7 +267,7 @@ def test_implausible_values_are_clipped_and_flagged():
     np.testing.assert_array_equal(corrected_dq, expected)
 
 
-def test_what_is_not_a_number_is_flagged_and_stays_alone():
+def test_nan_is_flagged_and_does_not_spread():
     data = np.full(SHAPE, 1000, np.float32)
     data[2, 4, 7] = np.nan
     table = grid_nonlinearity(np.array([0, 65520]), np.array([[1.0, 1.0]] * 2))
@@ -298,7 +298,7 @@ def test_the_converters_correction_comes_before_the_polynomial():
 
 @settings(deadline=None, max_examples=50)
 @given(st.lists(st.integers(0, 65535), min_size=2, max_size=30, unique=True), st.integers(0, 2**32 - 1))
-def test_an_uneven_table_is_interpolated_as_it_is(points, seed):
+def test_an_uneven_table_is_interpolated(points, seed):
     rng = np.random.default_rng(seed)
     value = np.sort(points).astype(np.uint16)
     tables = rng.normal(0, 3, (2, value.size))
@@ -309,14 +309,14 @@ def test_an_uneven_table_is_interpolated_as_it_is(points, seed):
         np.testing.assert_allclose(np.interp(x, at, on_grid), np.interp(x, value, table), atol=1e-5)
 
 
-def test_a_uniform_table_stays_as_it_is():
+def test_a_uniform_table_is_kept():
     value = np.arange(32, 65521, 16).astype(np.uint16)
     grid = grid_nonlinearity(value, np.ones((2, value.size)))
     assert (grid.start, grid.step, grid.correction.shape) == (32, 16, (2, value.size))
 
 
 @pytest.mark.parametrize("value", [[0, 0], [5, 3], [0.5, 1.0], [7]])
-def test_a_table_that_can_t_be_used_is_refused(value):
+def test_an_unusable_table_is_refused(value):
     with pytest.raises(ValueError, match="increasing whole numbers"):
         grid_nonlinearity(np.array(value), np.zeros((1, len(value))))
 
@@ -376,7 +376,7 @@ def program(folder, *, lin="lin.asdf", inverse="inverse.asdf", inl="N/A", option
     )
 
 
-def test_the_program_writes_what_the_function_gives(exposure):
+def test_the_program_writes_the_result_of_the_function(exposure):
     folder, linear, measured = exposure
     result = program(folder, options=["--threads=2"])
     assert result.returncode == 0, result.stderr
@@ -461,7 +461,7 @@ def damage_groupdq(folder):
 @pytest.mark.parametrize(
     "damage", [damage_groupdq, damage_shape, damage_inverse, damage_terms, damage_channels, damage_points, damage_values]
 )
-def test_what_doesn_t_fit_is_refused_and_nothing_is_written(exposure, damage):
+def test_inconsistent_references_are_refused_without_output(exposure, damage):
     folder, _, _ = exposure
     message = damage(folder)
     result = program(folder, inl="inl.asdf")

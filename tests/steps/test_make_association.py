@@ -24,7 +24,7 @@ def test_exposures_are_grouped_by_visit(tmp_path, capsys):
     assert sorted(m.path.resolve() for m in found) == sorted((tmp_path / "raw" / name).resolve() for name in names)
 
 
-def test_what_is_no_raw_exposure_is_refused(tmp_path, capsys):
+def test_files_that_are_not_raw_exposures_are_refused(tmp_path, capsys):
     for name in ("r1_cal.asdf", "r1_uncal.asdf"):
         (tmp_path / name).write_text("")
     image, raw, missing = (str(tmp_path / name) for name in ("r1_cal.asdf", "r1_uncal.asdf", "r2_uncal.asdf"))

@@ -25,7 +25,8 @@ from ramp_fitting import (
 
 from rampflow import dq as flags
 from rampflow.errors import RampflowError
-from rampflow.files.asdf_io import AsdfFile, create_asdf
+from rampflow.files.asdf_reader import AsdfFile
+from rampflow.files.asdf_writer import create_asdf
 from rampflow.step.exposure import Exposure
 from rampflow.step.job import Job
 from rampflow.step.program import run_step
@@ -148,7 +149,7 @@ def test_agrees_with_the_dense_covariance(pattern):
 
 @pytest.mark.parametrize("pattern", [UNEVEN, SINGLE])
 def test_search_agrees_with_trying_every_omission(pattern):
-    """The search's choices follow from fitting again, densely, without each difference or pair."""
+    """The search selects what dense fits without each difference or pair select."""
     rng = np.random.default_rng(5)
     one, two = jump_thresholds(4.5)
     may_pair = [len(r) > 1 for r in pattern[1:-1]]
@@ -207,7 +208,7 @@ def test_sorting_network_sorts():
 
 # ----------------------------------------------------------------------------------------------------- simulated truth
 @pytest.mark.parametrize("rate", [0.05, 1.0, 20.0, 500.0])
-def test_unbiased_with_honest_errors(rate):
+def test_slopes_are_unbiased_and_their_errors_match_the_scatter(rate):
     n = 40000
     result, _ = fit(simulate(rate, n, seed=int(rate * 100)), rejection_threshold=None)
     pull = (result.slope - rate) / result.err
@@ -371,7 +372,7 @@ def test_pixels_without_gain_are_flagged(gain):
 
 
 @pytest.mark.parametrize("where", ["resultants", "readnoise"])
-def test_nan_never_leaves_as_good(where):
+def test_nan_in_the_result_is_always_flagged(where):
     ramps = simulate(30.0, 3, seed=10)
     gains, readnoise = planes(ramps.shape[1:])
     {"resultants": ramps[2], "readnoise": readnoise}[where][0, 1] = np.nan
@@ -633,7 +634,7 @@ def test_threads_and_blocks_change_nothing(folder, default, monkeypatch):
         np.testing.assert_array_equal(values, default[name], err_msg=name)
 
 
-def test_a_long_step_says_where_it_is(folder, monkeypatch):
+def test_a_long_step_logs_its_progress(folder, monkeypatch):
     monkeypatch.setattr("rampflow.step.job.PROGRESS_INTERVAL", 0)
     run(folder, "slow.asdf")
     with AsdfFile(folder / "slow.asdf") as file:
@@ -693,7 +694,7 @@ def test_a_saturated_exposure_becomes_zeros(folder):
         assert ((image.dq & flags.SATURATED) != 0).all() and image.dq[8, 26] == flags.SATURATED | flags.HOT
 
 
-def test_clear_errors(folder, capsys):
+def test_inconsistent_inputs_are_refused(folder, capsys):
     assert run_step(ramp_fitting.STEP, ramp_fitting.run, command(folder, "x.asdf", gain="wrong.asdf")) == 1
     assert "give the gain of this detector" in capsys.readouterr().err
     assert not (folder / "x.asdf").exists()

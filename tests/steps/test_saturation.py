@@ -1,4 +1,4 @@
-"""saturation: each rule with a ramp made for it and one that just misses it, a plain restatement, and the program."""
+"""saturation: each rule with a ramp that meets it and one that just misses it, a direct implementation, and the program."""
 
 import numpy as np
 import pytest
@@ -32,7 +32,7 @@ def test_from_the_threshold_on_all_resultants_are_saturated():
     assert flags_of(60000, 1, 1, 1) == [SAT] * 4
 
 
-def test_the_floor_counts_in_that_resultant_alone():
+def test_the_lower_limit_applies_to_its_resultant_alone():
     assert flags_of(100, 0, 300, 400) == [0, FLOOR, 0, 0]
     assert flags_of(-5, 200, 300, 400) == [FLOOR, 0, 0, 0]
     assert flags_of(1, 1, 1, 1) == [0, 0, 0, 0]
@@ -71,7 +71,7 @@ def test_backup_flags_resultants_of_several_reads_before():
     assert flags_of(*counts, backup=1, reads=[[1, 2], [3, 4], [5, 6], [7, 8]]) == [0, 0, SAT, SAT]
 
 
-def test_flags_that_were_there_stay():
+def test_earlier_flags_are_kept():
     assert flags_of(100, 200, 300, 400, before=[4, 8, 0, 1]) == [4, 8, 0, 1]
     assert flags_of(100, 200, 60000, 1, before=[4, 8, 0, 1]) == [4, 8, SAT, SAT | BAD]
 
@@ -105,7 +105,7 @@ def test_partly_saturated_regions_grow_but_not_from_pixels_that_were_bad():
     assert np.count_nonzero(groupdq[3] & SAT) == 18
 
 
-def test_thresholds_that_can_t_be_used_are_never_reached():
+def test_unusable_thresholds_are_never_reached():
     threshold = np.array([[50000, np.nan, 50000, np.nan]], np.float32)
     dq = np.array([[flags.HOT, flags.DEAD, flags.NO_SAT_CHECK, flags.NO_SAT_CHECK]], np.uint32)
     checked, checked_dq = checked_thresholds(threshold, dq)
@@ -124,7 +124,7 @@ def grown(mask, pixels):
 
 
 def restated(data, groupdq, threshold, reads, pixels, backup):
-    """The three passes and the backup in the words of their definition."""
+    """A direct implementation of the definition: three passes and the backup."""
     result, resultants = groupdq.copy(), range(len(data))
     for r in resultants:
         reached = (data[: r + 1] >= threshold).any(axis=0) | (result[r] & SAT > 0)
@@ -288,7 +288,7 @@ def test_a_fully_saturated_exposure_marks_what_follows_as_skipped(tmp_path, case
 
 
 @pytest.mark.parametrize("place", [(4, 4), (70 - 3, 251), (66, 100)])
-def test_one_science_pixel_s_first_resultant_makes_the_difference(tmp_path, place):
+def test_one_good_science_pixel_keeps_the_exposure(tmp_path, place):
     data = saturated()
     data[0, *place] = 59999
     statuses, said = statuses_after(tmp_path, data)
@@ -296,13 +296,13 @@ def test_one_science_pixel_s_first_resultant_makes_the_difference(tmp_path, plac
     assert {statuses[name] for name in AFTER_SATURATION} == {"INCOMPLETE"}
 
 
-def test_pixels_that_nobody_checks_are_not_full(tmp_path):
+def test_pixels_without_a_check_do_not_count_as_saturated(tmp_path):
     statuses, _ = statuses_after(tmp_path, ramp(), dq=np.full((ROWS, COLUMNS), flags.NO_SAT_CHECK, np.uint32))
     assert statuses["refpix"] == "INCOMPLETE"
 
 
 @pytest.mark.parametrize("fill", [65536.0, 108000.0, np.inf])
-def test_a_threshold_that_cannot_be_reached_is_a_check_that_finds_nothing(tmp_path, fill):
+def test_an_unreachable_threshold_is_a_check_that_finds_nothing(tmp_path, fill):
     # One pixel has a threshold in DN and saturates; all others have another unit or a fill value.
     data, limits = ramp(), np.full((ROWS, COLUMNS), fill, np.float32)
     data[:, 30, 40], limits[30, 40] = 65000, LIMIT
@@ -310,8 +310,8 @@ def test_a_threshold_that_cannot_be_reached_is_a_check_that_finds_nothing(tmp_pa
     write_reference(tmp_path / "sat.asdf", data=limits, dq=np.zeros((ROWS, COLUMNS), np.uint32))
     said = succeed("saturation", tmp_path / "in.asdf", tmp_path / "out.asdf", "--saturation", tmp_path / "sat.asdf").stderr
     assert "All pixels are saturated" not in said
-    assert f"sat.asdf: data is beyond the converter's 65535 DN for {ROWS * COLUMNS - 1} pixels" in said
-    assert f"median is {fill:.6g} DN" in said
+    assert f"sat.asdf: the thresholds (data) of {ROWS * COLUMNS - 1} pixels" in said and "above 65535 DN" in said
+    assert f"with a median of {fill:.6g} DN" in said
     with opened(tmp_path / "out.asdf") as model:
         assert {model.meta.cal_step[name] for name in AFTER_SATURATION} == {"INCOMPLETE"}
         np.testing.assert_array_equal(np.argwhere(model.groupdq & SAT)[:, 1:], [[30, 40]] * len(PATTERN))
@@ -327,7 +327,7 @@ def test_most_science_pixels_must_be_checked_before_an_exposure_is_full(tmp_path
     assert (f"only {100 * checked_rows / 64:.2g} % of them" in said) == (not full)
 
 
-def test_thresholds_within_the_converter_s_range_are_not_warned_of(tmp_path):
+def test_thresholds_in_the_range_of_the_converter_give_no_warning(tmp_path):
     write_ramp(tmp_path / "in.asdf", ramp())
     dq = np.zeros((ROWS, COLUMNS), np.uint32)
     limits = np.full((ROWS, COLUMNS), 65535, np.float32)
@@ -339,7 +339,7 @@ def test_thresholds_within_the_converter_s_range_are_not_warned_of(tmp_path):
 
 @pytest.mark.parametrize("how", ["nan", "flagged"])
 @pytest.mark.parametrize(("unchecked_rows", "warned"), [(3, None), (4, "6.25 %"), (32, "50 %")])
-def test_many_science_pixels_without_a_threshold_are_warned_of(tmp_path, how, unchecked_rows, warned):
+def test_many_science_pixels_without_a_threshold_give_a_warning(tmp_path, how, unchecked_rows, warned):
     write_ramp(tmp_path / "in.asdf", ramp())
     dq, limits = np.zeros((ROWS, COLUMNS), np.uint32), np.full((ROWS, COLUMNS), LIMIT, np.float32)
     rows = slice(0, 4 + unchecked_rows)  # the reference border counts for nothing

@@ -1,4 +1,4 @@
-"""The simulator: its references are valid and found by CRDS, its exposures are valid and hold what their truth says."""
+"""The simulator: its references are valid and found by CRDS, its exposures are valid and match their truth."""
 
 import dataclasses
 import hashlib
@@ -202,7 +202,7 @@ def test_odd_number_of_channels_is_refused(tmp_path):
 
 
 # --------------------------------------------------------------------------------------------------------------- optics
-def test_attitude_looks_where_it_should():
+def test_the_attitude_points_at_its_target():
     matrix = attitude(*FOCAL_PLANE_CENTER, 83.0, -12.0, 35.0)
     assert look(matrix, *FOCAL_PLANE_CENTER) == pytest.approx((83.0, -12.0, 35.0))
 
@@ -436,7 +436,7 @@ def test_an_older_version_has_the_same_exposure(references, exposure, tmp_path, 
 
 
 @pytest.mark.parametrize("name", MA_TABLES)
-def test_every_table_makes_its_resultants(references, name):
+def test_every_multiaccum_table_gives_its_resultants(references, name):
     settings = dataclasses.replace(SETTINGS, ma_table=name, exposure_type="WFI_FLAT", cosmic_ray_flux=0, snowballs=0)
     assert (np.diff(np.concatenate([[0], *settings.read_pattern])) > 0).all()
     data = simulate_exposure.simulate(settings, None, references["WFI01"])[0]["data"].astype(float)
@@ -562,7 +562,7 @@ def test_converter_error_is_undone_by_the_correction(references):
 
 
 @pytest.mark.workflow
-def test_workflow_makes_the_visit(tmp_path):
+def test_the_workflow_simulates_a_visit(tmp_path):
     import yaml
 
     repository = Path(simulate_exposure.__file__).parents[2]
@@ -578,7 +578,7 @@ def test_workflow_makes_the_visit(tmp_path):
     assert (tmp_path / "demo/astrometric.ecsv").is_file()
 
 
-def test_demonstration_has_every_kind_of_exposure():
+def test_the_demo_has_every_type_of_exposure():
     import yaml
 
     config = yaml.safe_load((Path(simulate_exposure.__file__).parents[2] / "config/demo.yaml").read_text())

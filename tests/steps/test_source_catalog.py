@@ -1,4 +1,4 @@
-"""source_catalog: stars of known position and flux; each part beside the library's own; every parameter; empty images."""
+"""source_catalog: stars of known position and flux; each part compared with photutils or astropy; parameters; empty images."""
 
 import importlib
 import importlib.metadata
@@ -36,7 +36,8 @@ from rampflow.catalog import background, columns, detection, photometry, product
 from rampflow.catalog.background import Background, clipped_statistics
 from rampflow.catalog.daofind import FWHM_TO_SIGMA, measure_daofind
 from rampflow.errors import RampflowError
-from rampflow.files.asdf_io import AsdfFile, create_asdf
+from rampflow.files.asdf_reader import AsdfFile
+from rampflow.files.asdf_writer import create_asdf
 from rampflow.kernels import source_catalog as kernels
 from rampflow.step.exposure import Exposure
 from rampflow.step.program import run_step
@@ -141,7 +142,7 @@ def test_stars_are_found_where_they_are(plain):
     assert (labels == catalog["label"][found]).all()
 
 
-def test_fluxes_are_in_njy(plain):
+def test_fluxes_are_in_nanojansky(plain):
     _, catalog, _ = plain
     found, flux = by_star(catalog), STARS[:, 2] * UNIT
     # Noise of a fitted flux: √(4 π) σ · noise.
@@ -231,7 +232,7 @@ def test_the_crds_context_is_recorded(catalogs):
 
 
 @pytest.mark.parametrize(("kind", "forced"), [("ImageSourceCatalogModel", False), ("ForcedImageSourceCatalogModel", True)])
-def test_the_columns_are_the_format_s(kind, forced):
+def test_the_columns_are_those_of_the_schema(kind, forced):
     from roman_datamodels import datamodels
 
     names = columns.column_names(fit_psf=True, forced=forced)
@@ -243,7 +244,7 @@ def test_the_columns_are_the_format_s(kind, forced):
     assert [n for n in names if "psf" not in n] == columns.column_names(fit_psf=False, forced=forced)
 
 
-def test_the_columns_are_described_as_roman_datamodels_and_astropy_do_it():
+def test_column_descriptions_match_roman_datamodels_and_astropy():
     from astropy.units import Unit
     from roman_datamodels import datamodels
 
@@ -273,7 +274,7 @@ def test_the_header_of_the_table_is_read_by_astropy(measured):
         np.testing.assert_array_equal(header["meta"]["ee_fractions"], [0.5, 0.75])
 
 
-def test_the_metadata_are_those_of_roman_datamodels(catalogs):
+def test_the_metadata_equal_those_of_roman_datamodels(catalogs):
     from roman_datamodels import datamodels
 
     catalog, segmentation = catalogs.make()
@@ -306,7 +307,7 @@ def test_it_runs_as_a_program_and_writes_both_files_or_none(catalogs, tmp_path):
     assert "no.asdf" in refuse("source_catalog", other[0], catalogs.sky, *other, *catalogs.references, *missing)
 
 
-def test_what_can_t_be_done_is_refused(catalogs, tmp_path, capsys):
+def test_invalid_inputs_are_refused(catalogs, tmp_path, capsys):
     outputs = tmp_path / "r_cat.parquet", tmp_path / "r_segm.asdf"
     without_wcs = write_image(catalogs.folder / "no_wcs_flat.asdf", star_image(), META)
     small = write_image(catalogs.folder / "small_flat.asdf", star_image()[:200], META)
@@ -346,7 +347,7 @@ def versions_named(path):
 
 
 @pytest.mark.parametrize("option", [("--bkg_boxsize", 1), ("--snr_threshold", 0), ("--kernel_fwhm", 0), ("--npixels", 0)])
-def test_parameters_without_a_meaning_are_refused(catalogs, tmp_path, option):
+def test_contradictory_parameters_are_refused(catalogs, tmp_path, option):
     said = refuse("source_catalog", tmp_path / "c", catalogs.sky, tmp_path / "c", tmp_path / "s", *catalogs.references,
                   *option, status=2)  # fmt: skip
     assert option[0] in said and "takes no value below" in said
@@ -367,7 +368,7 @@ def test_parameters_at_the_end_of_their_range_do_what_they_say(catalogs, plain, 
         assert not catalog["label"].size
 
 
-def test_the_noise_of_a_background_of_equal_pixels_is_warned_of(monkeypatch):
+def test_a_background_without_noise_gives_a_warning(monkeypatch):
     flat = np.ones((64, 64), np.float32)
     flat[3, 4] = 2
     said = []
@@ -413,7 +414,7 @@ def test_sources_have_at_least_npixels(catalogs, plain):
     assert (np.bincount(labels.ravel())[1:] >= least).all()
 
 
-def test_without_psf_fits_their_columns_are_not_there(catalogs):
+def test_without_psf_fits_their_columns_are_absent(catalogs):
     for options, references in ((("--fit_psf", "false"), None), ((), ("--epsf", "N/A", *catalogs.references[2:]))):
         files = catalogs.make(None, *options, references=references)
         catalog = read_catalog(files[0])
@@ -421,7 +422,7 @@ def test_without_psf_fits_their_columns_are_not_there(catalogs):
         validate(files[0])
 
 
-def test_deblending_parts_neighbours(catalogs):
+def test_deblending_separates_neighbours(catalogs):
     pytest.importorskip("skimage")
     pair = np.array([[100.2, 100.4, 3000], [108.2, 100.1, 2500]])
     sky = write_sky(catalogs.folder / "pair_flat.asdf", star_image(pair))
@@ -468,7 +469,7 @@ def footprint(north=0.0):
         ({"wcsinfo.s_region": footprint(), "instrument.detector": "WFI08"}, "refused: is of WFI07, and the image of WFI08"),
     ],
 )
-def test_a_map_of_another_field_is_warned_of_or_refused(catalogs, tmp_path, changed, message):
+def test_a_map_of_another_field_gives_a_warning_or_is_refused(catalogs, tmp_path, changed, message):
     unknown = {"wcsinfo.ra_ref": -999999.0}  # the pointing would count before the footprint
     here = write_sky(tmp_path / "here_flat.asdf", meta=unknown | {"wcsinfo.s_region": footprint()})
     _, segmentation = catalogs.make(here)
@@ -628,7 +629,7 @@ def test_stars_with_masked_cores_are_flagged_and_kept_for_the_alignment(catalogs
     assert ((catalog["warning_flags"][found] & flags.DO_NOT_USE) == bad).all()
 
 
-def test_the_light_that_is_missing_is_held_against_the_error_of_the_flux():
+def test_missing_light_is_compared_with_the_error_of_the_flux():
     y, x = np.indices((41, 41))
     light = (100 * np.exp(-0.5 * ((x - 20) ** 2 + (y - 20) ** 2) / 2**2)).astype(np.float32)
     labels, circle = (light > 1).astype(np.int32), CircularAperture((20, 20), 9)
@@ -710,7 +711,7 @@ def test_modules_in_place_of_other_packages_name_the_installed_version_and_their
 
 # -------------------------------------------------------------------------------------------------------- detection parts
 @pytest.mark.parametrize("count", [1, 2, 3, 1000, 1001])
-def test_clipping_is_that_of_astropy(count):
+def test_clipping_agrees_with_astropy(count):
     from astropy.stats import SigmaClip
 
     rng = np.random.default_rng(count)
@@ -725,7 +726,7 @@ def test_clipping_is_that_of_astropy(count):
 
 
 @pytest.mark.parametrize("box", [40, 62, 1000])
-def test_the_background_is_that_of_photutils(box):
+def test_the_background_agrees_with_photutils(box):
     from astropy.stats import SigmaClip
     from photutils.background import Background2D, MedianBackground
 
@@ -741,7 +742,7 @@ def test_the_background_is_that_of_photutils(box):
     np.testing.assert_array_equal(found.level(30, 50), found.level(0, SIZE)[30:50])
 
 
-def test_the_background_of_a_few_good_pixels_is_theirs():
+def test_the_background_of_a_few_good_pixels_is_their_own():
     mask = np.ones((60, 60), bool)
     mask[:10, :10] = False
     found = Background(np.where(mask, 1e9, 7.0).astype(np.float32), mask, 20)
@@ -749,7 +750,7 @@ def test_the_background_of_a_few_good_pixels_is_theirs():
 
 
 @pytest.mark.parametrize("fwhm", [1.0, 2.0, 3.7])
-def test_smoothing_is_that_of_astropy(fwhm):
+def test_smoothing_agrees_with_astropy(fwhm):
     import math
 
     from astropy.convolution import convolve
@@ -768,7 +769,7 @@ def test_smoothing_is_that_of_astropy(fwhm):
 
 
 # ----------------------------------------------------------------------------------------------------- photometry parts
-def test_rings_are_clipped_as_astropy_does():
+def test_ring_clipping_agrees_with_astropy():
     from astropy.stats import SigmaClip
     from photutils.aperture import CircularAnnulus
 
@@ -872,7 +873,7 @@ def test_sharpness_and_roundness_tell_shapes_apart():
     assert bar == pytest.approx(turned["sharpness"][0], rel=1e-5)
 
 
-def test_sharpness_and_roundness_are_those_of_photutils():
+def test_sharpness_and_roundness_agree_with_photutils():
     from photutils.detection import DAOStarFinder
 
     sky, positions = star_image() - np.float32(LEVEL), np.rint(STARS[:, :2])
@@ -897,7 +898,7 @@ def test_encircled_energy_neither_falls_nor_exceeds_one(seed):
     assert np.isfinite(values).all() and values[0] >= 0 and values[-1] <= fractions[-1] and (np.diff(values) >= 0).all()
 
 
-def test_encircled_energy_beyond_the_reference_is_not_known():
+def test_encircled_energy_beyond_the_reference_is_nan():
     radii = np.array([0.5, 1, 2, 3, 5])
     energy = photometry.encircled_energy(radii, [0.3, 0.6, 0.8, 0.85, 0.9], 0.1)
     known = {radius: value for radius, value in energy.items() if np.isfinite(value)}
@@ -920,7 +921,7 @@ def test_impossible_encircled_energies_are_refused(radii, fractions, message):
         photometry.encircled_energy(radii, fractions, 0.11)
 
 
-def test_the_radius_of_a_fraction_is_between_those_that_are_known():
+def test_the_radius_of_a_fraction_is_interpolated():
     assert photometry.radius_of(0.9, [1, 2, 3], [0.8, 1.0, 1.0]) == pytest.approx(1.5)
     assert photometry.radius_of(0.9, [2.0, 4.0], [1.0, 1.0]) == pytest.approx(1.8)  # from zero on
     assert photometry.radius_of(0.9, [0.0, 2.0], [0.0, 0.9]) == 2
@@ -938,7 +939,7 @@ def test_the_radius_of_a_fraction_is_between_those_that_are_known():
         (1, slice(None, 7), "last of data.F158.ee_fractions is 0.4"),
     ],
 )
-def test_energies_of_another_unit_or_of_a_part_of_the_light_are_refused(unit, energies, message):
+def test_encircled_energies_not_normalized_to_one_are_refused(unit, energies, message):
     from rampflow.errors import RampflowError
 
     fractions = np.linspace(0.1, 0.95, 18)
@@ -950,7 +951,7 @@ def test_energies_of_another_unit_or_of_a_part_of_the_light_are_refused(unit, en
         photometry.check_energy("a.asdf", "data.F158", radii[energies], fractions[energies])
 
 
-def test_without_the_energies_that_extent_follows_from_no_source_is_extended(catalogs, tmp_path):
+def test_without_encircled_energies_no_source_is_extended(catalogs, tmp_path):
     path = write_apcorr(tmp_path / "short.asdf", radii=np.linspace(0.2, 3, 20))  # 0.4 arcsec are 3.6 pixels
     references = (*catalogs.references[:2], "--apcorr", path)
     files = catalogs.make(references=references)
@@ -965,7 +966,7 @@ def test_an_apcorr_reference_without_the_optical_element_is_named(catalogs):
     assert "apcorr.asdf: data.F129 is missing or empty" in catalogs.said and not catalog["is_extended"].any()
 
 
-def test_an_apcorr_reference_that_can_t_be_one_is_named(catalogs, tmp_path):
+def test_an_invalid_apcorr_reference_is_named(catalogs, tmp_path):
     path = write_apcorr(tmp_path / "falls.asdf", fractions=np.linspace(0.9, 0.5, 60))
     outputs = tmp_path / "out/r_cat.parquet", tmp_path / "out/r_segm.asdf"
     (tmp_path / "out").mkdir()
@@ -1006,7 +1007,7 @@ def photutils_model(stamps):
 
 
 @pytest.mark.parametrize(("x", "y"), [(100.3, 120.7), (0.4, 240.2), (-1.5, 30.0), (247.9, 247.9)])
-def test_the_psf_is_that_of_photutils(tmp_path, x, y):
+def test_the_psf_agrees_with_photutils(tmp_path, x, y):
     stamps = gaussian_stamps(widths=(0.7, 0.8, 0.9, 1.1)).astype(np.float32).astype(float)
     grid, model = psf_of(tmp_path, stamps), photutils_model(stamps)
     rows, cols = (axis.ravel() + 0.0 for axis in np.mgrid[-6:7, -6:7])
@@ -1020,7 +1021,7 @@ def test_the_psf_is_that_of_photutils(tmp_path, x, y):
     assert values_of(grid, x, y, np.array([x + 30]), np.array([y]))[0] == 0
 
 
-def test_fits_are_those_of_photutils(tmp_path):
+def test_psf_fits_agree_with_photutils(tmp_path):
     from astropy.table import Table
     from photutils.psf import PSFPhotometry, SourceGrouper
 
@@ -1045,7 +1046,7 @@ def test_fits_are_those_of_photutils(tmp_path):
     assert np.allclose(found["psf_flux"][10:12], close[:2, 2], rtol=0.02)
 
 
-def test_a_source_nowhere_is_not_fitted(tmp_path):
+def test_a_source_outside_the_image_is_not_fitted(tmp_path):
     grid, data = psf_of(tmp_path, gaussian_stamps()), star_image()
     nowhere = psf_photometry.fit_psf(
         grid, data, np.ones_like(data), np.zeros(data.shape, bool), np.array([np.nan, 500.0]), np.array([1.0, 1.0])
@@ -1059,7 +1060,7 @@ def test_a_source_nowhere_is_not_fitted(tmp_path):
     assert psf_photometry.fit_psf(grid, data, data, data > 0, np.empty(0), np.empty(0))["x_psf"].shape == (0,)
 
 
-def test_groups_are_those_of_photutils():
+def test_groups_agree_with_photutils():
     from photutils.psf import SourceGrouper
 
     x, y = np.random.default_rng(6).uniform(0, 200, (2, 300))
@@ -1076,7 +1077,7 @@ def test_chains_of_neighbours_are_one_group():
     assert psf_photometry.group_sources(x[:0], x[:0], 5) == []
 
 
-def test_both_formats_are_one_psf(tmp_path, catalogs, plain):
+def test_both_reference_formats_give_the_same_psf(tmp_path, catalogs, plain):
     # Sampled and integrated over four samples by the trapezoidal rule: a little wider than integrated exactly.
     old, new = psf_of(tmp_path, gaussian_stamps(old_format=True)), psf_of(tmp_path, gaussian_stamps())
     assert np.abs(old.coefficients - new.coefficients).max() < 0.02 * new.coefficients.max()
@@ -1088,8 +1089,8 @@ def test_both_formats_are_one_psf(tmp_path, catalogs, plain):
 
 @pytest.mark.parametrize("element", ["F062", "F158", "F213"])
 @pytest.mark.parametrize("integrated", [False, True])
-def test_a_psf_is_as_wide_as_its_filter_makes_it(element, integrated):
-    """Diffraction, with charge diffusion and without: halved or doubled it is another oversampling's."""
+def test_the_width_of_a_psf_follows_from_its_wavelength(element, integrated):
+    """Diffraction, with charge diffusion and without: a factor of two would be a wrong oversampling."""
     from simulator.simulate_references import diffraction_psf
 
     from rampflow.errors import RampflowError
@@ -1105,13 +1106,13 @@ def test_a_psf_is_as_wide_as_its_filter_makes_it(element, integrated):
             psf.check_width("e.asdf", stamps, wrong, wavelength, integrated=integrated)
 
 
-def test_the_width_of_a_gaussian_is_its_own():
+def test_the_width_of_a_gaussian_is_recovered():
     for sigma in (0.4, SIGMA, 1.1):
         stamp = gaussian_stamps(widths=(sigma,), old_format=True)[0]
         assert psf.full_width(stamp, OVERSAMPLING) == pytest.approx(2.3548 * sigma, rel=0.02)
 
 
-def test_spectral_elements_have_no_wavelength_of_a_filter():
+def test_spectral_elements_have_no_filter_wavelength():
     assert [psf.wavelength_of(name) for name in ("GRISM", "PRISM", "DARK", "F1", "", "F1580")] == [None] * 6
 
 
@@ -1141,7 +1142,7 @@ def test_jitter_adds_its_variance_along_its_axes():
     np.testing.assert_allclose(psf.change_jitter(there, (30.0, 20.0, 45.0), (8.0, 8.0, 0.0), scale), stamp, atol=1e-7)
 
 
-def test_jitter_that_a_file_does_not_say_is_the_default():
+def test_missing_jitter_takes_the_default():
     assert psf.jitter({}) == (8.0, 8.0, 0.0)
     assert psf.jitter({"jitter_major": -999999, "jitter_minor": None, "jitter_position_angle": -999999}) == (8.0, 8.0, 0.0)
     assert psf.jitter({"jitter_major": 12, "jitter_minor": 5.0, "jitter_position_angle": 30}) == (12, 5, 30)

@@ -1,4 +1,4 @@
-"""What all steps have in common: command line, refusals, what is recorded, how fast they start and what they need."""
+"""What all steps have in common: command line, invalid input, provenance, imports."""
 
 import argparse
 import datetime
@@ -36,7 +36,7 @@ from small_files import (
 
 from rampflow import SOFTWARE_NAME, __version__, chain
 from rampflow.errors import RampflowError
-from rampflow.files.asdf_io import AsdfFile
+from rampflow.files.asdf_reader import AsdfFile
 from rampflow.step.declaration import Parameter, spell
 from rampflow.step.exposure import Exposure
 from rampflow.step.program import reported_errors
@@ -108,13 +108,13 @@ def test_every_reference_must_be_given(tmp_path, name):
 
 
 @pytest.mark.parametrize("kind", [bool, int, float, str])
-def test_values_are_spelled_and_parsed_alike(kind):
+def test_parameter_values_make_a_round_trip_through_the_command_line(kind):
     for value in {bool: [True, False], int: [0, -3, 7], float: [0.5, -1e-9, 3.0], str: ["a", ""]}[kind]:
         parsed = Parameter("p", kind, value, "").parse(spell(value))
         assert parsed == value and type(parsed) is kind
 
 
-def test_null_is_a_value_where_it_is_the_default():
+def test_null_is_accepted_where_it_is_the_default():
     assert Parameter("p", float, None, "").parse("null") is None
     assert Parameter("p", float, None, "").parse("2") == 2
     assert Parameter("p", float, None, "").schema()["type"] == ["number", "null"]
@@ -221,7 +221,7 @@ def exposure(path):
         (..., "read_pattern is missing"),
     ],
 )
-def test_a_read_pattern_that_can_t_be_is_refused(tmp_path, pattern, message):
+def test_an_impossible_read_pattern_is_refused(tmp_path, pattern, message):
     path = write_ramp(tmp_path / "x.asdf", ramp(), {"exposure.read_pattern": pattern})
     with pytest.raises(RampflowError, match=r"x\.asdf: ") as error:
         _ = exposure(path).read_pattern
@@ -234,7 +234,7 @@ def test_read_patterns_may_have_gaps(tmp_path):
 
 
 @pytest.mark.parametrize("value", [0, -3.0, float("nan"), float("inf"), True, "3", None, ..., -999999.0])
-def test_a_frame_time_that_can_t_be_is_refused(tmp_path, value):
+def test_an_impossible_frame_time_is_refused(tmp_path, value):
     path = write_ramp(tmp_path / "x.asdf", ramp(), {"exposure.frame_time": value})
     with pytest.raises(RampflowError, match=r"x\.asdf: meta\.exposure\.frame_time is"):
         _ = exposure(path).frame_time
@@ -246,7 +246,7 @@ def test_a_whole_number_of_seconds_is_a_frame_time(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["groupdq", "pixeldq", "data"])
-def test_arrays_that_don_t_fit_each_other_are_refused(files, tmp_path, name):
+def test_arrays_with_inconsistent_shapes_are_refused(files, tmp_path, name):
     arrays = {"groupdq": np.zeros((6, ROWS, COLUMNS), np.uint8), "pixeldq": np.zeros((ROWS, COLUMNS), np.uint32)}
     if name in arrays:
         arrays[name] = arrays[name][..., :-128].copy()
@@ -277,7 +277,7 @@ def test_without_references_steps_are_skipped_and_their_product_is_valid(files, 
         np.testing.assert_array_equal(after[key], before[key])
 
 
-def test_what_was_done_is_recorded(files, tmp_path):
+def test_provenance_is_recorded(files, tmp_path):
     cache = tmp_path / "crds/references/roman/wfi"
     cache.mkdir(parents=True)
     (cache / "roman_wfi_sat_0001.asdf").write_bytes((files / "saturation.asdf").read_bytes())
@@ -359,14 +359,14 @@ def test_a_step_that_lacked_its_reference_runs_when_it_has_one(files, tmp_path, 
         np.testing.assert_array_equal(found[key], expected[key])
 
 
-def test_a_reference_of_which_nothing_was_used_is_not_recorded(files, tmp_path):
+def test_an_unused_reference_is_not_recorded(files, tmp_path):
     write_reference(tmp_path / "flat.asdf", data=np.ones((10, 10), np.float32), dq=np.zeros((10, 10), np.uint32))
     succeed("flatfield", files / "wfi_image.asdf", tmp_path / "o.asdf", "--flat", tmp_path / "flat.asdf")
     with opened(tmp_path / "o.asdf") as model:
         assert model.meta.cal_step.flat_field == "SKIPPED" and model.meta.ref_file.flat == "N/A"
 
 
-def test_compressed_exposures_are_taken(files, tmp_path):
+def test_compressed_exposures_are_accepted(files, tmp_path):
     with asdf.open(files / "ramp.asdf", memmap=False, lazy_load=False) as file:
         for compression in ("lz4", "zlib", "bzp2"):
             asdf.AsdfFile({"roman": file["roman"]}).write_to(
@@ -404,7 +404,7 @@ def test_steps_work_without_snakemake_and_crds(files, tmp_path, name):
 
 # ----------------------------------------------------------------------------------------------------------- unforeseen errors
 def failing(tmp_path, capsys, change=None):
-    """Run a program that fails on a file by an error that no check foresaw, and what it says."""
+    """Run a program that raises an unexpected error on a file; return its message."""
     path = write_ramp(tmp_path / "in.asdf", ramp())
     with asdf.open(path, memmap=False, lazy_load=False) as file:
         file.write_to(path)  # with checksums
@@ -415,7 +415,7 @@ def failing(tmp_path, capsys, change=None):
     return outcome.status, capsys.readouterr().err
 
 
-def test_an_unforeseen_error_is_a_fault_of_the_program_with_its_traceback(tmp_path, capsys):
+def test_an_unexpected_error_is_reported_with_its_traceback(tmp_path, capsys):
     status, said = failing(tmp_path, capsys)
     assert status == 1
     line, *rest = said.splitlines()
@@ -426,7 +426,7 @@ def test_an_unforeseen_error_is_a_fault_of_the_program_with_its_traceback(tmp_pa
     assert rest[0].startswith("Traceback") and rest[-1] == "KeyError: 'a key'"
 
 
-def test_an_unforeseen_error_on_a_damaged_file_names_the_damage(tmp_path, capsys):
+def test_an_unexpected_error_on_a_damaged_file_names_the_damage(tmp_path, capsys):
     def flip(content):
         return content[:-2000] + bytes([content[-2000] ^ 1]) + content[-1999:]
 
@@ -435,7 +435,7 @@ def test_an_unforeseen_error_on_a_damaged_file_names_the_damage(tmp_path, capsys
     assert "fault of the program" not in said
 
 
-def test_an_unforeseen_error_on_a_file_that_does_not_fit_its_schema_names_that(tmp_path, capsys):
+def test_an_unexpected_error_on_an_invalid_file_names_the_schema_violation(tmp_path, capsys):
     status, said = failing(tmp_path, capsys, lambda content: content.replace(b" frame_time: ", b" frame_zeit: "))
     assert status == 1 and "in.asdf: does not fit the schema of its data model (" in said and "frame_time" in said
 

@@ -1,4 +1,4 @@
-"""wfi18_transient: a known transient is taken out of the first resultant; where it can't be, rows are masked."""
+"""wfi18_transient: a known transient is removed from the first resultant; where that fails, rows are masked."""
 
 import numpy as np
 import pytest
@@ -161,7 +161,7 @@ def test_non_linearity_of_rows_that_are_brighter_at_the_beginning(tmp_path):
 
 
 @pytest.mark.parametrize("rate", [1.0, 100.0, 300.0])
-def test_a_sound_flat_is_corrected(tmp_path, rate):
+def test_a_plausible_fit_corrects_a_flat(tmp_path, rate):
     data = straight(rate, curved=1e-6)
     data[0] += transient()
     said = program(tmp_path, data).stderr
@@ -250,7 +250,7 @@ def test_a_failing_fit_masks(tmp_path):
     check_masked(tmp_path, data)
 
 
-def test_fits_that_fail_say_so():
+def test_failed_fits_are_reported():
     row_times = np.linspace(0.001, 0.39, 504)
     assert fit_transient(row_times, np.full(504, np.nan)) is None
     noise = np.random.default_rng(3).normal(0, 1, 504) * 1e6
@@ -268,7 +268,7 @@ def test_a_thousand_rows_of_a_full_detector_are_masked():
 
 
 @pytest.mark.parametrize("options", [[], ["--mask_rows=true"]])
-def test_other_detectors_have_no_transient(tmp_path, options):
+def test_other_detectors_are_not_changed(tmp_path, options):
     data = with_transient()
     program(tmp_path, data, *options, detector="WFI17")
     with opened(tmp_path / "out.asdf") as model:

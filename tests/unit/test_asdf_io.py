@@ -1,4 +1,4 @@
-"""asdf_io: files that it writes are ASDF files, files of others are read alike, trees come back; damage is named."""
+"""ASDF files are read and written as asdf does, trees make a round trip, damage is named."""
 
 import copy
 import re
@@ -17,17 +17,10 @@ from hypothesis import strategies as st
 from small_files import image, meta_of, opened, ramp, write_image, write_ramp, write_raw
 
 from rampflow.errors import RampflowError
-from rampflow.files.asdf_io import (
-    AsdfFile,
-    CompressedArray,
-    EmptyArray,
-    StoredArray,
-    TaggedDict,
-    TaggedList,
-    TaggedStr,
-    create_asdf,
-    tagged,
-)
+from rampflow.files.asdf_reader import AsdfFile
+from rampflow.files.asdf_writer import CompressedArray, EmptyArray, create_asdf
+from rampflow.files.stored_array import StoredArray
+from rampflow.files.yaml_tree import TaggedDict, TaggedList, TaggedStr, tagged
 from rampflow.step.exposure import InlineArray
 
 NAMES = ("u1", "<u2", ">u2", "<u4", ">u4", "<f2", ">f2", "<f4", ">f4", "<f8", ">f8", "?", "<c16", ">c16", "<i2", ">i8")
@@ -51,7 +44,7 @@ def write(path, tree, **kwargs):
 
 
 def check_reads(stored, expected):
-    """All ways to read an array, against the array itself."""
+    """Compare all ways to read an array with the array itself."""
     assert stored.shape == expected.shape and stored.ndim == expected.ndim and stored.nbytes == expected.nbytes
     for found, wanted in (
         (stored.read(), expected),
@@ -59,6 +52,7 @@ def check_reads(stored, expected):
         (stored.read_rows(-3, 4), expected[..., :4, :]),
         (stored.read_rows(5, 999), expected[..., 5:, :]),
         *(((stored.read_plane(1), expected[1]),) if expected.ndim == 3 else ()),
+        *(((stored.read_rows(2, 7, 2), expected[:2, 2:7]),) if expected.ndim == 3 else ()),
     ):
         np.testing.assert_array_equal(found, wanted)
         assert found.dtype == expected.dtype.newbyteorder("=") and found.dtype.isnative
@@ -90,7 +84,7 @@ def test_a_file_ends_with_the_index_of_its_blocks(tmp_path):
 
 
 @pytest.mark.parametrize("shape", [(3, 5), (1100, 1030), (0, 4)])  # the second takes two frames
-def test_a_compressed_array_is_read_by_asdf_and_here(tmp_path, shape):
+def test_a_compressed_array_is_read_by_asdf_and_by_rampflow(tmp_path, shape):
     labels = np.zeros(shape, np.uint32)
     labels[:2, 1:3] = 7
     write(tmp_path / "a.asdf", {"labels": CompressedArray(labels), "other": values(np.dtype("f4"))})
@@ -118,7 +112,7 @@ def test_what_asdf_writes_is_read(tmp_path, dtype, compression):
 
 
 @pytest.mark.parametrize("compression", [None, "lz4", "zlib"])
-def test_what_is_read_belongs_to_who_reads_it(tmp_path, compression):
+def test_arrays_that_were_read_can_be_changed_without_effect_on_the_file(tmp_path, compression):
     # Steps correct what they read in place; the next reader must find the file's values, not those.
     array = values(np.dtype("<f4"))
     asdf.AsdfFile({"a": array}).write_to(tmp_path / "a.asdf", all_array_compression=compression)
@@ -141,7 +135,7 @@ def test_views_of_a_block_are_read(tmp_path, view, compression):
     }[view]
     asdf.AsdfFile({"whole": base, "view": array}).write_to(tmp_path / "a.asdf", all_array_compression=compression)
     with AsdfFile(tmp_path / "a.asdf") as file:
-        assert file.tree["view"]._offset == file.tree["whole"]._offset  # one block, as asdf shares it
+        assert file.tree["view"]._block == file.tree["whole"]._block  # one block, as asdf shares it
         np.testing.assert_array_equal(file.tree["whole"].read(), base)
         stored = file.tree["view"]
         np.testing.assert_array_equal(stored.read(), array)
@@ -219,7 +213,7 @@ def test_tagged_nodes_survive_unchanged(tmp_path):
         assert file["frame"].name == "f"
 
 
-def test_the_models_take_what_is_written(tmp_path):
+def test_written_files_validate_as_data_models(tmp_path):
     write_raw(tmp_path / "raw.asdf", ramp())
     write_ramp(tmp_path / "ramp.asdf", ramp())
     write_image(tmp_path / "image.asdf", image())
@@ -269,7 +263,7 @@ in_one_folder = settings(deadline=None, max_examples=150, suppress_health_check=
 
 @in_one_folder
 @given(st.dictionaries(texts, trees, max_size=5))
-def test_trees_come_back(tmp_path, tree):
+def test_trees_make_a_round_trip(tmp_path, tree):
     with AsdfFile(write(tmp_path / "a.asdf", tree)) as file:
         assert file.tree.tag == "tag:stsci.edu:asdf/core/asdf-1.1.0"
         same_tree(dict(file.tree), tree)
@@ -280,7 +274,7 @@ shapes = st.tuples(st.integers(1, 4), st.integers(1, 20), st.integers(1, 40))
 
 @in_one_folder
 @given(st.lists(st.tuples(st.sampled_from(DTYPES), shapes), min_size=1, max_size=4), st.data())
-def test_arrays_come_back_whole_by_rows_and_by_planes(tmp_path, kinds, data):
+def test_arrays_make_a_round_trip_whole_by_rows_and_by_planes(tmp_path, kinds, data):
     arrays = {f"a{i}": values(dtype, shape) for i, (dtype, shape) in enumerate(kinds)}
     with AsdfFile(write(tmp_path / "a.asdf", dict(arrays))) as file:
         for name, array in arrays.items():
@@ -315,7 +309,7 @@ def test_arrays_can_be_written_in_pieces(tmp_path, dtype, shape, data):
         assert not file.tree["nothing"].read().any()
 
 
-def test_one_array_has_rows_too(tmp_path):
+def test_a_two_dimensional_array_has_rows(tmp_path):
     array = values(np.dtype("<f4"), (30, 40))
     empty = EmptyArray(array.shape, array.dtype)
     with create_asdf(tmp_path / "a.asdf", {"a": empty}) as writer:
@@ -325,7 +319,7 @@ def test_one_array_has_rows_too(tmp_path):
         check_reads(file.tree["a"], array)
 
 
-def test_values_that_don_t_fit_are_refused(tmp_path):
+def test_values_of_another_type_or_shape_are_refused(tmp_path):
     empty, array = EmptyArray((2, 100, 4), "f4"), np.zeros((2, 3, 4))
     with create_asdf(tmp_path / "a.asdf", {"a": empty}) as writer:
         for misfit in (
@@ -337,7 +331,7 @@ def test_values_that_don_t_fit_are_refused(tmp_path):
         ):
             with pytest.raises(ValueError, match="fit"):
                 misfit()
-        with pytest.raises(ValueError, match="not in the tree"):
+        with pytest.raises(ValueError, match="not an EmptyArray in the tree"):
             writer.write(EmptyArray((2, 3, 4), "f4"), array)
 
 
@@ -346,7 +340,7 @@ def test_shared_nodes_stay_shared(tmp_path):
     write(tmp_path / "a.asdf", {"one": node, "two": node, "first": array, "second": array})
     with AsdfFile(tmp_path / "a.asdf") as file:
         assert file.tree["one"] == node and file.tree["one"] is file.tree["two"]
-        assert file.tree["first"]._offset == file.tree["second"]._offset  # one block
+        assert file.tree["first"]._block == file.tree["second"]._block  # one block
         write(tmp_path / "b.asdf", file.tree)
     with asdf.open(tmp_path / "b.asdf") as file:
         assert file["one"] is file["two"]
@@ -361,13 +355,13 @@ def test_anchors_of_asdf_are_followed(tmp_path):
         assert file.tree["one"] is file.tree["two"][0] is file.tree["two"][1]
 
 
-def test_kinds_of_tagged_nodes():
+def test_tagged_nodes_keep_type_and_tag():
     nodes = [tagged({"a": 1}, "!t"), tagged([1], "!t"), tagged("1", "!t")]
     assert [type(n) for n in nodes] == [TaggedDict, TaggedList, TaggedStr]
     assert [copy.deepcopy(n).tag for n in nodes] == ["!t"] * 3
 
 
-def test_the_standard_is_kept(tmp_path):
+def test_the_version_of_the_standard_is_kept(tmp_path):
     write(tmp_path / "a.asdf", {}, standard="1.5.0")
     with AsdfFile(tmp_path / "a.asdf") as file:
         assert file.standard == "1.5.0"
@@ -376,7 +370,7 @@ def test_the_standard_is_kept(tmp_path):
 
 
 # ------------------------------------------------------------------------------------------------- the tree grows later
-def test_the_tree_may_grow_after_its_arrays_found_their_places(tmp_path):
+def test_the_tree_may_grow_after_arrays_were_written(tmp_path):
     array, tree = np.arange(1000.0), {"logs": []}
     with create_asdf(tmp_path / "a.asdf", {**tree, "a": array, "meta": (meta := {})}) as writer:
         writer.tree["logs"] = [f"line {i}: {'x' * 80}" for i in range(1000)]
@@ -386,7 +380,7 @@ def test_the_tree_may_grow_after_its_arrays_found_their_places(tmp_path):
         assert len(file["logs"]) == 1000 and file["meta"]["status"] == "COMPLETE"
 
 
-def test_a_tree_that_grows_beyond_all_measure_is_an_error(tmp_path):
+def test_a_tree_that_outgrows_its_space_is_an_error(tmp_path):
     with pytest.raises(ValueError, match="grew"):
         with create_asdf(tmp_path / "a.asdf", {"a": np.arange(1000.0)}) as writer:
             writer.tree["logs"] = "x" * 200_000
@@ -396,7 +390,7 @@ def test_a_tree_that_grows_beyond_all_measure_is_an_error(tmp_path):
 # ------------------------------------------------------------------------------------------------------ whole or nothing
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt, RampflowError, OSError])
 @pytest.mark.parametrize("existing", [False, True])
-def test_an_error_in_the_middle_leaves_nothing_new(tmp_path, error, existing):
+def test_an_error_while_writing_leaves_no_file(tmp_path, error, existing):
     path = tmp_path / "a.asdf"
     if existing:
         path.write_text("before")
@@ -453,7 +447,7 @@ def test_a_truncated_file_is_named(tmp_path, good, cut):
 
 
 @pytest.mark.parametrize("length", [0, 1, 3])
-def test_every_length_of_a_file_of_ours_is_whole_or_an_error(tmp_path, length):
+def test_a_file_cut_at_any_length_is_an_error(tmp_path, length):
     write(tmp_path / "a.asdf", {"a": np.arange(300.0), "b": np.arange(400, dtype=np.uint8)})
     content = (tmp_path / "a.asdf").read_bytes()
     for end in [length, *range(4 + length, len(content), 4099)]:
@@ -463,12 +457,12 @@ def test_every_length_of_a_file_of_ours_is_whole_or_an_error(tmp_path, length):
 
 
 @pytest.mark.parametrize("content", [b"", b"SIMPLE  =                    T", b"{}", b"#ASDFx", b"\0" * 5000])
-def test_what_is_not_asdf_is_named(tmp_path, content):
+def test_a_file_that_is_not_asdf_is_named(tmp_path, content):
     with pytest.raises(RampflowError, match=r"x\.asdf: is not an ASDF file"):
         read_all(tmp_path / "x.asdf", content)
 
 
-def test_what_is_not_there_is_named(tmp_path):
+def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(RampflowError, match=r"none\.asdf: can't be opened \(No such file"):
         AsdfFile(tmp_path / "none.asdf")
     with pytest.raises(RampflowError, match="Is a directory|is not an ASDF file|can't be"):
@@ -499,7 +493,7 @@ def test_a_damaged_tree_is_named(tmp_path, tree):
 
 
 @pytest.mark.parametrize("node", [b"shape: [999999]", b"shape: [-3]", b"datatype: [a]", b"source: 2", b"offset: 8000"])
-def test_an_array_that_its_block_can_t_hold_is_named(tmp_path, good, node):
+def test_an_array_larger_than_its_block_is_named(tmp_path, good, node):
     content, (first, _) = good
     fields = {b"source": b"source: 0", b"datatype": b"datatype: float64", b"shape": b"shape: [1000]", b"offset": b"offset: 0"}
     fields[node.split(b":")[0]] = node
@@ -535,7 +529,7 @@ def test_a_damaged_block_header_is_named(tmp_path, good):
         read_all(tmp_path / "x.asdf", content)
 
 
-def test_a_closed_file_reads_no_more(tmp_path, good):
+def test_reading_from_a_closed_file_is_an_error(tmp_path, good):
     with AsdfFile(tmp_path / "good.asdf") as file:
         array = file.tree["a"]
     with pytest.raises(RampflowError, match=r"good\.asdf: can't be read"):
@@ -557,7 +551,7 @@ def test_the_file_is_laid_out_as_the_standard_says(tmp_path):
 
 
 @pytest.mark.parametrize("tree", ["of a file", "new"])
-def test_the_root_has_the_tag_that_the_standard_asks_for(tmp_path, good, tree):
+def test_the_root_has_the_tag_of_the_standard(tmp_path, good, tree):
     if tree == "new":
         write(tmp_path / "b.asdf", {"a": 1})
     else:
@@ -572,3 +566,60 @@ def test_the_root_has_the_tag_that_the_standard_asks_for(tmp_path, good, tree):
 def test_metadata_is_read_as_it_was_given(tmp_path):
     path = write_image(tmp_path / "a.asdf", image(), {"exposure.frame_time": 1.5, "observation.program": 7})
     assert meta_of(path)["exposure"]["frame_time"] == 1.5 and meta_of(path)["observation"]["program"] == 7
+
+
+# ---------------------------------------------------------------------------------------------------- an entry of a large tree
+ENTRIES = {
+    "a": {"text": "long enough to be folded " * 20 + "\n    b: not an entry\n", "list": ["x", {"b": 1}]},
+    "b": {"empty": {}, "array": np.arange(12.0).reshape(3, 4)},
+    "c": {"wcs": tagged({"name": "w", "parts": [tagged("u", "tag:x/unit-1")]}, "tag:x/wcs-1"), "none": None},
+    "d: e": {"odd": "name"},
+}
+
+
+@pytest.mark.parametrize("written_by", ["rampflow", "asdf"])
+def test_an_entry_is_read_without_the_others(tmp_path, written_by):
+    entries = ENTRIES if written_by == "rampflow" else {name: ENTRIES[name] for name in ("a", "b", "d: e")}
+    tree = {"before": ["entries:", "    b:"], "top": {"logs": ["    b: 3"] * 3, "entries": entries, "after": [1]}, "last": 2}
+    path = tmp_path / "a.asdf"
+    if written_by == "rampflow":
+        write(path, copy.deepcopy(tree))
+    else:
+        asdf.AsdfFile(copy.deepcopy(tree)).write_to(path, all_array_storage="inline")
+    with AsdfFile(path) as whole:
+        expected = whole.tree["top"]
+    for name in entries:
+        with AsdfFile(path, parse=False) as file:
+            found = file.entry("top", "entries", name)
+            assert (file.tree is None) == (":" not in name)  # a name in quotes takes the whole tree
+            assert str(found) == str(expected["entries"][name]) and getattr(found, "tag", "") == ""
+            np.testing.assert_array_equal(found.get("array", 0), expected["entries"][name].get("array", 0))
+            if "wcs" in found:
+                assert found["wcs"].tag == "tag:x/wcs-1" and found["wcs"]["parts"][0].tag == "tag:x/unit-1"
+    with AsdfFile(path, parse=False) as file:
+        assert file.entry("top", "logs") == tree["top"]["logs"] and file.entry("top", "after") == [1]
+        assert file.tree is None
+        assert file.entry("top", "entries", "e") is None is file.entry("top", "b") and file.entry("last") == 2
+        assert file.entry("last", "deeper") is None
+
+
+def test_an_entry_with_an_alias_of_another_is_read(tmp_path):
+    shared = {"x": [1, {"y": 2}]}
+    write(tmp_path / "a.asdf", {"one": {"s": shared}, "two": {"s": shared}})
+    with AsdfFile(tmp_path / "a.asdf", parse=False) as file:
+        assert file.entry("two") == {"s": shared}
+
+
+def test_an_entry_of_a_damaged_tree_is_refused(tmp_path):
+    path = write(tmp_path / "a.asdf", {"one": {"a": 1}, "two": {"b": 1}})
+    path.write_bytes(path.read_bytes().replace(b"b: 1", b"{: 1"))
+    with AsdfFile(path, parse=False) as file, pytest.raises(RampflowError, match=r"a\.asdf: its YAML tree is damaged"):
+        file.entry("two")
+
+
+def test_an_array_that_is_copied_is_not_written_again(tmp_path):
+    kept, later = np.ones((3, 10, 40)), EmptyArray((3, 10, 40), np.float64)
+    with create_asdf(tmp_path / "a.asdf", {"kept": kept, "later": later}) as writer:
+        with pytest.raises(ValueError, match="not an EmptyArray"):
+            writer.write_rows(kept, 0, np.zeros((3, 2, 40)))
+        writer.write(later, np.zeros(later.shape))

@@ -37,12 +37,12 @@ def test_the_chain_of_each_exposure_type(kind, more):
 
 
 @pytest.mark.parametrize(("kind", "detector"), [("WFI_GUIDE", "WFI01"), ("WFI_IMAGE", "WFI19"), ("WFI_IMAGE", "")])
-def test_what_the_instrument_has_not_is_refused(kind, detector):
+def test_unknown_exposure_types_and_detectors_are_refused(kind, detector):
     with pytest.raises(RampflowError):
         chain_of(kind, detector)
 
 
-def test_steps_that_only_look_write_no_exposure():
+def test_imaging_steps_write_no_exposure():
     assert image_chain(list(STEPS)) == [name for name in STEPS if name not in IMAGING_ALONE]
 
 
@@ -67,7 +67,7 @@ def test_each_row_has_its_script_and_its_rule():
         assert f"\nrule {name}:\n" in rules
 
 
-def test_the_table_in_the_readme_is_the_table_of_steps():
+def test_the_readme_table_matches_the_table_of_steps():
     text = (ROOT / "README.md").read_text()
     header, _, *rows = text[text.index("| step | WFI_IMAGE") :].split("\n\n")[0].splitlines()
     columns = [cell.strip().split(", ") for cell in header.strip("|").split("|")[1:]]
@@ -83,7 +83,7 @@ def test_the_table_in_the_readme_is_the_table_of_steps():
     ]
 
 
-def test_the_list_of_suffixes_for_those_who_come_from_romancal():
+def test_the_migration_page_lists_the_suffixes():
     first, *others = (STEPS[name].suffix for name in image_chain(list(STEPS)))
     expected = ", ".join([f"`STEM_{first}.asdf`", *(f"`_{suffix}`" for suffix in others)])
     assert expected in (ROOT / "docs" / "from-romancal.md").read_text()

@@ -22,7 +22,7 @@ def refused(config):
     return str(error.value)
 
 
-def test_nothing_given_is_all_defaults():
+def test_an_empty_configuration_is_the_defaults():
     config = validated({})
     assert config["input"] == [] and config["results"] == "results" and config["keep_intermediates"] == ["ramp_fitting"]
     assert config["references"] == {"crds_context": None, "override": {}, "allow_mismatch": False}
@@ -32,7 +32,7 @@ def test_nothing_given_is_all_defaults():
         assert {name: config["steps"][step.name][name] for name in defaults} == defaults
 
 
-def test_what_is_given_replaces_defaults():
+def test_given_values_replace_defaults():
     given = {
         "input": "raw",
         "results": "out",
@@ -48,7 +48,7 @@ def test_what_is_given_replaces_defaults():
     assert (config["input"], config["results"], config["keep_intermediates"]) == ("raw", "out", ["linearity"])
 
 
-def test_texts_of_the_command_line_are_interpreted():
+def test_command_line_texts_are_parsed():
     config = validated(
         {
             "keep_intermediates": "true",
@@ -66,7 +66,7 @@ def test_texts_of_the_command_line_are_interpreted():
     assert config["steps"]["ramp_fitting"]["rejection_threshold"] == 5.5
 
 
-def test_lists_and_mappings_as_texts():
+def test_lists_and_mappings_are_parsed_from_text():
     config = validated({"keep_intermediates": "[linearity, refpix]", "steps": "{saturation: {backup: 2}}"})
     assert config["keep_intermediates"] == ["linearity", "refpix"]
     assert config["steps"]["saturation"]["backup"] == 2
@@ -133,7 +133,7 @@ def test_numbers_that_are_not_finite_are_refused(value):
     assert "steps.ramp_fitting.rejection_threshold" in refused({"steps": {"ramp_fitting": {"rejection_threshold": value}}})
 
 
-def test_every_error_is_said():
+def test_all_errors_are_listed():
     said = refused({"inputs": 1, "results": 3, "steps": {"saturation": {"backup": -1, "n_pix_grow_sat": "x"}}})
     assert len(said.splitlines()) == 4 and all(line.startswith("configuration: ") for line in said.splitlines())
 
@@ -148,6 +148,6 @@ def test_options_become_arguments_that_the_script_reads():
         assert {p.name: getattr(arguments, p.name) for p in step.parameters} == {p.name: given[p.name] for p in step.parameters}
 
 
-def test_the_schema_is_one():
+def test_the_json_schema_is_valid():
     jsonschema.Draft202012Validator.check_schema(schema())
     assert schema() is not schema()

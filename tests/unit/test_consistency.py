@@ -16,9 +16,22 @@ SOUND = {
     "exposure_time": 60.0,
     "effective_exposure_time": 57.0,
     "start_time": "2027-01-01T00:00:00.000",
+    "mid_time": "2027-01-01T00:00:30.000",
     "end_time": "2027-01-01T00:01:00.000",
+    "truncated": False,
     "data_problem": None,
     "engineering_quality": "OK",
+}
+
+OBSERVATION = {
+    "program": 1,
+    "execution_plan": 1,
+    "pass": 1,
+    "segment": 1,
+    "observation": 1,
+    "visit": 1,
+    "exposure": 1,
+    "visit_id": "0000101001001001001",
 }
 
 
@@ -29,6 +42,7 @@ def lines_of(
     optical_element="F158",
     aperture_name="?",
     pointing=(270.0, 66.0, 269.5, 66.4),
+    observation=None,
     **entries,
 ):
     wcsinfo = {"aperture_name": aperture_name, "ra_ref": pointing[0], "dec_ref": pointing[1]}
@@ -36,6 +50,7 @@ def lines_of(
     meta = {
         "exposure": exposure,
         "instrument": {"detector": detector, "optical_element": optical_element},
+        "observation": OBSERVATION | (observation or {}),
         "wcsinfo": wcsinfo,
         "pointing": {"ra_v1": pointing[2], "dec_v1": pointing[3]},
     }
@@ -62,6 +77,13 @@ def lines_of(
         {"name": "r1_uncal.asdf"},
         {"type": "WFI_SPECTRAL", "optical_element": "GRISM_0", "name": "r1_uncal.asdf"},
         {"type": "WFI_IM_DARK", "optical_element": "DARK", "name": "r1_uncal.asdf"},
+        {"mid_time": ...},
+        {"mid_time": "?"},
+        {"mid_time": "2020-01-01T00:00:00.000"},
+        {"mid_time": "2027-01-01T00:01:00.000"},
+        {"truncated": "?"},
+        {"observation": {"program": -999999, "visit": "?", "exposure": None, "visit_id": "?"}},
+        {"observation": {"visit": 3, "visit_id": "0000101001001001003"}, "name": "my_file_wfi07_f158_uncal.asdf"},
         {"aperture_name": "WFI_07_FULL"},
         {"aperture_name": "WFI_CEN"},
         {"aperture_name": "WFI01_FULL"},
@@ -71,7 +93,7 @@ def lines_of(
         {"pointing": (270.0, 66.0, None, "?")},
     ],
 )
-def test_sound_metadata_and_placeholders_say_nothing(entries):
+def test_consistent_metadata_and_placeholders_give_no_warning(entries):
     assert lines_of(**entries) == []
 
 
@@ -87,6 +109,15 @@ def test_sound_metadata_and_placeholders_say_nothing(entries):
             ["meta.exposure.exposure_time is 60 s", "180 s", "end_time (2027-01-01 00:03:00)"],
         ),
         ({"end_time": "2026-12-31T23:59:00.000"}, ["-60 s"]),
+        ({"mid_time": "2027-01-01T00:02:00.000"}, ["mid_time is 2027-01-01 00:02:00", "start_time (2027-01-01 00:00:00)"]),
+        ({"mid_time": "2026-01-01T00:00:00.000"}, ["mid_time is 2026-01-01 00:00:00", "end_time (2027-01-01 00:01:00)"]),
+        ({"truncated": True}, ["meta.exposure.truncated is true"]),
+        (
+            {"observation": {"visit": 3, "program": 42}},
+            ["program is 42 (in the name: 1)", "visit is 3 (in the name: 1)"],
+        ),
+        ({"observation": {"exposure": 7}}, ["exposure is 7 (in the name: 1)"]),
+        ({"observation": {"visit_id": "0000101001001001002"}}, ["visit_id is 0000101001001001002"]),
         ({"name": NAME.replace("wfi07", "wfi18")}, ["meta.instrument.detector is WFI07", "says WFI18"]),
         ({"name": NAME.replace("f158", "f129")}, ["meta.instrument.optical_element is F158", "says F129"]),
         ({"data_problem": "L1 telemetry gap"}, ["meta.exposure.data_problem is 'L1 telemetry gap'"]),

@@ -24,12 +24,12 @@ def test_flags_are_those_of_the_data_models():
 
 
 @given(st.integers(0, 255), st.integers(0, 2**31 - 1))
-def test_has_looks_at_the_bits(value, wanted):
+def test_has_tests_the_bits_of_a_flag(value, wanted):
     assert dq.has(np.array([value], np.uint32), wanted)[0] == bool(value & wanted)
     assert dq.has(np.array([value], np.uint8), wanted & 255)[0] == bool(value & wanted & 255)
 
 
-def test_has_knows_the_highest_bit():
+def test_has_tests_the_highest_bit():
     flags = np.array([0, dq.REFERENCE_PIXEL, dq.HOT], np.uint32)
     np.testing.assert_array_equal(dq.has(flags, dq.REFERENCE_PIXEL), [False, True, False])
     assert dq.has(flags, dq.REFERENCE_PIXEL).dtype == bool
@@ -41,7 +41,7 @@ def test_detectors_have_numbers(number):
 
 
 @pytest.mark.parametrize("name", ["WFI00", "WFI19", "WFI1", "wfi01", "WFI011", " WFI01", "WFI01\n", "", None, 1])
-def test_what_is_no_detector_is_refused(name):
+def test_unknown_detectors_are_refused(name):
     with pytest.raises(RampflowError, match="must be one of WFI01 to WFI18"):
         detector.detector_number(name)
 
@@ -76,7 +76,7 @@ def read_times(rows, channels, frame_time, number):
 
 @pytest.mark.parametrize("number", [1, 2, 3, 18])
 @pytest.mark.parametrize(("rows", "channels"), [(72, 2), (256, 2), (512, 4), (600, 2)])
-def test_read_times_are_those_of_the_definition(rows, channels, number):
+def test_read_times_follow_the_definition(rows, channels, number):
     ours = detector.pixel_read_times((rows, channels * 128), FRAME_TIME, number)
     np.testing.assert_allclose(ours, read_times(rows, channels, FRAME_TIME, number), rtol=1e-12, atol=1e-12)
 
@@ -103,7 +103,7 @@ def test_read_order():
 
 # -------------------------------------------------------------------------------------------------------------- shapes
 @pytest.mark.parametrize("shape", [(1, 9, 128), (6, 4096, 4096), (3, 72, 256)])
-def test_shapes_of_detectors_pass(shape):
+def test_valid_detector_shapes_are_accepted(shape):
     detector.check_shape("file", shape)
 
 

@@ -1,4 +1,4 @@
-"""What counts as code: everything that a script imports of this project, and no words."""
+"""The fingerprint covers what a script imports of this project, without comments and docstrings."""
 
 import ast
 import shutil
@@ -21,7 +21,7 @@ print(*(m.__file__ for m in list(sys.modules.values()) if (getattr(m, "__file__"
 
 
 @pytest.mark.parametrize("name", [*STEPS, "finalize", "astrometric_catalog", "report"])
-def test_all_that_a_script_imports_when_it_starts_is_its_code(name):
+def test_the_fingerprint_covers_every_import_at_start(name):
     done = subprocess.run([sys.executable, "-c", IMPORT, str(SCRIPTS), name], capture_output=True, text=True, check=True)
     loaded = set(done.stdout.split())
     assert len(loaded) > 5
@@ -30,7 +30,8 @@ def test_all_that_a_script_imports_when_it_starts_is_its_code(name):
 
 def test_imports_of_imports_and_those_in_functions_are_followed():
     used = {str(path.relative_to(SCRIPTS / "rampflow")) for path in files_of("flatfield") if path.parent != SCRIPTS}
-    assert {"step/job.py", "step/exposure.py", "files/asdf_io.py", "dq.py", "errors.py", "detector.py", "__init__.py"} <= used
+    assert {"step/job.py", "step/exposure.py", "files/asdf_reader.py", "files/yaml_tree.py", "__init__.py"} <= used
+    assert {"dq.py", "errors.py", "detector.py"} <= used
     assert not any(name.startswith(("catalog/", "wcs/", "workflow/", "pictures/")) for name in used)
     # In a function of finalize.py alone:
     assert SCRIPTS / "rampflow/files/parquet.py" in files_of("finalize")
@@ -42,7 +43,7 @@ def test_every_form_of_an_import():
 import rampflow.dq
 from rampflow import detector as d, errors
 from . import near
-from ..files.asdf_io import AsdfFile
+from ..files.asdf_reader import AsdfFile
 def later():
     import numpy
     importlib.import_module("rampflow.imports")
@@ -53,7 +54,7 @@ def later():
         "rampflow.detector",
         "rampflow.errors",
         "rampflow.step.near",
-        "rampflow.files.asdf_io.AsdfFile",
+        "rampflow.files.asdf_reader.AsdfFile",
         "numpy",
         "rampflow.imports",
     }
@@ -87,11 +88,11 @@ def test_the_same_code_elsewhere_is_the_same(copy):
         ("rampflow/dq.py", "\n\n", "\n# A comment.\n\n\n"),
         ("flatfield.py", '    """Process one exposure."""', '    """Divide it."""'),
         ("flatfield.py", "def usable_flat(", "def usable_flat(  # a comment\n    "),
-        ("rampflow/files/asdf_io.py", '"""A YAML mapping that keeps its tag."""', '"""A mapping."""'),
+        ("rampflow/files/yaml_tree.py", '"""A YAML mapping that keeps its tag."""', '"""A mapping."""'),
         ("rampflow/release.txt", ".", ".9."),
     ],
 )
-def test_words_and_layout_are_no_code(copy, path, old, new):
+def test_comments_and_layout_do_not_change_the_fingerprint(copy, path, old, new):
     assert copy("flatfield", path, old, new) == fingerprint("flatfield")
 
 
@@ -101,15 +102,15 @@ def test_words_and_layout_are_no_code(copy, path, old, new):
         ("flatfield.py", "np.float32(1)", "np.float32(2)"),
         ("rampflow/dq.py", "SATURATED = 1 << 1", "SATURATED = 1 << 2"),
         ("rampflow/step/job.py", "block: int = 16", "block: int = 32"),
-        ("rampflow/files/asdf_io.py", "_HEADROOM = 1 << 17", "_HEADROOM = 1 << 18"),
+        ("rampflow/files/asdf_writer.py", "_HEADROOM = 1 << 17", "_HEADROOM = 1 << 18"),
         ("rampflow/chain.py", '"photom", "wfi_image"', '"photometry", "wfi_image"'),
     ],
 )
-def test_an_edit_of_anything_that_is_used_is_seen(copy, path, old, new):
+def test_edits_of_used_code_change_the_fingerprint(copy, path, old, new):
     assert copy("flatfield", path, old, new) != fingerprint("flatfield")
 
 
-def test_an_edit_elsewhere_is_not(copy):
+def test_edits_of_other_code_do_not_change_the_fingerprint(copy):
     assert copy("flatfield", "rampflow/kernels/linearity.py", "import", "import math, ") == fingerprint("flatfield")
     assert copy("linearity", "rampflow/kernels/linearity.py", "import", "import math, ") != fingerprint("linearity")
 
@@ -118,13 +119,13 @@ def test_an_edit_elsewhere_is_not(copy):
     ("one", "other"),
     [("f(1)", "f(1.0)"), ("x = None", "x = 'None'"), ("f(a, b)", "f([a, b])"), ("a - b", "b - a"), ("'a'; f()", "f()")],
 )
-def test_codes_that_differ_are_spelled_out_differently(one, other):
-    """But a text alone is a comment."""
+def test_different_syntax_trees_have_different_spellings(one, other):
+    """A string on its own counts as a comment."""
     assert (spell_out(ast.parse(one)) == spell_out(ast.parse(other))) == one.startswith("'")
 
 
-def test_the_spelling_is_that_of_no_version_of_python():
-    """`ast.dump` differs from one to the next: a new Python must not run everything again."""
+def test_the_spelling_does_not_depend_on_the_python_version():
+    """`ast.dump` differs between versions, and a new Python must not repeat everything."""
     assert spell_out(ast.parse("def f(x: int = 1): return None")) == (
         "Module(body=[FunctionDef(name='f',args=arguments(args=[arg(arg='x',annotation=Name(id='int',))]defaults=[Constant(value=1,)])"
         "body=[Return(value=Constant(value=None,))])])"

@@ -1,4 +1,4 @@
-"""imports: a package can be kept out of a block, and is there for all else."""
+"""imports: a package can be blocked within a block of code, and nowhere else."""
 
 import importlib
 import sys

@@ -1,6 +1,6 @@
 """The inventory of a run and its references from CRDS, with a small cache of simulated references and no server.
 
-CRDS keeps its configuration for the life of a process: whatever asks it is a process of its own here.
+CRDS keeps its configuration until the process ends, so each query of CRDS runs in its own process.
 """
 
 import json
@@ -19,7 +19,8 @@ from small_files import set_entries, write_ramp, write_raw
 from rampflow.chain import STEPS
 from rampflow.errors import RampflowError
 from rampflow.files import links
-from rampflow.files.asdf_io import AsdfFile, create_asdf
+from rampflow.files.asdf_reader import AsdfFile
+from rampflow.files.asdf_writer import create_asdf
 from rampflow.step.declaration import reference_types
 from rampflow.workflow import configuration, inventory
 
@@ -96,7 +97,7 @@ def test_associations_name_their_members(visit, cache):
 
 
 # ---------------------------------------------------------------------------------------------------------------- again
-def test_a_second_build_opens_nothing_and_a_changed_file_is_opened_again(visit, cache):
+def test_only_changed_files_are_opened_again(visit, cache):
     first = built(visit, cache)
     assert sorted(first.pop("opened")) == ["a_uncal.asdf", "b_uncal.asdf", "c_uncal.asdf"]
     again = built(visit, cache)
@@ -124,7 +125,7 @@ def test_a_file_of_the_same_size_is_opened_again_when_it_is_newer(visit, cache):
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"format": 0}'])
-def test_a_store_that_can_t_be_read_is_made_again(visit, cache, content):
+def test_an_unreadable_store_is_built_again(visit, cache, content):
     (visit / ".rampflow").mkdir()
     (visit / ".rampflow/inventory.json").write_text(content)
     assert len(built(visit, cache)["opened"]) == 3
@@ -154,7 +155,7 @@ def links_of(found, *types):
     return [found["links"][found["exposures"]["a"][-1][t]] for t in types]
 
 
-def test_a_link_leads_to_each_file_and_stands_for_its_name_and_content(visit, cache):
+def test_links_identify_files_by_name_and_content(visit, cache):
     found = built(visit, cache)
     used = {path for *_, references in found["exposures"].values() for path in references.values()}
     assert set(found["links"]) == used | {str(visit / f"raw/{stem}_uncal.asdf") for stem in "abc"}
@@ -166,7 +167,7 @@ def test_a_link_leads_to_each_file_and_stands_for_its_name_and_content(visit, ca
 
 
 def test_a_cache_that_was_copied_and_touched_is_read_and_its_files_are_the_same(visit, cache, tmp_path):
-    """What was remembered of one cache is no answer for another: it may be gone, or hold other files."""
+    """What is stored about one cache does not apply to another, which may have other files."""
     before = built(visit, cache)
     copy = tmp_path / "copy"
     shutil.copytree(cache, copy)
@@ -192,8 +193,8 @@ def test_another_content_of_the_same_name_has_another_link(visit, cache, tmp_pat
     assert links_of(built(visit, cache), "flat", "dark") == before, "and back"
 
 
-def test_other_rules_in_a_cache_of_the_same_context_are_asked(visit, tmp_path):
-    """A cache that was made anew in the same place."""
+def test_changed_rules_of_the_same_context_are_evaluated_again(visit, tmp_path):
+    """A cache that was replaced in the same place."""
     types = tuple(reference_types(declarations.steps().values()))
     flats = []
     for context in ("roman_0001.pmap", "roman_0002.pmap"):
@@ -207,8 +208,8 @@ def test_other_rules_in_a_cache_of_the_same_context_are_asked(visit, tmp_path):
     assert flats == ["roman_wfi_flat_wfi01_0001.asdf", "roman_wfi_flat_wfi01_0002.asdf"]
 
 
-def test_a_raw_file_is_its_name_and_content(visit, cache):
-    """Wherever it lies, however it is named, whenever it was written."""
+def test_raw_files_are_identified_by_name_and_content(visit, cache):
+    """Folder, spelling of the path and time do not matter."""
     first = built(visit, cache, {"input": "raw/a_uncal.asdf"})["links"][str(visit / "raw/a_uncal.asdf")]
     (visit / "elsewhere").mkdir()
     moved = visit / "elsewhere/a_uncal.asdf"
@@ -252,7 +253,7 @@ def test_without_symbolic_links_the_folder_is_named(tmp_path, monkeypatch):
 
 
 def test_a_reference_that_is_fetched_keeps_its_link(visit, cache, tmp_path, monkeypatch):
-    """It is not known what it holds before it is there; what was made with it meanwhile is not to be made again."""
+    """Its content is unknown before it is retrieved; products made with it meanwhile are not repeated."""
     poor = tmp_path / "poor"
     shutil.copytree(cache, poor, copy_function=os.link)
     gain = poor / "references/roman/wfi/roman_wfi_gain_wfi01_0001.asdf"
@@ -268,7 +269,7 @@ def test_a_reference_that_is_fetched_keeps_its_link(visit, cache, tmp_path, monk
     monkeypatch.chdir(visit)
     links.record_fetched(Path(link), gain)
     assert gain_link() == link
-    # Gone again, perhaps with the cache: what was known of it holds.
+    # Removed again, perhaps with the cache: what was stored about it is kept.
     gain.unlink()
     assert gain_link() == link and not (visit / link).exists()
     # The server may give another one now.
@@ -288,7 +289,7 @@ def test_an_override_is_for_every_exposure(visit, cache):
 
 
 def test_an_override_made_for_other_exposures_is_refused_before_any_job(visit, cache):
-    """One flat for all, where one exposure is of another detector; spectra read no flat, and don't count."""
+    """One flat for all, and one exposure is of another detector; spectra read no flat."""
     mine, other = (
         next((cache / "references/roman/wfi").glob(f"*_{kind}_0001.asdf")) for kind in ("flat_wfi01", "epsf_wfi01_f129")
     )
@@ -374,12 +375,12 @@ def test_what_a_step_would_refuse_is_refused_with_all_other_bad_inputs(visit, ca
     assert "pointing_uncal.asdf: meta.wcsinfo.ra_ref is missing" in lines[2]
     assert "short_uncal.asdf: the ramp has 3 resultants; ramp_fitting needs at least 4" in lines[3]
     assert "time_uncal.asdf: meta.exposure.frame_time is 0.0" in lines[4]
-    # What a step refuses is no matter where the step is skipped.
+    # A skipped step refuses nothing.
     skipping = {"input": "raw", "exclude": ["a", "guide", "short", "time"], "steps": {"assign_wcs": {"skip": True}}}
     assert "pointing" in built(visit, cache, skipping)["exposures"]
 
 
-def test_the_advice_keeps_what_the_command_line_configures():
+def test_the_suggested_command_keeps_the_given_configuration():
     def advise(words, names=("a", "b")):
         return inventory.exclude_option(list(names), shlex.split(words))
 
@@ -393,7 +394,15 @@ def test_the_advice_keeps_what_the_command_line_configures():
 def test_an_excluded_member_need_not_be_there(visit, cache):
     members = [{"expname": f"raw/{stem}_uncal.asdf", "exptype": "science"} for stem in ("a", "gone", "b")]
     (visit / "asn.json").write_text(json.dumps({"products": [{"name": "visit", "members": members}]}))
-    assert "add gone to exclude" in refused(visit, cache, {"input": "asn.json"})
+    (visit / "raw/c_uncal.asdf").write_text("nothing")
+    bad = {"input": ["asn.json", "raw/c_uncal.asdf", "raw/lost_uncal.asdf"]}
+    *lines, remedy = refused(visit, cache, bad).strip().splitlines()
+    assert len(lines) == 3
+    assert "the member 'raw/gone_uncal.asdf' of 'visit' does not exist" in lines[0]
+    assert "c_uncal.asdf: is not an ASDF file" in lines[1]
+    assert "input 'raw/lost_uncal.asdf': does not exist" in lines[2]
+    assert remedy == "to go on without: --config 'exclude=[gone,c,lost]'"
+    assert set(built(visit, cache, bad | {"exclude": ["gone", "c", "lost"]})["exposures"]) == {"a", "b"}
     assert set(built(visit, cache, {"input": "asn.json", "exclude": ["gone"]})["exposures"]) == {"a", "b"}
     files = ["raw/a_uncal.asdf", "raw/gone_uncal.asdf"]
     assert set(built(visit, cache, {"input": files, "exclude": ["gone"]})["exposures"]) == {"a"}
@@ -418,7 +427,7 @@ def test_exposures_can_be_left_out_of_any_input(visit, cache):
         ({"data": "text"}, "data is not an array"),
     ],
 )
-def test_a_header_that_is_not_right_is_named(tmp_path, changes, message):
+def test_an_invalid_header_is_named(tmp_path, changes, message):
     write_exposure(tmp_path, "a")
     with AsdfFile(tmp_path / "a_uncal.asdf") as file:
         set_entries(file.tree["roman"], changes)

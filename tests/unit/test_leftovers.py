@@ -1,4 +1,4 @@
-"""Files of a results folder that a run would not make, and those that are none of its business."""
+"""Stale files of a results folder, and files that do not belong to the workflow."""
 
 import json
 
@@ -11,8 +11,8 @@ STEM = "r0000101001001001001_0001_wfi01_f158"
 NOTHING = Inventory({}, None, {})
 
 
-def test_only_files_that_bear_a_name_of_ours_are_stale(tmp_path):
-    """In a folder from elsewhere, the products say whose they are."""
+def test_only_files_named_as_products_are_stale(tmp_path):
+    """In a results folder of another place, the metadata say which files are products."""
     results, own = tmp_path / "results", "my_copy_cal.asdf finder_cat.parquet old_report.html other_tweakreg.json".split()
     results.mkdir()
     meta = {"filename": f"{STEM}_cal.asdf", "calibration_software_name": "rampflow"}
@@ -27,7 +27,7 @@ def test_only_files_that_bear_a_name_of_ours_are_stale(tmp_path):
     assert [path.name for path in stale] == [f"{STEM}_cal.asdf", f"{STEM}_cal.png", "visit_tweakreg.json"]
 
 
-def test_what_a_run_makes_is_not_stale(tmp_path):
+def test_products_of_the_run_are_not_stale(tmp_path):
     chain = ("dq_init", "ramp_fitting", "flatfield")
     entry = ExposureEntry(STEM, "raw", "visit", "WFI_IMAGE", "WFI01", (8, 64, 64), chain, {}, None)
     meta = {"filename": f"{STEM}_cal.asdf", "calibration_software_name": "rampflow"}

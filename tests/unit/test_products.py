@@ -1,11 +1,11 @@
-"""The comparison of products sees what differs."""
+"""The comparison of products notices differences."""
 
 import pytest
 from products import arrays_of, assert_same_products
 from small_files import image, write_image
 
 
-def test_another_pixel_is_another_product(tmp_path):
+def test_a_changed_pixel_is_noticed(tmp_path):
     for folder in ("a", "b", "c"):
         (tmp_path / folder).mkdir()
     name, data = "one_cal.asdf", image()

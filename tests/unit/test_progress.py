@@ -1,4 +1,4 @@
-"""What a run shows while it goes on, with and without a terminal."""
+"""Progress of a run, with and without a terminal."""
 
 import io
 import logging
@@ -78,7 +78,7 @@ def test_on_a_terminal_one_line_says_what_runs(logger, monkeypatch):
 
 
 @pytest.mark.parametrize("settings", [{"quiet": {"progress"}}, {"verbose": True}, {"printshellcmds": True}])
-def test_who_asks_for_other_words_gets_snakemake_s(logger, settings):
+def test_verbose_and_quiet_keep_the_output_of_snakemake(logger, settings):
     screen = start(logger, terminal=False, **settings)
     run_two_jobs(logger)
     assert "Select jobs" in screen.getvalue() and REFPIX not in screen.getvalue()
@@ -87,5 +87,5 @@ def test_who_asks_for_other_words_gets_snakemake_s(logger, settings):
 @pytest.mark.parametrize(
     ("seconds", "words"), [(0.4, "0 s"), (89, "89 s"), (91, "2 min"), (5399, "90 min"), (5400, "1.5 h"), (36000, "10.0 h")]
 )
-def test_times_in_words(seconds, words):
+def test_durations_are_formatted(seconds, words):
     assert progress.duration(seconds) == words

@@ -48,7 +48,7 @@ def test_a_folder_inside_another_repository_is_not_that_commit(clone):
     assert version.from_git(folder / "unpacked") is None
 
 
-def test_without_git_there_is_no_answer(clone, monkeypatch):
+def test_without_git_there_is_no_version(clone, monkeypatch):
     monkeypatch.setenv("PATH", "")
     assert version.from_git(clone[0]) is None
 

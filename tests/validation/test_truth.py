@@ -1,4 +1,4 @@
-"""tests/validation/truth_*.py: from products of known errors, the numbers that belong to them."""
+"""tests/validation/truth_*.py recover the numbers of products with known errors."""
 
 import json
 import sys
@@ -69,7 +69,7 @@ def exposure(tmp_path_factory):
     return folder
 
 
-def test_slopes(exposure, monkeypatch):
+def test_truth_slopes_recovers_known_errors(exposure, monkeypatch):
     files = (exposure / f"{name}.asdf" for name in ("e_truth", "ours", "theirs"))
     bins = run(truth_slopes, exposure, *files, monkeypatch)["bins"]
     assert len(bins) == 15  # five in a decade
@@ -85,7 +85,7 @@ def test_slopes(exposure, monkeypatch):
         assert ours["chisq"] == pytest.approx(2) and b["saturated"] == 0
 
 
-def test_jumps(exposure, monkeypatch):
+def test_truth_jumps_recovers_known_errors(exposure, monkeypatch):
     files = (exposure / f"{name}.asdf" for name in ("e_truth", "ours", "theirs"))
     numbers = run(truth_jumps, exposure, *files, monkeypatch)
     hits = {"romancal": 0, "all": 0}
@@ -103,7 +103,7 @@ def test_jumps(exposure, monkeypatch):
     assert numbers["chance"] == pytest.approx((5 + 3) * 6.8e-6)
 
 
-def test_stars(tmp_path, monkeypatch):
+def test_truth_stars_recovers_known_errors(tmp_path, monkeypatch):
     rng = np.random.default_rng(2)
     n = 300
     x, y = (grid.ravel()[:n] * 60.0 for grid in np.mgrid[1:20, 1:20])

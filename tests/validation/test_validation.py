@@ -1,4 +1,4 @@
-"""tests/validation/write_document.py: what cases measured is kept, judged and written down."""
+"""tests/validation/write_document.py: measurements of cases are kept, compared with the explanations, and documented."""
 
 import json
 import sys
@@ -54,7 +54,7 @@ def test_a_difference_that_nothing_explains_is_named_and_fails(tmp_path, write, 
     assert "plain, dq_init, r1_0001_wfi01_f158 exposure data: has no explanation" in capsys.readouterr().err
 
 
-def test_a_case_that_is_run_again_takes_its_own_place_and_leaves_the_others(tmp_path, write):
+def test_a_repeated_case_replaces_its_own_rows_alone(tmp_path, write):
     finished_case(tmp_path / "work", "plain", [DIFFERENT])
     finished_case(tmp_path / "work", "dark", [DIFFERENT | {"differing": 0, "beyond": 0.0}])
     assert write()[0] == 1
@@ -93,7 +93,7 @@ def test_a_case_that_is_not_finished_is_not_in_the_document(tmp_path, write):
     assert ", dark, " in next(line for line in document.splitlines() if line.startswith("Not run for this document"))
 
 
-def test_results_of_a_case_that_is_no_more_are_refused(tmp_path, write, capsys):
+def test_results_of_a_removed_case_are_refused(tmp_path, write, capsys):
     finished_case(tmp_path / "work", "plainer", [])
     with pytest.raises(SystemExit):
         write()
@@ -156,7 +156,7 @@ def test_two_explanations_with_one_id_are_refused(tmp_path):
         write_document.read_explanations(tmp_path / "explanations.yaml")
 
 
-def test_the_document_is_that_of_the_table(tmp_path, monkeypatch):
+def test_the_document_matches_the_table(tmp_path, monkeypatch):
     (tmp_path / "none").mkdir()
     (tmp_path / "validation").mkdir()
     table = DOCUMENTS / "validation" / "differences.parquet"

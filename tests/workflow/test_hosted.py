@@ -1,4 +1,4 @@
-"""The workflow from a hosted repository: git takes a local one in its place."""
+"""The workflow from a hosted repository, for which git is given a local one."""
 
 import os
 import shutil
@@ -24,7 +24,7 @@ use rule * from rampflow as rampflow_*
 
 @pytest.fixture(scope="module")
 def hosted(tmp_path_factory):
-    """A working folder with an exposure; where github.com is asked for owner/rampflow, a repository with the tag v9 answers."""
+    """A working folder with an exposure; git takes a local repository with the tag v9 for github.com/owner/rampflow."""
     folder = tmp_path_factory.mktemp("hosted")
     repository, working = folder / "repository", folder / "run"
     working.mkdir()
@@ -53,7 +53,7 @@ def test_a_module_from_a_tag_runs_with_its_scripts(hosted):
     assert not os.path.samefile(script, ROOT / "scripts" / "dq_init.py")
 
 
-def test_its_jobs_are_those_of_a_clone(hosted):
+def test_a_hosted_module_has_the_jobs_of_a_clone(hosted):
     given = ["--config", "input=a_uncal.asdf"]
     expected = Workflow(hosted.folder, hosted.clone / "crds").jobs(*given)
     assert len(expected) > 10

@@ -1,6 +1,6 @@
-"""Runs that are killed for real: the same command again does what is missing, and gives the arrays of an undisturbed run.
+"""Runs that are killed: the same command again does what is missing, with the arrays of an undisturbed run.
 
-The first steps of one small exposure stand for all; tests/slurm has the same on a cluster, with whole chains.
+They run the first steps of one small exposure; tests/slurm does the same on a cluster, with whole chains.
 """
 
 import hashlib
@@ -81,7 +81,7 @@ class Interrupted(Workflow):
             stderr=subprocess.STDOUT,
             env=self.environment | {"STALL": stalling},
             start_new_session=True,
-            # Where the tests themselves run in the background, a shell has let them ignore Ctrl-C.
+            # A shell makes background processes ignore Ctrl-C, and the tests may be one.
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
         marker, deadline = self.folder / "stalled", time.monotonic() + 120
@@ -135,7 +135,7 @@ def test_a_step_killed_in_the_middle_of_writing(workflow, inputs):
 
 
 def test_snakemake_killed_and_its_step_still_writing(workflow, inputs):
-    """The lock is named with the one command that removes it, and a step that was left behind spoils nothing."""
+    """The message has the command that removes the lock, and the step that is still running does no harm."""
     run, _ = workflow.start(stalling="saturation")
     second = workflow.snakemake(*workflow.arguments)
     assert second.returncode != 0 and "Directory cannot be locked" in second.stderr, "two runs at once in one folder"
@@ -187,7 +187,7 @@ def summary_of(workflow):
 
 
 def assert_interrupted(workflow, done):
-    """The summary says so and nothing else: what the interruption ended has not failed."""
+    """The summary reports the interruption, and no failure."""
     head, *lines = summary_of(workflow)
     assert head.startswith(f"rampflow: interrupted: {done} of 3 jobs done; the same command goes on, ")
     assert " failed" not in head and not [line for line in lines if line.startswith("failed")]
@@ -243,7 +243,7 @@ users = itertools.count()
 
 
 def fetch(server, cache, name):
-    """Start to fetch a reference into a cache, in a working folder of its own beside it."""
+    """Start to retrieve a reference into a cache, in a separate working folder."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith("CRDS_")}
     environment |= {"CRDS_PATH": str(cache), "CRDS_SERVER_URL": server.address, "CRDS_OBSERVATORY": "roman"}
     path = cache / "references" / "roman" / "wfi" / name
@@ -261,7 +261,7 @@ def fetch(server, cache, name):
 
 
 def test_users_of_one_cache_fetch_the_same_reference_at_once(server, tmp_path):
-    """At no time is there a file that is not whole."""
+    """There is never an incomplete file."""
     server.seconds = 6  # that a file takes: longer than crds itself waits for another process
     runs = [fetch(server, tmp_path / "cache", MASK) for _ in range(2)]
     path, expected = runs[0][0], hashlib.sha256(server.files[MASK].read_bytes()).hexdigest()
@@ -292,8 +292,8 @@ def test_a_fetched_reference_that_is_damaged_never_gets_into_the_cache(server, t
     assert not path.exists() and not leftovers(tmp_path)
 
 
-def test_a_run_does_not_remove_what_another_has_fetched(server, inputs, tmp_path):
-    """Snakemake removes the outputs of a job before it starts it; of a cache that others read it must not."""
+def test_a_run_keeps_references_fetched_by_another_run(server, inputs, tmp_path):
+    """Snakemake removes the outputs of a job before it starts; it must not remove those in a shared cache."""
     workflow = Interrupted(tmp_path, inputs)
     cache = tmp_path / "cache"
     workflow.environment |= {"CRDS_PATH": str(cache), "CRDS_SERVER_URL": server.address}
@@ -313,7 +313,7 @@ def test_a_run_does_not_remove_what_another_has_fetched(server, inputs, tmp_path
 
 # ---------------------------------------------------------------------------------------------------------------- clusters
 def test_a_cluster_job_does_not_look_at_the_raw_files(workflow, inputs):
-    """On its node, Snakemake reads the Snakefile again; which exposures there are it knows from the submitting process."""
+    """On its node, Snakemake reads the Snakefile again, and takes the inventory of the submitting process."""
     raw = workflow.folder / f"{STEM}_uncal.asdf"
     shutil.copy(inputs / raw.name, raw)
     settings = ["--config", f"input={raw.name}"]

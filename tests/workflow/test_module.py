@@ -1,4 +1,4 @@
-"""The workflow as a module of another one, whose Snakefile lies elsewhere."""
+"""The workflow as a module of another workflow."""
 
 import pytest
 from products import arrays_of
@@ -42,8 +42,8 @@ def outer(visit, tmp_path):
 
 
 @pytest.mark.parametrize("snakefile", ["Snakefile", "workflow/Snakefile"])
-def test_its_jobs_are_those_of_the_workflow(visit, outer, snakefile):
-    """All defaults are there, though the other workflow gives few keys."""
+def test_a_module_has_the_jobs_of_the_workflow(visit, outer, snakefile):
+    """Keys that the other workflow leaves out have their defaults."""
     alone = Workflow(outer("rules.rampflow_all.input").folder, visit.inputs / "crds_cache").jobs(
         "--config", f"input={visit.inputs / 'visit_asn.json'}", "astrometric_catalog=stars.ecsv"
     )
@@ -53,7 +53,7 @@ def test_its_jobs_are_those_of_the_workflow(visit, outer, snakefile):
     }
 
 
-def test_its_jobs_give_the_same_files(visit, outer):
+def test_a_module_writes_the_same_files(visit, outer):
     product = f"mine/intermediates/{FIRST}_saturation.asdf"
     workflow = outer(f'"{product}"', results="mine", keep_intermediates=["saturation"])
     run = workflow.snakemake()

@@ -1,4 +1,4 @@
-"""A new step is one row in the table of steps, one script and one rule (and its test).
+"""A new step takes one row in the table of steps, one script and one rule (and its test).
 
 CONTRIBUTING.md's recipe says so. Here it is done in a copy of the workflow, and an exposure goes through the step.
 """
@@ -72,8 +72,8 @@ def extended(tmp_path_factory):
     return Workflow(folder / "run", folder / "crds", clone=clone)
 
 
-def test_an_exposure_goes_through_it(extended):
-    """Of its detector alone; what it leaves is what the step before left, but for what it does."""
+def test_an_exposure_goes_through_a_new_step(extended):
+    """Only exposures of its detector; the step changes only what it should."""
     steps = dict.fromkeys(("saturation", "refpix", "dark_decay", "linearity", "dark_current"), {"skip": True})
     steps["pedestal"] = {"level": LEVEL}
     given = ["--config", "input=raw", f"steps={steps}", "keep_intermediates=[ramp_fitting,pedestal]"]
@@ -92,7 +92,7 @@ def test_an_exposure_goes_through_it(extended):
     assert jobs == {"pedestal": 1, "assign_wcs": 1}
 
 
-def test_its_parameters_are_in_the_documents_and_checked(extended):
+def test_parameters_of_a_new_step_are_documented_and_checked(extended):
     program = [sys.executable, extended.clone / "scripts" / "document_parameters.py"]
     subprocess.run(list(map(str, program)), check=True)
     written = yaml.safe_load((extended.clone / "config" / "config.yaml").read_text())

@@ -1,4 +1,4 @@
-"""The products in the tools of others: asdf alone, roman_datamodels, gwcs, astropy, photutils, pandas' reader of parquet."""
+"""The products opened with asdf, roman_datamodels, gwcs, astropy, photutils and pyarrow."""
 
 import warnings
 
@@ -46,7 +46,7 @@ def test_asdf_and_roman_datamodels_open_every_product(visit, suffix):
             model.validate()
 
 
-def test_what_a_viewer_asks_of_an_image(visit):
+def test_viewers_find_planes_of_one_shape_and_a_wcs(visit):
     """Planes of one shape, a WCS with the interface for viewers (APE 14), and there and back to the pixel."""
     for path in products(visit, "cal.asdf"):
         with roman_datamodels.open(path) as image:
@@ -65,7 +65,7 @@ def test_what_a_viewer_asks_of_an_image(visit):
             assert data[100:200, 100:200].wcs.pixel_to_world(0, 0).separation(wcs.pixel_to_world(100, 100)).mas < 0.01
 
 
-def test_the_catalog_and_the_segmentation_map_go_with_the_image(visit):
+def test_catalog_and_segmentation_map_match_the_image(visit):
     table = Table.read(visit.results / f"{FIRST}_cat.parquet")
     arrow = parquet.read_table(visit.results / f"{FIRST}_cat.parquet")
     assert arrow.column_names == table.colnames

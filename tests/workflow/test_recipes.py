@@ -1,4 +1,4 @@
-"""What existing files say of their making, and which of them are to be made again."""
+"""Recipes: how existing files were made, and which of them must be made again."""
 
 import os
 import shutil
@@ -37,13 +37,13 @@ def test_a_step_by_hand_has_no_recipe(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["text.asdf", "text.parquet", "missing.asdf"])
-def test_a_file_that_is_none_has_no_recipes(tmp_path, name):
+def test_a_file_that_is_not_a_product_has_no_recipes(tmp_path, name):
     if name.startswith("text"):
         (tmp_path / name).write_text("nothing")
     assert recipes.recipes_in(tmp_path / name) == {}
 
 
-def test_what_differs_is_seen_by_step(flat, tmp_path):
+def test_differences_are_found_for_each_step(flat, tmp_path):
     store, same = tmp_path / "made.json", {"dark_current": OLD, "flatfield": OLD}
     missing = tmp_path / "missing.asdf"
     assert recipes.differing({flat: same, missing: same}, store) == {}
@@ -64,21 +64,21 @@ def test_a_file_is_opened_once_as_long_as_it_stays_the_same(flat, tmp_path, monk
     assert opened == [flat, flat]
 
 
-def test_of_what_a_run_has_made_snakemake_knows_more(flat, tmp_path):
-    """Another parameter is then no reason to make all of an exposure again: Snakemake knows where to begin."""
+def test_files_of_this_run_are_left_to_snakemake(flat, tmp_path):
+    """Snakemake knows their parameters: it repeats from the step that changed, not the whole exposure."""
     store, expected = tmp_path / "made.json", {flat: {"flatfield": NEW}}
     recipes.remember(expected, flat.stat().st_mtime - 1, store)
     assert recipes.differing(expected, store) == {} and recipes.are_as_remembered(expected, store)
     other = {flat: {"flatfield": OLD}}
     assert recipes.differing(other, store) == {} and not recipes.are_as_remembered(other, store)
-    # Another file in its place is nobody's.
+    # Another file in its place has no stamp.
     shutil.copyfile(flat, tmp_path / "copy")
     os.replace(tmp_path / "copy", flat)
     assert recipes.differing(expected, store) == {flat: ["flatfield", "dark_current"]}
     assert not recipes.are_as_remembered(expected, store)
 
 
-def test_what_is_older_than_the_run_was_not_made_by_it(flat, tmp_path):
+def test_older_files_were_not_made_by_this_run(flat, tmp_path):
     store = tmp_path / "made.json"
     recipes.remember({flat: {}}, flat.stat().st_mtime + 1, store)
     assert recipes.differing({flat: {}}, store) == {flat: ["dark_current", "flatfield"]}
@@ -91,7 +91,7 @@ def test_a_damaged_store_is_made_again(flat, tmp_path, content):
     assert recipes.differing({flat: {"dark_current": OLD, "flatfield": OLD}}, store) == {}
 
 
-def test_a_stamp_is_new_or_old(tmp_path, flat):
+def test_stamps_tell_new_from_old_files(tmp_path, flat):
     stamp = tmp_path / "redo/exposure/a"
     recipes.set_stamp(stamp, outdated=False)
     assert stamp.stat().st_mtime < flat.stat().st_mtime

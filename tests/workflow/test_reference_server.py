@@ -1,4 +1,4 @@
-"""References from a CRDS server: fetched once, by a rule, into the cache. The server is a small one on this machine."""
+"""References from a CRDS server on this machine are retrieved once, by a rule, into the cache."""
 
 import pytest
 from demo_visit import FIRST

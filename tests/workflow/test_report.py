@@ -160,7 +160,7 @@ def test_pixels_of_each_kind_are_chosen():
     assert ramps.choose_pixels(rate, np.full_like(flags, dq.DO_NOT_USE), dumo) == {}
 
 
-def test_the_fit_starts_anew_after_a_jump():
+def test_the_drawn_fit_restarts_after_a_jump():
     times = np.arange(6.0)
     counts = 100 + 2 * times + [0, 0, 0, 50, 50, 900]
     ramp = ramps.Ramp("jump", 0, 0, counts, np.array([0, 0, 0, 0, 0, dq.SATURATED], np.uint8), np.array([3]), 2.0)
@@ -209,7 +209,7 @@ def report(visit):
 
 
 def pictures_of(visit, stem):
-    """Titles of the pictures of an exposure, and what else is known of it."""
+    """Titles of the pictures of an exposure, and its other entries in the report."""
     folder = visit.results / "intermediates"
     images, ramp = (json.loads((folder / f"{stem}_{kind}_pictures.json").read_text()) for kind in ("image", "ramp"))
     pictures = [*images["pictures"], *ramp["pictures"]]
@@ -250,12 +250,27 @@ def test_a_page_of_an_exposure_without_catalog_alignment_or_benchmarks(visit, re
     assert text.count("<figure") == 1 + len(pictures_of(visit, STEMS[5])[0]), "the footprint besides"
 
 
+def test_the_head_names_exposures_that_have_no_products(visit, report, tmp_path):
+    spectrum = visit.results / "intermediates" / STEMS[5]
+    (tmp_path / "logs" / "lost").mkdir(parents=True)
+    line = "2026-11-28T22:00:00.000Z :: rampflow :: {} :: saturation: {}\n"
+    (tmp_path / "logs" / "lost" / "dq_init.log").write_text(line.format("INFO", "begins"))
+    (tmp_path / "logs" / "lost" / "saturation.log").write_text(line.format("ERROR", "lost.asdf: data is <not> an array"))
+    page = tmp_path / "alone_report.html"
+    options = [f"--images={spectrum}_image_pictures.json", f"--ramps={spectrum}_ramp_pictures.json", f"--benchmarks={tmp_path}"]
+    template = str(ROOT / "workflow" / "report" / "report.html.j2")
+    assert report_script.main([str(page), template, *options, f"--logs={tmp_path / 'logs'}", "--missing", "lost", "left"]) == 0
+    head = page.read_text().split("</header>")[0]
+    assert "lost is not on this page: saturation failed: lost.asdf: data is &lt;not&gt; an array" in head
+    assert "left is not on this page: it was excluded" in head and head.count("<li>") == 2
+
+
 def test_the_head_names_every_version_and_context():
     assert report_script.tally(["roman_0001.pmap"] * 3) == "roman_0001.pmap"
     assert report_script.tally(["a", "b", "a"]) == "a (2), b (1)"
 
 
-def test_columns_of_a_forced_catalog_are_those_measured_in_its_own_image(tmp_path):
+def test_a_forced_catalog_shows_columns_of_its_own_image(tmp_path):
     path = tmp_path / "x_cat.parquet"
     columns = {"x_centroid": [1.0], "forced_x_centroid": [2.0], "forced_is_extended": [True]}
     pq.write_table(pa.table(columns), path)
@@ -267,7 +282,7 @@ def test_columns_of_a_forced_catalog_are_those_measured_in_its_own_image(tmp_pat
         image_pictures.catalog_columns(path, ("is_extended",))
 
 
-def test_time_and_memory_are_those_of_steps_that_had_a_part_in_the_image(tmp_path):
+def test_time_and_memory_are_of_the_steps_of_the_image(tmp_path):
     (tmp_path / "r1").mkdir()
     for name in ("refpix", "linearity"):
         (tmp_path / "r1" / f"{name}.tsv").write_text("s\tcpu_time\tmax_rss\n1.5\t2.5\t300\n")
@@ -314,7 +329,7 @@ class _Reader(HTMLParser):
         self.text.append(data.strip())
 
 
-def test_the_report_says_what_the_products_say(visit, report):
+def test_the_report_matches_the_products(visit, report):
     reader = _Reader()
     reader.feed(report.read_text())
     assert all(address.startswith(("data:", "#")) for address in reader.addresses), "everything is in the page"

@@ -1,4 +1,4 @@
-"""What a run tells at its end, and what it does for an association of which an exposure fails."""
+"""The summary of a run, and associations of which an exposure fails."""
 
 import json
 import logging
@@ -40,14 +40,14 @@ INFO = ("rampflow.refpix", "INFO", "fine")
 
 
 # -------------------------------------------------------------------------------------------------------------- the words
-def test_a_failure_is_a_line_with_exposure_step_reason_and_log(logs):
+def test_a_failure_is_one_line_with_exposure_step_reason_and_log(logs):
     log = logs("logs/r1/refpix.log", INFO, ("rampflow", "ERROR", "refpix: r1_uncal.asdf: data is missing; make it again"))
     failures, warnings, _ = summary.summarize([log], [[log]], BEGUN)
     assert failures == ["r1 refpix: r1_uncal.asdf: data is missing; make it again [logs/r1/refpix.log]"]
     assert warnings == []
 
 
-def test_warnings_of_earlier_runs_are_told_apart_and_earlier_failures_left_out(logs):
+def test_warnings_of_earlier_runs_are_marked_and_earlier_failures_left_out(logs):
     failed = logs("logs/r1/refpix.log", ("rampflow.refpix", "WARNING", "x"), ("rampflow", "ERROR", "refpix: old"), age=1)
     kept = logs("logs/r2/refpix.log", ("rampflow.refpix", "WARNING", "r2_uncal.asdf: old"), age=1)
     found = summary.summarize([failed, kept, "logs/r3/refpix.log"], [], BEGUN)
@@ -61,7 +61,7 @@ def test_logs_are_found_by_the_names_of_exposures_and_associations(logs):
 
 
 def test_of_a_cluster_job_the_step_that_failed_is_named(logs):
-    """Steps that were killed leave no error: the last one that wrote something is meant."""
+    """Killed steps log no error, so the step with the newest log is named."""
     steps = [logs("logs/r1/dq_init.log", INFO, age=-1), logs("logs/r1/refpix.log", INFO, age=-2), "logs/r1/linearity.log"]
     (line,), *_ = summary.summarize(steps, [steps], BEGUN)
     assert line.startswith("r1 refpix: ended without an error message, probably killed")
@@ -73,7 +73,7 @@ def test_of_a_cluster_job_the_step_that_failed_is_named(logs):
     assert line.startswith("r1 linearity: did not begin")
 
 
-def test_the_end_of_a_traceback_is_a_reason(logs):
+def test_the_last_line_of_a_traceback_is_the_reason(logs):
     log = Path(logs("logs/r1/refpix.log", INFO, age=-1))
     log.write_text("Traceback (most recent call last):\n  File x\nModuleNotFoundError: No module named 'numba'\n")
     (line,), *_ = summary.summarize([log], [[str(log)]], BEGUN)
@@ -101,7 +101,7 @@ def told(path, failures=(), warnings=(), earlier=(), **state):
     return summary.report(summary.Findings(list(failures), list(warnings), list(earlier)), path, **state)
 
 
-def test_the_file_has_every_line_and_the_screen_some(tmp_path):
+def test_the_summary_file_has_all_lines_and_the_screen_the_first(tmp_path):
     path = tmp_path / "logs" / "summary.txt"
     shown = told(path, [f"r{n} refpix: x" for n in range(50)], ["w"], ["e"], products=(2, 52)).splitlines()
     written = path.read_text().splitlines()
@@ -112,13 +112,13 @@ def test_the_file_has_every_line_and_the_screen_some(tmp_path):
     assert told(path) == f"rampflow: nothing failed, no warning, 3 of 3 exposures have their products ({path})"
 
 
-def test_an_interrupted_run_says_how_far_it_is(tmp_path):
+def test_an_interrupted_run_reports_its_progress(tmp_path):
     head = told(tmp_path / "summary.txt", products=(0, 3), jobs=(7, 41), interrupted=True, ended_well=False)
     assert head.startswith("rampflow: interrupted: 7 of 41 jobs done; the same command goes on, no warning, 0 of 3 ")
     assert "nothing failed" not in head
 
 
-def test_a_run_that_ended_badly_never_says_that_nothing_failed(tmp_path):
+def test_a_failed_run_never_reports_success(tmp_path):
     shown = told(tmp_path / "summary.txt", ended_well=False)
     assert shown.startswith("rampflow: 1 failed, ") and "failed: the run: Snakemake ended with an error" in shown
 
@@ -141,7 +141,7 @@ def begin(send, *jobs):
         send(LogEvent.JOB_INFO, jobid=n, rule_name="refpix", wildcards={"stem": f"r{n}"}, log=[f"logs/r{n}/refpix.log"])
 
 
-def test_jobs_that_failed_and_were_not_tried_again_with_success(record):
+def test_only_jobs_without_a_later_success_count_as_failed(record):
     record, send = record
     send(LogEvent.RUN_INFO, stats={"refpix": 4, "total": 4})
     begin(send, 1, 2, 3, 4)

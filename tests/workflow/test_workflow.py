@@ -1,4 +1,4 @@
-"""The workflow as a user runs it: products, statuses, provenance, minimal reruns, options, on a simulated visit."""
+"""The workflow on a simulated visit: products, statuses, provenance, minimal reruns, options."""
 
 import json
 import os
@@ -16,10 +16,16 @@ from demo_visit import ALIGNED, ASSOCIATION, CATALOGED, CHAIN, FIRST, SATURATED,
 from pyarrow import parquet
 from repository import ROOT
 from roman_datamodels.datamodels import ImageModel, RampModel, SegmentationMapModel, WfiWcsModel
+from shared_folders import copy_folder
 from snakemake_runs import Workflow
 
 from rampflow import __version__
+from rampflow.astrometry.region import epoch_of
 from rampflow.chain import STATUSES, STEPS, chain_of, image_chain
+from rampflow.files.asdf_reader import AsdfFile
+from rampflow.files.asdf_writer import create_asdf
+from rampflow.files.yaml_tree import tagged
+from rampflow.step.exposure import Exposure
 
 pytestmark = pytest.mark.workflow
 
@@ -139,7 +145,7 @@ def test_a_fully_saturated_exposure_gives_a_zeroed_image(visit):
         assert image.meta.wcs is None
 
 
-def test_provenance(visit):
+def test_products_record_their_provenance(visit):
     with product(visit, FIRST) as image:
         meta = image.meta
         assert meta.calibration_software_name == "rampflow"
@@ -212,8 +218,8 @@ def ramp_reads(visit, stem):
 
 
 @pytest.mark.parametrize("stem", [*ALIGNED, STEMS[4]])
-def test_positions_on_the_sky(visit, stem):
-    """The truth has sources with sky and pixel positions; alignment takes the pointing error out, where there is one."""
+def test_positions_on_the_sky_match_the_simulated_truth(visit, stem):
+    """Sources of the truth have sky and pixel positions; alignment removes the pointing error."""
     sources = Table.read(visit.inputs / f"{stem}_truth.ecsv")
     with product(visit, stem) as image:
         ra, dec = image.meta.wcs(np.array(sources["x"]), np.array(sources["y"]))
@@ -229,12 +235,12 @@ def test_positions_on_the_sky(visit, stem):
 
 
 # --------------------------------------------------------------------------------------------------------------- reruns
-def test_a_second_run_does_nothing(visit):
+def test_a_second_run_has_no_jobs(visit):
     assert visit.jobs(*visit.arguments) == {}
 
 
 def test_another_parameter_reruns_its_step_and_what_follows(visit):
-    """The fully saturated exposure's chain is run too: that it needs no fit is only known from its pixels."""
+    """The chain of the fully saturated exposure runs too: only its pixels show that it needs no fit."""
     jobs = visit.jobs(*visit.arguments, "steps={ramp_fitting: {rejection_threshold: 6.5}}")
     assert jobs == {
         **dict.fromkeys("ramp_fitting dark_current assign_wcs photom".split(), len(STEMS)),
@@ -252,7 +258,7 @@ def test_another_flat_reruns_flatfield_and_what_follows(visit):
     flat = next((visit.inputs / "crds_cache" / "references" / "roman" / "wfi").glob("roman_wfi_flat_wfi01*"))
     own = visit.folder / "my_flat.asdf"
     shutil.copy(flat, own)
-    # It is of WFI01, and for all: without a word it is refused before any job.
+    # A flat of WFI01 for all detectors is refused before any job, unless allow_mismatch is true.
     jobs = visit.jobs(*visit.arguments, f"references={{allow_mismatch: true, override: {{flat: {own}}}}}")
     assert jobs == {"flatfield": 6, **PRODUCTS, "finalize_image": 1, "preview": 6}
     refused = visit.snakemake(*visit.arguments, f"references={{override: {{flat: {own}}}}}", "--dry-run")
@@ -279,39 +285,29 @@ def test_the_same_inputs_elsewhere_rerun_nothing(visit, tmp_path):
     assert jobs == {"astrometric_catalog": 1, "tweakreg": 1, "finalize": 5, "preview": 5}
 
 
-def test_a_segmentation_map_and_a_member_s_catalog_elsewhere_rerun_nothing(visit, single, tmp_path):
-    results = "results=maps"
-    for place in (visit.folder / "here", tmp_path):
-        place.mkdir(exist_ok=True)
-        shutil.copyfile(visit.results / f"{FIRST}_segm.asdf", place / "map.asdf")
-        shutil.copyfile(visit.results / "intermediates" / f"{FIRST}_cat.parquet", place / "own.parquet")
-        member = {"expname": str(visit.inputs / f"{FIRST}_uncal.asdf"), "tweakreg_catalog": "own.parquet"}
-        content = {"products": [{"name": "mapped", "members": [member]}]}
-        (place / "mapped.json").write_text(json.dumps(content))
-    first = ["input=here/mapped.json", "steps={source_catalog: {forced_segmentation: here/map.asdf}}"]
-    assert visit.snakemake(*single, results, *first).returncode == 0
-    there = [f"input={tmp_path}/mapped.json", f"steps={{source_catalog: {{forced_segmentation: {tmp_path}/map.asdf}}}}"]
-    assert visit.jobs(*single, results, *there) == {}
-    shutil.copyfile(visit.results / f"{STEMS[1]}_segm.asdf", tmp_path / "map.asdf")
-    assert visit.jobs(*single, results, *there)["source_catalog"] == 1
-
-
 def test_a_forced_step_reads_the_cache_that_is_set_now(visit, single, tmp_path):
-    """Not the one that the working folder has known before."""
-    options = [*single, "results=forced"]
-    assert visit.snakemake(*options, "--until", "flatfield").returncode == 0
+    """Not the cache of the previous run."""
+    options = [*single, "results=forced", "--until", "dq_init"]
+    assert visit.snakemake(*options).returncode == 0
     cache = tmp_path / "cache"
     shutil.copytree(visit.inputs / "crds_cache", cache)
-    run = Workflow(visit.folder, cache).snakemake(*options, "--until", "flatfield", "--forcerun", "flatfield")
+    run = Workflow(visit.folder, cache).snakemake(*options, "--forcerun", "dq_init")
     assert run.returncode == 0, run.stderr
-    log = (visit.folder / "logs" / FIRST / "flatfield.log").read_text()
-    assert f"Using FLAT reference file: {cache}/references/roman/wfi/roman_wfi_flat_wfi01" in log
+    log = (visit.folder / "logs" / FIRST / "dq_init.log").read_text()
+    assert f"Using MASK reference file: {cache}/references/roman/wfi/roman_wfi_mask_wfi01" in log
 
 
-def test_by_default_a_new_flat_repeats_the_short_steps(visit, single):
-    """The image of ramp_fitting stays: the steps on the ramp, which take most of the time, are not repeated."""
-    options = [*single, "results=short"]
+@pytest.fixture(scope="module")
+def default_run(visit, single):
+    """Arguments of a run of the first exposure with intermediates kept as by default; its results folder."""
+    options = [*single, "results=default"]
     assert visit.snakemake(*options).returncode == 0
+    return options, visit.folder / "default"
+
+
+def test_by_default_a_new_flat_repeats_the_short_steps(visit, default_run):
+    """The image of ramp_fitting stays: the steps on the ramp, which take most of the time, are not repeated."""
+    options, _ = default_run
     flat = next((visit.inputs / "crds_cache" / "references" / "roman" / "wfi").glob("roman_wfi_flat_wfi01*"))
     shutil.copy(flat, visit.folder / "another_flat.asdf")
     jobs = visit.jobs(*options, "references={override: {flat: another_flat.asdf}}")
@@ -319,11 +315,9 @@ def test_by_default_a_new_flat_repeats_the_short_steps(visit, single):
     assert jobs == dict.fromkeys(steps.split(), 1)
 
 
-def test_a_renamed_results_folder_hides_nothing(visit, single):
-    """Snakemake knows nothing of its files: they say themselves what they were made from."""
-    options = [*single, "results=before"]
-    assert visit.snakemake(*options).returncode == 0
-    (visit.folder / "before").rename(visit.folder / "after")
+def test_a_renamed_results_folder_is_checked_by_its_recipes(visit, single, default_run):
+    """Or a copied one: Snakemake has no record of its files, and their metadata say how they were made."""
+    copy_folder(default_run[1], visit.folder / "after")
     renamed = [*single, "results=after"]
     assert visit.jobs(*renamed, "steps={tweakreg: {abs_sigma: 2.5}}") == dict.fromkeys(
         ("astrometric_catalog", "tweakreg", "finalize", "preview"), 1
@@ -339,7 +333,7 @@ def test_a_renamed_results_folder_hides_nothing(visit, single):
     assert visit.jobs(*changed) == {}
 
 
-def test_what_is_left_of_others_is_named_and_removed(visit, single):
+def test_stale_files_are_listed_and_removed(visit, single):
     pair = f"input=[demo/{FIRST}_uncal.asdf, demo/{STEMS[5]}_uncal.asdf]"
     options = ["astrometric_catalog=demo/astrometric.ecsv", "results=mixed"]
     assert visit.snakemake("--config", pair, *options).returncode == 0
@@ -399,7 +393,7 @@ def test_an_edited_script_reruns_its_step(visit, tmp_path):
 
 
 # -------------------------------------------------------------------------------------------------------------- options
-def test_intermediates_go_unless_they_are_kept_and_a_step_can_be_skipped(visit, single):
+def test_intermediates_are_removed_by_default_and_steps_can_be_skipped(visit, single):
     options = ["results=few", "keep_intermediates=[linearity]", "steps={refpix: {skip: true}}"]
     run = visit.snakemake(*single, *options)
     assert run.returncode == 0, run.stderr
@@ -424,7 +418,7 @@ def test_one_step_can_be_forced(visit):
     assert jobs == {"assign_wcs": 10, "photom": 10, "flatfield": 6, **PRODUCTS}
 
 
-def test_a_folder_gives_each_exposure_alone(visit):
+def test_exposures_of_a_folder_are_their_own_associations(visit):
     jobs = visit.jobs("--config", "input=demo", "results=elsewhere")
     assert jobs["dq_init"] == len(STEMS)
     assert jobs["wfi18_transient"] == 3
@@ -432,14 +426,14 @@ def test_a_folder_gives_each_exposure_alone(visit):
 
 @pytest.fixture
 def without_network(visit):
-    """Arguments of a run of the first exposure whose stars are asked for where nobody answers."""
+    """Arguments of a run of the first exposure, with an unreachable server of stars."""
     visit.environment["AWS_ENDPOINT_URL_S3"] = "http://127.0.0.1:1"
     yield ["--config", f"input=demo/{FIRST}_uncal.asdf", "results=unaligned", "steps={tweakreg: {vo_timeout: 3}}"]
     del visit.environment["AWS_ENDPOINT_URL_S3"]
 
 
 def test_without_an_astrometric_catalog_products_are_delivered_unaligned(visit, without_network):
-    """What the service can't give is said in the product, the summary and the log, and asked for again by the next run."""
+    """The failure is in the product, the summary and the log, and the next run tries again."""
     run = visit.snakemake(*without_network)
     assert run.returncode == 0, run.stderr
     with roman_datamodels.open(visit.folder / "unaligned" / f"{FIRST}_cal.asdf") as image:
@@ -451,9 +445,9 @@ def test_without_an_astrometric_catalog_products_are_delivered_unaligned(visit, 
     assert summary["exposures"][FIRST]["status"] == "FAILED"
     assert summary["astrometric_catalog"]["status"] == "FAILED" and summary["astrometric_catalog"]["reason"]
     log = (visit.folder / "logs" / FIRST / "astrometric_catalog.log").read_text()
-    assert "WARNING :: The astrometric catalog GAIADR3_S3 can't be had" in log
+    assert "WARNING :: The astrometric catalog GAIADR3_S3 couldn't be retrieved" in log
     again = {"astrometric_catalog": 1, "tweakreg": 1, "finalize": 1, "preview": 1}
-    for _ in range(2):  # as often as it takes
+    for _ in range(2):  # each run tries again
         assert visit.jobs(*without_network) == again
         assert visit.snakemake(*without_network).returncode == 0
 
@@ -465,7 +459,7 @@ def test_an_alignment_that_is_required_is_a_failure_without_stars(visit, without
     assert run.returncode != 0
     assert f"failed: {FIRST} finalize: {FIRST}: require_alignment is true and the alignment is FAILED (no astrometric" in text
     assert not list((visit.folder / "unaligned").glob("*_cal.asdf"))
-    # With stars it is none, and the stars that were got at the third attempt or later are not asked for again.
+    # With stars it succeeds, and stars retrieved at a later attempt are not requested again.
     options.append("astrometric_catalog=demo/astrometric.ecsv")
     assert visit.snakemake(*options).returncode == 0
     with roman_datamodels.open(visit.folder / "unaligned" / f"{FIRST}_cal.asdf") as image:
@@ -499,9 +493,14 @@ def test_all_positions_of_given_sources_are_aligned(visit, mapped):
                 np.testing.assert_allclose(table[name].to_numpy(), values, rtol=0, atol=1e-9, err_msg=name)
 
 
-def test_the_files_that_the_configuration_names_are_inputs(visit, mapped):
+def test_the_files_that_the_configuration_names_are_inputs(visit, mapped, tmp_path):
     arguments, segments = mapped
     assert visit.jobs(*arguments) == {}
+    elsewhere = [*arguments, f"steps={{source_catalog: {{forced_segmentation: {tmp_path / segments.name}}}}}"]
+    shutil.copyfile(segments, tmp_path / segments.name)
+    assert visit.jobs(*elsewhere) == {}, "the same map in another folder"
+    shutil.copyfile(visit.results / f"{STEMS[1]}_segm.asdf", tmp_path / segments.name)
+    assert visit.jobs(*elsewhere)["source_catalog"] == 1, "another map"
     with asdf.open(segments, memmap=False, lazy_load=False) as file:
         labels = file["roman"]["data"].copy()
         labels[labels == labels.max()] = 0
@@ -516,7 +515,7 @@ def test_the_files_that_the_configuration_names_are_inputs(visit, mapped):
 
 
 def test_the_map_of_a_dither_is_refused(visit):
-    """The second exposure with the map of the first, 3.9 arcsec away: without a check it would be moved by that."""
+    """The second exposure with the map of the first, 3.9 arcsec away, by which its sources would be shifted."""
     segments = visit.results / f"{FIRST}_segm.asdf"
     steps = f"steps={{source_catalog: {{forced_segmentation: {segments}}}}}"
     run = visit.snakemake("--config", f"input=demo/{STEMS[1]}_uncal.asdf", "results=dither", steps)
@@ -525,7 +524,7 @@ def test_the_map_of_a_dither_is_refused(visit):
     assert not list((visit.folder / "dither").glob("*_cal.asdf"))
 
 
-def test_a_member_is_aligned_with_the_catalog_that_the_association_names(visit):
+def test_a_member_is_aligned_with_the_catalog_that_the_association_names(visit, tmp_path):
     """A catalog with columns x and y, half as many sources as the exposure's own."""
     own = parquet.read_table(visit.results / "intermediates" / f"{FIRST}_cat.parquet")
     brightest = np.argsort(-own["psf_flux"].to_numpy())[:15]
@@ -543,10 +542,15 @@ def test_a_member_is_aligned_with_the_catalog_that_the_association_names(visit):
         image.validate()
         assert image.meta.source_catalog.tweakreg_catalog_name == "own.ecsv"
         assert any("15 of 15 sources from" in line and "own.ecsv (x, y)" in line for line in image.meta.cal_logs)
+    # The association and the catalog in another folder are the same input.
+    member["expname"] = str(visit.inputs / f"{FIRST}_uncal.asdf")
+    (tmp_path / "own_asn.json").write_text(json.dumps({"products": [{"name": "own", "members": [member]}]}))
+    shutil.copyfile(visit.inputs / "own.ecsv", tmp_path / "own.ecsv")
+    assert visit.jobs("--config", f"input={tmp_path}/own_asn.json", *options) == {}
 
 
-def test_members_with_each_other_s_catalogs_are_refused(visit):
-    """Two dithers that name the catalogs of each other: each catalog says of which exposure it is."""
+def test_swapped_member_catalogs_are_refused(visit):
+    """Two dithers with each other's catalogs: the metadata of a catalog name its exposure."""
     stems = STEMS[:2]
     for stem in stems:
         shutil.copy(visit.results / f"{stem}_cat.parquet", visit.inputs / f"{stem}_cat.parquet")
@@ -564,6 +568,57 @@ def test_members_with_each_other_s_catalogs_are_refused(visit):
     with roman_datamodels.open(visit.folder / "swapped" / f"{FIRST}_cal.asdf") as image:
         image.validate()
         assert image.meta.cal_step.tweakreg == "FAILED"
+    # Positions alone, without metadata: the sources found on each image contradict them.
+    for member, stem in zip(members, reversed(stems), strict=True):
+        table = parquet.read_table(visit.results / f"{stem}_cat.parquet")
+        columns = {name: table[f"{name}_psf"].to_numpy().astype(float) for name in ("x", "y")}
+        member["tweakreg_catalog"] = f"{stem}.csv"
+        Table(columns).write(visit.inputs / member["tweakreg_catalog"])
+    (visit.inputs / "swapped_asn.json").write_text(json.dumps({"products": [{"name": "swapped", "members": members}]}))
+    run = visit.snakemake("--config", "input=demo/swapped_asn.json", *options)
+    assert run.returncode == 0, run.stderr
+    summary = json.loads((visit.folder / "swapped" / "swapped_tweakreg.json").read_text())["exposures"]
+    assert {entry["status"] for entry in summary.values()} == {"FAILED"}
+    assert re.search(r"contradicts the image: \d+ of its \d+ positions lie within 2 pixels", summary[FIRST]["reason"])
+
+
+def test_exposures_years_apart_are_aligned_at_their_own_epochs(visit):
+    """The second of two dithers says that it is ten years later, and all stars move by 10 and -6 mas per year.
+
+    Its pixels are those of the first epoch, so that its WCS follows the stars: by 100 mas to the east and 60 to the south.
+    """
+    first, later = STEMS[:2]
+    with AsdfFile(visit.inputs / f"{first}_uncal.asdf") as file:
+        epoch = epoch_of(Exposure(file))
+    (visit.inputs / "later").mkdir()
+    with AsdfFile(visit.inputs / f"{later}_uncal.asdf") as file:
+        times = file.tree["roman"]["meta"]["exposure"]
+        for name in ("start_time", "mid_time", "end_time"):
+            times[name] = tagged(f"{int(times[name][:4]) + 10}{times[name][4:]}", times[name].tag)
+        with create_asdf(visit.inputs / "later" / f"{later}_uncal.asdf", file.tree) as writer:
+            for array in file.tree["roman"].values():
+                if hasattr(array, "read"):
+                    writer.write(array, array.read())
+    stars = Table.read(visit.inputs / "astrometric.ecsv")["ra", "dec"]
+    stars["pmra"], stars["pmdec"], stars["ref_epoch"] = 10.0, -6.0, epoch
+    stars.write(visit.inputs / "moving.ecsv")
+    members = [{"expname": f"{name}_uncal.asdf", "exptype": "science"} for name in (first, f"later/{later}")]
+    (visit.inputs / "epochs_asn.json").write_text(json.dumps({"products": [{"name": "epochs", "members": members}]}))
+    options = ["input=demo/epochs_asn.json", "astrometric_catalog=demo/moving.ecsv", "results=epochs"]
+    run = visit.snakemake("--config", *options)
+    assert run.returncode == 0, run.stdout + run.stderr
+    summary = json.loads((visit.folder / "epochs" / "epochs_tweakreg.json").read_text())["exposures"]
+    assert {entry["status"] for entry in summary.values()} == {"COMPLETE"}
+    x, y = (axis.ravel() for axis in np.meshgrid(*2 * [np.linspace(0, 503, 5)]))
+    for stem, (east, north) in ((first, (0, 0)), (later, (100, -60))):
+        positions = []
+        for folder in (visit.folder / "epochs", visit.results):
+            with roman_datamodels.open(folder / f"{stem}_cal.asdf") as image:
+                positions.append(image.meta.wcs(x, y))
+        (ra, dec), (ra_before, dec_before) = positions
+        moved = 3.6e6 * np.median([(ra - ra_before) * np.cos(np.radians(dec)), dec - dec_before], axis=1)
+        # The association of the visit has more exposures: its solution differs by some hundredths of a mas.
+        np.testing.assert_allclose(moved, [east, north], atol=0.2)
 
 
 # ------------------------------------------------------------------------------------------------------------ bad input
@@ -591,21 +646,18 @@ def no_job_ran(workflow):
     return not (workflow.folder / "logs").exists()
 
 
-@pytest.mark.parametrize("size", [100, 3000, 1_000_000])
-def test_a_truncated_file_is_named_before_any_job(faults, size):
-    faults.raw.write_bytes(faults.raw.read_bytes()[:size])
-    text = faults(f"input={faults.raw}")
-    assert str(faults.raw) in text
-    assert "truncated" in text
-    assert no_job_ran(faults.workflow)
-
-
-def test_a_file_of_another_model_is_named_before_any_job(visit, faults):
-    shutil.copy(visit.results / f"{FIRST}_cal.asdf", faults.raw)
-    text = faults(f"input={faults.raw}")
-    assert str(faults.raw) in text
-    assert "wfi_image" in text
-    assert "give raw exposures" in text
+def test_truncated_files_and_files_of_another_model_are_named_before_any_job(visit, faults):
+    """Cut within the first lines, within the tree and within the pixels; and a product in place of a raw exposure."""
+    content = faults.raw.read_bytes()
+    for size in (100, 3000, 1_000_000):
+        (faults.raw.parent / f"cut{size}_uncal.asdf").write_bytes(content[:size])
+    shutil.copy(visit.results / f"{FIRST}_cal.asdf", faults.raw.parent / "product_uncal.asdf")
+    text = faults(f"input={faults.raw.parent}")
+    for size in (100, 3000, 1_000_000):
+        (line,) = [line for line in text.splitlines() if f"{faults.raw.parent}/cut{size}_uncal.asdf" in line]
+        assert "truncated" in line
+    (line,) = [line for line in text.splitlines() if "product_uncal.asdf: " in line]
+    assert "wfi_image" in line and "give raw exposures" in line
     assert no_job_ran(faults.workflow)
 
 
@@ -628,35 +680,42 @@ def test_a_reference_that_the_cache_lacks_is_named_before_any_job(visit, faults,
     assert no_job_ran(faults.workflow)
 
 
-@pytest.mark.parametrize(
-    ("setting", "expected"),
-    [
-        ("stepz={}", ["'stepz'", "did you mean 'steps'"]),
-        ("steps={refpix: {remove_ofset: false}}", ["'steps.refpix.remove_ofset'", "did you mean 'remove_offset'"]),
-        ("steps={ramp_fitting: {rejection_threshold: high}}", ["steps.ramp_fitting.rejection_threshold", "a number"]),
-        ("steps={saturation: {n_pix_grow_sat: -1}}", ["steps.saturation.n_pix_grow_sat", "not below 0"]),
-        ("steps={ramp_fitting: {skip: true}}", ["'steps.ramp_fitting.skip'"]),
-        ("steps={tweakreg: {abs_separation: 0.5}}", ["abs_separation (0.5 arcsec)", "√2 times abs_tolerance"]),
-        ("astrometric_catalog=GAIADR9", ["'GAIADR9' is no known catalog", "did you mean GAIADR"]),
-        ("keep_intermediates=[nonsense]", ["keep_intermediates", "dq_init"]),
-        ("require_alignment=often", ["require_alignment is 'often'", "true or false"]),
-        ("steps={source_catalog: {forced_segmentation: none.asdf}}", ["forced_segmentation: none.asdf does not exist"]),
-    ],
+WRONG_STEPS = (
+    "refpix: {remove_ofset: false}, ramp_fitting: {rejection_threshold: high, skip: true}, saturation: {n_pix_grow_sat: -1}"
 )
-def test_a_wrong_setting_is_named_with_what_it_takes(faults, setting, expected):
-    text = faults(f"input={faults.raw}", setting)
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        (
+            ["stepz={}", f"steps={{{WRONG_STEPS}}}", "keep_intermediates=[nonsense]", "require_alignment=often"],
+            [
+                *("'stepz'", "did you mean 'steps'", "'steps.refpix.remove_ofset'", "did you mean 'remove_offset'"),
+                *("steps.ramp_fitting.rejection_threshold", "a number", "steps.saturation.n_pix_grow_sat", "not below 0"),
+                *(
+                    "'steps.ramp_fitting.skip'",
+                    "keep_intermediates",
+                    "dq_init",
+                    "require_alignment is 'often'",
+                    "true or false",
+                ),
+            ],
+        ),
+        (["steps={tweakreg: {abs_separation: 0.5}}"], ["abs_separation (0.5 arcsec)", "√2 times abs_tolerance"]),
+        (["astrometric_catalog=GAIADR9"], ["'GAIADR9' is no known catalog", "did you mean GAIADR"]),
+        (["steps={source_catalog: {forced_segmentation: none.asdf}}"], ["forced_segmentation: none.asdf does not exist"]),
+    ],
+    ids=["keys_and_values", "contradiction", "catalog", "file"],
+)
+def test_a_wrong_setting_is_named_with_what_it_takes(faults, settings, expected):
+    text = faults(f"input={faults.raw}", *settings)
     for part in expected:
         assert part in text
     assert no_job_ran(faults.workflow)
 
 
-def test_two_inputs_of_one_name_are_named(visit, faults):
-    text = faults(f"input=[{faults.raw}, {visit.inputs / faults.raw.name}]")
-    assert f"two files are named {FIRST}_uncal.asdf" in text
-    assert no_job_ran(faults.workflow)
-
-
-def test_a_damaged_reference_leaves_no_product_and_shows_its_name(visit, faults, tmp_path):
+def test_a_damaged_reference_is_named_and_leaves_no_product(visit, faults, tmp_path):
     gain = next((visit.inputs / "crds_cache" / "references" / "roman" / "wfi").glob("*_gain_wfi01*"))
     short = tmp_path / "short_gain.asdf"
     short.write_bytes(gain.read_bytes()[:5000])
@@ -668,7 +727,7 @@ def test_a_damaged_reference_leaves_no_product_and_shows_its_name(visit, faults,
 
 # ----------------------------------------------------------------------------------------------------------- by hand
 def test_a_step_runs_with_neither_snakemake_nor_crds(visit, tmp_path):
-    """Packages of these names that can't be imported stand in the way."""
+    """Packages of these names are replaced by ones that fail to import."""
     for name in ("snakemake", "crds"):
         (tmp_path / "blocked" / name).mkdir(parents=True)
         (tmp_path / "blocked" / name / "__init__.py").write_text("raise ImportError('not here')\n")

@@ -74,6 +74,7 @@ rule tweakreg:
     input:
         images=get_images_to_align,
         catalogs=get_catalogs_to_align,
+        own_catalogs=get_own_catalogs,
         stars=rules.astrometric_catalog.output.stars,
     output:
         solutions=f"{INTERMEDIATES}/{{association}}_tweakreg.asdf",
@@ -96,5 +97,5 @@ rule tweakreg:
         "{wildcards.association}: alignment of all exposures"
     shell:
         'RAMPFLOW_RECIPE={params.recipe} python "$RAMPFLOW_SCRIPTS"/tweakreg.py {output.solutions:q} {output.summary:q} --images {input.images:q}'
-        " --catalogs {input.catalogs:q} --astrometric_catalog {input.stars:q} --catalog_name {params.name:q}"
+        " --catalogs {input.catalogs:q} --own_catalogs {input.own_catalogs:q} --astrometric_catalog {input.stars:q} --catalog_name {params.name:q}"
         " {params.options} > {log:q} 2>&1"

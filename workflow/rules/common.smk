@@ -31,6 +31,7 @@ from rampflow.chain import STEPS, image_chain
 from rampflow.errors import RampflowError
 from rampflow.files import links
 from rampflow.workflow import configuration, inventory, recipes
+from rampflow.workflow.association import find_excluded
 from rampflow.workflow.environment import SCRIPTS, job_environment
 from rampflow.workflow.fingerprint import fingerprint
 from rampflow.workflow.leftovers import stale_files
@@ -155,6 +156,14 @@ def get_catalogs_to_align(wildcards):
     stems = members_to_align(wildcards.association)
     own = {stem: visit.exposures[stem].tweakreg_catalog for stem in stems}
     return [ancient(own_file(own[stem])) if own[stem] else f"{INTERMEDIATES}/{stem}_cat.parquet" for stem in stems]
+
+
+def get_own_catalogs(wildcards):
+    """The catalog made of each image, which those that the association names are compared with; nothing where it names none."""
+    stems = members_to_align(wildcards.association)
+    if not any(visit.exposures[stem].tweakreg_catalog for stem in stems):
+        return []
+    return [f"{INTERMEDIATES}/{stem}_cat.parquet" for stem in stems]
 
 
 def stars_source(wildcards=None):
@@ -376,6 +385,12 @@ def associations():
 def members_of(association):
     """Stems of the exposures of an association, in its order."""
     return [stem for stem, entry in visit.exposures.items() if entry.association == association]
+
+
+def get_missing_options(wildcards):
+    """Parameter function: the option of the report that names the exposures of an association that are left out."""
+    excluded = find_excluded(settings["input"], Path.cwd(), settings["exclude"]).get(wildcards.association, [])
+    return f"--missing {' '.join(excluded)}" if excluded else ""
 
 
 def get_ramps_around_refpix(wildcards):

@@ -8,7 +8,7 @@ Saves
     4.0 s of CPU (0.3 s instead of 4.3 s) and 240 MB for an image of 4088 × 4088 pixels: each box is sorted once for all
     iterations of clipping, and the spline is evaluated by blocks of rows
 Tests
-    test_the_background_is_that_of_photutils, test_clipping_is_that_of_astropy
+    test_the_background_agrees_with_photutils, test_clipping_agrees_with_astropy
 """
 
 from __future__ import annotations

@@ -16,13 +16,13 @@ from rampflow import SOFTWARE_NAME, __version__
 from rampflow.catalog.columns import Definition, define
 from rampflow.catalog.photometry import ANNULUS_RADII, APERTURE_RADII
 from rampflow.catalog.segments import KRON_PARAMETERS, NEIGHBOURS
-from rampflow.files.asdf_io import CompressedArray, create_asdf, tagged
+from rampflow.files.asdf_writer import CompressedArray, create_asdf
 from rampflow.files.models import metadata_schema, required_part
-from rampflow.step.exposure import ROMAN_TAGS, Exposure
+from rampflow.files.tags import SEGMENTATION_MAP
+from rampflow.files.yaml_tree import tagged
+from rampflow.step.exposure import Exposure
 from rampflow.step.logs import recorded_log
 from rampflow.step.provenance import LOG_KEY, stamp
-
-SEGMENTATION = "segmentation_map-2.1.0"
 
 #: Packages whose versions a catalog records if they were imported: those of romancal's catalogs, and numba.
 RECORDED_PACKAGES = ("numpy", "scipy", "numba", "astropy", "photutils", "gwcs")
@@ -43,7 +43,7 @@ def catalog_metadata(image: dict, references: dict) -> dict:
     dict
         ``meta`` of a segmentation map.
     """
-    meta = required_part(metadata_schema(SEGMENTATION), image)
+    meta = required_part(metadata_schema(SEGMENTATION_MAP), image)
     meta["calibration_software_name"], meta["calibration_software_version"] = SOFTWARE_NAME, __version__
     meta["ref_file"] = {**meta.get("ref_file", {}), **references}
     return meta
@@ -139,7 +139,7 @@ def write_segmentation(path: Path, meta: dict, labels: np.ndarray, detection: np
     content = {"meta": meta, "data": CompressedArray(labels.astype(np.uint32, copy=False))}
     if detection is not None:
         content["detection_image"] = detection
-    roman = tagged(content, f"{ROMAN_TAGS}{SEGMENTATION}")
+    roman = tagged(content, SEGMENTATION_MAP)
     with create_asdf(path, {**source.tree, "roman": roman}, source.file.standard):
         pass
 

@@ -20,7 +20,8 @@ from pathlib import Path
 from rampflow.astrometry import source_files
 from rampflow.errors import RampflowError
 from rampflow.files import links
-from rampflow.files.asdf_io import AsdfFile, replacing
+from rampflow.files.asdf_reader import AsdfFile
+from rampflow.files.atomic import replacing
 from rampflow.step.provenance import LOG_KEY
 
 #: In Snakemake's folder: whoever removes its records of what it has made removes this one too.

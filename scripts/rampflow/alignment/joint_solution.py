@@ -1,14 +1,15 @@
 """The joint solution of an association: all exposures at once, from the stars that they share and those of the catalog.
 
-Each exposure's correction is linear in a few terms. A star's own place on the sky is not known; where it is seen in several
-exposures, their positions must agree, and where it is in the astrometric catalog, with that one too. The sum over stars k
-and their observations m, of ``w_m |y_m + D_m θ − t_k|²``, with w = 1/σ² and y the observed offset from the star's mean place,
-is minimal in the terms θ and the places t. The places are eliminated, so that the normal equations have no more unknowns than
-the exposures have terms. (As in the block adjustment of overlapping plates: Eichhorn 1960, Astron. Nachr. 285, 233.)
+The correction of each exposure is linear in a few terms. The position of a star on the sky is not known; where it is observed
+in several exposures, their positions must agree, and where it is in the astrometric catalog, with that one too. The sum over
+stars k and their observations m, of ``w_m |y_m + D_m θ − t_k|²``, with w = 1/σ² and y the observed offset from the star's
+mean position, is minimal in the terms θ and the positions t. The positions are eliminated, so that the normal equations have
+as many unknowns as the exposures have terms. (As in the block adjustment of overlapping plates: Eichhorn 1960, Astron. Nachr.
+285, 233.)
 
-What the stars don't determine is held by what is known without them: the pointing's errors are common to the exposures of
-one group (rotation, and scale by the aberration of light), and the distortion is stable. So each exposure's linear terms
-scatter about those of its group. Few stars then give an exposure a shift of its own and leave it the rest of its group's.
+Terms that the stars don't determine are constrained by priors: errors of the pointing are common to the exposures of one
+group (rotation, and scale by the aberration of light), and the distortion is stable. So the linear terms of each exposure
+scatter about those of its group. A few stars then give an exposure a shift of its own, and the linear terms of its group.
 """
 
 from __future__ import annotations
@@ -19,21 +20,21 @@ import numpy as np
 from scipy import sparse
 from scipy.spatial import cKDTree
 
-from rampflow.alignment.affine import Affine, design, of_terms, terms_of
-from rampflow.alignment.members import ARCSEC, Member
+from rampflow.alignment.affine import Affine, affine_of_terms, design, terms_of
+from rampflow.alignment.exposures import ARCSEC, CatalogedExposure
 
-#: Positions of one star agree to this much (arcsec) before the solution: about a pixel.
+#: Largest distance of the positions of one star before the solution, arcsec: about a pixel.
 STAR_RADIUS = 0.1
-#: Standard deviations of an exposure's shift about where it starts (arcsec), and of its linear terms about its group's.
+#: Standard deviations of an exposure's shift about its initial value (arcsec), and of its linear terms about its group's.
 SHIFT_SCATTER = 0.1
 LINEAR_SCATTER = 5e-6
-#: Standard deviations of a group's rotation (radians), scale and shears about none.
+#: Standard deviations of a group's rotation (radians), scale and shears about zero.
 GROUP_SCATTER = (1e-3, 1e-4, 1e-5, 1e-5)
-#: The least error of a star of the catalog, arcsec: where the catalog says nothing, its positions count as all but exact.
+#: Minimum error of a star of the catalog, arcsec: positions without an error count as almost exact.
 LEAST_STAR_ERROR = 1e-5
-#: Stars of a kind that it takes to judge the errors of that kind.
+#: Minimum number of stars (of the catalog, or others) to estimate their errors from their scatter.
 MIN_TO_JUDGE = 10
-#: Newton's steps: the second leaves less than rounding, for corrections of arcseconds on a plane of minutes of arc.
+#: Newton steps: the second converges to rounding error, for corrections of arcseconds in a plane of arcminutes.
 STEPS = 2
 
 _CATALOG = -1
@@ -41,15 +42,15 @@ _CATALOG = -1
 
 @dataclasses.dataclass(frozen=True)
 class Fit:
-    """What the joint solution says of one exposure.
+    """The joint solution for one exposure.
 
     Attributes
     ----------
     affine : Affine
     star : numpy.ndarray
-        Row in the catalog of each of the exposure's stars that decided the solution, and ...
+        Rows in the catalog of the stars that determined the correction, outliers excluded.
     source : numpy.ndarray
-        ... its row among the sources.
+        Row among the sources of each of these stars.
     n_shared : int
         Number of its stars that other exposures have too.
     """
@@ -61,7 +62,7 @@ class Fit:
 
 
 def solve(
-    members: list[Member],
+    members: list[CatalogedExposure],
     starts: list[Affine],
     catalog: np.ndarray,
     catalog_error: np.ndarray,
@@ -70,21 +71,23 @@ def solve(
     nclip: int = 3,
     sigma: float = 3.0,
 ) -> list[Fit]:
-    """Solve the corrections of all exposures together.
+    """Solve the corrections of all exposures jointly.
 
     Parameters
     ----------
-    members : list of Member
+    members : list of CatalogedExposure
     starts : list of Affine
-        A correction of each, good to `STAR_RADIUS`.
+        An initial correction of each, accurate to `STAR_RADIUS`.
     catalog : numpy.ndarray
         Directions of the catalog's stars, (n, 3).
     catalog_error : numpy.ndarray
-        Standard deviation of a coordinate, arcsec.
+        Standard deviation of a coordinate, (n,), arcsec.
     geometry : str
-        Which terms there are, see `rampflow.alignment.affine.TERMS`.
-    nclip, sigma : int, float
-        So many times, the stars whose observations scatter by more than `sigma` times what is usual are left out.
+        Terms of the corrections, a key of `rampflow.alignment.affine.TERMS`.
+    nclip : int
+        Maximum number of clipping iterations.
+    sigma : float
+        Stars whose observations scatter by more than `sigma` times the typical scatter are clipped.
 
     Returns
     -------
@@ -92,7 +95,7 @@ def solve(
     """
     start = np.array([terms_of(affine, geometry) for affine in starts])
     terms = start
-    for _ in range(2):  # the second time with the stars that the first solution brings together
+    for _ in range(2):  # the second time with the stars that coincide after the first solution
         observations = _observe(members, terms, catalog, catalog_error)
         used = np.ones(observations.n_stars, bool)
         for clipping in range(nclip + 1):
@@ -104,13 +107,13 @@ def solve(
                 if (used == before).all():
                     break
             observations = observations.weighed(used)
-    return [_fit(index, of_terms(terms[index]), observations, used) for index in range(len(members))]
+    return [_fit(index, affine_of_terms(terms[index]), observations, used) for index in range(len(members))]
 
 
 # ---------------------------------------------------------------------------------------------------------- observations
 @dataclasses.dataclass(frozen=True)
 class _Observations:
-    """Stars as the exposures and the catalog have them; one row per observation, sorted by star."""
+    """Observations of stars by the exposures and the catalog; one row per observation, sorted by star."""
 
     member: np.ndarray  # index of the exposure, or _CATALOG
     row: np.ndarray  # row among its sources, or in the catalog
@@ -118,7 +121,7 @@ class _Observations:
     variance: np.ndarray  # of a coordinate, arcsec²
     direction: np.ndarray  # unit vectors
     excess: float = 0.0  # variance that the catalog's errors leave unexplained
-    factor: float = 1.0  # by which sources that the catalog doesn't have are worse than they say, as compared with its stars
+    factor: float = 1.0  # by which errors of sources outside the catalog are underestimated, relative to its stars
 
     @property
     def n_stars(self) -> int:
@@ -126,6 +129,7 @@ class _Observations:
 
     @property
     def weight(self) -> np.ndarray:
+        """Inverse variance of each observation, inflated to the observed scatter, arcsec⁻²."""
         variance = np.where(self.of_catalog[self.star], self.variance, self.factor * self.variance)
         return 1 / (variance + np.where(self.member == _CATALOG, self.excess, 0))
 
@@ -141,18 +145,18 @@ class _Observations:
         return _summation(self.star, self.n_stars) @ values
 
     def offsets(self) -> tuple[np.ndarray, np.ndarray]:
-        """Offsets (n, 2) of the observations from their star's mean place, arcsec, and the star's axes (n, 2, 3)."""
+        """Offsets (n, 2) of the observations from their star's mean position, arcsec, and the star's axes (n, 2, 3)."""
         mean = self.sums(self.weight[:, None] * self.direction)
         mean /= np.linalg.norm(mean, axis=1, keepdims=True)
         axes = _axes(mean)[self.star]
         return np.einsum("nij,nj->ni", axes, self.direction - mean[self.star]) / ARCSEC, axes
 
     def moved(self, members, terms) -> _Observations:
-        """The same, with the exposures' directions by other terms."""
+        """The observations under other terms (n_members, n_terms)."""
         direction = self.direction.copy()
         for index, member in enumerate(members):
             own = self.member == index
-            direction[own] = member.to_sky(of_terms(terms[index])(member.plane[self.row[own]]))
+            direction[own] = member.to_sky(affine_of_terms(terms[index])(member.plane[self.row[own]]))
         return dataclasses.replace(self, direction=direction)
 
     def reduced(self) -> np.ndarray:
@@ -161,17 +165,17 @@ class _Observations:
         return squares / (2 * (np.bincount(self.star, minlength=self.n_stars) - 1))
 
     def agreeing(self, sigma: float) -> np.ndarray:
-        """The stars whose scatter is less than `sigma` times the usual."""
+        """Whether the scatter of each star is less than `sigma` times the typical scatter."""
         reduced = self.reduced()
-        # χ² of two degrees of freedom has the median 2 ln 2; the clipping limit is one of standard deviations.
+        # χ² of two degrees of freedom has the median 2 ln 2; the clipping threshold is in standard deviations.
         return reduced < sigma**2 * np.median(reduced) / np.log(2) if reduced.size else np.ones(0, bool)
 
     def weighed(self, used: np.ndarray) -> _Observations:
-        """The same, with errors widened to what the stars show.
+        """The observations with variances inflated to the observed scatter of the stars in use.
 
-        Faint stars of a catalog years after its epoch are worse than it says; and what the exposures share besides its stars
-        is galaxies for the most part, whose places by a fit of the PSF are several times worse than the fit says. Without
-        this they would outweigh the others.
+        Faint stars of a catalog years after its epoch are less accurate than it says; and most sources that the exposures
+        share and the catalog doesn't have are galaxies, whose positions by PSF fits are several times less accurate than the
+        fits say. Without this they would outweigh the stars.
         """
         reduced, of_catalog = self.reduced(), self.of_catalog
         groups = (reduced[used & of_catalog], reduced[used & ~of_catalog])
@@ -185,7 +189,7 @@ class _Observations:
         offset, _ = self.offsets()
         own = self.weight[chosen]
         others = self.sums(self.weight)[self.star[chosen]] - own
-        # From the mean of all to the mean of the others: by all weights over the others'.
+        # Offset from the mean of the other observations: the offset from the mean of all, times all weights over the others'.
         distance = (offset[chosen] ** 2).sum(axis=1) * ((own + others) / others) ** 2
         expected = self.variance[chosen] + 1 / others
         excess = max(0.0, float(np.median(distance) / (2 * np.log(2)) - np.median(expected)))
@@ -198,10 +202,10 @@ def _observe(members, terms, catalog, catalog_error) -> _Observations:
         [np.full(len(m.plane), i) for i, m in enumerate(members)] + [np.full(len(catalog), _CATALOG)]
     ).astype(int)
     row = np.concatenate([np.arange(len(m.plane)) for m in members] + [np.arange(len(catalog))]).astype(int)
-    direction = np.concatenate([m.to_sky(of_terms(t)(m.plane)) for m, t in zip(members, terms, strict=True)] + [catalog])
+    direction = np.concatenate([m.to_sky(affine_of_terms(t)(m.plane)) for m, t in zip(members, terms, strict=True)] + [catalog])
     variance = np.concatenate([m.error for m in members] + [np.maximum(catalog_error, LEAST_STAR_ERROR)]) ** 2
     label = clusters(direction, STAR_RADIUS)
-    # A star of one observation says nothing, one with two of the same exposure is none.
+    # A star with one observation adds nothing, and one with two of the same exposure is not one star.
     seen, counts = np.unique(np.column_stack([label, index]), axis=0, return_counts=True)
     exposures = np.bincount(seen[:, 0])
     confused = np.zeros(len(exposures), bool)
@@ -213,7 +217,20 @@ def _observe(members, terms, catalog, catalog_error) -> _Observations:
 
 
 def clusters(directions: np.ndarray, radius: float) -> np.ndarray:
-    """Number of the cluster that each direction (n, 3) belongs to: neighbours are within `radius` arcsec."""
+    """Group directions within some distance of each other.
+
+    Parameters
+    ----------
+    directions : numpy.ndarray
+        Unit vectors, (n, 3).
+    radius : float
+        arcsec.
+
+    Returns
+    -------
+    numpy.ndarray
+        Number of the group of each direction, (n,).
+    """
     pairs = (
         cKDTree(directions).query_pairs(radius * ARCSEC, output_type="ndarray") if len(directions) else np.empty((0, 2), int)
     )
@@ -223,7 +240,7 @@ def clusters(directions: np.ndarray, radius: float) -> np.ndarray:
 
 def _axes(directions: np.ndarray) -> np.ndarray:
     """Two unit vectors (n, 2, 3) across each direction."""
-    helper = np.eye(3)[np.abs(directions).argmin(axis=1)]  # the axis farthest from the direction: no pole to avoid
+    helper = np.eye(3)[np.abs(directions).argmin(axis=1)]  # the axis farthest from the direction, so that no pole is singular
     first = np.cross(helper, directions)
     first /= np.linalg.norm(first, axis=1, keepdims=True)
     return np.stack([first, np.cross(directions, first)], axis=1)
@@ -246,7 +263,7 @@ def _step(members, observations, used, terms, start) -> np.ndarray:
             own = np.flatnonzero(observations.member == index)
             plane = member.plane[observations.row[own]]
             # d(direction)/d(plane), across the direction, in arcsec per arcsec; the plane's scale grows with the distance.
-            stretch = np.sqrt(1 + ((of_terms(terms[index])(plane) * ARCSEC) ** 2).sum(axis=1))
+            stretch = np.sqrt(1 + ((affine_of_terms(terms[index])(plane) * ARCSEC) ** 2).sum(axis=1))
             across = axes[own] @ member.rotation[:, 1:] / stretch[:, None, None]
             values[own] = across @ design(plane, n_terms)
             columns[own] = index * n_terms + np.arange(n_terms)

@@ -1,4 +1,4 @@
-"""The alignment of an association from its members and the astrometric catalog to what is known of each in the end."""
+"""The alignment of an association, from its exposures and the astrometric catalog to the outcome for each exposure."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ import functools
 import numpy as np
 
 from rampflow.alignment.affine import NO_CORRECTION, Affine
+from rampflow.alignment.common_fit import correction_of, fit_common_correction
 from rampflow.alignment.epochs import MovingStars, at_one_epoch, groups_by_epoch
+from rampflow.alignment.exposures import ARCSEC, CatalogedExposure
+from rampflow.alignment.joint_solution import STAR_RADIUS, Fit, solve
 from rampflow.alignment.matching import Matching, log
-from rampflow.alignment.members import ARCSEC, Member
-from rampflow.alignment.network import STAR_RADIUS, Fit, solve
-from rampflow.alignment.separately import align_separately
-from rampflow.alignment.together import align_together, correction_of
+from rampflow.alignment.starts import find_starts
 from rampflow.alignment.verdicts import BY_GROUP, Judgement, Verdict, agree, warn_of_groups_apart
 
 
@@ -24,19 +24,19 @@ class Outcome:
     Attributes
     ----------
     wcs : gwcs.wcs.WCS or None
-        The aligned WCS; `None` where the alignment failed.
+        The aligned WCS; `None` if the alignment failed.
     results : dict
-        ``meta.wcs_fit_results``, with romancal's keys: lengths in arcsec in the exposure's plane, angles in degrees.
+        ``meta.wcs_fit_results``, with romancal's keys: lengths in arcsec in the tangent plane, angles in degrees.
     reason : str
-        Why it failed, or how it was done without stars of its own.
+        Why it failed, or how it was aligned without stars of its own.
     affine : Affine
-        The whole correction in the exposure's plane.
+        The correction in the tangent plane.
     star, source : numpy.ndarray
-        Rows in the catalog and among the sources that match: of the stars that decided the solution, without outliers.
+        Rows in the catalog and among the sources of the matches that determined the solution, outliers excluded.
     n_shared : int
-        Stars that other exposures have too.
+        Number of its stars that other exposures have too.
     n_by_chance : float or None
-        Number of matches that chance gives a correction, on average; `None` where no correction was found.
+        Mean number of matches that a correction makes by chance; `None` if no correction was found.
     """
 
     wcs: object | None
@@ -48,8 +48,33 @@ class Outcome:
     n_shared: int = 0
     n_by_chance: float | None = None
 
-    def rmse(self, member: Member, catalog: np.ndarray) -> tuple[float, float] | tuple[None, None]:
-        """Root mean square distance of the matches before and after the alignment, arcsec; `None` without any."""
+    def with_caveat(self, caveat: str | None) -> Outcome:
+        """Add a caveat to the reason.
+
+        Parameters
+        ----------
+        caveat : str or None
+
+        Returns
+        -------
+        Outcome
+        """
+        return dataclasses.replace(self, reason="; ".join(filter(None, [self.reason, caveat]))) if caveat else self
+
+    def rmse(self, member: CatalogedExposure, catalog: np.ndarray) -> tuple[float, float] | tuple[None, None]:
+        """Root mean square distance of the matches before and after the alignment.
+
+        Parameters
+        ----------
+        member : CatalogedExposure
+        catalog : numpy.ndarray
+            Directions of the catalog's stars, (n, 3).
+
+        Returns
+        -------
+        before, after : float or None
+            arcsec; `None` without matches.
+        """
         if not len(self.star):
             return None, None
         stars, sources = member.to_plane(catalog[self.star]), member.plane[self.source]
@@ -59,7 +84,7 @@ class Outcome:
 
 
 def align_association(
-    members: list[Member],
+    members: list[CatalogedExposure],
     catalog: np.ndarray,
     catalog_error: np.ndarray,
     relative: Matching,
@@ -74,23 +99,24 @@ def align_association(
 
     Parameters
     ----------
-    members : list of Member
+    members : list of CatalogedExposure
     catalog : numpy.ndarray
         Directions of the catalog's stars, (n, 3).
     catalog_error : numpy.ndarray
-        Standard deviation of a coordinate of each, arcsec; 0 where unknown.
+        Standard deviation of a coordinate, (n,), arcsec; 0 where unknown.
     relative, absolute : Matching
         Between exposures, and with the catalog.
     refine : bool
-        Solve all exposures jointly; otherwise romancal's common correction.
+        Solve all exposures jointly; otherwise by romancal's common correction.
     enforce_user_order, expand_refcat : bool
-        See `rampflow.alignment.together.align_together`.
+        See `rampflow.alignment.common_fit.fit_common_correction`.
     moving : MovingStars, optional
-        The catalog's stars with their motions, for exposures of other epochs; all members must have one.
+        The catalog's stars with their motions, for exposures of other epochs; all members must have an epoch.
 
     Returns
     -------
     list of Outcome
+        In the order of `members`.
     """
     options = {"enforce_user_order": enforce_user_order, "expand_refcat": expand_refcat}
     align = functools.partial(_align_to_stars, relative=relative, absolute=absolute, refine=refine, options=options)
@@ -111,7 +137,7 @@ def align_association(
 
 def _align_to_stars(members, catalog, catalog_error, relative, absolute, refine, options) -> list[Outcome]:
     """Align exposures of one epoch."""
-    # Stars on the other side of the sky have no place in an exposure's plane.
+    # Stars on the other side of the sky can't be projected to the tangent plane.
     margin = 2 * absolute.largest_move
     rows = np.unique(np.concatenate([member.near(catalog, margin) for member in members]))
     if len(rows) < absolute.minobj:
@@ -120,7 +146,7 @@ def _align_to_stars(members, catalog, catalog_error, relative, absolute, refine,
     if refine:
         outcomes = _align_jointly(members, catalog[rows], catalog_error[rows], relative, absolute, options)
     else:
-        outcomes = _align_as_one(members, catalog[rows], relative, absolute, options)
+        outcomes = _align_as_one(members, catalog[rows], catalog_error[rows], relative, absolute, options)
     return [dataclasses.replace(outcome, star=rows[outcome.star]) for outcome in outcomes]
 
 
@@ -128,9 +154,38 @@ def _failure(reason: str, n_members: int, results: dict | None = None) -> Outcom
     return Outcome(None, {"status": "FAILED", **(results or {}), "nmatches": 0, "n_detector": n_members}, reason)
 
 
-def _align_as_one(members, catalog, relative, absolute, options) -> list[Outcome]:
-    """Align as romancal does."""
-    aligned = align_together(members, catalog, relative, absolute, **options)
+def _align_as_one(members, catalog, catalog_error, relative, absolute, options) -> list[Outcome]:
+    """Align by romancal's method, with one correction common to all exposures.
+
+    One lost exposure can spoil the correction for all. So if an exposure fails, those that don't match the catalog alone are
+    left out, provided that this aligns more of the others.
+    """
+    outcomes = _common_outcomes(members, catalog, relative, absolute, options)
+    if all(outcome.wcs is not None for outcome in outcomes):
+        return outcomes
+    starts, reasons = find_starts(members, catalog, catalog_error, relative, absolute)
+    placed = [i for i, start in enumerate(starts) if start is not None]
+    if 0 < len(placed) < len(members):
+        again = _common_outcomes([members[i] for i in placed], catalog, relative, absolute, options)
+        if sum(o.wcs is not None for o in again) > sum(o.wcs is not None for o in outcomes):
+            lost = [members[i].stem for i, start in enumerate(starts) if start is None]
+            log.warning("%s: not aligned to the stars; the common correction is fitted without", ", ".join(lost))
+            outcomes = [_failure(reason, len(members), {"status": "FAILED: not enough matches"}) for reason in reasons]
+            for index, outcome in zip(placed, again, strict=True):
+                outcomes[index] = dataclasses.replace(outcome, results={**outcome.results, "n_detector": len(members)})
+    for index in placed:
+        if outcomes[index].wcs is None:
+            reason = (
+                f"the correction common to all exposures (refine: false) doesn't fit it ({outcomes[index].reason}); refine: "
+                "true aligns it by a correction of its own"
+            )
+            outcomes[index] = dataclasses.replace(outcomes[index], reason=reason)
+    return outcomes
+
+
+def _common_outcomes(members, catalog, relative, absolute, options) -> list[Outcome]:
+    """The outcomes of one correction common to some exposures."""
+    aligned = fit_common_correction(members, catalog, relative, absolute, **options)
     n_sources = sum(len(member.plane) for member in members)
     least = f"{n_sources} sources and {len(catalog)} stars, abs_minobj is {absolute.minobj}; {absolute.advice}"
     outcomes, tried = [], []
@@ -151,16 +206,16 @@ def _align_as_one(members, catalog, relative, absolute, options) -> list[Outcome
         outcome, expected = outcomes[index], verdict.group_affine
         if expected is not None and not agree(members[index], expected, outcome.affine):
             verdict = dataclasses.replace(verdict, reason="its exposure's other detectors are aligned otherwise")
-        if verdict.believed:
+        if verdict.accepted:
             reason = BY_GROUP if expected is not None else ""
             outcomes[index] = dataclasses.replace(outcome, reason=reason, n_by_chance=float(verdict.pairs.chance[0]))
         else:
-            outcomes[index] = _unbelieved(verdict, len(members))
+            outcomes[index] = _rejected(verdict, len(members))
     return outcomes
 
 
-def _nearest(member: Member, affine: Affine, catalog: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Rows of the catalog and of the sources that lie on each other after a correction."""
+def _nearest(member: CatalogedExposure, affine: Affine, catalog: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of the catalog and of the sources that coincide under a correction."""
     from scipy.spatial import cKDTree
 
     if not len(member.plane):
@@ -171,13 +226,13 @@ def _nearest(member: Member, affine: Affine, catalog: np.ndarray) -> tuple[np.nd
 
 
 def _align_jointly(members, catalog, catalog_error, relative, absolute, options) -> list[Outcome]:
-    """Each exposure from the best start there is, then all together, and without those that nothing speaks for."""
-    starts, reasons = align_separately(members, catalog, catalog_error, relative, absolute)
+    """Find an initial correction for each exposure, then solve jointly, without the exposures that lack evidence."""
+    starts, reasons = find_starts(members, catalog, catalog_error, relative, absolute)
     left = [i for i, start in enumerate(starts) if start is None and len(members[i].plane)]
     chosen = [member for member in members if len(member.plane)]
     if left and len(chosen) > 1:
         log.info("%d exposures have too few stars of their own: aligned to the catalog with the others as one", len(left))
-        for member, (wcs, _) in zip(chosen, align_together(chosen, catalog, relative, absolute, **options), strict=True):
+        for member, (wcs, _) in zip(chosen, fit_common_correction(chosen, catalog, relative, absolute, **options), strict=True):
             index = members.index(member)
             if starts[index] is None and wcs is not None:
                 starts[index] = correction_of(member, wcs)
@@ -197,12 +252,12 @@ def _align_jointly(members, catalog, catalog_error, relative, absolute, options)
         affines, counts = [fit.affine for fit in fits], [len(fit.star) for fit in fits]
         verdicts = Judgement([members[i] for i in placed], affines, counts, catalog, relative, absolute).verdicts
         for index, verdict in zip(placed, verdicts, strict=True):
-            if not verdict.believed:
-                outcomes[index] = _unbelieved(verdict, len(members))
-        believed = [i for i, verdict in zip(placed, verdicts, strict=True) if verdict.believed]
-        if believed == placed:
+            if not verdict.accepted:
+                outcomes[index] = _rejected(verdict, len(members))
+        accepted = [i for i, verdict in zip(placed, verdicts, strict=True) if verdict.accepted]
+        if accepted == placed:
             break
-        placed = believed
+        placed = accepted
     affines = []
     for index, fit, verdict in zip(placed, fits, verdicts, strict=False):
         reason = ""
@@ -216,14 +271,16 @@ def _align_jointly(members, catalog, catalog_error, relative, absolute, options)
     return outcomes
 
 
-def _unbelieved(verdict: Verdict, n_members: int) -> Outcome:
-    """The outcome of an exposure whose correction nothing speaks for."""
+def _rejected(verdict: Verdict, n_members: int) -> Outcome:
+    """The outcome of an exposure whose correction lacks evidence."""
     outcome = _failure(verdict.reason, n_members, {"status": "FAILED: not enough matches"})
     return dataclasses.replace(outcome, n_by_chance=float(verdict.pairs.chance[0]))
 
 
-def _joint_outcome(member: Member, fit: Fit, catalog: np.ndarray, geometry: str, n_members: int, reason: str) -> Outcome:
-    affine, terms = _spelled(member, fit, geometry)
+def _joint_outcome(
+    member: CatalogedExposure, fit: Fit, catalog: np.ndarray, geometry: str, n_members: int, reason: str
+) -> Outcome:
+    affine, terms = _reported_by_tweakwcs(member, fit, geometry)
     corrector = member.corrector()
     corrector.set_correction(matrix=affine.matrix, shift=affine.shift)
     residuals = np.linalg.norm(affine(member.plane[fit.source]) - member.to_plane(catalog[fit.star]), axis=1)
@@ -237,7 +294,7 @@ def _joint_outcome(member: Member, fit: Fit, catalog: np.ndarray, geometry: str,
     return Outcome(corrector.wcs, results, reason, affine, fit.star, fit.source, fit.n_shared)
 
 
-def _spelled(member: Member, fit: Fit, geometry: str) -> tuple[Affine, dict]:
+def _reported_by_tweakwcs(member: CatalogedExposure, fit: Fit, geometry: str) -> tuple[Affine, dict]:
     """A correction as tweakwcs reports it: its fit to positions that have been corrected, which leaves no residual."""
     from tweakwcs.linearfit import iter_linear_fit
 
@@ -251,7 +308,16 @@ def _spelled(member: Member, fit: Fit, geometry: str) -> tuple[Affine, dict]:
 
 
 def plain(report: dict) -> dict:
-    """A report in lists and numbers of Python, to be written to a file."""
+    """Convert a report of numpy's types to lists and numbers of Python, to be written to a file.
+
+    Parameters
+    ----------
+    report : dict
+
+    Returns
+    -------
+    dict
+    """
 
     def convert(value):
         if isinstance(value, np.ndarray):

@@ -1,21 +1,21 @@
-"""romancal's way to align an association: its groups to each other, then all of them as one to the astrometric catalog."""
+"""Alignment by romancal's method: groups to each other, then all of them to the catalog by one common correction."""
 
 from __future__ import annotations
 
 import numpy as np
 from astropy.table import Table
 
-from rampflow.alignment.affine import Affine, between
+from rampflow.alignment.affine import Affine, fit_affine
+from rampflow.alignment.exposures import CatalogedExposure
 from rampflow.alignment.matching import Matching, log
-from rampflow.alignment.members import Member
 from rampflow.astrometry.region import angles, unit_vectors
 
-#: What the corrector's report holds beside the terms of the fit.
+#: Keys of the corrector's report that are not terms of the fit.
 _WORKINGS = ("eff_minobj", "matched_ref_idx", "matched_input_idx", "fit_RA", "fit_DEC", "fitmask")
 
 
-def align_together(
-    members: list[Member],
+def fit_common_correction(
+    members: list[CatalogedExposure],
     catalog: np.ndarray,
     relative: Matching,
     absolute: Matching,
@@ -23,28 +23,30 @@ def align_together(
     enforce_user_order: bool = False,
     expand_refcat: bool = False,
 ) -> list[tuple[object | None, dict]]:
-    """Align all exposures by one common correction, after those between their groups.
+    """Align all exposures by one common correction, after corrections between their groups.
 
     Parameters
     ----------
-    members : list of Member
+    members : list of CatalogedExposure
     catalog : numpy.ndarray
         Directions of the catalog's stars, (n, 3).
     relative, absolute : Matching
         Between the groups, and with the catalog.
     enforce_user_order : bool
-        Groups are aligned to each other in their order here, not by their overlap.
+        Align the groups to each other in the order of `members`, not by their overlap.
     expand_refcat : bool
-        Sources of a group that was aligned serve the next ones.
+        Use the sources of aligned groups to align the next ones.
 
     Returns
     -------
     list of (gwcs.wcs.WCS or None, dict)
-        For each exposure the aligned WCS, `None` where it failed, and tweakwcs's report of the fit: at least ``status``.
+        For each exposure the aligned WCS, `None` if the alignment failed, and tweakwcs's report of the fit: at least
+        ``status``.
 
     Notes
     -----
-    An alignment between the groups that moves a corner too far is not used. (romancal says so and goes on with it.)
+    An alignment between the groups that moves a corner by more than the largest move is not used (romancal logs it and uses
+    it).
     """
     from tweakwcs.imalign import NotEnoughCatalogs, align_wcs
     from tweakwcs.linearfit import NotEnoughPointsError, SingularMatrixError
@@ -74,7 +76,7 @@ def align_together(
             far = [
                 m.stem
                 for m, image in zip(members, aligned, strict=True)
-                if not relative.believable(m, correction_of(m, image.wcs))
+                if not relative.is_plausible(m, correction_of(m, image.wcs))
             ]
             if far:
                 log.warning("The alignment between exposures would move %s too far; it is not used", ", ".join(far))
@@ -98,8 +100,18 @@ def align_together(
     return results
 
 
-def correction_of(member: Member, wcs) -> Affine:
-    """The correction in an exposure's plane that another WCS of it makes."""
+def correction_of(member: CatalogedExposure, wcs) -> Affine:
+    """Derive the correction that another WCS of an exposure makes in its tangent plane.
+
+    Parameters
+    ----------
+    member : CatalogedExposure
+    wcs : gwcs.wcs.WCS
+
+    Returns
+    -------
+    Affine
+    """
     (x0, x1), (y0, y1) = member.wcs.bounding_box
     moved = wcs([x0, x1, x1, x0], [y0, y0, y1, y1], with_bounding_box=False)
-    return between(member.corners, member.to_plane(unit_vectors(*moved)))
+    return fit_affine(member.corners, member.to_plane(unit_vectors(*moved)))

@@ -1,4 +1,4 @@
-"""A start for every exposure of an association, found for each by the best evidence that there is."""
+"""Initial corrections: each exposure is aligned by the strongest evidence available."""
 
 from __future__ import annotations
 
@@ -6,24 +6,24 @@ import numpy as np
 
 from rampflow.alignment.affine import Affine
 from rampflow.alignment.evidence import aligned_sources, pairs_of
+from rampflow.alignment.exposures import CatalogedExposure
+from rampflow.alignment.joint_solution import STAR_RADIUS, clusters, solve
 from rampflow.alignment.matching import Matching
-from rampflow.alignment.members import Member
-from rampflow.alignment.network import STAR_RADIUS, clusters, solve
 from rampflow.alignment.verdicts import as_its_group, reason_against, supported
 
 
-def align_separately(
-    members: list[Member], catalog: np.ndarray, catalog_error: np.ndarray, relative: Matching, absolute: Matching
+def find_starts(
+    members: list[CatalogedExposure], catalog: np.ndarray, catalog_error: np.ndarray, relative: Matching, absolute: Matching
 ) -> tuple[list[Affine | None], list[str]]:
-    """Align each exposure to the catalog, or to exposures that are, or as the others of its group are.
+    """Align each exposure to the catalog, or to aligned exposures, or by the correction of its group.
 
     Parameters
     ----------
-    members : list of Member
+    members : list of CatalogedExposure
     catalog : numpy.ndarray
         Directions of the catalog's stars, (n, 3).
     catalog_error : numpy.ndarray
-        Standard deviation of a coordinate, arcsec.
+        Standard deviation of a coordinate, (n,), arcsec.
     relative, absolute : Matching
         Between exposures, and with the catalog.
 
@@ -32,7 +32,7 @@ def align_separately(
     affines : list of Affine or None
         `None` for those that can't be aligned so.
     reasons : list of str
-        Why each can't be aligned to the catalog.
+        Why each can't be aligned to the catalog; empty for those that can.
     """
     starts = [_supported_start(member, catalog, catalog_error, absolute, absolute) for member in members]
     affines, reasons = [start for start, _ in starts], [reason for _, reason in starts]
@@ -46,9 +46,9 @@ def align_separately(
 
 
 def _supported_start(member, stars, error, matching: Matching, absolute: Matching) -> tuple[Affine | None, str]:
-    """The correction to some stars, or why there is none: too few match, or no more than chance gives.
+    """The correction to some stars, or the reason why there is none: too few match, or no more than chance explains.
 
-    Where the stars are dense, false matches disturb the start. So it is given up only if the solution from it is no better.
+    Where the stars are dense, false matches disturb the start. So it is discarded only if the solution from it is no better.
     """
     affine, reason = matching.align(member, stars)
     if affine is None or supported(pairs_of(member, affine, stars), absolute):

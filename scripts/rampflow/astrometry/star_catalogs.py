@@ -1,4 +1,4 @@
-"""Where an astrometric catalog comes from, by its name; and the patience that a network needs."""
+"""Sources of astrometric catalogs by name, and retries after network failures."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import numpy as np
 
 from rampflow.astrometry import hats, web
 from rampflow.astrometry.duplicates import RADIUS, merge_duplicates
-from rampflow.astrometry.files import SUFFIXES, describe, read_file
-from rampflow.astrometry.motion import COLUMNS, at_epoch, has_motions, usable
+from rampflow.astrometry.files import SUFFIXES, describe_stars, read_file
+from rampflow.astrometry.motion import COLUMNS, at_epoch, find_movable, has_motions
 from rampflow.astrometry.region import Region
 from rampflow.errors import RampflowError
 from rampflow.step.logs import step_logger
@@ -26,8 +26,8 @@ ACCEPTED = (
     f"it takes {', '.join(CATALOGS)}, a file ({', '.join(SUFFIXES)}) with columns ra and dec, or the folder of a HATS catalog"
 )
 
-#: How often a catalog is asked for when the network fails, and the first pause between (s), which doubles each time: half a
-#: minute in all, so that a computer without a network is not kept waiting for `vo_timeout`.
+#: Maximum number of attempts if the network fails, and the first pause between them (s), which doubles each time: half a
+#: minute in total, so that a computer without a network doesn't wait for `vo_timeout`.
 ATTEMPTS = 6
 FIRST_PAUSE = 1.0
 
@@ -35,11 +35,11 @@ _CONNECT_TIMEOUT = 10  # seconds
 
 
 class CatalogUnavailable(Exception):
-    """A catalog that can't be had now, and why."""
+    """A catalog that can't be retrieved now; the message has the cause."""
 
 
 def check_astrometric_catalog(name: str, folder: Path) -> str:
-    """Check the name of an astrometric catalog as far as that needs no network and opens no file.
+    """Check the name of an astrometric catalog without using the network or opening a file.
 
     Parameters
     ----------
@@ -56,7 +56,7 @@ def check_astrometric_catalog(name: str, folder: Path) -> str:
     Raises
     ------
     RampflowError
-        It can't be one.
+        It is neither a known catalog nor a suitable file or folder.
     """
     if str(name).upper() in CATALOGS:
         return str(name).upper()
@@ -75,7 +75,7 @@ def check_astrometric_catalog(name: str, folder: Path) -> str:
 
 
 def source_files(source: str) -> list[str]:
-    """The files by whose change a catalog of the user's own is known to have changed; none for a catalog of the network.
+    """List the files whose change means that a catalog of the user has changed; none for a catalog of the network.
 
     Parameters
     ----------
@@ -86,7 +86,7 @@ def source_files(source: str) -> list[str]:
     -------
     list of str
         The file; of a HATS catalog its list of partitions, its properties and the statistics of all partitions, as far as it
-        has them: writing a partition writes these.
+        has them: writing a partition rewrites these.
     """
     path = Path(source)
     if path.is_dir():
@@ -95,8 +95,8 @@ def source_files(source: str) -> list[str]:
     return [source] if path.is_file() else []
 
 
-def fetch(source: str, region: Region, epoch: float, timeout: float) -> tuple[dict[str, np.ndarray], str]:
-    """Stars of a catalog in a region, at an epoch, each once.
+def fetch_stars(source: str, region: Region, epoch: float, timeout: float) -> tuple[dict[str, np.ndarray], str]:
+    """Retrieve the stars of a catalog in a region, at an epoch, each once.
 
     Parameters
     ----------
@@ -107,30 +107,33 @@ def fetch(source: str, region: Region, epoch: float, timeout: float) -> tuple[di
     epoch : float
         Julian year.
     timeout : float
-        Seconds to wait for a network in all.
+        Total timeout of the network, seconds.
 
     Returns
     -------
     stars : dict of numpy.ndarray
-        ra, dec (degrees, ICRS), mag, ra_error, dec_error (mas), pmra, pmdec (mas per year), parallax (mas); NaN where unknown.
+        ra, dec (degrees, ICRS), mag, ra_error, dec_error (mas), pmra, pmdec (mas per year), parallax (mas), (n,) each; NaN
+        where unknown.
     reason : str
-        Why there are none; empty where there are some.
+        Why there are none; empty if there are some.
 
     Raises
     ------
     CatalogUnavailable
-        The network, or what answers there, fails.
+        The network or the service fails.
     RampflowError
         The user's own file or folder can't be read, or can't be used.
     """
     reason = "the catalog has no stars there"
     if source in web.CATALOGS:
-        # The service has moved the stars already.
-        found = patiently(lambda deadline: web.query(source, region, epoch, deadline), timeout)
+        # The service moves the stars to the epoch.
+        found = query_with_retries(lambda deadline: web.query(source, region, epoch, deadline), timeout)
         stars = {name: found.get(name, np.full(len(found["ra"]), np.nan)) for name in COLUMNS}
     elif source == GAIA_S3 or Path(source).is_dir():
         found = (
-            patiently(lambda deadline: _read_s3(region), timeout) if source == GAIA_S3 else _read_folder(Path(source), region)
+            query_with_retries(lambda deadline: _read_s3(region), timeout)
+            if source == GAIA_S3
+            else _read_folder(Path(source), region)
         )
         if source != GAIA_S3:
             _check_hats_motions(source, found)
@@ -143,7 +146,7 @@ def fetch(source: str, region: Region, epoch: float, timeout: float) -> tuple[di
     else:
         found = read_file(Path(source), region)
         if not len(found["ra"]):
-            reason = f"the catalog has no stars there: {describe(Path(source))}"
+            reason = f"the catalog has no stars there: {describe_stars(Path(source))}"
         stars = at_epoch(found, epoch, need_parallax=False)
         _report_motions(Path(source).name, found, epoch)
         if len(found["ra"]) and not len(stars["ra"]):
@@ -151,8 +154,8 @@ def fetch(source: str, region: Region, epoch: float, timeout: float) -> tuple[di
     stars, n_entries = merge_duplicates(stars)
     if n_entries:
         log.warning(
-            "%d of %d entries lie within %g mas of another and are merged with it: nearer than half a pixel (55 mas), they are "
-            "one star listed twice, which no alignment could use",
+            "%d of %d entries lie within %g mas of another and are merged with it: closer than half a pixel (55 mas), they are "
+            "one star listed twice, which an alignment couldn't use",
             n_entries,
             n_entries + len(stars["ra"]),
             RADIUS,
@@ -161,7 +164,7 @@ def fetch(source: str, region: Region, epoch: float, timeout: float) -> tuple[di
 
 
 def _report_motions(name: str, found: dict[str, np.ndarray], epoch: float) -> None:
-    """Say what is known of the motions of a file's stars, and of how many it isn't."""
+    """Log how many stars of a file can be moved by proper motion and parallax."""
     count = len(found["ra"])
     if not count:
         return
@@ -179,16 +182,16 @@ def _report_motions(name: str, found: dict[str, np.ndarray], epoch: float) -> No
         log.warning("%s has no column parallax: its %d stars are moved by their proper motions alone", name, count)
         alone = 0
     else:
-        alone = int((usable(found, need_parallax=False) & ~usable(found)).sum())
+        alone = int((find_movable(found, need_parallax=False) & ~find_movable(found)).sum())
     if alone:
         log.warning("%s: %d of %d stars have no parallax and are moved by their proper motions alone", name, alone, count)
-    left_out = int((~usable(found, need_parallax=False)).sum())
+    left_out = int((~find_movable(found, need_parallax=False)).sum())
     if left_out:
         log.warning("%s: %d of %d stars have no proper motion or ref_epoch and are left out", name, left_out, count)
 
 
 def _check_hats_motions(source: str, stars: dict[str, np.ndarray]) -> None:
-    """Refuse a HATS catalog with some columns of what moves its stars and not the others."""
+    """Refuse a HATS catalog with only some of the columns that it takes to move its stars."""
     needed = ("pmra", "pmdec", "ref_epoch")
     missing = [name for name in needed if name not in stars]
     if {"pmra", "pmdec"} & set(stars) and missing:
@@ -201,10 +204,15 @@ def _check_hats_motions(source: str, stars: dict[str, np.ndarray]) -> None:
 def _read_s3(region: Region) -> dict[str, np.ndarray]:
     from pyarrow import fs
 
-    # The variables of Amazon's own tools, for a mirror.
+    # The environment variables of the AWS command line, for a mirror.
     endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
     filesystem = fs.S3FileSystem(
-        anonymous=True, region=hats.GAIA_DR3_S3_REGION, endpoint_override=endpoint, connect_timeout=_CONNECT_TIMEOUT
+        anonymous=True,
+        region=hats.GAIA_DR3_S3_REGION,
+        endpoint_override=endpoint,
+        connect_timeout=_CONNECT_TIMEOUT,
+        # The program can't end while a request waits, so these must not be many: `patiently` asks again, too.
+        retry_strategy=fs.AwsStandardS3RetryStrategy(max_attempts=2),
     )
     return hats.read_hats(filesystem, hats.GAIA_DR3, region)
 
@@ -218,20 +226,25 @@ def _read_folder(folder: Path, region: Region) -> dict[str, np.ndarray]:
         raise RampflowError(f"{folder}: this HATS catalog can't be read ({_one_line(error)})") from None
 
 
-def patiently(ask, timeout: float):
-    """What `ask(deadline)` returns; asked again, after longer and longer pauses, while the network fails.
+def query_with_retries(ask, timeout: float):
+    """Call a function that uses the network, again after increasing pauses while the network fails.
 
     Parameters
     ----------
     ask : callable
-        Takes the time of `time.monotonic` until which it may wait; it is not believed to keep it.
+        Takes the deadline, a time of `time.monotonic`; may exceed it.
     timeout : float
-        Seconds in all.
+        Total timeout, seconds.
+
+    Returns
+    -------
+    object
+        What `ask` returns.
 
     Raises
     ------
     CatalogUnavailable
-        It failed to the end, or there was no answer in time.
+        Every attempt failed, or there was no answer in time.
     """
     deadline = time.monotonic() + timeout
     outcome: dict = {}
@@ -242,7 +255,7 @@ def patiently(ask, timeout: float):
             try:
                 outcome["value"] = ask(deadline)
                 return
-            except (FileNotFoundError, web.Refused) as error:  # the answer would be the same
+            except (FileNotFoundError, web.Refused) as error:  # another attempt would fail in the same way
                 outcome["trouble"] = _one_line(error)
                 return
             except (OSError, ValueError) as error:
@@ -256,7 +269,7 @@ def patiently(ask, timeout: float):
             time.sleep(pause)
             pause *= 2
 
-    # In a thread that is left behind when it's late: neither a name server nor S3's client can be told how long to take.
+    # In a thread that is abandoned after the timeout: neither a name server nor S3's client takes a total timeout.
     worker = threading.Thread(target=work, daemon=True)
     worker.start()
     worker.join(timeout)

@@ -1,55 +1,62 @@
-"""What the alignment knows of one exposure: its WCS, its sources and its place among the others. No pixel is read."""
+"""The exposures that are aligned: the WCS, source positions and group of each. No pixel is read."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from rampflow.alignment.affine import NO_CORRECTION, Affine
-from rampflow.alignment.sources import Sources
+from rampflow.alignment.source_positions import SourcePositions
 from rampflow.astrometry.region import epoch_of, unit_vectors
 from rampflow.errors import RampflowError
 from rampflow.step.exposure import Exposure
-from rampflow.wcs.wcs_tree import wcs_of_tree
+from rampflow.wcs.conversion import wcs_of_tree
 
 ARCSEC = np.pi / 180 / 3600  #: radians
 
 
-class Member:
-    """One exposure of an association.
+class CatalogedExposure:
+    """An exposure of an association with its sources.
 
-    Positions on the sky are unit vectors. The exposure's own plane touches the sky at its reference point, where its WCS
-    puts it now, an earlier correction included. tweakwcs applies a further correction to positions in this plane. Between
-    plane and sky there is nothing but a rotation, so that everything that is computed here needs the WCS only once.
+    Positions on the sky are unit vectors. The tangent plane of the exposure touches the sky at its reference point, where its
+    WCS puts it now, an earlier correction included. tweakwcs applies a further correction to positions in this plane. The
+    plane and the sky differ by a rotation alone, so that everything that is computed here evaluates the WCS only once.
 
-    Attributes
+    Parameters
     ----------
     stem : str
+        Name of the exposure.
     group : str
         Members of one group were taken at the same time and share the errors of the pointing.
     wcs : gwcs.wcs.WCS
-        As the header has it.
+        WCS of the image, with a bounding box.
     angles : dict
         ``v2_ref``, ``v3_ref`` (arcsec) and ``roll_ref`` (degrees), for tweakwcs.
-    sources : Sources
-    epoch : float or None
-        When it was taken, Julian year; `None` where that doesn't matter.
+    sources : SourcePositions
+        Those outside the bounding box are left out.
+    epoch : float, optional
+        Epoch of the exposure, Julian year.
+
+    Attributes
+    ----------
+    stem, group, wcs, angles, sources, epoch
+        See above.
     plane : numpy.ndarray
-        Positions of the sources in the plane, (n, 2), arcsec.
+        Positions of the sources in the tangent plane, (n, 2), arcsec.
     error : numpy.ndarray
-        Their standard deviations, (n,), arcsec.
+        Standard deviations of a coordinate, (n,), arcsec.
     corners : numpy.ndarray
-        Corners of the bounding box in the plane, (4, 2), arcsec.
+        Corners of the bounding box in the tangent plane, (4, 2), arcsec.
     rotation : numpy.ndarray
-        Orthogonal matrix that takes (1, x, y), x and y in radians, to the direction on the sky.
+        Orthogonal matrix, (3, 3), that takes (1, x, y), x and y in radians, to the direction on the sky.
     pixel_scale : float
         arcsec per pixel.
     """
 
-    def __init__(self, stem: str, group: str, wcs, angles: dict, sources: Sources, epoch: float | None = None):
+    def __init__(self, stem: str, group: str, wcs, angles: dict, sources: SourcePositions, epoch: float | None = None):
         self.stem, self.group, self.wcs, self.angles, self.epoch = stem, group, wcs, angles, epoch
         (x0, x1), (y0, y1) = wcs.bounding_box
         inside = (sources.x > x0) & (sources.x < x1) & (sources.y > y0) & (sources.y < y1)
-        self.sources = Sources(sources.x[inside], sources.y[inside], sources.error[inside])
+        self.sources = SourcePositions(sources.x[inside], sources.y[inside], sources.error[inside])
         corrector = self.corrector()
         earlier = _correction_in(wcs)
         self.rotation = _rotation_of(corrector, earlier)
@@ -61,35 +68,81 @@ class Member:
         self.error = self.pixel_scale * self.sources.error
 
     def plane_of(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-        """Positions in the plane (n, 2), arcsec, of positions on the detector, pixels."""
+        """Project positions on the detector to the tangent plane.
+
+        Parameters
+        ----------
+        x, y : numpy.ndarray
+            Pixels, (n,).
+
+        Returns
+        -------
+        numpy.ndarray
+            arcsec, (n, 2).
+        """
         return self._earlier.undo(np.array(self._corrector.det_to_tanp(x, y), float).reshape(2, -1).T)
 
     def corrector(self, **meta):
-        """A corrector of tweakwcs for the header's WCS."""
+        """A corrector of tweakwcs for the WCS of the image, with some metadata."""
         from tweakwcs import RomanWCSCorrector
 
         return RomanWCSCorrector(wcs=self.wcs, wcsinfo=self.angles, meta={"name": self.stem, **meta})
 
     def to_sky(self, plane: np.ndarray) -> np.ndarray:
-        """Directions (n, 3) of positions in the plane (n, 2), arcsec."""
+        """Project positions in the tangent plane to the sky.
+
+        Parameters
+        ----------
+        plane : numpy.ndarray
+            arcsec, (n, 2).
+
+        Returns
+        -------
+        numpy.ndarray
+            Unit vectors, (n, 3).
+        """
         vectors = np.column_stack([np.ones(len(plane)), plane * ARCSEC]) @ self.rotation.T
         return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
     def to_plane(self, vectors: np.ndarray) -> np.ndarray:
-        """Positions in the plane (n, 2), arcsec, of directions (n, 3) on its side of the sky."""
+        """Project directions to the tangent plane.
+
+        Parameters
+        ----------
+        vectors : numpy.ndarray
+            Unit vectors on this side of the sky, (n, 3).
+
+        Returns
+        -------
+        numpy.ndarray
+            arcsec, (n, 2).
+        """
         along, *across = (vectors @ self.rotation).T
         return np.column_stack([axis / along for axis in across]) / ARCSEC
 
     def near(self, vectors: np.ndarray, margin: float) -> np.ndarray:
-        """Indices of the directions (n, 3) that lie on the exposure or within `margin` arcsec of its corners' circle."""
+        """Find the directions that lie on the exposure or near it.
+
+        Parameters
+        ----------
+        vectors : numpy.ndarray
+            Unit vectors, (n, 3).
+        margin : float
+            Largest distance from the circle through the farthest corner, arcsec.
+
+        Returns
+        -------
+        numpy.ndarray
+            Indices of the directions.
+        """
         radius = np.linalg.norm(self.corners, axis=1).max() + margin
         return np.flatnonzero(vectors @ self.rotation[:, 0] > np.cos(min(radius * ARCSEC, np.pi / 2)))
 
 
 def _correction_in(wcs) -> Affine:
-    """The correction that an earlier alignment left in a WCS, `NO_CORRECTION` for one of assign_wcs.
+    """The correction that an earlier alignment left in a WCS; `NO_CORRECTION` for a WCS of assign_wcs.
 
-    The plane of tweakwcs's corrector has it twice: its positions are those of the corrected WCS, corrected once more.
+    The plane of tweakwcs's corrector contains it twice: its positions are those of the corrected WCS, corrected once more.
     """
     frames = wcs.available_frames
     if "v2v3corr" not in frames:
@@ -99,7 +152,7 @@ def _correction_in(wcs) -> Affine:
 
 
 def _rotation_of(corrector, earlier: Affine) -> np.ndarray:
-    """The rotation between an exposure's plane and the sky, from where a corrector puts three points."""
+    """The rotation between the tangent plane of an exposure and the sky, from three points of a corrector."""
     step = 0.01  # radians; three points a degree apart give the axes to rounding error
     plane = np.array([[0.0, 0.0], [step, 0.0], [0.0, step]])
     directions = unit_vectors(*corrector.tanp_to_world(*earlier(plane / ARCSEC).T))
@@ -110,27 +163,32 @@ def _rotation_of(corrector, earlier: Affine) -> np.ndarray:
 
 
 # --------------------------------------------------------------------------------------------------------------- reading
-def read_member(stem: str, image: Exposure, sources: Sources, *, with_epoch: bool = False) -> Member:
-    """The exposure of an image file with its sources; the pixels of the file stay where they are.
+def read_exposure(stem: str, image: Exposure, sources: SourcePositions, *, with_epoch: bool = False) -> CatalogedExposure:
+    """Read the WCS, group and epoch of an image file. No pixel is read.
 
     Parameters
     ----------
     stem : str
+        Name of the exposure.
     image : Exposure
-    sources : Sources
+    sources : SourcePositions
     with_epoch : bool
         Read the time of the exposure, for stars that move.
+
+    Returns
+    -------
+    CatalogedExposure
 
     Raises
     ------
     RampflowError
-        The header lacks the WCS, a reference angle, the time, or what tells the group.
+        The header lacks the WCS, a reference angle, the group or, `with_epoch`, the time.
     """
     angles = {name: image.get(f"meta.wcsinfo.{name}", (int, float)) for name in ("v2_ref", "v3_ref", "roll_ref")}
-    # romancal's rule: what observed together bears one observation_id, unless the file says otherwise.
+    # As in romancal, exposures taken at the same time have the same observation_id, unless the file has a group_id.
     group = image.meta.get("group_id") or image.get("meta.observation.observation_id", str)
     node = image.get("meta.wcs")
     wcs = wcs_of_tree(node) if isinstance(node, dict) else None
     if wcs is None or wcs.bounding_box is None:
         raise RampflowError(f"{image.path}: has no WCS with a bounding box; run assign_wcs on it first")
-    return Member(stem, str(group), wcs, angles, sources, epoch_of(image) if with_epoch else None)
+    return CatalogedExposure(stem, str(group), wcs, angles, sources, epoch_of(image) if with_epoch else None)

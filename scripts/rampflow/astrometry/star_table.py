@@ -1,4 +1,4 @@
-"""The astrometric catalog of an association as a file: stars at the epoch of its exposures, and how they came there."""
+"""The file with the astrometric catalog of an association: stars at the epoch of its exposures, and their origin."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from rampflow.errors import RampflowError
-from rampflow.files.asdf_io import replacing
+from rampflow.files.atomic import replacing
 
 _KEY = b"astrometric_catalog"
 
@@ -29,24 +29,24 @@ UNITS = {
 
 @dataclasses.dataclass(frozen=True)
 class Origin:
-    """Where the stars of an astrometric catalog come from; in the file as JSON in its schema's metadata.
+    """Origin of the stars of an astrometric catalog; in the file as JSON in its schema's metadata.
 
     Attributes
     ----------
     source : str
         Name of the catalog, or of the file or folder.
     epoch : float or None
-        Julian year that the positions are of; `None` where nothing was asked for.
+        Epoch of the positions, Julian year; `None` if no catalog was queried.
     region : list of list of float
         Circles on the sky that are covered: ra, dec, radius in degrees.
     rows : int
         Number of stars.
     status : str
-        SUCCESS, or FAILED when the catalog can't be had; then there are no stars.
+        SUCCESS, or FAILED if the catalog couldn't be retrieved; then there are no stars.
     reason : str
-        Why there are no stars; empty where there are some.
+        Why there are no stars; empty if there are some.
     attempt : int
-        How often the catalog has been asked for, by this run and those before it that didn't get it.
+        Number of runs that queried the catalog, up to and including the one that succeeded.
     """
 
     source: str
@@ -59,12 +59,19 @@ class Origin:
 
     @property
     def unavailable(self) -> bool:
-        """Whether the catalog couldn't be had, so that it's worth another attempt."""
+        """Whether the catalog couldn't be retrieved, so that another attempt may succeed."""
         return self.status == "FAILED" and bool(self.region)
 
 
-def write_catalog(path: Path, stars: dict[str, np.ndarray], origin: Origin) -> None:
-    """Write an astrometric catalog; columns that `stars` hasn't are NaN, and it may have none.
+def write_star_table(path: Path, stars: dict[str, np.ndarray], origin: Origin) -> None:
+    """Write an astrometric catalog.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+    stars : dict of numpy.ndarray
+        Columns of `UNITS`, (n,) each; those that are missing are written as NaN. Without columns, the file has no rows.
+    origin : Origin
 
     Raises
     ------
@@ -82,7 +89,7 @@ def write_catalog(path: Path, stars: dict[str, np.ndarray], origin: Origin) -> N
         write_table(table, partial)
 
 
-def read_catalog(path: Path):
+def read_star_table(path: Path):
     """Read an astrometric catalog.
 
     Parameters
@@ -94,7 +101,7 @@ def read_catalog(path: Path):
     -------
     stars : astropy.table.Table
         ra, dec (degrees, ICRS at the epoch), mag, ra_error, dec_error (mas; ra_error on the sky, as Gaia's), pmra, pmdec (mas
-        per year), parallax (mas): for the way between the epoch and that of each exposure; NaN where unknown.
+        per year), parallax (mas), which move them to the epoch of each exposure; NaN where unknown.
     origin : Origin
 
     Raises
@@ -118,11 +125,22 @@ def read_catalog(path: Path):
 
 
 def next_attempt(path: Path) -> int:
-    """The number of the attempt that a run makes to get a catalog, from the file that an earlier run left.
+    """Number of the attempt that a run makes to retrieve a catalog, from the file that an earlier run left.
 
-    A catalog that was got keeps the number of its attempt, so that nothing is repeated; one that couldn't be had has the next.
-    pyarrow, whose import takes longer than all else that a workflow does at its start, is not needed for this: the end of a
-    parquet file holds the metadata as they are, after their key.
+    Parameters
+    ----------
+    path : pathlib.Path
+        The file, which may not exist.
+
+    Returns
+    -------
+    int
+        One more than that of the file if the catalog couldn't be retrieved; otherwise the same, so that nothing is repeated.
+
+    Notes
+    -----
+    This avoids the import of pyarrow, which takes longer than the rest of the start of a workflow: the end of a parquet file
+    contains the metadata as plain text, after their key.
     """
     try:
         with open(path, "rb") as file:
