@@ -769,7 +769,7 @@ def test_smoothing_agrees_with_astropy(fwhm):
 
 
 # ----------------------------------------------------------------------------------------------------- photometry parts
-def test_rings_are_clipped_as_astropy_does():
+def test_ring_clipping_agrees_with_astropy():
     from astropy.stats import SigmaClip
     from photutils.aperture import CircularAnnulus
 
@@ -873,7 +873,7 @@ def test_sharpness_and_roundness_tell_shapes_apart():
     assert bar == pytest.approx(turned["sharpness"][0], rel=1e-5)
 
 
-def test_sharpness_and_roundness_are_those_of_photutils():
+def test_sharpness_and_roundness_agree_with_photutils():
     from photutils.detection import DAOStarFinder
 
     sky, positions = star_image() - np.float32(LEVEL), np.rint(STARS[:, :2])
@@ -1060,7 +1060,7 @@ def test_a_source_outside_the_image_is_not_fitted(tmp_path):
     assert psf_photometry.fit_psf(grid, data, data, data > 0, np.empty(0), np.empty(0))["x_psf"].shape == (0,)
 
 
-def test_groups_are_those_of_photutils():
+def test_groups_agree_with_photutils():
     from photutils.psf import SourceGrouper
 
     x, y = np.random.default_rng(6).uniform(0, 200, (2, 300))

@@ -7,7 +7,7 @@ Equal
 Saves
     no time: `DAOStarFinder` leaves out sources without saying which (7 of 208 in a sparse field, 95 of 4,942 in a crowded one)
 Tests
-    test_sharpness_and_roundness_are_those_of_photutils
+    test_sharpness_and_roundness_agree_with_photutils
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ Equal
 Saves
     2.1 s of CPU (0.2 s instead of 2.3 s) and 470 MB for 5,000 sources, 0.1 s for 300
 Tests
-    test_rings_are_clipped_as_astropy_does
+    test_ring_clipping_agrees_with_astropy
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ Saves
     5 ms of CPU for each source: 1.4 s for 208 (0.03 s instead of 1.4 s), 5.2 s for 1,000. `SourceGrouper` alone takes 6 s and
     1.7 GB for 20,000 sources, in which its memory is quadratic; `group_sources` takes 0.02 s
 Tests
-    test_the_psf_agrees_with_photutils, test_psf_fits_agree_with_photutils, test_groups_are_those_of_photutils
+    test_the_psf_agrees_with_photutils, test_psf_fits_agree_with_photutils, test_groups_agree_with_photutils
 """
 
 from __future__ import annotations
