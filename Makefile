@@ -1,17 +1,17 @@
-# make env        the environment in .venv
-# make demo       a simulated visit, from raw exposures to products, in demo/
-# make report     the same, with a report of it: demo/results/*_report.html
-# make test       the tests
-# make test-quick those for the daily loop, in three minutes
-# make test-snakemake  a small visit with the oldest Snakemake that works: SNAKEMAKE=9.0.0 names another
-# make test-slurm the workflow on a SLURM cluster of one node, started here: as root, with Debian's slurm-wlm and munge
-# make test-peer  the comparison with romancal's own functions
-# make bench      what an exposure costs, beside romancal where make test-peer has installed it: docs/performance.md
-# make validate   our numbers beside romancal's, on full frames, and the reason of every difference: docs/validation.md (hours)
-# make check      style, lint, imports, docstrings, types
-# make docs       the documentation as a site: build/docs/index.html
-# make changelog  the fragments of changelog.d into CHANGELOG.md: make changelog VERSION=0.2.0
-# make lock       new pins in envs/
+# make env        make the environment, in .venv
+# make demo       process a simulated visit, from raw exposures to products, in demo/
+# make report     the same, and write a report: demo/results/*_report.html
+# make test       run the tests
+# make test-quick run the tests for the daily loop, in three minutes
+# make test-slurm run the workflow on a SLURM cluster of one node, which is started here: as root, with Debian's slurm-wlm and munge
+# make test-snakemake  run a small visit with the oldest Snakemake that works; SNAKEMAKE=9.10.1 names another version
+# make test-peer  compare with romancal's own functions
+# make bench      measure the cost of an exposure, and romancal's where make test-peer has installed it: docs/performance.md
+# make validate   compare full frames with romancal's, and give the reason of each difference: docs/validation.md (hours)
+# make check      check style, imports, docstrings and types
+# make docs       make the site of the documentation: build/docs/index.html
+# make changelog  move the fragments of changelog.d to CHANGELOG.md: make changelog VERSION=0.2.0
+# make lock       pin the newest versions of all packages in envs/, and write the tags of these versions
 SHELL := /bin/bash
 PYTHON ?= python3
 CORES ?= $(shell nproc 2>/dev/null || echo 2)
@@ -23,7 +23,6 @@ SIMULATOR ?= rampflow
 MEMORY ?= 14000
 # The oldest version that works (min_version of workflow/Snakefile).
 SNAKEMAKE ?= 9.0.0
-SNAKEMAKE_TESTS = $(wildcard $(addprefix tests/,test_summary.py test_progress.py */test_summary.py */test_progress.py))
 PIP := -m pip install --quiet --disable-pip-version-check
 
 .PHONY: env demo report test test-quick test-slurm test-snakemake test-peer bench validate check docs changelog lock clean
@@ -50,7 +49,7 @@ $(PEER)/.made: envs/peer.txt
 	$(PEER)/bin/python $(PIP) -r envs/peer.txt
 	touch $@
 
-# The demo's references come from a CRDS cache of its own, with no server.
+# The demo has its own CRDS cache, and uses no server.
 demo report: export CRDS_PATH := $(CURDIR)/demo/crds_cache
 demo report: export CRDS_SERVER_URL := https://crds-serverless-mode.stsci.edu
 demo report: export CRDS_OBSERVATORY := roman
@@ -71,17 +70,18 @@ test-slurm: $(VENV)/.made-dev
 # A visit with an exposure that fails, its summary and its progress, with another version of Snakemake than the pinned one.
 test-snakemake: $(VENV)/.made-dev
 	$(BIN)/python $(PIP) --upgrade --target "build/snakemake-$(SNAKEMAKE)" "snakemake==$(SNAKEMAKE)"
-	PYTHONPATH="$(CURDIR)/build/snakemake-$(SNAKEMAKE)" $(BIN)/python -m pytest -m workflow $(SNAKEMAKE_TESTS)
+	PYTHONPATH="$(CURDIR)/build/snakemake-$(SNAKEMAKE)" $(BIN)/python -m pytest -m workflow tests/workflow/test_summary.py tests/unit/test_progress.py
 
 test-peer: $(PEER)/.made
 	$(PEER)/bin/python -m pytest -m peer tests/peer
 
-# It needs a machine that does nothing else, and an hour; BENCH has options of bench.py.
+# Takes an hour, on a machine without other load. BENCH: options of bench.py.
 bench: env
 	$(BIN)/python tests/benchmark/bench.py docs/performance/measurements.jsonl --folder build/bench --peer $(PEER)/bin/python $(BENCH)
 	$(BIN)/python tests/benchmark/write_document.py docs/performance/measurements.jsonl docs/performance.md
 
-# CASES="plain wfi18" are some of tests/validation/cases.yaml; SIMULATOR=romanisim; MEMORY in MB, of all that runs at once.
+# CASES="plain wfi18": some of the cases in tests/validation/cases.yaml. SIMULATOR=romanisim: another simulator. MEMORY: MB, for
+# all jobs together.
 validate: env $(PEER)/.made $(if $(filter romanisim,$(SIMULATOR)),$(PEER)/.made-romanisim)
 	$(BIN)/snakemake --snakefile tests/validation/Snakefile --directory $(VALIDATION)/$(SIMULATOR) --cores $(CORES) \
 		--resources mem_mb=$(MEMORY) --quiet rules host --config peer=$(abspath $(PEER))/bin/python simulator=$(SIMULATOR) only="$(CASES)"
@@ -98,19 +98,19 @@ check: $(VENV)/.made-dev
 	$(BIN)/snakemake --lint
 	$(BIN)/snakemake --snakefile workflow/simulate.smk --configfile config/demo.yaml --lint
 	$(BIN)/python tests/check_imports.py
-	$(BIN)/numpydoc lint scripts/*.py $(wildcard scripts/rampflow/*.py scripts/rampflow/*/*.py)
+	$(BIN)/numpydoc lint scripts/*.py $(wildcard scripts/simulator/*.py scripts/rampflow/*.py scripts/rampflow/*/*.py)
 	$(BIN)/mypy
 	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	$(BIN)/check-jsonschema --builtin-schema vendor.github-issue-forms .github/ISSUE_TEMPLATE/[!c]*.yml
 
-# A warning is an error: a link that leads nowhere, a docstring that can't be read.
+# Warnings are errors, for example a broken link or a docstring that can't be parsed.
 docs: $(VENV)/.made-docs
 	$(BIN)/sphinx-build --fail-on-warning --keep-going --quiet --builder html --conf-dir docs . build/docs
 
 changelog: $(VENV)/.made-dev
 	$(BIN)/towncrier build $(if $(VERSION),--version $(VERSION),--draft --version next)
 
-# Pins follow from the .in files; a new environment shows what they lead to.
+# Installs the packages of the .in files in a new environment, and pins what pip has chosen.
 lock:
 	bash envs/lock.sh $(PYTHON)
 

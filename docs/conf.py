@@ -22,7 +22,15 @@ project = "rampflow"
 author = "the rampflow developers"
 release = __version__
 root_doc = "docs/index"
-include_patterns = ["docs/**", "README.md", "CHANGELOG.md", "CONTRIBUTING.md", "config/README.md", "tests/README.md"]
+include_patterns = [
+    "docs/**",
+    "README.md",
+    "CHANGELOG.md",
+    "CONTRIBUTING.md",
+    "changelog.d/README.md",
+    "config/README.md",
+    "tests/README.md",
+]
 exclude_patterns = [".*", "build", "demo", "docs/site", "docs/static", "scripts", "workflow"]
 
 extensions = ["myst_parser", "numpydoc", "sphinx.ext.autodoc", "sphinxcontrib.mermaid"]
@@ -66,28 +74,68 @@ def summary_of(path: Path) -> str:
     return (ast.get_docstring(ast.parse(path.read_text())) or path.stem).splitlines()[0]
 
 
-def write_reference() -> None:
-    """Write a page per script, a page per package of the library, and the columns of a catalog."""
-    from rampflow.catalog.columns import column_names, define
+def write_index(name: str, title: str, text: str, pages: dict[str, str]) -> None:
+    """Write a page that lists others, `pages`, with the summary of each."""
+    table = "\n".join(
+        ["| name | |", "|---|---|", *(f"| [{Path(page).name}]({page}.md) | {line} |" for page, line in pages.items())]
+    )
+    write_page(name, title, text, table, "\n".join(["```{toctree}", ":hidden:", "", *pages, "```"]))
 
-    written = {"columns"}
-    for path in sorted(SCRIPTS.glob("*.py")):
-        write_page(f"scripts/{path.stem}", path.stem, automodule(path.stem))
-        written.add(f"scripts/{path.stem}")
+
+def write_scripts(name: str, title: str, text: str, paths: list[Path]) -> set[str]:
+    """Write a page for each script and their list; return the names of all pages."""
+    pages = {}
+    for path in paths:
+        module = ".".join(path.relative_to(SCRIPTS).with_suffix("").parts)
+        page = f"scripts/{path.stem}"
+        write_page(page, path.stem, automodule(module))
+        summary = summary_of(path).removeprefix(f"{path.stem}: ")
+        pages[page] = summary[:1].upper() + summary[1:]
+    write_index(name, title, text, pages)
+    return {name, *pages}
+
+
+def write_library() -> set[str]:
+    """Write a page for each package of the library and their list; return the names of all pages."""
     library = SCRIPTS / "rampflow"
     single = [path for path in sorted(library.glob("*.py")) if path.stem != "__init__"]
+    pages = {}
     for package in [None, *sorted(path.parent for path in library.glob("*/__init__.py"))]:
         modules = single if package is None else [p for p in sorted(package.glob("*.py")) if p.stem != "__init__"]
         name = "rampflow" if package is None else f"rampflow.{package.name}"
         sections = [f"## {path.stem}\n\n{automodule(f'{name}.{path.stem}')}" for path in modules]
-        write_page(f"library/{name}", name, summary_of((package or library) / "__init__.py"), *sections)
-        written.add(f"library/{name}")
+        pages[f"library/{name}"] = summary_of((package or library) / "__init__.py")
+        write_page(f"library/{name}", name, pages[f"library/{name}"], *sections)
+    write_index("library", "Library", "The packages of `scripts/rampflow/`, which the scripts share.", pages)
+    return {"library", *pages}
+
+
+def write_columns() -> str:
+    """Write the table of the columns of a source catalog; return the page's name."""
+    from rampflow.catalog.columns import column_names, define
+
     rows = []
     for column in column_names(fit_psf=True):
         definition = define(column)
         rows.append(f"| `{column}` | {definition.dtype} | {definition.unit or ''} | {definition.description} |")
     table = "\n".join(["| column | type | unit | meaning |", "|---|---|---|---|", *rows])
     write_page("columns", "Columns of a source catalog", "In the order of the file; units and meanings are RAD's.", table)
+    return "columns"
+
+
+def write_reference() -> None:
+    """Write the pages of the reference, and remove those of modules that are gone."""
+    from rampflow.chain import STEPS
+
+    steps = [SCRIPTS / f"{name}.py" for name in [*STEPS, "finalize"]]
+    simulator = [path for path in sorted((SCRIPTS / "simulator").glob("*.py")) if path.stem != "__init__"]
+    programs = [path for path in sorted(SCRIPTS.glob("*.py")) if path not in steps]
+    written = {write_columns(), *write_library()}
+    written |= write_scripts(
+        "steps", "Steps", "The scripts of the steps, in the order in which an exposure goes through them.", steps
+    )
+    written |= write_scripts("programs", "Other programs", "The other scripts in `scripts/`.", programs)
+    written |= write_scripts("simulator", "Simulator", "References and raw exposures with their truth.", simulator)
     for path in GENERATED.rglob("*.md"):
         if str(path.relative_to(GENERATED).with_suffix("")) not in written:
             path.unlink()
@@ -99,7 +147,7 @@ write_reference()
 def skip_imported(app, what, name, obj, skip, options) -> bool | None:
     """Leave out what a module imports: autodoc warns of compiled classes before it finds that they are not the module's."""
     module = getattr(obj, "__module__", None) or ""
-    ours = module.partition(".")[0] == "rampflow" or (SCRIPTS / f"{module}.py").exists()
+    ours = module.partition(".")[0] in ("rampflow", "simulator") or (SCRIPTS / f"{module}.py").exists()
     return None if ours or not module else True
 
 

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Pin what rampflow.in, dev.in and docs.in lead to today: rampflow.txt, dev.txt and docs.txt for pip, rampflow.yaml for conda.
+# Pin the packages that rampflow.in, dev.in and docs.in need, in their newest versions: rampflow.txt, dev.txt and docs.txt for
+# pip, rampflow.yaml for conda. Write the tags of these versions to scripts/rampflow/files/tags.py.
 set -euo pipefail
 cd "$(dirname "$0")"
 python=${1:-python3}
@@ -9,12 +10,13 @@ trap 'rm -rf "$fresh"' EXIT
 pip="$fresh/venv/bin/python -m pip --disable-pip-version-check"
 $pip install --quiet -r rampflow.in
 $pip freeze > "$fresh/rampflow"
+"$fresh/venv/bin/python" write_tags.py > "$fresh/tags.py"
 $pip install --quiet -r dev.in
 $pip freeze > "$fresh/dev"
 $pip install --quiet -r docs.in
 $pip freeze > "$fresh/docs"
 {
-  echo "# Pins of rampflow.in with all that follows from it: written by \`make lock\`."
+  echo "# Pins of rampflow.in and of all its dependencies: written by \`make lock\`."
   cat "$fresh/rampflow"
 } > rampflow.txt
 {
@@ -35,3 +37,4 @@ $pip freeze > "$fresh/docs"
   echo "  - pip:"
   sed 's/^/      - /' "$fresh/rampflow"
 } > rampflow.yaml
+cp "$fresh/tags.py" ../scripts/rampflow/files/tags.py

@@ -1,4 +1,4 @@
-"""dark_current: subtract the dark current's slope from the count-rate image."""
+"""Step dark_current: subtract the dark current's slope from the count-rate image."""
 
 import sys
 
@@ -19,9 +19,6 @@ DARK = Range(
     median=(-0.5, 5),
 )
 
-#: Share of the pixels beyond the limits of the median that is worth a warning: 0.03 % of sound detectors are that hot.
-MANY_UNUSUAL = 0.03
-
 STEP = Step(
     name="dark_current",
     summary="Subtract the dark current from a count-rate image.",
@@ -37,40 +34,45 @@ STEP = Step(
 
 
 def subtract_dark_current(
-    image: np.ndarray, dq: np.ndarray, dark_slope: np.ndarray, dark_dq: np.ndarray
+    image: np.ndarray, dq: np.ndarray, dark_slope: np.ndarray, dark_dq: np.ndarray, *, plausible: Range = DARK
 ) -> tuple[np.ndarray, np.ndarray]:
     """Subtract the dark current and add its flags.
 
     Parameters
     ----------
     image : numpy.ndarray
-        Count rate, DN/s, float32, without the reference border.
+        Count rate, DN/s, float32 of shape (row, column), without the reference border.
     dq : numpy.ndarray
-        Its flags, uint32.
+        Its flags, uint32 of the same shape.
     dark_slope : numpy.ndarray
-        Dark current, DN/s, with the reference border.
+        Dark current, DN/s, float32 with the reference border.
     dark_dq : numpy.ndarray
-        Its flags, uint32, with the reference border.
+        Its flags, uint32 with the reference border.
+    plausible : Range
+        Limits of the dark current, DN/s.
 
     Returns
     -------
-    image, dq : numpy.ndarray
-        ``image − dark_slope`` and ``dq | dark_dq``, both trimmed; DO_NOT_USE where the dark current is not plausible (`DARK`).
+    image : numpy.ndarray
+        Count rate without the dark current, DN/s.
+    dq : numpy.ndarray
+        Flags with those of the dark current, and DO_NOT_USE where it is not plausible.
     """
-    unknown = ~DARK.contains(dark_slope[SCIENCE])
+    unknown = ~plausible.contains(dark_slope[SCIENCE])
     return image - dark_slope[SCIENCE], dq | dark_dq[SCIENCE] | unknown * np.uint32(dqflags.DO_NOT_USE)
 
 
-def is_unusual(dark_slope: np.ndarray) -> np.ndarray:
-    """Whether a dark current (DN/s) is plausible for a hot pixel alone (bool)."""
-    low, high = DARK.median_limits
-    return DARK.contains(dark_slope) & ((dark_slope < low) | (dark_slope > high))
-
-
 def run(job: Job) -> None:
-    """Process one exposure."""
+    """Process one exposure.
+
+    Parameters
+    ----------
+    job : Job
+        The run of the step.
+    """
     if job.references["dark"] is None:
-        return job.skip("There is no dark reference")
+        job.skip("There is no dark reference")
+        return
     image, dq = job.exposure.array("data", 2), job.exposure.array("dq", 2)
     with job.open_reference("dark") as reference:
         dark_slope = reference.array("dark_slope", 2)
@@ -85,24 +87,23 @@ def run(job: Job) -> None:
             def subtract_rows(start, stop):
                 with_border = start, stop + 2 * BORDER
                 slope = dark_slope.read_rows(*with_border)
+                limits = job.plausible("dark", "dark_slope")
                 rows, flags = subtract_dark_current(
-                    image.read_rows(start, stop), dq.read_rows(start, stop), slope, dark_dq.read_rows(*with_border)
+                    image.read_rows(start, stop),
+                    dq.read_rows(start, stop),
+                    slope,
+                    dark_dq.read_rows(*with_border),
+                    plausible=limits,
                 )
                 product.write_rows("data", start, rows)
                 product.write_rows("dq", start, flags)
-                return np.count_nonzero(~DARK.contains(slope[SCIENCE])), np.count_nonzero(is_unusual(slope[SCIENCE]))
+                return np.count_nonzero(~limits.contains(slope[SCIENCE])), limits.count_unusual(slope[SCIENCE])
 
-            bad, unusual = np.sum(job.map_rows(subtract_rows, image.shape[0]), axis=0)
             pixels = image.shape[0] * image.shape[1]
+            bad, unusual = np.sum(job.map_rows(subtract_rows, image.shape[0]), axis=0)
+            if job.narrow_limits("dark", "dark_slope", unusual, pixels):
+                bad, _ = np.sum(job.map_rows(subtract_rows, image.shape[0]), axis=0)
             job.log_bad_pixels("dark", "dark_slope", bad, pixels, "DO_NOT_USE")
-            if unusual > MANY_UNUSUAL * pixels:
-                job.log.warning(
-                    "%s: %.3g %% of dark_slope are beyond %g to %g DN/s, where all but the hottest pixels of a detector are: "
-                    "they are subtracted as they are, and the count rates there may be wrong; check the reference",
-                    reference.path.name,
-                    100 * unusual / pixels,
-                    *DARK.median_limits,
-                )
 
 
 if __name__ == "__main__":

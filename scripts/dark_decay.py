@@ -1,4 +1,4 @@
-"""dark_decay: subtract the signal that decays after a detector's reset from a ramp."""
+"""Step dark_decay: subtract the signal that decays after a detector's reset from a ramp."""
 
 import sys
 
@@ -27,20 +27,20 @@ STEP = Step(
     ),
 )
 
-#: The reference gives the amplitude in the middle of the first read: 1.5 frames after the (virtual) read number zero.
+#: Frames: the amplitude of the reference is that in the middle of the first read, 1.5 frames after the (virtual) read zero.
 FIRST_READ_MIDDLE = 1.5
 
 
 def decay_factors(time_constant: float, frame_time: float, read_pattern: list[list[int]]) -> np.ndarray:
-    """Mean of exp(−t/τ) over the reads of each resultant, with t the time at which each frame begins.
+    """Compute the mean of exp(−t/τ) over the reads of each resultant, where t is the start of each frame.
 
-    The decay at a pixel that is read a time p into its frame is exp(−(p + t)/τ) = exp(−p/τ) · exp(−t/τ): one frame of
-    exponentials and these factors, one per resultant, are all that is needed.
+    A pixel that is read at the time p within a frame that starts at t decays as exp(−(p + t)/τ) = exp(−p/τ) · exp(−t/τ). One
+    frame of the first factor and a number per resultant for the second suffice.
 
     Parameters
     ----------
     time_constant : float
-        τ in seconds.
+        Time constant τ, seconds.
     frame_time : float
         Seconds per read.
     read_pattern : list of list of int
@@ -49,7 +49,7 @@ def decay_factors(time_constant: float, frame_time: float, read_pattern: list[li
     Returns
     -------
     numpy.ndarray
-        float64, one per resultant.
+        Factors, float64 of shape (resultant,).
     """
     frame_start = [(np.asarray(reads) - FIRST_READ_MIDDLE) * frame_time for reads in read_pattern]
     return np.array([np.mean(np.exp(-t / time_constant)) for t in frame_start])
@@ -61,9 +61,9 @@ def subtract_dark_decay(data: np.ndarray, decay: np.ndarray, factors: np.ndarray
     Parameters
     ----------
     data : numpy.ndarray
-        Ramp in DN, float32 (resultant, row, column).
+        Ramp, DN, float32 of shape (resultant, row, column); changed in place.
     decay : numpy.ndarray
-        amplitude · exp(−p/τ) in DN, float64 (row, column), p the pixel's read time within a frame.
+        Decay of each pixel at the start of the ramp, amplitude · exp(−p/τ), DN, float64 of shape (row, column).
     factors : numpy.ndarray
         From `decay_factors`.
     """
@@ -84,9 +84,16 @@ def _decay_of(reference: Exposure, detector: str) -> tuple[float, float]:
 
 
 def run(job: Job) -> None:
-    """Process one exposure."""
+    """Process one exposure.
+
+    Parameters
+    ----------
+    job : Job
+        The run of the step.
+    """
     if job.references["darkdecaysignal"] is None:
-        return job.skip("There is no darkdecaysignal reference")
+        job.skip("There is no darkdecaysignal reference")
+        return
     ramp = job.exposure
     data, frame_time = ramp.array("data", 3), ramp.frame_time
     with job.open_reference("darkdecaysignal") as reference:
@@ -94,12 +101,15 @@ def run(job: Job) -> None:
     factors = decay_factors(time_constant, frame_time, ramp.read_pattern)
     job.log.info("Amplitude %.4g DN, time constant %.4g s", amplitude, time_constant)
     times = pixel_read_times(data.shape[1:], frame_time, ramp.detector)
-    with job.create(rewrite=("data",)) as product:
+    borders = ramp.border_columns
+    with job.create(rewrite=("data", *borders)) as product:
 
         def correct_rows(start, stop):
             rows = data.read_rows(start, stop)
             subtract_dark_decay(rows, amplitude * np.exp(-times[start:stop] / time_constant), factors)
-            product.write_ramp_rows(start, rows)
+            product.write_rows("data", start, rows)
+            for name, columns in borders.items():
+                product.write_rows(name, start, rows[..., columns])
 
         job.map_rows(correct_rows, data.shape[1])
 

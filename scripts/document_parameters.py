@@ -18,38 +18,38 @@ CONFIG, WORKFLOW = SCRIPTS.parent / "config", SCRIPTS.parent / "workflow"
 
 HEAD = """\
 # Configuration of rampflow: every key with its default. Written by scripts/document_parameters.py from the declarations in
-# scripts/; config/README.md explains each. Override with --config, or with a file of your own and --configfile.
+# scripts/; config/README.md explains each key. Change values with --config, or with your own file and --configfile.
 
-# Raw files (_uncal.asdf), folders of them, or association files (.json); one, or a list. Relative to the working folder.
+# Input: raw files (_uncal.asdf), folders of raw files, or association files (.json). One, or a list. Relative to the working
+# folder.
 input: []
 
-# Exposures of these inputs to leave out, by name: r0000101001001001001_0001_wfi01_f158; one, or a list.
+# Exposures of the input to leave out, by name, such as r0000101001001001001_0001_wfi01_f158. One, or a list.
 exclude: []
 
-# Where the products go.
+# Folder of the products.
 results: results
 
-# Keep the files between the steps: true, false, or a list of steps.
+# Steps whose files are kept: true (all), false (none), or a list of steps.
 keep_intermediates: [ramp_fitting]
 
 references:
-  # CRDS context; null: the environment's CRDS_CONTEXT, or the cache's default.
+  # CRDS context. null: CRDS_CONTEXT of the environment, or the default of the cache.
   crds_context: null
-  # Reference files to use for every exposure in place of CRDS's choice, as {flat: my_flat.asdf}; N/A for none.
+  # Reference files for every exposure in place of CRDS's choice, such as {flat: my_flat.asdf}. N/A: none.
   override: {}
-  # Use overriding references that were made for another detector or optical element, with a warning; by default they are
-  # refused.
+  # Accept overriding references of another detector or optical element, with a warning. false: refuse them.
   allow_mismatch: false
 
-# Where the stars that exposures are aligned to come from: GAIADR3_S3 (Gaia DR3 on S3), GAIADR3, GAIADR2, GAIADR1 or
-# GAIAREFCAT (a web service), a file with columns ra and dec, or the folder of a HATS catalog. In a file, proper motions (pmra,
-# pmdec in mas/yr) need ref_epoch, the year of the positions; parallax (mas) counts where there is one.
+# Astrometric catalog: GAIADR3_S3 (Gaia DR3 on S3), GAIADR3, GAIADR2, GAIADR1 or GAIAREFCAT (a web service), a file with
+# columns ra and dec, or the folder of a HATS catalog.
 astrometric_catalog: GAIADR3_S3
 
-# Exposures that should be aligned to the stars and can't be are failures without products; false: they are delivered unaligned.
+# true: an exposure that should be aligned to the stars and isn't has no products, and the run ends with an error.
+# false: it is delivered unaligned.
 require_alignment: false
 
-# Folder on a disk of the cluster's nodes for the files that only the next step reads, as $TMPDIR; null: with the other
+# Folder on a disk of the cluster's nodes for files that only the next step reads, such as $TMPDIR; null: with the other
 # intermediates.
 scratch: null
 
@@ -59,47 +59,101 @@ steps:
 README_HEAD = """\
 # Configuration
 
-`config.yaml` holds every key with its default. Change a value on the command line or in a file of your own:
+`config.yaml` has every key with its default. Change a value on the command line or in your own file:
 
     snakemake --cores 8 --config input=L1_asn.json steps='{ramp_fitting: {rejection_threshold: 5.5}}'
     snakemake --cores 8 --configfile my.yaml
 
-An unknown key, a wrong type or a value out of range stops the run before any job.
+An unknown key, a wrong type or a value out of range stops the run before any job. Paths are relative to the working folder
+(`--directory`, or the folder in which snakemake is started).
 
 | key | default | meaning | romancal |
 |---|---|---|---|
-| `input` | `[]` | raw files (`_uncal.asdf`), folders of them (each exposure on its own), or association files (`.json`, members relative to the file); one, or a list | the file after `strun roman_elp` |
-| `exclude` | `[]` | exposures of these inputs to leave out, by name (`r0000101001001001001_0001_wfi01_f158`); one, or a list | |
+| [`input`](#input) | `[]` | raw files, folders of raw files, or association files; one, or a list | file after `strun roman_elp` |
+| [`exclude`](#exclude) | `[]` | exposures of the input to leave out; one, or a list | |
 | `results` | `results` | folder of the products | `output_dir` |
-| `keep_intermediates` | `[ramp_fitting]` | keep the files between the steps: `true`, `false`, or a list of steps in place of this one. The image of ramp_fitting, as large as a product, saves the steps on the ramp when a dark, distortion, photom or flat reference changes. What tweakreg and the products are made from stays in any case, so that another alignment costs seconds | `steps.STEP.save_results` |
+| [`keep_intermediates`](#keep_intermediates) | `[ramp_fitting]` | steps whose files are kept | `steps.STEP.save_results` |
 | `references.crds_context` | `null` | CRDS context; `null`: `CRDS_CONTEXT`, or the cache's default | `CRDS_CONTEXT` |
-| `references.override` | `{}` | `{type: file}` in place of CRDS's choice, for every exposure; `N/A` for none | `steps.STEP.override_TYPE` |
-| `references.allow_mismatch` | `false` | use overriding references that were made for another detector or optical element, with a warning; by default they are refused | |
-| `astrometric_catalog` | `GAIADR3_S3` | where the stars that exposures are aligned to come from: `GAIADR3_S3` (Gaia DR3 on S3), `GAIADR3`, `GAIADR2`, `GAIADR1` or `GAIAREFCAT` (a web service, `ASTROMETRIC_CATALOG_URL`), a file (ecsv, parquet, csv, fits) with columns ra and dec (degrees, ICRS), or the folder of a HATS catalog. In a file, proper motions `pmra`, `pmdec` (mas/yr, `pmra` with the factor cos δ) need `ref_epoch`, the Julian year of the positions; `parallax` (mas) counts where there is one | `steps.tweakreg.abs_refcat` |
-| `require_alignment` | `false` | an imaging exposure that isn't aligned to the stars (`FAILED` or `SKIPPED` in `meta.cal_step.tweakreg`, a fully saturated one too) is a failure: it has no products, the reason is in the summary, and the run ends with an error. `false`: it is delivered unaligned | |
-| `scratch` | `null` | folder on a disk of a cluster's nodes, such as `$TMPDIR`, for the files that only the next step reads (16 times the size of a raw file); each cluster job uses a folder of its own in it and removes it at its end. `null`: with the other intermediates. Without a cluster it has no effect but the name of their folder | |
-| `steps.STEP.skip` | `false` | leave the step out (every step but dq_init and ramp_fitting) | `scratch` | `null` | folder on a disk of a cluster's nodes, such as `$TMPDIR`, for the files that only the next step reads (16 times the size of a raw file); each cluster job uses a folder of its own in it and removes it at its end. `null`: with the other intermediates. Without a cluster it has no effect but the name of their folder | |
-| `steps.STEP.skip` |
+| [`references.override`](#referencesoverride) | `{}` | reference files in place of CRDS's choice | `steps.STEP.override_TYPE` |
+| [`references.allow_mismatch`](#referencesoverride) | `false` | accept overriding references of another detector or optical element | |
+| [`astrometric_catalog`](#astrometric_catalog) | `GAIADR3_S3` | stars to which exposures are aligned | `steps.tweakreg.abs_refcat` |
+| [`require_alignment`](#require_alignment) | `false` | treat an exposure that isn't aligned as a failure | |
+| [`scratch`](#scratch) | `null` | folder on a disk of a cluster's nodes | |
+| `steps.STEP.skip` | `false` | leave the step out (every step except dq_init and ramp_fitting) | `steps.STEP.skip` |
+| `steps.STEP.PARAMETER` | | see [Parameters of the steps](#parameters-of-the-steps) | `steps.STEP.PARAMETER` |
 
-Paths are relative to the working folder (`--directory`, or where snakemake is started). A step that is left out, or that has
-no reference, reads `SKIPPED` in `meta.cal_step`.
+In `meta.cal_step`, a step that is left out or has no reference is `SKIPPED`.
+
+## Keys
+
+### input
+
+- A raw file (`_uncal.asdf`).
+- A folder of raw files. Each exposure is treated as an association with one member.
+- An association file (`.json`). Its members are relative to the file.
+
+### exclude
+
+The name of an exposure is its raw file's name without `_uncal.asdf`, such as `r0000101001001001001_0001_wfi01_f158`.
+
+### keep_intermediates
+
+`true` keeps the files of all steps, `false` those of no step, and a list those of its steps.
+
+By default the image of ramp_fitting is kept, which is as large as a product. A new dark, distortion, photom or flat reference then
+does not repeat the steps on the ramp. Files from which tweakreg and the products are made stay in any case, so that another
+alignment takes seconds.
+
+### references.override
+
+`{type: file}`, such as `{flat: my_flat.asdf}`, for every exposure of the run. `N/A` means no reference.
+
+`references.allow_mismatch: true` accepts files that were made for another detector or optical element, with a warning. By default
+they are refused.
+
+### astrometric_catalog
+
+| value | stars |
+|---|---|
+| `GAIADR3_S3` | Gaia DR3 in a public bucket on S3 |
+| `GAIADR3`, `GAIADR2`, `GAIADR1`, `GAIAREFCAT` | a web service, at `ASTROMETRIC_CATALOG_URL` |
+| a file (ecsv, parquet, csv, fits) | columns `ra` and `dec` (degrees, ICRS) |
+| a folder | a HATS catalog |
+
+A file may have proper motions, `pmra` and `pmdec` (mas/yr; `pmra` includes the factor cos δ). It then needs `ref_epoch`, the Julian
+year of the positions. `parallax` (mas) is optional.
+
+### require_alignment
+
+`false` delivers exposures unaligned. With `true`, an imaging exposure that isn't aligned to the stars has no products, the reason
+is in the summary, and the run ends with an error. Such an exposure is `FAILED` or `SKIPPED` in `meta.cal_step.tweakreg`; fully
+saturated exposures are among them.
+
+### scratch
+
+Files that only the next step reads lie in this folder, such as `$TMPDIR`. They take 16 times the size of a raw file. Each cluster job
+uses a folder of its own in it, and removes that folder when it ends. `null` keeps these files with the other intermediates.
 
 ## Plausible references
 
-A step refuses a reference that it can't believe, and names file, field, value and limits. The sections below list the limits. Of a
-frame, the median counts, and a frame without any finite value is refused; a pixel beyond the limits is treated as one that the
-reference doesn't know. Of a table, every value counts. The limits are declared in the step's script.
+A step refuses a reference with implausible values. The message names file, field, value and limits. The sections below list the
+limits, which the scripts of the steps declare.
 
-A reference made for another detector or optical element is refused too, by its metadata (`meta.instrument.detector`,
-`meta.instrument.optical_element`, or several in `p_detector`, `p_optical_element` with `|` between them). `N/A`, `?` and missing
-entries match everything. CRDS may give one file to several optical elements: of its own choices these are not compared.
-`references.allow_mismatch: true`, for what is named in `references.override`, or `--allow_mismatch` of a step turns the refusal
-into a warning.
+- Of a frame, the median must lie within the limits. A frame without any finite value is refused.
+- A pixel beyond the limits is treated as one without a reference value. If more than 3 % of the pixels lie beyond the limits of the
+  median, all of these pixels are, with a warning.
+- Of a table, every value must lie within the limits.
+
+A reference for another detector or optical element is refused too. The metadata that count are `meta.instrument.detector` and
+`meta.instrument.optical_element`, or several values in `p_detector` and `p_optical_element` with `|` between them. `N/A`, `?` and
+missing entries match everything. CRDS may select one file for several optical elements, so that the optical element of its own
+choices is not compared. `references.allow_mismatch: true`, or `--allow_mismatch` of a step, turns the refusal into a warning. In the
+configuration this applies to the files of `references.override` only.
 
 ## Parameters of the steps
 
-Names, units and defaults are romancal's. The last column has the name in romancal's pipeline, or says that the parameter is
-ours alone. [docs/from-romancal.md](../docs/from-romancal.md) has the other way round, and what romancal has and rampflow has not.
+Names, units and defaults are romancal's. The last column has the name in romancal's pipeline, or says that only rampflow has the
+parameter. [For users of romancal](../docs/from-romancal.md) lists romancal's other options.
 """  # noqa: E501
 
 
@@ -115,7 +169,7 @@ OURS_ALONE = {
 def romancal_name(step: Step, parameter: Parameter) -> str:
     """Name of a parameter in romancal's pipeline."""
     if parameter.name in OURS_ALONE.get(step.name, ()):
-        return "ours alone"
+        return "rampflow only"
     return f"`{STEPS[step.name].romancal or step.name}.{parameter.name}`"
 
 
@@ -158,9 +212,13 @@ def readme_section(step: Step) -> str:
     """The section of a step in README.md."""
     lines = [f"\n### {step.name}\n", step.summary + "\n"]
     if step.references:
-        lines.append("References: " + "; ".join(f"`{r.type}`, {r.meaning}" for r in step.references) + ".\n")
+        lines += ["| reference | contents |", "|---|---|", *(f"| `{r.type}` | {r.meaning} |" for r in step.references), ""]
     if any(reference.plausible for reference in step.references):
-        lines += ["| reference | field | plausible | median of a frame | unit | source |", "|---|---|---|---|---|---|"]
+        lines += [
+            "Plausible values:\n",
+            "| reference | field | values | median of a frame | unit | source |",
+            "|---|---|---|---|---|---|",
+        ]
         lines += [
             f"| `{reference.type}` | {named(field, limits)} | {between(limits.minimum, limits.maximum)} "
             f"| {between(*limits.median) if limits.median else ''} | {limits.unit} | {limits.source} |"
@@ -181,7 +239,7 @@ def readme_section(step: Step) -> str:
 def files_of_jobs() -> list[Path]:
     """Files besides the rules that a run needs, for a workflow that takes the rules from a hosted repository."""
     found = [
-        *SCRIPTS.rglob("*.py"),
+        *(path for path in SCRIPTS.rglob("*.py") if path.parent.name != "simulator"),
         *SCRIPTS.rglob("*.txt"),
         *(WORKFLOW / "schemas").iterdir(),
         *(WORKFLOW / "report").iterdir(),

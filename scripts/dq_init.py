@@ -1,20 +1,24 @@
-"""dq_init: turn a raw exposure into a ramp with data-quality arrays, and flag its bad pixels and guide window."""
+"""Step dq_init: turn a raw exposure into a ramp with data-quality arrays, and flag its bad pixels and guide window."""
 
 import copy
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from rampflow import dq as dqflags
 from rampflow.chain import LATER_STATUSES, STATUSES
-from rampflow.detector import BORDER, check_shape
+from rampflow.detector import BORDER, border_pixels, check_shape, mean_reads
 from rampflow.errors import RampflowError
-from rampflow.files.asdf_io import AsdfFile, EmptyArray, tagged
+from rampflow.files.asdf_reader import AsdfFile
+from rampflow.files.asdf_writer import EmptyArray
 from rampflow.files.level1 import GROUND_TEST_MODELS, RAW_TAG, spell_data_problem, updated_raw_file
+from rampflow.files.tags import RAMP
+from rampflow.files.yaml_tree import tagged
 from rampflow.step.consistency import contradictions
 from rampflow.step.declaration import NOT_APPLICABLE, Parameter, Range, Reference, Step
-from rampflow.step.exposure import RAMP_TAG, Exposure
+from rampflow.step.exposure import Exposure
 from rampflow.step.job import Job
 from rampflow.step.program import run_step
 
@@ -40,7 +44,7 @@ STEP = Step(
             "expand_gw_flagging",
             int,
             0,
-            "grow the box of the guide window that is marked DO_NOT_USE by this much on each side",
+            "growth of the guide window's box, which is flagged DO_NOT_USE, on each side",
             unit="pixel",
             minimum=0,
         ),
@@ -50,12 +54,13 @@ STEP = Step(
 
 LARGEST_RAW = 65535  #: DN in 16 bits
 FEW_LOST = 0.01  #: share of amplifier 33's samples that may be lost without a warning
-MOST_LOST = 0.99  #: share of the counts of a resultant at 0 or 65535 that makes it one that was lost
-MIDDLE_ROWS = 16  #: rows that lost resultants are looked for in
+MOST_LOST = 0.99  #: share of the pixels with the same count that makes a resultant a lost one: noise alone prevents it
+SAMPLING = 16  #: every so many columns are looked at first for a lost resultant
+BLOCK = 16  #: rows decoded at a time; lost resultants are looked for in each block
 
 
 def flag_guide_window(pixeldq: np.ndarray, x: tuple[int, int], y: tuple[int, int], *, expand: int = 0) -> bool:
-    """Flag what the guide window's reads disturb, in place.
+    """Flag the pixels that the reads of the guide window disturb, in place.
 
     Parameters
     ----------
@@ -82,7 +87,7 @@ def flag_guide_window(pixeldq: np.ndarray, x: tuple[int, int], y: tuple[int, int
 
 
 def decode_counts(raw: np.ndarray, reference_read: np.ndarray | None, offset: int) -> np.ndarray:
-    """Undo what was done to the counts for the downlink.
+    """Decode the counts of a raw exposure: add the reference read, and subtract the offset.
 
     Parameters
     ----------
@@ -107,45 +112,79 @@ def decode_counts(raw: np.ndarray, reference_read: np.ndarray | None, offset: in
 
 
 def flag_lost_counts(raw: np.ndarray) -> np.ndarray:
-    """Flags of encoded counts at the limits of their 16 bits: what was beyond is lost, and decoding gives a plausible count.
+    """Flag encoded counts at the limits of their 16 bits, whose true values are lost and which decode to plausible ones.
 
     Parameters
     ----------
     raw : numpy.ndarray
-        Counts as they came, uint16.
+        Counts as they came, DN, uint16.
 
     Returns
     -------
     numpy.ndarray
-        uint8: AD_FLOOR and DO_NOT_USE where a count is 0, SATURATED where it is 65535.
+        Flags, uint8 of the same shape: AD_FLOOR and DO_NOT_USE where a count is 0, SATURATED where it is 65535.
     """
     flags = (raw == 0) * np.uint8(dqflags.AD_FLOOR | dqflags.DO_NOT_USE)
     flags |= (raw == LARGEST_RAW) * np.uint8(dqflags.SATURATED)
     return flags
 
 
-def lost_resultants(raw: np.ndarray) -> list[int]:
-    """Resultants without counts: those of zeros, and those of 65535 that others of lower counts follow.
+def lost_resultants(raw: np.ndarray) -> np.ndarray:
+    """Find resultants that were lost: all pixels have the same count, a fill value.
+
+    Read noise makes that impossible in a measurement. A bright field that stays at 65535, the limit of the converter, until the
+    end of the ramp is saturated, not lost.
 
     Parameters
     ----------
     raw : numpy.ndarray
-        Counts as they came, uint16 (resultant, row, column), without the reference border.
+        Counts as they came, DN, uint16 of shape (resultant, row, column), all rows or some, without the reference border.
 
     Returns
     -------
-    list of int
-        From 0 on.
+    numpy.ndarray
+        Indices of the lost resultants.
     """
-    empty = (raw == 0).mean(axis=(1, 2)) > MOST_LOST
-    full = (raw == LARGEST_RAW).mean(axis=(1, 2)) > MOST_LOST
-    counted = np.flatnonzero(~empty & ~full)
-    last = counted[-1] if counted.size else -1  # a bright field is saturated until the end
-    return np.flatnonzero(empty | (full & (np.arange(len(raw)) < last))).tolist()
+    # A part of one row suffices to see that nothing is lost, in a hundredth of the time.
+    sample = raw[:, raw.shape[1] // 2, ::SAMPLING]
+    if ((sample == np.median(sample, axis=1, keepdims=True)).mean(axis=1) < MOST_LOST / 2).all():
+        return np.empty(0, np.intp)
+    value = np.median(raw, axis=(1, 2), keepdims=True)
+    filled = (raw == value).mean(axis=(1, 2)) > MOST_LOST
+    counted = np.flatnonzero(~filled)
+    last = counted[-1] if counted.size else -1
+    saturated = (value[:, 0, 0] == LARGEST_RAW) & (np.arange(len(raw)) > last)
+    return np.flatnonzero(filled & ~saturated)
+
+
+def replace_resultants(counts: np.ndarray, lost: np.ndarray, read_pattern: list[list[int]]) -> None:
+    """Replace lost resultants by the straight line through the two nearest that were measured, in place.
+
+    No fit uses them, since they are flagged. The replacement keeps the fill value out of what later steps compute from all
+    resultants, as the means of refpix and the count rates of linearity.
+
+    Parameters
+    ----------
+    counts : numpy.ndarray
+        Counts, DN, float32 of shape (resultant, row, column); changed in place, unless fewer than two resultants are left.
+    lost : numpy.ndarray
+        From `lost_resultants`.
+    read_pattern : list of list of int
+        1-based reads of each resultant.
+    """
+    there = np.setdiff1d(np.arange(len(counts)), lost)
+    if there.size < 2:
+        return
+    times = mean_reads(read_pattern)
+    for resultant in lost:
+        second = int(np.clip(np.searchsorted(there, resultant), 1, there.size - 1))
+        before, after = there[second - 1], there[second]
+        share = np.float32((times[resultant] - times[before]) / (times[after] - times[before]))
+        counts[resultant] = counts[before] + share * (counts[after] - counts[before])
 
 
 def decode_amp33(raw: np.ndarray, reference_read: np.ndarray | None, offset: int) -> tuple[np.ndarray, int, int]:
-    """Undo for amplifier 33 what was done for the downlink.
+    """Decode the samples of amplifier 33.
 
     Parameters
     ----------
@@ -172,7 +211,20 @@ def decode_amp33(raw: np.ndarray, reference_read: np.ndarray | None, offset: int
 
 
 def border_arrays(data: dict[str, np.ndarray], pixeldq: np.ndarray) -> dict[str, np.ndarray]:
-    """Arrays of the reference border: counts (resultant, row, column) and flags of each side, corners included."""
+    """Make the arrays of the reference border.
+
+    Parameters
+    ----------
+    data : dict
+        Counts of each side (``left``, ``right``, ``top``, ``bottom``), DN, of shape (resultant, row, column), with corners.
+    pixeldq : numpy.ndarray
+        Flags of the detector, uint32 of shape (row, column).
+
+    Returns
+    -------
+    dict
+        Counts and flags of each side, by the names of the ramp data model.
+    """
     sides = {
         "left": np.s_[:, :BORDER],
         "right": np.s_[:, -BORDER:],
@@ -184,27 +236,45 @@ def border_arrays(data: dict[str, np.ndarray], pixeldq: np.ndarray) -> dict[str,
 
 
 def ramp_tree(raw: Exposure) -> dict:
-    """The tree of a ramp with the metadata of a raw exposure; arrays come later."""
+    """Make the tree of a ramp, with the metadata of a raw exposure and without arrays.
+
+    Parameters
+    ----------
+    raw : Exposure
+        Raw exposure of the newest model.
+
+    Returns
+    -------
+    dict
+        Tagged tree of the ramp.
+    """
     meta = copy.deepcopy(raw.meta)
     meta["cal_step"] = dict.fromkeys((*STATUSES, *LATER_STATUSES), "INCOMPLETE")
     meta["cal_logs"] = []
-    # What raw files name here nobody has read: the simulators write what they made the exposure with.
+    # Simulators write the references here that they made the exposure with. No step has read them.
     for reftype, name in meta.get("ref_file", {}).items():
         if isinstance(name, str) and name != "?":
             meta["ref_file"][reftype] = NOT_APPLICABLE
     meta["model_type"] = "RampModel"
     spell_data_problem(meta)
     carried = {k: v for k, v in raw.roman.items() if k not in ("meta", "resultantdq", "reference_read", "reference_amp33")}
-    return tagged({"meta": meta, **carried}, RAMP_TAG)
+    return tagged({"meta": meta, **carried}, RAMP)
 
 
 def run(job: Job) -> None:
-    """Process one exposure."""
+    """Process one exposure.
+
+    Parameters
+    ----------
+    job : Job
+        The run of the step.
+    """
     raw = job.exposure
-    raw.file.verify()  # once, where it comes in: a wrong reference pixel would spread over a whole channel
+    raw.file.verify()  # a single wrong reference pixel would spread over a whole channel
     if raw.tag == RAW_TAG:
-        return initialize(job, raw, ground_test=False)
-    job.log.info("%s holds %s: it is brought to %s first", raw.path.name, raw.tag or "no tag", RAW_TAG)
+        initialize(job, raw, ground_test=False)
+        return
+    job.log.info("%s has the data model %s; it is converted to %s", raw.path.name, raw.tag or "of no name", RAW_TAG)
     with updated_raw_file(raw) as path, AsdfFile(path) as file:
         initialize(job, Exposure(file), ground_test=raw.tag.rpartition("-")[0] in GROUND_TEST_MODELS)
 
@@ -212,11 +282,24 @@ def run(job: Job) -> None:
 def initialize(job: Job, raw: Exposure, *, ground_test: bool) -> None:
     """Write the ramp of a raw exposure of the newest model.
 
-    Files of ground tests have had their reference read added back already.
+    Parameters
+    ----------
+    job : Job
+        The run of the step.
+    raw : Exposure
+        The raw exposure.
+    ground_test : bool
+        Whether it comes from a ground test: then the reference read has been added back already.
+
+    Raises
+    ------
+    RampflowError
+        Arrays or metadata don't fit each other.
     """
     counts, amp33 = raw.array("data", 3), raw.array("amp33", 3)
     check_shape(raw.path, counts.shape)
-    _ = raw.read_pattern, raw.frame_time, raw.detector  # refuse now what a later step would stumble over
+    read_pattern = raw.read_pattern
+    _ = raw.frame_time, raw.detector  # later steps need them: refuse the exposure now without them
     for line in contradictions(raw.meta, counts.shape[0], job.exposure.path.name):
         job.log.warning("%s", line)
     shape = counts.shape
@@ -228,16 +311,6 @@ def initialize(job: Job, raw: Exposure, *, ground_test: bool) -> None:
     reference_amp33 = _optional(raw, "reference_amp33", amp33.shape[1:]) if not ground_test else None
     resultantdq = _optional(raw, "resultantdq", shape)
 
-    middle = max(shape[1] // 2 - MIDDLE_ROWS // 2, BORDER)
-    if empty := lost_resultants(counts.read_rows(middle, min(middle + MIDDLE_ROWS, shape[1] - BORDER))[..., BORDER:-BORDER]):
-        job.log.warning(
-            "%s: the resultants %s (from 1) of data are 0 or %d DN throughout: they were lost. Those of 0 are not used, and "
-            "from one of %d DN on all count as saturated; if they can be restored, process the restored file",
-            job.exposure.path.name,
-            ", ".join(str(resultant + 1) for resultant in empty),
-            LARGEST_RAW,
-            LARGEST_RAW,
-        )
     encoded = bool(offset) or reference_read is not None
     if not ground_test:
         _warn_of_encoding(job, raw, offset, reference_read, reference_amp33)
@@ -249,16 +322,28 @@ def initialize(job: Job, raw: Exposure, *, ground_test: bool) -> None:
     if flag_guide_window(
         pixeldq, (guide["xstart"], guide["xstop"]), (guide["ystart"], guide["ystop"]), expand=job.parameters.expand_gw_flagging
     ):
-        job.log.info("Flagged columns %d to %d, which the guide window's reads disturb", guide["xstart"], guide["xstop"] - 1)
+        job.log.info("Guide window: columns %d to %d are flagged", guide["xstart"], guide["xstop"] - 1)
     else:
-        job.log.info("The guide window is not on the detector: %s", guide)
+        job.log.info("The guide window does not lie on the detector: %s", guide)
 
     decoded_amp33 = _decoded_amp33(job, raw, amp33.read(), reference_amp33, offset)
     edges = {"left": (shape[1], BORDER), "right": (shape[1], BORDER), "top": (BORDER, shape[2]), "bottom": (BORDER, shape[2])}
     border = {side: np.empty((shape[0], *size), np.float32) for side, size in edges.items()}
-    for rows, side in ((slice(0, BORDER), "top"), (slice(shape[1] - BORDER, shape[1]), "bottom")):
-        edge = counts.read_rows(rows.start, rows.stop)
-        border[side][:] = decode_counts(edge, None if reference_read is None else reference_read[rows], offset)
+
+    def decode_block(start, stop):
+        raw_rows = counts.read_rows(start, stop)
+        rows = decode_counts(raw_rows, None if reference_read is None else reference_read[start:stop], offset)
+        # Without an encoding, saturation and refpix see such counts. The extremes take a tenth of the time of the flags.
+        at_limit = encoded and (raw_rows.min() == 0 or raw_rows.max() == LARGEST_RAW)
+        if at_limit:  # refpix takes a reference pixel of 0 DN for a lost one
+            rows[((raw_rows == 0) | (raw_rows == LARGEST_RAW)) & border_pixels(start, stop, shape[1:])] = 0
+        science = raw_rows[:, max(BORDER - start, 0) : max(shape[1] - BORDER - start, 0), BORDER:-BORDER]
+        lost = lost_resultants(science) if science.size else np.empty(0, np.intp)
+        replace_resultants(rows, lost, read_pattern)
+        return raw_rows, rows, lost, at_limit
+
+    border["top"][:] = decode_block(0, min(BLOCK, shape[1]))[1][:, :BORDER]
+    border["bottom"][:] = decode_block(max(shape[1] - BLOCK, 0), shape[1])[1][:, -BORDER:]
     empty = EmptyArray(shape, np.float32)
     for side in ("left", "right"):
         border[side] = EmptyArray((shape[0], *edges[side]), np.float32)
@@ -273,27 +358,54 @@ def initialize(job: Job, raw: Exposure, *, ground_test: bool) -> None:
     with job.create(roman=ramp_tree(raw), arrays=arrays) as product:
         product.status = status
 
-        def decode_rows(start, stop):
-            raw_rows = counts.read_rows(start, stop)
-            rows = decode_counts(raw_rows, None if reference_read is None else reference_read[start:stop], offset)
+        def write_block(start, stop):
+            raw_rows, rows, lost, at_limit = decode_block(start, stop)
             product.write_rows("data", start, rows)
             product.write_rows("border_ref_pix_left", start, rows[:, :, :BORDER])
             product.write_rows("border_ref_pix_right", start, rows[:, :, -BORDER:])
-            # Without an encoding, saturation sees such counts itself. The extremes take a tenth of the time of the flags.
-            if not encoded or (raw_rows.min() > 0 and raw_rows.max() < LARGEST_RAW):
-                return 0
-            lost = flag_lost_counts(raw_rows)
-            brought = 0 if resultantdq is None else resultantdq[:, start:stop]
-            product.write_rows("groupdq", start, lost | brought)
-            return np.count_nonzero(lost)
+            if not at_limit and not lost.size:
+                return 0, lost
+            flags = flag_lost_counts(raw_rows) if at_limit else np.zeros(raw_rows.shape, np.uint8)
+            flags[lost] = 0
+            number = np.count_nonzero(flags)
+            flags[lost] = dqflags.DROPOUT | dqflags.DO_NOT_USE
+            product.write_rows("groupdq", start, flags if resultantdq is None else flags | resultantdq[:, start:stop])
+            return number, lost
 
-        lost = sum(job.map_rows(decode_rows, shape[1]))
-        if lost:
-            job.log.warning(
-                "%d counts of data are 0 or 65535 in the encoded file: their values are lost, and they are flagged AD_FLOOR "
-                "and DO_NOT_USE, or SATURATED",
-                lost,
-            )
+        at_limit, lost = zip(*job.map_rows(write_block, shape[1], block=BLOCK), strict=True)
+        warn_of_lost_counts(job, sum(at_limit), lost)
+
+
+def warn_of_lost_counts(job: Job, at_limit: int, lost: Sequence[np.ndarray]) -> None:
+    """Warn of counts at the limits of an encoded file, and of resultants that were lost.
+
+    Parameters
+    ----------
+    job : Job
+        The run of the step.
+    at_limit : int
+        Number of encoded counts that are 0 or 65535.
+    lost : sequence of numpy.ndarray
+        From `lost_resultants`, for each block of rows.
+    """
+    if at_limit:
+        job.log.warning(
+            "%d counts of data are 0 or 65535 in the encoded file: their true values are lost. They are flagged AD_FLOOR and "
+            "DO_NOT_USE, or SATURATED",
+            at_limit,
+        )
+    resultants, blocks = np.unique(np.concatenate(lost), return_counts=True)
+    if resultants.size:
+        job.log.warning(
+            "%s: data has one value for all pixels of a resultant (resultants from 1: %s): their counts were lost. They are "
+            "flagged DROPOUT and DO_NOT_USE, left out of the fit, and replaced by a line through the neighbouring resultants; "
+            "if they can be restored, process the restored file",
+            job.exposure.path.name,
+            ", ".join(
+                f"{resultant + 1}" if number == len(lost) else f"{resultant + 1} in {number / len(lost):.0%} of the rows"
+                for resultant, number in zip(resultants, blocks, strict=True)
+            ),
+        )
 
 
 def _warn_of_encoding(job, raw, offset, reference_read, reference_amp33) -> None:
@@ -303,9 +415,9 @@ def _warn_of_encoding(job, raw, offset, reference_read, reference_amp33) -> None
         ("reference_amp33", reference_amp33, reference_read),
     ):
         if read is None and (offset or other is not None):
-            sign = f"meta.instrument.data_encoding_offset is {offset}" if offset else "the other reference read is there"
+            sign = f"meta.instrument.data_encoding_offset is {offset}" if offset else "it has the other reference read"
             job.log.warning(
-                "%s: has no %s, though %s: nothing is added back; if a read was subtracted on board, counts are too low by it",
+                "%s has no %s, although %s: nothing is added back. If a read was subtracted on board, counts are too low by it",
                 raw.path.name,
                 name,
                 sign,
@@ -320,8 +432,8 @@ def _decoded_amp33(job, raw, samples, reference_amp33, offset) -> np.ndarray:
     if at_limit or out_of_range:
         many = at_limit + out_of_range > FEW_LOST * decoded.size
         (job.log.warning if many or out_of_range else job.log.info)(
-            "%s: %d samples of amp33 came as 0 or 65535 and %d decode to less than 0 or more than 65535 DN (offset %d): they "
-            "count as missing (0), %.2g %% of all",
+            "%s: %d samples of amp33 are 0 or 65535 in the encoded file, and %d decode to less than 0 or more than 65535 DN "
+            "(offset %d): these count as missing (0), %.2g %% of all samples",
             raw.path.name,
             at_limit,
             out_of_range,
@@ -334,7 +446,7 @@ def _decoded_amp33(job, raw, samples, reference_amp33, offset) -> np.ndarray:
 def _read_mask(job: Job, shape: tuple[int, ...]) -> np.ndarray | None:
     """The mask's flags, uint32, if there is a mask that fits."""
     if job.references["mask"] is None:
-        job.log.warning("There is no mask reference: bad pixels are not flagged, and the step is marked SKIPPED")
+        job.log.warning("There is no mask reference: bad pixels are not flagged, and the step is SKIPPED")
         return None
     with job.open_reference("mask") as mask:
         flags = mask.array("dq").read()
@@ -342,7 +454,7 @@ def _read_mask(job: Job, shape: tuple[int, ...]) -> np.ndarray | None:
             job.refuse_implausible("mask", "dq", float(np.mean(dqflags.has(flags, dqflags.DO_NOT_USE))))
     if flags.shape != shape:
         job.log.warning(
-            "%s: dq has the shape %s, and the exposure %s: bad pixels are not flagged, and the step is marked SKIPPED",
+            "%s: dq has the shape %s, and the exposure %s: bad pixels are not flagged, and the step is SKIPPED",
             Path(mask.path).name,
             flags.shape,
             shape,

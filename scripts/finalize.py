@@ -19,16 +19,18 @@ from rampflow.alignment.product import apply_solution, read_solution, update_cat
 from rampflow.chain import STEPS
 from rampflow.detector import BORDER
 from rampflow.errors import RampflowError
-from rampflow.files.asdf_io import AsdfFile, CompressedArray, create_asdf, replacing, tagged
+from rampflow.files.asdf_reader import AsdfFile
+from rampflow.files.asdf_writer import CompressedArray, create_asdf
+from rampflow.files.atomic import replacing
 from rampflow.files.models import check_product, metadata_schema, properties
+from rampflow.files.tags import WCS
+from rampflow.files.yaml_tree import tagged
 from rampflow.step.declaration import NOT_APPLICABLE
-from rampflow.step.exposure import ROMAN_TAGS, Exposure
+from rampflow.step.exposure import Exposure
 from rampflow.step.logs import recorded_log, step_logger
 from rampflow.step.program import reported_errors
 from rampflow.step.provenance import LOG_KEY, stamp
 from rampflow.wcs.wcs_tree import with_border
-
-WCS_TAG = ROMAN_TAGS + "wfi_wcs-2.1.0"
 
 log = step_logger("finalize")
 
@@ -175,11 +177,11 @@ def write_wcs(image: Exposure, path: Path, name: str) -> None:
 
     It has the image's WCS, and the same for a raw image, which has the reference pixels around it: counted from their corner.
     """
-    names, _ = properties(metadata_schema(WCS_TAG.removeprefix(ROMAN_TAGS)))
+    names, _ = properties(metadata_schema(WCS))
     meta = {key: value for key, value in image.meta.items() if key in names}
     meta["model_type"] = "WfiWcsModel"
     stamp(meta, name)
-    product = tagged({"meta": meta}, WCS_TAG)
+    product = tagged({"meta": meta}, WCS)
     if image.meta.get("wcs") is not None:
         product["wcs_l2"], product["wcs_l1"] = image.meta["wcs"], with_border(image.meta["wcs"], BORDER)
     with create_asdf(path, {**image.tree, "roman": product}, image.file.standard):

@@ -1,11 +1,11 @@
-"""flatfield: divide the count-rate image and its errors by the flat field."""
+"""Step flatfield: divide the count-rate image and its errors by the flat field."""
 
 import sys
 
 import numpy as np
 
 from rampflow import dq as dqflags
-from rampflow.files.asdf_io import EmptyArray
+from rampflow.files.asdf_writer import EmptyArray
 from rampflow.step.declaration import Parameter, Range, Reference, Step
 from rampflow.step.job import Job
 from rampflow.step.program import run_step
@@ -28,35 +28,40 @@ STEP = Step(
             made_for=("detector", "optical_element"),
         ),
     ),
-    parameters=(Parameter("include_var_flat", bool, False, "store the flat field's variance and add it to the error"),),
+    parameters=(
+        Parameter("include_var_flat", bool, False, "store the variance of the flat field, var_flat, and add it to the error"),
+    ),
 )
 
 #: Planes of an image that scale with its signal, and the power of the flat field that divides them.
 POWERS = {"data": 1, "dumo": 1, "err": 1, "var_poisson": 2, "var_rnoise": 2}
 
 
-def usable_flat(flat: np.ndarray, dq: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def usable_flat(flat: np.ndarray, dq: np.ndarray, *, plausible: Range = FLAT) -> tuple[np.ndarray, np.ndarray]:
     """Make a flat field that can divide every pixel.
 
     Parameters
     ----------
     flat : numpy.ndarray
-        Flat field of the reference, float32.
+        Flat field of the reference, float32 of shape (row, column).
     dq : numpy.ndarray
-        Its flags, uint32.
+        Its flags, uint32; the flat is not used where NO_FLAT_FIELD is set.
+    plausible : Range
+        Limits of the flat field.
 
     Returns
     -------
-    flat, dq : numpy.ndarray
-        Where the flat is not plausible (`FLAT`), as NaN, zero and negative values are not, NO_FLAT_FIELD is added to the
-        flags; where that flag is set, the flat is 1.
+    flat : numpy.ndarray
+        Flat field, float32; 1 where it is not usable.
+    dq : numpy.ndarray
+        Flags, with NO_FLAT_FIELD where the flat field is not plausible, as NaN, zero and negative values are not.
     """
-    dq = np.where(FLAT.contains(flat), dq, dq | np.uint32(dqflags.NO_FLAT_FIELD))
+    dq = np.where(plausible.contains(flat), dq, dq | np.uint32(dqflags.NO_FLAT_FIELD))
     return np.where(dqflags.has(dq, dqflags.NO_FLAT_FIELD), np.float32(1), flat), dq
 
 
 def flat_variance(image: np.ndarray, flat: np.ndarray, flat_err: np.ndarray) -> np.ndarray:
-    """Variance that the flat field's error adds: (image / flat · flat_err)².
+    """Compute the variance that the error of the flat field adds: (image / flat · flat_err)².
 
     Parameters
     ----------
@@ -68,15 +73,22 @@ def flat_variance(image: np.ndarray, flat: np.ndarray, flat_err: np.ndarray) -> 
     Returns
     -------
     numpy.ndarray
-        (DN/s)², float32.
+        Variance, (DN/s)², float32.
     """
     return image**2 / flat**2 * flat_err**2
 
 
 def run(job: Job) -> None:
-    """Process one exposure."""
+    """Process one exposure.
+
+    Parameters
+    ----------
+    job : Job
+        The run of the step.
+    """
     if job.references["flat"] is None:
-        return job.skip("There is no flat reference")
+        job.skip("There is no flat reference")
+        return
     image = job.exposure
     data, dq = image.array("data", 2), image.array("dq", 2)
     with job.open_reference("flat") as reference:
@@ -84,14 +96,17 @@ def run(job: Job) -> None:
         flat_dq = reference.array("dq", shape=flat.shape)
         flat_err = reference.array("err", shape=flat.shape) if job.parameters.include_var_flat else None
         if flat.shape != data.shape:
-            return job.skip(f"The flat has the shape {flat.shape}, and the image {data.shape}")
+            job.skip(f"The flat has the shape {flat.shape}, and the image {data.shape}")
+            return
         stored = {name: image.array(name, 2) for name in POWERS if name in image.roman}
         var_flat = {} if flat_err is None else {"var_flat": EmptyArray(data.shape, np.float16)}
         with job.create(rewrite=("dq", *stored), arrays=var_flat) as product:
 
             def divide_rows(start, stop):
                 reference_dq = flat_dq.read_rows(start, stop)
-                divisor, flags = usable_flat(flat.read_rows(start, stop), reference_dq)
+                values = flat.read_rows(start, stop)
+                limits = job.plausible("flat", "data")
+                divisor, flags = usable_flat(values, reference_dq, plausible=limits)
                 planes = {"dq": dq.read_rows(start, stop) | flags}
                 for name, array in stored.items():
                     planes[name] = array.read_rows(start, stop) / divisor ** POWERS[name]
@@ -101,10 +116,13 @@ def run(job: Job) -> None:
                     planes["err"] = np.sqrt(planes["err"].astype(stored["err"].dtype).astype(np.float32) ** 2 + added)
                 for name, rows in planes.items():
                     product.write_rows(name, start, rows)
-                return np.count_nonzero(flags != reference_dq)
+                return np.count_nonzero(flags != reference_dq), limits.count_unusual(values)
 
-            bad = sum(job.map_rows(divide_rows, data.shape[0]))
-            job.log_bad_pixels("flat", "data", bad, flat.shape[0] * flat.shape[1], "NO_FLAT_FIELD, not divided")
+            pixels = data.shape[0] * data.shape[1]
+            bad, unusual = np.sum(job.map_rows(divide_rows, data.shape[0]), axis=0)
+            if job.narrow_limits("flat", "data", unusual, pixels):
+                bad, _ = np.sum(job.map_rows(divide_rows, data.shape[0]), axis=0)
+            job.log_bad_pixels("flat", "data", bad, pixels, "NO_FLAT_FIELD, not divided")
 
 
 if __name__ == "__main__":

@@ -15,7 +15,8 @@ from rampflow import dq
 from rampflow.chain import STATUSES, STEPS
 from rampflow.detector import mean_reads
 from rampflow.errors import RampflowError
-from rampflow.files.asdf_io import AsdfFile, replacing
+from rampflow.files.asdf_reader import AsdfFile
+from rampflow.files.atomic import replacing
 from rampflow.pictures.alignment import measure_residuals, quiver_picture
 from rampflow.pictures.figures import data_uri
 from rampflow.pictures.image import corners_of
@@ -126,9 +127,9 @@ def main(argv: list[str] | None = None) -> int:
             if arguments.unaligned and arguments.stars and facts["statuses"]["tweakreg"] == "COMPLETE":
                 from rampflow.alignment.epochs import MovingStars
                 from rampflow.astrometry.region import angles, epoch_of
-                from rampflow.astrometry.table import read_catalog
+                from rampflow.astrometry.star_table import read_star_table
 
-                stars, origin = read_catalog(arguments.stars)
+                stars, origin = read_star_table(arguments.stars)
                 moving = np.isfinite(stars["pmra"]).any()
                 place = angles(MovingStars(stars, origin.epoch).directions(epoch_of(image) if moving else origin.epoch))
                 residuals = measure_residuals(

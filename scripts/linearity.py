@@ -1,4 +1,4 @@
-"""linearity: correct the detector's non-linear response, at the level of single reads."""
+"""Step linearity: correct the non-linear response of the detector, at the level of single reads."""
 
 import sys
 from dataclasses import dataclass
@@ -13,13 +13,14 @@ from rampflow.step.declaration import Range, Reference, Step
 from rampflow.step.exposure import Exposure
 from rampflow.step.job import Job
 from rampflow.step.program import run_step
-from rampflow.step.reference_checks import MANY, refuse_implausible, sample_rows
+from rampflow.step.reference_checks import MANY, MANY_UNUSUAL, refuse_implausible, sample_rows
 
-#: Polynomials in DN are the identity with small corrections, so that their linear term is near 1.
+#: Linear term of a polynomial in DN.
 LINEAR_TERM = Range(0.2, 5, source="a polynomial is the identity with corrections of some per cent", median=(0.5, 2), plane=1)
-#: Counts (DN) of a well that is half full, and what all terms of a polynomial may make of them.
-TYPICAL = 20000.0
+TYPICAL = 20000.0  #: DN; counts near half of the full well
+#: Value of a polynomial at `TYPICAL` counts, divided by these counts.
 NEAR_IDENTITY = Range(0.6, 1.6, source="the response is linear within some per cent at half the full well; gains are larger")
+#: Correction of an analog-to-digital converter.
 CONVERTER = Range(-1000, 1000, "DN", "measured converters are off by a few DN", quantity="largest correction of a channel")
 
 STEP = Step(
@@ -28,7 +29,7 @@ STEP = Step(
     references=(
         Reference(
             "linearity",
-            "polynomials from measured to linear counts (coeffs) and their data quality",
+            "polynomials from measured to linear counts (coeffs), and their flags (dq)",
             plausible={"coeffs": LINEAR_TERM},
         ),
         Reference(
@@ -38,7 +39,7 @@ STEP = Step(
         ),
         Reference(
             "integralnonlinearity",
-            "correction of the converters, by channel and counts (inl_table, value)",
+            "correction of the analog-to-digital converters of each channel (inl_table), by counts (value)",
             plausible={
                 "value": Range(-1000, 70000, "DN", "counts of a 16-bit converter"),
                 "inl_table": CONVERTER,
@@ -47,19 +48,19 @@ STEP = Step(
     ),
 )
 
-LARGEST = 1e6  #: DN; many times the full well: what is beyond comes from a bad polynomial
+LARGEST = 1e6  #: DN, many times the full well; larger values come from a bad polynomial
 
 
 @dataclass(frozen=True)
 class IntegralNonlinearity:
-    """What the analog-to-digital converters add to the counts, on a uniform grid.
+    """Correction of the analog-to-digital converters on a uniform grid of counts.
 
     Attributes
     ----------
     start, step : float
         Start and step of the grid, DN.
     correction : numpy.ndarray
-        DN to be added, float32, (channel, grid point).
+        Correction to be added to the counts, DN, float32 of shape (channel, grid point).
     """
 
     start: float
@@ -68,27 +69,33 @@ class IntegralNonlinearity:
 
     @cached_property
     def entries(self) -> np.ndarray:
-        """Each correction beside its change to the next, two float32 that are looked up as one float64, (channel, point)."""
+        """Each correction with its change to the next one, for the compiled loop.
+
+        Returns
+        -------
+        numpy.ndarray
+            Two float32 in the place of a float64, so that one access reads both, of shape (channel, grid point).
+        """
         change = np.diff(self.correction, axis=1, append=self.correction[:, -1:])
         return np.stack([self.correction, change], axis=2, dtype=np.float32).view(np.float64)[..., 0]
 
 
 def grid_nonlinearity(value: np.ndarray, correction: np.ndarray) -> IntegralNonlinearity:
-    """Put a table of integral nonlinearity on the coarsest uniform grid that holds all its points.
+    """Put a table of integral nonlinearity on the coarsest uniform grid that has all its points.
 
-    The points are whole numbers of DN, so that linear interpolation on the grid is that of the table. A uniform table stays
-    as it is.
+    Interpolation on the grid gives the same as interpolation in the table. A uniform table stays as it is.
 
     Parameters
     ----------
     value : numpy.ndarray
-        Counts, whole DN, increasing, (point).
+        Counts, increasing whole numbers of DN, of shape (point,).
     correction : numpy.ndarray
-        DN to be added there, (channel, point).
+        Correction to be added there, DN, of shape (channel, point).
 
     Returns
     -------
     IntegralNonlinearity
+        The same corrections on the grid.
 
     Raises
     ------
@@ -107,15 +114,26 @@ def grid_nonlinearity(value: np.ndarray, correction: np.ndarray) -> IntegralNonl
     return IntegralNonlinearity(float(whole[0]), float(step), on_grid.astype(np.float32))
 
 
-def usable_polynomials(coefficients: np.ndarray) -> np.ndarray:
-    """Polynomials whose linear term is zero, which stands for none, where it is not plausible (`LINEAR_TERM`).
+def usable_polynomials(coefficients: np.ndarray, *, near_identity: Range | None = None) -> np.ndarray:
+    """Set the linear term of implausible polynomials to zero, which stands for no polynomial.
+
+    A polynomial is implausible if its linear term is beyond `LINEAR_TERM`.
 
     Parameters
     ----------
     coefficients : numpy.ndarray
-        Ascending powers, (term, row, column).
+        Ascending powers, of shape (term, row, column).
+    near_identity : Range, optional
+        Limits of `response_ratio`, if it is to be checked too.
+
+    Returns
+    -------
+    numpy.ndarray
+        A copy, or `coefficients` itself if all are plausible.
     """
     implausible = ~LINEAR_TERM.contains(coefficients[1])
+    if near_identity is not None:
+        implausible |= ~near_identity.contains(response_ratio(coefficients))
     if not implausible.any():
         return coefficients
     coefficients = coefficients.copy()
@@ -134,51 +152,53 @@ def correct_linearity(
     *,
     nonlinearity: IntegralNonlinearity | None = None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Correct a ramp, or rows of it, for non-linear response.
+    """Correct a ramp, or some rows of it, for non-linear response.
 
-    A resultant is a mean of reads, and the polynomial of a mean is not the mean of polynomials; so the correction is that of
-    the reads. The first resultant and the last good one (the one before the last unsaturated, at least the second) are
-    linearized; the line through them, at their mean read numbers, predicts the linear counts of every read, and the inverse
-    polynomial its measured counts. These are shifted so that their mean is the observed resultant; then the integral
-    nonlinearity is added, the polynomial applied, and the mean taken.
+    A resultant is a mean of reads, and the polynomial of a mean is not the mean of the polynomials: the correction is that of
+    the reads. They are not known, and are predicted for each resultant in these steps:
+
+    1. Linearize the first resultant and the last good one: the one before the last that is not SATURATED, but at least the
+       second. The line through both, at their mean read numbers, gives the linear counts of every read.
+    2. The inverse polynomial gives the measured counts of the reads; shift them so that their mean is the observed resultant.
+    3. Add the integral nonlinearity, apply the polynomial, and take the mean.
 
     Parameters
     ----------
     data : numpy.ndarray
-        Counts, DN, float32, (resultant, row, column); columns are a multiple of 128, whole channels from the first on.
+        Counts, DN, float32 of shape (resultant, row, column). Columns are whole channels of 128, from the first on.
     groupdq : numpy.ndarray
-        uint8, like `data`. SATURATED resultants keep their values.
+        Flags per resultant, uint8 of the same shape. SATURATED resultants keep their values.
     pixeldq : numpy.ndarray
-        uint32, (row, column).
+        Flags per pixel, uint32 of shape (row, column).
     coefficients : numpy.ndarray
-        Polynomials from measured to linear counts, ascending powers, (term, row, column).
+        Polynomials from measured to linear counts, ascending powers, of shape (term, row, column).
     coefficients_dq : numpy.ndarray
-        Their flags, uint32, (row, column). Pixels with NO_LIN_CORR get no correction by either polynomial.
+        Their flags, uint32 of shape (row, column). Pixels with NO_LIN_CORR are corrected by neither polynomial.
     inverse_coefficients : numpy.ndarray
-        Polynomials from linear to measured counts, likewise.
+        Polynomials from linear to measured counts, of shape (term, row, column).
     read_pattern : list of list of int
-        The 1-based reads of each resultant.
+        1-based reads of each resultant.
     nonlinearity : IntegralNonlinearity, optional
-        Added to the measured counts.
+        Correction of the converters.
 
     Returns
     -------
     data : numpy.ndarray
-        Linear counts, DN, float32. Beyond ±1e6 they are clipped.
+        Linear counts, DN, float32, clipped to ±1e6.
     groupdq : numpy.ndarray
-        With DO_NOT_USE where the result was clipped or is not a number.
+        Flags, with DO_NOT_USE where the result was clipped or is not a number.
     pixeldq : numpy.ndarray
-        With the flags of `coefficients_dq`, and with NO_LIN_CORR where a polynomial has a NaN coefficient or no linear term
-        and the identity takes its place.
+        Flags with those of `coefficients_dq`, and with NO_LIN_CORR where the identity replaces a polynomial that has a NaN
+        coefficient or no linear term.
 
     Raises
     ------
     ValueError
-        The shapes don't go together.
+        The shapes don't fit.
     """
     from rampflow.kernels.linearity import correct_rows
 
-    # The arrays of an open data model are wrappers that the compiled loop doesn't know.
+    # Arrays of an open data model are wrapped; the compiled loop needs plain ones.
     data, groupdq, pixeldq, coefficients, coefficients_dq, inverse_coefficients = map(
         np.asarray, (data, groupdq, pixeldq, coefficients, coefficients_dq, inverse_coefficients)
     )
@@ -190,7 +210,7 @@ def correct_linearity(
         or any(a.shape[-2:] != pixels for a in (pixeldq, coefficients, coefficients_dq, inverse_coefficients))
         or (nonlinearity is not None and len(nonlinearity.correction) * CHANNEL_WIDTH < pixels[1])
     ):
-        raise ValueError("the ramp, its flags, its read pattern and the references must be of the same pixels and resultants")
+        raise ValueError("the ramp, its flags, read pattern and references must have the same resultants, rows and columns")
     means = mean_reads(read_pattern)
     counts = [len(reads) for reads in read_pattern]
     table = nonlinearity or IntegralNonlinearity(0.0, 1.0, np.empty((pixels[1] // CHANNEL_WIDTH, 0), np.float32))
@@ -223,26 +243,45 @@ def correct_linearity(
     return corrected, corrected_groupdq, corrected_pixeldq
 
 
-def typical_ratio(coefficients: np.ndarray) -> float:
-    """Median over the pixels of what a polynomial makes of `TYPICAL` counts, over these; NaN without a finite one.
+def response_ratio(coefficients: np.ndarray) -> np.ndarray:
+    """Evaluate polynomials at `TYPICAL` counts, and divide by these.
 
     Parameters
     ----------
     coefficients : numpy.ndarray
-        Ascending powers, (term, row, column).
+        Ascending powers, of shape (term, row, column).
+
+    Returns
+    -------
+    numpy.ndarray
+        Ratios, float64 of shape (row, column); near 1 for a sound detector.
     """
     with np.errstate(over="ignore", invalid="ignore"):
-        values = np.polynomial.polynomial.polyval(TYPICAL, coefficients.astype(np.float64)) / TYPICAL
-    finite = values[np.isfinite(values)]
-    return float(np.median(finite)) if finite.size else np.nan
+        return np.polynomial.polynomial.polyval(TYPICAL, coefficients.astype(np.float64)) / TYPICAL
 
 
-def check_polynomials(reference: Exposure, shape: tuple[int, int], reftype: str) -> None:
-    """Refuse polynomials that are not those of a detector of this shape, or far from the identity.
+def check_polynomials(reference: Exposure, shape: tuple[int, int], reftype: str) -> Range | None:
+    """Refuse a reference whose polynomials don't fit the exposure, or are far from the identity.
+
+    Parameters
+    ----------
+    reference : Exposure
+        The reference, with ``coeffs`` and ``dq``.
+    shape : tuple of int
+        Rows and columns of the exposure.
+    reftype : str
+        Type of the reference, for the message.
+
+    Returns
+    -------
+    Range or None
+        Limits that the `response_ratio` of each pixel must keep, if many pixels of a sample of rows are beyond them. It is not
+        checked at all pixels otherwise, since that takes a second on a full frame.
 
     Raises
     ------
     RampflowError
+        An array is of another shape, there is no linear term, or the median pixel is far from the identity.
     """
     for name, expected in (("coeffs", 3), ("dq", 2)):
         array = reference.array(name, expected)
@@ -253,12 +292,28 @@ def check_polynomials(reference: Exposure, shape: tuple[int, int], reftype: str)
             )
     if reference.array("coeffs").shape[0] < 2:
         raise RampflowError(f"{reference.path}: coeffs has no linear term; it must hold two or more terms per pixel")
-    ratio, limits = typical_ratio(sample_rows(reference.array("coeffs"))), (NEAR_IDENTITY.minimum, NEAR_IDENTITY.maximum)
-    refuse_implausible(reference.path, f"coeffs at {TYPICAL:g} DN, as a ratio,", ratio, limits, "", reftype)
+    ratios = response_ratio(sample_rows(reference.array("coeffs")))
+    ratios = ratios[np.isfinite(ratios)]
+    median = float(np.median(ratios)) if ratios.size else np.nan
+    limits = NEAR_IDENTITY.minimum, NEAR_IDENTITY.maximum
+    refuse_implausible(reference.path, f"coeffs at {TYPICAL:g} DN, as a ratio,", median, limits, "", reftype)
+    return NEAR_IDENTITY if np.mean(~NEAR_IDENTITY.contains(ratios)) > MANY_UNUSUAL else None
 
 
 def read_nonlinearity(reference: Exposure, columns: int) -> IntegralNonlinearity:
-    """Read the tables of the channels of a detector.
+    """Read the correction of the converters of a detector.
+
+    Parameters
+    ----------
+    reference : Exposure
+        The reference, with ``value`` and ``inl_table``.
+    columns : int
+        Columns of the detector, whole channels of 128.
+
+    Returns
+    -------
+    IntegralNonlinearity
+        The tables of all channels.
 
     Raises
     ------
@@ -277,7 +332,7 @@ def read_nonlinearity(reference: Exposure, columns: int) -> IntegralNonlinearity
             )
         corrections.append(correction.read())
         largest = float(np.max(np.abs(corrections[-1]), initial=0))
-        if np.isfinite(largest):  # NaN is told below
+        if np.isfinite(largest):  # values that are not finite are refused below
             limits = CONVERTER.minimum, CONVERTER.maximum
             refuse_implausible(reference.path, f"the largest value of {name}", largest, limits, "DN", "integralnonlinearity")
     try:
@@ -286,56 +341,100 @@ def read_nonlinearity(reference: Exposure, columns: int) -> IntegralNonlinearity
         raise RampflowError(f"{reference.path}: value {error}; give a reference with usable tables") from None
 
 
-def run(job: Job) -> None:
-    """Process one exposure."""
-    if job.references["linearity"] is None or job.references["inverselinearity"] is None:
-        return job.skip("There is no linearity or no inverselinearity reference")
-    ramp, groupdq, pixeldq = (job.exposure.array(name) for name in ("data", "groupdq", "pixeldq"))
-    _, rows, columns = ramp.shape
+def correct_exposure(
+    job: Job,
+    linearity: Exposure,
+    inverse: Exposure,
+    nonlinearity: IntegralNonlinearity | None,
+    near_identity: list[Range | None],
+) -> None:
+    """Correct an exposure by blocks of rows, and write it.
+
+    Parameters
+    ----------
+    job : Job
+        The run of the step.
+    linearity, inverse : Exposure
+        The references of both polynomials.
+    nonlinearity : IntegralNonlinearity or None
+        Correction of the converters.
+    near_identity : list of Range or None
+        From `check_polynomials`, for both references.
+    """
+    ramp = job.exposure.array("data")
+    groupdq = job.exposure.array("groupdq")
+    pixeldq = job.exposure.array("pixeldq")
     read_pattern = job.exposure.read_pattern
+    rows, columns = pixeldq.shape
+    science_pixels = (rows - 2 * BORDER) * (columns - 2 * BORDER)
+
+    borders = job.exposure.border_columns
+    with job.create(rewrite=("data", "groupdq", "pixeldq", *borders)) as product:
+
+        def correct_block(start, stop):
+            flags = groupdq.read_rows(start, stop)
+            pixel_flags = pixeldq.read_rows(start, stop)
+            reference_dq = linearity.array("dq").read_rows(start, stop)
+            polynomials, inverse_polynomials = (
+                usable_polynomials(reference.array("coeffs").read_rows(start, stop), near_identity=limits)
+                for reference, limits in zip((linearity, inverse), near_identity, strict=True)
+            )
+            corrected, corrected_dq, corrected_pixeldq = correct_linearity(
+                ramp.read_rows(start, stop),
+                flags,
+                pixel_flags,
+                polynomials,
+                reference_dq,
+                inverse_polynomials,
+                read_pattern,
+                nonlinearity=nonlinearity,
+            )
+            product.write_rows("data", start, corrected)
+            for name, border_columns in borders.items():
+                product.write_rows(name, start, corrected[..., border_columns])
+            product.write_rows("groupdq", start, corrected_dq)
+            product.write_rows("pixeldq", start, corrected_pixeldq)
+            newly_flagged = dq.has(corrected_pixeldq & ~(pixel_flags | reference_dq), dq.NO_LIN_CORR)
+            science = newly_flagged[max(BORDER - start, 0) : max(rows - BORDER - start, 0), BORDER:-BORDER]
+            return np.count_nonzero(corrected_dq != flags), np.count_nonzero(science)
+
+        implausible_values, without_polynomial = np.sum(job.map_rows(correct_block, rows), axis=0)
+        if without_polynomial:
+            say = job.log.warning if without_polynomial > MANY * science_pixels else job.log.info
+            say(
+                "%d of %d pixels have polynomials that are not finite, or have no plausible linear term, or are far from the "
+                "identity: NO_LIN_CORR, not corrected",
+                without_polynomial,
+                science_pixels,
+            )
+        if implausible_values:
+            job.log.warning(
+                "%d values are implausible (beyond %g DN, or not a number): DO_NOT_USE", implausible_values, LARGEST
+            )
+
+
+def run(job: Job) -> None:
+    """Process one exposure.
+
+    Parameters
+    ----------
+    job : Job
+        The run of the step.
+    """
+    if job.references["linearity"] is None or job.references["inverselinearity"] is None:
+        job.skip("There is no linearity or no inverselinearity reference")
+        return
+    rows, columns = job.exposure.array("pixeldq").shape
     nonlinearity = None
     if job.references["integralnonlinearity"] is not None:
         with job.open_reference("integralnonlinearity") as reference:
             nonlinearity = read_nonlinearity(reference, columns)
     with job.open_reference("linearity") as linearity, job.open_reference("inverselinearity") as inverse:
-        check_polynomials(linearity, (rows, columns), "linearity")
-        check_polynomials(inverse, (rows, columns), "inverselinearity")
-
-        with job.create(rewrite=("data", "groupdq", "pixeldq")) as product:
-
-            def correct(start, stop):
-                flags, pixel_flags = groupdq.read_rows(start, stop), pixeldq.read_rows(start, stop)
-                reference_dq = linearity.array("dq").read_rows(start, stop)
-                known = pixel_flags | reference_dq
-                block, block_dq, block_pixeldq = correct_linearity(
-                    ramp.read_rows(start, stop),
-                    flags,
-                    pixel_flags,
-                    usable_polynomials(linearity.array("coeffs").read_rows(start, stop)),
-                    reference_dq,
-                    usable_polynomials(inverse.array("coeffs").read_rows(start, stop)),
-                    read_pattern,
-                    nonlinearity=nonlinearity,
-                )
-                product.write_ramp_rows(start, block)
-                product.write_rows("groupdq", start, block_dq)
-                product.write_rows("pixeldq", start, block_pixeldq)
-                unusable = dq.has(block_pixeldq & ~known, dq.NO_LIN_CORR)
-                science = unusable[max(BORDER - start, 0) : max(rows - BORDER - start, 0), BORDER:-BORDER]
-                return np.count_nonzero(block_dq != flags), np.count_nonzero(science)
-
-            implausible, unusable = map(sum, zip(*job.map_rows(correct, rows), strict=True))
-            pixels = (rows - 2 * BORDER) * (columns - 2 * BORDER)
-            if unusable:
-                say = job.log.warning if unusable > MANY * pixels else job.log.info
-                say(
-                    "%d of %d pixels have polynomials that are not finite or have no plausible linear term: NO_LIN_CORR, not "
-                    "corrected",
-                    unusable,
-                    pixels,
-                )
-            if implausible:
-                job.log.warning("%d values are implausible (beyond %g DN, or not a number): DO_NOT_USE", implausible, LARGEST)
+        near_identity = [
+            check_polynomials(linearity, (rows, columns), "linearity"),
+            check_polynomials(inverse, (rows, columns), "inverselinearity"),
+        ]
+        correct_exposure(job, linearity, inverse, nonlinearity, near_identity)
 
 
 if __name__ == "__main__":

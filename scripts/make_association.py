@@ -1,10 +1,10 @@
-"""make_association: write an association file of raw exposures, one product per visit.
+"""make_association: write an association file of raw exposures, with one product per visit.
 
-The members of a product are aligned to each other and to the astrometric catalog together::
+The members of a product are aligned to each other and to the astrometric catalog jointly::
 
     python scripts/make_association.py L1_asn.json r*_uncal.asdf
 
-One file holds all visits. (romancal reads the first product of a file alone: give it a file per visit.)
+One file has all visits. (romancal reads the first product of a file only: give it one file per visit.)
 """
 
 from __future__ import annotations
@@ -17,18 +17,29 @@ from collections import Counter
 from pathlib import Path
 
 from rampflow.errors import RampflowError, raise_together
-from rampflow.files.asdf_io import replacing
+from rampflow.files.atomic import replacing
 from rampflow.step.program import reported_errors
 from rampflow.workflow.association import stem_of
 
 
 def visit_of(stem: str) -> str:
-    """Name of the visit of an exposure: what its name begins with (``rPPPPPCCAAASSSOOOVVV``), before the first ``_``."""
+    """Name of the visit of an exposure.
+
+    Parameters
+    ----------
+    stem : str
+        Name of the exposure.
+
+    Returns
+    -------
+    str
+        What it begins with (``rPPPPPCCAAASSSOOOVVV``), before the first ``_``.
+    """
     return stem.partition("_")[0]
 
 
 def make_association(exposures: list[Path], folder: Path) -> dict:
-    """The content of an association file.
+    """Make the content of an association file.
 
     Parameters
     ----------
@@ -45,7 +56,7 @@ def make_association(exposures: list[Path], folder: Path) -> dict:
     Raises
     ------
     RampflowError
-        A file is not there, is given twice, or has not the name of a raw exposure; the message names every such file.
+        A file doesn't exist, is given twice, or doesn't have the name of a raw exposure; the message names every such file.
     """
     given = Counter(path.absolute() for path in exposures)
     problems = [f"{path}: does not exist" for path in given if not path.is_file()]
@@ -60,7 +71,18 @@ def make_association(exposures: list[Path], folder: Path) -> dict:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run as a program."""
+    """Run as a program.
+
+    Parameters
+    ----------
+    argv : list of str, optional
+        Command line without the program's name.
+
+    Returns
+    -------
+    int
+        Exit status.
+    """
     parser = argparse.ArgumentParser(
         prog="make_association.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -1,4 +1,4 @@
-"""photom: record the photometric calibration of the exposure's optical element in its metadata."""
+"""Step photom: record the photometric calibration of the exposure's optical element in its metadata."""
 
 import math
 import sys
@@ -41,7 +41,7 @@ ENTRIES = {
 
 
 def photometry_of(phot_table: dict, optical_element: str) -> dict | None:
-    """Photometric calibration of an optical element.
+    """Get the photometric calibration of an optical element.
 
     Parameters
     ----------
@@ -54,8 +54,8 @@ def photometry_of(phot_table: dict, optical_element: str) -> dict | None:
     Returns
     -------
     dict or None
-        ``meta.photometry``; values are `None` for an element without calibration. `None` for an element that the table
-        doesn't know.
+        Entries of ``meta.photometry``, `None` for an element without calibration; `None` for an element that is not in the
+        table.
 
     Raises
     ------
@@ -72,15 +72,16 @@ def photometry_of(phot_table: dict, optical_element: str) -> dict | None:
 
 
 def check_uncertainty(path, optical_element: str, found: dict) -> None:
-    """Refuse a calibration whose uncertainty is larger than itself: one of them is of another unit.
+    """Refuse a calibration whose uncertainty is larger than itself: their units differ.
 
     Parameters
     ----------
     path : Path
         The reference, for the message.
     optical_element : str
+        Name of the optical element.
     found : dict
-        As `photometry_of` returns it.
+        From `photometry_of`.
 
     Raises
     ------
@@ -93,23 +94,43 @@ def check_uncertainty(path, optical_element: str, found: dict) -> None:
 
 
 def wcs_pixel_area(job: Job) -> float | None:
-    """Area of a pixel in the middle of the image by its WCS, sr; `None` where it has none."""
+    """Compute the area of a pixel in the middle of the image from its WCS.
+
+    Parameters
+    ----------
+    job : Job
+        The run of the step.
+
+    Returns
+    -------
+    float or None
+        Solid angle, sr; `None` without a usable WCS.
+    """
     if job.exposure.meta.get("wcs") is None:
         return None
-    from rampflow.wcs.wcs_tree import Wcs, pixel_solid_angle
+    from rampflow.wcs.footprint import pixel_solid_angle
+    from rampflow.wcs.wcs_tree import Wcs
 
     try:
         area = pixel_solid_angle(Wcs(job.exposure.meta["wcs"]), job.exposure.array("data", 2).shape)
     except (AttributeError, LookupError, TypeError, ValueError) as error:  # what comes of a damaged tree has no common name
-        job.log.warning("meta.wcs can't be evaluated (%s): its pixel area is not compared", " ".join(str(error).split())[:200])
+        reason = " ".join(str(error).split())[:200]
+        job.log.warning("meta.wcs can't be evaluated (%s): the pixel area of the reference is not checked", reason)
         return None
     return area if math.isfinite(area) else None
 
 
 def run(job: Job) -> None:
-    """Process one exposure."""
+    """Process one exposure.
+
+    Parameters
+    ----------
+    job : Job
+        The run of the step.
+    """
     if job.references["photom"] is None:
-        return job.skip("There is no photom reference")
+        job.skip("There is no photom reference")
+        return
     element = job.exposure.get("meta.instrument.optical_element", str)
     with job.open_reference("photom") as reference:
         try:
@@ -121,14 +142,14 @@ def run(job: Job) -> None:
         if found is not None:
             check_uncertainty(reference.path, element, found)
     if found is None:
-        job.log.warning("The photom reference doesn't know the optical element %s: meta.photometry stays as it is", element)
+        job.log.warning("The photom reference has no entry for the optical element %s: meta.photometry is not changed", element)
     else:
         job.log.info("Photometry of %s: %s", element, found)
         area, of_wcs = found["pixel_area"], wcs_pixel_area(job)
         if area is not None and of_wcs is not None and abs(area / of_wcs - 1) > AREA_TOLERANCE:
             job.log.warning(
-                "%s: phot_table.%s.pixelareasr is %.4g sr, and a pixel of the WCS (meta.wcs) has %.4g sr in the middle of the "
-                "image: the fluxes of its catalog follow the former; check which is wrong",
+                "%s: phot_table.%s.pixelareasr is %.4g sr, but a pixel in the middle of the image has %.4g sr in its WCS "
+                "(meta.wcs); the source catalog uses the former: check the reference",
                 job.references["photom"].name,
                 element,
                 area,

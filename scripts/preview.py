@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from rampflow import dq
-from rampflow.files.asdf_io import AsdfFile, replacing
+from rampflow.files.asdf_reader import AsdfFile
+from rampflow.files.atomic import replacing
 from rampflow.pictures import image as pictures
 from rampflow.step.exposure import Exposure
 from rampflow.step.program import reported_errors

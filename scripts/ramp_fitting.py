@@ -1,36 +1,36 @@
-"""ramp_fitting: turn a ramp into a count-rate image, and find the cosmic rays that hit it."""
+"""Step ramp_fitting: fit a count rate to each ramp, and find the cosmic rays that hit it."""
 
 import argparse
 import dataclasses
 import math
 import sys
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from rampflow import dq as flags
 from rampflow.detector import BORDER, MINIMUM_RESULTANTS, SCIENCE
 from rampflow.errors import RampflowError
-from rampflow.files.asdf_io import tagged
+from rampflow.files.stored_array import StoredArray
+from rampflow.files.tags import IMAGE
+from rampflow.files.yaml_tree import tagged
 from rampflow.step.declaration import Parameter, Range, Reference, Step
-from rampflow.step.exposure import IMAGE_TAG, Exposure
+from rampflow.step.exposure import Exposure
 from rampflow.step.job import Job
 from rampflow.step.program import run_step
 
 LARGEST_EVENT_WIDTH = 200  #: pixels; the full axes of an expanded event are cut to this
-UNKNOWN_PHOTOMETRY = -999999  #: what the photom step replaces
+UNKNOWN_PHOTOMETRY = -999999  #: value of the photometric entries until the photom step sets them
 
+#: Function that reads rows of a frame, from the first to the one after the last.
+RowReader = Callable[[int, int], np.ndarray]
+
+#: Arrays that the image takes over from the ramp.
 CARRIED_ARRAYS = ("amp33",) + tuple(
     f"{kind}border_ref_pix_{side}" for kind in ("", "dq_") for side in ("left", "right", "top", "bottom")
 )
 
-
-GAIN = Range(
-    0.1,
-    20,
-    "electron/DN",
-    "detectors have 1.5 to 2.5",
-    median=(0.7, 7),
-)
+GAIN = Range(0.1, 20, "electron/DN", "detectors have 1.5 to 2.5", median=(0.7, 7))
 READNOISE = Range(
     0.1,
     2000,
@@ -50,7 +50,7 @@ class _Algorithm(Parameter):
 
 STEP = Step(
     name="ramp_fitting",
-    summary="Fit a count rate to the ramp of each pixel, and leave out what cosmic rays spoiled (Brandt 2024).",
+    summary="Fit a count rate to the ramp of each pixel, without the resultants that cosmic rays hit (Brandt 2024).",
     references=(
         Reference(
             "readnoise",
@@ -66,19 +66,19 @@ STEP = Step(
             "algorithm",
             str,
             "likely",
-            "likelihood fit; ols_cas22, deprecated in romancal, is not offered",
+            "fitting algorithm: likely, a likelihood fit; ols_cas22, deprecated in romancal, is not offered",
             choices=("likely",),
         ),
-        Parameter("rejection_threshold", float, 4.5, "significance at which a jump is left out", "sigma", minimum=0),
-        Parameter("use_ramp_jump_detection", bool, True, "search the ramps for jumps"),
+        Parameter("rejection_threshold", float, 4.5, "minimum significance of a jump", "sigma", minimum=0),
+        Parameter("use_ramp_jump_detection", bool, True, "search the ramps for jumps (cosmic rays)"),
         Parameter(
             "saturated_in_median",
             bool,
             False,
-            "saturated differences count in the median that sets the noise of the search, as in romancal",
+            "include saturated differences in the median that sets the noise of the jump search, as romancal does",
         ),
-        Parameter("include_var_rnoise", bool, False, "write the read-noise variance var_rnoise too"),
-        Parameter("record_jumps", bool, True, "write jump_indices, the resultant and pixel of each jump"),
+        Parameter("include_var_rnoise", bool, False, "write the read-noise variance, var_rnoise"),
+        Parameter("record_jumps", bool, True, "write jump_indices: resultant, row and column of each jump"),
         Parameter("expand_large_events", bool, False, "flag the surroundings of large events (snowballs) as jumps"),
         Parameter("min_sat_area", float, 1.0, "smallest saturated core of a large event", "pixels", minimum=0),
         Parameter("min_jump_area", float, 6.0, "smallest area of jumps that is a large event", "pixels", minimum=0),
@@ -100,7 +100,7 @@ STEP = Step(
 
 @dataclasses.dataclass(frozen=True)
 class RampFit:
-    """Straight lines fitted to ramps; all arrays are float32 of shape (row, column), and NaN where there was nothing to fit.
+    """Straight lines fitted to ramps: arrays float32 of shape (row, column), NaN where nothing could be fitted.
 
     Attributes
     ----------
@@ -139,10 +139,15 @@ def difference_covariance(read_pattern: list[list[int]], frame_time: float) -> n
     Returns
     -------
     numpy.ndarray
-        float64 of shape (6, differences): time step (s); variance and covariance with the difference before it (0 for the
-        first) from photons, per count/s; the same from read noise, per squared noise of a read; and whether the difference
-        may be left out together with the next one (1 where the resultant between them has several reads: a jump within it
-        spoils both).
+        Of shape (6, differences), float64. Its rows are
+
+        0. the time step, s;
+        1. the variance from photons, per count/s;
+        2. the covariance from photons with the difference before, per count/s, 0 for the first;
+        3. the variance from read noise, per squared noise of a read;
+        4. the covariance from read noise with the difference before, likewise;
+        5. whether the difference may be left out together with the next one: 1 where the resultant between them has several
+           reads, so that a jump within it spoils both.
 
     Raises
     ------
@@ -173,10 +178,19 @@ def difference_covariance(read_pattern: list[list[int]], frame_time: float) -> n
 
 
 def jump_thresholds(rejection_threshold: float) -> tuple[float, float]:
-    """By how much χ² must fall for one difference to be left out, and for two.
+    """Compute the decrease of χ² that a jump must cause.
 
-    The first is `rejection_threshold` squared; the second has the same probability of being passed by chance, with two
-    degrees of freedom.
+    Parameters
+    ----------
+    rejection_threshold : float
+        Minimum significance of a jump, sigma.
+
+    Returns
+    -------
+    one : float
+        Threshold for leaving out one difference: `rejection_threshold` squared.
+    two : float
+        Threshold for leaving out two, which has the same probability of being passed by chance with two degrees of freedom.
     """
     x = rejection_threshold / math.sqrt(2)
     if x < 26:  # beyond, erfc is less than the smallest number, and its asymptotic series as good
@@ -187,13 +201,39 @@ def jump_thresholds(rejection_threshold: float) -> tuple[float, float]:
 
 
 def has_gain(gain: np.ndarray) -> np.ndarray:
-    """Where the gain is known: plausible (`GAIN`), as values that are not positive or not finite are not (bool)."""
+    """Tell where the gain is plausible.
+
+    Parameters
+    ----------
+    gain : numpy.ndarray
+        Gain, electron/DN.
+
+    Returns
+    -------
+    numpy.ndarray
+        Whether it is within `GAIN`, bool; values that are not finite or not positive are not.
+    """
     return GAIN.contains(gain)
 
 
-def flag_unknown_noise(pixeldq: np.ndarray, readnoise: np.ndarray) -> np.ndarray:
-    """`pixeldq` (uint32) with DO_NOT_USE where the read noise is not plausible (`READNOISE`): it sets weights and errors."""
-    return pixeldq | ~READNOISE.contains(readnoise) * np.uint32(flags.DO_NOT_USE)
+def flag_unknown_noise(pixeldq: np.ndarray, readnoise: np.ndarray, *, plausible: Range = READNOISE) -> np.ndarray:
+    """Flag pixels of implausible read noise, which sets the weights and errors of their fit.
+
+    Parameters
+    ----------
+    pixeldq : numpy.ndarray
+        Flags per pixel, uint32.
+    readnoise : numpy.ndarray
+        Noise of one read, DN, of the same shape.
+    plausible : Range
+        Limits of the read noise, DN.
+
+    Returns
+    -------
+    numpy.ndarray
+        Flags, with DO_NOT_USE where the read noise is not plausible.
+    """
+    return pixeldq | ~plausible.contains(readnoise) * np.uint32(flags.DO_NOT_USE)
 
 
 def find_jumps(
@@ -222,7 +262,7 @@ def find_jumps(
     groupdq : numpy.ndarray
         Their flags, uint8. A difference with a flagged resultant is not used.
     gain : numpy.ndarray
-        electron/DN, float32 of shape (row, column).
+        Gain, electron/DN, float32 of shape (row, column).
     readnoise : numpy.ndarray
         Noise of one read, DN, float32.
     covariance : numpy.ndarray
@@ -261,20 +301,29 @@ def fit_slopes(
     covariance: np.ndarray,
     rate: np.ndarray,
 ) -> RampFit:
-    """Fit the slope of largest likelihood to ramps, without what is flagged (Brandt 2024, PASP 136, 045004).
+    """Fit the slope of maximum likelihood to the differences of ramps that are not flagged (Brandt 2024, PASP 136, 045004).
 
     Parameters
     ----------
-    resultants, groupdq, gain, readnoise, covariance
-        As in `find_jumps`.
+    resultants : numpy.ndarray
+        Ramps, DN, float32 of shape (resultant, row, column).
+    groupdq : numpy.ndarray
+        Their flags, uint8. A difference with a SATURATED or DO_NOT_USE resultant is not used.
     jumps : numpy.ndarray
         Not 0 at each resultant that ends a difference to leave out, uint8 of the shape of `resultants`.
+    gain : numpy.ndarray
+        Gain, electron/DN, float32 of shape (row, column).
+    readnoise : numpy.ndarray
+        Noise of one read, DN, float32.
+    covariance : numpy.ndarray
+        From `difference_covariance`.
     rate : numpy.ndarray
-        Count rate that sets the photon noise, DN/s, float64 of shape (row, column); none where it is negative.
+        Count rate that sets the photon noise, DN/s, float64 of shape (row, column); no photon noise where it is negative.
 
     Returns
     -------
     RampFit
+        Slopes with their errors.
     """
     from rampflow.kernels import ramp_fitting as kernels
 
@@ -299,16 +348,27 @@ def fit_ramps(
 
     Parameters
     ----------
-    resultants, groupdq, gain, readnoise, rejection_threshold, saturated_in_median
-        As in `find_jumps`.
+    resultants : numpy.ndarray
+        Ramps, DN, float32 of shape (resultant, row, column).
+    groupdq : numpy.ndarray
+        Their flags, uint8.
+    gain : numpy.ndarray
+        Gain, electron/DN, float32 of shape (row, column).
+    readnoise : numpy.ndarray
+        Noise of one read, DN, float32.
     read_pattern : list of list of int
         1-based reads of each resultant.
     frame_time : float
         Seconds per read.
+    rejection_threshold : float or None
+        As in `find_jumps`.
+    saturated_in_median : bool
+        As in `find_jumps`.
 
     Returns
     -------
     fit : RampFit
+        Slopes with their errors.
     jumps : numpy.ndarray
         JUMP_DET where a jump was found, uint8 of the shape of `resultants`.
 
@@ -324,7 +384,7 @@ def fit_ramps(
 
 
 def fit_uniform(resultants: np.ndarray, read_pattern: list[list[int]], frame_time: float) -> np.ndarray:
-    """Slope of ramps with the same weight for each read, the best one where read noise rules; flags don't count.
+    """Fit ramps with the same weight for each read, the best weights where read noise dominates; flags are ignored.
 
     Parameters
     ----------
@@ -362,7 +422,7 @@ def image_dq(pixeldq: np.ndarray, groupdq: np.ndarray, slope: np.ndarray, gain: 
     slope : numpy.ndarray
         Count rate, DN/s.
     gain : numpy.ndarray
-        electron/DN.
+        Gain, electron/DN.
 
     Returns
     -------
@@ -515,7 +575,18 @@ def expand_large_events(
 
 # ----------------------------------------------------------------------------------------------------------- the step
 def run(job: Job) -> None:
-    """Process one exposure."""
+    """Process one exposure.
+
+    Parameters
+    ----------
+    job : Job
+        The run of the step.
+
+    Raises
+    ------
+    RampflowError
+        The ramp has too few resultants, or a reference is not of its shape.
+    """
     exposure = job.exposure
     try:
         covariance = difference_covariance(exposure.read_pattern, exposure.frame_time)
@@ -526,85 +597,175 @@ def run(job: Job) -> None:
 
 
 def fit_exposure(job: Job, covariance: np.ndarray, readnoise: Exposure, gain: Exposure) -> None:
-    """Fit all ramps of an exposure with the covariance of its differences and its references, and write the image."""
-    p, read_pattern, frame_time = job.parameters, job.exposure.read_pattern, job.exposure.frame_time
+    """Fit all ramps of an exposure, and write the image.
+
+    Parameters
+    ----------
+    job : Job
+        The run of the step.
+    covariance : numpy.ndarray
+        From `difference_covariance`.
+    readnoise, gain : Exposure
+        The references.
+    """
+    parameters = job.parameters
+    read_pattern = job.exposure.read_pattern
+    frame_time = job.exposure.frame_time
     data, groupdq, pixeldq = ramp_arrays(job)
-    read_gain, read_noise = row_reader(gain, "gain", data.shape[1:]), row_reader(readnoise, "readnoise", data.shape[1:])
+    read_gain = row_reader(gain, "gain", data.shape[1:])
+    read_noise = row_reader(readnoise, "readnoise", data.shape[1:])
     search = {
-        "rejection_threshold": p.rejection_threshold if p.use_ramp_jump_detection else None,
-        "saturated_in_median": p.saturated_in_median,
+        "rejection_threshold": parameters.rejection_threshold if parameters.use_ramp_jump_detection else None,
+        "saturated_in_median": parameters.saturated_in_median,
     }
+    if parameters.expand_large_events:
+        rate, expanded = expanded_flags(job, covariance, read_gain, read_noise, search)
 
-    def search_rows(start, stop):
-        ramps = (array.read_rows(start, stop) for array in (data, groupdq))
-        return find_jumps(*ramps, read_gain(start, stop), read_noise(start, stop), covariance, **search)
-
-    if p.expand_large_events:  # an event may lie anywhere: all jumps are needed before the first fit
-        found = groupdq.read()
-        rate = np.empty(data.shape[1:])
-
-        def search_into(start, stop):
-            rate[start:stop], jumps = search_rows(start, stop)
-            found[:, start:stop] |= jumps
-
-        job.map_rows(search_into, data.shape[1])
-        names = (q.name for q in STEP.parameters if q.name in expand_large_events.__kwdefaults__)
-        found, events = expand_large_events(found, **{name: getattr(p, name) for name in names})
-        job.log.info("Large events expanded: %d", events)
-
-    results = image_arrays(job, [n - 2 * BORDER for n in data.shape[1:]])
+    image = image_arrays(job, [n - 2 * BORDER for n in data.shape[1:]])
+    pixels = image["data"].size
+    science = np.s_[..., BORDER:-BORDER]
 
     def fit_rows(start, stop):
         rows = slice(start + BORDER, stop + BORDER)
-        resultants, group = data.read_rows(rows.start, rows.stop), groupdq.read_rows(rows.start, rows.stop)
-        gain = read_gain(rows.start, rows.stop)
+        resultants = data.read_rows(rows.start, rows.stop)
+        group = groupdq.read_rows(rows.start, rows.stop)
+        gains = read_gain(rows.start, rows.stop)
         noise = read_noise(rows.start, rows.stop)
-        ramps = gain, noise, covariance
-        if p.expand_large_events:
-            first, jumps = rate[rows], found[:, rows] & np.uint8(flags.JUMP_DET)
+        gain_limits = job.plausible("gain", "data")
+        noise_limits = job.plausible("readnoise", "data")
+        unusual = gain_limits.count_unusual(gains[science]), noise_limits.count_unusual(noise[science])
+        gains[~gain_limits.contains(gains)] = np.nan
+        if parameters.expand_large_events:
+            first_rate = rate[rows]
+            jumps = expanded[:, rows] & np.uint8(flags.JUMP_DET)
             # An extended core is saturated for the fit too (romancal flags it and still fits what is there).
-            group |= found[:, rows] & np.uint8(flags.SATURATED)
+            group |= expanded[:, rows] & np.uint8(flags.SATURATED)
         else:
-            first, jumps = find_jumps(resultants, group, *ramps, **search)
-        fit = fit_slopes(resultants, group, jumps, *ramps, first)
+            first_rate, jumps = find_jumps(resultants, group, gains, noise, covariance, **search)
+        fit = fit_slopes(resultants, group, jumps, gains, noise, covariance, first_rate)
         group |= jumps
-        columns = np.s_[..., BORDER:-BORDER]
+        image["data"][start:stop] = fit.slope[science]
         with np.errstate(over="ignore", invalid="ignore"):  # χ² of a ramp full of trouble may pass the range of float16
-            for name in results:
-                if name not in ("data", "dq", "dumo"):
-                    results[name][start:stop] = getattr(fit, name)[columns]
-            results["dumo"][start:stop] = (fit_uniform(resultants, read_pattern, frame_time) - fit.slope)[columns]
-        results["data"][start:stop] = fit.slope[columns]
-        dq = image_dq(flag_unknown_noise(pixeldq.read_rows(rows.start, rows.stop), noise), group, fit.slope, gain)
-        results["dq"][start:stop] = dq[columns]
-        known = has_gain(gain[columns]), READNOISE.contains(noise[columns])
-        return jump_indices(group, start), *(np.count_nonzero(~pixels) for pixels in known)
+            for name in ("err", "var_poisson", "var_rnoise", "chisq"):
+                if name in image:
+                    image[name][start:stop] = getattr(fit, name)[science]
+            image["dumo"][start:stop] = (fit_uniform(resultants, read_pattern, frame_time) - fit.slope)[science]
+        pixel_flags = flag_unknown_noise(pixeldq.read_rows(rows.start, rows.stop), noise, plausible=noise_limits)
+        image["dq"][start:stop] = image_dq(pixel_flags, group, fit.slope, gains)[science]
+        without_gain = np.count_nonzero(~has_gain(gains[science]))
+        without_noise = np.count_nonzero(~noise_limits.contains(noise[science]))
+        return jump_indices(group, start), without_gain, without_noise, *unusual
 
-    lists, no_gain, no_noise = zip(*job.map_rows(fit_rows, results["data"].shape[0]), strict=True)
-    indices = np.concatenate(lists)
-    job.log_bad_pixels("gain", "data", sum(no_gain), results["data"].size, "NO_GAIN_VALUE and DO_NOT_USE")
-    job.log_bad_pixels("readnoise", "data", sum(no_noise), results["data"].size, "DO_NOT_USE")
-    job.log.info("Jumps found: %d", len(indices))
-    if p.record_jumps:
-        results["jump_indices"] = indices[np.argsort(indices[:, 0], kind="stable")]
-    write_image(job, results)
+    def fit_image():
+        jumps, *counts = zip(*job.map_rows(fit_rows, image["data"].shape[0]), strict=True)
+        return np.concatenate(jumps), *map(sum, counts)
+
+    jumps, without_gain, without_noise, unusual_gains, unusual_noise = fit_image()
+    narrowed = [
+        job.narrow_limits("gain", "data", unusual_gains, pixels),
+        job.narrow_limits("readnoise", "data", unusual_noise, pixels),
+    ]
+    if any(narrowed):
+        jumps, without_gain, without_noise, *_ = fit_image()
+    job.log_bad_pixels("gain", "data", without_gain, pixels, "NO_GAIN_VALUE and DO_NOT_USE")
+    job.log_bad_pixels("readnoise", "data", without_noise, pixels, "DO_NOT_USE")
+    job.log.info("Jumps found: %d", len(jumps))
+    if parameters.record_jumps:
+        image["jump_indices"] = jumps[np.argsort(jumps[:, 0], kind="stable")]
+    write_image(job, image)
+
+
+def expanded_flags(
+    job: Job, covariance: np.ndarray, read_gain: RowReader, read_noise: RowReader, search: dict
+) -> tuple[np.ndarray, np.ndarray]:
+    """Find the jumps of a whole exposure, and expand its large events, which may reach into any row.
+
+    Parameters
+    ----------
+    job : Job
+        The run of the step.
+    covariance : numpy.ndarray
+        From `difference_covariance`.
+    read_gain, read_noise : callable
+        From `row_reader`.
+    search : dict
+        Keyword arguments of `find_jumps`.
+
+    Returns
+    -------
+    rate : numpy.ndarray
+        Count rate of the first fit, DN/s, float64 of shape (row, column).
+    groupdq : numpy.ndarray
+        Flags of the ramp with those of jumps and large events, uint8 of shape (resultant, row, column).
+    """
+    data, groupdq, _ = ramp_arrays(job)
+    found = groupdq.read()
+    rate = np.empty(data.shape[1:])
+
+    def search_rows(start, stop):
+        resultants = data.read_rows(start, stop)
+        group = groupdq.read_rows(start, stop)
+        gains, noise = read_gain(start, stop), read_noise(start, stop)
+        rate[start:stop], jumps = find_jumps(resultants, group, gains, noise, covariance, **search)
+        found[:, start:stop] |= jumps
+
+    job.map_rows(search_rows, data.shape[1])
+    names = [parameter.name for parameter in STEP.parameters if parameter.name in expand_large_events.__kwdefaults__]
+    expanded, events = expand_large_events(found, **{name: getattr(job.parameters, name) for name in names})
+    job.log.info("Large events expanded: %d", events)
+    return rate, expanded
 
 
 def write_saturated(job: Job) -> None:
-    """Write the image of an exposure that is saturated everywhere: zeros, flagged."""
+    """Write the image of an exposure that is saturated everywhere: zeros, flagged.
+
+    Parameters
+    ----------
+    job : Job
+        The run of the step.
+    """
     data, groupdq, pixeldq = ramp_arrays(job)
-    results = image_arrays(job, [n - 2 * BORDER for n in data.shape[1:]])
-    results["dq"][:] = (pixeldq.read() | groupdq.read_plane(0) | np.uint32(flags.SATURATED))[SCIENCE]
-    write_image(job, results, status="SKIPPED")
+    image = image_arrays(job, [n - 2 * BORDER for n in data.shape[1:]])
+    image["dq"][:] = (pixeldq.read() | groupdq.read_plane(0) | np.uint32(flags.SATURATED))[SCIENCE]
+    write_image(job, image, status="SKIPPED")
 
 
-def ramp_arrays(job: Job):
-    """The stored data, groupdq and pixeldq."""
-    return tuple(job.exposure.array(name) for name in ("data", "groupdq", "pixeldq"))
+def ramp_arrays(job: Job) -> tuple[StoredArray, StoredArray, StoredArray]:
+    """Get the stored arrays of the ramp.
+
+    Parameters
+    ----------
+    job : Job
+        The run of the step.
+
+    Returns
+    -------
+    data : StoredArray
+        Counts, DN.
+    groupdq : StoredArray
+        Flags per resultant.
+    pixeldq : StoredArray
+        Flags per pixel.
+    """
+    return job.exposure.array("data"), job.exposure.array("groupdq"), job.exposure.array("pixeldq")
 
 
-def row_reader(reference: Exposure, reftype: str, shape: tuple[int, int]):
-    """A function that reads rows of a reference, from one up to another, float32.
+def row_reader(reference: Exposure, reftype: str, shape: tuple[int, int]) -> RowReader:
+    """Make a function that reads rows of a reference.
+
+    Parameters
+    ----------
+    reference : Exposure
+        With the array ``data``.
+    reftype : str
+        Type of the reference, for the message.
+    shape : tuple of int
+        Rows and columns of the ramp.
+
+    Returns
+    -------
+    RowReader
+        Function of the first row and the one after the last that returns float32 (row, column).
 
     Raises
     ------
@@ -620,8 +781,21 @@ def row_reader(reference: Exposure, reftype: str, shape: tuple[int, int]):
     return lambda start, stop: values.read_rows(start, stop).astype(np.float32, copy=False)
 
 
-def image_arrays(job: Job, shape) -> dict[str, np.ndarray]:
-    """The arrays of an image, zero."""
+def image_arrays(job: Job, shape: Sequence[int]) -> dict[str, np.ndarray]:
+    """Make the arrays of an image.
+
+    Parameters
+    ----------
+    job : Job
+        The run of the step, whose parameters say which arrays are wanted.
+    shape : sequence of int
+        Rows and columns without the reference border.
+
+    Returns
+    -------
+    dict of str to numpy.ndarray
+        Zeros, of the data types of the image data model.
+    """
     dtypes = {"data": np.float32, "dq": np.uint32, "err": np.float16, "var_poisson": np.float16}
     if job.parameters.include_var_rnoise:
         dtypes["var_rnoise"] = np.float16
@@ -630,9 +804,19 @@ def image_arrays(job: Job, shape) -> dict[str, np.ndarray]:
 
 
 def jump_indices(groupdq: np.ndarray, first_row: int) -> np.ndarray:
-    """Resultant, row and column (int16, shape (jumps, 3)) of each JUMP_DET in rows from `first_row` on.
+    """List the jumps in some rows of an exposure.
 
-    `groupdq` has the border on the left and right, and the columns count without it.
+    Parameters
+    ----------
+    groupdq : numpy.ndarray
+        Flags of the rows, uint8 of shape (resultant, row, column), with the reference border on the left and right.
+    first_row : int
+        Row of the image that they begin with.
+
+    Returns
+    -------
+    numpy.ndarray
+        Resultant, row and column of each JUMP_DET in the image without its border, int16 of shape (jumps, 3).
     """
     # A search of flat bytes takes a quarter of the time of one along three axes.
     resultant, row, column = np.unravel_index(np.flatnonzero(flags.has(groupdq, flags.JUMP_DET)), groupdq.shape)
@@ -641,11 +825,21 @@ def jump_indices(groupdq: np.ndarray, first_row: int) -> np.ndarray:
 
 
 def write_image(job: Job, arrays: dict[str, np.ndarray], status: str = "COMPLETE") -> None:
-    """Write the image in place of the ramp, with what the ramp hands down."""
+    """Write an image with the metadata and the carried arrays of the ramp.
+
+    Parameters
+    ----------
+    job : Job
+        The run of the step.
+    arrays : dict of str to numpy.ndarray
+        The arrays of the image.
+    status : str
+        Status of the step.
+    """
     ramp = job.exposure.roman
     photometry = ("conversion_megajanskys", "conversion_megajanskys_uncertainty", "pixel_area")
-    handed_down = {name: ramp[name] for name in CARRIED_ARRAYS if name in ramp}
-    image = tagged({"meta": ramp["meta"], **arrays, **handed_down}, IMAGE_TAG)
+    carried = {name: ramp[name] for name in CARRIED_ARRAYS if name in ramp}
+    image = tagged({"meta": ramp["meta"], **arrays, **carried}, IMAGE)
     image["meta"].update(model_type="ImageModel", product_type="l2", photometry=dict.fromkeys(photometry, UNKNOWN_PHOTOMETRY))
     image["meta"].setdefault("wcs", None)
     with job.create(roman=image) as product:

@@ -12,7 +12,8 @@ import numpy as np
 from rampflow import transient
 from rampflow.chain import STEPS
 from rampflow.detector import BORDER, SCIENCE, mean_reads, pixel_read_times
-from rampflow.files.asdf_io import AsdfFile, replacing
+from rampflow.files.asdf_reader import AsdfFile
+from rampflow.files.atomic import replacing
 from rampflow.pictures.ramps import Ramp, choose_pixels, ramp_picture
 from rampflow.pictures.refpix import refpix_picture
 from rampflow.pictures.transient import transient_picture

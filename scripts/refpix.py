@@ -1,9 +1,12 @@
-"""refpix: remove the correlated noise that the reference pixels see.
+"""Step refpix: remove the correlated noise that the reference pixels see.
 
-The Improved Roman Reference Correction (IRRC; Rauscher et al.): what the left and right reference pixels and amplifier 33
-recorded is filtered, per readout channel, with the responses of the reference file, and subtracted.
+The Improved Roman Reference Correction (IRRC; Rauscher et al.) filters the signals of the left and right reference pixels and
+of amplifier 33 with the responses of each readout channel, given in the reference file, and subtracts them.
 """
 
+from __future__ import annotations
+
+import dataclasses
 import functools
 import itertools
 import sys
@@ -13,9 +16,9 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 from rampflow import dq
-from rampflow.detector import BORDER, CHANNEL_DEAD_COLUMNS, CHANNEL_WIDTH
+from rampflow.detector import BORDER, CHANNEL_DEAD_COLUMNS, CHANNEL_WIDTH, border_pixels
 from rampflow.errors import RampflowError
-from rampflow.files.asdf_io import EmptyArray
+from rampflow.files.asdf_writer import EmptyArray
 from rampflow.step.declaration import Parameter, Range, Reference, Step
 from rampflow.step.exposure import Exposure
 from rampflow.step.job import Job
@@ -40,15 +43,25 @@ STEP = Step(
         ),
     ),
     parameters=(
-        Parameter("remove_offset", bool, True, "take each pixel's mean over the resultants out before, put it back after"),
-        Parameter("remove_trends", bool, True, "remove the line in time that the top and bottom reference rows show"),
-        Parameter("cosine_interpolate", bool, True, "fill the gaps of amp33 from the samples around them"),
-        Parameter("fft_interpolate", bool, True, "smooth what fills the dead time between the rows of amp33"),
+        Parameter(
+            "remove_offset",
+            bool,
+            True,
+            "subtract the mean of each pixel over the resultants before the correction, and add it after",
+        ),
+        Parameter(
+            "remove_trends",
+            bool,
+            True,
+            "remove the linear trend in time that the top and bottom reference rows show, per channel",
+        ),
+        Parameter("cosine_interpolate", bool, True, "fill the gaps of amp33 by interpolation"),
+        Parameter("fft_interpolate", bool, True, "smooth the interpolated dead time between the rows of amp33"),
         Parameter(
             "mean_is_missing",
             bool,
             True,
-            "a sample that equals its pixel's mean counts as missing, as in romancal, and keeps its channel's trend",
+            "treat a sample that equals its pixel's mean as missing, as romancal does: it keeps the trend of its channel",
         ),
     ),
 )
@@ -59,16 +72,43 @@ GAP_WIDTH = 32  #: samples that the filling of amp33's gaps looks at
 SMOOTHINGS = 3  #: times that the filled dead time is smoothed
 TOGETHER = 2  #: resultants held and corrected together
 MOST_VARY = 0.5  #: share of a reference's samples that must vary from resultant to resultant for it to have a signal
-FEW_LOST = 0.01  #: share of amplifier 33's samples that may be lost in some resultants without a warning
+#: Share of the top or bottom border's samples that must be lost in a resultant for it not to be used: its channels keep their
+#: trends then, some 5 DN rms. Without a side border or amplifier 33, less than 2 DN are left.
+MOST_LOST = 0.5
+FEW_LOST = 0.01  #: share of a reference's samples that may be lost in a resultant without a warning
 
 
 def in_read_order(channel: np.ndarray, number: int) -> np.ndarray:
-    """View of a channel (last axis: columns) in the order of reading, or back: odd channels are read backwards."""
+    """Bring the columns of a channel into the order of reading, or back: odd channels are read backwards.
+
+    Parameters
+    ----------
+    channel : numpy.ndarray
+        Samples of a channel; the last axis is that of its columns.
+    number : int
+        Number of the channel, from 0.
+
+    Returns
+    -------
+    numpy.ndarray
+        A view of `channel`.
+    """
     return channel[..., ::-1] if number % 2 else channel
 
 
 def sample_times(rows: int) -> np.ndarray:
-    """Time of each sample of a channel in read order, in samples from the middle of the frame (float64, (row, 128))."""
+    """Compute the time of each sample of a channel in read order.
+
+    Parameters
+    ----------
+    rows : int
+        Rows of the detector.
+
+    Returns
+    -------
+    numpy.ndarray
+        Times from the middle of the frame, in samples, float64 of shape (row, 128).
+    """
     time = np.arange(rows * SAMPLES, dtype=np.float64).reshape(rows, SAMPLES)
     return time[:, :CHANNEL_WIDTH] - (rows * SAMPLES - 1) / 2
 
@@ -76,66 +116,108 @@ def sample_times(rows: int) -> np.ndarray:
 def fit_trend(values: np.ndarray, there: np.ndarray, times: np.ndarray) -> tuple[float, float]:
     """Fit a straight line in time to the samples that are there.
 
+    Parameters
+    ----------
+    values : numpy.ndarray
+        Samples, DN.
+    there : numpy.ndarray
+        Which of them are not missing, bool.
+    times : numpy.ndarray
+        Their times from the middle of the frame, in samples.
+
     Returns
     -------
-    slope, intercept : float
-        DN per sample, and DN at time 0; zero where there is nothing to fit.
+    slope : float
+        Slope, DN per sample. It is zero if all samples lie on one side of the middle: that of the few rows at one end is noise,
+        and would make thousands of DN at the other end.
+    intercept : float
+        Value at time 0, DN. Both are zero without samples.
     """
     if not there.any():
         return 0.0, 0.0
     t, y = times[there], values[there].astype(float)
     t_mean, y_mean = t.mean(), y.mean()
-    spread = np.sum((t - t_mean) ** 2)
-    slope = np.sum((t - t_mean) * (y - y_mean)) / spread if spread else 0.0
+    if not t.min() < 0 < t.max():
+        return 0.0, float(y_mean)
+    slope = np.sum((t - t_mean) * (y - y_mean)) / np.sum((t - t_mean) ** 2)
     return float(slope), float(y_mean - slope * t_mean)
 
 
 def remove_trend(values: np.ndarray, there: np.ndarray, times: np.ndarray, trend: tuple[float, float]) -> np.ndarray:
     """Subtract a straight line in time from the samples that are there.
 
-    In float64: in float32 a sample near the line would now and then become zero, and be taken for one that is not there.
+    Parameters
+    ----------
+    values : numpy.ndarray
+        Samples, DN.
+    there : numpy.ndarray
+        Which of them are not missing, bool.
+    times : numpy.ndarray
+        Their times from the middle of the frame, in samples.
+    trend : tuple of float
+        From `fit_trend`.
+
+    Returns
+    -------
+    numpy.ndarray
+        Samples without the trend, DN, float64: in float32 a sample near the line may become zero, which means missing.
     """
     slope, intercept = trend
     return values - (times * slope + intercept) * there
 
 
-def complete_amp33(amp33: np.ndarray, *, remove_offset: bool = True) -> tuple[np.ndarray, np.ndarray, int]:
-    """Mean of each sample of amplifier 33, and what it has lost in some resultants put at that mean: so it counts as missing.
+def replace_lost_samples(samples: np.ndarray, *, remove_offset: bool = True) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Replace reference samples that are lost in some resultants by their mean over the others, so that they count as missing.
 
-    A sample at a limit of the converter, 0 or 65535, says nothing. Where it is there in all resultants, it cancels with its
-    mean. In a part of them it would be a spike of thousands of DN in time, and spoil the mean for the others.
+    A sample at a limit of the converter, 0 or 65535 DN, has no information. If all resultants have the same, it cancels with
+    its mean. In a part of the resultants, it would be a spike of thousands of DN in time, and falsify the mean for the others.
 
     Parameters
     ----------
-    amp33 : numpy.ndarray
-        Amplifier 33, DN, any real dtype, (resultant, row, 128).
+    samples : numpy.ndarray
+        Amplifier 33 or reference pixels, DN, any real dtype, (resultant, ...).
     remove_offset : bool
         The parameter of the step: without it, means are zero.
 
     Returns
     -------
-    amp33 : numpy.ndarray
-        The samples, in their own dtype.
+    samples : numpy.ndarray
+        Samples, in their own dtype.
     offset : numpy.ndarray
-        DN, float32, (row, 128); whole DN where samples are lost, so that these can equal it.
-    lost : int
-        Number of samples put at their mean.
+        Mean of each sample, DN, float32, (...); whole DN where samples of an integer dtype are lost, which must equal it.
+    lost : numpy.ndarray
+        Samples that were replaced, bool of the shape of `samples`.
     """
-    samples = amp33.astype(np.float32)
-    offset = samples.mean(axis=0) if remove_offset else np.zeros_like(samples[0])
-    valid = (amp33 > 0) & (amp33 < LARGEST_COUNT)
-    in_part = valid.any(axis=0) & ~valid.all(axis=0)
+    counts = samples.astype(np.float32, copy=False)
+    offset = counts.mean(axis=0) if remove_offset else np.zeros_like(counts[0])
+    lost = (samples <= 0) | (samples >= LARGEST_COUNT)
+    in_part = lost.any(axis=0)
+    in_part[in_part] = (samples[:, in_part] != samples[0, in_part]).any(axis=0)
+    lost &= in_part
     if not in_part.any():
-        return amp33, offset, 0
-    amp33, here = amp33.copy(), valid[:, in_part]
+        return samples, offset, lost
+    samples, here = samples.copy(), ~lost[:, in_part]
     if remove_offset:
-        offset[in_part] = np.rint(samples[:, in_part].sum(axis=0, where=here) / np.count_nonzero(here, axis=0))
-    amp33[:, in_part] = np.where(here, amp33[:, in_part], offset[in_part].astype(amp33.dtype))
-    return amp33, offset, np.count_nonzero(~here)
+        number = np.count_nonzero(here, axis=0)
+        means = np.divide(counts[:, in_part].sum(axis=0, where=here), number, out=offset[in_part], where=number > 0)
+        offset[in_part] = np.rint(means) if samples.dtype.kind in "iu" else means
+    samples[:, in_part] = np.where(here, samples[:, in_part], offset[in_part].astype(samples.dtype))
+    return samples, offset, lost
 
 
 def share_that_varies(samples: np.ndarray) -> float:
-    """Share of the samples (resultant, row, column) that are not the same in all resultants."""
+    """Compute the share of samples that are not the same in all resultants.
+
+    Parameters
+    ----------
+    samples : numpy.ndarray
+        Samples, of shape (resultant, ...).
+
+    Returns
+    -------
+    float
+        From 0 to 1.
+    """
     return np.count_nonzero((samples != samples[0]).any(axis=0)) / max(samples[0].size, 1)
 
 
@@ -150,11 +232,12 @@ def fill_gaps(stream: np.ndarray, there: np.ndarray) -> np.ndarray:
     stream : numpy.ndarray
         Amplifier 33 in read order, with the dead time, float32, (row, 140); zero in the gaps.
     there : numpy.ndarray
-        bool, like `stream`: false in the gaps and in the dead time.
+        Which samples are not missing, bool: false in the gaps and in the dead time.
 
     Returns
     -------
     numpy.ndarray
+        The stream with its gaps and dead time filled, float32.
     """
     weights = np.sin(np.arange(1, GAP_WIDTH + 1, dtype=np.float32) * np.pi / GAP_WIDTH)
     sums = np.convolve(stream.ravel(), weights, "same")
@@ -177,6 +260,7 @@ def smooth_dead_time(stream: np.ndarray) -> np.ndarray:
     Returns
     -------
     numpy.ndarray
+        The stream with its dead time smoothed, float32.
     """
     smoothed = stream.copy()
     rows_after = np.r_[1 : len(stream), 0]
@@ -190,7 +274,14 @@ def smooth_dead_time(stream: np.ndarray) -> np.ndarray:
 
 @functools.cache
 def twiddle_factors(rows: int, block: int) -> tuple[np.ndarray, np.ndarray]:
-    """The two factors of e^(2πi k s / (140 rows)) in `half_transform`, times the norm of a transform to time.
+    """Compute the two factors of e^(2πi k s / (140 rows)) in `half_transform`, times the norm of a transform to time.
+
+    Parameters
+    ----------
+    rows : int
+        Rows of the detector.
+    block : int
+        Frequencies k that share a value of the first factor.
 
     Returns
     -------
@@ -218,16 +309,25 @@ def reference_streams(
     fft_interpolate: bool,
     mean_is_missing: bool,
 ) -> tuple[np.ndarray, list[tuple[float, float]]]:
-    """What the references of one resultant recorded, in the order of reading, and the trend of each channel.
+    """Bring the references of one resultant into the order of reading, and measure the trend of each channel.
 
-    Parameters are those of `correct_resultants`, of one resultant.
+    Parameters
+    ----------
+    resultant : numpy.ndarray
+        Counts, DN, float32 of shape (row, column).
+    amp33 : numpy.ndarray
+        Amplifier 33, DN, of shape (row, 128).
+    offset, amp33_offset : numpy.ndarray
+        Means that are subtracted from both before, DN, float32.
+    remove_trends, cosine_interpolate, fft_interpolate, mean_is_missing : bool
+        Parameters of the step.
 
     Returns
     -------
     streams : numpy.ndarray
-        Left and right borders, where they lie in time among zeros, and amplifier 33, DN, float32, (reference, row, 140).
+        Left and right border, at their times among zeros, and amplifier 33, DN, float32 of shape (reference, row, 140).
     trends : list of (float, float)
-        `fit_trend` of each channel.
+        From `fit_trend`, for each channel.
     """
     rows, columns = resultant.shape
     last = columns // CHANNEL_WIDTH - 1
@@ -300,7 +400,7 @@ def correct_resultants(
     Returns
     -------
     numpy.ndarray
-        amp33 without its trend and with its gaps filled, as an absolute value, in its own dtype.
+        Absolute value of amp33 without its trend and with its gaps filled, in its own dtype.
     """
     from rampflow.kernels.refpix import LANES, combine, half_transform, subtract  # before scipy: numba imports more where it is
 
@@ -368,7 +468,7 @@ def correct_reference_pixels(
     amp33 : numpy.ndarray
         Amplifier 33, DN, (resultant, row, 128).
     pixeldq : numpy.ndarray
-        uint32, (row, column). Pixels with BAD_REF_PIXEL are taken as zero.
+        Flags, uint32, (row, column). Pixels with BAD_REF_PIXEL are set to zero.
     responses : sequence of numpy.ndarray
         To the left, right and amp33 references, each complex, (channel, frequency).
     remove_offset, remove_trends, cosine_interpolate, fft_interpolate, mean_is_missing : bool
@@ -376,13 +476,17 @@ def correct_reference_pixels(
 
     Returns
     -------
-    data, amp33 : numpy.ndarray
-        Corrected, as `correct_resultants` does.
+    data : numpy.ndarray
+        Corrected counts, DN, float32.
+    amp33 : numpy.ndarray
+        As `correct_resultants` returns it.
     """
     responses = [response.astype(np.complex64, copy=False) for response in responses]
     good = np.where(dq.has(pixeldq, dq.BAD_REF_PIXEL), np.float32(0), data)
     offset = good.mean(axis=0) if remove_offset else np.zeros_like(good[0])
-    amp33, amp33_offset, _ = complete_amp33(amp33, remove_offset=remove_offset)
+    border = border_pixels(0, data.shape[1], data.shape[1:])
+    good[:, border], offset[border], _ = replace_lost_samples(good[:, border], remove_offset=remove_offset)
+    amp33, amp33_offset, _ = replace_lost_samples(amp33, remove_offset=remove_offset)
     corrected_amp33 = [
         correct_resultants(
             good[i : i + TOGETHER],
@@ -401,16 +505,24 @@ def correct_reference_pixels(
 
 
 def read_responses(reference: Exposure, rows: int, channels: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Read the responses of a detector's channels.
+    """Read the responses of the channels of a detector.
+
+    Parameters
+    ----------
+    reference : Exposure
+        The reference, with ``gamma``, ``zeta`` and ``alpha``.
+    rows, channels : int
+        Rows and channels of the detector.
 
     Returns
     -------
     tuple of numpy.ndarray
-        To the left, right and amp33 references, each complex64, (channel, frequency).
+        Responses to the left, right and amp33 references, each complex64, (channel, frequency).
 
     Raises
     ------
     RampflowError
+        A response is of another shape, not finite, or implausibly large.
     """
     shape = channels, rows * SAMPLES // 2 + 1
 
@@ -424,7 +536,7 @@ def read_responses(reference: Exposure, rows: int, channels: int) -> tuple[np.nd
         response = np.empty(shape, np.complex64)
         for channel in range(channels):
             response[channel] = array.read_rows(channel, channel + 1)[0]
-        # One wrong value would spread over a whole channel.
+        # One wrong value spoils a whole channel.
         largest = float(np.max([np.abs(channel.view(np.float32)).max() for channel in response]))
         if not largest < np.inf:
             raise RampflowError(f"{reference.path}: {name} has values that are not finite; give a whole reference")
@@ -436,82 +548,120 @@ def read_responses(reference: Exposure, rows: int, channels: int) -> tuple[np.nd
     return read("gamma"), read("zeta"), read("alpha")
 
 
+@dataclasses.dataclass(frozen=True)
+class ReferenceState:
+    """State of the samples of a reference: a side of the border, or amplifier 33.
+
+    Attributes
+    ----------
+    varies : float
+        Share of its samples that are not the same in all resultants.
+    lost : numpy.ndarray
+        Share of its samples that are lost in each resultant, of those that are there in others.
+    """
+
+    varies: float
+    lost: np.ndarray
+
+    @classmethod
+    def of(cls, samples: np.ndarray, lost: np.ndarray) -> ReferenceState:
+        """Measure the state of the samples of a reference.
+
+        Parameters
+        ----------
+        samples : numpy.ndarray
+            Samples, DN, of shape (resultant, ...).
+        lost : numpy.ndarray
+            From `replace_lost_samples`.
+
+        Returns
+        -------
+        ReferenceState
+            Their state.
+        """
+        return cls(share_that_varies(samples), lost.mean(axis=tuple(range(1, lost.ndim))))
+
+
 def warn_of_channels(job: Job, still: np.ndarray, resultants: int) -> None:
-    """Warn of channels that have the same counts in the first and the last resultant; `still` is their share, by channel."""
+    """Warn of channels whose counts don't change from the first to the last resultant.
+
+    Parameters
+    ----------
+    job : Job
+        The run of the step.
+    still : numpy.ndarray
+        Share of the pixels that have the same count in both, of shape (channel,).
+    resultants : int
+        Number of resultants.
+    """
     stuck = np.flatnonzero(still > 1 - MOST_VARY)
     if stuck.size and resultants > 1:
         job.log.warning(
-            "%s: most counts of the channels %s (from 1) are the same in the first and the last resultant: dead, stuck or "
-            "saturated. Their slopes are not those of the sky",
+            "%s: most counts of the channels %s (from 1) are the same in the first and the last resultant: the channels are "
+            "dead, stuck or saturated, and their count rates are not those of the sky",
             job.exposure.path.name,
             ", ".join(str(channel + 1) for channel in stuck),
         )
 
 
-def warn_of_border(job: Job) -> None:
-    """Warn of counts of the reference border that are none: what they pretend is subtracted from the whole detector."""
-    ramp = job.exposure.array("data")
-    rows = ramp.shape[1]
-    middle = ramp.read_rows(rows // 2 - 8, rows // 2 + 8)  # enough to see a fault of a side
-    sides = {"left": middle[..., :BORDER], "right": middle[..., -BORDER:]}
-    sides |= {"top": ramp.read_rows(0, BORDER), "bottom": ramp.read_rows(rows - BORDER, rows)}
-    for side, counts in sides.items():
-        lost = ((counts <= 0) | (counts >= LARGEST_COUNT)).mean(axis=(1, 2))
-        if spoiled := np.flatnonzero(lost > FEW_LOST).tolist():
-            job.log.warning(
-                "%s: the %s border has up to %.3g %% of its counts at 0 or %d DN in the resultants %s (from 1): empty or "
-                "saturated. The correction may add noise to the data",
-                job.exposure.path.name,
-                side,
-                100 * lost.max(),
-                LARGEST_COUNT,
-                ", ".join(str(resultant + 1) for resultant in spoiled),
-            )
-
-
-def warn_of_references(job: Job, varies: dict[str, float], lost: int, amp33: np.ndarray) -> None:
-    """Warn of references that can't show any noise, and of samples of amplifier 33 that are lost.
+def warn_of_references(job: Job, references: dict[str, ReferenceState], resultants: int) -> None:
+    """Warn of references that carry no signal, or have lost samples in some resultants: one warning for all.
 
     Parameters
     ----------
     job : Job
-    varies : dict
-        Share of the samples of each reference that vary between resultants.
-    lost : int
-        From `complete_amp33`.
-    amp33 : numpy.ndarray
-        As it came, DN.
+        The run of the step.
+    references : dict
+        State of each reference by name.
+    resultants : int
+        Number of resultants.
     """
-    silent = [f"{name} ({share:.0%})" for name, share in varies.items() if share < MOST_VARY]
-    if silent and len(amp33) > 1:
-        job.log.warning(
-            "%s: the reference pixels of %s carry no signal (in brackets: share of samples that vary between resultants; "
-            "median of amp33: %g DN). They are empty, saturated or dead, so refpix can't remove the noise that they should "
-            "measure",
-            job.exposure.path.name,
-            ", ".join(silent),
-            np.median(amp33),
+    silent, partly = [], []
+    for name, state in references.items():
+        spoiled = np.flatnonzero(state.lost > FEW_LOST)
+        if state.varies < MOST_VARY and resultants > 1:
+            silent.append(f"{name} ({state.varies:.0%})")
+        elif spoiled.size:
+            numbers = ", ".join(str(resultant + 1) for resultant in spoiled)
+            partly.append(f"{name} in {numbers} (up to {state.lost.max():.2g} of the samples)")
+        elif state.lost.any():
+            job.log.info(
+                "%s: %.2g of the samples of a resultant are 0 or %d DN: they count as missing",
+                name,
+                state.lost.max(),
+                LARGEST_COUNT,
+            )
+    remarks = []
+    if silent:
+        remarks.append(
+            f"{', '.join(silent)} carry no signal (in brackets: share of samples that vary between resultants); they are "
+            "empty, saturated or dead, and the noise that they should measure is not removed"
         )
-    if lost:
-        (job.log.warning if lost > FEW_LOST * amp33.size else job.log.info)(
-            "%s: %d samples of amp33 (%.2g %%) are 0 or %d DN in some resultants: they count as missing",
-            job.exposure.path.name,
-            lost,
-            100 * lost / amp33.size,
-            LARGEST_COUNT,
+    if partly:
+        remarks.append(
+            f"samples are 0 or {LARGEST_COUNT} DN in some resultants (from 1): {'; '.join(partly)}; they count as missing, and "
+            "more noise is left in these resultants"
         )
+    if remarks:
+        job.log.warning("%s: reference pixels: %s", job.exposure.path.name, ". Also, ".join(remarks))
 
 
 def run(job: Job) -> None:
-    """Process one exposure."""
+    """Process one exposure.
+
+    Parameters
+    ----------
+    job : Job
+        The run of the step.
+    """
     if job.references["refpix"] is None:
-        return job.skip("There is no refpix reference")
+        job.skip("There is no refpix reference")
+        return
     exposure, parameters = job.exposure, job.parameters
     ramp, pixeldq = exposure.array("data"), exposure.array("pixeldq")
     resultants, rows, columns = ramp.shape
-    warn_of_border(job)
     stored = exposure.array("amp33", shape=(resultants, rows, CHANNEL_WIDTH)).read()
-    samples, amp33_offset, lost = complete_amp33(stored, remove_offset=parameters.remove_offset)
+    samples, amp33_offset, amp33_lost = replace_lost_samples(stored, remove_offset=parameters.remove_offset)
     offset = np.zeros((rows, columns), np.float32)
 
     def average(start, stop):
@@ -519,17 +669,34 @@ def run(job: Job) -> None:
         still = np.count_nonzero((values[0] == values[-1]).reshape(stop - start, -1, CHANNEL_WIDTH), axis=(0, 2))
         if parameters.remove_offset:
             values.mean(axis=0, out=offset[start:stop])
-        varies = [(stop - start) * share_that_varies(values[..., border]) for border in (np.s_[:BORDER], np.s_[-BORDER:])]
-        return start * columns + np.flatnonzero(dq.has(pixeldq.read_rows(start, stop), dq.BAD_REF_PIXEL)), varies, still
+        pixels = border_pixels(start, stop, (rows, columns))
+        counts = values[:, pixels]
+        _, offset[start:stop][pixels], lost = replace_lost_samples(counts, remove_offset=parameters.remove_offset)
+        bad = start * columns + np.flatnonzero(dq.has(pixeldq.read_rows(start, stop), dq.BAD_REF_PIXEL))
+        return counts, lost, bad, still
 
-    bad, varies, still = zip(*job.map_rows(average, rows), strict=True)
-    bad = np.concatenate(bad)
+    counts, lost, bad, still = zip(*job.map_rows(average, rows), strict=True)
+    counts, lost, bad = np.concatenate(counts, axis=1), np.concatenate(lost, axis=1), np.concatenate(bad)
     offset.flat[bad] = 0
+    pixels = np.flatnonzero(border_pixels(0, rows, (rows, columns)))
     warn_of_channels(job, np.sum(still, axis=0) / (rows * CHANNEL_WIDTH), resultants)
-    left, right = np.sum(varies, axis=0) / rows
-    warn_of_references(
-        job, {"the left border": left, "the right border": right, "amp33": share_that_varies(stored)}, lost, stored
-    )
+    row, column = np.unravel_index(pixels, (rows, columns))
+    sides = {
+        "the left border": column < BORDER,
+        "the right border": column >= columns - BORDER,
+        "the top border": row < BORDER,
+        "the bottom border": row >= rows - BORDER,
+    }
+    states = {name: ReferenceState.of(counts[:, side], lost[:, side]) for name, side in sides.items()}
+    warn_of_references(job, states | {"amp33": ReferenceState.of(stored, amp33_lost)}, resultants)
+    unused = np.flatnonzero((states["the top border"].lost > MOST_LOST) | (states["the bottom border"].lost > MOST_LOST))
+    if unused.size:
+        job.log.warning(
+            "%s: the trends of the channels can't be measured without the top or the bottom border: the resultants %s (from 1) "
+            "are flagged DO_NOT_USE",
+            exposure.path.name,
+            ", ".join(str(resultant + 1) for resultant in unused),
+        )
     with job.open_reference("refpix") as reference:
         reference.file.verify()
         responses = read_responses(reference, rows, columns // CHANNEL_WIDTH)
@@ -544,7 +711,9 @@ def run(job: Job) -> None:
             numbers = range(first, min(first + TOGETHER, resultants))
             planes = held[: len(numbers)]
             for i, plane in zip(numbers, planes, strict=True):
-                ramp.read_plane(i, out=plane).flat[bad] = 0
+                missing = pixels[lost[i]]
+                ramp.read_plane(i, out=plane).flat[missing] = offset.flat[missing]
+                plane.flat[bad] = 0
             corrected_amp33 = correct_resultants(
                 planes,
                 samples[numbers.start : numbers.stop],
@@ -562,6 +731,9 @@ def run(job: Job) -> None:
                 product.write_plane("amp33", i, amp33_plane)
                 product.write_plane("border_ref_pix_left", i, plane[:, :BORDER])
                 product.write_plane("border_ref_pix_right", i, plane[:, -BORDER:])
+        groupdq = exposure.array("groupdq", shape=ramp.shape)
+        for resultant in unused:
+            product.write_plane("groupdq", resultant, groupdq.read_plane(resultant) | np.uint8(dq.DO_NOT_USE))
 
 
 if __name__ == "__main__":

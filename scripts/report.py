@@ -14,10 +14,11 @@ import numpy as np
 
 from rampflow import SOFTWARE_NAME, __version__
 from rampflow.chain import STEPS
-from rampflow.files.asdf_io import replacing
+from rampflow.files.atomic import replacing
 from rampflow.pictures.alignment import residual_picture, sky_picture
 from rampflow.pictures.image import corners_of
 from rampflow.step.program import reported_errors
+from rampflow.workflow.summary import read_log
 
 SYMBOLS = {"COMPLETE": "✓", "SKIPPED": "–", "FAILED": "✗", "N/A": "·", "INCOMPLETE": "?"}
 #: The jobs of an exposure in order, and the name of each in meta.cal_step, where it has one.
@@ -101,15 +102,38 @@ def association_pictures(exposures: list[dict], stars: Path | None) -> list[dict
     """Pictures of all exposures together."""
     positions, magnitudes = np.empty((0, 2)), np.empty(0)
     if stars:
-        from rampflow.astrometry.table import read_catalog
+        from rampflow.astrometry.star_table import read_star_table
 
-        table, _ = read_catalog(stars)
+        table, _ = read_star_table(stars)
         positions, magnitudes = np.column_stack([table["ra"], table["dec"]]), np.asarray(table["mag"])
     footprints = [(e["detector"], corners) for e in exposures if (corners := corners_of(e["s_region"])) is not None]
     result = [sky_picture(footprints, positions, magnitudes)]
     if residuals := [e["residuals"] for e in exposures if "residuals" in e]:
         result.append(residual_picture(*(np.concatenate([r[name] for r in residuals]) for name in ("before", "after"))))
     return [shown for shown in result if shown]
+
+
+def find_missing(stems: list[str], logs: Path) -> list[dict]:
+    """Find out why exposures are not on the page.
+
+    Parameters
+    ----------
+    stems : list of str
+        Their names.
+    logs : pathlib.Path
+        Folder with the log of each step, ``STEM/STEP.log``.
+
+    Returns
+    -------
+    list of dict
+        ``stem``, ``step`` and ``reason`` of each: the step that failed and its error, both empty where none is logged.
+    """
+    missing = []
+    for stem in stems:
+        errors = ((log.stem, read_log(log)[0]) for log in sorted((logs / stem).glob("*.log")))
+        step, reason = next(((step, reason) for step, reason in errors if reason), ("", ""))
+        missing.append({"stem": stem, "step": step, "reason": reason.removeprefix(f"{step}: ")})
+    return missing
 
 
 def write_page(path: Path, template: Path, content: dict) -> None:
@@ -158,6 +182,12 @@ def main(argv: list[str] | None = None) -> int:
         default=Path("benchmarks"),
         help="with EXPOSURE/STEP.tsv (default: %(default)s)",
     )
+    parser.add_argument(
+        "--missing", metavar="EXPOSURE", nargs="+", default=[], help="exposures of the association that have no products"
+    )
+    parser.add_argument(
+        "--logs", metavar="FOLDER", type=Path, default=Path("logs"), help="with EXPOSURE/STEP.log (default: %(default)s)"
+    )
     arguments = parser.parse_args(argv)
     with reported_errors("report") as outcome:
         summary = json.loads(arguments.summary.read_text()) if arguments.summary else {}
@@ -173,6 +203,7 @@ def main(argv: list[str] | None = None) -> int:
             {
                 "association": arguments.output.name.removesuffix("_report.html"),
                 "exposures": exposures,
+                "missing": find_missing(arguments.missing, arguments.logs),
                 "pictures": association_pictures(exposures, arguments.stars),
                 "summary": summary,
                 "symbols": SYMBOLS,

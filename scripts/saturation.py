@@ -1,4 +1,4 @@
-"""saturation: flag the resultants of a ramp that are saturated, partly saturated, or below the A/D floor."""
+"""Step saturation: flag the resultants of a ramp that are saturated, partly saturated, or below the A/D floor."""
 
 import sys
 
@@ -31,9 +31,9 @@ STEP = Step(
     ),
     parameters=(
         Parameter(
-            "n_pix_grow_sat", int, 0, "grow saturated regions by this much on each side (charge spills)", "pixel", minimum=0
+            "n_pix_grow_sat", int, 0, "growth of saturated regions on each side, for charge that spills", "pixel", minimum=0
         ),
-        Parameter("backup", int, 0, "number of resultants before a saturated one to flag too", "resultant", minimum=0),
+        Parameter("backup", int, 0, "number of resultants to flag before a saturated one", "resultant", minimum=0),
     ),
 )
 
@@ -46,21 +46,21 @@ MANY_UNCHECKED = 0.05
 
 
 def checked_thresholds(threshold: np.ndarray, dq: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Make thresholds usable at every pixel.
+    """Make thresholds that can be compared at every pixel.
 
     Parameters
     ----------
     threshold : numpy.ndarray
-        Saturation thresholds of the reference, DN.
+        Saturation thresholds of the reference, DN, of shape (row, column).
     dq : numpy.ndarray
-        Its flags, uint32.
+        Their flags, uint32 of the same shape.
 
     Returns
     -------
     threshold : numpy.ndarray
-        float32; 65536 where the reference is NaN or says NO_SAT_CHECK.
+        Thresholds, DN, float32; 65536 where the reference is NaN or flagged NO_SAT_CHECK.
     dq : numpy.ndarray
-        The flags, with NO_SAT_CHECK where the threshold was NaN.
+        Flags, with NO_SAT_CHECK where the threshold was NaN.
     """
     dq = np.where(np.isnan(threshold), dq | np.uint32(dqflags.NO_SAT_CHECK), dq)
     unchecked = dqflags.has(dq, dqflags.NO_SAT_CHECK)
@@ -78,7 +78,8 @@ def flag_saturated(
 ) -> None:
     """Flag saturated resultants, in place.
 
-    Three passes. Forward: from the first resultant at or above the threshold on, all are SATURATED; a count ≤ 0 is below the
+    Three passes. Forward: from the first resultant at or above the threshold on, all are SATURATED, but a lost one (DROPOUT)
+    doesn't count as the first; a count ≤ 0 is below the
     A/D floor (AD_FLOOR and DO_NOT_USE) in that resultant alone. Backward: a resultant averages several reads, of which only
     the last may be saturated. A ramp that reaches the threshold in the resultant's last read averages d = mean(reads) / last
     read of it, so a resultant at or above d × threshold before a SATURATED one is marked DO_NOT_USE. Second resultant: where
@@ -101,8 +102,12 @@ def flag_saturated(
         So many times, in ascending order, a resultant of several reads takes SATURATED from the next one.
     """
     saturated = np.zeros(threshold.shape, bool)
+    lost = bool(np.bitwise_or.reduce(groupdq, axis=None) & dqflags.DROPOUT)
     for counts, flags in zip(data, groupdq, strict=True):
-        saturated |= counts >= threshold
+        reached = counts >= threshold
+        if lost:
+            reached &= ~dqflags.has(flags, dqflags.DROPOUT)
+        saturated |= reached
         flags |= saturated * np.uint8(dqflags.SATURATED)
         flags |= (counts <= 0) * np.uint8(dqflags.AD_FLOOR | dqflags.DO_NOT_USE)
         if n_pix_grow_sat:
@@ -155,9 +160,16 @@ def _grow(mask: np.ndarray, pixels: int) -> np.ndarray:
 
 
 def run(job: Job) -> None:
-    """Process one exposure."""
+    """Process one exposure.
+
+    Parameters
+    ----------
+    job : Job
+        The run of the step.
+    """
     if job.references["saturation"] is None:
-        return job.skip("There is no saturation reference")
+        job.skip("There is no saturation reference")
+        return
     ramp, parameters = job.exposure, job.parameters
     data, groupdq, read_pattern = ramp.array("data", 3), ramp.array("groupdq", 3), ramp.read_pattern
     pixeldq = ramp.array("pixeldq", 2)
@@ -210,45 +222,70 @@ def run(job: Job) -> None:
 
             found = job.map_rows(flag_rows, rows, block=16 + 4 * halo)
             saturated, below_floor, checked, full, full_pixeldq, beyond = zip(*found, strict=True)
-            job.log.info("%d pixels are saturated in some resultant", sum(saturated))
-            job.log.info("%d pixels are below the A/D floor in some resultant", sum(below_floor))
+            job.log.info("Pixels saturated in a resultant: %d", sum(saturated))
+            job.log.info("Pixels below the A/D floor in a resultant: %d", sum(below_floor))
             warn_of_thresholds(job, np.concatenate(beyond), rows * columns)
             share = sum(checked) / ((rows - 2 * BORDER) * (columns - 2 * BORDER))
             if (all(full) and share > MOST_CHECKED) or all(full_pixeldq):
-                job.log.warning("All pixels are saturated in all resultants: the steps that follow have nothing to do")
+                job.log.warning("All pixels are saturated in all resultants: the following steps are skipped")
                 product.meta["cal_step"].update(dict.fromkeys(statuses_after(STEP.name), "SKIPPED"))
             elif all(full) and share:
                 job.log.warning(
-                    "All science pixels that %s checks are saturated in all resultants, but these are only %.2g %% of them "
-                    "(the others are flagged NO_SAT_CHECK): the exposure is not taken for fully saturated; check the reference",
+                    "All science pixels with a threshold in %s are saturated in all resultants, but these are only %.2g %% of "
+                    "them (the others are flagged NO_SAT_CHECK): the exposure does not count as fully saturated; check the "
+                    "reference",
                     job.references["saturation"].name,
                     100 * share,
                 )
             elif 1 - share > MANY_UNCHECKED:
                 job.log.warning(
-                    "%s: %.3g %% of the science pixels have no threshold (NaN in data, or NO_SAT_CHECK in dq), and are never "
-                    "flagged as saturated: their ramps may give wrong slopes; check the reference",
+                    "%s: %.3g %% of the science pixels have no threshold (NaN in data, or NO_SAT_CHECK in dq) and are never "
+                    "flagged as saturated, so their count rates may be wrong; check the reference",
                     job.references["saturation"].name,
                     100 * (1 - share),
                 )
 
 
 def warn_of_thresholds(job: Job, beyond: np.ndarray, pixels: int) -> None:
-    """Warn of thresholds (DN) beyond what the converter can give: such pixels pass for unsaturated whatever they hold."""
+    """Warn of thresholds beyond the range of the converter: no count reaches them.
+
+    Parameters
+    ----------
+    job : Job
+        The run of the step.
+    beyond : numpy.ndarray
+        Thresholds beyond the range, DN.
+    pixels : int
+        Number of all pixels.
+    """
     if beyond.size:
         job.log.warning(
-            "%s: data is beyond the converter's %d DN for %d pixels (%.2g %%; their median is %.6g DN), which are never "
-            "flagged as saturated; check its unit, and flag pixels without a check NO_SAT_CHECK",
+            "%s: the thresholds (data) of %d pixels (%.2g %%, with a median of %.6g DN) are above %d DN, the largest count of "
+            "the converter, so these pixels are never flagged as saturated; check the unit, and flag pixels that must not be "
+            "checked NO_SAT_CHECK",
             job.references["saturation"].name,
-            LARGEST_COUNT,
             beyond.size,
             100 * beyond.size / pixels,
             np.median(beyond),
+            LARGEST_COUNT,
         )
 
 
 def on_science(index: np.ndarray, size: int) -> np.ndarray:
-    """Whether rows, or columns, of a detector of `size` lie within its reference border (bool)."""
+    """Tell which rows or columns of a detector are not reference pixels.
+
+    Parameters
+    ----------
+    index : numpy.ndarray
+        Rows or columns.
+    size : int
+        Number of rows or columns of the detector.
+
+    Returns
+    -------
+    numpy.ndarray
+        Whether they lie within the reference border, bool of the shape of `index`.
+    """
     return (index >= BORDER) & (index < size - BORDER)
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from rampflow.chain import STATUSES
 from rampflow.errors import RampflowError
-from rampflow.files.asdf_io import AsdfFile
+from rampflow.files.asdf_reader import AsdfFile
 from rampflow.step.exposure import Exposure
 from rampflow.step.program import reported_errors
 

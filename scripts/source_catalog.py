@@ -10,7 +10,7 @@ from rampflow.catalog import columns as names
 from rampflow.catalog import detection, photometry, products, psf
 from rampflow.catalog.psf import NOMINAL_SCALE
 from rampflow.errors import RampflowError
-from rampflow.files.asdf_io import replacing
+from rampflow.files.atomic import replacing
 from rampflow.files.links import original
 from rampflow.step.declaration import Parameter, Range, Reference, Step
 from rampflow.step.job import Job

@@ -11,7 +11,8 @@ import numpy as np
 
 from rampflow import SOFTWARE_NAME, __version__
 from rampflow.errors import RampflowError
-from rampflow.files.asdf_io import AsdfFile, replacing
+from rampflow.files.asdf_reader import AsdfFile
+from rampflow.files.atomic import replacing
 from rampflow.files.links import original
 from rampflow.step.declaration import NOT_APPLICABLE, Parameter, Step, add_parameters
 from rampflow.step.exposure import Exposure
@@ -24,55 +25,57 @@ _GEOMETRIES = ("shift", "rshift", "rscale", "general")
 
 def _matching_parameters(prefix: str, where: str, searchrad: float) -> tuple[Parameter, ...]:
     return (
-        Parameter(f"{prefix}minobj", int, 10, f"fewest matches {where} for a fit", minimum=1),
-        Parameter(f"{prefix}searchrad", float, searchrad, f"largest offset searched for {where}", "arcsec", minimum=0),
-        Parameter(f"{prefix}use2dhist", bool, True, f"search for the offset {where} first; otherwise it is taken as zero"),
+        Parameter(f"{prefix}minobj", int, 10, f"minimum number of matches {where}, clipped outliers included", minimum=1),
+        Parameter(f"{prefix}searchrad", float, searchrad, f"search radius for the offset {where}", "arcsec", minimum=0),
+        Parameter(f"{prefix}use2dhist", bool, True, f"search for the offset {where}; false: the offset is taken as zero"),
         Parameter(
-            f"{prefix}separation", float, 1.0, f"stars closer to each other are not matched {where}", "arcsec", minimum=0
+            f"{prefix}separation", float, 1.0, f"minimum separation of sources that are matched {where}", "arcsec", minimum=0
         ),
-        Parameter(f"{prefix}tolerance", float, 0.7, f"farthest match {where} after the offset", "arcsec", minimum=0),
+        Parameter(
+            f"{prefix}tolerance", float, 0.7, f"maximum distance of a match {where}, after the offset", "arcsec", minimum=0
+        ),
         Parameter(f"{prefix}fitgeometry", str, "general", f"terms of the fit {where}", choices=_GEOMETRIES),
-        Parameter(f"{prefix}nclip", int, 3, f"how often the fit {where} leaves out what fits badly", minimum=0),
-        Parameter(f"{prefix}sigma", float, 3.0, f"how badly that is {where}, in standard deviations", minimum=0),
+        Parameter(f"{prefix}nclip", int, 3, f"maximum number of sigma-clipping iterations {where}", minimum=0),
+        Parameter(f"{prefix}sigma", float, 3.0, f"clipping threshold {where}, in sigma", minimum=0),
     )
 
 
 STEP = Step(
     name="tweakreg",
     summary="Align the exposures of an association to each other and to an astrometric catalog.\n\n"
-    "It reads the headers of the images and the positions in their source catalogs, and no pixel. What it finds is applied to "
-    "the products of each exposure by finalize.py.",
+    "It reads the headers of the images and the positions in their source catalogs, and no pixel. finalize.py applies the "
+    "solution to the products of each exposure.",
     parameters=(
         Parameter(
             "refine",
             bool,
             True,
-            "solve all exposures together, each with a correction of its own; false: romancal's answer, one correction "
-            "common to all after the exposures were aligned to each other",
+            "joint solution with a correction of each exposure; false: romancal's method, one correction common to all after "
+            "a relative alignment",
         ),
         Parameter(
             "enforce_user_order",
             bool,
             False,
-            "align exposures to each other in the association's order, not by their overlap (where they are aligned as one)",
+            "relative alignment in the association's order; false: by overlap (for the common correction)",
         ),
         Parameter(
             "expand_refcat",
             bool,
             False,
-            "sources of aligned exposures serve to align the next (where they are aligned as one; always with another catalog "
-            "than GAIADR3_S3, as in romancal)",
+            "use of the sources of aligned exposures to align the next (for the common correction; always true with a catalog "
+            "other than GAIADR3_S3, as in romancal)",
         ),
         *_matching_parameters("", "between exposures", 2.0),
-        Parameter("save_abs_catalog", bool, False, "write the stars of the astrometric catalog that were matched, as ECSV"),
+        Parameter("save_abs_catalog", bool, False, "output of the matched stars of the astrometric catalog, as ECSV"),
         *_matching_parameters("abs_", "with the astrometric catalog", 6.0),
     ),
 )
 
 log = step_logger(STEP.name)
 
-MAS = 1000  #: per arcsec
-#: What the summary has for an exposure, where it is not known.
+MAS_PER_ARCSEC = 1000  #: per arcsec
+#: Entry of an exposure in the summary, without values.
 UNKNOWN = dict.fromkeys(
     (
         "status",
@@ -90,32 +93,62 @@ UNKNOWN = dict.fromkeys(
         "rmse_after_mas",
     )
 )
-DEFAULT_CATALOG = "GAIADR3_S3"  #: with any other, romancal expands the list of reference sources in any case
+DEFAULT_CATALOG = "GAIADR3_S3"  #: with any other, romancal always expands the list of reference sources
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command line."""
+    """The command line.
+
+    Returns
+    -------
+    argparse.ArgumentParser
+    """
     result = argparse.ArgumentParser(
         prog="tweakreg.py", description=STEP.summary, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    result.add_argument("output", metavar="OUTPUT", type=Path, help="the solutions to write (ASSOCIATION_tweakreg.asdf)")
-    result.add_argument("summary", metavar="SUMMARY", type=Path, help="a summary to write (.json)")
-    result.add_argument("--images", metavar="FILE", type=Path, nargs="+", required=True, help="the images (STEM_flat.asdf)")
+    result.add_argument(
+        "output", metavar="OUTPUT", type=Path, help="file of the solutions to write (ASSOCIATION_tweakreg.asdf)"
+    )
+    result.add_argument("summary", metavar="SUMMARY", type=Path, help="summary to write (.json)")
+    result.add_argument("--images", metavar="FILE", type=Path, nargs="+", required=True, help="images (STEM_flat.asdf)")
     result.add_argument(
         "--catalogs", metavar="FILE", nargs="+", required=True, help=f"source catalog of each image; {NOT_APPLICABLE} for none"
     )
     result.add_argument(
-        "--astrometric_catalog", metavar="FILE", type=Path, required=True, help="what astrometric_catalog.py wrote (.parquet)"
+        "--astrometric_catalog",
+        metavar="FILE",
+        type=Path,
+        required=True,
+        help="file of stars that astrometric_catalog.py wrote",
     )
     result.add_argument(
-        "--catalog_name", metavar="NAME", default=DEFAULT_CATALOG, help="its name, for that of the WCS (default: %(default)s)"
+        "--catalog_name",
+        metavar="NAME",
+        default=DEFAULT_CATALOG,
+        help="its name, for the name of the WCS (default: %(default)s)",
+    )
+    result.add_argument(
+        "--own_catalogs",
+        metavar="FILE",
+        nargs="*",
+        default=[],
+        help=f"source catalog that source_catalog made of each image, to check --catalogs against; {NOT_APPLICABLE} for none",
     )
     add_parameters(result, STEP.parameters)
     return result
 
 
 def matchings(parameters: dict):
-    """How stars are matched between exposures, and with the astrometric catalog (`rampflow.alignment.matching.Matching`).
+    """Make the matching between exposures, and the one with the astrometric catalog.
+
+    Parameters
+    ----------
+    parameters : dict
+        Parameters of the step, name to value.
+
+    Returns
+    -------
+    relative, absolute : rampflow.alignment.matching.Matching
 
     Raises
     ------
@@ -127,33 +160,54 @@ def matchings(parameters: dict):
     return Matching.of_parameters(parameters), Matching.of_parameters(parameters, "abs_")
 
 
-def stem_of(image: Path) -> str:
-    """Name of the exposure of an image file: its name without the last ``_suffix.asdf``."""
+def stem_of_image(image: Path) -> str:
+    """Name of the exposure of an image file.
+
+    Parameters
+    ----------
+    image : pathlib.Path
+
+    Returns
+    -------
+    str
+        The file name without the last ``_suffix.asdf``.
+    """
     return image.name.rpartition("_")[0] or image.stem
 
 
-def read_members(images: list[Path], catalogs: list[str], *, with_epochs: bool = False):
-    """The exposures of an association that can be tried, and why the others can't.
+def read_members(images: list[Path], catalogs: list[str], own_catalogs: list[str], *, with_epochs: bool = False):
+    """Read the exposures of an association.
 
     Parameters
     ----------
     images : list of pathlib.Path
     catalogs : list of str
-        The source catalog of each.
+        The source catalog to align each image with.
+    own_catalogs : list of str
+        The source catalog that was made of each image; empty if unknown.
     with_epochs : bool
         Read the times of the exposures, for stars that move.
 
     Returns
     -------
-    members : list of rampflow.alignment.members.Member
+    members : list of rampflow.alignment.exposures.CatalogedExposure
+        The exposures that can be aligned.
     left_out : dict of (str, str)
-        Stem to status, SKIPPED or FAILED, and reason.
-    """
-    from rampflow.alignment.members import read_member
+        Of the others, stem to status, SKIPPED or FAILED, and reason.
+    caveats : dict of str
+        Stem to what is doubtful about the source catalog of an exposure.
 
-    members, left_out = [], {}
-    for path, catalog in zip(images, catalogs, strict=True):
-        stem = stem_of(path)
+    Raises
+    ------
+    RampflowError
+        An image can't be read, or lacks an entry of the header.
+    """
+    from rampflow.alignment.exposures import read_exposure
+
+    members, left_out, caveats = [], {}, {}
+    own_catalogs = own_catalogs or [NOT_APPLICABLE] * len(images)
+    for path, catalog, own in zip(images, catalogs, own_catalogs, strict=True):
+        stem = stem_of_image(path)
         with AsdfFile(path) as file:
             image = Exposure(file)
             image.expect_model(STEP.takes, STEP.name)
@@ -168,81 +222,150 @@ def read_members(images: list[Path], catalogs: list[str], *, with_epochs: bool =
                 left_out[stem] = "SKIPPED", "it has no source catalog"
                 continue
             try:
-                sources = sources_of(stem, image, original(catalog))
-            except RampflowError as error:  # a file of the user's, for this exposure: no reason to leave the others unaligned
+                sources, caveat = sources_of(stem, image, original(catalog), None if own == NOT_APPLICABLE else original(own))
+            except RampflowError as error:  # the user's file for this exposure: the others can be aligned
                 left_out[stem] = "FAILED", f"its source catalog can't be used: {error}"
-            else:
-                members.append(read_member(stem, image, sources, with_epoch=with_epochs))
-    return members, left_out
+                continue
+            members.append(read_exposure(stem, image, sources, with_epoch=with_epochs))
+            if caveat:
+                caveats[stem] = caveat
+    return members, left_out, caveats
 
 
-def sources_of(stem: str, image: Exposure, path: Path):
-    """The positions of an exposure's source catalog; the log says which file and columns they are from.
+def sources_of(stem: str, image: Exposure, path: Path, own: Path | None = None):
+    """Read the positions of the source catalog of an exposure; the log says which file and columns they are from.
+
+    Parameters
+    ----------
+    stem : str
+        Name of the exposure.
+    image : Exposure
+        Its image.
+    path : pathlib.Path
+        The source catalog.
+    own : pathlib.Path, optional
+        The source catalog that was made of the image, to compare another one with.
 
     Returns
     -------
-    rampflow.alignment.sources.Sources
+    sources : rampflow.alignment.source_positions.SourcePositions
+        Each source once.
+    caveat : str
+        What is doubtful about the catalog; empty if nothing is.
 
     Raises
     ------
     RampflowError
-        The catalog can't be read, has no positions, or says that it is of another exposure.
+        The catalog can't be read, has no positions, or is of another exposure: by its metadata, or by the sources of `own`.
     """
-    from rampflow.alignment.sources import read_catalog
+    from rampflow.alignment.source_positions import compare, read_source_catalog, read_sources
 
-    catalog = read_catalog(path)
+    catalog = read_source_catalog(path)
     other = catalog.other_exposure(image, stem)
     if other:
         raise RampflowError(
             f"{path}: is the catalog of another exposure by its metadata ({other}); give this exposure's own, or columns x and "
             "y alone in a file without metadata"
         )
-    sources = catalog.sources()
+    listed = catalog.sources()
+    sources = listed.merged()
     log.info(
-        "%s: %d of %d sources from %s (%s)%s",
+        "%s: %d of %d sources from %s (%s)",
         stem,
-        len(sources),
+        len(listed),
         catalog.n_rows,
         path,
         ", ".join(catalog.positions() or ()) or "no positions",
-        "" if catalog.identity else "; it doesn't say of which exposure it is",
     )
-    return sources
+    if len(sources) < len(listed):
+        log.warning("%s: %d of %d sources are listed twice and merged", stem, len(listed) - len(sources), len(listed))
+    if own == path:
+        return sources, ""
+    if own is not None:
+        comparison = compare(sources, read_sources(own).merged())
+        contradiction = comparison.contradiction()
+        if contradiction:
+            raise RampflowError(f"{path}: contradicts the image: {contradiction}; give the catalog of this exposure")
+        if comparison.conclusive:
+            log.info("%s: %d of them were found on the image, too", stem, comparison.n_shared)
+            caveat = comparison.caveat()
+            if caveat:
+                log.warning("%s: %s: %s; its WCS is off by as much", stem, path.name, caveat)
+            return sources, caveat
+    if catalog.identity:
+        return sources, ""
+    caveat = f"{path.name} doesn't say of which exposure it is"
+    log.warning("%s: %s, and there are too few sources of its own catalog to compare it with", stem, caveat)
+    return sources, caveat
 
 
 def read_stars(path: Path):
-    """The astrometric catalog.
+    """Read the astrometric catalog.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        The file that astrometric_catalog.py wrote.
 
     Returns
     -------
     stars : astropy.table.Table
         ra, dec (degrees), mag, ra_error, dec_error (mas), pmra, pmdec (mas per year), parallax (mas).
-    origin : rampflow.astrometry.table.Origin
+    origin : rampflow.astrometry.star_table.Origin
     reason : str
-        Why there are no stars; empty where there are some.
-    """
-    from rampflow.astrometry.table import read_catalog
+        Why there are no stars; empty if there are some.
 
-    stars, origin = read_catalog(path)
+    Raises
+    ------
+    RampflowError
+        It is not such a file.
+    """
+    from rampflow.astrometry.star_table import read_star_table
+
+    stars, origin = read_star_table(path)
     if origin.status != "SUCCESS":
-        return stars[:0], origin, origin.reason or "the astrometric catalog can't be had"
+        return stars[:0], origin, origin.reason or "the astrometric catalog couldn't be retrieved"
     stars = stars[np.isfinite(stars["ra"]) & np.isfinite(stars["dec"])]
     return stars, origin, "" if len(stars) else origin.reason or "the catalog has no stars there"
 
 
 def star_errors(stars) -> np.ndarray:
-    """Standard deviation of a coordinate of each star, arcsec; 0 where the catalog gives none."""
+    """Standard deviation of a coordinate of each star.
+
+    Parameters
+    ----------
+    stars : astropy.table.Table
+        See `read_stars`.
+
+    Returns
+    -------
+    numpy.ndarray
+        arcsec, (n,); 0 if the catalog has none.
+    """
     errors = np.array([stars["ra_error"], stars["dec_error"]], float)
-    return np.nan_to_num(np.sqrt((errors**2).mean(axis=0))) / MAS
+    return np.nan_to_num(np.sqrt((errors**2).mean(axis=0))) / MAS_PER_ARCSEC
 
 
 def solution_of(member, outcome, catalog_name: str) -> dict:
-    """What `rampflow.alignment.product` takes of one exposure's alignment."""
-    from rampflow.wcs.wcs_tree import s_region
+    """Convert the outcome for an exposure to its entry in the file of solutions.
+
+    Parameters
+    ----------
+    member : rampflow.alignment.exposures.CatalogedExposure
+    outcome : rampflow.alignment.outcomes.Outcome
+    catalog_name : str
+        Name of the astrometric catalog, for the name of the WCS.
+
+    Returns
+    -------
+    dict
+        See `rampflow.alignment.product.write_solutions`.
+    """
+    from rampflow.wcs.footprint import s_region
 
     if outcome.wcs is None:
         return {"status": "FAILED", "reason": outcome.reason, "wcs_fit_results": outcome.results}
-    outcome.wcs.name = f"FIT-LVL2-{Path(catalog_name).name}"  # of a file its name: where it lies says nothing elsewhere
+    outcome.wcs.name = f"FIT-LVL2-{Path(catalog_name).name}"  # without its folder, which means nothing elsewhere
     return {
         "status": "COMPLETE",
         "reason": outcome.reason,
@@ -253,9 +376,20 @@ def solution_of(member, outcome, catalog_name: str) -> dict:
 
 
 def summary_of(member, outcome, catalog: np.ndarray) -> dict:
-    """One exposure in the summary: lengths in mas in its plane, the rotation in degrees; null where unknown.
+    """Convert the outcome for an exposure to its entry in the summary.
 
-    ``rmse_before_mas`` and ``rmse_after_mas`` are of the ``n_matches`` stars that decided the solution, without outliers.
+    Parameters
+    ----------
+    member : rampflow.alignment.exposures.CatalogedExposure
+    outcome : rampflow.alignment.outcomes.Outcome
+    catalog : numpy.ndarray
+        Directions of the catalog's stars at the epoch of the exposure, (n, 3).
+
+    Returns
+    -------
+    dict
+        Lengths in mas in the tangent plane, the rotation in degrees; null where unknown. ``rmse_before_mas`` and
+        ``rmse_after_mas`` are those of the ``n_matches`` stars that determined the solution, outliers excluded.
     """
     before, after = outcome.rmse(member, catalog)
     aligned = outcome.wcs is not None
@@ -268,18 +402,29 @@ def summary_of(member, outcome, catalog: np.ndarray) -> dict:
         "n_matches": len(outcome.star),
         "n_by_chance": outcome.n_by_chance,
         "n_shared": outcome.n_shared,
-        "shift_mas": [MAS * float(s) for s in outcome.affine.shift] if aligned else None,
+        "shift_mas": [MAS_PER_ARCSEC * float(s) for s in outcome.affine.shift] if aligned else None,
         "rotation_deg": rotation if aligned else None,
         "scale": scale if aligned else None,
-        "rmse_before_mas": None if before is None else MAS * before,
-        "rmse_after_mas": None if after is None else MAS * after,
+        "rmse_before_mas": None if before is None else MAS_PER_ARCSEC * before,
+        "rmse_after_mas": None if after is None else MAS_PER_ARCSEC * after,
     }
 
 
 def run(arguments: dict) -> None:
-    """Align an association; `arguments` are those of the command line."""
-    from rampflow.alignment.association import Outcome, align_association
+    """Align an association.
+
+    Parameters
+    ----------
+    arguments : dict
+        Those of the command line, see `parser`.
+
+    Raises
+    ------
+    RampflowError
+        The arguments or parameters contradict each other, or an image or the astrometric catalog can't be read.
+    """
     from rampflow.alignment.epochs import MovingStars
+    from rampflow.alignment.outcomes import Outcome, align_association
     from rampflow.alignment.product import write_solutions
     from rampflow.astrometry.region import unit_vectors
 
@@ -288,15 +433,17 @@ def run(arguments: dict) -> None:
     images, catalogs, name = arguments["images"], arguments["catalogs"], arguments["catalog_name"]
     if len(images) != len(catalogs):
         raise RampflowError(f"{len(images)} images and {len(catalogs)} catalogs are given; each image needs its own, or N/A")
-    stems = [stem_of(path) for path in images]
+    if len(arguments["own_catalogs"]) not in (0, len(images)):
+        raise RampflowError(f"--own_catalogs names {len(arguments['own_catalogs'])} files for {len(images)} images")
+    stems = [stem_of_image(path) for path in images]
     if len(set(stems)) != len(stems):
-        raise RampflowError("an exposure is given twice; name each of --images once")
+        raise RampflowError("--images names an exposure twice; name each once")
     association = arguments["output"].name.removesuffix(f"_{STEP.suffix}.asdf")
     log.info("%s %s, step tweakreg: %d exposures of %s", SOFTWARE_NAME, __version__, len(images), association)
     log.info("Parameters: %s", ", ".join(f"{k}={v}" for k, v in parameters.items()))
     stars, origin, reason = read_stars(arguments["astrometric_catalog"])
     stars_move = bool(np.isfinite(stars["pmra"]).any())
-    members, left_out = read_members(images, catalogs, with_epochs=stars_move)
+    members, left_out, caveats = read_members(images, catalogs, arguments["own_catalogs"], with_epochs=stars_move)
     for stem, (status, why) in left_out.items():
         log.warning("%s: %s, %s", stem, status, why)
     directions = unit_vectors(np.asarray(stars["ra"]), np.asarray(stars["dec"]))
@@ -318,6 +465,7 @@ def run(arguments: dict) -> None:
         )
     else:
         outcomes = []
+    outcomes = [outcome.with_caveat(caveats.get(member.stem)) for member, outcome in zip(members, outcomes, strict=True)]
     solutions = {stem: {"status": status, "reason": why} for stem, (status, why) in left_out.items()}
     summaries = {stem: dict(solution) for stem, solution in solutions.items()}
     for solution in solutions.values():
@@ -328,7 +476,7 @@ def run(arguments: dict) -> None:
         seen = moving.directions(member.epoch) if moving else directions
         summaries[member.stem] = report = summary_of(member, outcome, seen)
         if outcome.wcs is None:
-            log.warning("%s: FAILED, %s; its WCS stays as it is", member.stem, outcome.reason)
+            log.warning("%s: FAILED, %s; its WCS is unchanged", member.stem, outcome.reason)
         elif report["rmse_after_mas"] is None:
             log.warning("%s: aligned without stars of the catalog (%s)", member.stem, outcome.reason or "by other exposures")
         else:
@@ -343,7 +491,7 @@ def run(arguments: dict) -> None:
     if parameters["save_abs_catalog"]:
         counts = np.bincount(np.concatenate([o.star for o in outcomes] or [[]]).astype(int), minlength=len(stars))
         write_matched(arguments["output"].with_name(f"{association}_fit_{Path(name).name.lower()}_ref.ecsv"), stars, counts)
-    # The file name: where it lies says nothing elsewhere.
+    # Without the folders, which mean nothing elsewhere.
     names = {stem: Path(catalog).name for stem, catalog in zip(stems, catalogs, strict=True) if catalog != NOT_APPLICABLE}
     solutions, summaries = (
         {stem: entry | ({"catalog": names[stem]} if stem in names else {}) for stem, entry in entries.items()}
@@ -351,14 +499,26 @@ def run(arguments: dict) -> None:
     )
     catalog = {"name": name, "status": "FAILED" if reason else "SUCCESS", "reason": reason, "n_stars": len(stars)}
     header = {"association": association, "astrometric_catalog": catalog, "parameters": parameters}
-    write_solutions(arguments["output"], {**header, "cal_logs": recorded_log()}, {stem: solutions[stem] for stem in stems})
-    content = {**header, "exposures": {stem: UNKNOWN | summaries[stem] for stem in stems}}
+    summaries = {stem: UNKNOWN | summaries[stem] for stem in stems}
+    written = {stem: summaries[stem] | solutions[stem] for stem in stems}
+    write_solutions(arguments["output"], {**header, "cal_logs": recorded_log()}, written)
+    content = {**header, "exposures": summaries}
     with replacing(arguments["summary"]) as partial:
         partial.write_text(json.dumps(content, indent=2) + "\n")
 
 
 def write_matched(path: Path, stars, counts: np.ndarray) -> None:
-    """Write the stars of the astrometric catalog that were matched, with the number of exposures that they were found in."""
+    """Write the stars of the astrometric catalog that were matched.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        An ECSV file.
+    stars : astropy.table.Table
+        See `read_stars`.
+    counts : numpy.ndarray
+        Number of exposures in which each was matched, (n,); the column ``n_exposures`` of the file.
+    """
     matched = stars[counts > 0]
     matched["n_exposures"] = counts[counts > 0]
     with replacing(path) as partial:
@@ -366,7 +526,18 @@ def write_matched(path: Path, stars, counts: np.ndarray) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run as a program."""
+    """Run as a program.
+
+    Parameters
+    ----------
+    argv : list of str, optional
+        Command line without the program's name.
+
+    Returns
+    -------
+    int
+        Exit status.
+    """
     arguments = vars(parser().parse_args(argv))
     with reported_errors(STEP.name) as outcome:
         run(arguments)

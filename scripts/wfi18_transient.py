@@ -1,4 +1,4 @@
-"""wfi18_transient: correct the transient in the first read of detector WFI18, or mask the rows that it affects most."""
+"""Step wfi18_transient: correct the transient in the first read of detector WFI18, or mask the rows that it affects most."""
 
 import sys
 
@@ -27,12 +27,12 @@ STEP = Step(
     name="wfi18_transient",
     summary="Correct the transient in the first read of detector WFI18, or mask the rows that it affects most.",
     parameters=(
-        Parameter("mask_rows", bool, False, "mask the affected rows instead of fitting the transient"),
+        Parameter("mask_rows", bool, False, "flag the most affected rows instead of fitting the transient"),
         Parameter(
             "check_fit",
             bool,
             True,
-            "leave flagged pixels out, and mask the affected rows where the fit is not of the transient; false as in romancal",
+            "leave flagged pixels out, and flag the most affected rows if the fit is implausible; false as in romancal",
         ),
     ),
 )
@@ -50,19 +50,29 @@ def mask_affected_rows(groupdq: np.ndarray) -> None:
 
 
 def run(job: Job) -> None:
-    """Process one exposure."""
+    """Process one exposure.
+
+    Parameters
+    ----------
+    job : Job
+        The run of the step.
+    """
     ramp = job.exposure
     if ramp.detector != DETECTOR:
-        job.log.info("The transient is WFI18's alone")
+        job.log.info("Only WFI18 has the transient")
         with job.create() as product:
             product.status = "N/A"
         return
     data, read_pattern, frame_time = ramp.array("data", 3), ramp.read_pattern, ramp.frame_time
     fit = None
     if job.parameters.mask_rows:
-        job.log.info("Masking the affected rows, as mask_rows says")
+        job.log.info("mask_rows: the most affected rows are flagged")
     elif data.shape[0] < MIN_RESULTANTS:
-        job.log.warning("%d resultants are too few to fit the transient: masking the affected rows", data.shape[0])
+        job.log.warning(
+            "%d resultants are too few to fit the transient (%d are needed): the most affected rows are flagged",
+            data.shape[0],
+            MIN_RESULTANTS,
+        )
     else:
         times = pixel_read_times(data.shape[1:], frame_time, DETECTOR)
         resultant_times = mean_reads(read_pattern) * frame_time
@@ -70,10 +80,10 @@ def run(job: Job) -> None:
         checked, groupdq = job.parameters.check_fit, ramp.array("groupdq", 3)
 
         def measure(start, stop):
-            counts = data.read_rows(start, stop)[:MIN_RESULTANTS, :, BORDER:-BORDER]
+            counts = data.read_rows(start, stop, MIN_RESULTANTS)[..., BORDER:-BORDER]
             if not checked:
                 return transient_by_row(counts, resultant_times), np.nan
-            good = good_pixels(groupdq.read_rows(start, stop)[:, :, BORDER:-BORDER])
+            good = good_pixels(groupdq.read_rows(start, stop, MIN_RESULTANTS)[..., BORDER:-BORDER])
             middle = (stop - start) // 2
             row = slice(middle, middle + 1)  # one in a block shows the curvature
             return transient_by_row(counts, resultant_times, good), curvature(counts[:, row], resultant_times, good[row])
@@ -83,7 +93,7 @@ def run(job: Job) -> None:
         fit = fit_transient(row_times, transient)
         if fit is None:
             job.log.warning(
-                "The transient could not be fitted (%d of %d rows could be measured): masking the affected rows",
+                "The transient could not be fitted (%d of %d rows could be measured): the most affected rows are flagged",
                 np.count_nonzero(np.isfinite(transient)),
                 len(transient),
             )
@@ -91,7 +101,7 @@ def run(job: Job) -> None:
             affected = curved[: max(MASKED_ROWS * len(curved) // FULL_ROWS, 1)]
             reason = why_implausible(fit, row_times, transient, times[SCIENCE].min(), largest_curvature(affected))
             if reason:
-                job.log.warning("What was fitted is not the transient: %s. Masking the affected rows", reason)
+                job.log.warning("The fit is not that of the transient: %s. The most affected rows are flagged", reason)
                 fit = None
     with job.create() as product:
         if fit is None:

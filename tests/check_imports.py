@@ -3,8 +3,8 @@
     python tests/check_imports.py
 
 Within the library by import-linter, with the contracts in .importlinter, where the word SCRIPTS stands for all scripts. Scripts
-are no package, which import-linter takes alone: of them it is checked here that only the simulator's import
-`rampflow.simulation`, and that none imports another, but for the declarations of the steps.
+are no package, which import-linter takes alone: of them it is checked here that none imports the simulator, nor another
+script but for the declarations of the steps.
 """
 
 import ast
@@ -39,9 +39,8 @@ def broken_by_scripts(scripts: list[Path]) -> list[str]:
         found = imported(path)
         others = found & names - ({DECLARATIONS} if path.stem in READ_DECLARATIONS else set())
         problems += [f"{path.name} imports the script {name}: move what both need to rampflow" for name in sorted(others)]
-        simulation = any(f"{name}.".startswith("rampflow.simulation.") for name in found)
-        if simulation and not path.stem.startswith("simulate_"):
-            problems.append(f"{path.name} imports rampflow.simulation, which is for the simulator's programs alone")
+        if any(f"{name}.".startswith("simulator.") for name in found):
+            problems.append(f"{path.name} imports the simulator, which stands apart from the pipeline")
     return problems
 
 

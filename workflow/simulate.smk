@@ -69,7 +69,7 @@ rule visit:
 
 rule simulate_references:
     input:
-        script=SCRIPTS / "simulate_references.py",
+        script=SCRIPTS / "simulator" / "simulate_references.py",
     output:
         cache=directory(f"{FOLDER}/crds_cache"),
     log:
@@ -98,7 +98,7 @@ rule simulate_references:
 
 rule simulate_sky:
     input:
-        script=SCRIPTS / "simulate_sky.py",
+        script=SCRIPTS / "simulator" / "simulate_sky.py",
     output:
         sky=f"{FOLDER}/sky.ecsv",
         astrometric=f"{FOLDER}/astrometric.ecsv",
@@ -122,7 +122,7 @@ rule simulate_sky:
 
 rule simulate_exposure:
     input:
-        script=SCRIPTS / "simulate_exposure.py",
+        script=SCRIPTS / "simulator" / "simulate_exposure.py",
         cache=rules.simulate_references.output.cache,
         sky=rules.simulate_sky.output.sky,
     output:

@@ -80,7 +80,7 @@ STEPS = {
     )
 }
 
-#: Entries of ``meta.cal_step`` (RAD's l2_cal_step-2.0.0) that are these steps', and those of the pipelines that follow.
+#: Entries of ``meta.cal_step`` (RAD's l2_cal_step) that are these steps', and those of the pipelines that follow.
 STATUSES = tuple(step.status for step in STEPS.values())
 LATER_STATUSES = ("flux", "outlier_detection", "skymatch")
 

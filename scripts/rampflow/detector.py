@@ -18,11 +18,24 @@ GUIDE_WINDOW_TIME_FACTOR = 1.5  #: a visit counts this much longer: the WFI18 tr
 
 MINIMUM_RESULTANTS = 4  #: of a ramp: with fewer, a jump can't be told from a bad fit
 
+#: Columns of the data that the arrays of reference pixels on the left and right hold.
+BORDER_COLUMNS = {"border_ref_pix_left": slice(None, BORDER), "border_ref_pix_right": slice(-BORDER, None)}
+
 SCIENCE = (Ellipsis, slice(BORDER, -BORDER), slice(BORDER, -BORDER))  #: index that trims the reference border
 
 
 def detector_number(detector: str) -> int:
-    """Number of a detector: 7 for ``WFI07``.
+    """Get the number of a detector.
+
+    Parameters
+    ----------
+    detector : str
+        Its name, as ``WFI07``.
+
+    Returns
+    -------
+    int
+        From 1 to 18.
 
     Raises
     ------
@@ -36,7 +49,18 @@ def detector_number(detector: str) -> int:
 
 
 def mean_reads(read_pattern: list[list[int]]) -> np.ndarray:
-    """Mean read number of each resultant (float64); times `frame_time` it is the resultant's mean time in seconds."""
+    """Compute the mean read number of each resultant; times the frame time it is the mean time of the resultant.
+
+    Parameters
+    ----------
+    read_pattern : list of list of int
+        1-based reads of each resultant.
+
+    Returns
+    -------
+    numpy.ndarray
+        Mean read numbers, float64 of shape (resultant,).
+    """
     return np.array([np.mean(reads) for reads in read_pattern])
 
 
@@ -75,13 +99,40 @@ def pixel_read_times(shape: tuple[int, int], frame_time: float, detector: int) -
     return times[:, ::-1] if detector % 3 == 0 else times[::-1]
 
 
+def border_pixels(start: int, stop: int, shape: tuple[int, int]) -> np.ndarray:
+    """Find the reference pixels in some rows of a detector.
+
+    Parameters
+    ----------
+    start, stop : int
+        First row and the one after the last.
+    shape : tuple of int
+        Rows and columns of the detector.
+
+    Returns
+    -------
+    numpy.ndarray
+        Whether each pixel is a reference pixel, bool of shape (row, column).
+    """
+    rows, columns = shape
+    row, column = np.arange(start, stop)[:, None], np.arange(columns)
+    return (row < BORDER) | (row >= rows - BORDER) | (column < BORDER) | (column >= columns - BORDER)
+
+
 def check_shape(path, shape: tuple[int, ...]) -> None:
     """Refuse a ramp whose shape is not that of a WFI detector.
+
+    Parameters
+    ----------
+    path : Path
+        The file, for the message.
+    shape : tuple of int
+        Shape of its data.
 
     Raises
     ------
     RampflowError
-        Not three axes, columns that are no multiple of 128, or too few rows; the message names the file `path`.
+        There are not three axes, or the columns are not a multiple of 128, or there are too few rows.
     """
     if len(shape) != 3 or shape[2] % CHANNEL_WIDTH or shape[1] <= 2 * BORDER or not shape[0]:
         raise RampflowError(

@@ -1,7 +1,7 @@
-"""Data-quality flags (those of `roman_datamodels.dqflags`, without its import time) and what is asked of them.
+"""Data-quality flags: those of `roman_datamodels.dqflags`, without its import time.
 
-A flag has the same bit in `groupdq` (uint8, per resultant) and in `pixeldq` (uint32, per pixel), but for bit 7, which in
-`groupdq` says WFI18_TRANSIENT.
+A flag has the same bit in `groupdq` (uint8, per resultant) and in `pixeldq` (uint32, per pixel), except bit 7, which is
+WFI18_TRANSIENT in `groupdq`.
 """
 
 from __future__ import annotations
@@ -40,10 +40,29 @@ REFERENCE_PIXEL = 1 << 31
 
 
 def pixel_flags() -> dict[str, int]:
-    """The flags of `pixeldq` by name."""
+    """Get the flags of `pixeldq` by name.
+
+    Returns
+    -------
+    dict of str to int
+        Their values.
+    """
     return {name: value for name, value in globals().items() if name.isupper() and name != "WFI18_TRANSIENT"}
 
 
 def has(dq: np.ndarray, flags: int) -> np.ndarray:
-    """Where any of `flags` is set (bool, shape of `dq`)."""
+    """Tell where any of some flags is set.
+
+    Parameters
+    ----------
+    dq : numpy.ndarray
+        Flags, of an unsigned integer type.
+    flags : int
+        The flags in question, combined.
+
+    Returns
+    -------
+    numpy.ndarray
+        Of the shape of `dq`, bool.
+    """
     return (dq & dq.dtype.type(flags)) != 0

@@ -25,14 +25,37 @@ FULL_ROWS, MASKED_ROWS, FULL_SCIENCE_ROWS, START_ROWS = 4096, 1000, 4088, (300, 
 
 
 def double_exponential(t, a, b, tau_a, tau_b):
-    """A · exp(−t/τa) + b · exp(−t/τb)."""
+    """Evaluate a · exp(−t/τa) + b · exp(−t/τb).
+
+    Parameters
+    ----------
+    t : numpy.ndarray
+        Times, seconds.
+    a, b : float
+        Amplitudes, DN.
+    tau_a, tau_b : float
+        Time constants, seconds.
+
+    Returns
+    -------
+    numpy.ndarray
+        The curve, DN, of the shape of `t`.
+    """
     return a * np.exp(-t / tau_a) + b * np.exp(-t / tau_b)
 
 
 def good_pixels(groupdq: np.ndarray) -> np.ndarray:
-    """Where none of the resultants that measure the transient is SATURATED or DO_NOT_USE (bool; row, column).
+    """Find pixels that can measure the transient.
 
-    `groupdq` is uint8, (resultant, row, column).
+    Parameters
+    ----------
+    groupdq : numpy.ndarray
+        Flags of the ramp, uint8 of shape (resultant, row, column).
+
+    Returns
+    -------
+    numpy.ndarray
+        Whether none of the first five resultants is SATURATED or DO_NOT_USE, bool of shape (row, column).
     """
     return ~dqflags.has(np.bitwise_or.reduce(groupdq[:MIN_RESULTANTS]), dqflags.SATURATED | dqflags.DO_NOT_USE)
 
@@ -52,10 +75,9 @@ def _excess(first: np.ndarray, second: np.ndarray, third: np.ndarray, times: np.
 def transient_by_row(data: np.ndarray, resultant_times: np.ndarray, good: np.ndarray | None = None) -> np.ndarray:
     """Measure the transient in each row.
 
-    The first resultant is predicted from the second and third by extrapolating their count rate; what it has more is the
-    transient. Its mean in each row is taken over the pixels that collect little light between the fourth and the fifth
-    resultant (no more than the row's median: other resultants than those of the prediction, so that their noise doesn't
-    choose), clipped at 3σ.
+    The line through the second and third resultants predicts the first; the excess over it is the transient. The mean of a row,
+    clipped at 3σ, is that of its faint half: the pixels that collect no more than the median between the fourth and the fifth
+    resultant. These don't enter the prediction, so that its noise doesn't select the pixels.
 
     Parameters
     ----------
@@ -86,10 +108,10 @@ def transient_by_row(data: np.ndarray, resultant_times: np.ndarray, good: np.nda
 
 
 def curvature(data: np.ndarray, resultant_times: np.ndarray, good: np.ndarray) -> float:
-    """What a ramp that is not straight (non-linearity) adds to the measured transient.
+    """Measure what the curvature of a non-linear ramp adds to the measured transient.
 
-    The second resultant has no transient. What it has more than the third and fourth predict is the ramp's curvature, and
-    the first has as much of it as a parabola says: (t₂−t₁)(t₃−t₁) / ((t₃−t₂)(t₄−t₂)) times that.
+    The second resultant has no transient: its excess over the line through the third and fourth is the curvature of the ramp.
+    For a parabola, the excess of the first is (t₂−t₁)(t₃−t₁) / ((t₃−t₂)(t₄−t₂)) times as large.
 
     Parameters
     ----------
@@ -103,7 +125,7 @@ def curvature(data: np.ndarray, resultant_times: np.ndarray, good: np.ndarray) -
     Returns
     -------
     float
-        DN, the median of the pixels that measure the transient; NaN where there is none.
+        Median over the pixels that measure the transient, DN; NaN without any.
     """
     used = good & ~_lit(data)
     if not used.any():
@@ -114,7 +136,18 @@ def curvature(data: np.ndarray, resultant_times: np.ndarray, good: np.ndarray) -
 
 
 def largest_curvature(curved: Sequence[float]) -> float:
-    """The 90th percentile of the curvature's size over some rows, DN: the largest but for odd rows; NaN where none is known."""
+    """Get the largest curvature of some rows, apart from single odd ones.
+
+    Parameters
+    ----------
+    curved : sequence of float
+        From `curvature`, DN.
+
+    Returns
+    -------
+    float
+        The 90th percentile of the absolute values, DN; NaN if none is known.
+    """
     known = np.abs(curved)[np.isfinite(curved)]
     return float(np.percentile(known, 90)) if known.size else np.nan
 
@@ -132,8 +165,8 @@ def fit_transient(row_times: np.ndarray, transient: np.ndarray) -> np.ndarray | 
     Returns
     -------
     numpy.ndarray or None
-        a and b in DN, τa and τb in seconds; `None` when the fit fails, or fewer than half of all rows or of those that the
-        transient affects most are there.
+        Amplitudes a and b, DN, and time constants τa and τb, seconds. `None` if the fit fails, or if fewer than half of all
+        rows, or of those that the transient affects most, could be measured.
     """
     from scipy.optimize import OptimizeWarning, curve_fit
 
@@ -156,10 +189,10 @@ def fit_transient(row_times: np.ndarray, transient: np.ndarray) -> np.ndarray | 
 def why_implausible(
     fit: np.ndarray, row_times: np.ndarray, transient: np.ndarray, first_time: float, curved: float
 ) -> str | None:
-    """Say why a fit is not one of the transient.
+    """Tell why a fit can't be that of the transient.
 
-    The curve is judged and not its four numbers: two exponentials of nearly the same time constant may have any amplitudes
-    that cancel, and one that has no part in the curve any time constant.
+    The curve is judged, not its four parameters: two exponentials of nearly the same time constant may have large amplitudes
+    that cancel, and one of negligible amplitude any time constant.
 
     Parameters
     ----------

@@ -30,13 +30,13 @@ import psutil
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 SCRIPTS = ROOT / "scripts"
-sys.path[:0] = [str(SCRIPTS), str(HERE.parent)]
+sys.path[:0] = [str(SCRIPTS), str(HERE.parent / "helpers")]
 
 import pyarrow.parquet  # noqa: E402
-from revision import revision  # noqa: E402
+from repository import revision  # noqa: E402
+from simulator.metadata import MA_TABLES  # noqa: E402
 
-from rampflow.files.asdf_io import AsdfFile  # noqa: E402
-from rampflow.simulation.metadata import MA_TABLES  # noqa: E402
+from rampflow.files.asdf_reader import AsdfFile  # noqa: E402
 
 PACKAGES = ("numpy", "numba", "scipy", "astropy", "asdf", "roman_datamodels", "photutils", "snakemake")
 PRODUCTS = ("cal.asdf", "wcs.asdf", "cat.parquet", "segm.asdf")
@@ -110,7 +110,7 @@ class Inputs:
         """CRDS cache with the references of a detector size."""
         path = self.folder / f"cache_{size}"
         if not path.exists():
-            self._make(path, "simulate_references", "--detectors", "WFI01,WFI18", "--size", size)
+            self._make(path, "simulator/simulate_references", "--detectors", "WFI01,WFI18", "--size", size)
         return path
 
     def sky(self, case: Case) -> tuple[Path, Path]:
@@ -119,7 +119,7 @@ class Inputs:
         if not sky.exists():
             drawn = int(DRAWN_PER_SOURCE * max(case.sources * case.scale**2, FEWEST_SOURCES))
             shape = ("--radius", FIELD_RADIUS * case.scale, "--stars", drawn, "--galaxies", drawn)
-            self._make(sky, "simulate_sky", *shape, "--astrometric", stars)
+            self._make(sky, "simulator/simulate_sky", *shape, "--astrometric", stars)
         return sky, stars
 
     def raw(self, case: Case) -> list[Path]:
@@ -128,8 +128,9 @@ class Inputs:
         if not one.exists():
             table = next(name for name, (_, reads) in MA_TABLES.items() if len(reads) == case.resultants)
             sky, _ = self.sky(case)
-            self._make(one, "simulate_exposure", "--sky", sky, "--cache", self.cache(case.size), "--detector", case.detector,
-                       "--ma-table", table, "--pointing-error", 0.3, -0.4, "--threads", os.cpu_count())  # fmt: skip
+            options = ("--sky", sky, "--cache", self.cache(case.size), "--detector", case.detector, "--ma-table", table)
+            pointing = ("--pointing-error", 0.3, -0.4)
+            self._make(one, "simulator/simulate_exposure", *options, *pointing, "--threads", os.cpu_count())
             one.with_name(f"part_{case.name}_truth.asdf").unlink()
             one.with_name(f"part_{case.name}_truth.ecsv").unlink()
         names = [self.folder / f"{case.name}_n{n:02d}_uncal.asdf" for n in range(1, case.exposures + 1)]

@@ -35,34 +35,37 @@ OUR_NAMES = {step.status: step.name for step in STEPS.values()}
 
 INTRODUCTION = """# Performance
 
-What an exposure costs, step by step, here and with romancal, on the same simulated full frames and the same machine.
-`make bench` measures again and writes this page; its numbers come from [measurements.jsonl](performance/measurements.jsonl)."""
+This page compares the cost of an exposure in rampflow and romancal, on the same simulated full frames and the same machine.
+`make bench` measures and writes this page. Its numbers come from [measurements.jsonl](performance/measurements.jsonl)."""
 
 #: CPU seconds of romancal for a frame of 9 resultants on the machine that the goals in seconds are for.
 ROMANCAL_SECONDS = 240
 
 METHOD = """## How it is measured
 
-Ours is a run of Snakemake on all cores, with everything counted: Snakemake, the start of each program, reading, writing,
-alignment, products. romancal is a process with its whole exposure pipeline, which writes the same four products. Runs of the
-two take turns; a table's value is the median of the runs, and a run counts only when all products are there and all steps
-COMPLETE. Files are in the page cache, and our compiled loops in numba's, for both from a run before.
+- **rampflow** is a run of Snakemake on all cores. Everything counts: Snakemake, the start of each program, reading, writing,
+  alignment, products.
+- **romancal** is a process with its whole exposure pipeline, which writes the same four products. As many processes run at a
+  time as there are cores.
+- **Runs** of the two alternate. A table has the median of the runs. A run counts only if all products exist and all steps are
+  COMPLETE. Files are in the page cache, and rampflow's compiled loops in numba's cache, from a previous run.
+- **CPU seconds** are user and system time of all processes, as the kernel counts them.
+- **CPU, memory and bytes of a step** are what its process counts at its end. Snakemake's `benchmark:` samples every half
+  second, and most steps end sooner. Wall-clock times and declared resources come from `benchmark:`.
+- **Memory** is resident memory. That of all processes together is sampled once a second.
+- **romancal's steps** are timed within its process.
+- **Bytes** are those of the system calls read and write.
 
-CPU seconds are user and system time of all processes, as the kernel counts them. A step's CPU, memory and bytes are its
-process's own count at its end, because Snakemake's `benchmark:` looks every half second and most steps are over by then; its
-wall-clock times and resources come from there. Peak memory is resident memory; all processes together are looked at once
-a second. romancal's steps are timed within its process. Bytes are those that pass the system calls read and write.
+Exposures are simulated by `scripts/simulator/simulate_exposure.py`, {size} × {size} pixels. Several exposures are one raw file
+under as many names."""
 
-Exposures are simulated by `scripts/simulate_exposure.py`, {size} × {size} pixels. Several exposures are one raw file under as
-many names. romancal runs as many processes at a time as there are cores."""
+REPRODUCE = """## Measure again
 
-REPRODUCE = """## Again
-
-    make .venv-peer/.made                   # romancal's environment; without it, ours alone is measured
-    rm docs/performance/measurements.jsonl  # what is there is not measured again
+    make .venv-peer/.made                   # romancal's environment; without it, only rampflow is measured
+    rm docs/performance/measurements.jsonl  # measurements in this file are not repeated
     make bench                              # an hour; options of tests/benchmark/bench.py: make bench BENCH='--peer-runs 3'
 
-A machine that does nothing else is needed, with 60 GB of disk and 16 GB of memory. `tests/benchmark/fit_resources.py` fits the
+This needs a machine that runs nothing else, with 60 GB of disk and 16 GB of memory. `tests/benchmark/fit_resources.py` fits the
 memory of the rules to the measurements."""
 
 
@@ -144,7 +147,7 @@ def table(header: list[str], rows: Iterable[list[str]]) -> str:
 
 
 def goals(data: Measurements) -> str:
-    """The table of what is to be reached; goals in seconds grow with those that romancal takes on the machine."""
+    """The table of goals; goals in seconds are scaled by the time that romancal takes on this machine."""
     ours, theirs = data.select("step by step", "ours"), data.select("step by step", "romancal")
     long, their_long = (data.select("resultants", side, resultants=16) for side in ("ours", "romancal"))
     four, their_four = data.select("exposures", "ours", exposures=4), data.select("romancal two at a time", "romancal")
@@ -157,7 +160,7 @@ def goals(data: Measurements) -> str:
         reached = ratio if relative else us
         allowed = goal * slowness if unit == "s" and not relative else goal
         missed = " **missed**" if reached is not None and reached > allowed else ""
-        limit = f"≤ {goal * 100:g} % of romancal" if relative else f"≤ {goal:g} {unit}".rstrip()
+        limit = f"≤ {goal * 100:g} % of romancal" if relative else f"≤ {number(allowed)} {unit}".rstrip()
         percent = f"{100 * ratio:.1f} %" if ratio is not None else "–"
         return [what, *(f"{number(x)} {unit}".rstrip() if x is not None else "–" for x in (them, us)), percent, limit + missed]
 
@@ -174,10 +177,12 @@ def goals(data: Measurements) -> str:
         row("16 resultants, peak memory", "GB", their_long, long, peak, 2, 1e-3),
         row("written per exposure beside products, in ramps", "", [], ours, ramps_written, 7),
     ]
-    text = f"Goals in seconds are those of a machine on which romancal takes {ROMANCAL_SECONDS} s of CPU for this frame."
+    text = f"The goals in seconds were set for a machine on which romancal takes {ROMANCAL_SECONDS} s of CPU for this frame."
     if theirs:
-        text += f" Here it takes {slowness:.2f} times as long: missed is a goal where we take longer than that many times it."
-    return table(["", "romancal", "ours", "ours / romancal", "goal"], rows) + "\n\n" + text
+        text += (
+            f" romancal takes {slowness:.2f} times as long on this machine, and the table has the goals times {slowness:.2f}."
+        )
+    return table(["", "romancal", "rampflow", "rampflow / romancal", "goal"], rows) + "\n\n" + text
 
 
 def steps_table(data: Measurements) -> str:
@@ -204,7 +209,7 @@ def steps_table(data: Measurements) -> str:
         "wall",
         "CPU, romancal",
         "CPU",
-        "ours / romancal",
+        "rampflow / romancal",
         "peak, romancal",
         "peak",
         "read",
@@ -237,8 +242,8 @@ def shares_text(data: Measurements) -> str:
     whole = start + kernel + computing
     start, kernel, computing = (f"{number(part)} ({100 * part / whole:.0f} %)" for part in (start, kernel, computing))
     return (
-        f"Of {number(whole)} CPU seconds, {start} go into starting up (Snakemake, and the import of packages by each program), "
-        f"{kernel} into the kernel, which reads, writes and hands out memory, and {computing} into computing."
+        f"Of {number(whole)} CPU seconds, {start} are start-up (Snakemake, and the import of packages by each program), "
+        f"{kernel} are spent in the kernel (reading, writing, allocating memory), and {computing} compute."
     )
 
 
@@ -360,8 +365,8 @@ def circumstances(data: Measurements) -> str:
         f"Linux {machine['kernel']}",
         f"- measured: {dates[0]} to {dates[-1]} UTC, on the commits {', '.join(commits)}; the one-minute load before a run was "
         f"{median(loads):.1f} in the median and {max(loads):.1f} at most",
-        f"- runs step by step: {counts[0]} of ours, {counts[1]} of romancal",
-        f"- ours: {spell(mine)}",
+        f"- runs step by step: {counts[0]} of rampflow, {counts[1]} of romancal",
+        f"- rampflow: {spell(mine)}",
         *([f"- romancal: {spell(theirs[-1])}"] if theirs else []),
     ]
     return "\n".join(lines)
@@ -375,13 +380,13 @@ def space_text(data: Measurements) -> str:
         return f"{number(value(runs, lambda run: run[quantity] / 1e3))} GB"
 
     text = (
-        f"A run of one exposure holds at most {gigabytes(one, 'disk')} on disk at a time; {gigabytes(one, 'left')} stay beside "
-        "the products: the image and the catalog that another alignment reads."
+        f"A run of one exposure needs at most {gigabytes(one, 'disk')} of disk. {gigabytes(one, 'left')} stay beside the "
+        "products: the image and the catalog that another alignment reads."
     )
     if many:
         text += (
-            f" Sixteen exposures in one run take {number(value(many, wall))} s; all processes together hold at most "
-            f"{gigabytes(many, 'memory')} of memory, and the run {gigabytes(many, 'disk')} on disk."
+            f" Sixteen exposures in one run take {number(value(many, wall))} s, at most {gigabytes(many, 'memory')} of memory "
+            f"for all processes together, and {gigabytes(many, 'disk')} of disk."
         )
     return text
 
@@ -393,19 +398,20 @@ def document(data: Measurements, pictures: str) -> str:
     return "\n\n".join(
         [
             INTRODUCTION,
-            "## What is reached",
-            f"A frame of {case['resultants']} resultants with {found:.0f} sources, unless a line says other:",
+            "## Summary",
+            f"A frame has {case['resultants']} resultants and {found:.0f} sources, unless a row says otherwise:",
             goals(data),
             space_text(data),
             "## Step by step",
-            "Wall and CPU in seconds, peak memory and bytes in MB; a column without a name is ours.",
+            "Wall and CPU are in seconds, peak memory and bytes in MB. Columns without a name are rampflow's.",
             steps_table(data),
             f"![CPU of each step]({pictures}/steps.svg)",
             shares_text(data),
             "## Resultants, sources, exposures",
             f"![Cost against resultants, sources and exposures]({pictures}/scaling.svg)",
             "## Declared and measured resources",
-            "Of the rules; MB, on the first attempt. The least ratio is that over all sizes, resultants and sources measured.",
+            "Memory in MB and time in minutes that the rules declare for the first attempt. The least ratio is over all sizes, "
+            "resultants and sources measured.",
             memory_table(data),
             METHOD.format(size=case["size"]),
             circumstances(data),

@@ -1,4 +1,4 @@
-"""Association files: romancal reads ours, and we read romancal's."""
+"""Association files: romancal reads those of rampflow, and rampflow reads those of romancal."""
 
 import json
 

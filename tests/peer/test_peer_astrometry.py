@@ -1,4 +1,4 @@
-"""The stars of the astrometric catalog beside those of stcal, which romancal takes them from."""
+"""Compare the stars of the astrometric catalog with those of stcal, which romancal uses."""
 
 import numpy as np
 import pytest
@@ -60,7 +60,7 @@ def test_same_proper_motion_at_any_epoch():
         assert separation(unit_vectors(ours["ra"], ours["dec"]), stcal_positions(columns, epoch)).max() * 3.6e6 < 1e-6
 
 
-def test_parallax_differs_by_a_day_of_the_earth_s_way_at_most():
+def test_parallax_differs_by_the_motion_of_the_earth_in_one_day_at_most():
     columns = stars() | {"pmra": np.zeros(2000), "pmdec": np.zeros(2000)}
     ours = at_epoch(columns, 2026.7474)
     apart = separation(unit_vectors(ours["ra"], ours["dec"]), stcal_positions(columns, 2026.7474)) * 3.6e6

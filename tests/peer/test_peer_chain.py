@@ -1,7 +1,7 @@
-"""Simulated exposures of rare kinds through romancal's steps, one after the other, and through ours.
+"""Compare all steps with those of romancal, on simulated exposures of rare kinds.
 
-Each step of ours is given what romancal's step before it left, so that a difference belongs to one step. The detectors are
-small: what romancal fixes to 4096 columns is fixed to fewer here.
+Each step gets the output of romancal's previous step, so that a difference belongs to one step. The detectors are
+small: romancal's constant of 4096 columns is replaced by a smaller one.
 """
 
 import dataclasses
@@ -12,17 +12,15 @@ import numpy as np
 import pytest
 import ramp_fitting
 import refpix
-import simulate_exposure
-import simulate_references
-import simulate_sky
 from roman_datamodels import datamodels
+from simulator import simulate_exposure, simulate_references, simulate_sky
+from simulator.metadata import Settings
 from small_files import arrays_of, meta_of, refuse, run_here, succeed
 
 from rampflow import chain
 from rampflow import dq as flags
 from rampflow.detector import CHANNEL_WIDTH, SCIENCE, pixel_read_times
-from rampflow.simulation.metadata import Settings
-from rampflow.step.exposure import ROMAN_TAGS
+from rampflow.files.tags import ROMAN_PREFIX
 
 pytest.importorskip("romancal")
 
@@ -47,7 +45,7 @@ HALF = {"rtol": 2e-3, "atol": 1e-6}  #: float16: two units in the last place
 
 @dataclasses.dataclass
 class Case:
-    """What is simulated, and the parameters of the steps that are not the default."""
+    """Options of the simulation, and parameters of the steps other than the defaults."""
 
     settings: dict
     parameters: dict = dataclasses.field(default_factory=dict)
@@ -124,7 +122,7 @@ def our_step(name, before, after, files, parameters):
 
 
 def save(model, path):
-    """Write a model of romancal's as its schema wants it, which its steps don't always leave it as."""
+    """Write a model of romancal, changed where its steps leave it invalid."""
     without_wcs = "dq" in model and "wcs" not in model.meta
     if without_wcs:
         model.meta["wcs"] = None
@@ -143,14 +141,14 @@ def jump_map(indices, shape):
 
 
 def single_differences(groupdq, jumps):
-    """Where one difference may be all that jumps leave: there romancal chooses by rounding."""
+    """Pixels in which jumps may leave a single difference: romancal's choice there depends on rounding."""
     used = ~flags.has(groupdq, flags.SATURATED | flags.DO_NOT_USE)
     usable = np.count_nonzero(used[1:] & used[:-1], axis=0)
     return (usable == 2) | ((usable == 3) & (np.count_nonzero(jumps, axis=0) > 1))
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_every_step_leaves_what_romancal_s_does(tmp_path, romancal, name):
+def test_every_step_writes_what_romancal_writes(tmp_path, romancal, name):
     case = CASES[name]
     before, files = simulate(tmp_path, case)
     model = datamodels.open(before)
@@ -171,15 +169,15 @@ def compare(step, before, our_path, their_path, files):
     ours, theirs = arrays_of(our_path), arrays_of(their_path)
     assert set(ours) == set(theirs)
     status = chain.STEPS[step].status
-    if step == "assign_wcs" and abs(meta_of(before)["wcsinfo"]["ra_ref"]) > 360:  # a placeholder: no WCS here, one there
+    if step == "assign_wcs" and abs(meta_of(before)["wcsinfo"]["ra_ref"]) > 360:  # a placeholder: romancal makes a WCS
         assert meta_of(our_path)["cal_step"][status] == "SKIPPED" and meta_of(our_path)["wcs"] is None
         return
     assert meta_of(our_path)["cal_step"][status] == meta_of(their_path)["cal_step"][status]
-    if step == "dq_init" and "reference_read" in arrays_of(before):  # a raw 0 that decoding hides: AD_FLOOR here, nothing there
+    if step == "dq_init" and "reference_read" in arrays_of(before):  # a raw 0 that decoding hides: AD_FLOOR in rampflow alone
         theirs["groupdq"][arrays_of(before)["data"] == 0] |= np.uint8(flags.AD_FLOOR | flags.DO_NOT_USE)
     if step == "ramp_fitting":
         theirs["dq"][without_read_noise(files)] |= np.uint32(flags.DO_NOT_USE)
-    if step == "dark_current":  # a pixel whose dark is unknown: DO_NOT_USE here, nothing there
+    if step == "dark_current":  # a pixel whose dark is unknown: DO_NOT_USE in rampflow alone
         unknown = np.isnan(arrays_of(files["dark"])["dark_slope"][SCIENCE])
         assert unknown.sum() >= 3
         theirs["dq"][unknown] |= np.uint32(flags.DO_NOT_USE)
@@ -197,14 +195,14 @@ def compare(step, before, our_path, their_path, files):
 
 
 def without_read_noise(files):
-    """Where the read noise can't be: DO_NOT_USE here, nothing in romancal."""
+    """Pixels with an impossible read noise: DO_NOT_USE in rampflow, no flag in romancal."""
     return ~ramp_fitting.READNOISE.contains(arrays_of(files["readnoise"])["data"][SCIENCE])
 
 
 def compare_fits(ours, theirs, groupdq, files):
-    """Take the jumps out of two fitted images and compare them; the pixels whose fits must be the same.
+    """Compare the jumps of two fitted images, and return the pixels whose fits must be equal.
 
-    The others are those that docs/differences.md has: without a slope, and left with a single difference.
+    The others are documented in docs/differences.md: without a slope, or left with a single difference.
     """
     our_jumps, their_jumps = (jump_map(fit.pop("jump_indices"), groupdq.shape) for fit in (ours, theirs))
     single = single_differences(groupdq, our_jumps)
@@ -220,9 +218,9 @@ def compare_fits(ours, theirs, groupdq, files):
 
 
 @pytest.mark.parametrize("version", ["1.0.0", "1.4.0", "1.8.0", "2.0.0"])
-def test_older_raw_exposures_become_romancal_s_ramp(tmp_path, romancal, version):
+def test_older_raw_exposures_give_the_ramp_of_romancal(tmp_path, romancal, version):
     shape, rng = (3, SIZE, SIZE), np.random.default_rng(10)
-    old = datamodels.ScienceRawModel.create_fake_data(shape=shape, tag=f"{ROMAN_TAGS}wfi_science_raw-{version}")
+    old = datamodels.ScienceRawModel.create_fake_data(shape=shape, tag=f"{ROMAN_PREFIX}wfi_science_raw-{version}")
     old.meta.exposure.read_pattern, old.meta.exposure.frame_time = [[1], [2, 3], [4]], 3.1
     for name, value in {"xstart": 100, "xstop": 116, "ystart": 50, "ystop": 66}.items():
         old.meta.guide_star[f"window_{name}"] = value
@@ -248,7 +246,7 @@ def linear_ramp(before, romancal):
         model = romancal.step_defs[theirs_name].call(model)
 
 
-def test_snowballs_are_romancal_s(tmp_path, romancal, monkeypatch):
+def test_snowballs_are_those_of_romancal(tmp_path, romancal, monkeypatch):
     # stcal mirrors an event at its diagonal when it looks for a core in it; and romancal fits before it extends saturated
     # cores. All the rest of a whole step must be the same.
     jump = pytest.importorskip("stcal.jump.jump")
@@ -300,7 +298,7 @@ def test_three_resultants_are_too_few_for_both(tmp_path, romancal):
     assert "has 3 resultants; ramp_fitting needs at least 4" in said
 
 
-def test_a_fully_saturated_exposure_is_zeroed_by_both(tmp_path, romancal):
+def test_a_fully_saturated_exposure_is_set_to_zero_by_both(tmp_path, romancal):
     case = Case({"saturated": True, "guide_window": (100, 50)})
     before, files = simulate(tmp_path, case)
     pipeline = romancal()

@@ -1,4 +1,4 @@
-"""linearity beside stcal's own function, with the converters' correction of romancal's step."""
+"""Compare linearity with stcal's function, with the ADC correction of romancal's step."""
 
 from types import SimpleNamespace
 
@@ -48,7 +48,7 @@ def exposure():
 
 
 @pytest.mark.parametrize("with_tables", [False, True])
-def test_counts_and_flags_are_stcal_s(exposure, with_tables):
+def test_counts_and_flags_equal_those_of_stcal(exposure, with_tables):
     data, groupdq, pixeldq, lin, lin_dq, inverse, value, tables = exposure
     additional = None
     if with_tables:

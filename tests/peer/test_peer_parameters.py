@@ -1,4 +1,4 @@
-"""The parameters of the steps beside romancal's: names, defaults, and what either has alone."""
+"""Compare the parameters of the steps with those of romancal: names, defaults, and parameters of one pipeline alone."""
 
 import re
 import subprocess
@@ -41,8 +41,8 @@ def test_names_and_defaults_are_romancals(step):
     assert {name: defaults[name] for name in set(ours) - alone} == {name: ours[name] for name in set(ours) - alone}
 
 
-def test_the_page_for_those_who_come_from_romancal_names_its_options():
-    """Each option in its table is one that strun has, and each parameter that is romancal's alone is in it."""
+def test_the_migration_page_names_the_options_of_romancal():
+    """Each option in the table exists in strun, and the table has every parameter of romancal alone."""
     page = (SCRIPTS.parent / "docs" / "from-romancal.md").read_text()
     table = page.split("## Options")[1].split("\n## ")[0]
     theirs = " ".join(line.split(" | ")[0] for line in table.splitlines())

@@ -1,4 +1,4 @@
-"""ramp_fitting beside stcal's likelihood fit and snowball flagging, as romancal calls them, on the same arrays."""
+"""Compare ramp_fitting with stcal's likelihood fit and snowball flagging, called as romancal does, on the same arrays."""
 
 from types import SimpleNamespace
 

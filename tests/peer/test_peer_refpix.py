@@ -1,4 +1,4 @@
-"""refpix beside romancal's own functions, which are fixed to 4096 columns but take any number of rows."""
+"""Compare refpix with romancal's functions, which need 4096 columns and take any number of rows."""
 
 from types import SimpleNamespace
 
@@ -39,7 +39,7 @@ def ramp():
 
 
 @pytest.mark.parametrize("switched_off", [None, *SWITCHES])
-def test_every_switch_does_what_romancal_s_function_does(ramp, switched_off):
+def test_every_option_equals_that_of_romancal(ramp, switched_off):
     data, amp33, pixeldq, responses = ramp
     model = SimpleNamespace(data=data.copy(), amp33=amp33.copy(), pixeldq=pixeldq.copy())
     references = SimpleNamespace(**dict(zip(("gamma", "zeta", "alpha"), responses, strict=True)))

@@ -1,11 +1,11 @@
-"""source_catalog beside romancal's step on a small image: the same sources, the same columns, the same numbers."""
+"""Compare source_catalog with romancal's step on a small image: the same sources, columns and numbers."""
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import source_catalog
 from small_files import arrays_of, run_here
-from test_source_catalog import SIZE, STARS, gaussian_stamps, star_image, write_epsf, write_sky
+from star_field import SIZE, STARS, gaussian_stamps, star_image, write_epsf, write_sky
 
 from rampflow import dq as flags
 
@@ -53,7 +53,7 @@ def sky(tmp_path_factory):
 
 
 def run_romancal(folder, path, epsf, apcorr, monkeypatch, **parameters):
-    """romancal's step without a CRDS server: the references are given, and the dust map can't be had."""
+    """romancal's step without a CRDS server: the references are given, and there is no dust map."""
     step = romancal_source_catalog.SourceCatalogStep(**parameters)
     given = {"epsf": str(epsf), "apcorr": str(apcorr)}
     monkeypatch.setattr(step, "get_reference_file", lambda model, reftype: given[reftype])
@@ -105,7 +105,7 @@ def compare(ours, theirs):
         {"deblend": True, "npixels": 10},
     ],
 )
-def test_catalog_and_map_are_romancal_s(sky, tmp_path, monkeypatch, parameters):
+def test_catalog_and_map_equal_those_of_romancal(sky, tmp_path, monkeypatch, parameters):
     if parameters.get("deblend"):
         pytest.importorskip("skimage")
     _, path, _, epsf, apcorr = sky

@@ -1,13 +1,13 @@
-"""tweakreg in romancal's way beside romancal's own step, on the same images, catalogs and stars."""
+"""Compare tweakreg, configured as romancal, with romancal's step, on the same images, catalogs and stars."""
 
 import os
 
 import numpy as np
 import pytest
 from astropy.table import Table
-from test_tweakreg import MAS, SIZE, Sky
+from simulated_sky import MAS, SIZE, Sky
 
-from rampflow.wcs.wcs_tree import wcs_of_tree
+from rampflow.wcs.conversion import wcs_of_tree
 
 tweakreg_step = pytest.importorskip("romancal.tweakreg.tweakreg_step")
 
@@ -54,7 +54,7 @@ def romancal(sky, **parameters):
         {"enforce_user_order": True, "searchrad": 3.0, "separation": 2.0, "tolerance": 0.5, "abs_searchrad": 2.0},
     ],
 )
-def test_the_wcs_is_romancal_s(sky, parameters):
+def test_the_wcs_equals_that_of_romancal(sky, parameters):
     theirs = romancal(sky, **parameters)
     ours = sky.align(refine=False, catalog_name="stars.ecsv", **parameters)
     x, y = (grid.ravel() for grid in np.meshgrid(*2 * [np.linspace(0, SIZE - 1, 7)]))
@@ -73,7 +73,7 @@ def test_the_wcs_is_romancal_s(sky, parameters):
             np.testing.assert_allclose(results[key], their_results[key], atol=1e-9, err_msg=key)
 
 
-def test_too_few_matches_fail_alike(sky):
+def test_too_few_matches_fail_in_both(sky):
     theirs, ours = romancal(sky, abs_minobj=100_000), sky.align(refine=False, abs_minobj=100_000)
     for stem, model in theirs.items():
         assert model.meta.cal_step.tweakreg == ours[stem]["status"] == "FAILED"
@@ -81,7 +81,7 @@ def test_too_few_matches_fail_alike(sky):
 
 
 @pytest.mark.parametrize("failed", [False, True])
-def test_catalogs_are_updated_alike(sky, failed):
+def test_catalogs_are_updated_equally(sky, failed):
     import pyarrow.parquet as pq
 
     from rampflow.alignment.product import update_catalog

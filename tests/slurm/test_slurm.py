@@ -1,4 +1,4 @@
-"""The workflow on a SLURM cluster as a user runs it: how many jobs, where their files lie, and what happens when one fails."""
+"""The workflow on a SLURM cluster: number of jobs, places of their files, and failures."""
 
 import json
 import os
@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 from cluster import CONFIGURATION, ClusterWorkflow, asked, running_cluster, slurm, submitted_jobs
-from conftest import Workflow
 from products import assert_same_products, leftovers
 from small_files import damage_pixels
+from snakemake_runs import Workflow
 
 pytestmark = pytest.mark.slurm
 
@@ -86,7 +86,7 @@ def test_a_job_takes_several_exposures_and_keeps_their_files_on_its_node(workflo
 
 
 def test_a_failed_step_leads_to_its_log_and_the_other_exposures_finish(workflow):
-    """The pixels of an exposure are damaged, which no header tells."""
+    """The pixels of an exposure are damaged, and its header is valid."""
     raw = workflow.folder / "demo" / f"{IMAGE}_uncal.asdf"
     damage_pixels(raw)
     run = workflow.submit("--keep-going", "--retries", "1", "--config", f"input=[{raw}, demo/{SPECTRUM}_uncal.asdf]")

@@ -32,7 +32,6 @@ import logging
 import multiprocessing
 import os
 import sys
-import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -56,32 +55,25 @@ TAIL = 0.02
 @functools.cache
 def full_detector():
     """The WCS of a full detector and its reference angles."""
-    import asdf
-    from assign_wcs import make_wcs
-    from simulate_references import Detector, detector_center, make_distortion
+    from simulator.optics import attitude, look
+    from simulator.simulate_references import Detector, detector_center, make_distortion
 
-    from rampflow.files.asdf_io import AsdfFile
-    from rampflow.simulation.optics import attitude, look
-    from rampflow.wcs.wcs_tree import wcs_of_tree
+    from rampflow.wcs.building import build_wcs
 
     detector = Detector("WFI07", SIZE + 8, 1)
     v2, v3 = detector_center(detector)
     pointing = look(attitude(v2, v3, 270.0, 66.0, 60.0), v2, v3)
     header = dict(zip(("ra_ref", "dec_ref", "roll_ref", "v2_ref", "v3_ref"), map(float, (*pointing, v2, v3)), strict=True))
     distortion = next(iter(make_distortion(detector).values())).coordinate_distortion_transform
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "distortion.asdf"
-        asdf.AsdfFile({"transform": distortion}).write_to(path, all_array_storage="inline")
-        with AsdfFile(path) as file:
-            tree = make_wcs(file.tree["transform"], header, 1.0, (SIZE, SIZE))
-    return wcs_of_tree(tree), {name: header[name] for name in ("v2_ref", "v3_ref", "roll_ref")}
+    wcs = build_wcs(distortion, header, 1.0, (SIZE, SIZE))
+    return wcs, {name: header[name] for name in ("v2_ref", "v3_ref", "roll_ref")}
 
 
 def exposure(x, y, error, name: str = "exposure"):
     """An exposure with sources at some pixels, each with a standard deviation (pixels)."""
-    from rampflow.alignment.members import Member, Sources
+    from rampflow.alignment.exposures import CatalogedExposure, SourcePositions
 
-    return Member(name, name, *full_detector(), Sources(x, y, np.broadcast_to(error, x.shape)))
+    return CatalogedExposure(name, name, *full_detector(), SourcePositions(x, y, np.broadcast_to(error, x.shape)))
 
 
 def uniform(rng, count: int, margin: float = 0.0) -> np.ndarray:
@@ -123,10 +115,10 @@ def plane_of(places: np.ndarray) -> np.ndarray:
 
 def pointing_error(rng, low: float, high: float, roll: float):
     """A shift by `low` to `high` arcsec in any direction, and a roll by up to `roll` degrees either way."""
-    from rampflow.alignment.affine import of_terms
+    from rampflow.alignment.affine import affine_of_terms
 
     size, angle = rng.uniform(low, high), rng.uniform(0, 2 * np.pi)
-    return of_terms(np.array([size * np.cos(angle), size * np.sin(angle), np.radians(rng.uniform(-roll, roll))]))
+    return affine_of_terms(np.array([size * np.cos(angle), size * np.sin(angle), np.radians(rng.uniform(-roll, roll))]))
 
 
 def false_field(rng, kind: str, density: float, n_sources: int):
@@ -163,7 +155,7 @@ def statistic(member, stars: np.ndarray, absolute) -> float:
     It is NaN where so few sources match that there is no start.
     """
     from rampflow.alignment.evidence import RADII, pairs_of, poisson_tail
-    from rampflow.alignment.network import solve
+    from rampflow.alignment.joint_solution import solve
 
     start, _ = absolute.align(member, stars)
     if start is None:
@@ -175,7 +167,7 @@ def statistic(member, stars: np.ndarray, absolute) -> float:
 
 def align(members: list, stars: np.ndarray, matching) -> list:
     """What the step makes of some exposures."""
-    from rampflow.alignment.association import align_association
+    from rampflow.alignment.outcomes import align_association
 
     return align_association(members, stars, np.zeros(len(stars)), *matching)
 

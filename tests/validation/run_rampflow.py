@@ -19,9 +19,9 @@ from pathlib import Path
 
 from run_steps import SCRIPTS, run_measured
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "helpers"))
 
-from revision import revision
+from repository import revision
 
 
 def failures(folder: Path) -> str:

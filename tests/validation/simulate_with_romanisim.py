@@ -1,7 +1,7 @@
 """simulate_with_romanisim: make a raw exposure of a simulated sky with STScI's simulator, from our references.
 
-It runs in romancal's environment, with romanisim, and takes those options of scripts/simulate_exposure.py that romanisim has an
-answer to::
+It runs in romancal's environment, with romanisim, and takes those options of simulate_exposure.py that romanisim has an answer
+to::
 
     python simulate_with_romanisim.py EXPOSURE_uncal.asdf --sky SKY.ecsv --cache CACHE --detector WFI07 --seed 1
 """
@@ -18,7 +18,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent / "scripts"))
 
-from rampflow.simulation.metadata import MA_TABLES, Settings
+from simulator.metadata import MA_TABLES, Settings
 
 #: romanisim multiplies and divides by references as they are: what stands in for values that are NaN or not positive.
 USUAL = {"flat": 1.0, "gain": 1.8, "saturation": 55000.0, "readnoise": 7.0, "dark": 0.01}

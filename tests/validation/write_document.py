@@ -367,16 +367,17 @@ def short(exposure: str) -> str:
 def describe(row: dict) -> str:
     """What differs, beside the numbers of the table."""
     words = [
-        f"{flag}: {n['ours']:,} in ours alone, {n['romancal']:,} in romancal's" for flag, n in row.get("flags", {}).items()
+        f"{flag}: {n['ours']:,} only in rampflow, {n['romancal']:,} only in romancal"
+        for flag, n in row.get("flags", {}).items()
     ]
     if row.get("nan"):
-        words.append(f"not finite: {row['nan']['ours']:,} in ours alone, {row['nan']['romancal']:,} in romancal's")
+        words.append(f"not finite: {row['nan']['ours']:,} only in rampflow, {row['nan']['romancal']:,} only in romancal")
     if row.get("dtype"):
         words.append(f"{row['dtype']['ours']} and {row['dtype']['romancal']}")
     if "only_in" in row:
         words.append(f"in {row['only_in']} alone")
     elif "ours" in row:
-        words.append(f"ours {_clip(row['ours'])}, romancal {_clip(row['romancal'])}")
+        words.append(f"rampflow {_clip(row['ours'])}, romancal {_clip(row['romancal'])}")
     if row.get("relative"):
         words.append(f"relative {row['relative']:.2g}")
     return "; ".join(words)
@@ -406,7 +407,7 @@ def step_table(case: Case, rows: list[Difference]) -> list[str]:
             ]
         )
     lines.append([f"**{END_TO_END}**", *_counts(rows), *seconds_and_memory(case.rampflow), *seconds_and_memory(case.romancal)])
-    header = ["step", "values compared:", "that differ:", "ours: s:", "CPU s:", "MB:", "romancal: s:", "CPU s:", "MB:"]
+    header = ["step", "values compared:", "that differ:", "rampflow: s:", "CPU s:", "MB:", "romancal: s:", "CPU s:", "MB:"]
     return table(header, lines)
 
 
@@ -507,7 +508,7 @@ def summary(cases: list[Case]) -> list[str]:
                 f"{ours['peak_mb']:.0f} / {theirs['peak_mb']:.0f}",
             ]
         )
-    header = ["case", "what it exercises", "rows:", "with a difference:", "unexplained:", "s, ours / romancal:", "MB:"]
+    header = ["case", "what it exercises", "rows:", "with a difference:", "unexplained:", "s, rampflow / romancal:", "MB:"]
     return table(header, lines)
 
 
@@ -548,25 +549,26 @@ def document(cases: list[Case], explanations: list[Explanation], missing: list[s
     lines = [
         "# The same numbers as romancal",
         "",
-        "Written by `make validate`, which simulates full frames, runs romancal and rampflow on them with the same references,",
-        "and compares everything that they write:",
+        "`make validate` writes this page. It simulates full frames, runs romancal and rampflow on them with the same",
+        "references, and compares all values that they write:",
         "",
-        "    make validate                          # all cases; hours, and some 25 GB of disk while a case runs",
+        "    make validate                          # all cases: several hours, and 25 GB of disk per running case",
         '    make validate CASES="plain wfi18"      # some of them',
-        "    make validate SIMULATOR=romanisim      # those that STScI's simulator can make, made by it",
+        "    make validate SIMULATOR=romanisim      # the cases that STScI's simulator can make",
         "",
-        f"All rows of all comparisons are in [{TABLE}]({kept}/{TABLE}), a table for pandas, polars or",
-        "DuckDB; its column `explained_by` has the ids that are headings below. The rows of a case stay until it is run again:",
-        "cases may be of several days.",
+        f"All rows of all comparisons are in the table [{TABLE}]({kept}/{TABLE}) (parquet).",
+        "Its column `explained_by` has the ids that are headings below. The rows of a case stay until it is run again, so that",
+        "the cases may have different dates. [differences.md](differences.md) describes the deliberate differences.",
         "",
-        "Each step of rampflow is fed with what romancal's step before left, and its result compared with romancal's; *end to",
-        "end* is the whole chain from the raw file. What has no explanation, or is larger than that allows, is named here in",
-        "bold, and makes `make validate` fail. *Not small* is the share of values that differ by more than 10⁻⁴ DN/s +",
-        "10⁻⁵ relative, or, of half-precision planes, by more than one unit in the last place.",
+        "- **Steps**: each step of rampflow gets the output of romancal's previous step, and the results are compared.",
+        "- **End to end**: the whole chain from the raw file.",
+        "- **Bold**: a difference without an explanation, or larger than its explanation allows. `make validate` then fails.",
+        "- **Not small**: share of values that differ by more than 10⁻⁴ DN/s + 10⁻⁵ relative; in half-precision planes, by",
+        "  more than one unit in the last place.",
+        "- **s**: seconds of one run, on a machine that ran other programs too. [Performance](performance.md) has benchmarks.",
+        "- **MB**: largest resident memory of a process.",
         "",
-        f"romancal's side: {packages}. The machine: {machines}. Seconds are of one run each, with what else the machine did:",
-        "they are no benchmark (`make bench` is).",
-        "MB is the largest resident memory of a process. [differences.md](differences.md) lists what differs on purpose.",
+        f"romancal's environment: {packages}. Machine: {machines}.",
         "",
         *summary(cases),
     ]
@@ -575,7 +577,7 @@ def document(cases: list[Case], explanations: list[Explanation], missing: list[s
     lines += truth_section(cases, kept)
     for case in cases:
         lines += case_section(case)
-    lines += ["## Explanations", "", "Each bound is checked whenever this page is written.", ""]
+    lines += ["## Explanations", "", "The bounds are checked whenever this page is written.", ""]
     for explanation in explanations:
         if explanation.id in used:
             bounds = ", ".join(f"{key} {bound:g}" for key, bound in explanation.at_most.items())

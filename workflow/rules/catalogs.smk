@@ -69,6 +69,7 @@ rule tweakreg:
     input:
         images=of_association(plan.images_to_align),
         catalogs=get_catalogs_to_align,
+        own_catalogs=of_association(plan.made_catalogs),
         stars=rules.astrometric_catalog.output.stars,
     output:
         solutions=f"{INTERMEDIATES}/{{association}}_tweakreg.asdf",
@@ -91,5 +92,5 @@ rule tweakreg:
         "{wildcards.association}: alignment of all exposures"
     shell:
         'RAMPFLOW_RECIPE={params.recipe} python "$RAMPFLOW_SCRIPTS"/tweakreg.py {output.solutions:q} {output.summary:q} --images {input.images:q}'
-        " --catalogs {input.catalogs:q} --astrometric_catalog {input.stars:q} --catalog_name {params.name:q}"
+        " --catalogs {input.catalogs:q} --own_catalogs {input.own_catalogs:q} --astrometric_catalog {input.stars:q} --catalog_name {params.name:q}"
         " {params.options} > {log:q} 2>&1"

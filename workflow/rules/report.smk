@@ -137,9 +137,10 @@ rule association_report:
         runtime=minutes(10),
     params:
         options=options_of_inputs("summary", "stars"),
+        missing=of_association(plan.missing_option),
         code=fingerprint("report"),
     message:
         "{wildcards.association}: report"
     shell:
         'python "$RAMPFLOW_SCRIPTS"/report.py {output:q} {input.template:q} --images {input.images:q} --ramps {input.ramps:q}'
-        " {params.options} --benchmarks benchmarks > {log:q} 2>&1"
+        " {params.options} {params.missing} --benchmarks benchmarks --logs logs > {log:q} 2>&1"

@@ -1,1 +1,1 @@
-"""How the exposures of an association are aligned to each other and to the sky, from their catalogs and WCSs alone."""
+"""Alignment of the exposures of an association to each other and to the sky, from their source catalogs and WCSs."""

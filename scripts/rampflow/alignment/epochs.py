@@ -1,9 +1,9 @@
-"""Exposures of different epochs: each is aligned to the stars where they are at its own.
+"""Exposures of different epochs: each is aligned to the stars at their positions at its own epoch.
 
-Exposures that are more than a month apart are aligned apart from each other: the sources that they share and the catalog
-doesn't have move by an unknown amount, and would pull them together by it. Within such a group the alignment works with one
-list of stars, at the group's epoch. So it is the exposures' sources that are brought there: each that is a star of the catalog
-by a first alignment, by the star's own way between the two epochs.
+Exposures that are more than `GROUP_SPAN` apart are aligned separately: the sources that they share and the catalog doesn't
+have move by an unknown amount, and would bias the solution. Within a group of one epoch the alignment works with one list of
+star positions, at the group's mean epoch. Sources that a first alignment identifies as stars of the catalog are moved to that
+epoch by the star's own motion.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ import dataclasses
 import numpy as np
 from scipy.spatial import cKDTree
 
+from rampflow.alignment.exposures import ARCSEC, CatalogedExposure
+from rampflow.alignment.joint_solution import STAR_RADIUS
 from rampflow.alignment.matching import Matching
-from rampflow.alignment.members import ARCSEC, Member
-from rampflow.alignment.network import STAR_RADIUS
 from rampflow.astrometry.motion import displacement
 from rampflow.astrometry.region import unit_vectors
 
-#: Years within which stars of 10 mas per year move by no more than 0.01 mas: such exposures stay as they are.
+#: Years within which stars of 10 mas per year move by at most 0.01 mas: such exposures need no motion of the stars.
 SAME_EPOCH = 1e-3
 #: Years that the exposures of one group span at most: stars of 10 mas per year move by 1 mas.
 GROUP_SPAN = 0.1
@@ -28,21 +28,32 @@ GROUP_SPAN = 0.1
 
 @dataclasses.dataclass(frozen=True)
 class MovingStars:
-    """The stars of the catalog with their motions.
+    """The stars of the catalog with their proper motions.
 
     Attributes
     ----------
     stars : mapping
         Columns ra, dec (degrees), pmra, pmdec (mas per year), parallax (mas); NaN where unknown.
     epoch : float
-        Of ra and dec, Julian year.
+        Epoch of ra and dec, Julian year.
     """
 
     stars: object
     epoch: float
 
     def directions(self, epoch: float) -> np.ndarray:
-        """Directions (n, 3) of the stars at an epoch."""
+        """Compute the directions of the stars at an epoch.
+
+        Parameters
+        ----------
+        epoch : float
+            Julian year.
+
+        Returns
+        -------
+        numpy.ndarray
+            Unit vectors, (n, 3).
+        """
         there = unit_vectors(np.asarray(self.stars["ra"]), np.asarray(self.stars["dec"]))
         if abs(epoch - self.epoch) < SAME_EPOCH:
             return there
@@ -50,8 +61,19 @@ class MovingStars:
         return moved / np.linalg.norm(moved, axis=1, keepdims=True)
 
 
-def groups_by_epoch(members: list[Member]) -> list[list[int]]:
-    """Indices of the exposures of each group: from its first exposure on, those within `GROUP_SPAN`."""
+def groups_by_epoch(members: list[CatalogedExposure]) -> list[list[int]]:
+    """Group exposures by their epochs.
+
+    Parameters
+    ----------
+    members : list of CatalogedExposure
+        With an epoch each.
+
+    Returns
+    -------
+    list of list of int
+        Indices of the exposures of each group: those within `GROUP_SPAN` of its first exposure.
+    """
     groups: list[list[int]] = []
     for index in sorted(range(len(members)), key=lambda i: members[i].epoch):
         if not groups or members[index].epoch - members[groups[-1][0]].epoch > GROUP_SPAN:
@@ -60,12 +82,14 @@ def groups_by_epoch(members: list[Member]) -> list[list[int]]:
     return [sorted(group) for group in groups]
 
 
-def at_one_epoch(members: list[Member], moving: MovingStars, epoch: float, absolute: Matching) -> list[Member]:
-    """The exposures with their sources as they would be at an epoch.
+def at_one_epoch(
+    members: list[CatalogedExposure], moving: MovingStars, epoch: float, absolute: Matching
+) -> list[CatalogedExposure]:
+    """Move the sources of exposures to their positions at one epoch.
 
     Parameters
     ----------
-    members : list of Member
+    members : list of CatalogedExposure
     moving : MovingStars
     epoch : float
         Julian year.
@@ -74,18 +98,20 @@ def at_one_epoch(members: list[Member], moving: MovingStars, epoch: float, absol
 
     Returns
     -------
-    list of Member
-        With the same sources in the same order. Exposures of that epoch, and those that match no stars, are as they were.
+    list of CatalogedExposure
+        With the same sources in the same order. Exposures of that epoch, and those that match no stars, are unchanged.
     """
     there = moving.directions(epoch)
     return [
-        member if abs(member.epoch - epoch) < SAME_EPOCH else _brought(member, moving.directions(member.epoch), there, absolute)
+        member
+        if abs(member.epoch - epoch) < SAME_EPOCH
+        else _to_epoch(member, moving.directions(member.epoch), there, absolute)
         for member in members
     ]
 
 
-def _brought(member: Member, seen: np.ndarray, there: np.ndarray, absolute: Matching) -> Member:
-    """The exposure with those sources moved that are stars, from their directions (n, 3) at its epoch to others."""
+def _to_epoch(member: CatalogedExposure, seen: np.ndarray, there: np.ndarray, absolute: Matching) -> CatalogedExposure:
+    """The exposure with those sources moved that are stars, from their directions (n, 3) at its epoch to those at another."""
     start, _ = absolute.align(member, seen)
     if start is None:
         return member
@@ -99,8 +125,8 @@ def _brought(member: Member, seen: np.ndarray, there: np.ndarray, absolute: Matc
     return _moved(member, source, shift @ np.linalg.inv(start.matrix).T)
 
 
-def _moved(member: Member, source: np.ndarray, shift: np.ndarray) -> Member:
-    """The exposure with some sources at other places, shifted by `shift` (n, 2) arcsec in its plane."""
+def _moved(member: CatalogedExposure, source: np.ndarray, shift: np.ndarray) -> CatalogedExposure:
+    """The exposure with some sources shifted by `shift` (n, 2) arcsec in its tangent plane."""
     moved = copy.copy(member)
     moved.plane = member.plane.copy()
     moved.plane[source] += shift

@@ -1,11 +1,11 @@
-"""Evidence for an alignment: more sources lie next to stars of the catalog than chance puts there.
+"""Evidence for an alignment: more sources coincide with stars of the catalog than chance explains.
 
-A catalog that has nothing to do with an image still puts some of its stars next to some of its sources, and an alignment
-looks for the correction that does so most often. How many pairs of a source and a star a given correction makes by chance
-follows from the pairs at larger distances: they are counted around the sources, so that clusters of stars count as such. The
-number of chance pairs is a Poisson variable. Its tail at the observed number, times the number of corrections that could have
-been chosen (`rampflow.alignment.matching.Matching.trials`), bounds the probability of a false alarm.
-``tests/validation/false_alarms.py`` measures it.
+A catalog of another field still puts some of its stars next to some of the sources, and an alignment searches for the
+correction that does so most often. The number of pairs that a given correction makes by chance follows from the pairs at
+larger distances: they are counted around the sources, so that clusters of stars count as such. The number of chance pairs is
+a Poisson variable. Its tail at the observed number, times the number of corrections that could have been chosen
+(`rampflow.alignment.matching.Matching.trials`), bounds the probability of a false alarm. ``tests/validation/false_alarms.py``
+measures it.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from scipy.spatial import cKDTree
 from scipy.special import gammaln
 
 from rampflow.alignment.affine import Affine
-from rampflow.alignment.members import ARCSEC, Member
-from rampflow.alignment.network import STAR_RADIUS, clusters
+from rampflow.alignment.exposures import ARCSEC, CatalogedExposure
+from rampflow.alignment.joint_solution import STAR_RADIUS, clusters
 
-#: Accepted probability that an exposure which shows other stars than the catalog counts as aligned.
+#: Accepted probability that an exposure of another field than the catalog's counts as aligned.
 FALSE_ALARM = 1e-6
-#: A source and a star are a pair within one of these distances (arcsec); the one with the best evidence counts.
+#: Distances (arcsec) within which a source and a star are a pair; the one with the strongest evidence counts.
 RADII = np.array([STAR_RADIUS, 0.03, 0.01])
-#: Pairs between these distances (arcsec) are by chance: beyond a source's own star, the nearer for clusters of stars, the
-#: farther for few stars.
+#: Pairs between these distances (arcsec) are by chance: they exclude a source's own star. The inner annulus is for clusters of
+#: stars, the outer one for sparse fields.
 CHANCE_RADII = np.array([0.5, 5.0, 30.0])
 
 
@@ -36,36 +36,67 @@ class Pairs:
     Attributes
     ----------
     n_sources : int
+    n_pairs : int
+        Number of pairs within the largest of `RADII`, each source and each star in one at most.
     found : numpy.ndarray
-        Number of pairs, each source and each star in one at most. Pairs within 0.5 arcsec of each other count as one: a
-        double star is one coincidence.
+        Number of pairs for each of `RADII`; pairs within 0.5 arcsec of each other count as one: a double star is one
+        coincidence.
     chance : numpy.ndarray
-        Number of pairs that chance makes of a given correction, on average.
+        Mean number of pairs that a given correction makes by chance.
     """
 
     n_sources: int
+    n_pairs: int
     found: np.ndarray
     chance: np.ndarray
 
     def false_alarm(self, trials=1.0) -> float:
-        """Logarithm (base 10) of the probability that one of some corrections makes so many pairs by chance; 0 at most.
+        """Compute the probability that one of some corrections makes so many pairs by chance.
 
         Parameters
         ----------
         trials : float or numpy.ndarray
             Number of corrections that were tried, for each of `RADII`.
+
+        Returns
+        -------
+        float
+            Logarithm (base 10) of an upper bound of the probability; at most 0.
         """
         logarithm = poisson_tail(self.found, self.chance) + np.log10(np.asarray(trials, float) * len(RADII))
         return float(min(logarithm.min(), 0.0))
 
     def significant(self, trials=1.0) -> bool:
-        """Whether the probability of a false alarm is at most `FALSE_ALARM`."""
+        """Test whether the probability of a false alarm is at most `FALSE_ALARM`.
+
+        Parameters
+        ----------
+        trials : float or numpy.ndarray
+            See `false_alarm`.
+
+        Returns
+        -------
+        bool
+        """
         return self.false_alarm(trials) <= np.log10(FALSE_ALARM)
 
 
 def poisson_tail(count: np.ndarray, mean: np.ndarray) -> np.ndarray:
-    """Logarithm (base 10) of an upper bound of the probability of `count` or more, of a Poisson variable of some mean.
+    """Bound the tail of Poisson distributions.
 
+    Parameters
+    ----------
+    count : array-like of int
+    mean : array-like of float
+        Same shape as `count`.
+
+    Returns
+    -------
+    numpy.ndarray
+        Logarithm (base 10) of an upper bound of the probability of `count` or more, same shape.
+
+    Notes
+    -----
     The terms of the tail fall at least as fast as a geometric series with the ratio mean / (count + 1).
     """
     count, mean = np.asarray(count, float), np.asarray(mean, float)
@@ -82,9 +113,13 @@ def count_pairs(sources: np.ndarray, stars: np.ndarray) -> Pairs:
     ----------
     sources, stars : numpy.ndarray
         Directions, (n, 3) and (m, 3).
+
+    Returns
+    -------
+    Pairs
     """
     if not len(sources) or not len(stars):
-        return Pairs(len(sources), np.zeros(len(RADII), int), np.zeros(len(RADII)))
+        return Pairs(len(sources), 0, np.zeros(len(RADII), int), np.zeros(len(RADII)))
     source_tree, star_tree = cKDTree(sources), cKDTree(stars)
     distance, star = star_tree.query(sources, distance_upper_bound=RADII.max() * ARCSEC)
     source = np.flatnonzero(np.isfinite(distance))
@@ -96,23 +131,58 @@ def count_pairs(sources: np.ndarray, stars: np.ndarray) -> Pairs:
     found = np.array([len(np.unique(place[distance < radius])) for radius in RADII])
     inner, near, far = np.diff(star_tree.count_neighbors(source_tree, CHANCE_RADII * ARCSEC), prepend=0)
     area = np.diff(CHANCE_RADII**2)
-    density = max(near / area[0], max(far, 0.5) / area[1])  # of half a pair at least, where there are none
-    return Pairs(len(sources), found, density * RADII**2)
+    density = max(near / area[0], max(far, 0.5) / area[1])  # of at least half a pair, as an upper limit where there are none
+    return Pairs(len(sources), int((distance < RADII[0]).sum()), found, density * RADII**2)
 
 
-def aligned_sources(member: Member, affine: Affine) -> np.ndarray:
-    """Directions (n, 3) of an exposure's sources by a correction."""
+def aligned_sources(member: CatalogedExposure, affine: Affine) -> np.ndarray:
+    """Compute the directions of the sources of an exposure under a correction.
+
+    Parameters
+    ----------
+    member : CatalogedExposure
+    affine : Affine
+
+    Returns
+    -------
+    numpy.ndarray
+        Unit vectors, (n, 3).
+    """
     return member.to_sky(affine(member.plane))
 
 
-def pairs_of(member: Member, affine: Affine, stars: np.ndarray) -> Pairs:
-    """Pairs of an exposure's sources, by a correction, with stars in some directions (m, 3)."""
+def pairs_of(member: CatalogedExposure, affine: Affine, stars: np.ndarray) -> Pairs:
+    """Count the pairs of the sources of an exposure, under a correction, with stars.
+
+    Parameters
+    ----------
+    member : CatalogedExposure
+    affine : Affine
+    stars : numpy.ndarray
+        Directions, (m, 3).
+
+    Returns
+    -------
+    Pairs
+    """
     near = member.near(stars, np.linalg.norm(affine.shift) + CHANCE_RADII[-1])
     return count_pairs(aligned_sources(member, affine), stars[near])
 
 
-def stars_on(member: Member, affine: Affine, stars: np.ndarray) -> int:
-    """Number of stars (directions, (m, 3)) on an exposure."""
+def stars_on(member: CatalogedExposure, affine: Affine, stars: np.ndarray) -> int:
+    """Count the stars on the detector of an exposure under a correction.
+
+    Parameters
+    ----------
+    member : CatalogedExposure
+    affine : Affine
+    stars : numpy.ndarray
+        Directions, (m, 3).
+
+    Returns
+    -------
+    int
+    """
     plane = member.to_plane(stars[member.near(stars, np.linalg.norm(affine.shift))])
     corners = affine(member.corners)
     sides = np.roll(corners, -1, axis=0) - corners

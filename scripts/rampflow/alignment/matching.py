@@ -1,4 +1,4 @@
-"""Finding the same stars in two lists of positions, with tweakwcs, and the limits of a correction that can be believed."""
+"""Matching of two lists of positions with tweakwcs, and the limits of a plausible correction."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from rampflow.alignment.affine import TERMS, Affine
-from rampflow.alignment.members import Member
+from rampflow.alignment.exposures import CatalogedExposure
 from rampflow.errors import RampflowError
 from rampflow.step.logs import step_logger
 
@@ -19,7 +19,7 @@ LARGEST_SEARCH = 600.0
 
 
 class Matching(NamedTuple):
-    """How two lists of positions are matched and a correction fitted to the matches; see the parameters of tweakreg."""
+    """How two lists of positions are matched and a correction is fitted to the matches; see the parameters of tweakreg."""
 
     minobj: int
     searchrad: float
@@ -32,69 +32,108 @@ class Matching(NamedTuple):
 
     @classmethod
     def of_parameters(cls, parameters: dict, prefix: str = "") -> Matching:
-        """From the parameters of the step whose names begin with `prefix`.
+        """Make it from the parameters of the step whose names begin with a prefix.
+
+        Parameters
+        ----------
+        parameters : dict
+            Name to value.
+        prefix : str
+            ``""`` between exposures, ``"abs_"`` with the astrometric catalog.
+
+        Returns
+        -------
+        Matching
 
         Raises
         ------
         RampflowError
-            They contradict each other.
+            The parameters contradict each other.
         """
         matching = cls(*(parameters[prefix + name] for name in cls._fields))
         if matching.separation <= np.sqrt(2) * matching.tolerance:
             raise RampflowError(
                 f"{prefix}separation ({matching.separation} arcsec) must be more than √2 times {prefix}tolerance "
-                f"({matching.tolerance} arcsec), or one star could be matched to two: raise the one or lower the other"
+                f"({matching.tolerance} arcsec), or one star could match two: increase the former or decrease the latter"
             )
         for name in ("searchrad", "tolerance", "sigma"):
             if getattr(matching, name) <= 0:
                 raise RampflowError(f"{prefix}{name} is {getattr(matching, name)}; it must be positive")
         if matching.use2dhist and matching.searchrad > LARGEST_SEARCH:
             raise RampflowError(
-                f"{prefix}searchrad is {matching.searchrad:g} arcsec; the search takes at most {LARGEST_SEARCH:g} "
-                "(its memory grows with the square): lower it"
+                f"{prefix}searchrad is {matching.searchrad:g} arcsec; the maximum is {LARGEST_SEARCH:g}, as "
+                "the memory of the search grows with its square: lower it"
             )
         return matching
 
     @property
     def largest_move(self) -> float:
-        """A corner of an image that moves by more than this, arcsec, was moved by false matches: romancal's limit."""
+        """Largest plausible shift of a corner of an image, arcsec; romancal's limit. Beyond it, the matches are false."""
         return 2 * (self.tolerance + (self.searchrad if self.use2dhist else 0))
 
     @property
     def advice(self) -> str:
-        """What may help where nothing matches."""
-        return "try a larger abs_searchrad" if self.use2dhist else "search for the offset (abs_use2dhist)"
+        """The parameter to change where nothing matches."""
+        return "try a larger abs_searchrad" if self.use2dhist else "set abs_use2dhist: true to search for the offset"
 
     def trials(self, radius):
-        """Number of corrections that are tried, for pairs within `radius` arcsec (a number or an array).
+        """Number of corrections that a search tries, for pairs within some radius.
 
-        The shift may be any within the search and the tolerance. It is chosen for the most pairs, for which shifts that differ
-        by a quarter of the radius count as other ones. The linear terms are fitted to pairs within the tolerance, so that none
-        of them moves a position by more than that.
+        Parameters
+        ----------
+        radius : float or numpy.ndarray
+            arcsec.
+
+        Returns
+        -------
+        float or numpy.ndarray
+            Same shape as `radius`.
+
+        Notes
+        -----
+        The shift may be any within the search radius and the tolerance. It is chosen for the most pairs, where shifts that
+        differ by a quarter of the radius count as different. The linear terms are fitted to pairs within the tolerance, so
+        that none of them moves a position by more than that.
         """
         shifts = 1 + 8 * (self.tolerance + (self.searchrad if self.use2dhist else 0)) / radius
         linear = 1 + 2 * self.tolerance / radius
         return shifts**2 * linear ** (TERMS[self.fitgeometry] - 2)
 
     def matcher(self):
-        """Matching as tweakwcs does it, by a two-dimensional histogram of the offsets, then by the nearest neighbours."""
+        """Matching by tweakwcs: a two-dimensional histogram of the offsets, then the nearest neighbors."""
         from tweakwcs.matchutils import XYXYMatch
 
         return XYXYMatch(
             searchrad=self.searchrad, separation=self.separation, use2dhist=self.use2dhist, tolerance=self.tolerance
         )
 
-    def believable(self, member: Member, affine: Affine) -> bool:
-        """Whether a correction moves no corner too far."""
+    def is_plausible(self, member: CatalogedExposure, affine: Affine) -> bool:
+        """Test whether a correction moves no corner of an exposure by more than the largest move.
+
+        Parameters
+        ----------
+        member : CatalogedExposure
+        affine : Affine
+
+        Returns
+        -------
+        bool
+        """
         return bool((np.linalg.norm(affine(member.corners) - member.corners, axis=1) < self.largest_move).all())
 
-    def align(self, member: Member, directions: np.ndarray) -> tuple[Affine | None, str]:
-        """Align one exposure to stars in some directions (n, 3).
+    def align(self, member: CatalogedExposure, directions: np.ndarray) -> tuple[Affine | None, str]:
+        """Align one exposure to stars.
+
+        Parameters
+        ----------
+        member : CatalogedExposure
+        directions : numpy.ndarray
+            Directions of the stars, (n, 3).
 
         Returns
         -------
         affine : Affine or None
-            `None` where too few of its sources match, or what matches leads too far.
+            `None` if too few sources match, or if the matches move the exposure too far.
         reason : str
             Why there is none.
         """
@@ -102,15 +141,18 @@ class Matching(NamedTuple):
         from tweakwcs.linearfit import NotEnoughPointsError, SingularMatrixError, iter_linear_fit
 
         near, n_sources = member.near(directions, self.searchrad + self.tolerance), len(member.plane)
-        least = max(self.minobj, (TERMS[self.fitgeometry] + 1) // 2)
-        if min(len(near), n_sources) < least:
-            return None, f"{n_sources} sources and {len(near)} stars near it, and a fit takes {least} matches"
+        fewest = (TERMS[self.fitgeometry] + 1) // 2
+        if min(len(near), n_sources) < max(self.minobj, fewest):
+            least = max(self.minobj, fewest)
+            return None, f"{n_sources} sources and {len(near)} stars near it; a fit needs {least} matches"
+        # Stars with a close neighbor are not matched here, but count after the solution: half of minobj suffices for a start.
+        least = max((self.minobj + 1) // 2, fewest)
         stars = member.to_plane(directions[near])
         lists = [Table({"TPx": positions[:, 0], "TPy": positions[:, 1]}) for positions in (stars, member.plane)]
         try:
             star, source = self.matcher()(*lists, tp_pscale=member.pixel_scale, tp_units="arcsec")
             if len(star) < least:
-                return None, f"{len(star)} of {n_sources} sources matched, and a fit takes {least}; {self.advice}"
+                return None, f"{len(star)} of {n_sources} sources matched; a fit needs {least}; {self.advice}"
             fit = iter_linear_fit(
                 stars[star],
                 member.plane[source],
@@ -124,9 +166,9 @@ class Matching(NamedTuple):
             return None, str(error)
         matrix = fit["matrix"]
         affine = Affine(matrix, fit["shift"] + fit["center"] - matrix @ fit["center"])
-        if not self.believable(member, affine):
+        if not self.is_plausible(member, affine):
             return (
                 None,
-                f"{len(star)} of {n_sources} sources matched, but they move it by over {self.largest_move:g} arcsec",
+                f"{len(star)} of {n_sources} sources matched, but they would move it by more than {self.largest_move:g} arcsec",
             )
         return affine, ""

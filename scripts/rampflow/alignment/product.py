@@ -1,15 +1,14 @@
-"""The file that holds the alignment of an association, and what it changes in the products of each exposure."""
+"""The file with the alignment of an association, and its application to the products of each exposure."""
 
 from __future__ import annotations
 
-import io
-import tempfile
+import copy
 from pathlib import Path
 
-import numpy as np
-
 from rampflow.errors import RampflowError
-from rampflow.files.asdf_io import AsdfFile, create_asdf
+from rampflow.files.asdf_reader import AsdfFile
+from rampflow.files.asdf_writer import create_asdf
+from rampflow.wcs.conversion import tree_of_wcs
 from rampflow.wcs.wcs_tree import Wcs
 
 _KEY = "tweakreg"
@@ -20,7 +19,7 @@ COORDINATES = (
     (("x_centroid", "y_centroid"), ("ra_centroid", "dec_centroid")),
     (("x_centroid_win", "y_centroid_win"), ("ra_centroid_win", "dec_centroid_win")),
     (("x_psf", "y_psf"), ("ra_psf", "dec_psf")),
-    # Of given sources (a forced segmentation map), as they are in this image; romancal leaves these where they were.
+    # Positions of given sources (a forced segmentation map) in this image; romancal doesn't update these.
     (("forced_x_centroid", "forced_y_centroid"), ("forced_ra", "forced_dec")),
     (("forced_x_centroid", "forced_y_centroid"), ("forced_ra_centroid", "forced_dec_centroid")),
     (("forced_x_psf", "forced_y_psf"), ("forced_ra_psf", "forced_dec_psf")),
@@ -28,46 +27,37 @@ COORDINATES = (
 
 
 def write_solutions(path: Path, header: dict, solutions: dict[str, dict]) -> None:
-    """Write the alignment of an association.
+    """Write the alignment of an association as an ASDF file, with each WCS as the object that asdf and gwcs make of it.
 
     Parameters
     ----------
     path : pathlib.Path
+        The file.
     header : dict
         What is true of the whole association: its name, catalog, parameters, ``cal_logs``.
     solutions : dict of dict
-        For each stem ``status`` (for ``meta.cal_step.tweakreg``: COMPLETE, FAILED or SKIPPED), ``reason``; where it was tried
-        ``wcs_fit_results`` and ``catalog``, the file name of its source catalog; where it succeeded ``wcs`` (gwcs.wcs.WCS) and
-        ``s_region``.
-
-    Notes
-    -----
-    Each WCS lies in a block of its own, as the bytes of an ASDF file: every exposure's finalize reads this file, and must
-    not parse the trees of all the others.
+        For each stem ``status`` (for ``meta.cal_step.tweakreg``: COMPLETE, FAILED or SKIPPED), ``reason`` and the numbers of
+        the summary; where it was tried ``wcs_fit_results`` and ``catalog``, the file name of its source catalog; where it
+        succeeded ``wcs`` (`gwcs.wcs.WCS`) and ``s_region``.
     """
-    exposures = {stem: s if "wcs" not in s else {**s, "wcs": _packed(s["wcs"])} for stem, s in solutions.items()}
+    # Copies, because an alias of a node of another exposure would keep `read_solution` from reading one exposure alone.
+    exposures = {
+        stem: {key: tree_of_wcs(value) if key == "wcs" else copy.deepcopy(value) for key, value in solution.items()}
+        for stem, solution in solutions.items()
+    }
     with create_asdf(path, {_KEY: {**header, "exposures": exposures}}):
         pass
 
 
-def _packed(wcs) -> np.ndarray:
-    import asdf
-
-    buffer = io.BytesIO()
-    asdf.AsdfFile({"wcs": wcs}).write_to(buffer, all_array_storage="inline")
-    return np.frombuffer(buffer.getvalue(), np.uint8)
-
-
-def _unpacked(content: np.ndarray) -> dict:
-    with tempfile.TemporaryDirectory(prefix="rampflow-") as folder:
-        path = Path(folder) / "wcs.asdf"
-        path.write_bytes(content)
-        with AsdfFile(path) as file:
-            return file.tree["wcs"]
-
-
 def read_solution(path: Path, stem: str) -> dict:
     """Read the alignment of one exposure.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        A file of `write_solutions`. Of its tree, the entries of other exposures are not parsed.
+    stem : str
+        Name of the exposure.
 
     Returns
     -------
@@ -79,16 +69,13 @@ def read_solution(path: Path, stem: str) -> dict:
     RampflowError
         The file is not one of tweakreg, or doesn't have the exposure.
     """
-    with AsdfFile(path) as file:
-        content = file.tree.get(_KEY)
-        if not isinstance(content, dict) or not isinstance(content.get("exposures"), dict):
-            raise RampflowError(f"{path}: is not a file that tweakreg wrote")
-        if stem not in content["exposures"]:
+    with AsdfFile(path, parse=False) as file:
+        solution = file.entry(_KEY, "exposures", stem)
+        if not isinstance(solution, dict):
+            if not isinstance(file.entry(_KEY, "exposures"), dict):
+                raise RampflowError(f"{path}: is not a file that tweakreg wrote; give ASSOCIATION_tweakreg.asdf")
             raise RampflowError(f"{path}: the exposure {stem} is not in this association; run tweakreg again")
-        solution = {**content["exposures"][stem], "cal_logs": content.get("cal_logs", [])}
-        if "wcs" in solution:
-            solution["wcs"] = _unpacked(solution["wcs"].read())
-        return solution
+        return {**solution, "cal_logs": file.entry(_KEY, "cal_logs") or []}
 
 
 def apply_solution(meta: dict, solution: dict) -> None:

@@ -1,4 +1,4 @@
-"""Which exposures of an association count as aligned, by the evidence for each after the solution."""
+"""The decision which exposures of an association count as aligned, by the evidence for each after the solution."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ import dataclasses
 import numpy as np
 from scipy import sparse
 
-from rampflow.alignment.affine import Affine, between
+from rampflow.alignment.affine import Affine, fit_affine
 from rampflow.alignment.evidence import RADII, Pairs, aligned_sources, count_pairs, pairs_of, stars_on
+from rampflow.alignment.exposures import ARCSEC, CatalogedExposure
+from rampflow.alignment.joint_solution import STAR_RADIUS, clusters
 from rampflow.alignment.matching import Matching
-from rampflow.alignment.members import ARCSEC, Member
-from rampflow.alignment.network import STAR_RADIUS, clusters
 
-#: Detectors of one exposure that agree with one rotation of the whole to this much (arcsec) speak for the others.
+#: Largest distance (arcsec) from one common rotation for the detectors of an exposure to be evidence for the others.
 GROUP_AGREEMENT = STAR_RADIUS / 2
-#: Corrections, within `STAR_RADIUS` of one that is given, that are tried in its stead.
+#: Number of corrections within `STAR_RADIUS` of a given one that the solution could choose instead.
 TRIALS_NEARBY = 4
 
 BY_GROUP = "no stars of its own: aligned as its exposure's other detectors"
@@ -23,16 +23,16 @@ BY_GROUP = "no stars of its own: aligned as its exposure's other detectors"
 
 @dataclasses.dataclass(frozen=True)
 class Verdict:
-    """Whether the alignment of an exposure is believed.
+    """Whether the alignment of an exposure is accepted.
 
     Attributes
     ----------
     pairs : rampflow.alignment.evidence.Pairs
-        Of its sources and the catalog's stars, by its correction.
+        Of its sources and the catalog's stars, under its correction.
     reason : str
-        Why it is not believed; empty where it is.
+        Why it is rejected; empty if it is accepted.
     group_affine : Affine or None
-        The correction that the other detectors of its exposure give it, where its own stars don't suffice for another.
+        The correction that the other detectors of its exposure imply, if its own stars don't suffice for another.
     """
 
     pairs: Pairs
@@ -40,42 +40,88 @@ class Verdict:
     group_affine: Affine | None = None
 
     @property
-    def believed(self) -> bool:
-        """Whether it is."""
+    def accepted(self) -> bool:
+        """Whether the alignment is accepted."""
         return not self.reason
 
 
 def supported(pairs: Pairs, matching: Matching) -> bool:
-    """Whether there are more pairs than chance gives to the best of the corrections that a search tries."""
-    return pairs.significant(matching.trials(RADII))
-
-
-def reason_against(pairs: Pairs, n_matches: int, matching: Matching) -> str:
-    """Why `n_matches` stars of the catalog are no evidence for a correction; empty if they are."""
-    text = f"{n_matches} of {pairs.n_sources} sources matched"
-    if not supported(pairs, matching):
-        return f"{text}; {pairs.chance[0]:.2g} expected by chance; {matching.advice}"
-    return f"{text}, and abs_minobj is {matching.minobj}" if min(n_matches, pairs.found[0]) < matching.minobj else ""
-
-
-class Judgement:
-    """Decides which exposures of an association count as aligned.
-
-    An exposure is believed by
-
-    1. at least ``abs_minobj`` stars of the catalog, and more than chance gives;
-    2. at least ``minobj`` stars that it shares with the catalog or with believed exposures, and more than chance gives;
-    3. the believed detectors of the same exposure, if these agree with one rotation of the focal plane, and if its own stars
-       confirm it or are too few to do so;
-    4. its part in a set of exposures that are tied to each other by 2 or 3 and fulfil 1 together.
+    """Test whether there are more pairs than chance gives for the best of the corrections that a search tries.
 
     Parameters
     ----------
-    members : list of Member
+    pairs : Pairs
+    matching : Matching
+
+    Returns
+    -------
+    bool
+    """
+    return pairs.significant(matching.trials(RADII))
+
+
+def least_after_clipping(matching: Matching) -> int:
+    """Number of stars that must be left after clipping: half of ``minobj``.
+
+    Parameters
+    ----------
+    matching : Matching
+
+    Returns
+    -------
+    int
+    """
+    return (matching.minobj + 1) // 2
+
+
+def reason_against(pairs: Pairs, n_fitted: int, matching: Matching) -> str:
+    """Explain why the stars of a catalog are not enough evidence for a correction.
+
+    Parameters
+    ----------
+    pairs : Pairs
+        Sources and stars that coincide under the correction. Their number is compared with ``minobj``.
+    n_fitted : int
+        Number of stars that determined the correction, after clipping. A clipped star scatters more than the others and is
+        still the same star; so it counts for ``minobj``, as long as clipping leaves half of ``minobj``.
+    matching : Matching
+
+    Returns
+    -------
+    str
+        Empty if they are enough.
+    """
+    text = f"{pairs.n_pairs} of {pairs.n_sources} sources matched"
+    if not supported(pairs, matching):
+        return f"{text}; {pairs.chance[0]:.2g} expected by chance; {matching.advice}"
+    if pairs.n_pairs < matching.minobj:
+        return f"{text}, and abs_minobj is {matching.minobj}"
+    if n_fitted < least_after_clipping(matching):
+        return (
+            f"{text}, and {n_fitted} of them are left after clipping (abs_nclip {matching.nclip}, abs_sigma "
+            f"{matching.sigma:g}); abs_minobj {matching.minobj} takes {least_after_clipping(matching)}"
+        )
+    return ""
+
+
+class Judgement:
+    """Decide which exposures of an association count as aligned.
+
+    An exposure is accepted by
+
+    1. at least ``abs_minobj`` stars of the catalog, and more than chance gives;
+    2. at least ``minobj`` stars that it shares with the catalog or with accepted exposures, and more than chance gives;
+    3. the accepted detectors of the same exposure, if these agree with one rotation of the focal plane, and if its own stars
+       confirm it or are too few to do so;
+    4. its part in a set of exposures that are tied to each other by 2 or 3 and fulfil 1 as a set.
+
+    Parameters
+    ----------
+    members : list of CatalogedExposure
     affines : list of Affine
         The correction of each.
     n_matches : list of int
-        Number of the catalog's stars that decided each correction.
+        Number of the catalog's stars that determined each correction.
     catalog : numpy.ndarray
         Directions of the catalog's stars, (n, 3).
     relative, absolute : Matching
@@ -93,38 +139,38 @@ class Judgement:
         for member, affine, count in zip(members, affines, n_matches, strict=True):
             pairs = pairs_of(member, affine, catalog)
             self.verdicts.append(Verdict(pairs, reason_against(pairs, count, absolute)))
-        self._believe_by_others()
+        self._accept_by_others()
         for indices in self._tied_sets():
-            self._believe_set(indices)
-        self._believe_by_others()
+            self._accept_set(indices)
+        self._accept_by_others()
 
-    def _indices(self, believed: bool) -> list[int]:
-        return [index for index, verdict in enumerate(self.verdicts) if verdict.believed == believed]
+    def _indices(self, accepted: bool) -> list[int]:
+        return [index for index, verdict in enumerate(self.verdicts) if verdict.accepted == accepted]
 
-    def _believe(self, index: int, **changes) -> None:
+    def _accept(self, index: int, **changes) -> None:
         self.verdicts[index] = dataclasses.replace(self.verdicts[index], reason="", **changes)
 
     def _sources(self, index: int) -> np.ndarray:
         return aligned_sources(self.members[index], self.affines[index])
 
-    # ------------------------------------------------------------------------------------------ by believed exposures
-    def _believe_by_others(self) -> None:
-        """Believe exposures that those which are believed speak for, until no more are."""
-        believed = []
-        while believed != (believed := self._indices(True)) and believed and len(believed) < len(self.members):
-            stars = np.concatenate([self.catalog, *(self._sources(index) for index in believed)])
+    # ------------------------------------------------------------------------------------------ by accepted exposures
+    def _accept_by_others(self) -> None:
+        """Accept exposures by evidence from accepted exposures, until no more are found."""
+        accepted = []
+        while accepted != (accepted := self._indices(True)) and accepted and len(accepted) < len(self.members):
+            stars = np.concatenate([self.catalog, *(self._sources(index) for index in accepted)])
             _, first = np.unique(clusters(stars, STAR_RADIUS), return_index=True)
             for index in self._indices(False):
                 if self._shares_stars(pairs_of(self.members[index], self.affines[index], stars[first])):
-                    self._believe(index)
+                    self._accept(index)
                 else:
-                    self._believe_by_group(index)
+                    self._accept_by_group(index)
 
     def _shares_stars(self, pairs: Pairs) -> bool:
         return pairs.found[0] >= self.relative.minobj and supported(pairs, self.absolute)
 
-    def _believe_by_group(self, index: int) -> None:
-        """Believe an exposure by other detectors of it: with its own correction where its stars confirm theirs."""
+    def _accept_by_group(self, index: int) -> None:
+        """Accept an exposure by its other detectors: with its own correction if its stars confirm theirs."""
         member = self.members[index]
         mates = [i for i in self._indices(True) if self.members[i].group == member.group]
         expected = as_its_group(member, [self.members[i] for i in mates], [self.affines[i] for i in mates])
@@ -132,18 +178,18 @@ class Judgement:
             return
         confirmed = pairs_of(member, expected, self.catalog).significant()
         if confirmed and agree(member, expected, self.affines[index]):
-            self._believe(index)
+            self._accept(index)
         elif confirmed or not self._can_be_checked(index, expected):
-            self._believe(index, group_affine=expected)
+            self._accept(index, group_affine=expected)
 
     def _can_be_checked(self, index: int, affine: Affine) -> bool:
-        """Whether an exposure has so many sources and stars that a right correction would show."""
+        """Whether an exposure has enough sources and stars that a right correction would show."""
         member = self.members[index]
         return min(len(member.plane), stars_on(member, affine, self.catalog)) >= self.absolute.minobj
 
     # ---------------------------------------------------------------------------------------------------- as one of a set
     def _tied_sets(self) -> list[list[int]]:
-        """Sets of exposures that are not believed and are tied to each other."""
+        """Sets of exposures that are not accepted and are tied to each other."""
         left = self._indices(False)
         ties = [(a, b) for n, a in enumerate(left) for b in left[:n] if self._tied(a, b)]
         size = len(self.members)
@@ -161,54 +207,73 @@ class Judgement:
                 return True
         return self._shares_stars(pairs_of(first, self.affines[a], self._sources(b)))
 
-    def _believe_set(self, indices: list[int]) -> None:
-        """Believe tied exposures if their sources together, each place on the sky once, are evidence enough."""
+    def _accept_set(self, indices: list[int]) -> None:
+        """Accept tied exposures if their sources as one set, each position on the sky once, are enough evidence."""
         sources = np.concatenate([self._sources(index) for index in indices])
         _, first = np.unique(clusters(sources, STAR_RADIUS), return_index=True)
         pairs = count_pairs(sources[first], self.catalog)
-        # Each of them may move by as much as its start is uncertain.
+        # Each of them may move within the uncertainty of its start.
         trials = self.absolute.trials(RADII[0]) * float(TRIALS_NEARBY) ** len(indices)
         if pairs.found[0] < self.absolute.minobj or not pairs.significant(np.where(RADII == RADII[0], trials, np.inf)):
             return
         for index in indices:
             own = self.verdicts[index].pairs.significant(np.where(RADII == RADII[0], TRIALS_NEARBY, np.inf))
             if own or not self._can_be_checked(index, self.affines[index]):
-                self._believe(index)
+                self._accept(index)
 
 
-def agree(member: Member, first: Affine, second: Affine) -> bool:
-    """Whether two corrections of an exposure are the same to the accuracy of a start."""
-    return bool((np.linalg.norm(first(member.corners) - second(member.corners), axis=1) < STAR_RADIUS).all())
-
-
-def as_its_group(member: Member, mates: list[Member], affines: list[Affine]) -> Affine | None:
-    """The correction that the rotation of the whole focal plane gives an exposure.
+def agree(member: CatalogedExposure, first: Affine, second: Affine) -> bool:
+    """Test whether two corrections of an exposure agree to the accuracy of an initial correction.
 
     Parameters
     ----------
-    member : Member
-    mates, affines : list of Member and of Affine
+    member : CatalogedExposure
+    first, second : Affine
+
+    Returns
+    -------
+    bool
+        Whether no corner differs by `STAR_RADIUS` or more.
+    """
+    return bool((np.linalg.norm(first(member.corners) - second(member.corners), axis=1) < STAR_RADIUS).all())
+
+
+def as_its_group(member: CatalogedExposure, mates: list[CatalogedExposure], affines: list[Affine]) -> Affine | None:
+    """Derive the correction of an exposure from the rotation of the whole focal plane.
+
+    Parameters
+    ----------
+    member : CatalogedExposure
+    mates, affines : list of CatalogedExposure and of Affine
         Other detectors of the same exposure, and their corrections.
 
     Returns
     -------
     Affine or None
-        `None` without any, and where they don't agree with one rotation to `GROUP_AGREEMENT`.
+        `None` without other detectors, or if these don't agree with one rotation to `GROUP_AGREEMENT`.
     """
     if not mates:
         return None
     before = np.concatenate([mate.to_sky(mate.corners) for mate in mates])
     after = np.concatenate([mate.to_sky(affine(mate.corners)) for mate, affine in zip(mates, affines, strict=True)])
-    # The rotation that takes the one to the other in the sense of least squares (Wahba's problem, by Kabsch's solution).
+    # The rotation from one to the other by least squares (Wahba's problem, solved by Kabsch's algorithm).
     left, _, right = np.linalg.svd(after.T @ before)
     rotation = left @ np.diag([1, 1, np.linalg.det(left @ right)]) @ right
     if np.linalg.norm(before @ rotation.T - after, axis=1).max() > GROUP_AGREEMENT * ARCSEC:
         return None
-    return between(member.corners, member.to_plane(member.to_sky(member.corners) @ rotation.T))
+    return fit_affine(member.corners, member.to_plane(member.to_sky(member.corners) @ rotation.T))
 
 
-def warn_of_groups_apart(members: list[Member], affines: list[Affine], log) -> None:
-    """Say which detectors of one exposure are aligned, each by its own stars, farther from each other than they should be."""
+def warn_of_groups_apart(members: list[CatalogedExposure], affines: list[Affine], log) -> None:
+    """Warn of detectors of one exposure whose corrections don't agree with one pointing.
+
+    Parameters
+    ----------
+    members : list of CatalogedExposure
+    affines : list of Affine
+        The correction of each by its own stars.
+    log : logging.Logger
+    """
     for group in dict.fromkeys(member.group for member in members):
         own = [(m, a) for m, a in zip(members, affines, strict=True) if m.group == group]
         if len(own) > 1 and as_its_group(own[0][0], *zip(*own, strict=True)) is None:

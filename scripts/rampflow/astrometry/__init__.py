@@ -1,11 +1,11 @@
-"""The astrometric catalog of an association: the part of the sky that it covers, the stars there, and where they are then.
+"""The astrometric catalog of an association: stars in the part of the sky that its images cover, at their epoch.
 
-`region` knows which part of the sky the images cover and when they were taken, `motion` moves stars to that epoch,
-`duplicates` merges stars that are listed twice, `files`, `hats` and `web` read the sources of stars, `sources` chooses among
-them by name and has patience with a network, and `table` writes and reads the small file that the alignment takes.
+`region` derives the sky region and the epochs from the images, `motion` moves stars to an epoch, `duplicates` merges stars
+that are listed twice, `files`, `hats` and `web` read the sources of stars, `star_catalogs` chooses among them by name and
+handles network failures, and `star_table` writes and reads the small file that the alignment takes.
 """
 
-from rampflow.astrometry.sources import check_astrometric_catalog, source_files
-from rampflow.astrometry.table import next_attempt, read_catalog
+from rampflow.astrometry.star_catalogs import check_astrometric_catalog, source_files
+from rampflow.astrometry.star_table import next_attempt, read_star_table
 
-__all__ = ["check_astrometric_catalog", "next_attempt", "read_catalog", "source_files"]
+__all__ = ["check_astrometric_catalog", "next_attempt", "read_star_table", "source_files"]

@@ -7,39 +7,39 @@ import numpy as np
 from rampflow.astrometry.motion import MAS
 from rampflow.astrometry.region import angles, unit_vectors
 
-#: mas. Entries nearer to each other than half a WFI pixel (110 mas) are one star to this instrument. Gaia DR3 lists no pair
-#: nearer than 180 mas, so none of its stars is merged; positions of one star in two catalogs or at two epochs that are some
-#: years apart mostly agree to less.
+#: mas. WFI can't separate stars closer to each other than half a pixel (of 110 mas). Gaia DR3 lists no pair closer than
+#: 180 mas, so that none of its stars is merged. Positions of one star in two catalogs, or at epochs some years apart, mostly
+#: agree to less than this.
 RADIUS = 50.0
 
 
 def merge_duplicates(stars: dict[str, np.ndarray], radius: float = RADIUS) -> tuple[dict[str, np.ndarray], int]:
-    """Make one star of entries within `radius` of each other.
+    """Merge entries within some radius of each other to one star.
 
-    Two entries of one star would drop each other in the matching, which takes no star with a neighbour.
+    Two entries of one star would drop each other in the matching, which takes no star with a close neighbor.
 
     Parameters
     ----------
     stars : dict of numpy.ndarray
-        Columns of a catalog: ra, dec (degrees), and any others; ra_error, dec_error in mas.
+        Columns of a catalog, (n,) each: ra, dec (degrees), and any others; ra_error, dec_error in mas.
     radius : float
         mas.
 
     Returns
     -------
     stars : dict of numpy.ndarray
-        In the same order. A merged star is at the mean of its entries, weighted by their errors where all have one; its
-        errors are the smallest of its entries, and half their distance as a standard deviation. Other columns have the mean
-        of what is known. Stars that have no double are as they were.
+        In the same order. A merged star is at the mean of its entries, weighted by their errors if all have one; its errors
+        are the smallest of its entries, plus half their distance in quadrature. Other columns have the mean of the known
+        values. Stars without a duplicate are unchanged.
     n_entries : int
-        Entries that were merged into others.
+        Number of entries that were merged into others.
     """
     n_stars = len(stars["ra"])
     directions = unit_vectors(stars["ra"], stars["dec"])
     pairs = close_pairs(directions, radius * MAS)
     if not len(pairs):
         return stars, 0
-    from scipy.sparse import coo_array, csgraph  # where there is something to merge: its import takes 0.2 s
+    from scipy.sparse import coo_array, csgraph  # imported only if needed: takes 0.2 s
 
     graph = coo_array((np.ones(len(pairs), bool), pairs.T), shape=(n_stars, n_stars))
     n_groups, group = csgraph.connected_components(graph, directed=False)
@@ -74,9 +74,24 @@ def merge_duplicates(stars: dict[str, np.ndarray], radius: float = RADIUS) -> tu
 
 
 def close_pairs(directions: np.ndarray, radius: float) -> np.ndarray:
-    """Pairs (n, 2) of directions (unit vectors) within `radius` radians of each other.
+    """Find pairs of directions within some distance of each other.
 
-    Sorted along one axis, each is compared with those that follow until they are too far along that axis.
+    Parameters
+    ----------
+    directions : numpy.ndarray
+        Unit vectors, (n, 3).
+    radius : float
+        Radians.
+
+    Returns
+    -------
+    numpy.ndarray
+        Indices, (n_pairs, 2).
+
+    Notes
+    -----
+    The directions are sorted along one axis, and each is compared with those that follow until they are too far along that
+    axis.
     """
     if len(directions) < 2:
         return np.empty((0, 2), int)

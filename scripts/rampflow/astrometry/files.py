@@ -1,4 +1,4 @@
-"""Stars from a file of the user's: ECSV, parquet, CSV or FITS."""
+"""Stars from a file of the user: ECSV, parquet, CSV or FITS."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ log = step_logger("astrometric_catalog")
 
 SUFFIXES = (".ecsv", ".parquet", ".csv", ".fits")
 
-#: Names (in any case) of the columns that are read, the first that there is; and their units.
+#: Names of the columns that are read, in any case; the first that exists is taken; and their units.
 NAMES = {
     "ra": (("ra", "sky_centroid.ra"), "deg"),
     "dec": (("dec", "sky_centroid.dec"), "deg"),
@@ -32,48 +32,48 @@ NAMES = {
 
 #: Larger values (mas per year, mas) are placeholders: the fastest star moves by 10,400 mas per year, the nearest has 769 mas.
 LARGEST = {"pmra": 11_000.0, "pmdec": 11_000.0, "parallax": 1_000.0}
-#: Julian years that positions can be of.
+#: Range of plausible epochs of positions, Julian years.
 EPOCHS = (1800.0, 2200.0)
 
-#: Names of proper motions and epochs in other catalogs, without case and separators, and the name that is read here. They are
-#: no guess at what is meant: a file that has one of them and not the other is refused.
+#: Names of proper motions and epochs in other catalogs, without case and separators, and the name that is read here. They
+#: aren't read under these names: a file that has one of them and lacks the column that is read is refused.
 OTHER_NAMES = {
     r"(pm|mu|propermotion)(ra|alpha|rade?)(cosdec?|star|\*)?": "pmra",
     r"(pm|mu|propermotion)(de|dec|delta|decl)": "pmdec",
     r"(ref|pm|pos|coord)?epoch|epochref|epoch(jyear|ra|dec)?": "ref_epoch",
 }
-#: What a table calls the frame of its positions, in any case; in its metadata or as a column.
+#: Names of the frame of the positions, in any case, in the metadata of a table or as a column.
 FRAME_NAMES = ("frame", "coord_frame", "coordinate_frame", "refframe", "radesys", "radecsys", "equinox")
 OTHER_FRAMES = ("FK4", "FK5", "B1950", "GALACTIC", "SUPERGALACTIC", "ECLIPTIC", "CIRS", "GAPPT")
 
 
 def read_file(path: Path, region: Region) -> dict[str, np.ndarray]:
-    """Stars of a file that lie in a region.
+    """Read the stars of a file that lie in a region.
 
     Parameters
     ----------
     path : pathlib.Path
-        A file with one of `SUFFIXES`; its columns are known by `NAMES`, in any case; positions may be in a sky_centroid.
+        A file with one of `SUFFIXES`. `NAMES` has the names of its columns, in any case; positions may be in a sky_centroid.
     region : Region
 
     Returns
     -------
     dict of numpy.ndarray
-        The columns of `NAMES` that the file has, in their units (converted, where the file says others); NaN where masked, and
-        where a motion is none that a star can have.
+        The columns of `NAMES` that the file has, (n,) each, in the units of `NAMES`; NaN where masked, and for motions beyond
+        `LARGEST`.
 
     Raises
     ------
     RampflowError
-        The file can't be read, has no positions, or says of them something that can't be used: proper motions without their
-        epoch, one of their two components, another frame, positions out of range, or that lie in the region only when
-        declination and right ascension change places, or right ascension is taken as hours.
+        The file can't be read or has no positions, or its contents can't be used: proper motions without an epoch or with one
+        component, another frame, positions out of range, or positions that lie in the region only with ra and dec swapped, or
+        with ra in hours.
     """
     try:
         table, names = _open(path)
     except RampflowError:
         raise
-    except Exception as error:  # each format has its own ways to be broken
+    except Exception as error:  # readers of the formats raise all kinds
         reason = str(error).strip().split("\n")[0] or type(error).__name__
         raise RampflowError(f"{path}: this astrometric catalog can't be read ({reason})") from None
     stars = {}
@@ -98,8 +98,19 @@ def read_file(path: Path, region: Region) -> dict[str, np.ndarray]:
     return {name: values[inside] for name, values in stars.items()}
 
 
-def describe(path: Path) -> str:
-    """Where on the sky the stars of a file are, for the reason why none is where the images are."""
+def describe_stars(path: Path) -> str:
+    """Describe where on the sky the stars of a file are, for a message.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        See `read_file`.
+
+    Returns
+    -------
+    str
+        The number of rows and the limits of ra and dec, degrees.
+    """
     table, _ = _open(path)
     columns = [next(found for c in NAMES[axis][0] if (found := _find(path, table.colnames, c))) for axis in ("ra", "dec")]
     ra, dec = (_values(path, table[column], "deg") for column in columns)
@@ -110,7 +121,7 @@ def describe(path: Path) -> str:
 
 
 def _check_frame(path: Path, table) -> None:
-    """Refuse positions that are not ICRS by what the file says itself."""
+    """Refuse positions that are not ICRS by the metadata or columns of the file."""
     said = [(str(key), [value]) for key, value in table.meta.items() if str(key).lower() in FRAME_NAMES]
     columns = [name for name in table.colnames if name.lower() in FRAME_NAMES]
     said += [(name, np.unique(np.ma.compressed(np.ma.asarray(table[name])).astype(str))) for name in columns]
@@ -125,7 +136,7 @@ def _check_frame(path: Path, table) -> None:
 
 
 def _check_positions(path: Path, ra: np.ndarray, dec: np.ndarray) -> None:
-    """Refuse positions that are no degrees."""
+    """Refuse positions that are out of range in degrees."""
     wrong = np.flatnonzero((np.abs(np.nan_to_num(dec)) > 90) | (np.abs(np.nan_to_num(ra)) > 360))
     if not wrong.size:
         return
@@ -138,7 +149,7 @@ def _check_positions(path: Path, ra: np.ndarray, dec: np.ndarray) -> None:
 
 
 def _check_motions(path: Path, stars: dict[str, np.ndarray], names: list[str]) -> None:
-    """Refuse motions that can't be applied; make placeholders NaN, in place."""
+    """Refuse motions that can't be applied; set placeholders to NaN, in place."""
     others = {name: other for other in names for name in [_meant(other)] if name and name not in stars}
     motions = [name for name in ("pmra", "pmdec") if name in stars or name in others]
     needed = ("pmra", "pmdec", "ref_epoch") if motions else ()
@@ -163,13 +174,13 @@ def _check_motions(path: Path, stars: dict[str, np.ndarray], names: list[str]) -
 
 
 def _meant(name: str) -> str | None:
-    """What a column is, by a name that other catalogs give it; `None` for anything else."""
+    """The quantity of a column by the name that other catalogs give it; `None` for anything else."""
     plain = re.sub(r"[\W_]", "", name.lower())
     return next((ours for pattern, ours in OTHER_NAMES.items() if re.fullmatch(pattern, plain)), None)
 
 
 def _check_order(path: Path, ra: np.ndarray, dec: np.ndarray, region: Region) -> None:
-    """Refuse a file none of whose stars is in the region, if they would be by a common mistake."""
+    """Refuse a file with no star in the region, if a common mistake explains it."""
     mistakes = {
         "its ra and dec seem to have changed places": (dec, ra, np.abs(ra) <= 90),
         "its ra seems to be in hours": (15 * ra, dec, np.abs(ra) <= 24),
@@ -197,7 +208,7 @@ def _open(path: Path):
             numbers = [n for n in schema.names if n.lower() in wanted]
             texts = [n for n in schema.names if n.lower() in FRAME_NAMES]
             columns = file.read(columns=[*numbers, *texts])
-        # A column of numbers becomes floats, with NaN where it has no value.
+        # Numbers become floats, with NaN for missing values.
         table = Table({n: np.asarray(columns[n].to_numpy(), float) for n in numbers} if numbers else None)
         for name in numbers:
             table[name].unit = (schema.field(name).metadata or {}).get(b"unit", b"").decode() or None
@@ -216,7 +227,7 @@ def _open(path: Path):
 
 
 def _find(path: Path, names: list[str], wanted: str) -> str | None:
-    """The column that is called `wanted`, in any case."""
+    """The column of a name, in any case; `None` if there is none."""
     found = [name for name in names if name.lower() == wanted]
     if len(found) > 1:
         raise RampflowError(f"{path}: has several columns {wanted} ({', '.join(found)}); which one counts can't be known")

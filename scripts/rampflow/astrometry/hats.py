@@ -1,7 +1,7 @@
-"""Stars from a HATS catalog, in a folder or on S3: a catalog of the whole sky of which only what is needed is read.
+"""Stars from a HATS catalog of the whole sky, in a folder or on S3. Only the partitions and rows in the region are read.
 
-HATS cuts the sky into HEALPix pixels of different order, a parquet file for each; ``partition_info.csv`` lists them, and the
-column ``_healpix_29`` holds the order-29 pixel (nested) of each row, by which the rows are sorted
+HATS divides the sky into HEALPix pixels of different orders, with a parquet file for each; ``partition_info.csv`` lists them.
+The column ``_healpix_29`` has the order-29 pixel (nested) of each row, and the rows are sorted by it
 (https://hats.readthedocs.io).
 """
 
@@ -15,13 +15,13 @@ import numpy as np
 
 from rampflow.astrometry.region import Region
 
-ORDER = 29  #: of the column that the rows are found by
+ORDER = 29  #: of the pixels in the column `INDEX`
 INDEX = "_healpix_29"
 INFO = "partition_info.csv"
 GAIA_DR3 = "stpubdata/gaia/gaia_dr3/public/hats/gaia"  #: bucket and prefix
 GAIA_DR3_S3_REGION = "us-east-1"
 
-#: Columns that are read, by the name that they go by here.
+#: Columns that are read: name in this package, and name in the catalog.
 NAMES = {
     "ra": "ra",
     "dec": "dec",
@@ -36,31 +36,31 @@ NAMES = {
     "pmdec_error": "pmdec_error",
 }
 
-#: A longer filter costs more to plan with than reading a few rows too many does.
+#: Maximum number of ranges in the filter of the rows: more take longer than reading a few extra rows.
 _MOST_RANGES = 64
 
 
 def read_hats(filesystem, root: str, region: Region) -> dict[str, np.ndarray]:
-    """Stars of a HATS catalog that lie in a region.
+    """Read the stars of a HATS catalog that lie in a region.
 
     Parameters
     ----------
     filesystem : pyarrow.fs.FileSystem
     root : str
-        Folder of the catalog there.
+        Folder of the catalog in the file system.
     region : Region
 
     Returns
     -------
     dict of numpy.ndarray
-        The columns of `NAMES` that the catalog has: degrees, mas, Julian years; NaN where null.
+        The columns of `NAMES` that the catalog has, (n,) each: degrees, mas, Julian years; NaN where null.
 
     Raises
     ------
     OSError
-        The catalog, or a file of it, is not there or can't be read.
+        The catalog, or a file of it, doesn't exist or can't be read.
     ValueError
-        Something there is not as HATS has it.
+        The catalog is not a valid HATS catalog.
     """
     import pyarrow.csv
     import pyarrow.dataset
@@ -76,7 +76,7 @@ def read_hats(filesystem, root: str, region: Region) -> dict[str, np.ndarray]:
     ]
     if not paths:
         return {"ra": np.empty(0), "dec": np.empty(0)}
-    # The folders' names are no columns: without this, Norder would be read as one.
+    # Without `partitioning=None` the names of the folders, as Norder, would be read as columns.
     dataset = pyarrow.dataset.dataset(paths, format="parquet", filesystem=filesystem, partitioning=None)
     columns = {name: column for name, column in NAMES.items() if column in dataset.schema.names}
     if missing := {INDEX, "ra", "dec"} - set(dataset.schema.names):
@@ -90,7 +90,12 @@ def read_hats(filesystem, root: str, region: Region) -> dict[str, np.ndarray]:
 
 
 def covering_ranges(region: Region) -> np.ndarray:
-    """Ranges of order-29 pixels that hold a region, and a little more.
+    """Find ranges of order-29 pixels that cover a region, and a little more.
+
+    Parameters
+    ----------
+    region : Region
+        At least one circle.
 
     Returns
     -------
@@ -102,7 +107,7 @@ def covering_ranges(region: Region) -> np.ndarray:
 
     parts = []
     for circle in region.circles:
-        # Pixels of half the radius follow a circle well enough; they are 58.6 degrees / 2^order wide.
+        # Pixels of half the radius cover a circle with little excess; they are 58.6 degrees / 2^order wide.
         order = min(max(math.ceil(math.log2(58.6 / max(circle.radius / 2, 1e-6))), 0), ORDER)
         grid = HEALPix(2**order, order="nested")
         pixels = np.sort(grid.cone_search_lonlat(circle.ra * units.deg, circle.dec * units.deg, circle.radius * units.deg))
@@ -118,11 +123,24 @@ def covering_ranges(region: Region) -> np.ndarray:
 
 
 def overlapping(orders: np.ndarray, pixels: np.ndarray, ranges: np.ndarray) -> list[tuple[int, int]]:
-    """Which HEALPix pixels (nested, each with its order) overlap ranges of order-29 pixels: their order and number."""
+    """Find the HEALPix pixels that overlap ranges of order-29 pixels.
+
+    Parameters
+    ----------
+    orders, pixels : numpy.ndarray
+        Order and number (nested) of each pixel, (n,), int.
+    ranges : numpy.ndarray
+        (m, 2), see `covering_ranges`.
+
+    Returns
+    -------
+    list of (int, int)
+        Order and number of the pixels that overlap.
+    """
     orders, pixels = orders.astype(np.int64), pixels.astype(np.int64)
     shift = 2 * (ORDER - orders)
     starts, stops = pixels << shift, (pixels + 1) << shift
-    # The first range that ends after the pixel begins must begin before the pixel ends.
+    # A pixel overlaps if the first range that ends after its start begins before its end.
     first = np.searchsorted(ranges[:, 1], starts, side="right")
     hit = (first < len(ranges)) & (ranges[np.minimum(first, len(ranges) - 1), 0] < stops)
     return [(int(k), int(n)) for k, n in zip(orders[hit], pixels[hit], strict=True)]

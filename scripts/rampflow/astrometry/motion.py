@@ -1,4 +1,4 @@
-"""Where stars are at another epoch: proper motion and parallax."""
+"""Positions of stars at another epoch: proper motion and parallax."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from rampflow.astrometry.region import angles, unit_vectors
 
 MAS = np.pi / (180 * 3600 * 1000)  #: radians
 
-#: Columns that say where a star is at another epoch.
+#: Columns with the motion of a star.
 MOTION = ("pmra", "pmdec", "parallax", "ref_epoch")
-#: Columns of a catalog at an epoch.
+#: Columns of a catalog that was moved to an epoch.
 COLUMNS = ("ra", "dec", "mag", "ra_error", "dec_error", "pmra", "pmdec", "parallax")
 
 
@@ -57,20 +57,46 @@ def propagate(ra, dec, pmra, pmdec, parallax, ref_epoch, epoch: float) -> tuple[
 
 
 def propagate_error(error, pm_error, years) -> np.ndarray:
-    """Standard error of a coordinate, mas, that time has widened by that of the proper motion (mas per year), where known.
+    """Propagate the standard error of a coordinate to another epoch.
 
-    Ten years after its epoch, a faint star of Gaia DR3 has most of its error from the proper motion.
+    Parameters
+    ----------
+    error : numpy.ndarray
+        mas, (n,).
+    pm_error : numpy.ndarray
+        Standard error of the proper motion, mas per year, (n,); NaN where unknown, which adds nothing.
+    years : numpy.ndarray or float
+        Time between the epochs.
+
+    Returns
+    -------
+    numpy.ndarray
+        mas, (n,).
+
+    Notes
+    -----
+    Ten years after its epoch, most of the error of a faint star of Gaia DR3 comes from the proper motion.
     """
     return np.hypot(error, years * np.nan_to_num(pm_error))
 
 
 def has_motions(stars: dict[str, np.ndarray]) -> bool:
-    """Whether a catalog has proper motions and the epoch of its positions."""
+    """Test whether a catalog has proper motions and the epoch of its positions.
+
+    Parameters
+    ----------
+    stars : dict of numpy.ndarray
+        Columns of the catalog.
+
+    Returns
+    -------
+    bool
+    """
     return all(name in stars for name in ("pmra", "pmdec", "ref_epoch"))
 
 
-def usable(stars: dict[str, np.ndarray], *, need_parallax: bool = True) -> np.ndarray:
-    """Which stars have what it takes to move them to another epoch; all of them in a catalog without motions.
+def find_movable(stars: dict[str, np.ndarray], *, need_parallax: bool = True) -> np.ndarray:
+    """Find the stars that can be moved to another epoch; all of them in a catalog without motions.
 
     Parameters
     ----------
@@ -78,6 +104,11 @@ def usable(stars: dict[str, np.ndarray], *, need_parallax: bool = True) -> np.nd
         See `at_epoch`.
     need_parallax : bool
         A star without a parallax is not usable.
+
+    Returns
+    -------
+    numpy.ndarray
+        bool, (n,).
     """
     names = ("ra", "dec", *MOTION) if has_motions(stars) else ("ra", "dec")
     needed = [name for name in names if name in stars and (need_parallax or name != "parallax")]
@@ -85,22 +116,27 @@ def usable(stars: dict[str, np.ndarray], *, need_parallax: bool = True) -> np.nd
 
 
 def at_epoch(stars: dict[str, np.ndarray], epoch: float, *, need_parallax: bool = True) -> dict[str, np.ndarray]:
-    """Stars of a catalog at an epoch: the columns of `COLUMNS`, NaN where unknown.
+    """Move the stars of a catalog to an epoch.
 
-    Where the catalog has proper motions, stars without one are left out: their error grows without limit. A catalog without
+    If the catalog has proper motions, stars without one are left out: their error grows without limit. A catalog without
     proper motions is taken as of the epoch.
 
     Parameters
     ----------
     stars : dict of numpy.ndarray
-        Columns of the catalog: ra, dec (degrees), and where known mag, ra_error, dec_error (mas), pmra_error, pmdec_error
-        (mas per year), and those of `MOTION`.
+        Columns of the catalog, (n,) each: ra, dec (degrees), and where known mag, ra_error, dec_error (mas), pmra_error,
+        pmdec_error (mas per year), and those of `MOTION`.
     epoch : float
         Julian year.
     need_parallax : bool
         Leave out stars without a parallax, as romancal does with Gaia's; otherwise these are moved by proper motion alone.
+
+    Returns
+    -------
+    dict of numpy.ndarray
+        The columns of `COLUMNS`; NaN where unknown.
     """
-    chosen = usable(stars, need_parallax=need_parallax)
+    chosen = find_movable(stars, need_parallax=need_parallax)
     stars = {name: values[chosen] for name, values in stars.items()}
     unknown = np.full(int(chosen.sum()), np.nan)
     if not has_motions(stars):
@@ -117,15 +153,20 @@ def at_epoch(stars: dict[str, np.ndarray], epoch: float, *, need_parallax: bool 
 
 
 def displacement(stars, epoch: float, to_epoch: float) -> np.ndarray:
-    """How far stars move on the sky between two epochs, as vectors (n, 3) to add to their directions at the first.
+    """Displacement of stars on the sky between two epochs.
 
     Parameters
     ----------
     stars : mapping
-        Columns ra, dec (degrees) at `epoch`, pmra, pmdec (mas per year) and parallax (mas); NaN where unknown, which moves
-        nothing.
+        Columns ra, dec (degrees) at `epoch`, pmra, pmdec (mas per year) and parallax (mas), (n,) each; NaN where unknown,
+        which displaces nothing.
     epoch, to_epoch : float
         Julian years.
+
+    Returns
+    -------
+    numpy.ndarray
+        Vectors to add to the directions at `epoch`, (n, 3).
     """
     import erfa
 
@@ -141,7 +182,18 @@ def displacement(stars, epoch: float, to_epoch: float) -> np.ndarray:
 
 
 def axes(ra, dec) -> tuple[np.ndarray, np.ndarray]:
-    """Unit vectors (..., 3) to the east and to the north of positions in degrees."""
+    """Unit vectors to the east and to the north at positions on the sky.
+
+    Parameters
+    ----------
+    ra, dec : array-like
+        Degrees, any shape.
+
+    Returns
+    -------
+    east, north : numpy.ndarray
+        (..., 3).
+    """
     alpha, delta = np.radians(ra)[..., None], np.radians(dec)[..., None]
     east = np.concatenate([-np.sin(alpha), np.cos(alpha), np.zeros_like(alpha)], axis=-1)
     north = np.concatenate([-np.sin(delta) * np.cos(alpha), -np.sin(delta) * np.sin(alpha), np.cos(delta)], axis=-1)

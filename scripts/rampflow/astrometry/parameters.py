@@ -1,6 +1,6 @@
-"""Where the stars come from and how they are searched for, as parameters of the configuration and of astrometric_catalog."""
+"""Parameters of the source of the stars and of the search for them, in the configuration and of astrometric_catalog."""
 
-from rampflow.astrometry.sources import GAIA_S3
+from rampflow.astrometry.star_catalogs import GAIA_S3
 from rampflow.step.declaration import Parameter
 
 #: Names and defaults are romancal's; its abs_refcat is the configuration's astrometric_catalog.
@@ -8,13 +8,11 @@ SOURCE = Parameter(
     "astrometric_catalog",
     str,
     GAIA_S3,
-    "where the stars come from: GAIADR3_S3 (Gaia DR3 on S3), GAIADR3, GAIADR2, GAIADR1 or GAIAREFCAT (a web service), a file "
-    "with columns ra and dec, or the folder of a HATS catalog",
+    "source of the stars: GAIADR3_S3 (Gaia DR3 on S3), GAIADR3, GAIADR2, GAIADR1 or GAIAREFCAT (a web service), a file with "
+    "columns ra and dec, or the folder of a HATS catalog",
 )
 SEARCH_PARAMETERS = (
-    Parameter("vo_timeout", float, 1200.0, "time to wait for the astrometric catalog in all", unit="s", minimum=0),
-    # Twice what tweakreg looks for a match within by default (abs_searchrad 6 and abs_tolerance 0.7).
-    Parameter(
-        "margin", float, 15.0, "how far around an image stars are got, for errors of its pointing", unit="arcsec", minimum=0
-    ),
+    Parameter("vo_timeout", float, 1200.0, "total timeout for retrieving the astrometric catalog", unit="s", minimum=0),
+    # Twice the largest distance of a match in tweakreg by default (abs_searchrad 6 and abs_tolerance 0.7).
+    Parameter("margin", float, 15.0, "search margin around each image, to allow for pointing errors", unit="arcsec", minimum=0),
 )

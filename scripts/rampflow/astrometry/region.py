@@ -1,4 +1,4 @@
-"""The part of the sky that images cover, a circle around each, and when they were taken; from their headers alone."""
+"""The part of the sky that images cover, a circle around each, and their epochs; from their headers alone."""
 
 from __future__ import annotations
 
@@ -10,35 +10,68 @@ from pathlib import Path
 import numpy as np
 
 from rampflow.errors import RampflowError
-from rampflow.files.asdf_io import AsdfFile
+from rampflow.files.asdf_reader import AsdfFile
 from rampflow.step.exposure import Exposure
 from rampflow.step.logs import step_logger
 from rampflow.step.provenance import is_fully_saturated
 
 log = step_logger("astrometric_catalog")
 
-PIXEL_SCALE = 0.11 / 3600  #: degrees, on average over the detectors
-#: A detector's half-diagonal may be this much longer than its pixels times their mean scale: the optics' distortion.
+PIXEL_SCALE = 0.11 / 3600  #: degrees, mean of the detectors
+#: Upper limit of a detector's half-diagonal, relative to its pixels times their mean scale: allows for the optical distortion.
 DISTORTION = 1.1
-#: Degrees: images within this distance of each other are asked for together where each question costs a request. It is the
-#: radius of WFI's field of view, so that the detectors of one pointing make one question.
+#: Degrees: images within this distance of each other share one request to a service. It is the radius of WFI's field of view,
+#: so that the detectors of one pointing take one request.
 FIELD_RADIUS = 0.5
 
 
 def unit_vectors(ra, dec) -> np.ndarray:
-    """Directions on the sky as unit vectors, (…, 3), of `ra`, `dec` in degrees."""
+    """Convert positions on the sky to directions.
+
+    Parameters
+    ----------
+    ra, dec : array-like
+        Degrees, any shape.
+
+    Returns
+    -------
+    numpy.ndarray
+        Unit vectors, (..., 3).
+    """
     ra, dec = np.radians(ra), np.radians(dec)
     return np.stack([np.cos(dec) * np.cos(ra), np.cos(dec) * np.sin(ra), np.sin(dec)], axis=-1)
 
 
 def angles(vectors) -> tuple[np.ndarray, np.ndarray]:
-    """Right ascension from 0 to 360 and declination, in degrees, of vectors (…, 3) of any length."""
+    """Convert vectors to positions on the sky.
+
+    Parameters
+    ----------
+    vectors : array-like
+        Of any length, (..., 3).
+
+    Returns
+    -------
+    ra, dec : numpy.ndarray
+        Degrees, `ra` from 0 to 360.
+    """
     x, y, z = np.moveaxis(np.asarray(vectors), -1, 0)
     return np.degrees(np.arctan2(y, x)) % 360, np.degrees(np.arctan2(z, np.hypot(x, y)))
 
 
 def separation(a, b) -> np.ndarray:
-    """Angle between unit vectors, in degrees; by their chord, which is exact for small angles too."""
+    """Angle between directions, from their chord, which is accurate for small angles too.
+
+    Parameters
+    ----------
+    a, b : array-like
+        Unit vectors, (..., 3).
+
+    Returns
+    -------
+    numpy.ndarray
+        Degrees, (...).
+    """
     return np.degrees(2 * np.arcsin(np.minimum(np.linalg.norm(np.asarray(a) - b, axis=-1) / 2, 1)))
 
 
@@ -57,7 +90,19 @@ class Circle:
 
     @classmethod
     def around(cls, vectors, radii=0.0) -> Circle:
-        """A circle that holds the points `vectors` (n, 3), or circles of `radii` (degrees) around them."""
+        """Find a circle that contains points or circles.
+
+        Parameters
+        ----------
+        vectors : array-like
+            Unit vectors of the points, or of the centers of the circles, (n, 3).
+        radii : float or array-like
+            Radii of the circles, degrees.
+
+        Returns
+        -------
+        Circle
+        """
         centre = np.mean(vectors, axis=0)
         centre /= np.linalg.norm(centre)
         return cls(*map(float, angles(centre)), float(np.max(separation(vectors, centre) + radii)))
@@ -70,7 +115,18 @@ class Region:
     circles: tuple[Circle, ...]
 
     def contains(self, ra, dec) -> np.ndarray:
-        """Which of the positions (degrees) lie in one of the circles."""
+        """Test whether positions lie in one of the circles.
+
+        Parameters
+        ----------
+        ra, dec : array-like
+            Degrees, any shape.
+
+        Returns
+        -------
+        numpy.ndarray
+            bool, same shape.
+        """
         positions = unit_vectors(ra, dec)
         inside = np.zeros(positions.shape[:-1], bool)
         for circle in self.circles:
@@ -78,7 +134,13 @@ class Region:
         return inside
 
     def grouped(self) -> Region:
-        """Fewer and larger circles that hold all of these: those of one field of view become one."""
+        """Replace circles that are near each other by one that contains them.
+
+        Returns
+        -------
+        Region
+            One circle for each field of view.
+        """
         left, groups = list(dict.fromkeys(self.circles)), []
         while left:
             near = [c for c in left if separation(c.centre, left[0].centre) <= FIELD_RADIUS]
@@ -88,9 +150,9 @@ class Region:
 
 
 def survey_images(paths: list[Path], margin: float) -> tuple[Region, list[float]]:
-    """What the images of an association cover together, and when.
+    """Find the region and the epochs of the images of an association.
 
-    Images that are not to be aligned (fully saturated, or without a WCS) don't count.
+    Images that can't be aligned (fully saturated, or without a WCS) are left out.
 
     Parameters
     ----------
@@ -104,7 +166,7 @@ def survey_images(paths: list[Path], margin: float) -> tuple[Region, list[float]
     region : Region
         A circle for each image.
     epochs : list of float
-        The exposures' mid times, Julian years, in the order of the circles.
+        Mid times of the exposures, Julian years, in the order of the circles.
 
     Raises
     ------
@@ -123,12 +185,12 @@ def survey_images(paths: list[Path], margin: float) -> tuple[Region, list[float]
 
 
 def _circle_of(image: Exposure) -> Circle | None:
-    """The circle around an image; `None`, with a line in the log, for one that is not to be aligned."""
+    """The circle around an image; `None`, with a line in the log, for one that can't be aligned."""
     if is_fully_saturated(image.meta.get("cal_step", {})):
-        log.info("%s: is fully saturated, so that it can't be aligned", image.path.name)
+        log.info("%s: can't be aligned: it is fully saturated", image.path.name)
         return None
     if image.meta.get("wcs") is None:
-        log.info("%s: has no WCS, so that it can't be aligned", image.path.name)
+        log.info("%s: can't be aligned: it has no WCS", image.path.name)
         return None
     wcsinfo = image.meta.get("wcsinfo", {})
     corners = _corners(wcsinfo.get("s_region"))
@@ -136,15 +198,17 @@ def _circle_of(image: Exposure) -> Circle | None:
         return Circle.around(unit_vectors(*corners.T))
     ra, dec = wcsinfo.get("ra_ref"), wcsinfo.get("dec_ref")
     if not (_is_angle(ra, 360) and _is_angle(dec, 90)):
-        log.warning("%s: says neither its footprint (meta.wcsinfo.s_region) nor its pointing; no stars there", image.path.name)
+        log.warning(
+            "%s: has neither a footprint (meta.wcsinfo.s_region) nor a pointing: no stars are retrieved for it", image.path.name
+        )
         return None
-    # The aperture's reference point is the middle of the detector.
+    # The reference point of the aperture is the center of the detector.
     half_diagonal = math.hypot(*image.array("data").shape[-2:]) / 2 * PIXEL_SCALE * DISTORTION
     return Circle(ra % 360, float(dec), half_diagonal)
 
 
 def _is_angle(value, largest: float) -> bool:
-    """Whether a value is a number of degrees, and not a placeholder as −999999."""
+    """Whether a value is an angle in degrees, and not a placeholder such as −999999."""
     return isinstance(value, int | float) and abs(value) <= largest
 
 
@@ -162,7 +226,16 @@ def _corners(s_region) -> np.ndarray | None:
 
 
 def epoch_of(image: Exposure) -> float:
-    """When the exposure was half done, Julian year.
+    """Read the mid time of an exposure.
+
+    Parameters
+    ----------
+    image : Exposure
+
+    Returns
+    -------
+    float
+        Julian year.
 
     Raises
     ------
@@ -185,15 +258,35 @@ _J2000 = datetime.datetime(2000, 1, 1, 12)
 
 
 def julian_year(time: datetime.datetime) -> float:
-    """Julian year of a time in UTC.
+    """Convert a time in UTC to a Julian year.
 
-    Dynamical time is a minute ahead: two millionths of a year, which no star notices.
+    Parameters
+    ----------
+    time : datetime.datetime
+
+    Returns
+    -------
+    float
+
+    Notes
+    -----
+    The difference to dynamical time, a minute or two millionths of a year, is neglected.
     """
     return 2000 + (time.replace(tzinfo=None) - _J2000) / datetime.timedelta(days=365.25)
 
 
 def calendar_year(epoch: float) -> float:
-    """The calendar year and the part of it that has passed, of a Julian year."""
+    """Convert a Julian year to the calendar year and its fraction.
+
+    Parameters
+    ----------
+    epoch : float
+        Julian year.
+
+    Returns
+    -------
+    float
+    """
     time = _J2000 + (epoch - 2000) * datetime.timedelta(days=365.25)
     start, end = datetime.datetime(time.year, 1, 1), datetime.datetime(time.year + 1, 1, 1)
     return time.year + (time - start) / (end - start)

@@ -1,4 +1,4 @@
-"""Stars from the catalog web service of STScI's Guide Star group, which moves them to the epoch itself."""
+"""Stars from the catalog web service of STScI's Guide Star group, which moves them to the epoch."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ URL_VARIABLE = "ASTROMETRIC_CATALOG_URL"
 DEFAULT_URL = "https://gsss.stsci.edu/webservices"
 PATH = "/vo/CatalogSearch.aspx"
 
-_NOTHING_FOUND = "No data records"  # how the answer begins where there are no stars
+_NOTHING_FOUND = "No data records"  # start of the answer if there are no stars
 
 
 class BrokenAnswer(ValueError):
-    """The service answered with something that is not a table of stars."""
+    """The answer of the service is not a table of stars."""
 
 
 class Refused(Exception):
-    """The service says that it won't, and would again."""
+    """The service refused the request, and would refuse it again."""
 
 
 def query(catalog: str, region: Region, epoch: float, deadline: float) -> dict[str, np.ndarray]:
-    """Stars of a catalog of the service, at an epoch, that lie in a region.
+    """Query the service for stars in a region, at an epoch.
 
     Parameters
     ----------
@@ -40,18 +40,18 @@ def query(catalog: str, region: Region, epoch: float, deadline: float) -> dict[s
     epoch : float
         Julian year.
     deadline : float
-        Time of `time.monotonic` to wait for an answer until.
+        Time of `time.monotonic` until which to wait for an answer.
 
     Returns
     -------
     dict of numpy.ndarray
-        ra, dec (degrees) at the epoch, mag, pmra, pmdec (mas per year). Stars whose proper motion the service does not know,
-        and has left where they were, are left out.
+        ra, dec (degrees) at the epoch, mag, pmra, pmdec (mas per year), (n,) each. Stars without a proper motion, which the
+        service doesn't move, are left out.
 
     Raises
     ------
     OSError
-        The network or the server has a trouble (requests' exceptions are of this kind).
+        The network or the server fails (requests' exceptions are of this kind).
     BrokenAnswer
     Refused
     """
@@ -70,25 +70,29 @@ def query(catalog: str, region: Region, epoch: float, deadline: float) -> dict[s
         }
         left = max(deadline - time.monotonic(), 0.1)
         answer = requests.get(url, parameters, headers={"Accept": "text/csv"}, timeout=(min(left, 30), left))
-        if 400 <= answer.status_code < 500 and answer.status_code not in (408, 429):  # those two pass
+        if 400 <= answer.status_code < 500 and answer.status_code not in (408, 429):  # timeout and too many requests: try again
             raise Refused(f"the service at {url} answered {answer.status_code} {answer.reason}")
         answer.raise_for_status()
         answers.append(parse(answer.text))
     stars = {name: np.concatenate([a[name] for a in answers]) for name in answers[0]}
-    # Fields may overlap, and the service gives some stars beyond the circle that it was asked for.
+    # Circles may overlap, and the service returns some stars outside the requested circle.
     _, once = np.unique(np.stack([stars["ra"], stars["dec"]]), axis=1, return_index=True)
     once = np.sort(once)[region.contains(stars["ra"], stars["dec"])[np.sort(once)]]
     return {name: values[once] for name, values in stars.items()}
 
 
 def parse(text: str) -> dict[str, np.ndarray]:
-    """Stars of the service's answer: a comment, the names of the columns, a line for each star.
+    """Parse an answer of the service: a comment, the names of the columns, a line for each star.
+
+    Parameters
+    ----------
+    text : str
 
     Returns
     -------
     dict of numpy.ndarray
-        ra, dec (degrees), mag, pmra, pmdec (mas per year) of the stars with a proper motion; NaN where the answer has no such
-        column.
+        ra, dec (degrees), mag, pmra, pmdec (mas per year) of the stars with a proper motion, (n,) each; NaN if the answer
+        lacks the column.
 
     Raises
     ------
@@ -97,7 +101,7 @@ def parse(text: str) -> dict[str, np.ndarray]:
     if text.lstrip().startswith(_NOTHING_FOUND):
         return {name: np.empty(0) for name in ("ra", "dec", "mag", "pmra", "pmdec")}
     if text.lstrip().startswith("<"):
-        raise BrokenAnswer("the service answered with a page (HTML) in place of a table")
+        raise BrokenAnswer("the service answered with an HTML page instead of a table")
     lines = [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
     if not lines:
         raise BrokenAnswer("the service's answer is empty")
@@ -106,7 +110,7 @@ def parse(text: str) -> dict[str, np.ndarray]:
     if not {"ra", "dec"} <= set(place):
         raise BrokenAnswer(f"the service's answer has no columns ra and dec; it begins with {lines[0][:80]!r}")
     if any(len(row) != len(names) for row in rows):
-        raise BrokenAnswer("the service's answer is cut off")
+        raise BrokenAnswer("the service's answer is truncated")
     try:
         stars = {
             name: np.array([float(row[place[name]] or "nan") for row in rows] if name in place else np.full(len(rows), np.nan))

@@ -10,8 +10,7 @@ import numpy as np
 
 from rampflow.catalog.photometry import aperture_names
 from rampflow.files.models import schema
-
-COLUMNS_SCHEMA = "tables/source_catalog_columns-2.0.0"
+from rampflow.files.tags import CATALOG_COLUMNS
 
 #: Units of the schema that astropy spells otherwise.
 _SPELLINGS = {"arcsec^2": "arcsec2", "nJy arcsec-2": "nJy / arcsec2", "1/arcsec2": "1 / arcsec2"}
@@ -119,7 +118,7 @@ class Definition(NamedTuple):
 def define(name: str) -> Definition:
     """The definition of a column."""
     name = name.removeprefix(FORCED)
-    for pattern, node in schema(COLUMNS_SCHEMA)["definitions"].items():
+    for pattern, node in schema(CATALOG_COLUMNS)["definitions"].items():
         if re.fullmatch(pattern.replace("~radius~", "[0-9]{2}").replace("_~band~", ""), name):
             datatype = node["properties"]["data"]["properties"]["datatype"]["enum"][0]
             unit = None if node["unit"] == "none" else _SPELLINGS.get(node["unit"], node["unit"])

@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 
 from rampflow.errors import RampflowError
-from rampflow.files.asdf_io import AsdfFile
+from rampflow.files.asdf_reader import AsdfFile
 from rampflow.step.exposure import Exposure
 from rampflow.step.logs import step_logger
-from rampflow.wcs.wcs_tree import footprint_distance
+from rampflow.wcs.footprint import footprint_distance
 
 log = step_logger("source_catalog")
 

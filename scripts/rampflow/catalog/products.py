@@ -18,13 +18,13 @@ from rampflow import SOFTWARE_NAME, __version__
 from rampflow.catalog.columns import Definition, define
 from rampflow.catalog.photometry import ANNULUS_RADII, APERTURE_RADII
 from rampflow.catalog.segments import KRON_LEAST, KRON_SCALE
-from rampflow.files.asdf_io import CompressedArray, create_asdf, tagged
+from rampflow.files.asdf_writer import CompressedArray, create_asdf
 from rampflow.files.models import metadata_schema, required_part
-from rampflow.step.exposure import ROMAN_TAGS, Exposure
+from rampflow.files.tags import SEGMENTATION_MAP
+from rampflow.files.yaml_tree import tagged
+from rampflow.step.exposure import Exposure
 from rampflow.step.logs import recorded_log
 from rampflow.step.provenance import LOG_KEY, stamp
-
-SEGMENTATION = "segmentation_map-2.1.0"
 
 #: How other sources' pixels and Kron apertures are treated, in photutils' terms, for the record.
 APERTURE_MASK_METHOD, KRON_PARAMETERS = "mask", (KRON_SCALE, KRON_LEAST, 0.0)
@@ -42,7 +42,7 @@ def catalog_metadata(image: dict, references: dict) -> dict:
     references : dict
         ``meta.ref_file`` as this step completes it.
     """
-    meta = required_part(metadata_schema(SEGMENTATION), image)
+    meta = required_part(metadata_schema(SEGMENTATION_MAP), image)
     meta["calibration_software_name"], meta["calibration_software_version"] = SOFTWARE_NAME, __version__
     meta["ref_file"] = {**meta.get("ref_file", {}), **references}
     return meta
@@ -126,7 +126,7 @@ def write_segmentation(path: Path, meta: dict, labels: np.ndarray, detection: np
     """
     meta = meta | {"model_type": "SegmentationMapModel"}
     stamp(meta, path.name)
-    roman = tagged({"meta": meta, "data": CompressedArray(labels.astype(np.uint32, copy=False))}, f"{ROMAN_TAGS}{SEGMENTATION}")
+    roman = tagged({"meta": meta, "data": CompressedArray(labels.astype(np.uint32, copy=False))}, SEGMENTATION_MAP)
     if detection is not None:
         roman["detection_image"] = detection
     with create_asdf(path, {**source.tree, "roman": roman}, source.file.standard):

@@ -1,4 +1,4 @@
-"""Raw exposures of other models and older versions, brought to the newest one by `roman_datamodels`."""
+"""Conversion of raw exposures of other models and older versions to the newest one, with `roman_datamodels`."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ import tempfile
 from pathlib import Path
 
 from rampflow.errors import RampflowError
+from rampflow.files.tags import RAW, ROMAN_PREFIX
 
-RAW_TAG = "wfi_science_raw-2.1.0"  #: the newest raw model, which is read without `roman_datamodels`
+RAW_TAG = RAW.removeprefix(ROMAN_PREFIX)  #: the newest raw model, which is read without `roman_datamodels`
 GROUND_TEST_MODELS = ("fps", "tvac")  #: exposures of ground tests: arrays with units, reference read added back already
 ARRAYS = ("data", "amp33", "resultantdq")
 REFERENCE_ARRAYS = ("reference_read", "reference_amp33")  #: not for ground tests, which have it added back
@@ -33,7 +34,7 @@ RENAMED = {
 
 @contextlib.contextmanager
 def updated_raw_file(raw):
-    """A temporary file with the exposure as a raw exposure of the newest version.
+    """Write a temporary file with an exposure in the newest version of the raw data model.
 
     What the newest version asks for is taken from where the older one has it (`RENAMED`, `derive_entries`); what the file
     doesn't have gets RAD's placeholders ("?", −999999). The statistics that ground-test files keep in ``meta`` go to
@@ -88,14 +89,26 @@ def updated_raw_file(raw):
 
 
 def spell_data_problem(meta: dict) -> None:
-    """Say ``meta.exposure.data_problem`` as the newest version does, in place: older files have a boolean."""
+    """Bring ``meta.exposure.data_problem`` to the form of the newest version, in place: older files have a boolean.
+
+    Parameters
+    ----------
+    meta : dict
+        Metadata of a raw exposure.
+    """
     exposure = meta.get("exposure")
     if isinstance(exposure, dict) and isinstance(exposure.get("data_problem"), bool):
         exposure["data_problem"] = "True" if exposure["data_problem"] else None
 
 
 def rename_entries(meta: dict) -> None:
-    """Copy entries of ``meta`` that the newest version has under another name to that name, in place."""
+    """Copy entries that the newest version has under another name to that name, in place.
+
+    Parameters
+    ----------
+    meta : dict
+        Metadata of a raw exposure.
+    """
     for new, old in RENAMED.items():
         *section, name = new.split(".")
         value = _entry(meta, old)
@@ -107,10 +120,15 @@ def rename_entries(meta: dict) -> None:
 
 
 def derive_entries(meta: dict) -> None:
-    """Set entries of ``meta`` that follow from others of an older version, in place.
+    """Set entries that follow from others of an older version, in place.
 
     The WFI observes in parallel with the Coronagraph in the files of a visit after the first (``visit_file_sequence`` > 1);
     romancal has the same rule. Exposures of ground tests have a start and a duration, but no end.
+
+    Parameters
+    ----------
+    meta : dict
+        Metadata of a raw exposure.
     """
     sequence = _entry(meta, "observation.visit_file_sequence")
     if _entry(meta, "observation.wfi_parallel") is None and isinstance(sequence, int):

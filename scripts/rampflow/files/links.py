@@ -13,7 +13,8 @@ import tempfile
 from pathlib import Path
 
 from rampflow.errors import RampflowError
-from rampflow.files.asdf_io import AsdfFile, replacing
+from rampflow.files.asdf_reader import AsdfFile
+from rampflow.files.atomic import replacing
 
 FOLDER = Path(".rampflow/files")  #: in the working folder
 

@@ -1,7 +1,7 @@
-"""What leaves the pipeline is checked against the schemas of its data model, as roman_datamodels does it.
+"""Schemas of the data models, and the check of products against them.
 
-roman_datamodels makes objects of a file first, with gwcs and half of astropy, and trees of these to check them, which takes
-three seconds. The trees are in the files: asdf checks them against the same schemas, those of the package rad.
+roman_datamodels makes objects of a file, and trees of these to check them. The trees are in the files already: asdf checks them
+here against the same schemas, those of the package rad.
 """
 
 from __future__ import annotations
@@ -9,35 +9,21 @@ from __future__ import annotations
 import functools
 from importlib.resources import files
 from pathlib import Path
-
-import yaml
+from typing import Any
 
 from rampflow.errors import RampflowError
-
-_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-
-SCHEMAS = "asdf://stsci.edu/datamodels/roman/schemas/"
+from rampflow.files.tags import ROMAN_PREFIX, ROMAN_SCHEMAS
+from rampflow.files.yaml_tree import load_yaml
+from rampflow.imports import asdf_with_schemas
 
 
 @functools.cache
-def _schemas():
-    """An asdf file whose tags are those of all installed manifests."""
-    from importlib.metadata import entry_points
-
+def _known_schemas() -> Any:
+    """A context of asdf that knows the tags of all installed manifests."""
     import asdf
-    from asdf.extension import ExtensionProxy, ManifestExtension
-
-    class Schemas(asdf.AsdfFile):
-        # The packages' extensions would bring their converters, and with them the packages. asdf's own is needed for what it
-        # adds to JSON schemas: data types and dimensions of arrays.
-        def _process_plugin_extensions(self):
-            points = (point for point in entry_points(group="asdf.extensions") if point.dist.name == "asdf")
-            own = [ExtensionProxy.maybe_wrap(extension) for point in points for extension in point.load()()]
-            return [extension for extension in own if self.version_string in extension.asdf_standard_requirement]
 
     resources = asdf.get_config().resource_manager
-    manifests = [yaml.safe_load(resources[uri]) for uri in resources if "/manifests/" in uri and "/core/" not in uri]
-    return Schemas(extensions=[ManifestExtension(manifest) for manifest in manifests])
+    return asdf_with_schemas([load_yaml(resources[uri]) for uri in resources if "/manifests/" in uri and "/core/" not in uri])
 
 
 def check_product(path: Path, model: str) -> None:
@@ -46,6 +32,7 @@ def check_product(path: Path, model: str) -> None:
     Parameters
     ----------
     path : pathlib.Path
+        The file.
     model : str
         Name of the data model, for the message.
 
@@ -57,23 +44,44 @@ def check_product(path: Path, model: str) -> None:
     import asdf
 
     try:
-        asdf.schema.validate(asdf.util.load_yaml(path, tagged=True), _schemas())
+        asdf.schema.validate(asdf.util.load_yaml(path, tagged=True), _known_schemas())
     except asdf.ValidationError as error:
         lines = str(error).strip().splitlines()
         raise RampflowError(f"{path}: is not a valid {model} ({lines[0]}; {lines[-1].strip()}); report it") from error
 
 
-# ------------------------------------------------------------------------------------------------------------- schemas
 @functools.cache
 def schema(name: str) -> dict:
-    """A schema of the package rad, as ``wfi_wcs-2.1.0``."""
-    return yaml.load((files("rad") / "resources/schemas" / f"{name}.yaml").read_bytes(), Loader=_Loader)
+    """Read a schema of the package rad.
+
+    Parameters
+    ----------
+    name : str
+        Its name with its version, ``wfi_wcs-2.1.0`` for example.
+
+    Returns
+    -------
+    dict
+        The schema.
+    """
+    return load_yaml((files("rad") / "resources/schemas" / f"{name}.yaml").read_bytes())
 
 
 def resolved(node: dict) -> dict:
-    """A part of a schema, or what it refers to."""
+    """Follow the references of a part of a schema.
+
+    Parameters
+    ----------
+    node : dict
+        The part.
+
+    Returns
+    -------
+    dict
+        The part, or what it refers to.
+    """
     while "$ref" in node:
-        name, _, place = node["$ref"].removeprefix(SCHEMAS).partition("#/")
+        name, _, place = node["$ref"].removeprefix(ROMAN_SCHEMAS).partition("#/")
         node = schema(name)
         for key in filter(None, place.split("/")):
             node = node[key]
@@ -81,7 +89,20 @@ def resolved(node: dict) -> dict:
 
 
 def properties(node: dict) -> tuple[dict[str, dict], set[str]]:
-    """Schemas of a mapping's entries by name, and the names of those that must be there."""
+    """List the entries of a mapping, from its schema.
+
+    Parameters
+    ----------
+    node : dict
+        The schema.
+
+    Returns
+    -------
+    entries : dict of dict
+        Schema of each entry by its name.
+    required : set of str
+        Names of the entries that must be there.
+    """
     node = resolved(node)
     entries, required = dict(node.get("properties", {})), set(node.get("required", ()))
     for part in node.get("allOf", ()):
@@ -91,13 +112,37 @@ def properties(node: dict) -> tuple[dict[str, dict], set[str]]:
     return entries, required
 
 
-def metadata_schema(model: str) -> dict:
-    """The schema of a model's ``meta``."""
-    return schema(model)["properties"]["meta"]
+def metadata_schema(tag: str) -> dict:
+    """Read the schema of a data model's ``meta``.
+
+    Parameters
+    ----------
+    tag : str
+        Tag of the data model.
+
+    Returns
+    -------
+    dict
+        The schema of ``meta``.
+    """
+    return schema(tag.removeprefix(ROMAN_PREFIX))["properties"]["meta"]
 
 
 def required_part(node: dict, values: dict) -> dict:
-    """What a schema asks for of some metadata; without what it leaves to choice, as in roman_datamodels' minimal models."""
+    """Choose what a schema asks for of some metadata, as in roman_datamodels' minimal models.
+
+    Parameters
+    ----------
+    node : dict
+        The schema of the metadata.
+    values : dict
+        The metadata.
+
+    Returns
+    -------
+    dict
+        The metadata without what the schema leaves to choice.
+    """
     entries, required = properties(node)
     result = {}
     for name in entries:

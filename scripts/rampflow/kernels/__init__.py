@@ -9,13 +9,8 @@ No loop assigns an array to a slice of another: numba then compiles the words of
 import tempfile
 import warnings
 
-from rampflow.imports import without
-
-# numba would load scipy.linalg, for products of matrices, and half of numpy with it; and a parser of C, for callbacks.
-with without("scipy"), without("cffi"):
-    import numba
-    import numba.np.arraymath
-    from numba.core.caching import FunctionCache
+import numba
+from numba.core.caching import FunctionCache
 
 
 def _probe():
@@ -27,4 +22,4 @@ try:
 except RuntimeError:  # numba refuses to go on without a folder
     warnings.warn("no folder to cache compiled code in: set NUMBA_CACHE_DIR, and jobs start seconds earlier", stacklevel=1)
     _folder = tempfile.TemporaryDirectory(prefix="rampflow-")
-    numba.config.CACHE_DIR = _folder.name
+    numba.config.CACHE_DIR = _folder.name  # type: ignore[attr-defined]

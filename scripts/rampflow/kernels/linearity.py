@@ -161,24 +161,32 @@ def correct_rows(
 
     Parameters
     ----------
-    data, groupdq : numpy.ndarray
-        float32 (DN) and uint8, (resultant, row, channel, column of the channel), as the pixels of all that follows.
-    pixeldq, linearity_dq : numpy.ndarray
-        uint32, (row, channel, column): flags of the exposure and of the reference.
-    linearity, inverse : numpy.ndarray
-        Coefficients in ascending order, (term, row, channel, column).
+    data : numpy.ndarray
+        Counts, DN, float32 of shape (resultant, row, channel, column of the channel).
+    groupdq : numpy.ndarray
+        Flags per resultant, uint8 of the same shape.
+    pixeldq : numpy.ndarray
+        Flags per pixel, uint32 of shape (row, channel, column).
+    linearity : numpy.ndarray
+        Polynomials from measured to linear counts, ascending powers, of shape (term, row, channel, column).
+    linearity_dq : numpy.ndarray
+        Their flags, uint32 of shape (row, channel, column).
+    inverse : numpy.ndarray
+        Polynomials from linear to measured counts, of shape (term, row, channel, column).
     read_offsets : numpy.ndarray
-        float32: each read's number minus the mean read number of the first resultant, all resultants one after the other.
+        Number of each read minus the mean read number of the first resultant, float32, all resultants one after the other.
     first_reads : numpy.ndarray
-        intp, (resultants + 1): where each resultant's reads begin in `read_offsets`.
+        Where the reads of each resultant begin in `read_offsets`, and the end of the last, intp of shape (resultants + 1,).
     gaps : numpy.ndarray
-        float32, (resultant): mean read number minus that of the first resultant.
+        Mean read number of each resultant minus that of the first, float32.
     tables : numpy.ndarray
-        What to add to the counts, DN, on a uniform grid: (channel, step), none when it has no steps. Each entry is a pair of
-        float32, the value there and the change to the next, seen as one float64.
+        From `linearity.IntegralNonlinearity.entries`, float64 of shape (channel, grid point); without points for none.
     table_start, table_steps : numpy.float32
         Start of the grid, DN, and its steps per DN.
-    saturated_flag, do_not_use_flag, no_correction_flag : numpy.uint8 and numpy.uint32
+    saturated_flag, do_not_use_flag : numpy.uint8
+        Flags of `groupdq`.
+    no_correction_flag : numpy.uint32
+        Flag of `pixeldq`.
     largest : numpy.float32
         Largest plausible absolute value, DN.
     corrected, corrected_groupdq, corrected_pixeldq : numpy.ndarray

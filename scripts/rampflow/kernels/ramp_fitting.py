@@ -30,10 +30,20 @@ compiled = njit(nogil=True, cache=True, error_model="numpy", fastmath={"contract
 
 
 def sorting_network(n: int) -> np.ndarray:
-    """Comparisons that sort `n` values: pairs (i, j), i < j, each to be put in order in turn.
+    """List the comparisons that sort some values, by Batcher's merge exchange.
 
-    Batcher's merge exchange (Knuth, The Art of Computer Programming 3, 5.2.2, algorithm M): it needs no branches that depend
-    on the values, so that many pixels are sorted at once.
+    It has no branches that depend on the values, so that many pixels are sorted at once (Knuth, The Art of Computer
+    Programming 3, 5.2.2, algorithm M).
+
+    Parameters
+    ----------
+    n : int
+        Number of values.
+
+    Returns
+    -------
+    numpy.ndarray
+        Pairs i < j of places that are put in order one after the other, int of shape (comparisons, 2).
     """
     pairs, top = [], 1 << ((n - 1).bit_length() - 1)
     p = top
@@ -180,10 +190,30 @@ def _search(difference, used, p, table, photon, read, one, two, scratch):
 
 @compiled
 def find_jumps(resultants, groupdq, gain, readnoise, table, network, one, two, spoiled, flag, rate, jumps):
-    """First fit, with the noise of the median rate, and search for jumps; see `ramp_fitting.find_jumps`.
+    """Fit ramps with the noise of their median rate, and search for jumps, as `ramp_fitting.find_jumps` says.
 
-    Differences with a flag of `spoiled` don't count in the median. `rate` takes the slope and `jumps` the flag at the
-    resultants after the differences left out.
+    Parameters
+    ----------
+    resultants : numpy.ndarray
+        Ramps, DN, float32 of shape (resultant, row, column).
+    groupdq : numpy.ndarray
+        Their flags, uint8.
+    gain, readnoise : numpy.ndarray
+        Gain (electron/DN, NaN where it is unknown) and noise of a read (DN), float32 of shape (row, column).
+    table : numpy.ndarray
+        From `ramp_fitting.difference_covariance`.
+    network : numpy.ndarray
+        From `sorting_network`, for as many values as there are differences.
+    one, two : float
+        From `ramp_fitting.jump_thresholds`.
+    spoiled : numpy.uint8
+        Differences whose resultants have such a flag don't count in the median.
+    flag : numpy.uint8
+        Flag of a jump.
+    rate : numpy.ndarray
+        Count rate, DN/s, float64 of shape (row, column); written.
+    jumps : numpy.ndarray
+        The flag at each resultant that ends a difference left out, uint8 of the shape of `resultants`; written.
     """
     n, rows, columns = len(resultants) - 1, resultants.shape[1], resultants.shape[2]
     difference, used = np.empty((n, PIECE)), np.empty((n, PIECE))
@@ -216,7 +246,23 @@ def find_jumps(resultants, groupdq, gain, readnoise, table, network, one, two, s
 
 @compiled
 def fit_slopes(resultants, groupdq, jumps, gain, readnoise, table, rate, slope, err, var_poisson, var_rnoise, chisq):
-    """Final fit, with the noise of the rate given; see `ramp_fitting.fit_slopes`."""
+    """Fit ramps with the noise of a given rate, as `ramp_fitting.fit_slopes` says.
+
+    Parameters
+    ----------
+    resultants : numpy.ndarray
+        Ramps, DN, float32 of shape (resultant, row, column).
+    groupdq, jumps : numpy.ndarray
+        Their flags and jumps, uint8. A difference with one of them at its end, or a flag at its start, is not used.
+    gain, readnoise : numpy.ndarray
+        Gain (electron/DN, NaN where it is unknown) and noise of a read (DN), float32 of shape (row, column).
+    table : numpy.ndarray
+        From `ramp_fitting.difference_covariance`.
+    rate : numpy.ndarray
+        Count rate that sets the photon noise, DN/s, float64 of shape (row, column).
+    slope, err, var_poisson, var_rnoise, chisq : numpy.ndarray
+        The fields of `ramp_fitting.RampFit`, float32 of shape (row, column); written.
+    """
     n, rows, columns = len(resultants) - 1, resultants.shape[1], resultants.shape[2]
     difference, used = np.empty((n, PIECE)), np.empty((n, PIECE))
     link, weight, sums = np.empty((n, PIECE)), np.empty((n, PIECE)), np.empty((3, PIECE))

@@ -32,7 +32,8 @@ def transform(box):
     Parameters
     ----------
     box : numpy.ndarray
-        float32, (real and imaginary part, place, lane), flat: X at FREQUENCY_PLACES becomes x at SAMPLE_PLACES.
+        Values, float32, flat in the order (real and imaginary part, place, lane): X at FREQUENCY_PLACES becomes x at
+        SAMPLE_PLACES.
     """
     # All distances are constants: only then does the compiler see that what is written is not read in the same round.
     step = 35 * LANES
@@ -110,19 +111,19 @@ def _combine(responses, channel, spectra, resultant, start, combined):
 
 @njit(cache=True, nogil=True)
 def combine(responses, spectra, one, two, spectrum):
-    """The spectrum of two corrections, one in the real part of the samples and the other in the imaginary.
+    """Combine the spectra of two corrections, one for the real part of the samples and the other for the imaginary.
 
     Parameters
     ----------
     responses : tuple of numpy.ndarray
-        To the left, right and amp33 references, each complex64, (channel, frequency).
+        Responses to the left, right and amp33 references, each complex64, (channel, frequency).
     spectra : numpy.ndarray
-        Of the references, complex64, (resultant, reference, frequency).
+        Spectra of the references, complex64, (resultant, reference, frequency).
     one, two : tuple of int
         Channel and resultant of each correction.
     spectrum : numpy.ndarray
-        float32, (part, f, k): the real and the imaginary part at the frequency k + rows·f; those above the half of them are
-        conjugates of those below, for each correction's samples are real. Written.
+        Real and imaginary part at the frequency k + rows·f, float32, (part, f, k); written. Those above half of the
+        frequencies are the conjugates of those below, since the samples of a correction are real.
     """
     _, samples, rows = spectrum.shape
     last = samples * rows // 2
@@ -151,7 +152,7 @@ def combine(responses, spectra, one, two, spectrum):
 
 @njit(cache=True, nogil=True, fastmath={"contract"})
 def half_transform(spectrum, coarse, fine, turned):
-    """First half of a transform to time.
+    """Do the first half of a transform to time.
 
     With the frequency k + rows·f and the sample s of row r,
 
@@ -162,11 +163,12 @@ def half_transform(spectrum, coarse, fine, turned):
     Parameters
     ----------
     spectrum : numpy.ndarray
-        X, float32, (part, f, k), as of `combine`.
+        From `combine`: X, float32, (part, f, k).
     coarse, fine : numpy.ndarray
-        The second factor, times the norm of the transform, is coarse[k // LANES, s] · fine[s, k % LANES]; complex64.
+        Factors of the second exponential and the norm of the transform: coarse[k // LANES, s] · fine[s, k % LANES],
+        complex64.
     turned : numpy.ndarray
-        complex64, (sample, k), the samples of the dead time left out. Written.
+        Result, complex64, (sample, k), without the samples of the dead time; written.
     """
     rows = spectrum.shape[2]
     box = np.zeros(2 * PLANE, np.float32)
@@ -193,7 +195,7 @@ def subtract(resultant, offset, channel, slope, intercept, mean_is_missing, samp
     Parameters
     ----------
     resultant, offset : numpy.ndarray
-        float32, (row, column), all channels; `resultant` is changed.
+        Counts and their mean over the resultants, DN, float32, (row, column), all channels; `resultant` is changed.
     channel : int
         Number of the channel: odd ones are read from their last column to their first.
     slope, intercept : float

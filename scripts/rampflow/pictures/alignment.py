@@ -6,7 +6,7 @@ import dataclasses
 
 import numpy as np
 
-from rampflow.alignment.network import STAR_RADIUS
+from rampflow.alignment.joint_solution import STAR_RADIUS
 from rampflow.pictures.figures import BLACK, BLUE, ORANGE, RED, SKY, new_figure, picture
 from rampflow.pictures.image import directions, sky_center, tangent_plane
 

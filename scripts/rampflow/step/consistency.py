@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import math
 import re
 
@@ -9,45 +10,53 @@ from rampflow.step.reference_checks import UNSET, metadata_value, moment
 
 #: Detector and optical element in the name of a file: r0000101001001001001_0001_wfi01_f158_uncal.asdf.
 NAME = re.compile(r"_(wfi\d\d)_([a-z0-9]+)_[a-z0-9]+\.asdf$", re.IGNORECASE)
+#: Program, execution plan, pass, segment, observation, visit and exposure in the same name.
+VISIT = re.compile(r"^r(\d{5})(\d{2})(\d{3})(\d{3})(\d{3})(\d{3})_(\d{4})_")
+VISIT_FIELDS = ("program", "execution_plan", "pass", "segment", "observation", "visit", "exposure")
 
-#: Frames by which an exposure time may differ from its reads: the reset frame counts in some files and not in others.
+#: The time that `roman_datamodels` puts where none is given.
+EMPTY_TIME = datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC)
+
+#: Frames by which an exposure time may differ from its reads: some files count the reset frame.
 FRAMES = 2.5
 #: Seconds by which start and end may differ from the exposure time: commands before the first read and after the last.
 OVERHEAD = 10.0
-SHARE = 0.05  #: by which times may differ in any case
+SHARE = 0.05  #: relative difference of times that is tolerated in any case
 
-#: Optical elements of an exposure type, as the beginning of their names; other types take any.
+#: First letters of the optical elements of an exposure type; other types take any.
 ELEMENTS = {"WFI_IMAGE": ("F",), "WFI_SPECTRAL": ("GRISM", "PRISM")}
 
 #: Detector in the name of an aperture: WFI01_FULL, WFI_01_FULL.
 APERTURE = re.compile(r"WFI_?(\d\d)_", re.IGNORECASE)
 
-#: Degrees between the telescope's axis and a reference point: all detectors lie within one.
+#: Largest plausible distance of a reference point from the telescope's axis, degrees: all detectors lie within one.
 FARTHEST_FROM_AXIS = 2.0
 
 
 def contradictions(meta: dict, resultants: int, name: str) -> list[str]:
-    """What an exposure's metadata say twice and differently, or say against its quality.
+    """List entries of an exposure's metadata that contradict each other, its data or its file name, or report a problem.
 
-    Placeholders (no number, not positive, "?") say nothing.
+    Placeholders (not a number, not positive, "?") are ignored.
 
     Parameters
     ----------
     meta : dict
-        ``meta`` of a raw exposure.
+        Metadata of a raw exposure.
     resultants : int
-        Of its data.
+        Number of resultants in its data.
     name : str
         Name of its file.
 
     Returns
     -------
     list of str
-        A line each, with fields and values; none in sound files.
+        A sentence for each, with fields and values; empty for a sound file.
     """
     return [
         *_of_times(meta, resultants),
+        *_of_mid_time(meta),
         *_of_the_name(meta, name),
+        *_of_the_visit(meta, name),
         *_of_elements(meta),
         *_of_pointing(meta),
         *_of_quality(meta),
@@ -90,12 +99,36 @@ def _of_times(meta: dict, resultants: int):
             )
 
 
+def _of_mid_time(meta: dict):
+    start, middle, end = (moment(metadata_value(meta, f"exposure.{which}_time")) for which in ("start", "mid", "end"))
+    if start and middle and end and middle != EMPTY_TIME and start < end and not start <= middle <= end:
+        yield (
+            f"meta.exposure.mid_time is {middle:%Y-%m-%d %H:%M:%S}, which does not lie between start_time "
+            f"({start:%Y-%m-%d %H:%M:%S}) and end_time ({end:%Y-%m-%d %H:%M:%S})"
+        )
+
+
 def _of_the_name(meta: dict, name: str):
     found = NAME.search(name)
     for field, named in zip(("detector", "optical_element"), found.groups(), strict=True) if found else ():
         value = metadata_value(meta, f"instrument.{field}")
         if isinstance(value, str) and value.upper() not in UNSET and value.upper() != named.upper():
             yield f"meta.instrument.{field} is {value}, and the name of the file says {named.upper()}"
+
+
+def _of_the_visit(meta: dict, name: str):
+    found = VISIT.match(name)
+    differences = []
+    for field, digits in zip(VISIT_FIELDS, found.groups(), strict=True) if found else ():
+        number = _positive(meta, f"observation.{field}")
+        if number is not None and number != int(digits):
+            differences.append(f"{field} is {number:g} (in the name: {int(digits)})")
+    identifier = metadata_value(meta, "observation.visit_id")
+    named = "".join(found.groups()[:-1]) if found else ""
+    if named and not differences and isinstance(identifier, str) and identifier.isdecimal() and identifier != named:
+        differences.append(f"visit_id is {identifier} (in the name: {named})")
+    if differences:
+        yield f"meta.observation and the name of the file belong to different exposures: {', '.join(differences)}"
 
 
 def _of_elements(meta: dict):
@@ -131,6 +164,8 @@ def _of_quality(meta: dict):
     problem = metadata_value(meta, "exposure.data_problem")
     if problem is True or (isinstance(problem, str) and problem.strip().upper() not in UNSET | {"FALSE", "OK"}):
         yield f"meta.exposure.data_problem is {problem!r}: a problem with this exposure is known"
+    if metadata_value(meta, "exposure.truncated") is True:
+        yield "meta.exposure.truncated is true: the exposure ended early, and its last resultants are missing"
     quality = metadata_value(meta, "exposure.engineering_quality")
     if isinstance(quality, str) and quality.strip().upper() not in UNSET | {"OK"}:
         yield f"meta.exposure.engineering_quality is {quality!r}: some of its metadata may be missing or wrong"

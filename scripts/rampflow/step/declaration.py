@@ -1,6 +1,7 @@
-"""The declaration of a step: its references and its parameters, once; the table of steps has the rest.
+"""The declaration of a step: its references and parameters.
 
-The command line, the workflow's configuration schema and the parameter reference all follow from it.
+The command line, the schema of the configuration and the list of all parameters follow from it. All else that is known of a
+step is in the table of steps, `rampflow.chain`.
 """
 
 from __future__ import annotations
@@ -10,30 +11,37 @@ import dataclasses
 import math
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from rampflow.chain import STEPS
 from rampflow.files.links import original
+
+if TYPE_CHECKING:
+    import numpy as np
 
 NOT_APPLICABLE = "N/A"  #: CRDS's word for a reference that an exposure does without
 
 
 @dataclasses.dataclass(frozen=True)
 class Parameter:
-    """One parameter of a step: its name and default are romancal's.
+    """One parameter of a step, with romancal's name and default where romancal has it.
 
     Attributes
     ----------
     name : str
+        Name of the option, and of the key in the configuration.
     type : type
-        bool, int, float or str; `None` is accepted where it is the default.
+        One of bool, int, float and str; `None` is accepted where it is the default.
     default : object
+        Default value.
     meaning : str
-        One line, for ``--help`` and the parameter reference.
+        A line for ``--help`` and the list of all parameters: a noun phrase.
     unit : str
+        Unit of the value.
     minimum : float or None
         Smallest value accepted.
     choices : tuple
-        The values accepted, where they are few.
+        Accepted values, where they are few.
     """
 
     name: str
@@ -45,22 +53,38 @@ class Parameter:
     choices: tuple = ()
 
     def schema(self) -> dict:
-        """JSON schema of a value."""
+        """Make the JSON schema of a value.
+
+        Returns
+        -------
+        dict
+            The schema, with the default.
+        """
         kind = {bool: "boolean", int: "integer", float: "number", str: "string"}[self.type]
-        result = {"type": [kind, "null"] if self.default is None else kind, "default": self.default}
+        result: dict[str, Any] = {"type": [kind, "null"] if self.default is None else kind, "default": self.default}
         if self.minimum is not None:
             result["minimum"] = self.minimum
         if self.choices:
             result["enum"] = list(self.choices)
         return result
 
-    def parse(self, text: str):
-        """Value of a command-line argument.
+    def parse(self, text: str) -> Any:
+        """Read a value from the command line.
+
+        Parameters
+        ----------
+        text : str
+            The argument.
+
+        Returns
+        -------
+        object
+            The value.
 
         Raises
         ------
         argparse.ArgumentTypeError
-            Not of the type, or out of range.
+            The text is not of the parameter's type, or out of range.
         """
         if self.default is None and text == "null":
             return None
@@ -78,15 +102,34 @@ class Parameter:
         return value
 
 
-def spell(value) -> str:
-    """A parameter's value as it is written on the command line and in the configuration."""
+def spell(value: object) -> str:
+    """Write a parameter's value as the command line and the configuration have it.
+
+    Parameters
+    ----------
+    value : object
+        The value.
+
+    Returns
+    -------
+    str
+        Its text.
+    """
     if isinstance(value, bool):
         return "true" if value else "false"
     return "null" if value is None else str(value)
 
 
 def add_parameters(parser: argparse.ArgumentParser, parameters: tuple[Parameter, ...]) -> None:
-    """Add an option for each parameter, with its meaning, unit and default."""
+    """Add an option for each parameter, with its meaning, unit and default.
+
+    Parameters
+    ----------
+    parser : argparse.ArgumentParser
+        The command line to add to.
+    parameters : tuple of Parameter
+        The parameters.
+    """
     for p in parameters:
         unit = f" [{p.unit}]" if p.unit else ""
         takes = "{true,false}" if p.type is bool else "{" + ",".join(p.choices) + "}" if p.choices else p.type.__name__.upper()
@@ -96,23 +139,23 @@ def add_parameters(parser: argparse.ArgumentParser, parameters: tuple[Parameter,
 
 @dataclasses.dataclass(frozen=True)
 class Range:
-    """Plausible values of an array or a number of a reference: far wider than any sound one, so that only faults lie outside.
+    """Plausible values of an array or a number of a reference, far wider than any sound one: only faults lie outside.
 
     Attributes
     ----------
     minimum, maximum : float
-        Of each value. A pixel beyond them counts as one that the reference doesn't know.
+        Limits of each value. A pixel beyond them counts as unknown to the reference.
     unit : str
+        Unit of the values.
     source : str
         Where the limits come from.
     median : tuple of float, optional
-        Of the median of an array, where its sound pixels are less spread than its bad ones; by default those of each value.
-        A reference whose median is beyond is refused.
+        Limits of the median of an array, by default those of each value. A reference whose median is beyond them is refused.
     plane : int, optional
-        The plane of a 3-D array that this is about.
+        The plane of a 3-D array that the limits are for.
     quantity : str
-        What the step derives from the values and checks itself, with `Job.refuse_implausible`; empty for the values themselves,
-        which are checked when the reference is opened.
+        What the step derives from the values and checks with `Job.refuse_implausible`. Empty for the values themselves, which
+        are checked when the reference is opened.
     """
 
     minimum: float
@@ -123,9 +166,32 @@ class Range:
     plane: int | None = None
     quantity: str = ""
 
-    def contains(self, values):
-        """Whether each value is plausible (bool, shape of `values`); NaN is not."""
+    def contains(self, values: np.ndarray) -> np.ndarray:
+        """Tell which values are plausible.
+
+        Parameters
+        ----------
+        values : numpy.ndarray
+            Values, in the unit of the range.
+
+        Returns
+        -------
+        numpy.ndarray of bool
+            Whether each of them is; NaN is not.
+        """
         return (values >= self.minimum) & (values <= self.maximum)
+
+    def count_unusual(self, values) -> int:
+        """Number of values that are plausible for single bad pixels alone: not beyond the limits, but beyond the median's."""
+        import numpy as np  # not for the declarations alone, which the workflow reads
+
+        low, high = self.median_limits
+        return int(np.count_nonzero(self.contains(values) & ((values < low) | (values > high))))
+
+    def narrowed(self) -> Range:
+        """The same with the limits of the median for each value."""
+        low, high = self.median_limits
+        return dataclasses.replace(self, minimum=low, maximum=high)
 
     @property
     def median_limits(self) -> tuple[float, float]:
@@ -140,16 +206,17 @@ class Reference:
     Attributes
     ----------
     type : str
-        CRDS's name of the type, also the name of the command-line option.
+        Name of the type in CRDS, and of the command-line option.
     meaning : str
+        A line for ``--help``.
     needed : bool
-        Without it the step fails; otherwise N/A is accepted, and the step decides what that means.
+        Whether the step needs it. Otherwise N/A is accepted, and the step decides what that means.
     plausible : dict
         `Range` of each array and number that is checked, by its dotted name in the file; ``{detector}`` and
         ``{optical_element}`` in a name stand for the exposure's.
     made_for : tuple of str
-        What must be the same in its metadata and the exposure's: ``detector``, ``optical_element``, ``exposure_type``. The
-        keywords by which CRDS selects the type; not ``detector`` where one file serves all of them.
+        What must be the same in its metadata and the exposure's: ``detector``, ``optical_element``, ``exposure_type``. These
+        are the keywords by which CRDS selects the type, without ``detector`` where one file serves all detectors.
     """
 
     type: str
@@ -166,11 +233,13 @@ class Step:
     Attributes
     ----------
     name : str
-        As in the table of steps, `rampflow.chain.STEPS`.
+        Name in the table of steps, `rampflow.chain.STEPS`.
     summary : str
-        What it turns into what, for ``--help``.
+        What the step does, for ``--help``.
     references : tuple of Reference
+        Reference files that it reads.
     parameters : tuple of Parameter
+        Parameters that it has.
     outputs : tuple of (str, str)
         Name and meaning of each file that it writes.
     """
@@ -197,15 +266,32 @@ class Step:
         return STEPS[self.name].takes
 
     def reference(self, reftype: str) -> Reference:
-        """The declaration of one of its references."""
+        """Look up the declaration of a reference.
+
+        Parameters
+        ----------
+        reftype : str
+            Type of the reference.
+
+        Returns
+        -------
+        Reference
+            Its declaration.
+        """
         return next(reference for reference in self.references if reference.type == reftype)
 
     def parser(self) -> argparse.ArgumentParser:
-        """The command line."""
+        """Make the parser of the command line.
+
+        Returns
+        -------
+        argparse.ArgumentParser
+            The parser.
+        """
         parser = argparse.ArgumentParser(
             prog=f"{self.name}.py", description=self.summary, formatter_class=argparse.RawDescriptionHelpFormatter
         )
-        parser.add_argument("input", metavar="INPUT", type=original, help="the exposure as the step before left it (.asdf)")
+        parser.add_argument("input", metavar="INPUT", type=original, help="the exposure as the previous step wrote it (.asdf)")
         for name, meaning in self.outputs:
             parser.add_argument(name, metavar=name.upper(), type=Path, help=meaning)
         for reference in self.references:
@@ -234,5 +320,16 @@ class Step:
 
 
 def reference_types(steps: Iterable[Step]) -> list[str]:
-    """Types of the references that some steps read, in order."""
+    """List the types of the references that steps read.
+
+    Parameters
+    ----------
+    steps : iterable of Step
+        The steps.
+
+    Returns
+    -------
+    list of str
+        Each type once, in the order of the steps.
+    """
     return list(dict.fromkeys(reference.type for step in steps for reference in step.references))

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 import reprlib
+from typing import Any
 
-from rampflow.detector import BORDER, check_shape, detector_number
+import numpy as np
+
+from rampflow.detector import BORDER, BORDER_COLUMNS, check_shape, detector_number
 from rampflow.errors import RampflowError
-from rampflow.files.asdf_io import AsdfFile, StoredArray
-
-ROMAN_TAGS = "asdf://stsci.edu/datamodels/roman/tags/"
-RAMP_TAG = ROMAN_TAGS + "ramp-2.1.0"
-IMAGE_TAG = ROMAN_TAGS + "wfi_image-2.1.0"
+from rampflow.files.asdf_reader import AsdfFile
+from rampflow.files.stored_array import StoredArray
+from rampflow.files.tags import ROMAN_PREFIX
 
 #: Parts of the metadata that steps read or add to: mappings, where they are there.
 SECTIONS = (
@@ -19,20 +20,36 @@ SECTIONS = (
     *("visit", "wcsinfo"),
 )
 
+_KINDS = {"u": "an unsigned integer", "i": "a signed integer", "f": "a real number", "b": "a boolean"}
+
 
 class Exposure:
     """The ``roman`` tree of an exposure in a file, with errors that name the file and the field.
 
+    Parameters
+    ----------
+    file : AsdfFile
+        The file, open.
+
     Attributes
     ----------
-    path : `pathlib.Path`
+    file : AsdfFile
+        The file.
+    path : pathlib.Path
+        Its name.
     tree : dict
         The whole tree of the file.
     roman : dict
         Arrays (`StoredArray`) and ``meta``.
+
+    Raises
+    ------
+    RampflowError
+        The file holds no Roman data model, or a part of its metadata has the wrong type.
     """
 
     def __init__(self, file: AsdfFile):
+        self.roman: Any
         self.file, self.path, self.tree = file, file.path, file.tree
         self.roman = file.tree.get("roman")
         if not isinstance(self.roman, dict) or not isinstance(self.roman.get("meta"), dict):
@@ -49,30 +66,49 @@ class Exposure:
     @property
     def tag(self) -> str:
         """Name of the data model and its version, as ``ramp-2.1.0``; empty when the tree has no tag."""
-        return getattr(self.roman, "tag", "").removeprefix(ROMAN_TAGS)
+        return getattr(self.roman, "tag", "").removeprefix(ROMAN_PREFIX)
 
     def expect_model(self, model: str, program: str) -> None:
-        """Refuse an exposure that is not of a data model, as ``ramp``.
+        """Refuse an exposure of another data model.
+
+        Parameters
+        ----------
+        model : str
+            Name of the data model without version, ``ramp`` for example.
+        program : str
+            Name of the program, for the message.
 
         Raises
         ------
         RampflowError
-            It is of another one.
+            The exposure is of another data model.
         """
         name = self.tag.rpartition("-")[0]
         if name != model:
             raise RampflowError(
-                f"{self.path}: holds the data model {name or 'of no name'!r}, and {program} works on {model!r}; "
-                "give it the file that the step before wrote"
+                f"{self.path}: expected the data model {model!r}, found {name or 'none'!r}; "
+                f"give {program} the output of the previous step"
             )
 
     def get(self, field: str, kind: type | tuple = object):
-        """Value of a dotted field as ``meta.exposure.frame_time``.
+        """Read a field.
+
+        Parameters
+        ----------
+        field : str
+            Dotted name of the field, ``meta.exposure.frame_time`` for example.
+        kind : type or tuple of type
+            Type of its value.
+
+        Returns
+        -------
+        object
+            The value.
 
         Raises
         ------
         RampflowError
-            It is missing or not of `kind`.
+            The field is missing, or its value is not of `kind`.
         """
         node = self.roman
         for name in field.split("."):
@@ -85,12 +121,22 @@ class Exposure:
         return node
 
     def number(self, field: str) -> float:
-        """A finite number.
+        """Read a field that holds a finite number.
+
+        Parameters
+        ----------
+        field : str
+            Dotted name of the field.
+
+        Returns
+        -------
+        float
+            The number.
 
         Raises
         ------
         RampflowError
-            It is missing, no number, or not finite.
+            The field is missing, or holds no number or one that is not finite.
         """
         value = self.get(field, (int, float))
         if not abs(value) < math.inf:
@@ -99,56 +145,81 @@ class Exposure:
 
     def array(
         self, name: str, ndim: int | None = None, *, shape: tuple[int, ...] | None = None, kinds: str | None = None
-    ) -> StoredArray:
-        """The stored array `name`.
+    ) -> StoredArray | InlineArray:
+        """Get an array, to be read as far as it is needed.
 
-        Its values are of one of the `kinds` (of `numpy.dtype.kind`): by default flags (dq) unsigned integers, others real
-        numbers.
+        Parameters
+        ----------
+        name : str
+            Name of the array in ``roman``.
+        ndim : int, optional
+            Number of its axes.
+        shape : tuple of int, optional
+            Its shape.
+        kinds : str, optional
+            Accepted kinds of values, as in `numpy.dtype.kind`. By default unsigned integers for flags (names with ``dq``), and
+            real numbers for all others.
+
+        Returns
+        -------
+        StoredArray or InlineArray
+            The array.
 
         Raises
         ------
         RampflowError
-            It is missing, or has another number of axes, another shape, or values of another kind.
+            The array is missing, or has another number of axes, another shape, or values of another kind.
         """
         array = self.get(name)
         if not hasattr(array, "dtype"):
             raise RampflowError(f"{self.path}: {name} is not an array")
-        if not isinstance(array, StoredArray):  # inline in the tree: the same face as one in a block
+        if not isinstance(array, StoredArray):  # inline in the tree
             array = InlineArray(array)
-        if array.dtype.kind not in (kinds or ("u" if "dq" in name else "fiu")):
-            raise RampflowError(f"{self.path}: {name} holds values of type {array.dtype.name}, which it can't be made of")
+        accepted = kinds or ("u" if "dq" in name else "fiu")
+        if array.dtype.kind not in accepted:
+            expected = " or ".join(_KINDS.get(kind, kind) for kind in accepted)
+            raise RampflowError(f"{self.path}: {name} has dtype {array.dtype.name}; expected {expected}")
         if ndim is not None and array.ndim != ndim:
-            raise RampflowError(f"{self.path}: {name} has {array.ndim} axes; it must have {ndim}")
+            raise RampflowError(f"{self.path}: {name} has {array.ndim} axes; expected {ndim}")
         if shape is not None and array.shape != tuple(shape):
             raise RampflowError(
-                f"{self.path}: {name} has the shape {array.shape}, and {tuple(shape)} is needed to fit the exposure"
+                f"{self.path}: {name} has the shape {array.shape}; expected {tuple(shape)}, to fit the exposure"
             )
         return array
 
     def check_arrays(self) -> None:
-        """Refuse a ramp or an image whose arrays don't fit each other: a kernel would read beyond them.
+        """Refuse a ramp or an image whose arrays don't fit each other, because a kernel would read beyond them.
 
         Raises
         ------
         RampflowError
+            An array is missing, or its shape or type doesn't fit the data.
         """
         data = self.array("data")
         if data.ndim == 3:
             check_shape(self.path, data.shape)
             self.array("groupdq", shape=data.shape)
             self.array("pixeldq", shape=data.shape[1:])
-            if self.meta.get("cal_step", {}).get("refpix") == "COMPLETE":  # what follows changes these too
-                for side in ("left", "right"):
-                    self.array(f"border_ref_pix_{side}", shape=(*data.shape[:2], BORDER))
+            for name in self.border_columns:
+                self.array(name, shape=(*data.shape[:2], BORDER))
         else:
             for name in ("dq", "err", "var_poisson", "chisq", "dumo"):
                 self.array(name, shape=data.shape)
 
     @property
+    def border_columns(self) -> dict[str, slice]:
+        """Arrays that hold columns of the ramp's data, each with these columns.
+
+        From refpix on, the reference pixels on the left and right are the same as those in ``data``, as in romancal's pipeline,
+        which makes them views of it: a step that changes ``data`` writes them too. Before refpix there are none.
+        """
+        return BORDER_COLUMNS if self.meta.get("cal_step", {}).get("refpix") == "COMPLETE" else {}
+
+    @property
     def read_pattern(self) -> list[list[int]]:
-        """``meta.exposure.read_pattern``: the 1-based reads of each resultant, checked against the data."""
+        """The reads of each resultant, counted from 1: ``meta.exposure.read_pattern``, checked against the data."""
         pattern = self.get("meta.exposure.read_pattern", list)
-        reads = [list(r) if isinstance(r, list) else None for r in pattern]
+        reads = [list(r) if isinstance(r, list) else [] for r in pattern]
         if not reads or any(not r or any(type(n) is not int or n < 1 for n in r) for r in reads):
             raise RampflowError(
                 f"{self.path}: meta.exposure.read_pattern must list the reads of each resultant, as [[1], [2, 3]]"
@@ -182,21 +253,29 @@ class Exposure:
 
 
 class InlineArray:
-    """An array written in the tree itself, with the methods of `StoredArray`."""
+    """An array written in the tree itself, with the attributes and methods of `StoredArray`.
 
-    def __init__(self, array):
-        self._array, self.shape, self.dtype, self.ndim, self.nbytes = array, array.shape, array.dtype, array.ndim, array.nbytes
+    Parameters
+    ----------
+    array : numpy.ndarray
+        The array.
+    """
 
-    def read(self):
-        """As `StoredArray.read`."""
+    def __init__(self, array: np.ndarray):
+        self._array = array
+        self.shape, self.dtype, self.ndim, self.nbytes = array.shape, array.dtype, array.ndim, array.nbytes
+
+    def read(self) -> np.ndarray:
+        """Copy the array, as `StoredArray.read`."""
         return self._array.copy()
 
-    def read_rows(self, start, stop):
-        """As `StoredArray.read_rows`."""
-        return self._array[..., max(start, 0) : stop, :].copy()
+    def read_rows(self, start: int, stop: int, first_planes: int | None = None) -> np.ndarray:
+        """Copy rows of every plane, or of the first ones, as `StoredArray.read_rows`."""
+        array = self._array if first_planes is None else self._array[:first_planes]
+        return array[..., max(start, 0) : stop, :].copy()
 
-    def read_plane(self, index, out=None):
-        """As `StoredArray.read_plane`."""
+    def read_plane(self, index: int, out: np.ndarray | None = None) -> np.ndarray:
+        """Copy one plane, as `StoredArray.read_plane`."""
         if out is None:
             return self._array[index].copy()
         out[...] = self._array[index]

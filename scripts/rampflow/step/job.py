@@ -1,23 +1,35 @@
-"""One run of a step: the exposure, its references and parameters, and the way to write the result."""
+"""One run of a step: it opens the exposure and its references, and writes the result."""
 
 from __future__ import annotations
 
 import contextlib
 import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
 
 from rampflow import SOFTWARE_NAME, __version__
-from rampflow.detector import BORDER
 from rampflow.errors import RampflowError
-from rampflow.files.asdf_io import AsdfFile, EmptyArray, create_asdf, tagged
+from rampflow.files.asdf_reader import AsdfFile
+from rampflow.files.asdf_writer import AsdfWriter, EmptyArray, create_asdf
 from rampflow.files.links import original
-from rampflow.step.declaration import NOT_APPLICABLE, Reference, Step
+from rampflow.files.yaml_tree import tagged
+from rampflow.step.declaration import NOT_APPLICABLE, Range, Reference, Step
 from rampflow.step.exposure import Exposure
 from rampflow.step.logs import recorded_log, step_logger
 from rampflow.step.provenance import crds_version, reference_name, stamp
-from rampflow.step.reference_checks import MANY, check_made_for, check_plausible, metadata_value, refuse_implausible
+from rampflow.step.reference_checks import (
+    MANY,
+    MANY_UNUSUAL,
+    check_made_for,
+    check_plausible,
+    metadata_value,
+    refuse_implausible,
+)
 
 PROGRESS_INTERVAL = 10  #: seconds between the lines of a log that say how far a step is
 
@@ -25,20 +37,40 @@ PROGRESS_INTERVAL = 10  #: seconds between the lines of a log that say how far a
 class Job:
     """One run of a step: the exposure, its references and parameters, and the way to write the result.
 
+    Parameters
+    ----------
+    step : Step
+        Declaration of the step.
+    file : AsdfFile
+        The exposure's file, open.
+    arguments : dict
+        Values of the command line, by name.
+
     Attributes
     ----------
     step : Step
+        Declaration of the step.
     exposure : Exposure
-    parameters : `types.SimpleNamespace`
+        The exposure as the previous step left it.
+    parameters : types.SimpleNamespace
+        Values of the step's parameters.
     references : dict
-        Reference type to path, `None` for N/A.
+        Path of the reference file of each type, `None` for N/A.
     threads : int
-    outputs : tuple of `pathlib.Path`
-    output : `pathlib.Path`
-        The first of them.
+        Cores to use.
+    outputs : tuple of pathlib.Path
+        Files to write.
+    output : pathlib.Path
+        The first of them: the exposure after this step.
     allow_mismatch : bool
-        Whether references made for something else are used.
-    log : `logging.Logger`
+        Whether to use references made for another detector or optical element.
+    log : logging.Logger
+        The step's log.
+
+    Raises
+    ------
+    RampflowError
+        A reference is missing, an output is the input too, or the exposure is not what the step takes.
     """
 
     def __init__(self, step: Step, file: AsdfFile, arguments: dict):
@@ -47,13 +79,15 @@ class Job:
         self.output = self.outputs[0]
         self.parameters = SimpleNamespace(**{p.name: arguments[p.name] for p in step.parameters})
         self.references = {r.type: self._reference_path(r, arguments[r.type]) for r in step.references}
-        self._crds_context, self._read = arguments["crds_context"], set()
+        self._crds_context = arguments["crds_context"]
+        self._read: set[str] = set()
+        self._limits: dict[tuple[str, str], Range] = {}
         self.allow_mismatch = arguments.get("allow_mismatch", False)
         self._chosen_by_crds = arguments.get("chosen_by_crds", "").split(",")
         for path in self.outputs:
             if path.resolve() == file.path.resolve():
                 raise RampflowError(f"{path}: is the input too; give another name for the output")
-        if step.takes != "wfi_science_raw":  # dq_init takes several models, and says so itself
+        if step.takes != "wfi_science_raw":  # dq_init takes several models, and checks them
             self.exposure.expect_model(step.takes, step.name)
             self.exposure.check_arrays()
         self.exposure.meta.setdefault("cal_step", {})
@@ -65,7 +99,7 @@ class Job:
     def _reference_path(reference: Reference, given: str) -> Path | None:
         if given == NOT_APPLICABLE:
             if reference.needed:
-                raise RampflowError(f"--{reference.type} is {given}, and the step can't do without it: give a file")
+                raise RampflowError(f"--{reference.type} is {given}, but the step needs this reference: give a file")
             return None
         path = original(given)
         if not path.is_file():
@@ -73,16 +107,25 @@ class Job:
         return path
 
     @contextlib.contextmanager
-    def open_reference(self, reftype: str):
-        """Open a reference file; its log line says which, and ``meta.ref_file`` will name it.
+    def open_reference(self, reftype: str) -> Iterator[Exposure]:
+        """Open a reference file, and record in log and ``meta.ref_file`` that it was read.
+
+        Parameters
+        ----------
+        reftype : str
+            Type of the reference.
+
+        Yields
+        ------
+        Exposure
+            The reference.
 
         Raises
         ------
         RampflowError
-            It says that it is of another type, or made for another detector or optical element, or its values are
-            implausible.
+            The reference is of another type, or made for another detector or optical element, or its values are implausible.
         """
-        path, declaration = self.references[reftype], self.step.reference(reftype)
+        path, declaration = self._path(reftype), self.step.reference(reftype)
         self.log.info("Using %s reference file: %s", reftype.upper(), path)
         with AsdfFile(path) as file:
             reference = Exposure(file)
@@ -90,14 +133,25 @@ class Job:
                 raise RampflowError(
                     f"{path}: is a {reference.get('meta.reftype', str)} reference; give one of {reftype.upper()}"
                 )
-            chosen = {"allow_mismatch": self.allow_mismatch, "chosen_by_crds": reftype in self._chosen_by_crds}
-            check_made_for(reference, self.exposure, declaration, self.log, **chosen)
-            names = ("detector", "optical_element")
-            check_plausible(
-                reference, declaration, {n: str(metadata_value(self.exposure.meta, f"instrument.{n}")) for n in names}
+            check_made_for(
+                reference,
+                self.exposure,
+                declaration,
+                self.log,
+                allow_mismatch=self.allow_mismatch,
+                chosen_by_crds=reftype in self._chosen_by_crds,
             )
+            names = ("detector", "optical_element")
+            instrument = {name: str(metadata_value(self.exposure.meta, f"instrument.{name}")) for name in names}
+            check_plausible(reference, declaration, instrument)
             self._read.add(reftype)
             yield reference
+
+    def _path(self, reftype: str) -> Path:
+        path = self.references[reftype]
+        if path is None:
+            raise ValueError(f"the step {self.step.name} opens the reference {reftype}, which is N/A")
+        return path
 
     def refuse_implausible(self, reftype: str, field: str, value: float) -> None:
         """Refuse a reference for what the step derived from the values of a field.
@@ -107,21 +161,68 @@ class Job:
         reftype, field : str
             A field with a `Range.quantity` in the declaration of this reference.
         value : float
+            What was derived, in the unit of the range.
 
         Raises
         ------
         RampflowError
-            The value is beyond the limits; NaN is.
+            The value is beyond the limits, or NaN.
         """
         limits = self.step.reference(reftype).plausible[field]
         quantity = f"{limits.quantity} ({field})"
-        refuse_implausible(self.references[reftype], quantity, value, (limits.minimum, limits.maximum), limits.unit, reftype)
+        refuse_implausible(self._path(reftype), quantity, value, (limits.minimum, limits.maximum), limits.unit, reftype)
+
+    def plausible(self, reftype: str, field: str) -> Range:
+        """Limits of the pixels of a reference's field, as declared or as `narrow_limits` has left them."""
+        return self._limits.get((reftype, field)) or self.step.reference(reftype).plausible[field]
+
+    def narrow_limits(self, reftype: str, field: str, unusual: int, total: int) -> bool:
+        """Hold the pixels of a field to the limits of its median, where too many lie beyond for single bad pixels.
+
+        Parameters
+        ----------
+        reftype, field : str
+            A field with a `Range` in the declaration of this reference.
+        unusual : int
+            Sum of `Range.count_unusual` over its pixels.
+        total : int
+            Number of its pixels.
+
+        Returns
+        -------
+        bool
+            Whether the limits have changed: the step must process its rows again.
+        """
+        if unusual <= MANY_UNUSUAL * total or (reftype, field) in self._limits:
+            return False
+        limits = self._limits[reftype, field] = self.plausible(reftype, field).narrowed()
+        self.log.warning(
+            "%s: %.3g %% of %s lie beyond %g to %g%s, where all but single bad pixels of a detector lie: they count as bad "
+            "pixels of the reference; check it",
+            self._path(reftype).name,
+            100 * unusual / total,
+            field,
+            limits.minimum,
+            limits.maximum,
+            f" {limits.unit}" if limits.unit else "",
+        )
+        return True
 
     def log_bad_pixels(self, reftype: str, field: str, number: int, total: int, consequence: str) -> None:
-        """Say how many pixels of a reference are not finite or implausible, and what becomes of them: a warning for many."""
+        """Log how many pixels of a reference are not finite or implausible: as a warning where they are many.
+
+        Parameters
+        ----------
+        reftype, field : str
+            The field of the reference.
+        number, total : int
+            Number of these pixels, and of all.
+        consequence : str
+            What becomes of them.
+        """
         if not number:
             return
-        limits = self.step.reference(reftype).plausible[field]
+        limits = self.plausible(reftype, field)
         say = self.log.warning if number > MANY * total else self.log.info
         say(
             "%d of %d pixels of the %s reference are not finite or beyond %g to %g%s: %s",
@@ -134,44 +235,66 @@ class Job:
             consequence,
         )
 
-    def map_rows(self, function, rows: int, block: int = 16) -> list:
-        """Call `function(start, stop)` for blocks of rows, `threads` at a time, and list what it returns in order.
+    def map_rows(self, function: Callable[[int, int], Any], rows: int, block: int = 16) -> list:
+        """Call a function for each block of rows, several blocks at a time.
 
-        The log says how far it is every `PROGRESS_INTERVAL` seconds: nothing where the work takes less.
+        Work that takes longer than `PROGRESS_INTERVAL` logs how far it is.
+
+        Parameters
+        ----------
+        function : callable
+            Takes the first row of a block, and the one after its last.
+        rows : int
+            Number of all rows.
+        block : int
+            Number of rows of a block.
+
+        Returns
+        -------
+        list
+            What the function returned for each block, in order.
         """
         starts = range(0, rows, block)
         stops = [min(start + block, rows) for start in starts]
-        results, told = [], time.monotonic()
+        results, logged = [], time.monotonic()
         with ThreadPoolExecutor(self.threads) as pool:
             for stop, result in zip(stops, pool.map(function, starts, stops), strict=True):
                 results.append(result)
-                if time.monotonic() - told >= PROGRESS_INTERVAL:
+                if time.monotonic() - logged >= PROGRESS_INTERVAL:
                     self.log.info("Rows done: %d of %d", stop, rows)
-                    told = time.monotonic()
+                    logged = time.monotonic()
         return results
 
     @contextlib.contextmanager
-    def create(self, *, rewrite: tuple[str, ...] = (), arrays: dict | None = None, roman: dict | None = None):
-        """Write the output: what is not named here is carried over from the input.
+    def create(
+        self, *, rewrite: tuple[str, ...] = (), arrays: dict | None = None, roman: dict | None = None
+    ) -> Iterator[Product]:
+        """Write the output. Whatever is not named here is carried over from the input unchanged.
 
         Parameters
         ----------
         rewrite : tuple of str
-            Arrays of the input that will be written anew, with their shape and dtype.
+            Arrays of the input that the step writes anew, with their shape and dtype: each of them whole, by `Product`.
         arrays : dict
-            Arrays by name that are new or change their form: `numpy.ndarray` or `EmptyArray`.
+            Arrays by name that are new or change their form: `numpy.ndarray`, or `EmptyArray` to be written by `Product`.
         roman : dict, optional
             A whole tree in place of the input's.
 
         Yields
         ------
         Product
+            The output, for its arrays, metadata and status.
+
+        Raises
+        ------
+        RampflowError
+            The output can't be written.
         """
-        roman = self.exposure.roman if roman is None else roman
-        new = tagged(roman, roman.tag)
+        source: Any = self.exposure.roman if roman is None else roman
+        new = tagged(source, source.tag)
         for name in rewrite:
-            source = self.exposure.array(name)
-            new[name] = EmptyArray(source.shape, source.dtype.newbyteorder("="))
+            old = self.exposure.array(name)
+            new[name] = EmptyArray(old.shape, old.dtype.newbyteorder("="))
         new.update(arrays or {})
         tree = dict(self.exposure.tree, roman=new)
         with create_asdf(self.output, tree, self.exposure.file.standard) as writer:
@@ -180,25 +303,41 @@ class Job:
             self._record(new["meta"], product.status)
 
     def pass_on(self) -> None:
-        """Write the input unchanged but for its name and log: the step has nothing to do for this exposure."""
+        """Write the input with another name and its log alone changed, for an exposure that an earlier step marked SKIPPED."""
         with self.create() as product:
             product.status = self.exposure.meta["cal_step"].get(self.step.status, "SKIPPED")
 
     def skip(self, reason: str) -> None:
-        """Write the input with the step's status SKIPPED, and say why."""
+        """Write the input with the step's status SKIPPED.
+
+        Parameters
+        ----------
+        reason : str
+            Why, for the log.
+        """
         self.log.warning("%s; the step is skipped", reason)
         with self.create() as product:
             product.status = "SKIPPED"
 
     def references_used(self) -> dict:
-        """Entries for ``meta.ref_file``: the references that were read by type, N/A for the others, and the CRDS context."""
-        used = {t: reference_name(path) if t in self._read else NOT_APPLICABLE for t, path in self.references.items()}
+        """List the references that were read.
+
+        Returns
+        -------
+        dict
+            Entries for ``meta.ref_file``: the name of each reference by its type, N/A for those that were not read, and the
+            CRDS context.
+        """
+        used: dict[str, Any] = {
+            reftype: reference_name(path) if path and reftype in self._read else NOT_APPLICABLE
+            for reftype, path in self.references.items()
+        }
         if self._crds_context:
             used["crds"] = {"context": self._crds_context, "version": crds_version()}
         return used
 
     def _record(self, meta: dict, status: str) -> None:
-        if status == "SKIPPED":  # what was read of them doesn't fit, and changed nothing
+        if status == "SKIPPED":  # what was read of the references changed nothing
             self._read.clear()
         meta["cal_step"][self.step.status] = status
         meta.setdefault("ref_file", {}).update(self.references_used())
@@ -208,29 +347,66 @@ class Job:
 
 
 class Product:
-    """The output of a step while it is written."""
+    """The output of a step while it is written.
 
-    def __init__(self, writer, roman):
+    A step writes each array that it named in `Job.create`, and no method writes another one.
+
+    Parameters
+    ----------
+    writer : AsdfWriter
+        The file.
+    roman : dict
+        The tree of the exposure in it.
+
+    Attributes
+    ----------
+    roman : dict
+        The tree of the exposure.
+    meta : dict
+        Its metadata, which may change until the file is finished.
+    status : str
+        What becomes of the step, for ``meta.cal_step``.
+    """
+
+    def __init__(self, writer: AsdfWriter, roman: dict):
         self._writer, self.roman, self.meta, self.status = writer, roman, roman["meta"], "COMPLETE"
 
-    def write(self, name, values):
-        """Write the whole array `name`."""
+    def write(self, name: str, values: np.ndarray) -> None:
+        """Write a whole array.
+
+        Parameters
+        ----------
+        name : str
+            Name of the array.
+        values : numpy.ndarray
+            Its values.
+        """
         self._writer.write(self.roman[name], values)
 
-    def write_rows(self, name, start, values):
-        """Write rows from `start` on of every plane of the array `name`."""
+    def write_rows(self, name: str, start: int, values: np.ndarray) -> None:
+        """Write rows of every plane of an array.
+
+        Parameters
+        ----------
+        name : str
+            Name of the array.
+        start : int
+            Number of the first row.
+        values : numpy.ndarray
+            The rows, of shape (…, row, column).
+        """
         self._writer.write_rows(self.roman[name], start, values)
 
-    def write_ramp_rows(self, start, rows):
-        """Write rows of the ramp's data, and of the left and right border arrays where refpix made them the ramp's columns.
+    def write_plane(self, name: str, index: int, values: np.ndarray) -> None:
+        """Write one plane (one resultant) of an array.
 
-        (In romancal's pipeline refpix makes them views of the ramp; what follows changes both.)
+        Parameters
+        ----------
+        name : str
+            Name of the array.
+        index : int
+            Number of the plane.
+        values : numpy.ndarray
+            The plane, of shape (row, column).
         """
-        self.write_rows("data", start, rows)
-        if self.meta["cal_step"].get("refpix") == "COMPLETE":
-            self.write_rows("border_ref_pix_left", start, rows[:, :, :BORDER])
-            self.write_rows("border_ref_pix_right", start, rows[:, :, -BORDER:])
-
-    def write_plane(self, name, index, values):
-        """Write one plane of the array `name`."""
         self._writer.write_plane(self.roman[name], index, values)

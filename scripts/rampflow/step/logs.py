@@ -12,11 +12,11 @@ log = logging.getLogger(SOFTWARE_NAME)
 
 
 class _MemoryHandler(logging.Handler):
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         self.lines: list[str] = []
 
-    def emit(self, record):
+    def emit(self, record: logging.LogRecord) -> None:
         self.lines.append(self.format(record))
 
 
@@ -39,10 +39,27 @@ def configure_logging() -> None:
 
 
 def recorded_log() -> list[str]:
-    """The lines logged so far by this program."""
+    """List the lines that this program has logged so far.
+
+    Returns
+    -------
+    list of str
+        The lines.
+    """
     return list(_memory.lines)
 
 
 def step_logger(name: str) -> logging.Logger:
-    """The logger of a step or a module."""
+    """Get the logger of a step or a module.
+
+    Parameters
+    ----------
+    name : str
+        Its name.
+
+    Returns
+    -------
+    logging.Logger
+        The logger, whose lines begin with ``rampflow.NAME``.
+    """
     return log.getChild(name)

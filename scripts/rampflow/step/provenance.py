@@ -1,4 +1,4 @@
-"""What a product records of its making: name, time, software, references and the statuses of all steps."""
+"""Provenance of a product: its name, time and software, its references, and the statuses of the steps."""
 
 from __future__ import annotations
 
@@ -8,43 +8,73 @@ from pathlib import Path
 
 from rampflow import SOFTWARE_NAME, __version__
 from rampflow.chain import STEPS
-from rampflow.files.asdf_io import tagged
+from rampflow.files.tags import TIME
+from rampflow.files.yaml_tree import tagged
 
 LOG_KEY = b"rampflow.cal_logs"  #: in the metadata of an intermediate catalog: the log of its step, for the image's ``cal_logs``
 
 
 def is_fully_saturated(cal_step: dict) -> bool:
-    """Whether saturation found an exposure saturated in all pixels and resultants.
+    """Tell whether saturation found an exposure saturated in all pixels and resultants.
 
-    It then marks all that would follow SKIPPED. Of these, ramp_fitting tells: nothing else skips it, since without it there is
-    no image, and it can't do without its references.
+    Saturation then marks the steps that follow SKIPPED. Nothing else skips ramp_fitting, so its status tells.
 
     Parameters
     ----------
     cal_step : dict
         ``meta.cal_step``.
+
+    Returns
+    -------
+    bool
+        Whether the exposure is fully saturated.
     """
     return cal_step.get(STEPS["ramp_fitting"].status) == "SKIPPED"
 
 
 def stamp(meta: dict, filename: str) -> None:
-    """Record the file's name, the time and the software in `meta`."""
+    """Record the file's name, the time and the software, in place.
+
+    Parameters
+    ----------
+    meta : dict
+        Metadata of the product.
+    filename : str
+        Name of its file.
+    """
     now = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3]
     meta["filename"] = filename
-    meta["file_date"] = tagged({"base_format": "datetime", "value": now}, "tag:stsci.edu:asdf/time/time-1.4.0")
+    meta["file_date"] = tagged({"base_format": "datetime", "value": now}, TIME)
     meta["calibration_software_name"] = SOFTWARE_NAME
     meta["calibration_software_version"] = __version__
 
 
 def reference_name(path: Path) -> str:
-    """Name to record for a reference: ``crds://…`` for a file of a CRDS cache, the path as it was given for another."""
+    """Choose the name to record for a reference.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        The file.
+
+    Returns
+    -------
+    str
+        ``crds://NAME`` for a file of a CRDS cache, the path as it was given for another.
+    """
     parts = path.parts
     in_cache = any(parts[i : i + 2] == ("references", "roman") for i in range(len(parts) - 1))
     return f"crds://{path.name}" if in_cache else os.fspath(path)
 
 
 def crds_version() -> str:
-    """Version of the `crds` package, for ``meta.ref_file.crds``; empty where it is not installed."""
+    """Look up the version of the installed package `crds`, for ``meta.ref_file.crds``.
+
+    Returns
+    -------
+    str
+        The version; empty where it is not installed.
+    """
     import importlib.metadata
 
     try:

@@ -1,4 +1,4 @@
-"""What a reference must be before a step uses it: made for this exposure, and of plausible values."""
+"""Checks of a reference before a step uses it: whether it is made for the exposure, and of plausible values."""
 
 from __future__ import annotations
 
@@ -11,26 +11,43 @@ from rampflow.errors import RampflowError
 from rampflow.step.declaration import Range, Reference
 from rampflow.step.exposure import Exposure
 
-#: What a file writes where nothing is known, or where everything applies: it contradicts nothing.
+#: Values that stand for an unknown or arbitrary entry, and so contradict nothing.
 UNSET = frozenset(("", "?", "N/A", "NONE", "NULL", "ANY", "NOT_CONFIGURED"))
 
-#: Where the metadata have what a reference is made for: the one value, and a list of alternatives with "|" between them.
+#: Entries of the metadata that say what a reference is made for: a single value, and a list of alternatives separated by "|".
 MADE_FOR = {
     "detector": ("instrument.detector", "instrument.p_detector"),
     "optical_element": ("instrument.optical_element", "instrument.p_optical_element"),
     "exposure_type": ("exposure.type", "exposure.p_exptype"),
 }
 
-#: Blocks of rows of a frame that its median is estimated from, and rows of each: 65,536 values of a full frame, which one
-#: compressed 4 MB frame in four holds.
+#: Blocks of rows from which the median of a frame is estimated, and rows per block: 65,536 values of a full frame, for which a
+#: quarter of a compressed array must be decompressed.
 SAMPLED_BLOCKS, SAMPLED_ROWS = 4, 4
 
-#: Bad pixels of a reference that are worth a warning: above this share of the frame.
+#: Share of bad pixels in a reference above which the log has a warning.
 MANY = 0.01
+
+#: Share of pixels beyond the limits of the median above which these are not single bad pixels, and the reference is wrong
+#: there: sound references have less than 0.1 %.
+MANY_UNUSUAL = 0.03
 
 
 def metadata_value(meta: dict, field: str):
-    """Entry of nested metadata by its dotted name; `None` where there is none."""
+    """Get an entry of nested metadata by its dotted name.
+
+    Parameters
+    ----------
+    meta : dict
+        The metadata.
+    field : str
+        Name, as ``exposure.frame_time``.
+
+    Returns
+    -------
+    object
+        The entry, `None` if it is missing.
+    """
     node = meta
     for name in field.split("."):
         if not isinstance(node, dict):
@@ -40,7 +57,20 @@ def metadata_value(meta: dict, field: str):
 
 
 def alternatives(meta: dict, fields: tuple[str, ...]) -> frozenset[str]:
-    """Values that metadata give by any of these names, in capitals; none where one says that it is unknown or arbitrary."""
+    """Collect the values that metadata give for some names.
+
+    Parameters
+    ----------
+    meta : dict
+        The metadata.
+    fields : tuple of str
+        Dotted names of the entries.
+
+    Returns
+    -------
+    frozenset of str
+        The values in capitals; empty if one of them stands for an unknown or arbitrary value.
+    """
     found = set()
     for field in fields:
         value = metadata_value(meta, field)
@@ -51,7 +81,18 @@ def alternatives(meta: dict, fields: tuple[str, ...]) -> frozenset[str]:
 
 
 def moment(node) -> datetime.datetime | None:
-    """A time of the metadata, UTC; `None` where it is missing or can't be read."""
+    """Read a time of the metadata.
+
+    Parameters
+    ----------
+    node : object
+        The entry: text, or a tagged time.
+
+    Returns
+    -------
+    datetime.datetime or None
+        The time in UTC, `None` if it can't be read.
+    """
     if isinstance(node, dict):  # a tagged time
         node = node.get("value")
     try:
@@ -62,20 +103,21 @@ def moment(node) -> datetime.datetime | None:
 
 
 def mismatches(reference: dict, exposure: dict, declaration: Reference) -> list[tuple[str, str]]:
-    """Where a reference was made for something else than an exposure.
+    """List where a reference was made for something else than an exposure.
 
-    Values that either of the two doesn't have, or leaves open, match everything.
+    A value that one of them doesn't have, or leaves open, matches all.
 
     Parameters
     ----------
     reference, exposure : dict
-        ``meta`` of both.
+        Metadata of both.
     declaration : Reference
+        Declaration of the reference in the step.
 
     Returns
     -------
     list of (str, str)
-        What differs (``telescope``, ``instrument`` or one of `MADE_FOR`), and both values in words.
+        What differs (``telescope``, ``instrument`` or a key of `MADE_FOR`), and a text with both values.
     """
     fields = {"telescope": ("telescope",), "instrument": ("instrument.name",)}
     fields |= {name: MADE_FOR[name] for name in declaration.made_for}
@@ -97,24 +139,30 @@ def check_made_for(
     allow_mismatch: bool = False,
     chosen_by_crds: bool = False,
 ) -> None:
-    """Refuse a reference of another telescope, instrument, detector or optical element; warn of other doubts.
+    """Refuse a reference that was made for another telescope, instrument, detector or optical element.
 
-    Another exposure type, or a date from which the reference holds that lies after the exposure, is a warning.
+    Another exposure type, or a useafter date later than the exposure, is a warning.
 
     Parameters
     ----------
-    reference, exposure : Exposure
+    reference : Exposure
+        The reference.
+    exposure : Exposure
+        The exposure that it is used for.
     declaration : Reference
+        Declaration of the reference in the step.
     log : logging.Logger
+        The step's log.
     allow_mismatch : bool
         Warn instead of refusing.
     chosen_by_crds : bool
-        CRDS's rules selected the file, not the user: warn instead of refusing. Optical element and exposure type aren't
-        compared: one file may serve several of them, and its metadata name one.
+        Whether CRDS's rules selected the file. Optical element and exposure type aren't compared then: one file may serve
+        several of them, and its metadata name only one.
 
     Raises
     ------
     RampflowError
+        It was made for something else.
     """
     name, meta = reference.path.name, reference.meta
     for what, values in mismatches(meta, exposure.meta, declaration):
@@ -147,12 +195,27 @@ def check_made_for(
 
 # ------------------------------------------------------------------------------------------------------ plausible values
 def refuse_implausible(path, field: str, value: float, limits: tuple[float, float], unit: str, reftype: str) -> None:
-    """Refuse a value beyond its limits.
+    """Refuse a reference for a value beyond its limits.
+
+    Parameters
+    ----------
+    path : Path
+        The reference.
+    field : str
+        The field, or what was derived from it.
+    value : float
+        Its value. NaN is beyond all limits.
+    limits : tuple of float
+        Smallest and largest plausible value.
+    unit : str
+        Unit of both; empty without one.
+    reftype : str
+        Type of the reference.
 
     Raises
     ------
     RampflowError
-        It names the file, the field, the value and the limits.
+        The value is beyond the limits; the message has the file, field, value and limits.
     """
     low, high = limits
     if low <= value <= high:
@@ -165,7 +228,18 @@ def refuse_implausible(path, field: str, value: float, limits: tuple[float, floa
 
 
 def sample_rows(array) -> np.ndarray:
-    """Values of some rows spread over a frame (of each plane), to estimate a median from; those of a table are all read."""
+    """Read some rows spread over a frame, to estimate its median from.
+
+    Parameters
+    ----------
+    array : StoredArray
+        A frame, several of them, or a table (one axis).
+
+    Returns
+    -------
+    numpy.ndarray
+        Values of these rows, of each plane; all values of a table.
+    """
     if array.ndim < 2:
         return array.read()
     rows = array.shape[-2]
@@ -176,27 +250,41 @@ def sample_rows(array) -> np.ndarray:
 
 
 def median_of(values: np.ndarray) -> float | None:
-    """Median of the finite values, `None` without any."""
+    """Compute the median of the finite values.
+
+    Parameters
+    ----------
+    values : numpy.ndarray
+        Values of any shape.
+
+    Returns
+    -------
+    float or None
+        The median, `None` without a finite value.
+    """
     finite = values[np.isfinite(values)]
     return float(np.median(finite)) if finite.size else None
 
 
 def check_plausible(reference: Exposure, declaration: Reference, names: dict[str, str]) -> None:
-    """Refuse a reference with a number or the median of a frame beyond its declared limits, or a frame without a finite value.
+    """Refuse a reference with a number or the median of a frame beyond its limits, or with a frame without a finite value.
 
-    Of a table (one axis), every value counts. What is missing or not a number is left to the step, which knows whether it can
-    do without.
+    All values of a table (one axis) are checked. Entries that are missing or not numbers are left to the step, which knows
+    whether it needs them.
 
     Parameters
     ----------
     reference : Exposure
+        The reference.
     declaration : Reference
+        Its declaration in the step, with the limits.
     names : dict
-        What stands for ``{detector}`` and ``{optical_element}`` in the names of fields.
+        Values for ``{detector}`` and ``{optical_element}`` in the names of fields.
 
     Raises
     ------
     RampflowError
+        A value is beyond its limits; the message has the file, field, value and limits.
     """
     for field, limits in declaration.plausible.items():
         if limits.quantity:

@@ -1,4 +1,4 @@
-"""From what the user names as input to a list of exposures, each in one association."""
+"""The exposures of a run, each in one association, from the files, folders and association files that the user names."""
 
 from __future__ import annotations
 
@@ -12,31 +12,61 @@ from typing import NamedTuple
 from rampflow.errors import RampflowError, raise_together
 
 RAW_SUFFIX = "_uncal.asdf"
-#: Bytes of a name: what the workflow adds to it must fit into the 255 that a file system takes.
+#: Maximum length of a name, bytes: with the suffixes of the workflow it must fit into the 255 of a file system.
 LONGEST = 200
-SPECIAL = "{}<>;?#%"  #: in a path, Snakemake takes the first four for its own, and asdf the others for a URL's
+SPECIAL = "{}<>;?#%"  #: in a path, Snakemake interprets the first four, and asdf the others as parts of a URL
 
 
 def is_plain(path: str) -> bool:
-    """Whether the packages that this one stands on take a path as it is: without `SPECIAL` and control characters."""
+    """Test whether Snakemake and asdf take a path as it is: without `SPECIAL` and control characters.
+
+    Parameters
+    ----------
+    path : str
+
+    Returns
+    -------
+    bool
+    """
     return path.isprintable() and not set(path) & set(SPECIAL)
 
 
 class Member(NamedTuple):
-    """A raw file, the association that it belongs to, and the catalog to align it with in place of its own."""
+    """A member of an association, as the user names it.
+
+    Attributes
+    ----------
+    path : pathlib.Path
+        Raw file of the exposure.
+    association : str
+        Name of its association.
+    tweakreg_catalog : pathlib.Path or None
+        Catalog to align it with in place of its own.
+    problem : str
+        Message about a file of it that doesn't exist; empty if there is none. The exposure can be excluded.
+    """
 
     path: Path
     association: str
     tweakreg_catalog: Path | None = None
+    problem: str = ""
 
 
 def stem_of(path: Path) -> str:
-    """Name of an exposure: its file's name without ``_uncal.asdf``.
+    """Name of an exposure: the name of its raw file without ``_uncal.asdf``.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+
+    Returns
+    -------
+    str
 
     Raises
     ------
     RampflowError
-        The name doesn't end so, or `check_name` refuses the rest.
+        The file name doesn't end so, or `check_name` refuses the rest.
     """
     if not path.name.endswith(RAW_SUFFIX) or path.name == RAW_SUFFIX:
         raise RampflowError(f"{path}: is not a raw exposure by its name, which must end in {RAW_SUFFIX}")
@@ -64,7 +94,7 @@ def check_name(path: Path, name: str) -> None:
             f"{str(path)!r}: the name {name!r} can't be part of a file name of its products; choose one without '/', any of "
             f"{SPECIAL}, control characters and a dot at its beginning"
         )
-    if re.search(r"(.+)\1{19}$", name):  # Snakemake takes it for a rule that calls itself without end
+    if re.search(r"(.+)\1{19}$", name):  # Snakemake would report a rule that calls itself endlessly
         raise RampflowError(f"{path}: the name {name!r} ends in one part twenty times; choose another")
     if size > LONGEST:
         raise RampflowError(f"{path}: the name {name[:40]!r}... has {size} bytes; choose one of at most {LONGEST}")
@@ -85,24 +115,28 @@ def find_members(inputs: list[str] | str, folder: Path, exclude: Sequence[str] =
     Returns
     -------
     list of Member
-        A file named alone, or found in a folder, is an association of its own with the exposure's stem for a name.
+        A file named alone, or found in a folder, is an association of its own with the exposure's stem for a name. Members
+        whose files don't exist are listed with the `Member.problem`: the caller reports them with what else is wrong.
 
     Raises
     ------
     RampflowError
-        A folder holds no raw file, a file doesn't exist, two exposures or associations have the same name, or an exposure is
-        in two associations, or `exclude` names an exposure that no input has; the message names every such input.
+        A folder holds no raw file, an association file is not one, two exposures or associations have the same name, an
+        exposure is in two associations, or `exclude` names an exposure that no input has; the message names every such input,
+        and the files that don't exist.
     """
     members: list[Member] = []
     problems = []
+    malformed = False
     for name in [inputs] if isinstance(inputs, str) else inputs:
         try:
             found = _members_of(name, folder, exclude)
-        except RampflowError as error:
-            problems.append(str(error))
-            continue
-        except OSError as error:
-            problems.append(f"input {name!r}: can't be read ({error.strerror}: {error.filename})")
+        except (RampflowError, OSError) as error:
+            reason = (
+                f"input {name!r}: can't be read ({error.strerror}: {error.filename})" if isinstance(error, OSError) else error
+            )
+            problems.append(str(reason))
+            malformed = True
             continue
         again = {m.path.name for m in found} & {m.path.name for m in members}
         shared = {m.association for m in found} & {m.association for m in members}
@@ -111,41 +145,82 @@ def find_members(inputs: list[str] | str, folder: Path, exclude: Sequence[str] =
                 f"input {name!r}: another input has an association of the name {min(shared)!r} too; their products would have "
                 "the same names: rename one"
             )
+            malformed = True
+        problems += [member.problem for member in found if member.problem]
         members.extend(found)
-    raise_together(problems)
+    if malformed:
+        raise_together(problems)
     unknown = set(exclude) - {stem_of(member.path) for member in members}
     raise_together([f"configuration: exclude: no input is an exposure of the name {name!r}" for name in sorted(unknown)])
     return _checked([member for member in members if stem_of(member.path) not in exclude])
+
+
+def find_excluded(inputs: list[str] | str, folder: Path, exclude: Sequence[str]) -> dict[str, list[str]]:
+    """List the exposures that are left out, by association.
+
+    Parameters
+    ----------
+    inputs : list of str or str
+        Inputs that `find_members` accepts.
+    folder : pathlib.Path
+        Where relative names are taken from.
+    exclude : sequence of str
+        Stems of exposures to leave out.
+
+    Returns
+    -------
+    dict of list of str
+        Stems of the excluded exposures of each association that has some.
+    """
+    found: dict[str, list[str]] = {}
+    for name in [inputs] if isinstance(inputs, str) else inputs:
+        for member in _members_of(name, folder, exclude) if exclude else ():
+            if stem_of(member.path) in exclude:
+                found.setdefault(member.association, []).append(stem_of(member.path))
+    return found
 
 
 def _members_of(name: str, folder: Path, exclude: Sequence[str]) -> list[Member]:
     """The exposures of one input."""
     path = folder / os.path.expanduser(name)
     if path.is_dir():
-        names = [n for n in os.listdir(path) if n.endswith(RAW_SUFFIX) and not n.startswith(".")]  # hidden files are not meant
+        names = [n for n in os.listdir(path) if n.endswith(RAW_SUFFIX) and not n.startswith(".")]  # without hidden files
         found = sorted(path / n for n in names if not (path / n).is_dir())
         if not found:
             raise RampflowError(f"input {name!r}: the folder holds no file that ends in {RAW_SUFFIX}")
         return [Member(p, stem_of(p)) for p in found]
     if path.suffix == ".json" and path.is_file():
         return read_association(path, exclude)
-    if not path.exists() and path.name.removesuffix(RAW_SUFFIX) not in exclude:
-        raise RampflowError(f"input {name!r}: does not exist (relative names are taken from {folder})")
-    return [Member(path, stem_of(path))]
+    if path.exists() or path.name.removesuffix(RAW_SUFFIX) in exclude:
+        return [Member(path, stem_of(path))]
+    problem = f"input {name!r}: does not exist (relative names are taken from {folder})"
+    if not path.name.endswith(RAW_SUFFIX):
+        raise RampflowError(problem)
+    return [Member(path, stem_of(path), problem=problem)]
 
 
 def read_association(path: Path, exclude: Sequence[str] = ()) -> list[Member]:
-    """Members of an association file.
+    """Read the members of an association file.
 
     The file has ``products``, each with a ``name`` and ``members``, each with an ``expname`` (relative to the file) and an
     ``exptype``; only science members are exposures to process. Each product is an association. A member's
     ``tweakreg_catalog`` (relative to the file too) is a catalog with columns x and y to align it with in place of its own.
-    The files of members that `exclude` names need not be there.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+    exclude : sequence of str
+        Stems of exposures whose files need not be there.
+
+    Returns
+    -------
+    list of Member
+        Those whose files don't exist have a `Member.problem`.
 
     Raises
     ------
     RampflowError
-        It can't be parsed, lacks these entries, or names files that don't exist; the message names every one.
+        It can't be parsed or lacks these entries; the message names every one, and the files that don't exist.
     """
     try:
         content = json.loads(path.read_text())
@@ -154,7 +229,10 @@ def read_association(path: Path, exclude: Sequence[str] = ()) -> list[Member]:
     products = content.get("products") if isinstance(content, dict) else None
     if not isinstance(products, list) or not products:
         raise RampflowError(f"{path}: has no list 'products'; it is not an association file")
-    members, names, problems = [], set(), []
+    members: list[Member] = []
+    names: set[str] = set()
+    problems: list[str] = []
+    malformed = False
     for product in products:
         name = product.get("name") if isinstance(product, dict) else None
         listed = product.get("members") if isinstance(product, dict) else None
@@ -169,9 +247,13 @@ def read_association(path: Path, exclude: Sequence[str] = ()) -> list[Member]:
                 member = _member_of(path, name, entry, exclude)
             except RampflowError as error:
                 problems.append(str(error))
-            else:
-                members.extend([member] if member else [])
-    raise_together(problems)
+                malformed = True
+                continue
+            if member:
+                members.append(member)
+                problems += [member.problem] * bool(member.problem)
+    if malformed:
+        raise_together(problems)
     if not members:
         raise RampflowError(f"{path}: names no science member")
     return members
@@ -188,28 +270,21 @@ def _member_of(path: Path, name: str, entry, exclude: Sequence[str]) -> Member |
     if stem_of(exposure) in exclude:
         return Member(exposure, name)
     if not _is_file(exposure):
-        raise RampflowError(
-            f"{path}: the member {expname!r} of {name!r} does not exist beside the file; bring it, or add "
-            f"{stem_of(exposure)} to exclude"
-        )
-    return Member(exposure, name, _own_catalog(path, expname, entry.get("tweakreg_catalog")))
+        problem = f"{path}: the member {expname!r} of {name!r} does not exist beside the file"
+        return Member(exposure, name, problem=problem)
+    given = entry.get("tweakreg_catalog")
+    if given in (None, ""):
+        return Member(exposure, name)
+    catalog = path.parent / str(given)
+    problem = f"{path}: the tweakreg_catalog {given!r} of the member {expname!r} does not exist beside the file"
+    return Member(exposure, name, catalog, "" if _is_file(catalog) else problem)
 
 
 def _is_file(path: Path) -> bool:
     try:
         return path.is_file()
-    except OSError:  # a name that is too long, a folder that may not be read
+    except OSError:  # a name that is too long, a folder without read permission
         return False
-
-
-def _own_catalog(path: Path, expname: str, given) -> Path | None:
-    """The ``tweakreg_catalog`` of a member."""
-    if given in (None, ""):
-        return None
-    catalog = path.parent / str(given)
-    if not _is_file(catalog):
-        raise RampflowError(f"{path}: the tweakreg_catalog {given!r} of the member {expname!r} does not exist beside the file")
-    return catalog
 
 
 def _checked(members: list[Member]) -> list[Member]:

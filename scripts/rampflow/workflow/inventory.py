@@ -20,8 +20,10 @@ from rampflow.chain import chain_of
 from rampflow.detector import MINIMUM_RESULTANTS, check_shape
 from rampflow.errors import RampflowError, raise_together
 from rampflow.files import links
-from rampflow.files.asdf_io import AsdfFile, TaggedDict, replacing
+from rampflow.files.asdf_reader import AsdfFile
+from rampflow.files.atomic import replacing
 from rampflow.files.level1 import RAW_MODELS, RAW_TAG
+from rampflow.files.yaml_tree import TaggedDict
 from rampflow.step.declaration import NOT_APPLICABLE, Step, reference_types
 from rampflow.step.exposure import Exposure
 from rampflow.workflow import references
@@ -300,6 +302,8 @@ def _read_headers(members: list[Member], known: dict, skipped: frozenset[str], e
     """Headers of the raw files, from `known` where a file has not changed; those that a step will refuse are errors."""
 
     def read(member):
+        if member.problem:
+            return None, member.problem
         try:
             status = member.path.stat()
         except OSError as error:  # a link to nowhere, a folder that may not be read

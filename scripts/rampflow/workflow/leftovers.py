@@ -13,7 +13,7 @@ from pathlib import Path
 from rampflow import SOFTWARE_NAME
 from rampflow.chain import STEPS, image_chain
 from rampflow.errors import RampflowError
-from rampflow.files.asdf_io import AsdfFile
+from rampflow.files.asdf_reader import AsdfFile
 from rampflow.workflow.inventory import Inventory, known_names
 
 #: Ends of the names of all products, after the exposure's or the association's.

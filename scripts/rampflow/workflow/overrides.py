@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from rampflow.errors import RampflowError
-from rampflow.files.asdf_io import AsdfFile
+from rampflow.files.asdf_reader import AsdfFile
 from rampflow.step.declaration import NOT_APPLICABLE, Reference
 from rampflow.step.reference_checks import mismatches
 

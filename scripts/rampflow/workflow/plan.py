@@ -17,6 +17,7 @@ from rampflow.chain import STEPS, image_chain
 from rampflow.files import links
 from rampflow.step.declaration import NOT_APPLICABLE, Step
 from rampflow.workflow import configuration, inventory, recipes
+from rampflow.workflow.association import find_excluded
 from rampflow.workflow.environment import job_environment
 from rampflow.workflow.fingerprint import fingerprint
 from rampflow.workflow.inventory import Inventory
@@ -234,6 +235,12 @@ class Plan:
         """Catalog of each image of an association."""
         return [self.catalog_to_align(stem) for stem in self.members_to_align(association)]
 
+    def made_catalogs(self, association: str) -> list[str]:
+        """The catalog made of each image, with which those that the association names are compared; none without such."""
+        if not self.given_catalogs(association):
+            return []
+        return [self.paths.between(stem, "cat.parquet") for stem in self.members_to_align(association)]
+
     def star_source(self) -> str:
         """The astrometric catalog: the link to the user's own file, or the name of a service."""
         return link_to(self.settings["astrometric_catalog"])
@@ -295,6 +302,11 @@ class Plan:
     def search_parameters(self) -> str:
         """Parameters of the search for the astrometric catalog as arguments of its script."""
         return configuration.command_line(SEARCH_PARAMETERS, self.settings["steps"]["tweakreg"])
+
+    def missing_option(self, association: str) -> str:
+        """Option of report.py that names the exposures of an association that the configuration leaves out."""
+        excluded = find_excluded(self.settings["input"], Path.cwd(), self.settings["exclude"]).get(association, [])
+        return f"--missing {' '.join(excluded)}" if excluded else ""
 
     def requirement(self, stem: str) -> str:
         """Option of finalize.py that makes an exposure fail that should be aligned and is not."""

@@ -22,7 +22,8 @@ from pathlib import Path
 from rampflow.astrometry import source_files
 from rampflow.errors import RampflowError
 from rampflow.files import links
-from rampflow.files.asdf_io import AsdfFile, replacing
+from rampflow.files.asdf_reader import AsdfFile
+from rampflow.files.atomic import replacing
 from rampflow.step.provenance import LOG_KEY
 
 #: In Snakemake's folder, so that it is removed together with Snakemake's own records.

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 from rampflow.errors import RampflowError
-from rampflow.files.asdf_io import replacing
+from rampflow.files.atomic import replacing
 from rampflow.step.declaration import NOT_APPLICABLE
 
 OBSERVATORY = "roman"

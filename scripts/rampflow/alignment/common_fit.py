@@ -1,0 +1,117 @@
+"""Alignment by romancal's method: groups to each other, then all of them to the catalog by one common correction."""
+
+from __future__ import annotations
+
+import numpy as np
+from astropy.table import Table
+
+from rampflow.alignment.affine import Affine, fit_affine
+from rampflow.alignment.exposures import CatalogedExposure
+from rampflow.alignment.matching import Matching, log
+from rampflow.astrometry.region import angles, unit_vectors
+
+#: Keys of the corrector's report that are not terms of the fit.
+_WORKINGS = ("eff_minobj", "matched_ref_idx", "matched_input_idx", "fit_RA", "fit_DEC", "fitmask")
+
+
+def fit_common_correction(
+    members: list[CatalogedExposure],
+    catalog: np.ndarray,
+    relative: Matching,
+    absolute: Matching,
+    *,
+    enforce_user_order: bool = False,
+    expand_refcat: bool = False,
+) -> list[tuple[object | None, dict]]:
+    """Align all exposures by one common correction, after corrections between their groups.
+
+    Parameters
+    ----------
+    members : list of CatalogedExposure
+    catalog : numpy.ndarray
+        Directions of the catalog's stars, (n, 3).
+    relative, absolute : Matching
+        Between the groups, and with the catalog.
+    enforce_user_order : bool
+        Align the groups to each other in the order of `members`, not by their overlap.
+    expand_refcat : bool
+        Use the sources of aligned groups to align the next ones.
+
+    Returns
+    -------
+    list of (gwcs.wcs.WCS or None, dict)
+        For each exposure the aligned WCS, `None` if the alignment failed, and tweakwcs's report of the fit: at least
+        ``status``.
+
+    Notes
+    -----
+    An alignment between the groups that moves a corner by more than the largest move is not used (romancal logs it and uses
+    it).
+    """
+    from tweakwcs.imalign import NotEnoughCatalogs, align_wcs
+    from tweakwcs.linearfit import NotEnoughPointsError, SingularMatrixError
+
+    failures = (NotEnoughCatalogs, RuntimeError, NotEnoughPointsError, SingularMatrixError)
+
+    def correctors(group=None):
+        tables = (Table({"x": m.sources.x, "y": m.sources.y}) for m in members)
+        return [m.corrector(catalog=table, group_id=group or m.group) for m, table in zip(members, tables, strict=True)]
+
+    def align(images, matching, **options):
+        align_wcs(
+            images,
+            minobj=matching.minobj,
+            match=matching.matcher(),
+            fitgeom=matching.fitgeometry,
+            nclip=matching.nclip,
+            sigma=(matching.sigma, "rmse"),
+            clip_accum=True,
+            **options,
+        )
+
+    aligned = correctors()
+    if len({m.group for m in members}) > 1:
+        try:
+            align(aligned, relative, refcat=None, enforce_user_order=enforce_user_order, expand_refcat=expand_refcat)
+            far = [
+                m.stem
+                for m, image in zip(members, aligned, strict=True)
+                if not relative.is_plausible(m, correction_of(m, image.wcs))
+            ]
+            if far:
+                log.warning("The alignment between exposures would move %s too far; it is not used", ", ".join(far))
+                aligned = correctors()
+        except failures as error:
+            log.warning("The exposures can't be aligned to each other: %s", error)
+            aligned = correctors()
+    for image in aligned:
+        image.meta.update(group_id="all")
+        image.meta.pop("fit_info", None)
+    ra, dec = angles(catalog)
+    try:
+        align(aligned, absolute, refcat=Table({"RA": ra, "DEC": dec}), enforce_user_order=True, expand_refcat=False)
+    except failures as error:
+        log.warning("The exposures can't be aligned to the astrometric catalog: %s", error)
+        return [(None, {"status": f"FAILED: {error}"})] * len(members)
+    results = []
+    for image in aligned:
+        report = {key: value for key, value in image.meta["fit_info"].items() if key not in _WORKINGS}
+        results.append((image.wcs if report["status"] == "SUCCESS" else None, report))
+    return results
+
+
+def correction_of(member: CatalogedExposure, wcs) -> Affine:
+    """Derive the correction that another WCS of an exposure makes in its tangent plane.
+
+    Parameters
+    ----------
+    member : CatalogedExposure
+    wcs : gwcs.wcs.WCS
+
+    Returns
+    -------
+    Affine
+    """
+    (x0, x1), (y0, y1) = member.wcs.bounding_box
+    moved = wcs([x0, x1, x1, x0], [y0, y0, y1, y1], with_bounding_box=False)
+    return fit_affine(member.corners, member.to_plane(unit_vectors(*moved)))

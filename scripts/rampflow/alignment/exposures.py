@@ -1,0 +1,194 @@
+"""The exposures that are aligned: the WCS, source positions and group of each. No pixel is read."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from rampflow.alignment.affine import NO_CORRECTION, Affine
+from rampflow.alignment.source_positions import SourcePositions
+from rampflow.astrometry.region import epoch_of, unit_vectors
+from rampflow.errors import RampflowError
+from rampflow.step.exposure import Exposure
+from rampflow.wcs.conversion import wcs_of_tree
+
+ARCSEC = np.pi / 180 / 3600  #: radians
+
+
+class CatalogedExposure:
+    """An exposure of an association with its sources.
+
+    Positions on the sky are unit vectors. The tangent plane of the exposure touches the sky at its reference point, where its
+    WCS puts it now, an earlier correction included. tweakwcs applies a further correction to positions in this plane. The
+    plane and the sky differ by a rotation alone, so that everything that is computed here evaluates the WCS only once.
+
+    Parameters
+    ----------
+    stem : str
+        Name of the exposure.
+    group : str
+        Members of one group were taken at the same time and share the errors of the pointing.
+    wcs : gwcs.wcs.WCS
+        WCS of the image, with a bounding box.
+    angles : dict
+        ``v2_ref``, ``v3_ref`` (arcsec) and ``roll_ref`` (degrees), for tweakwcs.
+    sources : SourcePositions
+        Those outside the bounding box are left out.
+    epoch : float, optional
+        Epoch of the exposure, Julian year.
+
+    Attributes
+    ----------
+    stem, group, wcs, angles, sources, epoch
+        See above.
+    plane : numpy.ndarray
+        Positions of the sources in the tangent plane, (n, 2), arcsec.
+    error : numpy.ndarray
+        Standard deviations of a coordinate, (n,), arcsec.
+    corners : numpy.ndarray
+        Corners of the bounding box in the tangent plane, (4, 2), arcsec.
+    rotation : numpy.ndarray
+        Orthogonal matrix, (3, 3), that takes (1, x, y), x and y in radians, to the direction on the sky.
+    pixel_scale : float
+        arcsec per pixel.
+    """
+
+    def __init__(self, stem: str, group: str, wcs, angles: dict, sources: SourcePositions, epoch: float | None = None):
+        self.stem, self.group, self.wcs, self.angles, self.epoch = stem, group, wcs, angles, epoch
+        (x0, x1), (y0, y1) = wcs.bounding_box
+        inside = (sources.x > x0) & (sources.x < x1) & (sources.y > y0) & (sources.y < y1)
+        self.sources = SourcePositions(sources.x[inside], sources.y[inside], sources.error[inside])
+        corrector = self.corrector()
+        earlier = _correction_in(wcs)
+        self.rotation = _rotation_of(corrector, earlier)
+        self.corners = earlier.undo(np.array(corrector.det_to_tanp([x0, x1, x1, x0], [y0, y0, y1, y1])).T)
+        side = self.corners[[1, 3]] - self.corners[0]
+        self.pixel_scale = float(np.sqrt(abs(np.linalg.det(side)) / ((x1 - x0) * (y1 - y0))))
+        self._corrector, self._earlier = corrector, earlier
+        self.plane = self.plane_of(self.sources.x, self.sources.y)
+        self.error = self.pixel_scale * self.sources.error
+
+    def plane_of(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        """Project positions on the detector to the tangent plane.
+
+        Parameters
+        ----------
+        x, y : numpy.ndarray
+            Pixels, (n,).
+
+        Returns
+        -------
+        numpy.ndarray
+            arcsec, (n, 2).
+        """
+        return self._earlier.undo(np.array(self._corrector.det_to_tanp(x, y), float).reshape(2, -1).T)
+
+    def corrector(self, **meta):
+        """A corrector of tweakwcs for the WCS of the image, with some metadata."""
+        from tweakwcs import RomanWCSCorrector
+
+        return RomanWCSCorrector(wcs=self.wcs, wcsinfo=self.angles, meta={"name": self.stem, **meta})
+
+    def to_sky(self, plane: np.ndarray) -> np.ndarray:
+        """Project positions in the tangent plane to the sky.
+
+        Parameters
+        ----------
+        plane : numpy.ndarray
+            arcsec, (n, 2).
+
+        Returns
+        -------
+        numpy.ndarray
+            Unit vectors, (n, 3).
+        """
+        vectors = np.column_stack([np.ones(len(plane)), plane * ARCSEC]) @ self.rotation.T
+        return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+    def to_plane(self, vectors: np.ndarray) -> np.ndarray:
+        """Project directions to the tangent plane.
+
+        Parameters
+        ----------
+        vectors : numpy.ndarray
+            Unit vectors on this side of the sky, (n, 3).
+
+        Returns
+        -------
+        numpy.ndarray
+            arcsec, (n, 2).
+        """
+        along, *across = (vectors @ self.rotation).T
+        return np.column_stack([axis / along for axis in across]) / ARCSEC
+
+    def near(self, vectors: np.ndarray, margin: float) -> np.ndarray:
+        """Find the directions that lie on the exposure or near it.
+
+        Parameters
+        ----------
+        vectors : numpy.ndarray
+            Unit vectors, (n, 3).
+        margin : float
+            Largest distance from the circle through the farthest corner, arcsec.
+
+        Returns
+        -------
+        numpy.ndarray
+            Indices of the directions.
+        """
+        radius = np.linalg.norm(self.corners, axis=1).max() + margin
+        return np.flatnonzero(vectors @ self.rotation[:, 0] > np.cos(min(radius * ARCSEC, np.pi / 2)))
+
+
+def _correction_in(wcs) -> Affine:
+    """The correction that an earlier alignment left in a WCS; `NO_CORRECTION` for a WCS of assign_wcs.
+
+    The plane of tweakwcs's corrector contains it twice: its positions are those of the corrected WCS, corrected once more.
+    """
+    frames = wcs.available_frames
+    if "v2v3corr" not in frames:
+        return NO_CORRECTION
+    affine = wcs.pipeline[frames.index("v2v3corr") - 1].transform["tp_affine"]
+    return Affine(np.array(affine.matrix.value, float), np.array(affine.translation.value, float) / ARCSEC)
+
+
+def _rotation_of(corrector, earlier: Affine) -> np.ndarray:
+    """The rotation between the tangent plane of an exposure and the sky, from three points of a corrector."""
+    step = 0.01  # radians; three points a degree apart give the axes to rounding error
+    plane = np.array([[0.0, 0.0], [step, 0.0], [0.0, step]])
+    directions = unit_vectors(*corrector.tanp_to_world(*earlier(plane / ARCSEC).T))
+    directions *= np.sqrt(1 + (plane**2).sum(axis=1))[:, None]
+    axes = np.column_stack([directions[0], (directions[1:] - directions[0]).T / step])
+    left, _, right = np.linalg.svd(axes)  # the nearest orthogonal matrix
+    return left @ right
+
+
+# --------------------------------------------------------------------------------------------------------------- reading
+def read_exposure(stem: str, image: Exposure, sources: SourcePositions, *, with_epoch: bool = False) -> CatalogedExposure:
+    """Read the WCS, group and epoch of an image file. No pixel is read.
+
+    Parameters
+    ----------
+    stem : str
+        Name of the exposure.
+    image : Exposure
+    sources : SourcePositions
+    with_epoch : bool
+        Read the time of the exposure, for stars that move.
+
+    Returns
+    -------
+    CatalogedExposure
+
+    Raises
+    ------
+    RampflowError
+        The header lacks the WCS, a reference angle, the group or, `with_epoch`, the time.
+    """
+    angles = {name: image.get(f"meta.wcsinfo.{name}", (int, float)) for name in ("v2_ref", "v3_ref", "roll_ref")}
+    # As in romancal, exposures taken at the same time have the same observation_id, unless the file has a group_id.
+    group = image.meta.get("group_id") or image.get("meta.observation.observation_id", str)
+    node = image.get("meta.wcs")
+    wcs = wcs_of_tree(node) if isinstance(node, dict) else None
+    if wcs is None or wcs.bounding_box is None:
+        raise RampflowError(f"{image.path}: has no WCS with a bounding box; run assign_wcs on it first")
+    return CatalogedExposure(stem, str(group), wcs, angles, sources, epoch_of(image) if with_epoch else None)

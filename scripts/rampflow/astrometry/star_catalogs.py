@@ -1,0 +1,285 @@
+"""Sources of astrometric catalogs by name, and retries after network failures."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+
+from rampflow.astrometry import hats, web
+from rampflow.astrometry.duplicates import RADIUS, merge_duplicates
+from rampflow.astrometry.files import SUFFIXES, describe_stars, read_file
+from rampflow.astrometry.motion import COLUMNS, at_epoch, find_movable, has_motions
+from rampflow.astrometry.region import Region
+from rampflow.errors import RampflowError
+from rampflow.step.logs import step_logger
+
+log = step_logger("astrometric_catalog")
+
+GAIA_S3 = "GAIADR3_S3"
+CATALOGS = (GAIA_S3, *web.CATALOGS)
+ACCEPTED = (
+    f"it takes {', '.join(CATALOGS)}, a file ({', '.join(SUFFIXES)}) with columns ra and dec, or the folder of a HATS catalog"
+)
+
+#: Maximum number of attempts if the network fails, and the first pause between them (s), which doubles each time: half a
+#: minute in total, so that a computer without a network doesn't wait for `vo_timeout`.
+ATTEMPTS = 6
+FIRST_PAUSE = 1.0
+
+_CONNECT_TIMEOUT = 10  # seconds
+
+
+class CatalogUnavailable(Exception):
+    """A catalog that can't be retrieved now; the message has the cause."""
+
+
+def check_astrometric_catalog(name: str, folder: Path) -> str:
+    """Check the name of an astrometric catalog without using the network or opening a file.
+
+    Parameters
+    ----------
+    name : str
+        A catalog by name (in any case), a file, or the folder of a HATS catalog.
+    folder : pathlib.Path
+        Where a relative path is taken from.
+
+    Returns
+    -------
+    str
+        The catalog's name in upper case, or the path.
+
+    Raises
+    ------
+    RampflowError
+        It is neither a known catalog nor a suitable file or folder.
+    """
+    if str(name).upper() in CATALOGS:
+        return str(name).upper()
+    path = Path(folder) / os.path.expanduser(str(name))
+    if path.is_dir():
+        if not (path / hats.INFO).is_file():
+            raise RampflowError(f"astrometric_catalog: the folder {path} holds no HATS catalog ({hats.INFO}); {ACCEPTED}")
+    elif path.is_file():
+        if path.suffix.lower() not in SUFFIXES:
+            raise RampflowError(f"astrometric_catalog: {path} is a file of no known kind; {ACCEPTED}")
+    else:
+        near = difflib.get_close_matches(str(name).upper(), CATALOGS, 1)
+        hint = f"did you mean {near[0]}? " if near else ""
+        raise RampflowError(f"astrometric_catalog: {name!r} is no known catalog, and {path} does not exist; {hint}{ACCEPTED}")
+    return str(path)
+
+
+def source_files(source: str) -> list[str]:
+    """List the files whose change means that a catalog of the user has changed; none for a catalog of the network.
+
+    Parameters
+    ----------
+    source : str
+        As `check_astrometric_catalog` returns it.
+
+    Returns
+    -------
+    list of str
+        The file; of a HATS catalog its list of partitions, its properties and the statistics of all partitions, as far as it
+        has them: writing a partition rewrites these.
+    """
+    path = Path(source)
+    if path.is_dir():
+        names = (hats.INFO, "properties", "hats.properties", "dataset/_metadata")
+        return [str(path / name) for name in names if (path / name).is_file()]
+    return [source] if path.is_file() else []
+
+
+def fetch_stars(source: str, region: Region, epoch: float, timeout: float) -> tuple[dict[str, np.ndarray], str]:
+    """Retrieve the stars of a catalog in a region, at an epoch, each once.
+
+    Parameters
+    ----------
+    source : str
+        As `check_astrometric_catalog` returns it.
+    region : Region
+        At least one circle.
+    epoch : float
+        Julian year.
+    timeout : float
+        Total timeout of the network, seconds.
+
+    Returns
+    -------
+    stars : dict of numpy.ndarray
+        ra, dec (degrees, ICRS), mag, ra_error, dec_error (mas), pmra, pmdec (mas per year), parallax (mas), (n,) each; NaN
+        where unknown.
+    reason : str
+        Why there are none; empty if there are some.
+
+    Raises
+    ------
+    CatalogUnavailable
+        The network or the service fails.
+    RampflowError
+        The user's own file or folder can't be read, or can't be used.
+    """
+    reason = "the catalog has no stars there"
+    if source in web.CATALOGS:
+        # The service moves the stars to the epoch.
+        found = query_with_retries(lambda deadline: web.query(source, region, epoch, deadline), timeout)
+        stars = {name: found.get(name, np.full(len(found["ra"]), np.nan)) for name in COLUMNS}
+    elif source == GAIA_S3 or Path(source).is_dir():
+        found = (
+            query_with_retries(lambda deadline: _read_s3(region), timeout)
+            if source == GAIA_S3
+            else _read_folder(Path(source), region)
+        )
+        if source != GAIA_S3:
+            _check_hats_motions(source, found)
+        stars = at_epoch(found, epoch)
+        left_out = len(found["ra"]) - len(stars["ra"])
+        if left_out:
+            text = f"{left_out} of {len(found['ra'])} stars have no proper motion or no parallax and are left out"
+            log.info("%s", text)
+            reason = reason if len(stars["ra"]) else text
+    else:
+        found = read_file(Path(source), region)
+        if not len(found["ra"]):
+            reason = f"the catalog has no stars there: {describe_stars(Path(source))}"
+        stars = at_epoch(found, epoch, need_parallax=False)
+        _report_motions(Path(source).name, found, epoch)
+        if len(found["ra"]) and not len(stars["ra"]):
+            reason = f"all {len(found['ra'])} stars there have no proper motion or ref_epoch, and are left out"
+    stars, n_entries = merge_duplicates(stars)
+    if n_entries:
+        log.warning(
+            "%d of %d entries lie within %g mas of another and are merged with it: closer than half a pixel (55 mas), they are "
+            "one star listed twice, which an alignment couldn't use",
+            n_entries,
+            n_entries + len(stars["ra"]),
+            RADIUS,
+        )
+    return stars, "" if len(stars["ra"]) else reason
+
+
+def _report_motions(name: str, found: dict[str, np.ndarray], epoch: float) -> None:
+    """Log how many stars of a file can be moved by proper motion and parallax."""
+    count = len(found["ra"])
+    if not count:
+        return
+    if not has_motions(found):
+        since = np.nanmedian(found["ref_epoch"]) if np.isfinite(found.get("ref_epoch", np.nan)).any() else None
+        if since is not None and abs(epoch - since) > 1:
+            log.warning(
+                "%s has no proper motions: its positions of %.1f are taken as they are, %.1f years from the exposures",
+                *(name, since, abs(epoch - since)),
+            )
+        else:
+            log.info("%s has no proper motions: its positions are taken as they are", name)
+        return
+    if "parallax" not in found:
+        log.warning("%s has no column parallax: its %d stars are moved by their proper motions alone", name, count)
+        alone = 0
+    else:
+        alone = int((find_movable(found, need_parallax=False) & ~find_movable(found)).sum())
+    if alone:
+        log.warning("%s: %d of %d stars have no parallax and are moved by their proper motions alone", name, alone, count)
+    left_out = int((~find_movable(found, need_parallax=False)).sum())
+    if left_out:
+        log.warning("%s: %d of %d stars have no proper motion or ref_epoch and are left out", name, left_out, count)
+
+
+def _check_hats_motions(source: str, stars: dict[str, np.ndarray]) -> None:
+    """Refuse a HATS catalog with only some of the columns that it takes to move its stars."""
+    needed = ("pmra", "pmdec", "ref_epoch")
+    missing = [name for name in needed if name not in stars]
+    if {"pmra", "pmdec"} & set(stars) and missing:
+        raise RampflowError(
+            f"{source}: this HATS catalog has no column {' and '.join(missing)}, so that its stars can't be moved to the epoch "
+            "of the exposures"
+        )
+
+
+def _read_s3(region: Region) -> dict[str, np.ndarray]:
+    from pyarrow import fs
+
+    # The environment variables of the AWS command line, for a mirror.
+    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+    filesystem = fs.S3FileSystem(
+        anonymous=True,
+        region=hats.GAIA_DR3_S3_REGION,
+        endpoint_override=endpoint,
+        connect_timeout=_CONNECT_TIMEOUT,
+        # The program can't end while a request waits, so these must not be many: `patiently` asks again, too.
+        retry_strategy=fs.AwsStandardS3RetryStrategy(max_attempts=2),
+    )
+    return hats.read_hats(filesystem, hats.GAIA_DR3, region)
+
+
+def _read_folder(folder: Path, region: Region) -> dict[str, np.ndarray]:
+    from pyarrow import fs
+
+    try:
+        return hats.read_hats(fs.LocalFileSystem(), str(folder.resolve()), region)
+    except (OSError, ValueError) as error:
+        raise RampflowError(f"{folder}: this HATS catalog can't be read ({_one_line(error)})") from None
+
+
+def query_with_retries(ask, timeout: float):
+    """Call a function that uses the network, again after increasing pauses while the network fails.
+
+    Parameters
+    ----------
+    ask : callable
+        Takes the deadline, a time of `time.monotonic`; may exceed it.
+    timeout : float
+        Total timeout, seconds.
+
+    Returns
+    -------
+    object
+        What `ask` returns.
+
+    Raises
+    ------
+    CatalogUnavailable
+        Every attempt failed, or there was no answer in time.
+    """
+    deadline = time.monotonic() + timeout
+    outcome: dict = {}
+
+    def work():
+        pause = FIRST_PAUSE
+        for attempt in range(1, ATTEMPTS + 1):
+            try:
+                outcome["value"] = ask(deadline)
+                return
+            except (FileNotFoundError, web.Refused) as error:  # another attempt would fail in the same way
+                outcome["trouble"] = _one_line(error)
+                return
+            except (OSError, ValueError) as error:
+                outcome["trouble"] = _one_line(error)
+            except BaseException as error:
+                outcome["defect"] = error
+                return
+            if attempt == ATTEMPTS or time.monotonic() + pause > deadline:
+                return
+            log.info("Attempt %d failed (%s); the next in %g s", attempt, outcome["trouble"], pause)
+            time.sleep(pause)
+            pause *= 2
+
+    # In a thread that is abandoned after the timeout: neither a name server nor S3's client takes a total timeout.
+    worker = threading.Thread(target=work, daemon=True)
+    worker.start()
+    worker.join(timeout)
+    if "value" in outcome:
+        return outcome["value"]
+    if "defect" in outcome:
+        raise outcome["defect"]
+    late = f"no answer within {timeout:g} s (vo_timeout)" if worker.is_alive() else ""
+    raise CatalogUnavailable("; before that: ".join(filter(None, [late, outcome.get("trouble")])))
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__

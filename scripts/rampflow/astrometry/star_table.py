@@ -1,0 +1,156 @@
+"""The file with the astrometric catalog of an association: stars at the epoch of its exposures, and their origin."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+
+from rampflow.errors import RampflowError
+from rampflow.files.atomic import replacing
+
+_KEY = b"astrometric_catalog"
+
+#: Columns of the file, all float64, and their units.
+UNITS = {
+    "ra": "deg",
+    "dec": "deg",
+    "mag": "mag",
+    "ra_error": "mas",
+    "dec_error": "mas",
+    "pmra": "mas/yr",
+    "pmdec": "mas/yr",
+    "parallax": "mas",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Origin:
+    """Origin of the stars of an astrometric catalog; in the file as JSON in its schema's metadata.
+
+    Attributes
+    ----------
+    source : str
+        Name of the catalog, or of the file or folder.
+    epoch : float or None
+        Epoch of the positions, Julian year; `None` if no catalog was queried.
+    region : list of list of float
+        Circles on the sky that are covered: ra, dec, radius in degrees.
+    rows : int
+        Number of stars.
+    status : str
+        SUCCESS, or FAILED if the catalog couldn't be retrieved; then there are no stars.
+    reason : str
+        Why there are no stars; empty if there are some.
+    attempt : int
+        Number of runs that queried the catalog, up to and including the one that succeeded.
+    """
+
+    source: str
+    epoch: float | None
+    region: list[list[float]]
+    rows: int
+    status: str
+    reason: str
+    attempt: int = 1
+
+    @property
+    def unavailable(self) -> bool:
+        """Whether the catalog couldn't be retrieved, so that another attempt may succeed."""
+        return self.status == "FAILED" and bool(self.region)
+
+
+def write_star_table(path: Path, stars: dict[str, np.ndarray], origin: Origin) -> None:
+    """Write an astrometric catalog.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+    stars : dict of numpy.ndarray
+        Columns of `UNITS`, (n,) each; those that are missing are written as NaN. Without columns, the file has no rows.
+    origin : Origin
+
+    Raises
+    ------
+    RampflowError
+        It can't be written.
+    """
+    from rampflow.files.parquet import pyarrow as pa
+    from rampflow.files.parquet import write_table
+
+    fields = [pa.field(name, pa.float64(), metadata={"unit": unit}) for name, unit in UNITS.items()]
+    schema = pa.schema(fields, metadata={_KEY: json.dumps(dataclasses.asdict(origin))})
+    unknown = np.full(len(stars.get("ra", ())), np.nan)
+    table = pa.table([np.asarray(stars.get(name, unknown), float) for name in UNITS], schema=schema)
+    with replacing(path) as partial:
+        write_table(table, partial)
+
+
+def read_star_table(path: Path):
+    """Read an astrometric catalog.
+
+    Parameters
+    ----------
+    path : path-like
+        A file that astrometric_catalog.py wrote.
+
+    Returns
+    -------
+    stars : astropy.table.Table
+        ra, dec (degrees, ICRS at the epoch), mag, ra_error, dec_error (mas; ra_error on the sky, as Gaia's), pmra, pmdec (mas
+        per year), parallax (mas), which move them to the epoch of each exposure; NaN where unknown.
+    origin : Origin
+
+    Raises
+    ------
+    RampflowError
+        It is not such a file.
+    """
+    from astropy.table import Table
+
+    from rampflow.files.parquet import pyarrow as pa
+    from rampflow.files.parquet import read_table
+
+    try:
+        table = read_table(path)
+        origin = Origin(**json.loads((table.schema.metadata or {})[_KEY]))
+        return Table({name: table[name].to_numpy() for name in UNITS}), origin
+    except FileNotFoundError:
+        raise RampflowError(f"{path}: this astrometric catalog does not exist") from None
+    except (OSError, pa.ArrowException, KeyError, TypeError, ValueError):
+        raise RampflowError(f"{path}: is not a catalog that astrometric_catalog.py wrote; make it again") from None
+
+
+def next_attempt(path: Path) -> int:
+    """Number of the attempt that a run makes to retrieve a catalog, from the file that an earlier run left.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        The file, which may not exist.
+
+    Returns
+    -------
+    int
+        One more than that of the file if the catalog couldn't be retrieved; otherwise the same, so that nothing is repeated.
+
+    Notes
+    -----
+    This avoids the import of pyarrow, which takes longer than the rest of the start of a workflow: the end of a parquet file
+    contains the metadata as plain text, after their key.
+    """
+    try:
+        with open(path, "rb") as file:
+            file.seek(-8, os.SEEK_END)
+            size, magic = int.from_bytes(file.read(4), "little"), file.read(4)
+            file.seek(-8 - size, os.SEEK_END)
+            footer = file.read(size)
+        start = footer.index(b"{", footer.index(_KEY)) if magic == b"PAR1" else len(footer)
+        text = footer[start:].decode(errors="replace")
+        origin = Origin(**json.JSONDecoder().raw_decode(text)[0])
+    except (OSError, ValueError, TypeError):
+        return 1
+    return origin.attempt + 1 if origin.unavailable else origin.attempt

@@ -1,0 +1,285 @@
+"""Read ASDF files: the YAML tree, and the arrays as far as they are asked for, without building a data model.
+
+``asdf.open`` imports every installed extension, which takes more than two seconds; a chain of thirteen steps would spend half a
+minute on that alone. A step needs the metadata (a YAML tree) and a few arrays (plain bytes behind a fixed header), and this
+module reads just these. Products are checked against the schemas of their data models where they leave the pipeline
+(`rampflow.files.models`).
+
+A file has comment lines, a YAML document, blocks and an index of the blocks: ASDF standard, low-level file layout
+(https://www.asdf-format.org/projects/asdf-standard).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import stat
+import struct
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rampflow.errors import RampflowError, one_line, shortened
+from rampflow.files import tags
+from rampflow.files.blocks import MAGIC, NO_CHECKSUM, UNCOMPRESSED, Block, numpy_dtype, read_block
+from rampflow.files.stored_array import StoredArray
+from rampflow.files.yaml_tree import cut_entry, map_tree, parse_tree
+
+_PREAMBLE = re.compile(rb"#ASDF \d+\.\d+\.\d+\r?\n")
+_TREE_END = re.compile(rb"\r?\n\.\.\.[ ]*\r?\n")
+_LARGEST_TREE = 1 << 26  #: bytes; a larger tree is damaged, or made to fill the memory
+#: Number and size in bytes of the samples that tell the content of a block from another's, besides its checksum.
+_SAMPLES, _SAMPLE_SIZE = 8, 4096
+
+
+class AsdfFile:
+    """An ASDF file open for reading.
+
+    Parameters
+    ----------
+    path : path-like
+        Name of the file.
+    parse : bool
+        False leaves `tree` None: `text`, `content` and `entry` do without it.
+
+    Attributes
+    ----------
+    path : pathlib.Path
+        Name of the file.
+    descriptor : int
+        Descriptor of the open file; −1 once it is closed.
+    tree : dict
+        The YAML tree: tagged nodes keep their tag, and arrays are `StoredArray` (in a block) or `numpy.ndarray` (inline).
+    text : bytes
+        The tree as it is written in the file.
+    standard : str
+        The version of the ASDF standard that the file says it follows.
+
+    Raises
+    ------
+    RampflowError
+        The file is not ASDF, is truncated, or its tree can't be parsed.
+    """
+
+    def __init__(self, path: str | os.PathLike, *, parse: bool = True):
+        self.path = Path(path)
+        try:
+            self.descriptor = os.open(self.path, os.O_RDONLY | os.O_NONBLOCK)  # a pipe that nobody writes to doesn't block
+        except OSError as error:
+            raise RampflowError(f"{self.path}: can't be opened ({error.strerror})") from None
+        try:
+            status = os.fstat(self.descriptor)
+            if not stat.S_ISREG(status.st_mode):
+                raise RampflowError(f"{self.path}: can't be opened (it is not a file)")
+            self._size = status.st_size
+            self.text = self._read_text()
+            self.standard = _standard_of(self.text)
+            if self.standard not in tags.STANDARDS:
+                raise RampflowError(
+                    f"{self.path}: follows version {self.standard} of the ASDF standard, none of {', '.join(tags.STANDARDS)}"
+                )
+            raw = self._parse(self.text) if parse else None  # before the blocks: a damaged tree is told first
+            self._blocks = self._find_blocks(len(self.text))
+            self.tree: Any = map_tree(raw, self._resolve_array)
+        except BaseException:
+            os.close(self.descriptor)
+            raise
+
+    def __enter__(self) -> AsdfFile:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file; arrays that were not read can't be read any more."""
+        if self.descriptor >= 0:
+            os.close(self.descriptor)
+            self.descriptor = -1
+
+    def read_into(self, buffer: np.ndarray, offset: int) -> None:
+        """Read bytes of the file.
+
+        Parameters
+        ----------
+        buffer : numpy.ndarray
+            The bytes to fill.
+        offset : int
+            Place of the first of them in the file.
+
+        Raises
+        ------
+        RampflowError
+            The file ends too early, or can't be read.
+        """
+        view, position = buffer.data, 0
+        while position < len(view):
+            try:
+                read = os.preadv(self.descriptor, [view[position : position + (1 << 30)]], offset + position)
+            except OSError as error:
+                raise RampflowError(f"{self.path}: can't be read ({error.strerror})") from None
+            if not read:
+                raise RampflowError(f"{self.path}: ends too early (truncated); get the file again")
+            position += read
+
+    def entry(self, *keys: str) -> Any:
+        """Read one entry of the tree, without the rest where the file is written so that this can be done.
+
+        Parameters
+        ----------
+        *keys : str
+            The keys on the way to the entry.
+
+        Returns
+        -------
+        object
+            The entry, as it is in `tree`; `None` where there is none.
+
+        Raises
+        ------
+        RampflowError
+            The tree is damaged.
+        """
+        if self.tree is None and keys:
+            part = self._entry_alone(keys)
+            if part is not None:
+                return part
+            self.tree = map_tree(self._parse(self.text), self._resolve_array)
+        node = self.tree
+        for key in keys:
+            node = node.get(key) if isinstance(node, dict) else None
+        return node
+
+    def _entry_alone(self, keys: Sequence[str]) -> Any:
+        # None where the rest of the tree is needed too: for an alias of it, or an entry that is spelled in another way.
+        text = cut_entry(self.text, keys)
+        try:
+            return None if text is None else map_tree(parse_tree(text), self._resolve_array)[keys[-1]]
+        except Exception:  # what YAML's constructors raise has no common type; the whole tree tells what is damaged
+            return None
+
+    def content(self) -> str:
+        """Identify what the file holds.
+
+        Returns
+        -------
+        str
+            Sixteen hexadecimal digits. They depend on the tree, and on each block's checksum with samples of its bytes (a
+            program that changes a file in place may leave the checksum as it was), or on all bytes of a block without one.
+
+        Raises
+        ------
+        RampflowError
+            The file can't be read.
+        """
+        digest = hashlib.sha256(self.text)
+        for block in self._blocks:
+            digest.update(block.compression + struct.pack("<QQ", block.used, block.size) + block.checksum)
+            size, places = 1 << 20, list(range(0, block.used, 1 << 20))
+            if block.checksum != NO_CHECKSUM:
+                size, places = _SAMPLE_SIZE, [part * block.used // _SAMPLES for part in range(_SAMPLES)]
+            for place in places:
+                part = np.empty(min(size, block.used - place), np.uint8)
+                self.read_into(part, block.start + place)
+                digest.update(part.data)
+        return digest.hexdigest()[:16]
+
+    def verify(self) -> None:
+        """Check the bytes of each uncompressed block against its checksum, where its header has one.
+
+        Compressed blocks are checked when they are read, because one wrong bit may change all that follows it. Uncompressed
+        ones take a pass over the file.
+
+        Raises
+        ------
+        RampflowError
+            The bytes have changed since they were written.
+        """
+        for block in self._blocks:
+            if block.compression == UNCOMPRESSED:
+                self.verify_block(block)
+
+    def verify_block(self, block: Block) -> None:
+        """Check the stored bytes of a block against its checksum, if its header has one.
+
+        Parameters
+        ----------
+        block : Block
+            A block of this file.
+
+        Raises
+        ------
+        RampflowError
+            The bytes have changed since they were written.
+        """
+        if block.checksum == NO_CHECKSUM:
+            return
+        digest, chunk = hashlib.md5(usedforsecurity=False), np.empty(1 << 20, np.uint8)
+        for position in range(0, block.used, chunk.nbytes):
+            part = chunk[: block.used - position]
+            self.read_into(part, block.start + position)
+            digest.update(part.data)
+        if digest.digest() != block.checksum:
+            number = self._blocks.index(block)
+            raise RampflowError(f"{self.path}: block {number} doesn't have its checksum (damaged); get the file again")
+
+    def _parse(self, text: bytes) -> dict:
+        try:
+            tree = parse_tree(text)
+        except Exception as error:  # what YAML's constructors raise has no common type
+            raise RampflowError(f"{self.path}: its YAML tree is damaged ({one_line(error)}); get the file again") from None
+        if not isinstance(tree, dict):
+            raise RampflowError(f"{self.path}: holds no ASDF tree; get the file again")
+        return tree
+
+    def _read_text(self) -> bytes:
+        text = bytearray()
+        while True:
+            chunk = os.pread(self.descriptor, 1 << 17, len(text))
+            if not text and not _PREAMBLE.match(chunk):
+                raise RampflowError(f"{self.path}: is not an ASDF file (it does not begin with #ASDF)")
+            if not chunk or len(text) > _LARGEST_TREE:
+                raise RampflowError(f"{self.path}: its YAML tree has no end (truncated); get the file again")
+            scan_from = max(len(text) - 8, 0)
+            text += chunk
+            if end := _TREE_END.search(text, scan_from):
+                return bytes(text[: end.end()])
+
+    def _find_blocks(self, position: int) -> list[Block]:
+        gap = os.pread(self.descriptor, 1 << 20, position)  # what lies between the tree and the first block is padding
+        position += max(gap.find(MAGIC), 0)
+        blocks: list[Block] = []
+        try:
+            while found := read_block(self.descriptor, position, self._size, len(blocks)):
+                block, position = found
+                blocks.append(block)
+        except ValueError as error:
+            raise RampflowError(f"{self.path}: {error}; get the file again") from None
+        return blocks
+
+    def _resolve_array(self, node: Any) -> Any:
+        if not (isinstance(node, dict) and getattr(node, "tag", "").startswith(tags.NDARRAY_PREFIX)):
+            return node
+        try:
+            if "source" not in node:
+                datatype = node.get("datatype", "float64")
+                return np.array(node["data"], numpy_dtype(datatype, "little")) if isinstance(datatype, str) else node
+            if type(node["source"]) is not int or node["source"] < 0:
+                raise ValueError("it is not in a block of this file")
+            if node["source"] < len(self._blocks):
+                return StoredArray(self, node, numpy_dtype(node["datatype"], node["byteorder"]), self._blocks[node["source"]])
+        except Exception as error:  # whatever doesn't make an array
+            raise RampflowError(
+                f"{self.path}: the array {shortened(dict(node))} can't be read ({one_line(error)}); get the file again"
+            ) from None
+        raise RampflowError(
+            f"{self.path}: block {node['source']} of {len(self._blocks)} is missing (truncated); get the file again"
+        )
+
+
+def _standard_of(text: bytes) -> str:
+    found = re.match(rb"#ASDF [^\n]*\n#ASDF_STANDARD ([\d.]+)", text)
+    return found[1].decode() if found else tags.STANDARD

@@ -1,1 +1,0 @@
-"""What the simulator knows of the sky, the optics and the detector."""

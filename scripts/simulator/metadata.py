@@ -1,0 +1,287 @@
+"""The header of a simulated exposure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from rampflow.detector import mean_reads
+from simulator.optics import FOCAL_PLANE_CENTER, V3_YANGLE, VPARITY, attitude, look
+
+# Some 6 km/s towards the source; the largest that the orbit gives is 1e-4.
+ABERRATION_SCALE = 1.00002
+
+
+def _average(*counts: int) -> list[list[int]]:
+    """Read pattern of resultants that average these numbers of reads, with none left out."""
+    ends = np.cumsum(counts)
+    return [list(range(int(end) - count + 1, int(end) + 1)) for count, end in zip(counts, ends, strict=True)]
+
+
+#: Multi-accumulation tables by name: a number (invented), and the reads (from 1) averaged into each resultant.
+MA_TABLES = {
+    "three": (9003, _average(1, 2, 4)),
+    "four": (9004, _average(1, 2, 4, 4)),
+    "short": (9001, _average(1, 1, 2, 4, 4, 4, 4, 1)),
+    "imaging": (1007, _average(1, 1, 2, 5, 8, 8, 8, 10, 1)),
+    "long": (9002, _average(1, 1, 2, 4, *11 * (8,), 1)),
+    "uneven": (9005, [[1], [2, 3, 4], [6], [8, 10, 12], list(range(15, 23)), [25, 26], list(range(29, 41)), [44]]),
+}
+#: Data models of a raw exposure: that of the sky, and those of two ground tests.
+MODELS = {"science": "ScienceRawModel", "fps": "FpsModel", "tvac": "TvacModel"}
+#: Older versions of the data model of the sky.
+OLDER_VERSIONS = (*(f"1.{minor}.0" for minor in range(9)), "2.0.0")
+GROUND_TEST_TYPES = ("WFI_IMAGE", "WFI_FLAT", "WFI_WFSC")  #: exposure types that both kinds of model know
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What is asked of one exposure.
+
+    Attributes
+    ----------
+    detector, exposure_type, optical_element : str
+    ra, dec : float
+        Where the aperture looks before the dither, degrees.
+    roll : float
+        Position angle of V3 there, degrees.
+    focal_plane : bool
+        The aperture is the centre of the focal plane, not that of the detector.
+    dither : tuple of float
+        Moves the telescope east and north, arcsec.
+    pointing_error : tuple of float
+        What the header's position is off to the east and north, arcsec.
+    ma_table : str
+        Of `MA_TABLES`.
+    frame_time : float
+        Seconds per read.
+    guide_window : tuple of int or None
+        First column and row of the guide window; None: on another detector.
+    saturated : bool
+        All pixels, from the first resultant on.
+    background : float or None
+        DN/s; None: as usual for the exposure type.
+    cosmic_ray_flux : float
+        Particles per second and cm².
+    snowballs : int
+    gradient : tuple of float or None
+        Light instead of the sky's: electrons per second in the first and last column, rising logarithmically.
+    jumps : bool
+        A grid of single hits of known charge instead of random particles.
+    reference_read, reference_amp33 : bool
+        A read before the exposure is subtracted from data (amp33) and kept in the file.
+    data_encoding_offset : int
+        DN, added to data and amp33.
+    resultantdq : bool
+        The file has flags of resultants.
+    model : str
+        Of `MODELS`.
+    model_version : str or None
+        Of `OLDER_VERSIONS`; `None` for the newest.
+    program, observation, visit, exposure : int
+        Numbers that name the exposure.
+    start_time : str
+        UTC.
+    seed : int
+    """
+
+    detector: str = "WFI01"
+    exposure_type: str = "WFI_IMAGE"
+    optical_element: str = "F158"
+    ra: float = 270.0
+    dec: float = 66.0
+    roll: float = 0.0
+    focal_plane: bool = False
+    dither: tuple[float, float] = (0.0, 0.0)
+    pointing_error: tuple[float, float] = (0.0, 0.0)
+    ma_table: str = "imaging"
+    frame_time: float = 3.16247
+    guide_window: tuple[int, int] | None = None
+    saturated: bool = False
+    background: float | None = None
+    cosmic_ray_flux: float = 5.0
+    snowballs: int = 1
+    gradient: tuple[float, float] | None = None
+    jumps: bool = False
+    reference_read: bool = False
+    reference_amp33: bool = False
+    data_encoding_offset: int = 0
+    resultantdq: bool = False
+    model: str = "science"
+    model_version: str | None = None
+    program: int = 1
+    observation: int = 1
+    visit: int = 1
+    exposure: int = 1
+    start_time: str = "2027-01-01T00:00:00"
+    seed: int = 1
+
+    @property
+    def read_pattern(self) -> list[list[int]]:
+        """Reads (from 1) averaged into each resultant."""
+        return MA_TABLES[self.ma_table][1]
+
+    def attitude(self, v2_ref: float, v3_ref: float) -> np.ndarray:
+        """True rotation from the V frame to the sky, of a detector with this reference point (arcsec)."""
+        aperture = FOCAL_PLANE_CENTER if self.focal_plane else (v2_ref, v3_ref)
+        return attitude(*aperture, *_move(self.ra, self.dec, self.dither), self.roll)
+
+
+def _move(ra: float, dec: float, offset: tuple[float, float]) -> tuple[float, float]:
+    """Move a position (degrees) east and north by arcsec."""
+    return ra + offset[0] / 3600 / np.cos(np.radians(dec)), dec + offset[1] / 3600
+
+
+def fill_metadata(meta: dict, settings: Settings, filename: str, v2_ref: float, v3_ref: float, references: dict) -> None:
+    """Fill the header of a Level 1 exposure.
+
+    Parameters
+    ----------
+    meta : dict
+        ``meta`` of a ``ScienceRawModel``, changed in place.
+    settings : Settings
+    filename : str
+    v2_ref, v3_ref : float
+        The detector's reference point, arcsec.
+    references : dict
+        Reference type to file name, of the references simulated with.
+    """
+    from astropy.coordinates import get_body_barycentric_posvel
+    from astropy.time import Time, TimeDelta
+
+    pattern, frame_time = settings.read_pattern, settings.frame_time
+    duration = pattern[-1][-1] * frame_time
+    start = Time(settings.start_time, format="isot", scale="utc")
+    end, middle = (start + TimeDelta(seconds, format="sec") for seconds in (duration, duration / 2))
+    mean_times = mean_reads(pattern) * frame_time
+    matrix = settings.attitude(v2_ref, v3_ref)
+    ra_ref, dec_ref, roll_ref = look(matrix, v2_ref, v3_ref)
+    ra_ref, dec_ref = _move(ra_ref, dec_ref, settings.pointing_error)
+    ra_v1, dec_v1, pa_v3 = look(matrix, 0, 0)
+    position, velocity = get_body_barycentric_posvel("earth", middle)
+    visit_id = f"{settings.program:05d}01001001{settings.observation:03d}{settings.visit:03d}"
+    window = settings.guide_window
+    corner = (-999999, -999999) if window is None else window
+
+    meta.filename, meta.file_date = filename, start
+    meta.calibration_software_name, meta.calibration_software_version = "rampflow", "simulation"
+    meta.product_type, meta.model_type = "l1", "ScienceRawModel"
+    meta.prd_version, meta.sdf_software_version = "simulated", "simulated"
+    meta.instrument.update({"detector": settings.detector, "optical_element": settings.optical_element})
+    if settings.data_encoding_offset:
+        meta.instrument["data_encoding_offset"] = settings.data_encoding_offset
+    meta.exposure.update(
+        {
+            "type": settings.exposure_type,
+            "start_time": start,
+            "mid_time": middle,
+            "end_time": end,
+            "engineering_quality": "OK",
+            "data_problem": None,
+            "nresultants": len(pattern),
+            "read_pattern": pattern,
+            "frame_time": frame_time,
+            "exposure_time": duration,
+            "effective_exposure_time": float(mean_times[-1] - mean_times[0]),
+            "ma_table_name": settings.ma_table.upper(),
+            "ma_table_number": MA_TABLES[settings.ma_table][0],
+            "ma_table_id": f"SCI{MA_TABLES[settings.ma_table][0]:04d}",
+            "truncated": False,
+            "hga_move": False,
+        }
+    )
+    meta.observation.update(
+        {
+            "observation_id": f"{visit_id}{settings.exposure:04d}",
+            "visit_id": visit_id,
+            "program": settings.program,
+            "execution_plan": 1,
+            "pass": 1,
+            "segment": 1,
+            "observation": settings.observation,
+            "visit": settings.visit,
+            "visit_file_group": 1,
+            "visit_file_sequence": 1,
+            "visit_file_activity": "01",
+            "exposure": settings.exposure,
+            "wfi_parallel": False,
+        }
+    )
+    meta.visit.update({"type": "GENERIC", "start_time": start, "nexposures": 1, "internal_target": False})
+    meta.visit.dither.update({"primary_name": None, "subpixel_name": None, "executed_pattern": list(settings.dither)})
+    meta.program.update(
+        {
+            "title": "Simulated exposures",
+            "investigator_name": "rampflow",
+            "category": "CAL",
+            "subcategory": "None",
+            "science_category": "None",
+        }
+    )
+    meta.guide_star.update(
+        {
+            "guide_window_id": visit_id,
+            "guide_mode": "WIM-ACQ",
+            "guide_star_id": "simulated",
+            "epoch": "2016.0",
+            "window_xstart": corner[0],
+            "window_ystart": corner[1],
+            "window_xstop": corner[0] if window is None else corner[0] + 16,
+            "window_ystop": corner[1] if window is None else corner[1] + 16,
+        }
+    )
+    meta.pointing.update(
+        {
+            "pa_aperture": (roll_ref + V3_YANGLE) % 360,
+            "pa_v3": pa_v3,
+            "ra_v1": ra_v1,
+            "dec_v1": dec_v1,
+            "target_aperture": "WFI_CEN" if settings.focal_plane else f"{settings.detector}_FULL",
+            "target_ra": settings.ra,
+            "target_dec": settings.dec,
+        }
+    )
+    meta.velocity_aberration.update({"ra_reference": ra_ref, "dec_reference": dec_ref, "scale_factor": ABERRATION_SCALE})
+    meta.wcsinfo.update(
+        {
+            "aperture_name": f"{settings.detector}_FULL",
+            "v2_ref": v2_ref,
+            "v3_ref": v3_ref,
+            "vparity": VPARITY,
+            "v3yangle": V3_YANGLE,
+            "ra_ref": ra_ref,
+            "dec_ref": dec_ref,
+            "roll_ref": roll_ref,
+        }
+    )
+    # The observatory keeps within 1 % of the Earth's distance from the Sun, so the Earth's own orbit stands for its.
+    place, speed = position.xyz.to_value("km"), velocity.xyz.to_value("km/s")
+    meta.ephemeris.update({f"spatial_{axis}": float(value) for axis, value in zip("xyz", place, strict=True)})
+    meta.ephemeris.update({f"velocity_{axis}": float(value) for axis, value in zip("xyz", speed, strict=True)})
+    meta.ephemeris.update({"time": float(middle.mjd), "type": "PREDICTED", "ephemeris_reference_frame": "EME"})
+    meta.ref_file.update(references)
+
+
+def fill_older_version(meta, newest) -> None:
+    """Fill the header of an older version of the data model with what it shares with that of the newest one, in place."""
+    from astropy.time import Time
+
+    for name in set(meta) & set(newest) - {"model_type", "data_problem"}:  # a boolean once
+        if hasattr(meta[name], "items"):
+            fill_older_version(meta[name], newest[name])
+        elif newest[name] != "?":  # a placeholder; texts and times had tags of their own
+            meta[name] = type(meta[name])(newest[name]) if isinstance(meta[name], str | Time) else newest[name]
+
+
+def fill_ground_test(meta: dict, science: dict) -> None:
+    """Fill the header of a ground test's raw exposure with what it shares with that of a science exposure, in place.
+
+    It knows neither the pointing nor the guide star: nothing is in orbit.
+    """
+    meta.filename = type(meta.filename)(science.filename)  # a text with a tag of its own
+    for section in ("exposure", "instrument"):
+        shared = set(meta[section]) & set(science[section]) - {"data_problem"}  # a boolean in ground tests
+        meta[section].update({name: science[section][name] for name in shared})
+    if offset := science.instrument.get("data_encoding_offset"):
+        meta.instrument["data_encoding_offset"] = offset

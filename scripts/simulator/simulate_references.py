@@ -1,0 +1,623 @@
+"""simulate_references: make synthetic references of every type that the pipeline reads, in a local CRDS cache.
+
+The cache is what the `crds` package finds below ``CRDS_PATH``: a configuration, mappings with checksums, reference files.
+With ``CRDS_SERVER_URL=https://crds-serverless-mode.stsci.edu`` it serves without a network. A later context that brings new
+references for some types and detectors, and leaves all others, is added to a cache by a second call::
+
+    python simulate_references.py CACHE --detectors WFI01,WFI18 --size 512 --seed 1
+    python simulate_references.py CACHE --detectors WFI01 --size 512 --seed 2 --context roman_0002.pmap --new flat
+
+The references hold the faults of real ones at a small rate: NaN, zero, negative and flagged entries, dead and hot pixels.
+Their values are invented, of the order of those of the Roman WFI (18 H4RG-10 detectors, 0.11 arcsec per pixel).
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import pprint
+import sys
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+# The library lies beside the simulator.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from rampflow import dq as flags
+from rampflow.chain import EXPOSURE_TYPES
+from rampflow.detector import BORDER, CHANNEL_DEAD_COLUMNS, CHANNEL_WIDTH, SCIENCE, detector_number
+from rampflow.errors import RampflowError
+from simulator.optics import FOCAL_PLANE_CENTER, PIXEL_SCALE, V3_YANGLE, VPARITY, encircled_energy
+
+# Effective wavelength (µm) of the imaging filters: their names, in hundredths of a micron.
+FILTERS = {name: int(name[1:]) / 100 for name in ("F062", "F087", "F106", "F129", "F146", "F158", "F184", "F213")}
+UNFILTERED = ("GRISM", "PRISM", "DARK")
+USEAFTER = "2020-01-01 00:00:00"
+
+FOCAL_PLANE_COLUMNS = 6  #: the 18 detectors lie in 3 rows of 6
+FOCAL_PLANE_PITCH = 1.1  #: centre-to-centre distance of detectors over their side
+
+GAIN = 1.8  #: electron / DN
+READ_NOISE = 7.0  #: DN
+SATURATION = 55000.0  #: DN
+QUADRATIC, CUBIC = 1.0e-6, 4.0e-12  #: linear counts = x + QUADRATIC x² + CUBIC x³: 8 % at saturation
+PRIMARY_MIRROR = 2.36  #: metres
+
+
+@dataclass(frozen=True)
+class Detector:
+    """A detector of which references are made.
+
+    Attributes
+    ----------
+    name : str
+        WFI01 to WFI18.
+    size : int
+        Rows and columns, with the reference border.
+    seed : int
+    """
+
+    name: str
+    size: int
+    seed: int
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns with the reference border."""
+        return self.size, self.size
+
+    @property
+    def channels(self) -> int:
+        """Number of readout channels."""
+        return self.size // CHANNEL_WIDTH
+
+    def generator(self, topic: str) -> np.random.Generator:
+        """Random numbers of their own for each topic, so that a new flat changes nothing but the flat."""
+        return np.random.default_rng([self.seed, detector_number(self.name), zlib.crc32(topic.encode())])
+
+
+# ----------------------------------------------------------------------------------------------------------- ingredients
+def smooth_field(rng: np.random.Generator, shape: tuple[int, int], modes: int = 5) -> np.ndarray:
+    """Random sum of the first cosine modes: what varies slowly over a detector (float32, zero mean, largest value 1)."""
+    rows, columns = (np.cos(np.pi * np.outer((np.arange(n) + 0.5) / n, np.arange(modes))) for n in shape)
+    weights = rng.normal(size=(modes, modes)) / (1 + np.hypot.outer(np.arange(modes), np.arange(modes)))
+    weights[0, 0] = 0
+    field = rows @ weights @ columns.T
+    return (field / np.abs(field).max()).astype(np.float32)
+
+
+def scatter(rng: np.random.Generator, shape: tuple[int, int], fraction: float) -> tuple[np.ndarray, np.ndarray]:
+    """Rows and columns of a `fraction` of the pixels inside the reference border, three at least."""
+    inside = tuple(n - 2 * BORDER for n in shape)
+    count = max(3, round(fraction * np.prod(inside)))
+    row, column = np.unravel_index(rng.choice(np.prod(inside), count, replace=False), inside)
+    return row + BORDER, column + BORDER
+
+
+def inverse_coefficients(degree: int = 6, largest: float = 80000.0) -> np.ndarray:
+    """Polynomial that undoes x + QUADRATIC x² + CUBIC x³ up to `largest` linear counts, with no offset and unit slope."""
+    x = np.linspace(1, largest, 2000)
+    y = x + QUADRATIC * x**2 + CUBIC * x**3
+    powers = np.arange(2, degree + 1)
+    scale = y[-1]
+    terms = (y[:, None] / scale) ** powers
+    solved = np.linalg.lstsq(terms, (x - y) / scale, rcond=None)[0]
+    return np.concatenate([[0, 1], solved * scale ** (1.0 - powers)])
+
+
+def nonlinearity_scale(detector: Detector) -> np.ndarray:
+    """How much stronger each pixel's non-linearity is than the mean; zero (linear) in the reference border.
+
+    With p the polynomial of the mean pixel and q its inverse, a pixel of scale s follows p(s x) / s, whose inverse is
+    q(s y) / s: one accurate inversion serves all pixels.
+    """
+    scale = np.zeros(detector.shape, np.float32)
+    scale[SCIENCE] = 1 + 0.15 * smooth_field(detector.generator("nonlinearity"), detector.shape)[SCIENCE]
+    return scale
+
+
+def diffraction_psf(wavelength: float, oversample: int, half: int, broadening: float = 1.0) -> np.ndarray:
+    """Airy pattern, blurred by 0.25 pixel for jitter and charge diffusion, not integrated over the pixel.
+
+    Parameters
+    ----------
+    wavelength : float
+        µm.
+    oversample : int
+        Samples per pixel.
+    half : int
+        Pixels from the centre to the stamp's edge.
+    broadening : float
+        Factor on the width.
+
+    Returns
+    -------
+    numpy.ndarray
+        Square stamp with the star on its central sample, sum 1.
+    """
+    from scipy.ndimage import gaussian_filter
+    from scipy.special import j1
+
+    axis = np.arange(-half * oversample, half * oversample + 1) / oversample
+    width = np.degrees(wavelength * 1e-6 / PRIMARY_MIRROR) * 3600 / PIXEL_SCALE * broadening
+    radius = np.maximum(np.pi * np.hypot.outer(axis, axis) / width, 1e-6)
+    stamp = gaussian_filter((2 * j1(radius) / radius) ** 2, 0.25 * oversample)
+    return stamp / stamp.sum()
+
+
+def detector_center(detector: Detector) -> tuple[float, float]:
+    """V2 and V3 (arcsec) of a detector's centre; the focal plane shrinks with the detectors."""
+    row, column = divmod(detector_number(detector.name) - 1, FOCAL_PLANE_COLUMNS)
+    pitch = FOCAL_PLANE_PITCH * detector.size * PIXEL_SCALE
+    x, y = pitch * (column - (FOCAL_PLANE_COLUMNS - 1) / 2), pitch * (row - 1)
+    cosine, sine = np.cos(np.radians(V3_YANGLE)), np.sin(np.radians(V3_YANGLE))
+    v2, v3 = FOCAL_PLANE_CENTER
+    return v2 + VPARITY * x * cosine + y * sine, v3 - VPARITY * x * sine + y * cosine
+
+
+# ------------------------------------------------------------------------------------------------------------ references
+# Each function returns the models of one reference type for a detector, by the optical elements that they serve.
+def _model(name: str, detector: Detector, elements: tuple[str, ...] = ()):
+    """Valid empty reference model, with what all references say of themselves; `elements` are those that it serves."""
+    import roman_datamodels.datamodels as rdm
+    from astropy.time import Time
+
+    model = getattr(rdm, name).create_fake_data()
+    model.meta.instrument.detector = detector.name
+    model.meta.update({"pedigree": "DUMMY", "author": "rampflow", "origin": "STSCI", "useafter": Time(USEAFTER, format="iso")})
+    model.meta.description = f"Simulated reference for tests and demonstrations, {detector.size} pixels, seed {detector.seed}"
+    if "optical_element" in model.meta.instrument and elements:
+        model.meta.instrument.optical_element = elements[0]
+        if len(elements) > 1:  # the schema has room for one; the others as p_exptype has exposure types
+            model.meta.instrument["p_optical_element"] = "".join(f"{element}|" for element in elements)
+    if "exposure" in model.meta:
+        model.meta.exposure.p_exptype = "".join(f"{kind}|" for kind in EXPOSURE_TYPES)
+    return model
+
+
+def make_mask(detector: Detector) -> dict:
+    """Dead and hot pixels, the reference border, and a few bad reference pixels."""
+    rng = detector.generator("mask")
+    dq = np.full(detector.shape, flags.REFERENCE_PIXEL, np.uint32)
+    dq[rng.random(detector.shape) < 1e-3] |= flags.BAD_REF_PIXEL
+    dq[SCIENCE] = 0
+    dq[scatter(rng, detector.shape, 5e-4)] |= flags.DO_NOT_USE | flags.DEAD
+    dq[hot_pixels(detector)] |= flags.DO_NOT_USE | flags.HOT
+    model = _model("MaskRefModel", detector)
+    model.dq = dq
+    return {(): model}
+
+
+def hot_pixels(detector: Detector) -> tuple[np.ndarray, np.ndarray]:
+    """Rows and columns of the hot pixels, which the mask flags and the dark measures."""
+    return scatter(detector.generator("hot"), detector.shape, 3e-4)
+
+
+def make_saturation(detector: Detector) -> dict:
+    """Thresholds (DN); some are NaN, some zero, some flagged as not to be checked."""
+    rng = detector.generator("saturation")
+    model = _model("SaturationRefModel", detector)
+    model.data = SATURATION + 3000 * smooth_field(rng, detector.shape)
+    model.dq = np.zeros(detector.shape, np.uint32)
+    model.data[scatter(rng, detector.shape, 1e-5)] = np.nan
+    model.dq[scatter(rng, detector.shape, 1e-5)] |= flags.NO_SAT_CHECK
+    model.data[scatter(rng, detector.shape, 1e-6)] = 0
+    return {(): model}
+
+
+def make_refpix(detector: Detector) -> dict:
+    """Weights of the left and right border and of amplifier 33 in each channel's low-frequency noise.
+
+    The border columns are read once a row and know nothing faster than half that rate; amplifier 33 is read with every
+    pixel and carries most of the weight. The simulated noise of a channel is the sum of the three weights times the
+    common noise, so that the correction can remove all of it but the noise of the reference pixels themselves.
+    """
+    rng = detector.generator("refpix")
+    clocks = CHANNEL_WIDTH + CHANNEL_DEAD_COLUMNS
+    frequency = np.fft.rfftfreq(detector.size * clocks)  # cycles per pixel clock
+    strength = 1 + 0.1 * rng.normal(size=(detector.channels, 1))
+    delay = rng.uniform(0, 0.5, (detector.channels, 1))  # in clocks: why the weights are complex
+    channel = strength * np.exp(-2j * np.pi * frequency * delay)
+    slow, fast = np.exp(-((frequency * 2 * clocks) ** 2)), np.exp(-((frequency * clocks / 4) ** 2))
+    model = _model("RefpixRefModel", detector)
+    model.gamma = model.zeta = 0.1 * channel * slow
+    model.alpha = channel * (fast - 0.2 * slow)
+    return {(): model}
+
+
+def make_darkdecaysignal(detector: Detector) -> dict:
+    """Amplitude (DN) and time constant (s) of all eighteen detectors, in one file."""
+    model = _model("DarkdecaysignalRefModel", detector)
+    rng = np.random.default_rng([detector.seed, zlib.crc32(b"darkdecaysignal")])
+    model["decay_table"] = {
+        f"WFI{n:02d}": {"amplitude": float(rng.uniform(1, 4)), "time_constant": float(rng.uniform(15, 40))}
+        for n in range(1, 19)
+    }
+    return {(): model}
+
+
+def make_linearity(detector: Detector) -> dict:
+    """Coefficients, constant term first; some or all of a pixel's NaN, some without a linear term, some flagged."""
+    rng = detector.generator("linearity")
+    scale = nonlinearity_scale(detector)
+    coeffs = np.stack([np.zeros_like(scale), np.ones_like(scale), QUADRATIC * scale, CUBIC * scale**2]).astype(np.float32)
+    dq = np.zeros(detector.shape, np.uint32)
+    dq[scatter(rng, detector.shape, 2e-5)] |= flags.NO_LIN_CORR
+    coeffs[(slice(None), *scatter(rng, detector.shape, 1e-5))] = np.nan
+    coeffs[(1, *scatter(rng, detector.shape, 1e-5))] = 0
+    coeffs[(2, *scatter(rng, detector.shape, 1e-6))] = np.nan
+    model = _model("LinearityRefModel", detector)
+    model.coeffs, model.dq = coeffs, dq
+    return {(): model}
+
+
+def make_inverselinearity(detector: Detector) -> dict:
+    """Coefficients of the way back, constant term first; some NaN, some without a linear term, some flagged."""
+    rng = detector.generator("inverselinearity")
+    scale = nonlinearity_scale(detector)
+    inverse = inverse_coefficients()
+    coeffs = np.empty((len(inverse), *detector.shape), np.float32)
+    coeffs[0] = 0
+    for power, coefficient in enumerate(inverse[1:], start=1):
+        coeffs[power] = coefficient * scale ** (power - 1)
+    coeffs[(slice(None), *scatter(rng, detector.shape, 1e-6))] = np.nan
+    coeffs[(1, *scatter(rng, detector.shape, 1e-6))] = 0
+    dq = np.zeros(detector.shape, np.uint32)
+    dq[scatter(rng, detector.shape, 1e-6)] |= flags.NO_LIN_CORR
+    model = _model("InverselinearityRefModel", detector)
+    model.coeffs, model.dq = coeffs, dq
+    return {(): model}
+
+
+def make_integralnonlinearity(detector: Detector) -> dict:
+    """Waves of one or two DN in each channel's analog-to-digital conversion."""
+    rng = detector.generator("integralnonlinearity")
+    model = _model("IntegralnonlinearityRefModel", detector)
+    model.meta.n_channels, model.meta.n_pixels_per_channel = detector.channels, CHANNEL_WIDTH
+    model.value = np.arange(0, 2**16, 16, dtype=np.uint16)
+    table = {}
+    for channel in range(detector.channels):
+        waves = [rng.uniform(0.5, 1) * np.sin(2 * np.pi * (model.value / period + rng.random())) for period in (1500, 7000)]
+        table[f"science_channel_{channel + 1:02d}"] = {"instrument_channel": channel, "correction": sum(waves)}
+    model["inl_table"] = table
+    return {(): model}
+
+
+def make_readnoise(detector: Detector) -> dict:
+    """Read noise (DN per read), with a tail of noisy pixels; NaN in some, zero in others."""
+    rng = detector.generator("readnoise")
+    noise = rng.normal(READ_NOISE, 0.5, detector.shape).astype(np.float32)
+    noise[scatter(rng, detector.shape, 2e-4)] *= 4
+    noise[scatter(rng, detector.shape, 1e-6)] = np.nan
+    noise[scatter(rng, detector.shape, 1e-6)] = 0
+    model = _model("ReadnoiseRefModel", detector)
+    model.data = noise
+    return {(): model}
+
+
+def make_gain(detector: Detector) -> dict:
+    """Gain (electron / DN); NaN in some pixels, negative or zero in others."""
+    rng = detector.generator("gain")
+    model = _model("GainRefModel", detector)
+    model.data = GAIN * (1 + 0.03 * smooth_field(rng, detector.shape))
+    model.data[scatter(rng, detector.shape, 1e-6)] = np.nan
+    model.data[scatter(rng, detector.shape, 1e-6)] *= -1
+    model.data[scatter(rng, detector.shape, 1e-6)] = 0
+    return {(): model}
+
+
+def make_dark(detector: Detector) -> dict:
+    """Dark current (DN/s): small, patchy, with hot pixels; some NaN, some not to be used."""
+    rng = detector.generator("dark")
+    model = _model("DarkRefModel", detector, ("DARK",))
+    slope = 0.005 * (1 + 0.3 * smooth_field(rng, detector.shape))
+    hot = hot_pixels(detector)
+    slope[hot] = rng.uniform(1, 30, len(hot[0]))
+    slope[~_inside(detector.shape)] = 0
+    model.dark_slope, model.dark_slope_error = slope, np.full(detector.shape, 5e-4, np.float32)
+    model.dq = np.zeros(detector.shape, np.uint32)
+    model.dq[hot] = flags.HOT
+    model.dark_slope[scatter(rng, detector.shape, 1e-6)] = np.nan
+    model.dq[scatter(rng, detector.shape, 1e-6)] |= flags.DO_NOT_USE
+    return {(): model}
+
+
+def _inside(shape: tuple[int, int]) -> np.ndarray:
+    """Where there are light-sensitive pixels."""
+    inside = np.zeros(shape, bool)
+    inside[SCIENCE] = True
+    return inside
+
+
+def make_flat(detector: Detector) -> dict:
+    """Flat field without the border: smooth illumination and grain; NaN, zero and flagged pixels."""
+    rng = detector.generator("flat")
+    side = detector.size - 2 * BORDER
+    shape = (side, side)
+    model = _model("FlatRefModel", detector, tuple(FILTERS))
+    flat = 1 + 0.04 * smooth_field(rng, shape) + rng.normal(0, 0.003, shape).astype(np.float32)
+    flat[scatter(rng, shape, 1e-5)] = np.nan
+    flat[scatter(rng, shape, 1e-5)] = 0
+    model.data, model.err = flat, np.full(shape, 0.002, np.float32)
+    model.dq = np.zeros(shape, np.uint32)
+    model.dq[scatter(rng, shape, 1e-5)] = flags.NO_FLAT_FIELD
+    return {tuple(FILTERS): model}
+
+
+def make_distortion(detector: Detector) -> dict:
+    """Pixel (without the border) to V2, V3 (arcsec): a cubic that bends the field by half a pixel at its edge."""
+    from astropy.modeling.models import Mapping, Polynomial2D, Shift
+
+    rng = detector.generator("distortion")
+    half = (detector.size - 2 * BORDER - 1) / 2
+    scale, angle = PIXEL_SCALE, np.radians(V3_YANGLE)
+    x_v2, y_v2 = VPARITY * scale * np.cos(angle), scale * np.sin(angle)
+    x_v3, y_v3 = -VPARITY * scale * np.sin(angle), scale * np.cos(angle)
+    bend = {
+        f"c{i}_{j}": (size * scale * rng.uniform(-1, 1, 2) / half ** (i + j))
+        for i, j, size in ((2, 0, 0.3), (1, 1, 0.3), (0, 2, 0.3), (3, 0, 0.05), (1, 2, 0.05))
+    }
+    to_v2 = Polynomial2D(3, c1_0=x_v2, c0_1=y_v2, **{name: value[0] for name, value in bend.items()})
+    to_v3 = Polynomial2D(3, c1_0=x_v3, c0_1=y_v3, **{name: value[1] for name, value in bend.items()})
+
+    # Fitted beyond the edge of the field; of degree 5 the inverse is good to 1e-5 pixel.
+    axis = np.linspace(-1.1 * half, 1.1 * half, 41)
+    x, y = (grid.ravel() for grid in np.meshgrid(axis, axis))
+    to_x, to_y = (_fit_polynomial(5, to_v2(x, y), to_v3(x, y), target) for target in (x, y))
+
+    v2, v3 = detector_center(detector)
+    fan_out = Mapping((0, 1, 0, 1))
+    transform = (Shift(-half) & Shift(-half)) | fan_out | (to_v2 & to_v3) | (Shift(v2) & Shift(v3))
+    transform.inverse = (Shift(-v2) & Shift(-v3)) | fan_out | (to_x & to_y) | (Shift(half) & Shift(half))
+    transform.name = "distortion"
+    model = _model("DistortionRefModel", detector, (*FILTERS, *UNFILTERED))
+    model["coordinate_distortion_transform"] = transform
+    return {(*FILTERS, *UNFILTERED): model}
+
+
+def _fit_polynomial(degree: int, u: np.ndarray, v: np.ndarray, target: np.ndarray):
+    """Least-squares polynomial of two variables."""
+    from astropy.modeling.models import Polynomial2D
+
+    scale = np.abs(np.concatenate([u, v])).max()
+    names = [(i, j) for i in range(degree + 1) for j in range(degree + 1 - i)]
+    terms = np.stack([(u / scale) ** i * (v / scale) ** j for i, j in names], axis=1)
+    solved = np.linalg.lstsq(terms, target, rcond=None)[0]
+    return Polynomial2D(degree, **{f"c{i}_{j}": c / scale ** (i + j) for (i, j), c in zip(names, solved, strict=True)})
+
+
+def make_photom(detector: Detector) -> dict:
+    """Conversion to MJy/sr of each filter; null where there is no such thing."""
+    model = _model("WfiImgPhotomRefModel", detector)
+    table = {}
+    for element in (*FILTERS, "GRISM", "GRISM_0", "PRISM", "DARK", "NOT_CONFIGURED"):
+        entry = dict.fromkeys(("photmjsr", "uncertainty", "pixelareasr", "collecting_area", "wavelength", "effective_area"))
+        if element not in ("DARK", "NOT_CONFIGURED"):
+            wavelength = np.linspace(0.4, 2.6, 45, dtype=np.float32)
+            entry |= {"collecting_area": 3.6, "wavelength": wavelength, "effective_area": np.full_like(wavelength, 2)}
+        if element in FILTERS:
+            area = np.radians(PIXEL_SCALE / 3600) ** 2
+            photmjsr = 0.3 + 0.1 * FILTERS[element]
+            entry |= {"photmjsr": photmjsr, "uncertainty": 0.005 * photmjsr, "pixelareasr": float(area)}
+        table[element] = entry
+    model["phot_table"] = table
+    return {(): model}
+
+
+EPSF_OVERSAMPLE, EPSF_HALF, EPSF_GRID = 4, 22, 3  #: samples per pixel; pixels from centre to edge; positions per axis
+
+
+def make_epsf(detector: Detector) -> dict:
+    """Point-spread functions over the detector, one file per filter, in the format that sums to 1 over the samples.
+
+    The width grows by 4 % from one corner of the detector to the opposite one and by 1 % with the spectral type.
+    """
+    last = detector.size - 2 * BORDER - 1
+    positions = [(x, y) for y in np.linspace(0, last, EPSF_GRID) for x in np.linspace(0, last, EPSF_GRID)]
+    models = {}
+    for element, wavelength in FILTERS.items():
+        stamps = [
+            [
+                diffraction_psf(wavelength, EPSF_OVERSAMPLE, EPSF_HALF, 1 + 0.02 * (x + y) / last + 0.005 * spectral_type)
+                for x, y in positions
+            ]
+            for spectral_type in range(3)
+        ]
+        model = _model("EpsfRefModel", detector, (element,))
+        model.psf = np.array([stamps], np.float32)
+        model.meta.update(
+            {
+                "oversample": EPSF_OVERSAMPLE,
+                "defocus": [0],
+                "spectral_type": ["A0V", "G2V", "M6V"],
+                "pixel_x": [float(x) for x, _ in positions],
+                "pixel_y": [float(y) for _, y in positions],
+                "jitter_major": 8.0,
+                "jitter_minor": 8.0,
+                "jitter_position_angle": 0.0,
+            }
+        )
+        models[(element,)] = model
+    return models
+
+
+def make_apcorr(detector: Detector) -> dict:
+    """Encircled energy of each filter's point-spread function at the centre of the detector, as exposures have it.
+
+    The radii, in pixels, go beyond the largest aperture of source_catalog, 1.6 arcsec.
+    """
+    model = _model("ApcorrRefModel", detector)
+    radii = np.geomspace(0.25, 20, 40)
+    data = {}
+    for element in (*FILTERS, *UNFILTERED):
+        entry = dict.fromkeys(("ap_corrections", "ee_fractions", "ee_radii", "sky_background_rin", "sky_background_rout"))
+        if element in FILTERS:
+            stamp = diffraction_psf(FILTERS[element], EPSF_OVERSAMPLE, EPSF_HALF, 1.02 + 0.005)  # see make_epsf: G2V
+            fractions = encircled_energy(stamp, EPSF_OVERSAMPLE, radii)
+            entry |= {"ee_radii": radii, "ee_fractions": fractions, "ap_corrections": 1 / fractions}
+            entry |= {"sky_background_rin": 2.4 / PIXEL_SCALE, "sky_background_rout": 2.8 / PIXEL_SCALE}
+        data[element] = entry
+    model["data"] = data
+    return {(): model}
+
+
+MAKERS = {
+    "mask": make_mask,
+    "saturation": make_saturation,
+    "refpix": make_refpix,
+    "darkdecaysignal": make_darkdecaysignal,
+    "linearity": make_linearity,
+    "inverselinearity": make_inverselinearity,
+    "integralnonlinearity": make_integralnonlinearity,
+    "readnoise": make_readnoise,
+    "gain": make_gain,
+    "dark": make_dark,
+    "flat": make_flat,
+    "distortion": make_distortion,
+    "photom": make_photom,
+    "epsf": make_epsf,
+    "apcorr": make_apcorr,
+}
+
+
+# ----------------------------------------------------------------------------------------------------------------- cache
+def read_mapping(path: Path) -> tuple[Any, Any]:
+    """Header and selection of a CRDS mapping, which is written in Python literals."""
+    names = {"Match": dict, "UseAfter": dict}
+    exec(path.read_text(), names)
+    return names["header"], names["selector"]
+
+
+def write_mapping(path: Path, header: dict, selection: dict, *, rules: bool = False) -> None:
+    """Write a CRDS mapping with the checksum of its own lines, which CRDS verifies; `rules`: of an rmap."""
+    header = {key: value for key, value in header.items() if key != "sha1sum"} | {"name": path.name}
+    lines = ["header = {", *(f"    {key!r} : {value!r}," for key, value in sorted(header.items())), "}", ""]
+    lines.append("selector = Match({" if rules else "selector = {")
+    lines += [f"    {key!r} : {f'UseAfter({value!r})' if rules else repr(value)}," for key, value in selection.items()]
+    lines.append("})" if rules else "}")
+    digest = hashlib.sha1("".join(f"{line}\n" for line in lines).encode()).hexdigest()
+    lines.insert(lines.index("}"), f"    'sha1sum' : {digest!r},")
+    path.write_text("".join(f"{line}\n" for line in lines))
+
+
+def _match_keys(parkeys: tuple, detector: Detector, elements: tuple) -> tuple[str, ...]:
+    """What an rmap of these matching keywords selects a file by."""
+    values = {"DETECTOR": detector.name, "TYPE": "|".join(EXPOSURE_TYPES), "OPTICAL_ELEMENT": "|".join(elements)}
+    return tuple(values[parkey.rpartition(".")[2]] for parkey in parkeys)
+
+
+def make_cache(
+    path: Path,
+    detectors: tuple[str, ...],
+    size: int,
+    seed: int,
+    *,
+    context: str = "roman_0001.pmap",
+    new: tuple[str, ...] = tuple(MAKERS),
+) -> None:
+    """Make a CRDS cache of simulated references, or add a context to one.
+
+    The cache's operational context becomes `context`.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        The cache, as ``CRDS_PATH`` names it.
+    detectors : tuple of str
+        Detectors to make references for.
+    size : int
+        Their rows and columns, with the reference border; a multiple of 256, for an even number of channels.
+    seed : int
+        Equal seeds make equal references.
+    context : str
+        ``roman_NNNN.pmap``; its number is that of the files made for it.
+    new : tuple of str
+        Reference types to make. Other types, and other detectors of these types, stay as they are in the context before.
+
+    Raises
+    ------
+    RampflowError
+        The size, a detector or a type is not possible.
+    """
+    import crds
+
+    if size % (2 * CHANNEL_WIDTH):
+        raise RampflowError(f"size is {size}; it must be a multiple of {2 * CHANNEL_WIDTH}, for an even number of channels")
+    if unknown := set(new) - set(MAKERS):
+        raise RampflowError(f"there is no reference type {', '.join(sorted(unknown))}; known are {', '.join(MAKERS)}")
+    path, serial = Path(path), context.removeprefix("roman_").removesuffix(".pmap")
+    config, mappings, references = path / "config/roman", path / "mappings/roman", path / "references/roman/wfi"
+    for folder in (config, mappings, references):
+        folder.mkdir(parents=True, exist_ok=True)
+
+    rmaps = {}
+    if earlier := sorted(name.name for name in mappings.glob("*.imap")):
+        rmaps = read_mapping(mappings / earlier[-1])[1]
+    for reftype in new:
+        if reftype in rmaps:
+            header, selection = read_mapping(mappings / rmaps[reftype])
+        else:  # which keywords select a file is CRDS's own word
+            header, selection = read_mapping(Path(crds.__file__).parent / f"roman/specs/wfi_{reftype}.rmap")
+            selection = {}
+        header["derived_from"] = header["name"]
+        parkeys = header["parkey"][0]
+        for name in detectors[:1] if parkeys == () else detectors:
+            detector, served = Detector(name, size, seed), set()
+            models = MAKERS[reftype](detector)
+            for elements, model in models.items():
+                element = elements[0].lower() if len(models) > 1 else ""
+                parts = ["roman_wfi", reftype, name.lower() if parkeys else "", element, serial]
+                filename = "_".join(part for part in parts if part) + ".asdf"
+                model.meta.filename = filename
+                model.save(references / filename)
+                selection[_match_keys(parkeys, detector, elements)] = {USEAFTER: filename}
+                served.update(elements)
+            if served and (without := [element for element in (*FILTERS, *UNFILTERED) if element not in served]):
+                selection[_match_keys(parkeys, detector, tuple(without))] = {USEAFTER: "N/A"}
+        rmaps[reftype] = f"roman_wfi_{reftype}_{serial}.rmap"
+        write_mapping(mappings / rmaps[reftype], header, selection, rules=True)
+
+    common = {"observatory": "ROMAN", "description": "Simulated references", "derived_from": "rampflow"}
+    imap = f"roman_wfi_{serial}.imap"
+    write_mapping(mappings / imap, common | {"mapping": "INSTRUMENT", "instrument": "WFI", "parkey": ("REFTYPE",)}, rmaps)
+    pipeline = common | {"mapping": "PIPELINE", "parkey": ("ROMAN.META.INSTRUMENT.NAME",)}
+    write_mapping(mappings / context, pipeline, {"WFI": imap})
+    server = {
+        "observatory": "roman",
+        "operational_context": context,
+        "default_context": context,
+        "edit_context": context,
+        "bad_files": "",
+        "bad_files_list": [],
+        "force_remote_mode": False,
+        "last_synced": USEAFTER,
+        "crds_version": {"str": crds.__version__},
+        "reference_url": {"roman": "none"},
+        "mapping_url": {"roman": "none"},
+    }
+    (config / "server_config").write_text(pprint.pformat(server))
+
+
+def main() -> None:
+    """Run from the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("cache", type=Path, help="folder of the CRDS cache (CRDS_PATH)")
+    parser.add_argument("--detectors", default="WFI01", help="comma-separated names (default: %(default)s)")
+    parser.add_argument("--size", type=int, default=4096, help="rows and columns, with the border (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=1, help="equal seeds make equal references (default: %(default)s)")
+    parser.add_argument("--context", default="roman_0001.pmap", help="context to make (default: %(default)s)")
+    parser.add_argument("--new", default=",".join(MAKERS), help="comma-separated reference types to make (default: all)")
+    args = parser.parse_args()
+    detectors, new = tuple(args.detectors.split(",")), tuple(args.new.split(","))
+    try:
+        make_cache(args.cache, detectors, args.size, args.seed, context=args.context, new=new)
+    except RampflowError as error:
+        parser.error(str(error))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,157 @@
+"""The environments: imported packages are required, required ones are pinned, and the files of pip and conda agree."""
+
+import ast
+import functools
+import importlib.metadata
+import re
+import sys
+
+import pytest
+import yaml
+from repository import ROOT
+
+ENVS = ROOT / "envs"
+#: Folders with code, and the files that require what it may import. The longest folder that holds a file decides.
+REQUIRED_IN = {
+    "scripts": ("rampflow.in",),
+    "workflow": ("rampflow.in",),
+    "envs": ("rampflow.in",),
+    "docs": ("rampflow.in", "dev.in", "docs.in"),
+    "tests": ("rampflow.in", "dev.in"),
+    "tests/peer": ("rampflow.in", "dev.in", "peer.txt"),
+    "tests/validation": ("rampflow.in", "dev.in", "peer.txt", "romanisim.txt"),
+}
+
+
+def canonical(package):
+    """The name of a package as pip compares it."""
+    return re.sub(r"[-_.]+", "-", package).lower()
+
+
+def pins(name):
+    """Package to version of a lock file."""
+    lines = (ENVS / name).read_text().splitlines()
+    return dict(line.split("==") for line in lines if line and not line.startswith("#"))
+
+
+@functools.cache
+def required(name):
+    """Packages that a file requires, with the comment of each."""
+    result = {}
+    for line in (ENVS / name).read_text().splitlines():
+        package, _, comment = line.partition("#")
+        if package.strip():
+            result[canonical(re.split(r"[=<>~!\[]", package)[0].strip())] = comment.strip()
+    return result
+
+
+def imports(text, rules=False):
+    """Top-level names of the modules that a Python file or a file of rules imports, wherever in it."""
+    if rules:
+        return {name.partition(".")[0] for name in re.findall(r"^\s*(?:from|import) ([\w.]+)", text, re.MULTILINE)}
+    names = set()
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            names.add(node.module)
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "importorskip":
+            names.add(node.args[0].value)
+    return {name.partition(".")[0] for name in names}
+
+
+installed = functools.cache(importlib.metadata.packages_distributions)
+
+
+def distributions(names):
+    """Packages that the names come from, each as the set of those that may give it; without the standard library."""
+    return {name: {canonical(p) for p in installed().get(name, [name])} for name in names - sys.stdlib_module_names}
+
+
+def files():
+    """Python files and rules of the project, with the files that require what each may import."""
+    for folder in ("scripts", "workflow", "envs", "docs", "tests"):
+        for path in (ROOT / folder).rglob("*"):
+            if path.suffix in (".py", ".smk") or path.name == "Snakefile":
+                homes = [home for home in REQUIRED_IN if path.is_relative_to(ROOT / home)]
+                yield path, REQUIRED_IN[max(homes, key=len)]
+
+
+def own_modules():
+    """Names of the project's modules and packages."""
+    return {"rampflow"} | {p.stem for folder in ("scripts", "tests") for p in (ROOT / folder).rglob("*.py")}
+
+
+def test_every_imported_package_is_required():
+    own, missing = own_modules(), []
+    for path, sources in files():
+        packages = set().union(*(required(source) for source in sources))
+        names = imports(path.read_text(), rules=path.suffix != ".py") - own
+        missing += [
+            f"{path.relative_to(ROOT)} imports {name}: list {' or '.join(sorted(found))} in envs/{sources[-1]}"
+            for name, found in distributions(names).items()
+            if not found & packages
+        ]
+    assert missing == []
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("import numpy.linalg as l", {"numpy"}),
+        ("def f():\n    from scipy.ndimage import label", {"scipy"}),
+        ("from . import x", set()),
+        ("import pytest\npytest.importorskip('romancal.x')", {"pytest", "romancal"}),
+    ],
+)
+def test_imports_are_found(text, expected):
+    assert imports(text) == expected
+
+
+def test_imports_of_rules_are_found():
+    text = "rule x:\n    input: 'a'\nif True:\n    from snakemake.utils import min_version\n"
+    assert imports(text, rules=True) == {"snakemake"}
+
+
+def test_names_are_those_of_the_packages():
+    """As a package is installed, and the name itself where it isn't."""
+    expected = {"yaml": {"pyyaml"}, "erfa": {"pyerfa"}, "no_such_module": {"no-such-module"}}
+    assert distributions({"yaml", "erfa", "no_such_module", "os"}) == expected
+
+
+@pytest.mark.parametrize(("name", "folders"), [("rampflow.in", ("scripts", "workflow", "envs")), ("dev.in", ("tests",))])
+def test_packages_without_an_import_have_a_comment(name, folders):
+    """So that a package goes from the file when the last import of it goes."""
+    names = set().union(
+        *(
+            imports(path.read_text(), rules=path.suffix != ".py")
+            for path, _ in files()
+            if path.relative_to(ROOT).parts[0] in folders
+        )
+    )
+    imported = set().union(*distributions(names).values())
+    assert {package for package, comment in required(name).items() if not comment} <= imported
+
+
+def test_conda_and_pip_pin_the_same_versions():
+    environment = yaml.safe_load((ENVS / "rampflow.yaml").read_text())
+    python, pip, packages = environment["dependencies"]
+    assert pip == "pip"
+    assert dict(line.split("==") for line in packages["pip"]) == pins("rampflow.txt")
+    assert int(re.fullmatch(r"python =3\.(\d+)", python)[1]) >= 11
+
+
+@pytest.mark.parametrize("name", ["rampflow", "dev", "docs"])
+def test_every_required_package_is_pinned(name):
+    """Each line of the .in file has its pin, in this lock file or in one that it builds on."""
+    assert len(required(f"{name}.in")) > 3
+    pinned = {canonical(package) for package in pins("rampflow.txt") | pins("dev.txt") | pins(f"{name}.txt")}
+    assert set(required(f"{name}.in")) <= pinned
+
+
+def test_every_rule_with_a_script_can_run_in_the_conda_environment():
+    """`snakemake --sdm conda`: a rule that runs a program names the file."""
+    for path in [*sorted((ROOT / "workflow" / "rules").glob("*.smk")), ROOT / "workflow" / "simulate.smk"]:
+        for rule in re.split(r"^ *rule ", path.read_text(), flags=re.MULTILINE)[1:]:
+            if "shell:" in rule:
+                assert "envs/rampflow.yaml" in rule, rule.partition(":")[0]

@@ -1,0 +1,54 @@
+"""Compare the products of two runs."""
+
+import json
+from collections.abc import Mapping
+
+import asdf
+import numpy as np
+from pyarrow import parquet
+
+
+def arrays_of(path):
+    """All arrays of a product, by name; of a WCS, the positions of some pixels."""
+    if path.suffix == ".parquet":
+        table = parquet.read_table(path)
+        return {name: table[name].to_numpy() for name in table.column_names}
+    if path.suffix == ".json":
+        return {"summary": np.frombuffer(json.dumps(json.loads(path.read_text())["exposures"]).encode(), np.uint8)}
+    if path.suffix != ".asdf":
+        return {}
+    with asdf.open(path, memmap=False, lazy_load=False) as file:
+        found = {}
+
+        def collect(node, name):
+            if isinstance(node, Mapping):  # also nodes of roman_datamodels, which are no dict
+                for key in node:
+                    collect(node[key], f"{name}.{key}")
+            elif isinstance(node, np.ndarray | asdf.tags.core.NDArrayType):
+                found[name] = np.asarray(node)
+            elif hasattr(node, "forward_transform"):  # a WCS: the positions of some pixels
+                found[name] = np.array(node(*np.mgrid[0:500:5j, 0:500:5j], with_bounding_box=False))
+
+        collect(file.tree["roman"], path.name)
+        assert found or "wcs" in path.name, f"{path}: no arrays were found to compare"
+        return found
+
+
+def assert_same_products(results, expected):
+    """The same files, with the same arrays, byte for byte."""
+    names = sorted(path.name for path in expected.iterdir() if path.is_file())
+    assert sorted(path.name for path in results.iterdir() if path.is_file()) == names
+    for name in names:
+        ours, theirs = arrays_of(results / name), arrays_of(expected / name)
+        assert ours.keys() == theirs.keys(), name
+        for key, array in theirs.items():
+            assert ours[key].dtype == array.dtype and ours[key].shape == array.shape, (name, key)
+            if array.dtype.hasobject:
+                assert list(ours[key]) == list(array), (name, key)
+            else:
+                assert ours[key].tobytes() == array.tobytes(), (name, key)
+
+
+def leftovers(folder):
+    """Partial files of writers that were killed."""
+    return sorted(folder.rglob(".rampflow-*"))

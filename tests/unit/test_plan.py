@@ -1,0 +1,174 @@
+"""What the rules of the workflow ask: files, arguments and recipes of the exposures of a run."""
+
+import os
+from pathlib import Path
+
+import declarations
+import pytest
+
+from rampflow.chain import chain_of
+from rampflow.workflow import plan as plans
+from rampflow.workflow import second_pass
+from rampflow.workflow.configuration import validated
+from rampflow.workflow.inventory import ExposureEntry, Inventory
+
+DECLARED = declarations.steps()
+TYPES = {"a1": "WFI_IMAGE", "a2": "WFI_IMAGE", "a3": "WFI_SPECTRAL", "b1": "WFI_IMAGE"}
+
+
+def entry(stem, **changes):
+    chain = chain_of(TYPES[stem], "WFI01")
+    types = {reference.type for step in chain for reference in DECLARED[step].references}
+    references = {name: f"/crds/{name}.asdf" for name in types} | {"dark": "N/A"}
+    known = {
+        "path": f"/raw/{stem}_uncal.asdf",
+        "association": stem[0],
+        "exposure_type": TYPES[stem],
+        "detector": "WFI01",
+        "shape": (4, 256, 256),
+        "chain": tuple(chain),
+        "references": references,
+        "tweakreg_catalog": None,
+    }
+    return ExposureEntry(stem, **known | changes)
+
+
+@pytest.fixture
+def make_plan(tmp_path, monkeypatch):
+    """Makes the plan of a run of four exposures in two associations, in an empty working folder."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "own.parquet").write_text("a catalog")
+
+    def make(scratch=None, **config):
+        exposures = {stem: entry(stem) for stem in TYPES}
+        exposures["b1"] = entry("b1", tweakreg_catalog="own.parquet")
+        names = {p for e in exposures.values() for p in (e.path, *e.references.values())} - {"N/A"}
+        links = {path: f"links/{Path(path).name}" for path in names}
+        return plans.Plan(validated(config, DECLARED), DECLARED, Inventory(exposures, "x.pmap", links), scratch)
+
+    return make
+
+
+def test_which_exposures_and_associations_there_are(make_plan):
+    plan = make_plan()
+    assert plan.with_step("tweakreg") == ["a1", "a2", "b1"] and plan.without_step("tweakreg") == ["a3"]
+    assert plan.associations() == plan.aligned_associations() == ["a", "b"]
+    assert plan.members("a") == ["a1", "a2", "a3"] and plan.members_to_align("a") == ["a1", "a2"]
+
+
+def test_all_products_are_those_of_the_exposures_and_the_alignments(make_plan):
+    products = make_plan(results="out").all_products()
+    assert len(products) == len(set(products)) == 3 * 6 + 4 + 2
+    assert "out/a1_cat.parquet" in products and "out/a3_cat.parquet" not in products and "out/b_tweakreg.json" in products
+
+
+def test_a_step_reads_what_the_previous_one_of_its_chain_writes(make_plan):
+    plan = make_plan()
+    assert plan.raw_exposure("a1") == "links/a1_uncal.asdf"
+    assert plan.exposure_before("a1", "saturation") == "results/intermediates/a1_dqinit.asdf"
+    before = f"results/intermediates/a1_{plans.STEPS['dark_decay'].suffix}.asdf"
+    assert plan.exposure_before("a1", "linearity") == before, "WFI01 does not go through wfi18_transient"
+    assert plan.calibrated_image("a1").endswith("/a1_flat.asdf") and plan.calibrated_image("a3").endswith("/a3_photom.asdf")
+
+
+def test_what_other_jobs_read_lies_in_the_results_folder(make_plan):
+    plan = make_plan(scratch="/node")
+    assert plan.calibrated_image("a1") == "results/intermediates/a1_flat.asdf"
+    assert plan.exposure_before("a1", "saturation") == "/node/a1_dqinit.asdf"
+    assert plan.kept_steps() == {"ramp_fitting", "flatfield"}
+    assert make_plan(keep_intermediates=True).kept_steps() == set(plans.STEPS)
+
+
+def test_a_reference_that_does_not_apply_is_no_input_and_is_said(make_plan):
+    plan = make_plan(references={"override": {"dark": "N/A"}})
+    assert plan.references("a1", "dark_current") == []
+    assert plan.references("a1", "flatfield") == ["links/flat.asdf"]
+    assert plan.arguments("a1", "dark_current").startswith("--dark N/A")
+    assert "--flat links/flat.asdf --chosen_by_crds flat" in plan.arguments("a1", "flatfield")
+
+
+def test_a_member_is_aligned_with_the_catalog_that_is_given_for_it(make_plan):
+    plan = make_plan()
+    assert plan.catalogs_to_align("a") == [f"results/intermediates/{stem}_cat.parquet" for stem in ("a1", "a2")]
+    (given,) = plan.catalogs_to_align("b")
+    assert Path(given).read_text() == "a catalog" and given != "own.parquet"
+    assert plan.given_catalogs("b") == [given] and plan.given_catalogs("a") == []
+    assert plan.made_catalogs("b") == ["results/intermediates/b1_cat.parquet"] and plan.made_catalogs("a") == []
+    assert plan.solution("a1") == "results/intermediates/a_tweakreg.asdf" and plan.solution("a3") == []
+
+
+def test_the_alignment_is_required_of_exposures_that_have_one(make_plan):
+    plan = make_plan(require_alignment=True)
+    assert (plan.requirement("a1"), plan.requirement("a3"), make_plan().requirement("a1")) == ("--require_alignment", "", "")
+
+
+def test_a_recipe_changes_with_what_a_step_is_made_from_alone(make_plan):
+    plan, other = make_plan(), make_plan(steps={"refpix": {"remove_offset": False}, "tweakreg": {"abs_sigma": 2.5}})
+    differing = {step for step in plan.exposures["a1"].chain if plan.recipe("a1", step) != other.recipe("a1", step)}
+    assert differing == {"refpix", "tweakreg"}
+    assert plan.recipe("a1", "dq_init") != plan.recipe("a2", "dq_init"), "another raw file"
+    assert plan.recipe("a1", "tweakreg") == plan.recipe("a2", "tweakreg") == plan.association_recipe("a")
+
+
+def test_a_cluster_job_has_a_folder_of_its_own_on_the_disk_of_its_node(tmp_path, monkeypatch):
+    monkeypatch.setenv("NODE", str(tmp_path / "a disk"))
+    settings = {"scratch": "$NODE", "results": "out"}
+    assert plans.scratch_folder({"scratch": None}) is None
+    assert plans.scratch_folder(settings) == "out/intermediates/scratch", "the main process never sees these files"
+    monkeypatch.setenv(plans.EXPOSURES_VARIABLE, "x.json")
+    folders = {Path(plans.scratch_folder(settings)) for _ in range(2)}
+    assert len(folders) == 2 and {folder.parent for folder in folders} == {tmp_path / "a disk"}
+    assert all(folder.is_dir() for folder in folders)
+
+
+def test_options_are_those_of_the_inputs_that_a_job_has():
+    files = {"refpix": ["a b", "c"], "transient": [], "stars": "s"}
+    assert plans.given_options(files, ("refpix", "transient", "stars")) == "--refpix 'a b' c --stars s"
+    assert plans.given_options(files, ("none",)) == ""
+
+
+# ------------------------------------------------------------------------------------------------------- the second pass
+@pytest.mark.parametrize(
+    ("stem", "step", "expected"),
+    [
+        ("a1", "dq_init", True),
+        ("a1", "source_catalog", True),
+        ("b1", "source_catalog", True),  # it is aligned with another catalog, which is compared with its own
+        ("a1", "finalize", False),
+        ("a3", "dq_init", False),  # it is not aligned
+        ("a", "tweakreg", False),
+    ],
+)
+def test_which_failures_hold_back_an_alignment(make_plan, stem, step, expected):
+    assert second_pass.holds_back_alignment(make_plan(), stem, step) == expected
+
+
+def test_members_are_finished_when_all_that_have_not_failed_are_ready(make_plan):
+    plan = make_plan()
+    failed = [("a1", "refpix")]
+    assert second_pass.exposures_to_finish(plan, failed) == [], "a2 has no image yet"
+    for name in (plan.calibrated_image("a2"), plan.catalogs_to_align("a")[1]):
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        Path(name).touch()
+    assert second_pass.exposures_to_finish(plan, failed) == ["a2"]
+    assert second_pass.exposures_to_finish(plan, [("a3", "refpix"), ("a", "tweakreg")]) == []
+    assert second_pass.exposures_to_finish(plan, [*failed, ("a2", "finalize")]) == [], "nobody is left"
+
+
+def test_the_second_pass_repeats_the_command_without_what_failed(make_plan, monkeypatch, tmp_path):
+    called = {}
+    monkeypatch.setattr(second_pass.subprocess, "run", lambda command, **options: called.update(command=command, **options))
+    monkeypatch.setenv(plans.EXPOSURES_VARIABLE, "x.json")
+    second_pass.run_second_pass(make_plan(), ["a2"], ["--cores", "2", "-F", "--keep-going"])
+    assert called["command"][1:] == ["-m", "snakemake", "--cores", "2", "--keep-going", "--forcerun", "--nolock"]
+    assert called["cwd"] == tmp_path and plans.EXPOSURES_VARIABLE not in called["env"]
+    monkeypatch.setenv(second_pass.LEFT_OUT_VARIABLE, called["env"][second_pass.LEFT_OUT_VARIABLE])
+    assert second_pass.is_second_pass() and second_pass.left_out() == ["a1", "a3", "b1"]
+
+
+@pytest.mark.parametrize("option", ["--directory run", "-d run", "--directory=run"])
+def test_relative_paths_are_taken_from_where_snakemake_was_started(tmp_path, monkeypatch, option):
+    monkeypatch.chdir(tmp_path)
+    assert second_pass.start_folder(option.split(), {"PWD": "/"}) == Path("/")
+    assert second_pass.start_folder(option.split(), {}) == tmp_path
+    assert second_pass.start_folder(["--cores", "2"], {"PWD": os.sep}) == tmp_path

@@ -1,0 +1,236 @@
+"""What a run tells at its end, and what it does for an association of which an exposure fails."""
+
+import json
+import os
+import shutil
+import signal
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from repository import ROOT
+from small_files import damage_pixels
+from snakemake_runs import Workflow
+
+from rampflow.workflow import paths, summary
+from rampflow.workflow.interruptions import Interruptions
+
+BEGUN = 1_000_000.0
+#: Steps that the alignment does without.
+SKIPPED = ("saturation", "refpix", "dark_decay", "linearity", "dark_current", "photom", "flatfield")
+
+
+@pytest.fixture
+def logs(tmp_path, monkeypatch):
+    """Writes logs of a run into the working folder: name, lines as (logger, level, text), age in seconds."""
+    monkeypatch.chdir(tmp_path)
+
+    def write(name, *lines, age=-1.0):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("".join(f"{' :: '.join(('2026-01-01T00:00:00.000Z', *line))}\n" for line in lines))
+        os.utime(path, (BEGUN - age, BEGUN - age))
+        return name
+
+    return write
+
+
+INFO = ("rampflow.refpix", "INFO", "fine")
+
+
+# -------------------------------------------------------------------------------------------------------------- the words
+def benchmark(log, age=-1.0):
+    """The job that writes a log has ended with success."""
+    path = paths.benchmark_of(Path(log))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("s\n1\n")
+    os.utime(path, (BEGUN - age, BEGUN - age))
+
+
+def summarize(*logs, **state):
+    return summary.summarize([Path(log) for log in logs], BEGUN, **state)
+
+
+def test_a_failure_is_a_line_with_exposure_step_reason_and_log(logs):
+    log = logs("logs/r1/refpix.log", INFO, ("rampflow", "ERROR", "refpix: r1_uncal.asdf: data is missing; make it again"))
+    failures, warnings, _ = summarize(log)
+    assert failures == ["r1 refpix: r1_uncal.asdf: data is missing; make it again [logs/r1/refpix.log]"]
+    assert warnings == []
+
+
+def test_warnings_of_earlier_runs_are_told_apart_and_earlier_failures_left_out(logs):
+    failed = logs("logs/r1/refpix.log", ("rampflow.refpix", "WARNING", "x"), ("rampflow", "ERROR", "refpix: old"), age=1)
+    kept = logs("logs/r2/refpix.log", ("rampflow.refpix", "WARNING", "r2_uncal.asdf: old"), age=1)
+    assert summarize(failed, kept) == ([], [], ["r2 refpix: *_uncal.asdf: old [logs/r2/refpix.log]"])
+
+
+def test_logs_are_found_by_the_names_of_exposures_and_associations(logs):
+    mine = [
+        logs("logs/r1/refpix.log", INFO),
+        logs("logs/r/tweakreg.log", INFO),
+        logs("logs/0a/b.asdf/fetch_reference.log", INFO),
+    ]
+    logs("logs/excluded/refpix.log", INFO)
+    plan = SimpleNamespace(exposures={"r1": None, "r9": None}, associations=lambda: ["r"])
+    assert {str(log) for log in summary.logs_of(plan)} == set(mine)
+
+
+def test_of_a_cluster_job_the_step_that_was_killed_is_named(logs):
+    """Steps that were killed leave no error: the one whose benchmark is missing, or of an earlier run, is meant."""
+    done, killed = logs("logs/r1/dq_init.log", INFO, age=-1), logs("logs/r1/refpix.log", INFO, age=-2)
+    benchmark(done)
+    for _ in range(2):
+        (line,), *_ = summarize(done, killed)
+        assert line.startswith("r1 refpix: ended without an error message, probably killed")
+        assert line.endswith("; its last line: fine [logs/r1/refpix.log]")
+        benchmark(killed, age=10)
+    logs(killed, age=-2)
+    (line,), *_ = summarize(done, killed)
+    assert line == f"r1 refpix: {summary._KILLED} [logs/r1/refpix.log]"
+    assert summary.count_done([Path(done), Path(killed)], BEGUN) == 1
+
+
+def test_what_an_interruption_ends_has_not_failed(logs):
+    ended = logs("logs/r1/refpix.log", INFO)
+    failed = logs("logs/r2/refpix.log", INFO, ("rampflow", "ERROR", "refpix: no data"))
+    failures, *_ = summarize(ended, failed, interrupted=True)
+    assert failures == ["r2 refpix: no data [logs/r2/refpix.log]"]
+
+
+def test_a_fetched_reference_has_no_benchmark(logs):
+    fetched = logs("logs/0a/b.asdf/fetch_reference.log", INFO)
+    failed = logs("logs/0a/c.asdf/fetch_reference.log", ("rampflow", "ERROR", "c.asdf: no server"))
+    assert summarize(fetched, failed).failures == [f"c.asdf fetch_reference: c.asdf: no server [{failed}]"]
+
+
+def test_the_end_of_a_traceback_is_a_reason(logs):
+    log = Path(logs("logs/r1/refpix.log", INFO, age=-1))
+    log.write_text("Traceback (most recent call last):\n  File x\nModuleNotFoundError: No module named 'numba'\n")
+    (line,), *_ = summarize(log)
+    assert line == "r1 refpix: ModuleNotFoundError: No module named 'numba' [logs/r1/refpix.log]"
+
+
+def test_warnings_of_many_exposures_are_one_line(logs):
+    names = [
+        logs(f"logs/r{n:02d}/saturation.log", ("rampflow.saturation", "WARNING", f"r{n:02d}_uncal.asdf: bright"))
+        for n in range(30)
+    ]
+    association = logs("logs/r/tweakreg.log", ("rampflow.tweakreg", "WARNING", "r_0001 of r: FAILED"))
+    other = logs("logs/r1/source_catalog.log", ("rampflow.source_catalog", "ERROR", "All pixels are masked"))
+    for log in (*names, other, association):
+        benchmark(log)
+    failures, warnings, _ = summarize(*names, other, association)
+    assert failures == [], "an error that a step goes on after is a warning"
+    assert sorted(warnings) == [
+        "30 exposures saturation: *_uncal.asdf: bright [logs/r00/saturation.log]",
+        "r tweakreg: r_0001 of *: FAILED [logs/r/tweakreg.log]",
+        "r1 source_catalog: All pixels are masked [logs/r1/source_catalog.log]",
+    ]
+
+
+def told(path, failures=(), warnings=(), earlier=(), **state):
+    state = {"products": (3, 3), "done": 41, "interrupted": False, "success": not failures} | state
+    return summary.report(summary.Findings(list(failures), list(warnings), list(earlier)), path, **state)
+
+
+def test_the_file_has_every_line_and_the_screen_some(tmp_path):
+    path = tmp_path / "logs" / "summary.txt"
+    shown = told(path, [f"r{n} refpix: x" for n in range(50)], ["w"], ["e"], products=(2, 52)).splitlines()
+    written = path.read_text().splitlines()
+    head = "rampflow: 50 failed, 1 warning, 1 warning of earlier runs, 2 of 52 exposures have their products"
+    assert shown[0] == f"{head} ({path})" and written[0] == head
+    assert written[1:] == [*(f"failed: r{n} refpix: x" for n in range(50)), "warning: w", "earlier warning: e"]
+    assert shown[1:] == [*written[1 : 1 + summary.MOST], f"... and 30 more in {path}", "warning: w"]
+    assert told(path) == f"rampflow: nothing failed, no warning, 3 of 3 exposures have their products ({path})"
+
+
+def test_an_interrupted_run_says_how_far_it_is(tmp_path):
+    head = told(tmp_path / "summary.txt", products=(0, 3), done=7, interrupted=True, success=False)
+    assert head.startswith("rampflow: interrupted: 7 jobs done; the same command goes on, no warning, 0 of 3 ")
+    assert "nothing failed" not in head
+
+
+def test_a_run_that_ended_badly_never_says_that_nothing_failed(tmp_path):
+    shown = told(tmp_path / "summary.txt", success=False)
+    assert shown.startswith("rampflow: 1 failed, ") and "failed: the run: Snakemake ended with an error" in shown
+
+
+# ------------------------------------------------------------------------------------------------------- the interruptions
+def test_signals_are_noted_and_passed_on():
+    interruptions, passed = Interruptions(), []
+    before = {n: signal.signal(n, lambda number, frame: passed.append(number)) for n in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        interruptions.watch()
+        assert not interruptions.noted
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert passed == [signal.SIGTERM] and interruptions.noted
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+# ------------------------------------------------------------------------------------------------------------ whole visits
+@pytest.fixture(scope="module")
+def workflow(tmp_path_factory):
+    """Two images to align and a spectral exposure, simulated."""
+    folder = tmp_path_factory.mktemp("summary")
+    workflow = Workflow(folder, folder / "demo" / "crds_cache")
+    configuration = ["--configfile", str(ROOT / "tests" / "slurm" / "visit.yaml")]
+    simulation = workflow.snakemake(*configuration, snakefile="workflow/simulate.smk")
+    assert simulation.returncode == 0, simulation.stderr
+    steps = ", ".join(f"{name}: {{skip: true}}" for name in SKIPPED)
+    workflow.arguments = [*configuration, "--config", f"steps={{{steps}}}", "--keep-going"]
+    return workflow
+
+
+@pytest.mark.workflow
+def test_one_bad_exposure_does_not_hold_back_the_others_of_its_association(workflow):
+    association = "r0000101001001001001"
+    first, second, spectrum = (f"{association}_{name}" for name in ("0001_wfi01_f158", "0002_wfi01_f158", "0003_wfi01_grism"))
+    raw, results = workflow.folder / "demo" / f"{first}_uncal.asdf", workflow.folder / "results"
+    aligned = results / f"{association}_tweakreg.json"
+    good = raw.read_bytes()
+    damage_pixels(raw)
+
+    failed = workflow.snakemake(*workflow.arguments, "--forcerun", "dq_init")
+    said = failed.stdout + failed.stderr
+    assert failed.returncode == 1
+    assert {path.name.removesuffix("_cal.asdf") for path in results.glob("*_cal.asdf")} == {second, spectrum}
+    assert set(json.loads(aligned.read_text())["exposures"]) == {second}
+    head, line, *_ = (workflow.folder / "logs" / "summary.txt").read_text().splitlines()
+    assert head.startswith("rampflow: 1 failed, ") and head.endswith(", 2 of 3 exposures have their products")
+    assert line.startswith(f"failed: {first} dq_init: ") and "doesn't have its checksum" in line
+    assert line.endswith(f"[logs/{first}/dq_init.log]")
+    assert said.count(line) == 1 and said.count(f"Job 0: {second}: raw exposure") <= 1
+    assert said.count(f"{second}: raw exposure to ramp") == 1, "what was forced is done once"
+
+    # The same command again tries what failed, and does nothing else.
+    times = {path: path.stat().st_mtime_ns for path in results.iterdir()}
+    again = workflow.snakemake(*workflow.arguments)
+    assert again.returncode == 1
+    assert times == {path: path.stat().st_mtime_ns for path in results.iterdir()}
+
+    # Mended, it is processed, and the association is aligned anew with it.
+    raw.write_bytes(good)
+    mended = workflow.snakemake(*workflow.arguments)
+    assert mended.returncode == 0, mended.stdout + mended.stderr
+    assert set(json.loads(aligned.read_text())["exposures"]) == {first, second}
+    assert (results / f"{first}_cal.asdf").exists()
+    head, *_ = (workflow.folder / "logs" / "summary.txt").read_text().splitlines()
+    assert head.startswith("rampflow: nothing failed, ") and head.endswith(", 3 of 3 exposures have their products")
+    assert workflow.jobs(*workflow.arguments) == {}
+
+
+@pytest.mark.workflow
+def test_without_keep_going_a_failure_ends_the_run(workflow):
+    raw = next((workflow.folder / "demo").glob("*_0001_*_uncal.asdf"))
+    copy = workflow.folder / raw.name
+    shutil.copy(raw, copy)
+    damage_pixels(copy)
+    others = [workflow.folder / "demo" / path.name for path in (workflow.folder / "demo").glob("*_000[23]_*_uncal.asdf")]
+    asked = f"input=[{', '.join(map(str, [copy, *others]))}]"
+    arguments = [*workflow.arguments, "results=elsewhere"]
+    arguments = [word for word in arguments if word != "--keep-going"]
+    failed = workflow.snakemake(*arguments, asked)
+    assert failed.returncode == 1 and "Running again" not in failed.stdout + failed.stderr
+    assert (workflow.folder / "logs" / "summary.txt").read_text().startswith("rampflow: 1 failed")
