@@ -5,6 +5,7 @@
 # make test-quick run the tests for the daily loop, in three minutes
 # make test-snakemake process a small visit with the oldest Snakemake that works: SNAKEMAKE=9.0.0 names another
 # make test-slurm run the workflow on a SLURM cluster of one node, which is started here: as root, with Debian's slurm-wlm and munge
+# make test-snakemake  run a small visit with the oldest Snakemake that works; SNAKEMAKE=9.10.1 names another version
 # make test-peer  compare with romancal's own functions
 # make bench      measure the cost of an exposure, and romancal's where make test-peer has installed it: docs/performance.md
 # make validate   compare full frames with romancal's, and give the reason of each difference: docs/validation.md (hours)
@@ -23,7 +24,6 @@ SIMULATOR ?= rampflow
 MEMORY ?= 14000
 # The oldest version that works (min_version of workflow/Snakefile).
 SNAKEMAKE ?= 9.0.0
-SNAKEMAKE_TESTS = $(wildcard $(addprefix tests/,test_summary.py test_progress.py */test_summary.py */test_progress.py))
 PIP := -m pip install --quiet --disable-pip-version-check
 
 .PHONY: env demo report test test-quick test-slurm test-snakemake test-peer bench validate check docs changelog lock clean
@@ -71,7 +71,7 @@ test-slurm: $(VENV)/.made-dev
 # A visit with an exposure that fails, its summary and its progress, with another version of Snakemake than the pinned one.
 test-snakemake: $(VENV)/.made-dev
 	$(BIN)/python $(PIP) --upgrade --target "build/snakemake-$(SNAKEMAKE)" "snakemake==$(SNAKEMAKE)"
-	PYTHONPATH="$(CURDIR)/build/snakemake-$(SNAKEMAKE)" $(BIN)/python -m pytest -m workflow $(SNAKEMAKE_TESTS)
+	PYTHONPATH="$(CURDIR)/build/snakemake-$(SNAKEMAKE)" $(BIN)/python -m pytest -m workflow tests/workflow/test_summary.py tests/unit/test_progress.py
 
 test-peer: $(PEER)/.made
 	$(PEER)/bin/python -m pytest -m peer tests/peer

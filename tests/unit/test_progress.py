@@ -89,7 +89,7 @@ def test_with_other_options_the_messages_are_snakemake_s(logger, monkeypatch, se
 @pytest.mark.parametrize(
     ("seconds", "words"), [(0.4, "0 s"), (89, "89 s"), (91, "2 min"), (5399, "90 min"), (5400, "1.5 h"), (36000, "10.0 h")]
 )
-def test_durations_are_formatted(seconds, words):
+def test_times_in_words(seconds, words):
     assert progress.duration(seconds) == words
 
 

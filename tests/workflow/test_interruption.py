@@ -329,4 +329,5 @@ def test_a_cluster_job_does_not_look_at_the_raw_files(workflow, inputs):
     workflow.environment[EXPOSURES_VARIABLE] = str(exposures.relative_to(workflow.folder))
     node = ["--mode", "remote", "--target-jobs", f"saturation:stem={STEM}", "--allowed-rules", "saturation", "--force"]
     assert workflow.jobs(*settings, *node) == {"saturation": 1}
+    del workflow.environment[EXPOSURES_VARIABLE]
     assert f"{raw.name}': does not exist" in workflow.snakemake(*settings).stderr

@@ -1,4 +1,4 @@
-"""Costs of a run of many exposures as counts: jobs, files opened, characters read. docs/reliability.md has the times."""
+"""What a run of many exposures costs, in counts: jobs, files opened, letters read. docs/reliability.md has the times."""
 
 import json
 import os

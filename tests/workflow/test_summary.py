@@ -1,4 +1,4 @@
-"""The summary of a run, and associations of which an exposure fails."""
+"""What a run tells at its end, and what it does for an association of which an exposure fails."""
 
 import json
 import os
@@ -58,7 +58,7 @@ def test_a_failure_is_one_line_with_exposure_step_reason_and_log(logs):
     assert warnings == []
 
 
-def test_warnings_of_earlier_runs_are_marked_and_earlier_failures_left_out(logs):
+def test_warnings_of_earlier_runs_are_told_apart_and_earlier_failures_left_out(logs):
     failed = logs("logs/r1/refpix.log", ("rampflow.refpix", "WARNING", "x"), ("rampflow", "ERROR", "refpix: old"), age=1)
     kept = logs("logs/r2/refpix.log", ("rampflow.refpix", "WARNING", "r2_uncal.asdf: old"), age=1)
     assert summarize(failed, kept) == ([], [], ["r2 refpix: *_uncal.asdf: old [logs/r2/refpix.log]"])
@@ -103,7 +103,7 @@ def test_a_fetched_reference_has_no_benchmark(logs):
     assert summarize(fetched, failed).failures == [f"c.asdf fetch_reference: c.asdf: no server [{failed}]"]
 
 
-def test_the_last_line_of_a_traceback_is_the_reason(logs):
+def test_the_end_of_a_traceback_is_a_reason(logs):
     log = Path(logs("logs/r1/refpix.log", INFO, age=-1))
     log.write_text("Traceback (most recent call last):\n  File x\nModuleNotFoundError: No module named 'numba'\n")
     (line,), *_ = summarize(log)
@@ -133,7 +133,7 @@ def told(path, failures=(), warnings=(), earlier=(), **state):
     return summary.report(summary.Findings(list(failures), list(warnings), list(earlier)), path, **state)
 
 
-def test_the_summary_file_has_all_lines_and_the_screen_the_first(tmp_path):
+def test_the_file_has_every_line_and_the_screen_some(tmp_path):
     path = tmp_path / "logs" / "summary.txt"
     shown = told(path, [f"r{n} refpix: x" for n in range(50)], ["w"], ["e"], products=(2, 52)).splitlines()
     written = path.read_text().splitlines()
@@ -175,7 +175,7 @@ def workflow(tmp_path_factory):
     """Two images to align and a spectral exposure, simulated."""
     folder = tmp_path_factory.mktemp("summary")
     workflow = Workflow(folder, folder / "demo" / "crds_cache")
-    configuration = ["--configfile", str(ROOT / "tests" / "helpers" / "small_visit.yaml")]
+    configuration = ["--configfile", str(ROOT / "tests" / "slurm" / "visit.yaml")]
     simulation = workflow.snakemake(*configuration, snakefile="workflow/simulate.smk")
     assert simulation.returncode == 0, simulation.stderr
     steps = ", ".join(f"{name}: {{skip: true}}" for name in SKIPPED)

@@ -69,7 +69,7 @@ rule tweakreg:
     input:
         images=of_association(plan.images_to_align),
         catalogs=get_catalogs_to_align,
-        own_catalogs=of_association(plan.own_catalogs),
+        own_catalogs=of_association(plan.made_catalogs),
         stars=rules.astrometric_catalog.output.stars,
     output:
         solutions=f"{INTERMEDIATES}/{{association}}_tweakreg.asdf",

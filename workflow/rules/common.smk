@@ -32,11 +32,12 @@ gc.freeze()
 gc.set_threshold(100_000)
 
 IS_MAIN_PROCESS = not is_job()
+DECLARED = declarations.steps()
 try:
-    settings = read_settings(config, declarations.steps(), Path.cwd())
+    settings = read_settings(config, DECLARED, Path.cwd())
     settings["exclude"] = [*settings["exclude"], *second_pass.left_out()]
     tweakreg.matchings(settings["steps"]["tweakreg"])
-    plan = Plan.of_run(settings, declarations.steps(), Path.cwd())
+    plan = Plan.of_run(settings, DECLARED, Path.cwd())
 except RampflowError as error:
     raise WorkflowError(str(error)) from None
 
@@ -91,6 +92,10 @@ def get_pointings(wildcards):
 
 
 def get_catalogs_to_align(wildcards):
+    """Catalog of each image. Those that the association names are `ancient`, because their links stand for their content."""
+    given = plan.given_catalogs(wildcards.association)
+    catalogs = plan.catalogs_to_align(wildcards.association)
+    return [ancient(catalog) if catalog in given else catalog for catalog in catalogs]
 
 
 def options_of_inputs(*names):

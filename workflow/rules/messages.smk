@@ -3,7 +3,6 @@
 from rampflow.workflow import leftovers
 from rampflow.workflow.interruptions import Interruptions
 
-BEGUN = INVENTORY.stat().st_mtime  # by the clock of the disk that the logs are on
 SUMMARY = Path("logs/summary.txt")
 INTERRUPTIONS = Interruptions()
 
@@ -33,6 +32,7 @@ def tell_summary(*, success):
 
 
 if IS_MAIN_PROCESS:
+    BEGUN = INVENTORY.stat().st_mtime  # by the clock of the disk that the logs are on
     try:
         outdated = rerun.mark_outdated(plan)
     except RampflowError as error:

@@ -137,7 +137,7 @@ rule association_report:
         runtime=minutes(10),
     params:
         options=options_of_inputs("summary", "stars"),
-        missing=of_association(plan.excluded_members),
+        missing=of_association(plan.missing_option),
         code=fingerprint("report"),
     message:
         "{wildcards.association}: report"

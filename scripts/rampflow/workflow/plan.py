@@ -235,12 +235,11 @@ class Plan:
         """Catalog of each image of an association."""
         return [self.catalog_to_align(stem) for stem in self.members_to_align(association)]
 
-    def own_catalogs(self, association: str) -> list[str]:
-        """Catalogs made of the images, to compare with those that the association names; empty if it names none."""
-        stems = self.members_to_align(association)
+    def made_catalogs(self, association: str) -> list[str]:
+        """The catalog made of each image, with which those that the association names are compared; none without such."""
         if not self.given_catalogs(association):
             return []
-        return [self.paths.between(stem, "cat.parquet") for stem in stems]
+        return [self.paths.between(stem, "cat.parquet") for stem in self.members_to_align(association)]
 
     def star_source(self) -> str:
         """The astrometric catalog: the link to the user's own file, or the name of a service."""
@@ -304,15 +303,14 @@ class Plan:
         """Parameters of the search for the astrometric catalog as arguments of its script."""
         return configuration.command_line(SEARCH_PARAMETERS, self.settings["steps"]["tweakreg"])
 
+    def missing_option(self, association: str) -> str:
+        """Option of report.py that names the exposures of an association that the configuration leaves out."""
+        excluded = find_excluded(self.settings["input"], Path.cwd(), self.settings["exclude"]).get(association, [])
+        return f"--missing {' '.join(excluded)}" if excluded else ""
+
     def requirement(self, stem: str) -> str:
         """Option of finalize.py that makes an exposure fail that should be aligned and is not."""
         return "--require_alignment" if self.settings["require_alignment"] and self.solution(stem) else ""
-
-    def excluded_members(self, association: str) -> str:
-        """Option of report.py that names the exposures of an association that the configuration leaves out."""
-        settings = self.settings
-        excluded = find_excluded(settings["input"], Path.cwd(), settings["exclude"]).get(association, [])
-        return f"--missing {' '.join(excluded)}" if excluded else ""
 
     def star_attempt(self, association: str) -> int:
         """Number of the attempt to get the stars: another one where the last has failed, so that the rule runs again."""

@@ -39,7 +39,7 @@ def holds_back_alignment(plan: Plan, stem: str, step: str) -> bool:
     entry = plan.exposures.get(stem)
     if entry is None or "tweakreg" not in entry.chain:
         return False
-    return step in image_chain(entry.chain) or (step == "source_catalog" and not entry.tweakreg_catalog)
+    return step in image_chain(entry.chain) or step == "source_catalog"
 
 
 def exposures_to_finish(plan: Plan, failed: Collection[tuple[str, str]]) -> list[str]:
@@ -62,7 +62,8 @@ def exposures_to_finish(plan: Plan, failed: Collection[tuple[str, str]]) -> list
     found = []
     for association in sorted(waiting):
         others = [stem for stem in plan.members_to_align(association) if stem not in failed_stems]
-        if all(Path(name).exists() for stem in others for name in (plan.calibrated_image(stem), plan.catalog_to_align(stem))):
+        needed = [name for stem in others for name in (plan.calibrated_image(stem), plan.paths.between(stem, "cat.parquet"))]
+        if all(Path(name).exists() for name in needed):
             found += others
     return found
 

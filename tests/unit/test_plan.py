@@ -93,6 +93,7 @@ def test_a_member_is_aligned_with_the_catalog_that_is_given_for_it(make_plan):
     (given,) = plan.catalogs_to_align("b")
     assert Path(given).read_text() == "a catalog" and given != "own.parquet"
     assert plan.given_catalogs("b") == [given] and plan.given_catalogs("a") == []
+    assert plan.made_catalogs("b") == ["results/intermediates/b1_cat.parquet"] and plan.made_catalogs("a") == []
     assert plan.solution("a1") == "results/intermediates/a_tweakreg.asdf" and plan.solution("a3") == []
 
 
@@ -132,7 +133,7 @@ def test_options_are_those_of_the_inputs_that_a_job_has():
     [
         ("a1", "dq_init", True),
         ("a1", "source_catalog", True),
-        ("b1", "source_catalog", False),  # it is aligned with another catalog
+        ("b1", "source_catalog", True),  # it is aligned with another catalog, which is compared with its own
         ("a1", "finalize", False),
         ("a3", "dq_init", False),  # it is not aligned
         ("a", "tweakreg", False),
@@ -146,7 +147,7 @@ def test_members_are_finished_when_all_that_have_not_failed_are_ready(make_plan)
     plan = make_plan()
     failed = [("a1", "refpix")]
     assert second_pass.exposures_to_finish(plan, failed) == [], "a2 has no image yet"
-    for name in (plan.calibrated_image("a2"), plan.catalog_to_align("a2")):
+    for name in (plan.calibrated_image("a2"), plan.catalogs_to_align("a")[1]):
         Path(name).parent.mkdir(parents=True, exist_ok=True)
         Path(name).touch()
     assert second_pass.exposures_to_finish(plan, failed) == ["a2"]
