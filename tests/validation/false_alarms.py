@@ -303,6 +303,30 @@ def table(summary: dict) -> str:
     return "\n".join(lines) + "\n"
 
 
+def run_trials(pool, trial, seeds: range) -> list[dict]:
+    """Run trials in the processes of a pool, and print the number done to standard error after every 500.
+
+    Parameters
+    ----------
+    pool : multiprocessing.pool.Pool
+    trial : callable
+        `false_trial` or `good_trial`.
+    seeds : range
+
+    Returns
+    -------
+    list of dict
+        What the trials returned, in the order in which they ended.
+    """
+    results = []
+    for result in pool.imap_unordered(trial, seeds, 10):
+        results.append(result)
+        if len(results) % 500 == 0:
+            accepted = sum(r["accepted"] for r in results)
+            print(f"{trial.__name__}: {len(results)} of {len(seeds)} done, {accepted} accepted", file=sys.stderr, flush=True)
+    return results
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run as a program."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -317,8 +341,8 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     with multiprocessing.get_context("spawn").Pool(arguments.processes, quiet) as pool:
         first = arguments.seed
-        false = list(pool.imap_unordered(false_trial, range(first, first + arguments.false), 10))
-        good = list(pool.imap_unordered(good_trial, range(first, first + arguments.good), 10))
+        false = run_trials(pool, false_trial, range(first, first + arguments.false))
+        good = run_trials(pool, good_trial, range(first, first + arguments.good))
     summary = summarize(false, good)
     arguments.output.write_text(json.dumps(summary, indent=1) + "\n")
     if arguments.table:
