@@ -15,11 +15,13 @@ import pytest
 from small_files import (
     COLUMNS,
     FRAME_TIME,
+    IMAGE_ARRAYS,
     META,
     PATTERN,
     ROWS,
     SCRIPTS,
     arrays_of,
+    assert_same_arrays,
     every_reference,
     image,
     meta_of,
@@ -479,3 +481,23 @@ def test_a_closed_pipe_ends_a_program_quietly(tmp_path):
     run = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment)
     run.stdout.close()
     assert run.stderr.read() == b"" and run.wait(60) == 141
+
+
+@pytest.mark.parametrize(("step", "option", "status"), [("dark_current", "dark", "dark"), ("flatfield", "flat", "flat_field"),
+                                                        ("photom", "photom", "photom")])  # fmt: skip
+def test_without_a_reference_a_step_is_skipped(tmp_path, step, option, status):
+    write_image(tmp_path / "in.asdf", image())
+    assert "WARNING" in succeed(step, tmp_path / "in.asdf", tmp_path / "out.asdf", f"--{option}", "N/A").stderr
+    with opened(tmp_path / "out.asdf") as model:
+        assert model.meta.cal_step[status] == "SKIPPED"
+        assert model.meta.ref_file[option] == "N/A"
+    assert_same_arrays(tmp_path / "in.asdf", tmp_path / "out.asdf", IMAGE_ARRAYS)
+
+
+def test_a_ramp_is_refused_where_an_image_is_expected(tmp_path):
+    write_ramp(tmp_path / "in.asdf", ramp())
+    for step, option in (("dark_current", "dark"), ("flatfield", "flat"), ("photom", "photom")):
+        done = run(step, tmp_path / "in.asdf", tmp_path / "o.asdf", f"--{option}", "N/A")
+        assert (
+            done.returncode == 1 and f"expected the data model 'wfi_image', found 'ramp'; give {step} the output" in done.stderr
+        )
