@@ -1,5 +1,6 @@
 """Step linearity: correct the non-linear response of the detector, at the level of single reads."""
 
+import logging
 import sys
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,10 +17,10 @@ from rampflow.step.program import run_step
 from rampflow.step.reference_checks import MANY, MANY_UNUSUAL, refuse_implausible, sample_rows
 
 #: Linear term of a polynomial in DN.
-LINEAR_TERM = Range(0.2, 5, source="a polynomial is the identity with corrections of some per cent", median=(0.5, 2), plane=1)
+LINEAR_TERM = Range(0.2, 5, source="a polynomial is the identity with corrections of a few per cent", median=(0.5, 2), plane=1)
 TYPICAL = 20000.0  #: DN; counts near half of the full well
 #: Value of a polynomial at `TYPICAL` counts, divided by these counts.
-NEAR_IDENTITY = Range(0.6, 1.6, source="the response is linear within some per cent at half the full well; gains are larger")
+NEAR_IDENTITY = Range(0.6, 1.6, source="at half the full well, the response is linear within a few per cent")
 #: Correction of an analog-to-digital converter.
 CONVERTER = Range(-1000, 1000, "DN", "measured converters are off by a few DN", quantity="largest correction of a channel")
 
@@ -400,16 +401,16 @@ def correct_exposure(
 
         implausible_values, without_polynomial = np.sum(job.map_rows(correct_block, rows), axis=0)
         if without_polynomial:
-            say = job.log.warning if without_polynomial > MANY * science_pixels else job.log.info
-            say(
+            job.log.log(
+                logging.WARNING if without_polynomial > MANY * science_pixels else logging.INFO,
                 "%d of %d pixels have polynomials that are not finite, or have no plausible linear term, or are far from the "
-                "identity: NO_LIN_CORR, not corrected",
+                "identity: flagged NO_LIN_CORR, not corrected",
                 without_polynomial,
                 science_pixels,
             )
         if implausible_values:
             job.log.warning(
-                "%d values are implausible (beyond %g DN, or not a number): DO_NOT_USE", implausible_values, LARGEST
+                "%d values are implausible (beyond %g DN, or not a number): flagged DO_NOT_USE", implausible_values, LARGEST
             )
 
 

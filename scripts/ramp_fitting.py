@@ -19,7 +19,7 @@ from rampflow.step.exposure import Exposure
 from rampflow.step.job import Job
 from rampflow.step.program import run_step
 
-LARGEST_EVENT_WIDTH = 200  #: pixels; the full axes of an expanded event are cut to this
+LARGEST_EVENT_WIDTH = 200  #: pixels; limit of the full axes of an expanded event
 UNKNOWN_PHOTOMETRY = -999999  #: value of the photometric entries until the photom step sets them
 
 #: Function that reads rows of a frame, from the first to the one after the last.
@@ -30,12 +30,12 @@ CARRIED_ARRAYS = ("amp33",) + tuple(
     f"{kind}border_ref_pix_{side}" for kind in ("", "dq_") for side in ("left", "right", "top", "bottom")
 )
 
-GAIN = Range(0.1, 20, "electron/DN", "detectors have 1.5 to 2.5", median=(0.7, 7))
+GAIN = Range(0.1, 20, "electron/DN", "measured gains are 1.5 to 2.5", median=(0.7, 7))
 READNOISE = Range(
     0.1,
     2000,
     "DN",
-    "a read of a detector has 5 to 20 DN in the median; pixels of telegraph noise have hundreds",
+    "the median of a detector is 5 to 20 DN; pixels with telegraph noise reach hundreds",
     median=(0.5, 200),
 )
 
@@ -195,7 +195,7 @@ def jump_thresholds(rejection_threshold: float) -> tuple[float, float]:
         Threshold for leaving out two, which has the same probability of being passed by chance with two degrees of freedom.
     """
     x = rejection_threshold / math.sqrt(2)
-    if x < 26:  # beyond, erfc is less than the smallest number, and its asymptotic series as good
+    if x < 26:  # beyond, erfc underflows, and its asymptotic series is accurate
         log_chance = math.log(math.erfc(x))
     else:
         log_chance = math.log1p(-1 / (2 * x**2)) - x**2 - math.log(x * math.sqrt(math.pi))
@@ -483,7 +483,7 @@ def _find_events(mask: np.ndarray, minimum_area: float) -> list[_Event]:
 
     events = []
     for region in regionprops(label(mask)):
-        # Most regions are single pixels: filling the holes of each would take ten times as long.
+        # Most regions are single pixels. Filling the holes of each would take ten times as long.
         if region.area_bbox < minimum_area or region.area_filled < minimum_area:
             continue
         # The moments are those of the pixels' centres; stcal takes one pixel off both axes.
@@ -625,14 +625,14 @@ def fit_exposure(job: Job, covariance: np.ndarray, readnoise: Exposure, gain: Ex
         if parameters.expand_large_events:
             first_rate = rate[rows]
             jumps = expanded[:, rows] & np.uint8(flags.JUMP_DET)
-            # An extended core is saturated for the fit too (romancal flags it and still fits what is there).
+            # The fit leaves an extended core out, as other saturated resultants. romancal flags it, and fits it.
             group |= expanded[:, rows] & np.uint8(flags.SATURATED)
         else:
             first_rate, jumps = find_jumps(resultants, group, gains, noise, covariance, **search)
         fit = fit_slopes(resultants, group, jumps, gains, noise, covariance, first_rate)
         group |= jumps
         image["data"][start:stop] = fit.slope[science]
-        with np.errstate(over="ignore", invalid="ignore"):  # χ² of a ramp full of trouble may pass the range of float16
+        with np.errstate(over="ignore", invalid="ignore"):  # χ² of a bad ramp may exceed the range of float16
             for name in ("err", "var_poisson", "var_rnoise", "chisq"):
                 if name in image:
                     image[name][start:stop] = getattr(fit, name)[science]

@@ -28,7 +28,7 @@ from rampflow.step.reference_checks import refuse_implausible
 RESPONSE = Range(
     0,
     100,
-    source="a response is the part of a reference's signal that a channel shares: of the order of 1",
+    source="a response is the fraction of a reference's signal in a channel, of order 1",
     quantity="largest real or imaginary part of a response",
 )
 

@@ -24,7 +24,7 @@ STEP = Step(
                     1000,
                     1e6,
                     "DN",
-                    "full wells are 50,000 to 60,000 DN; one pixel of another threshold saturates early or never, as it says",
+                    "full wells are 50,000 to 60,000 DN; a wrong threshold affects its own pixel only",
                 )
             },
         ),

@@ -40,7 +40,7 @@ STEP = Step(
             plausible={
                 "data.{optical_element}": photometry.MOST_LIGHT_RADIUS,
                 "data.{optical_element}.ee_fractions": Range(0, 1.02, source="fractions of the light of a PSF"),
-                "data.{optical_element}.ee_radii": Range(0, 1000, "pixels", "a PSF is some ten pixels wide"),
+                "data.{optical_element}.ee_radii": Range(0, 1000, "pixels", "a PSF is about ten pixels wide"),
             },
         ),
     ),
@@ -168,7 +168,7 @@ def read_field(job: Job) -> photometry.Field:
     if tree is not None:
         wcs = Wcs(tree)
         scale, north = photometry.scale_and_north(wcs, image.shape)
-    elif job.exposure.meta["cal_step"].get("assign_wcs") == "SKIPPED":  # for want of a valid pointing
+    elif job.exposure.meta["cal_step"].get("assign_wcs") == "SKIPPED":  # its pointing is not valid
         wcs, north = None, np.nan
         scale = float(np.degrees(np.sqrt(area)) * 3600) if area > 0 else NOMINAL_SCALE
         log.info("The image has no WCS: sky positions are NaN, and the pixel scale is taken as %.4f arcsec", scale)

@@ -74,7 +74,7 @@ STEP = Step(
 
 log = step_logger(STEP.name)
 
-MAS_PER_ARCSEC = 1000  #: per arcsec
+MAS_PER_ARCSEC = 1000
 #: Entry of an exposure in the summary, without values.
 UNKNOWN = dict.fromkeys(
     (
@@ -93,7 +93,7 @@ UNKNOWN = dict.fromkeys(
         "rmse_after_mas",
     )
 )
-DEFAULT_CATALOG = "GAIADR3_S3"  #: with any other, romancal always expands the list of reference sources
+DEFAULT_CATALOG = "GAIADR3_S3"  #: romancal always sets expand_refcat with any other catalog
 
 
 def parser() -> argparse.ArgumentParser:
@@ -125,7 +125,7 @@ def parser() -> argparse.ArgumentParser:
         "--catalog_name",
         metavar="NAME",
         default=DEFAULT_CATALOG,
-        help="its name, for the name of the WCS (default: %(default)s)",
+        help="name of the astrometric catalog, which becomes part of the name of the WCS (default: %(default)s)",
     )
     result.add_argument(
         "--own_catalogs",
@@ -223,7 +223,7 @@ def read_members(images: list[Path], catalogs: list[str], own_catalogs: list[str
                 continue
             try:
                 sources, caveat = sources_of(stem, image, original(catalog), None if own == NOT_APPLICABLE else original(own))
-            except RampflowError as error:  # the user's file for this exposure: the others can be aligned
+            except RampflowError as error:  # the user's file of one exposure; the others can be aligned
                 left_out[stem] = "FAILED", f"its source catalog can't be used: {error}"
                 continue
             members.append(read_exposure(stem, image, sources, with_epoch=with_epochs))
@@ -290,11 +290,11 @@ def sources_of(stem: str, image: Exposure, path: Path, own: Path | None = None):
             log.info("%s: %d of them were found on the image, too", stem, comparison.n_shared)
             caveat = comparison.caveat()
             if caveat:
-                log.warning("%s: %s: %s; its WCS is off by as much", stem, path.name, caveat)
+                log.warning("%s: %s: %s; the aligned WCS has the same offset", stem, path.name, caveat)
             return sources, caveat
     if catalog.identity:
         return sources, ""
-    caveat = f"{path.name} doesn't say of which exposure it is"
+    caveat = f"{path.name} has no metadata that name its exposure"
     log.warning("%s: %s, and there are too few sources of its own catalog to compare it with", stem, caveat)
     return sources, caveat
 
@@ -365,7 +365,7 @@ def solution_of(member, outcome, catalog_name: str) -> dict:
 
     if outcome.wcs is None:
         return {"status": "FAILED", "reason": outcome.reason, "wcs_fit_results": outcome.results}
-    outcome.wcs.name = f"FIT-LVL2-{Path(catalog_name).name}"  # without its folder, which means nothing elsewhere
+    outcome.wcs.name = f"FIT-LVL2-{Path(catalog_name).name}"  # without its folder, which is one of this machine
     return {
         "status": "COMPLETE",
         "reason": outcome.reason,
@@ -491,7 +491,7 @@ def run(arguments: dict) -> None:
     if parameters["save_abs_catalog"]:
         counts = np.bincount(np.concatenate([o.star for o in outcomes] or [[]]).astype(int), minlength=len(stars))
         write_matched(arguments["output"].with_name(f"{association}_fit_{Path(name).name.lower()}_ref.ecsv"), stars, counts)
-    # Without the folders, which mean nothing elsewhere.
+    # Names without folders, which are those of this machine.
     names = {stem: Path(catalog).name for stem, catalog in zip(stems, catalogs, strict=True) if catalog != NOT_APPLICABLE}
     solutions, summaries = (
         {stem: entry | ({"catalog": names[stem]} if stem in names else {}) for stem, entry in entries.items()}

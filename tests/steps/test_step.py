@@ -160,7 +160,7 @@ def test_an_output_that_is_the_input_is_refused(files):
     before = path.read_bytes()
     for output in (path, other):
         said = refuse("saturation", path, path, output, *references_of("saturation", files))
-        assert "is the input too" in one_line(said)
+        assert "is both the input and the output" in one_line(said)
     assert path.read_bytes() == before
 
 
@@ -423,9 +423,7 @@ def test_an_unexpected_error_is_reported_with_its_traceback(tmp_path, capsys):
     assert status == 1
     line, *rest = said.splitlines()
     assert ":: rampflow :: ERROR :: refpix: fault of the program: KeyError: 'a key' (at " in line
-    assert line.endswith(
-        "Report it with the traceback below, and with the files it worked on, in which no damage was found: in.asdf"
-    )
+    assert line.endswith("Report it with the traceback below, and with its input, in which no damage was found: in.asdf")
     assert rest[0].startswith("Traceback") and rest[-1] == "KeyError: 'a key'"
 
 
@@ -434,7 +432,7 @@ def test_an_unexpected_error_on_a_damaged_file_names_the_damage(tmp_path, capsys
         return content[:-2000] + bytes([content[-2000] ^ 1]) + content[-1999:]
 
     status, said = failing(tmp_path, capsys, flip)
-    assert status == 1 and "in.asdf: block " in said and "doesn't have its checksum (damaged)" in said
+    assert status == 1 and "in.asdf: block " in said and "doesn't match its checksum (damaged)" in said
     assert "fault of the program" not in said
 
 

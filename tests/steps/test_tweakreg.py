@@ -772,8 +772,8 @@ def test_a_catalog_that_was_not_compared_gives_a_warning(dithers):
     custom_table(dithers).write(path, overwrite=True)
     result = align_with(dithers, path)
     assert result.offset("a") < 0.1
-    assert result.summary["exposures"]["a"]["reason"] == "unknown.ecsv doesn't say of which exposure it is"
-    assert re.search(r"WARNING.*a: unknown\.ecsv doesn't say of which exposure it is, and there", result.said)
+    assert result.summary["exposures"]["a"]["reason"] == "unknown.ecsv has no metadata that name its exposure"
+    assert re.search(r"WARNING.*a: unknown\.ecsv has no metadata that name its exposure, and there", result.said)
 
 
 def test_custom_catalogs_are_compared_with_the_sources_of_the_image(dithers):

@@ -508,7 +508,7 @@ def test_a_damaged_compressed_block_is_named(tmp_path, compression):
     content = bytearray((tmp_path / "a.asdf").read_bytes())
     start = content.index(b"\xd3BLK") + 54
     content[start + 4 : start + 40] = b"\xff" * 36
-    with pytest.raises(RampflowError, match=r"x\.asdf: block 0 doesn't have its checksum"):
+    with pytest.raises(RampflowError, match=r"x\.asdf: block 0 doesn't match its checksum"):
         read_all(tmp_path / "x.asdf", bytes(content))
     content[start - 16 : start] = bytes(16)  # the standard allows a block without
     with pytest.raises(RampflowError, match=r"x\.asdf: a compressed block is damaged"):

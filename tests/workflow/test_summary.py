@@ -199,7 +199,7 @@ def test_one_bad_exposure_does_not_hold_back_the_others_of_its_association(workf
     assert set(json.loads(aligned.read_text())["exposures"]) == {second}
     head, line, *_ = (workflow.folder / "logs" / "summary.txt").read_text().splitlines()
     assert head.startswith("rampflow: 1 failed, ") and head.endswith(", 2 of 3 exposures have their products")
-    assert line.startswith(f"failed: {first} dq_init: ") and "doesn't have its checksum" in line
+    assert line.startswith(f"failed: {first} dq_init: ") and "doesn't match its checksum" in line
     assert line.endswith(f"[logs/{first}/dq_init.log]")
     assert said.count(line) == 1 and said.count(f"Job 0: {second}: raw exposure") <= 1
     assert said.count(f"{second}: raw exposure to ramp") == 1, "what was forced is done once"

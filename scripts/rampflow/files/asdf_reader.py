@@ -1,4 +1,4 @@
-"""Read ASDF files: the YAML tree, and the arrays as far as they are asked for, without building a data model.
+"""Read ASDF files: the YAML tree, and those rows of the arrays that a step asks for, without building a data model.
 
 ``asdf.open`` imports every installed extension, which takes more than two seconds; a chain of thirteen steps would spend half a
 minute on that alone. A step needs the metadata (a YAML tree) and a few arrays (plain bytes behind a fixed header), and this
@@ -31,7 +31,7 @@ from rampflow.files.yaml_tree import cut_entry, map_tree, parse_tree
 _PREAMBLE = re.compile(rb"#ASDF \d+\.\d+\.\d+\r?\n")
 _TREE_END = re.compile(rb"\r?\n\.\.\.[ ]*\r?\n")
 _LARGEST_TREE = 1 << 26  #: bytes; a larger tree is damaged, or made to fill the memory
-#: Number and size in bytes of the samples that tell the content of a block from another's, besides its checksum.
+#: Number and size (bytes) of the samples of a block that `AsdfFile.content` hashes together with the block's checksum.
 _SAMPLES, _SAMPLE_SIZE = 8, 4096
 
 
@@ -67,7 +67,7 @@ class AsdfFile:
     def __init__(self, path: str | os.PathLike, *, parse: bool = True):
         self.path = Path(path)
         try:
-            self.descriptor = os.open(self.path, os.O_RDONLY | os.O_NONBLOCK)  # a pipe that nobody writes to doesn't block
+            self.descriptor = os.open(self.path, os.O_RDONLY | os.O_NONBLOCK)  # opening a pipe without a writer doesn't block
         except OSError as error:
             raise RampflowError(f"{self.path}: can't be opened ({error.strerror})") from None
         try:
@@ -79,9 +79,10 @@ class AsdfFile:
             self.standard = _standard_of(self.text)
             if self.standard not in tags.STANDARDS:
                 raise RampflowError(
-                    f"{self.path}: follows version {self.standard} of the ASDF standard, none of {', '.join(tags.STANDARDS)}"
+                    f"{self.path}: follows version {self.standard} of the ASDF standard; this program reads versions "
+                    f"{', '.join(tags.STANDARDS)}"
                 )
-            raw = self._parse(self.text) if parse else None  # before the blocks: a damaged tree is told first
+            raw = self._parse(self.text) if parse else None  # before the blocks, so that a damaged tree is reported first
             self._blocks = self._find_blocks(len(self.text))
             self.tree: Any = map_tree(raw, self._resolve_array)
         except BaseException:
@@ -154,11 +155,11 @@ class AsdfFile:
         return node
 
     def _entry_alone(self, keys: Sequence[str]) -> Any:
-        # None where the rest of the tree is needed too: for an alias of it, or an entry that is spelled in another way.
+        # None where the whole tree must be parsed: the entry refers to another one, or is not in block style.
         text = cut_entry(self.text, keys)
         try:
             return None if text is None else map_tree(parse_tree(text), self._resolve_array)[keys[-1]]
-        except Exception:  # what YAML's constructors raise has no common type; the whole tree tells what is damaged
+        except Exception:  # YAML's constructors raise various types; parsing the whole tree reports the damage
             return None
 
     def content(self) -> str:
@@ -224,12 +225,12 @@ class AsdfFile:
             digest.update(part.data)
         if digest.digest() != block.checksum:
             number = self._blocks.index(block)
-            raise RampflowError(f"{self.path}: block {number} doesn't have its checksum (damaged); get the file again")
+            raise RampflowError(f"{self.path}: block {number} doesn't match its checksum (damaged); get the file again")
 
     def _parse(self, text: bytes) -> dict:
         try:
             tree = parse_tree(text)
-        except Exception as error:  # what YAML's constructors raise has no common type
+        except Exception as error:  # YAML's constructors raise various types
             raise RampflowError(f"{self.path}: its YAML tree is damaged ({one_line(error)}); get the file again") from None
         if not isinstance(tree, dict):
             raise RampflowError(f"{self.path}: holds no ASDF tree; get the file again")
@@ -249,7 +250,7 @@ class AsdfFile:
                 return bytes(text[: end.end()])
 
     def _find_blocks(self, position: int) -> list[Block]:
-        gap = os.pread(self.descriptor, 1 << 20, position)  # what lies between the tree and the first block is padding
+        gap = os.pread(self.descriptor, 1 << 20, position)  # bytes between the tree and the first block are padding
         position += max(gap.find(MAGIC), 0)
         blocks: list[Block] = []
         try:
@@ -271,7 +272,7 @@ class AsdfFile:
                 raise ValueError("it is not in a block of this file")
             if node["source"] < len(self._blocks):
                 return StoredArray(self, node, numpy_dtype(node["datatype"], node["byteorder"]), self._blocks[node["source"]])
-        except Exception as error:  # whatever doesn't make an array
+        except Exception as error:  # a malformed node raises various types
             raise RampflowError(
                 f"{self.path}: the array {shortened(dict(node))} can't be read ({one_line(error)}); get the file again"
             ) from None

@@ -14,14 +14,15 @@ NAME = re.compile(r"_(wfi\d\d)_([a-z0-9]+)_[a-z0-9]+\.asdf$", re.IGNORECASE)
 VISIT = re.compile(r"^r(\d{5})(\d{2})(\d{3})(\d{3})(\d{3})(\d{3})_(\d{4})_")
 VISIT_FIELDS = ("program", "execution_plan", "pass", "segment", "observation", "visit", "exposure")
 
-#: The time that `roman_datamodels` puts where none is given.
+#: Default of a time in `roman_datamodels`.
 EMPTY_TIME = datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC)
 
-#: Frames by which an exposure time may differ from its reads: some files count the reset frame.
+#: Tolerated difference between an exposure time and its reads, in frames: some files count the reset frame.
 FRAMES = 2.5
-#: Seconds by which start and end may differ from the exposure time: commands before the first read and after the last.
+#: Tolerated difference between the exposure time and the time from start to end, s: commands take time before and after the
+#: reads.
 OVERHEAD = 10.0
-SHARE = 0.05  #: relative difference of times that is tolerated in any case
+SHARE = 0.05  #: tolerated relative difference of times
 
 #: First letters of the optical elements of an exposure type; other types take any.
 ELEMENTS = {"WFI_IMAGE": ("F",), "WFI_SPECTRAL": ("GRISM", "PRISM")}
@@ -91,7 +92,7 @@ def _of_times(meta: dict, resultants: int):
     if start and end:
         lasted = (end - start).total_seconds()
         known = reads if exposure_time is None else exposure_time
-        if lasted and abs(lasted - known) > max(OVERHEAD, slack):  # placeholders are the same date twice
+        if lasted and abs(lasted - known) > max(OVERHEAD, slack):  # start and end of an empty data model are equal
             stated = f"{pattern[-1][-1]} reads (read_pattern) of {frame:g} s (frame_time) last {reads:g} s"
             yield (
                 f"{stated if exposure_time is None else f'meta.exposure.exposure_time is {exposure_time:g} s'}, and it is "
@@ -138,7 +139,7 @@ def _of_elements(meta: dict):
             yield f"meta.exposure.type is {kind}, and meta.instrument.optical_element {element}"
     aperture, detector = metadata_value(meta, "wcsinfo.aperture_name"), metadata_value(meta, "instrument.detector")
     found = APERTURE.match(aperture) if isinstance(aperture, str) else None
-    # Empty data models begin with the first of all apertures, WFI01_FULL: it says nothing.
+    # WFI01_FULL is the default of an empty data model, and tells nothing.
     if found and found[1] != "01" and isinstance(detector, str) and detector.upper() != f"WFI{found[1]}":
         yield f"meta.wcsinfo.aperture_name is {aperture}, and meta.instrument.detector {detector}"
 

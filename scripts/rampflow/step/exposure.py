@@ -14,7 +14,7 @@ from rampflow.files.asdf_reader import AsdfFile
 from rampflow.files.stored_array import StoredArray
 from rampflow.files.tags import ROMAN_PREFIX
 
-#: Parts of the metadata that steps read or add to: mappings, where they are there.
+#: Parts of the metadata that steps read or add to. A part that is present must be a mapping.
 SECTIONS = (
     *("cal_step", "exposure", "guide_star", "instrument", "observation", "pointing", "ref_file", "velocity_aberration"),
     *("visit", "wcsinfo"),

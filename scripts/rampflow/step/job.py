@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -31,7 +32,7 @@ from rampflow.step.reference_checks import (
     refuse_implausible,
 )
 
-PROGRESS_INTERVAL = 10  #: seconds between the lines of a log that say how far a step is
+PROGRESS_INTERVAL = 10  #: seconds between the progress lines of a log
 
 
 class Job:
@@ -86,7 +87,7 @@ class Job:
         self._chosen_by_crds = arguments.get("chosen_by_crds", "").split(",")
         for path in self.outputs:
             if path.resolve() == file.path.resolve():
-                raise RampflowError(f"{path}: is the input too; give another name for the output")
+                raise RampflowError(f"{path}: is both the input and the output; give the output another name")
         if step.takes != "wfi_science_raw":  # dq_init takes several models, and checks them
             self.exposure.expect_model(step.takes, step.name)
             self.exposure.check_arrays()
@@ -197,8 +198,8 @@ class Job:
             return False
         limits = self._limits[reftype, field] = self.plausible(reftype, field).narrowed()
         self.log.warning(
-            "%s: %.3g %% of %s lie beyond %g to %g%s, where all but single bad pixels of a detector lie: they count as bad "
-            "pixels of the reference; check it",
+            "%s: %.3g %% of %s lie beyond %g to %g%s, too many for single bad pixels: they are treated as bad pixels of the "
+            "reference; check the reference",
             self._path(reftype).name,
             100 * unusual / total,
             field,
@@ -223,8 +224,8 @@ class Job:
         if not number:
             return
         limits = self.plausible(reftype, field)
-        say = self.log.warning if number > MANY * total else self.log.info
-        say(
+        self.log.log(
+            logging.WARNING if number > MANY * total else logging.INFO,
             "%d of %d pixels of the %s reference are not finite or beyond %g to %g%s: %s",
             number,
             total,
@@ -344,7 +345,7 @@ class Job:
         return used
 
     def _record(self, meta: dict, status: str) -> None:
-        if status == "SKIPPED":  # what was read of the references changed nothing
+        if status == "SKIPPED":  # the references had no effect
             self._read.clear()
         meta["cal_step"][self.step.status] = status
         meta.setdefault("ref_file", {}).update(self.references_used())

@@ -12,7 +12,7 @@ from rampflow.errors import RampflowError
 from rampflow.step.declaration import Range, Reference
 from rampflow.step.exposure import Exposure
 
-#: Values that stand for an unknown or arbitrary entry, and so contradict nothing.
+#: Values of an entry that is unknown or arbitrary, which match every value.
 UNSET = frozenset(("", "?", "N/A", "NONE", "NULL", "ANY", "NOT_CONFIGURED"))
 
 #: Entries of the metadata that say what a reference is made for: a single value, and a list of alternatives separated by "|".
@@ -174,8 +174,8 @@ def check_made_for(
         else:
             raise RampflowError(
                 f"{reference.path}: {values}; give the {declaration.type} reference of this exposure's "
-                f"{what.replace('_', ' ')}, or insist with --allow_mismatch (in the configuration: name it in "
-                "references.override, with references.allow_mismatch)"
+                f"{what.replace('_', ' ')}, or use this one with --allow_mismatch (in the configuration: "
+                "references.override with references.allow_mismatch)"
             )
     useafter, start = moment(meta.get("useafter")), moment(metadata_value(exposure.meta, "exposure.start_time"))
     if useafter and start and useafter > start and not chosen_by_crds:
