@@ -14,7 +14,7 @@ from rampflow.step.declaration import Range, Reference, Step
 from rampflow.step.exposure import Exposure
 from rampflow.step.job import Job
 from rampflow.step.program import run_step
-from rampflow.step.reference_checks import MANY, MANY_UNUSUAL, refuse_implausible, sample_rows
+from rampflow.step.reference_checks import MANY_BAD, MANY_UNUSUAL, refuse_implausible, sample_rows
 
 #: Linear term of a polynomial in DN.
 LINEAR_TERM = Range(0.2, 5, source="a polynomial is the identity with corrections of a few per cent", median=(0.5, 2), plane=1)
@@ -49,7 +49,7 @@ STEP = Step(
     ),
 )
 
-LARGEST = 1e6  #: DN, many times the full well; larger values come from a bad polynomial
+LARGEST_COUNT = 1e6  #: DN, many times the full well; larger values come from a bad polynomial
 
 
 @dataclass(frozen=True)
@@ -236,7 +236,7 @@ def correct_linearity(
         np.uint8(dq.SATURATED),
         np.uint8(dq.DO_NOT_USE),
         np.uint32(dq.NO_LIN_CORR),
-        np.float32(LARGEST),
+        np.float32(LARGEST_COUNT),
         by_channel(corrected),
         by_channel(corrected_groupdq),
         by_channel(corrected_pixeldq),
@@ -402,7 +402,7 @@ def correct_exposure(
         implausible_values, without_polynomial = np.sum(job.map_rows(correct_block, rows), axis=0)
         if without_polynomial:
             job.log.log(
-                logging.WARNING if without_polynomial > MANY * science_pixels else logging.INFO,
+                logging.WARNING if without_polynomial > MANY_BAD * science_pixels else logging.INFO,
                 "%d of %d pixels have polynomials that are not finite, or have no plausible linear term, or are far from the "
                 "identity: flagged NO_LIN_CORR, not corrected",
                 without_polynomial,
@@ -410,7 +410,9 @@ def correct_exposure(
             )
         if implausible_values:
             job.log.warning(
-                "%d values are implausible (beyond %g DN, or not a number): flagged DO_NOT_USE", implausible_values, LARGEST
+                "%d values are implausible (beyond %g DN, or not a number): flagged DO_NOT_USE",
+                implausible_values,
+                LARGEST_COUNT,
             )
 
 

@@ -498,7 +498,13 @@ def run(arguments: dict) -> None:
         for entries in (solutions, summaries)
     )
     catalog = {"name": name, "status": "FAILED" if reason else "SUCCESS", "reason": reason, "n_stars": len(stars)}
-    header = {"association": association, "astrometric_catalog": catalog, "parameters": parameters}
+    header = {
+        "association": association,
+        "calibration_software_name": SOFTWARE_NAME,
+        "calibration_software_version": __version__,
+        "astrometric_catalog": catalog,
+        "parameters": parameters,
+    }
     summaries = {stem: UNKNOWN | summaries[stem] for stem in stems}
     written = {stem: summaries[stem] | solutions[stem] for stem in stems}
     write_solutions(arguments["output"], {**header, "cal_logs": recorded_log()}, written)

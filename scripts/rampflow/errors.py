@@ -1,13 +1,13 @@
 """The error that users read, and texts for its messages."""
 
-MOST = 20  #: problems that are told at once
+MAXIMUM_LISTED = 20  #: problems that one message lists
 
 
 class RampflowError(Exception):
     """User-facing error: names the file, the field and the remedy."""
 
 
-def raise_together(problems: list[str], remedy: str = "") -> None:
+def raise_problems(problems: list[str], remedy: str = "") -> None:
     """Raise one error for several problems.
 
     Parameters
@@ -23,8 +23,8 @@ def raise_together(problems: list[str], remedy: str = "") -> None:
         There is a problem.
     """
     if problems:
-        more = [f"... and {len(problems) - MOST} more"] if len(problems) > MOST else []
-        raise RampflowError("\n".join(problems[:MOST] + more + [remedy] * bool(remedy)))
+        more = [f"... and {len(problems) - MAXIMUM_LISTED} more"] if len(problems) > MAXIMUM_LISTED else []
+        raise RampflowError("\n".join(problems[:MAXIMUM_LISTED] + more + [remedy] * bool(remedy)))
 
 
 def shortened(value: object) -> str:

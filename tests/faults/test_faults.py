@@ -30,7 +30,7 @@ from small_files import PATTERN, SCRIPTS, ramp, set_entries, write_ramp, write_r
 from snakemake_runs import Workflow
 
 from rampflow import chain, dq
-from rampflow.errors import MOST, RampflowError, raise_together
+from rampflow.errors import MAXIMUM_LISTED, RampflowError, raise_problems
 from rampflow.files.asdf_reader import AsdfFile
 from rampflow.files.asdf_writer import create_asdf
 from rampflow.files.yaml_tree import tagged
@@ -845,7 +845,7 @@ def test_flipped_bits_of_an_association(raw, seed):
         (raw / "asn.json").write_bytes(damaged)
         try:
             members = find_members("asn.json", raw)
-            raise_together([member.problem for member in members if member.problem])
+            raise_problems([member.problem for member in members if member.problem])
         except RampflowError as error:
             assert "asn.json" in str(error) or "_uncal" in str(error)
         else:
@@ -881,7 +881,7 @@ def test_invalid_associations_are_named(raw, content, said):
     (raw / "asn.json").write_text(content)
     with time_limit(20), pytest.raises(RampflowError, match=said) as error:
         members = find_members("asn.json", raw)
-        raise_together([member.problem for member in members if member.problem])
+        raise_problems([member.problem for member in members if member.problem])
     assert "asn.json" in str(error.value) or "_uncal" in str(error.value)
 
 
@@ -905,7 +905,7 @@ def test_all_bad_inputs_are_listed_in_one_error(raw):
         assert said in line
     with pytest.raises(RampflowError) as error:
         find_members([f"nowhere{n}" for n in range(1000)], raw)
-    assert len(str(error.value).splitlines()) == MOST + 1
+    assert len(str(error.value).splitlines()) == MAXIMUM_LISTED + 1
 
 
 @pytest.mark.parametrize("products", [[("v", ["r1"]), ("v", ["r2"])], [("v", ["r1"])]])

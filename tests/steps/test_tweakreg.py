@@ -22,6 +22,7 @@ from astropy.table import Table
 from simulated_sky import DEC, MAS, RA, SIZE, Sky, time_entry
 from small_files import SCRIPTS, meta_of, succeed, write_image
 
+from rampflow import __version__
 from rampflow.alignment.affine import TERMS, Affine, affine_of_terms, fit_affine, terms_of
 from rampflow.alignment.evidence import RADII, count_pairs, poisson_tail
 from rampflow.alignment.exposures import ARCSEC
@@ -92,6 +93,11 @@ def test_a_solution_is_read_without_those_of_the_others(aligned):
         for stem in aligned.summary["exposures"]:
             assert file.entry("tweakreg", "exposures", stem)["wcs"] and file.entry("tweakreg", "cal_logs")
         assert file.tree is None
+
+
+def test_the_summary_names_the_software(aligned):
+    assert aligned.summary["calibration_software_name"] == "rampflow"
+    assert aligned.summary["calibration_software_version"] == __version__
 
 
 def test_the_summary_holds_status_matches_and_residuals(aligned):

@@ -140,7 +140,7 @@ def test_the_file_has_every_line_and_the_screen_some(tmp_path):
     head = "rampflow: 50 failed, 1 warning, 1 warning of earlier runs, 2 of 52 exposures have their products"
     assert shown[0] == f"{head} ({path})" and written[0] == head
     assert written[1:] == [*(f"failed: r{n} refpix: x" for n in range(50)), "warning: w", "earlier warning: e"]
-    assert shown[1:] == [*written[1 : 1 + summary.MOST], f"... and 30 more in {path}", "warning: w"]
+    assert shown[1:] == [*written[1 : 1 + summary.MAXIMUM_SHOWN], f"... and 30 more in {path}", "warning: w"]
     assert told(path) == f"rampflow: nothing failed, no warning, 3 of 3 exposures have their products ({path})"
 
 

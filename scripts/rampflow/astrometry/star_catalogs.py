@@ -211,7 +211,7 @@ def _read_s3(region: Region) -> dict[str, np.ndarray]:
         region=hats.GAIA_DR3_S3_REGION,
         endpoint_override=endpoint,
         connect_timeout=_CONNECT_TIMEOUT,
-        # The program can't end while a request waits, so these must not be many: `patiently` asks again, too.
+        # Few attempts, because the program can't end while a request waits, and `query_with_retries` tries again too.
         retry_strategy=fs.AwsStandardS3RetryStrategy(max_attempts=2),
     )
     return hats.read_hats(filesystem, hats.GAIA_DR3, region)

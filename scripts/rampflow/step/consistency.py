@@ -18,11 +18,11 @@ VISIT_FIELDS = ("program", "execution_plan", "pass", "segment", "observation", "
 EMPTY_TIME = datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC)
 
 #: Tolerated difference between an exposure time and its reads, in frames: some files count the reset frame.
-FRAMES = 2.5
+FRAME_TOLERANCE = 2.5
 #: Tolerated difference between the exposure time and the time from start to end, s: commands take time before and after the
 #: reads.
-OVERHEAD = 10.0
-SHARE = 0.05  #: tolerated relative difference of times
+OVERHEAD_TOLERANCE = 10.0
+TIME_TOLERANCE = 0.05  #: tolerated relative difference of times
 
 #: First letters of the optical elements of an exposure type; other types take any.
 ELEMENTS = {"WFI_IMAGE": ("F",), "WFI_SPECTRAL": ("GRISM", "PRISM")}
@@ -78,7 +78,7 @@ def _of_times(meta: dict, resultants: int):
     if frame is None or not pattern:
         return
     reads = frame * pattern[-1][-1]
-    slack = max(FRAMES * frame, SHARE * reads)
+    slack = max(FRAME_TOLERANCE * frame, TIME_TOLERANCE * reads)
     if exposure_time is not None and abs(exposure_time - reads) > slack:
         yield (
             f"meta.exposure.exposure_time is {exposure_time:g} s, and {pattern[-1][-1]} reads (read_pattern) of {frame:g} s "
@@ -92,7 +92,7 @@ def _of_times(meta: dict, resultants: int):
     if start and end:
         lasted = (end - start).total_seconds()
         known = reads if exposure_time is None else exposure_time
-        if lasted and abs(lasted - known) > max(OVERHEAD, slack):  # start and end of an empty data model are equal
+        if lasted and abs(lasted - known) > max(OVERHEAD_TOLERANCE, slack):  # start and end of an empty data model are equal
             stated = f"{pattern[-1][-1]} reads (read_pattern) of {frame:g} s (frame_time) last {reads:g} s"
             yield (
                 f"{stated if exposure_time is None else f'meta.exposure.exposure_time is {exposure_time:g} s'}, and it is "

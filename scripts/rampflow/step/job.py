@@ -24,7 +24,7 @@ from rampflow.step.exposure import Exposure
 from rampflow.step.logs import recorded_log, step_logger
 from rampflow.step.provenance import crds_version, reference_name, stamp
 from rampflow.step.reference_checks import (
-    MANY,
+    MANY_BAD,
     MANY_UNUSUAL,
     check_made_for,
     check_plausible,
@@ -225,7 +225,7 @@ class Job:
             return
         limits = self.plausible(reftype, field)
         self.log.log(
-            logging.WARNING if number > MANY * total else logging.INFO,
+            logging.WARNING if number > MANY_BAD * total else logging.INFO,
             "%d of %d pixels of the %s reference are not finite or beyond %g to %g%s: %s",
             number,
             total,

@@ -27,7 +27,7 @@ MADE_FOR = {
 SAMPLED_BLOCKS, SAMPLED_ROWS = 4, 4
 
 #: Share of bad pixels in a reference above which the log has a warning.
-MANY = 0.01
+MANY_BAD = 0.01
 
 #: Share of pixels beyond the limits of the median above which these are not single bad pixels, and the reference is wrong
 #: there: sound references have less than 0.1 %.
