@@ -182,7 +182,7 @@ def test_ground_tests_become_ramps(tmp_path, name, with_statistics, with_read):
 def test_a_ramp_as_raw_exposure_is_refused(tmp_path):
     write_ramp(tmp_path / "in_uncal.asdf", np.zeros(SHAPE))
     said = refuse("dq_init", tmp_path / "o.asdf", tmp_path / "in_uncal.asdf", tmp_path / "o.asdf", "--mask=N/A")
-    assert "in_uncal.asdf: holds the data model 'ramp-2.1.0', not a raw exposure" in said
+    assert "in_uncal.asdf: expected the data model 'wfi_science_raw', 'fps' or 'tvac', found 'ramp-2.1.0'" in said
 
 
 @pytest.mark.parametrize("damage", ["no amp33", "no read pattern", "data of two axes", "not a model"])

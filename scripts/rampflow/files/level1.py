@@ -57,8 +57,8 @@ def updated_raw_file(raw):
     """
     if raw.tag.rpartition("-")[0] not in RAW_MODELS:
         raise RampflowError(
-            f"{raw.path}: holds the data model {raw.tag or 'of no name'!r}, not a raw exposure; "
-            "dq_init takes wfi_science_raw, fps or tvac: give the _uncal file"
+            f"{raw.path}: expected the data model 'wfi_science_raw', 'fps' or 'tvac', found {raw.tag or 'none'!r}; "
+            "give dq_init a raw exposure (_uncal.asdf)"
         )
     import asdf
     from roman_datamodels import datamodels
