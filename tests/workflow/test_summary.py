@@ -129,7 +129,7 @@ def test_warnings_of_many_exposures_are_one_line(logs):
 
 
 def told(path, failures=(), warnings=(), earlier=(), **state):
-    state = {"products": (3, 3), "done": 41, "interrupted": False, "success": not failures} | state
+    state = {"products": (3, 3), "jobs": (41, 41), "interrupted": False, "success": not failures} | state
     return summary.report(summary.Findings(list(failures), list(warnings), list(earlier)), path, **state)
 
 
@@ -145,9 +145,19 @@ def test_the_file_has_every_line_and_the_screen_some(tmp_path):
 
 
 def test_an_interrupted_run_reports_its_progress(tmp_path):
-    head = told(tmp_path / "summary.txt", products=(0, 3), done=7, interrupted=True, success=False)
-    assert head.startswith("rampflow: interrupted: 7 jobs done; the same command goes on, no warning, 0 of 3 ")
+    head = told(tmp_path / "summary.txt", products=(0, 3), jobs=(7, 41), interrupted=True, success=False)
+    assert head.startswith("rampflow: interrupted: 7 of 41 jobs done; the same command goes on, no warning, 0 of 3 ")
     assert "nothing failed" not in head
+    head = told(tmp_path / "summary.txt", jobs=(1, None), interrupted=True, success=False)
+    assert head.startswith("rampflow: interrupted: 1 job done; the same command goes on, "), "with --quiet"
+
+
+def test_the_number_of_all_jobs_is_that_of_the_first_table_of_snakemakes_logs(tmp_path):
+    empty, log = tmp_path / "empty.log", tmp_path / "run.log"
+    empty.touch()
+    log.write_text("Job stats:\njob      count\n-----  -------\nall          1\ntotal       41\n\n7 of 41 steps (17%) done\n")
+    assert summary.count_planned([tmp_path / "missing.log", empty, log]) == 41
+    assert summary.count_planned([empty]) is None
 
 
 def test_a_failed_run_never_reports_success(tmp_path):
