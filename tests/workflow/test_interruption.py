@@ -143,6 +143,8 @@ def test_snakemake_killed_and_its_step_still_writing(workflow, inputs):
     assert second.returncode != 0 and "Directory cannot be locked" in second.stderr, "two runs at once in one folder"
     run.kill()
     run.wait()
+    head, *_ = summary_of(workflow)
+    assert head.startswith("rampflow: not ended: ") and "failed" not in head, "nor that of an earlier run"
     refused = workflow.snakemake(*workflow.arguments)
     assert refused.returncode != 0 and "can be removed with the --unlock argument" in refused.stderr
     assert workflow.snakemake(*workflow.arguments, "--unlock").returncode == 0

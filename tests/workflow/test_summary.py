@@ -4,6 +4,9 @@ import json
 import os
 import shutil
 import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -177,6 +180,44 @@ def test_signals_are_noted_and_passed_on():
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+#: A run of a second pass, and a module in the place of Snakemake that takes a while to end its jobs.
+SECOND_PASS = """
+import sys
+from types import SimpleNamespace
+from rampflow.workflow.second_pass import run_second_pass
+run_second_pass(SimpleNamespace(exposures={"r1": None, "r2": None}), ["r2"], ["--cores", "1"])
+open("after", "w").close()
+"""
+SLOW_TO_END = """
+import time
+try:
+    open("begun", "w").close()
+    time.sleep(60)
+except KeyboardInterrupt:
+    time.sleep(1)
+    open("ended", "w").close()
+"""
+
+
+def test_a_second_pass_ends_its_jobs_after_ctrl_c_and_the_summary_follows(tmp_path):
+    (tmp_path / "snakemake.py").write_text(SLOW_TO_END)
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "scripts")}
+    run = subprocess.Popen(
+        [sys.executable, "-c", SECOND_PASS],
+        cwd=tmp_path,
+        env=environment,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "begun").exists():
+        assert run.poll() is None and time.monotonic() < deadline
+        time.sleep(0.01)
+    os.killpg(run.pid, signal.SIGINT)
+    assert run.wait(30) == 0
+    assert (tmp_path / "ended").exists() and (tmp_path / "after").exists()
 
 
 # ------------------------------------------------------------------------------------------------------------ whole visits

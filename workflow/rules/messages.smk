@@ -44,6 +44,8 @@ if IS_MAIN_PROCESS:
 
 onstart:
     INTERRUPTIONS.watch()
+    if not second_pass.is_second_pass():
+        summary.report_begin(SUMMARY)
 
 
 onsuccess:

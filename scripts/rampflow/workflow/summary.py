@@ -226,6 +226,18 @@ def report(
     return "\n".join([f"{head} ({path})", *shown])
 
 
+def report_begin(path: Path) -> None:
+    """Write to the file of the summary that the run has not ended, which remains if it is killed.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        The file. It may hold the summary of an earlier run.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"{SOFTWARE_NAME}: not ended: the run goes on, or was killed; then the same command goes on\n")
+
+
 def report_run(
     plan: Plan, path: Path, since: float, *, snakemake_logs: Iterable[Path], interrupted: bool, success: bool
 ) -> str:
