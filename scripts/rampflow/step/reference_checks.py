@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import datetime
+import logging
 import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from rampflow.errors import RampflowError
+from rampflow.files.stored_array import StoredArray
 from rampflow.step.declaration import Range, Reference
-from rampflow.step.exposure import Exposure
+from rampflow.step.exposure import Exposure, InlineArray
 
 #: Values that stand for an unknown or arbitrary entry, and so contradict nothing.
 UNSET = frozenset(("", "?", "N/A", "NONE", "NULL", "ANY", "NOT_CONFIGURED"))
@@ -34,7 +37,7 @@ MANY = 0.01
 MANY_UNUSUAL = 0.03
 
 
-def metadata_value(meta: dict, field: str):
+def metadata_value(meta: dict, field: str) -> Any:
     """Get an entry of nested metadata by its dotted name.
 
     Parameters
@@ -81,7 +84,7 @@ def alternatives(meta: dict, fields: tuple[str, ...]) -> frozenset[str]:
     return frozenset() if found & UNSET else frozenset(found)
 
 
-def moment(node) -> datetime.datetime | None:
+def moment(node: object) -> datetime.datetime | None:
     """Read a time of the metadata.
 
     Parameters
@@ -135,7 +138,7 @@ def check_made_for(
     reference: Exposure,
     exposure: Exposure,
     declaration: Reference,
-    log,
+    log: logging.Logger,
     *,
     allow_mismatch: bool = False,
     chosen_by_crds: bool = False,
@@ -195,12 +198,12 @@ def check_made_for(
 
 
 # ------------------------------------------------------------------------------------------------------ plausible values
-def refuse_implausible(path, field: str, value: float, limits: tuple[float, float], unit: str, reftype: str) -> None:
+def refuse_implausible(path: Path, field: str, value: float, limits: tuple[float, float], unit: str, reftype: str) -> None:
     """Refuse a reference for a value beyond its limits.
 
     Parameters
     ----------
-    path : Path
+    path : pathlib.Path
         The reference.
     field : str
         The field, or what was derived from it.
@@ -228,12 +231,12 @@ def refuse_implausible(path, field: str, value: float, limits: tuple[float, floa
     )
 
 
-def sample_rows(array) -> np.ndarray:
+def sample_rows(array: StoredArray | InlineArray) -> np.ndarray:
     """Read some rows spread over a frame, to estimate its median from.
 
     Parameters
     ----------
-    array : StoredArray
+    array : StoredArray or InlineArray
         A frame, several of them, or a table (one axis).
 
     Returns
@@ -304,7 +307,7 @@ def check_plausible(reference: Exposure, declaration: Reference, names: dict[str
                 _check_array(reference, declaration.type, field, array, limits)
 
 
-def _check_array(reference: Exposure, reftype: str, field: str, array, limits: Range) -> None:
+def _check_array(reference: Exposure, reftype: str, field: str, array: StoredArray | InlineArray, limits: Range) -> None:
     values = sample_rows(array)
     if limits.plane is not None:
         field, values = f"{field}[{limits.plane}]", values[limits.plane]
