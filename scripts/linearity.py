@@ -215,17 +215,13 @@ def correct_linearity(
     counts = [len(reads) for reads in read_pattern]
     table = nonlinearity or IntegralNonlinearity(0.0, 1.0, np.empty((pixels[1] // CHANNEL_WIDTH, 0), np.float32))
     corrected, corrected_groupdq, corrected_pixeldq = (np.empty(a.shape, a.dtype) for a in (data, groupdq, pixeldq))
-
-    def by_channel(array):
-        return array.reshape(*array.shape[:-1], -1, CHANNEL_WIDTH)
-
     correct_rows(
-        by_channel(data),
-        by_channel(groupdq),
-        by_channel(pixeldq),
-        by_channel(coefficients),
-        by_channel(coefficients_dq),
-        by_channel(inverse_coefficients),
+        _by_channel(data),
+        _by_channel(groupdq),
+        _by_channel(pixeldq),
+        _by_channel(coefficients),
+        _by_channel(coefficients_dq),
+        _by_channel(inverse_coefficients),
         (np.concatenate(read_pattern) - means[0]).astype(np.float32),
         np.concatenate([[0], np.cumsum(counts)]).astype(np.intp),
         (means - means[0]).astype(np.float32),
@@ -236,11 +232,16 @@ def correct_linearity(
         np.uint8(dq.DO_NOT_USE),
         np.uint32(dq.NO_LIN_CORR),
         np.float32(LARGEST),
-        by_channel(corrected),
-        by_channel(corrected_groupdq),
-        by_channel(corrected_pixeldq),
+        _by_channel(corrected),
+        _by_channel(corrected_groupdq),
+        _by_channel(corrected_pixeldq),
     )
     return corrected, corrected_groupdq, corrected_pixeldq
+
+
+def _by_channel(array):
+    """View the last axis of an array, the columns, as two: channel and column."""
+    return array.reshape(*array.shape[:-1], -1, CHANNEL_WIDTH)
 
 
 def response_ratio(coefficients: np.ndarray) -> np.ndarray:

@@ -612,7 +612,7 @@ def fit_exposure(job: Job, covariance: np.ndarray, readnoise: Exposure, gain: Ex
     pixels = image["data"].size
     science = np.s_[..., BORDER:-BORDER]
 
-    def fit_rows(start, stop):
+    def _fit_rows(start, stop):
         rows = slice(start + BORDER, stop + BORDER)
         resultants = data.read_rows(rows.start, rows.stop)
         group = groupdq.read_rows(rows.start, rows.stop)
@@ -643,17 +643,17 @@ def fit_exposure(job: Job, covariance: np.ndarray, readnoise: Exposure, gain: Ex
         without_noise = np.count_nonzero(~noise_limits.contains(noise[science]))
         return jump_indices(group, start), without_gain, without_noise, *unusual
 
-    def fit_image():
-        jumps, *counts = zip(*job.map_rows(fit_rows, image["data"].shape[0]), strict=True)
+    def _fit_image():
+        jumps, *counts = zip(*job.map_rows(_fit_rows, image["data"].shape[0]), strict=True)
         return np.concatenate(jumps), *map(sum, counts)
 
-    jumps, without_gain, without_noise, unusual_gains, unusual_noise = fit_image()
+    jumps, without_gain, without_noise, unusual_gains, unusual_noise = _fit_image()
     narrowed = [
         job.narrow_limits("gain", "data", unusual_gains, pixels),
         job.narrow_limits("readnoise", "data", unusual_noise, pixels),
     ]
     if any(narrowed):
-        jumps, without_gain, without_noise, *_ = fit_image()
+        jumps, without_gain, without_noise, *_ = _fit_image()
     job.log_bad_pixels("gain", "data", without_gain, pixels, "NO_GAIN_VALUE and DO_NOT_USE")
     job.log_bad_pixels("readnoise", "data", without_noise, pixels, "DO_NOT_USE")
     job.log.info("Jumps found: %d", len(jumps))
@@ -689,14 +689,14 @@ def expanded_flags(
     found = groupdq.read()
     rate = np.empty(data.shape[1:])
 
-    def search_rows(start, stop):
+    def _search_rows(start, stop):
         resultants = data.read_rows(start, stop)
         group = groupdq.read_rows(start, stop)
         gains, noise = read_gain(start, stop), read_noise(start, stop)
         rate[start:stop], jumps = find_jumps(resultants, group, gains, noise, covariance, **search)
         found[:, start:stop] |= jumps
 
-    job.map_rows(search_rows, data.shape[1])
+    job.map_rows(_search_rows, data.shape[1])
     names = [parameter.name for parameter in STEP.parameters if parameter.name in expand_large_events.__kwdefaults__]
     expanded, events = expand_large_events(found, **{name: getattr(job.parameters, name) for name in names})
     job.log.info("Large events expanded: %d", events)

@@ -93,8 +93,8 @@ def mask_pixels(image: np.ndarray, err: np.ndarray, dq: np.ndarray) -> np.ndarra
 
     Returns
     -------
-    numpy.ndarray
-        bool, same shape: True where a pixel does not count.
+    numpy.ndarray of bool
+        True where a pixel does not count, same shape.
     """
     return ~np.isfinite(image) | ~np.isfinite(err) | ~(err > 0) | dqflags.has(dq, dqflags.DO_NOT_USE)
 
@@ -154,6 +154,7 @@ def read_field(job: Job) -> photometry.Field:
     Returns
     -------
     rampflow.catalog.photometry.Field
+        The image.
 
     Raises
     ------
@@ -322,6 +323,7 @@ def find_sources(job: Job, field: photometry.Field, element: str) -> Sources:
     Returns
     -------
     Sources
+        The sources and their measurements.
 
     Raises
     ------

@@ -91,11 +91,11 @@ def asdf_with_schemas(manifests: list[dict]) -> Any:
     import asdf
     from asdf.extension import ExtensionProxy, ManifestExtension
 
-    class Schemas(asdf.AsdfFile):
+    class _OwnExtensionsOnly(asdf.AsdfFile):
         def _process_plugin_extensions(self) -> list:
             """List asdf's own extensions."""
             points = (point for point in entry_points(group="asdf.extensions") if point.dist and point.dist.name == "asdf")
             own = [ExtensionProxy.maybe_wrap(extension) for point in points for extension in point.load()()]
             return [extension for extension in own if self.version_string in extension.asdf_standard_requirement]
 
-    return Schemas(extensions=[ManifestExtension(manifest) for manifest in manifests])
+    return _OwnExtensionsOnly(extensions=[ManifestExtension(manifest) for manifest in manifests])

@@ -181,21 +181,44 @@ class Range:
         """
         return (values >= self.minimum) & (values <= self.maximum)
 
-    def count_unusual(self, values) -> int:
-        """Number of values that are plausible for single bad pixels alone: not beyond the limits, but beyond the median's."""
+    def count_unusual(self, values: np.ndarray) -> int:
+        """Count the values within the limits, but beyond those of the median: plausible only for single bad pixels.
+
+        Parameters
+        ----------
+        values : numpy.ndarray
+            Values, in the unit of the range.
+
+        Returns
+        -------
+        int
+            Their number.
+        """
         import numpy as np  # not for the declarations alone, which the workflow reads
 
         low, high = self.median_limits
         return int(np.count_nonzero(self.contains(values) & ((values < low) | (values > high))))
 
     def narrowed(self) -> Range:
-        """The same with the limits of the median for each value."""
+        """Make a range that holds each value to the limits of the median.
+
+        Returns
+        -------
+        Range
+            The narrower range.
+        """
         low, high = self.median_limits
         return dataclasses.replace(self, minimum=low, maximum=high)
 
     @property
     def median_limits(self) -> tuple[float, float]:
-        """Smallest and largest plausible median."""
+        """Smallest and largest plausible median.
+
+        Returns
+        -------
+        (float, float)
+            The limits, in the unit of the range.
+        """
         return self.median or (self.minimum, self.maximum)
 
 
@@ -252,17 +275,35 @@ class Step:
 
     @property
     def status(self) -> str:
-        """Name in ``meta.cal_step``."""
+        """Name of its status in ``meta.cal_step``.
+
+        Returns
+        -------
+        str
+            The name.
+        """
         return STEPS[self.name].status
 
     @property
     def suffix(self) -> str:
-        """Suffix of the file that it writes between the steps."""
+        """Suffix of the intermediate file that it writes.
+
+        Returns
+        -------
+        str
+            The suffix.
+        """
         return STEPS[self.name].suffix
 
     @property
     def takes(self) -> str:
-        """The data model that it works on."""
+        """Data model of its input.
+
+        Returns
+        -------
+        str
+            Name of the data model.
+        """
         return STEPS[self.name].takes
 
     def reference(self, reftype: str) -> Reference:

@@ -173,7 +173,18 @@ class Job:
         refuse_implausible(self._path(reftype), quantity, value, (limits.minimum, limits.maximum), limits.unit, reftype)
 
     def plausible(self, reftype: str, field: str) -> Range:
-        """Limits of the pixels of a reference's field, as declared or as `narrow_limits` has left them."""
+        """Look up the limits of the pixels of a reference.
+
+        Parameters
+        ----------
+        reftype, field : str
+            A field with a `Range` in the declaration of this reference.
+
+        Returns
+        -------
+        Range
+            The limits as declared, or as narrowed by `narrow_limits`.
+        """
         return self._limits.get((reftype, field)) or self.step.reference(reftype).plausible[field]
 
     def narrow_limits(self, reftype: str, field: str, unusual: int, total: int) -> bool:
