@@ -14,10 +14,18 @@ from rampflow.files.asdf_reader import AsdfFile
 from rampflow.files.stored_array import StoredArray
 from rampflow.files.tags import ROMAN_PREFIX
 
-#: Parts of the metadata that steps read or add to: mappings, where they are there.
+#: Sections of the metadata that steps read or add to. Each of them is a mapping if it is present.
 SECTIONS = (
-    *("cal_step", "exposure", "guide_star", "instrument", "observation", "pointing", "ref_file", "velocity_aberration"),
-    *("visit", "wcsinfo"),
+    "cal_step",
+    "exposure",
+    "guide_star",
+    "instrument",
+    "observation",
+    "pointing",
+    "ref_file",
+    "velocity_aberration",
+    "visit",
+    "wcsinfo",
 )
 
 _KINDS = {"u": "an unsigned integer", "i": "a signed integer", "f": "a real number", "b": "a boolean"}
@@ -49,9 +57,10 @@ class Exposure:
     """
 
     def __init__(self, file: AsdfFile):
-        self.roman: Any
-        self.file, self.path, self.tree = file, file.path, file.tree
-        self.roman = file.tree.get("roman")
+        self.file = file
+        self.path = file.path
+        self.tree = file.tree
+        self.roman: Any = file.tree.get("roman")
         if not isinstance(self.roman, dict) or not isinstance(self.roman.get("meta"), dict):
             raise RampflowError(f"{self.path}: has no 'roman' tree with 'meta'; it is not a Roman data model")
         for name, kind in (*((name, dict) for name in SECTIONS), ("cal_logs", list)):
@@ -158,7 +167,7 @@ class Exposure:
     def array(
         self, name: str, ndim: int | None = None, *, shape: tuple[int, ...] | None = None, kinds: str | None = None
     ) -> StoredArray | InlineArray:
-        """Get an array, to be read as far as it is needed.
+        """Look up an array, without reading its values.
 
         Parameters
         ----------
@@ -200,7 +209,7 @@ class Exposure:
         return array
 
     def check_arrays(self) -> None:
-        """Refuse a ramp or an image whose arrays don't fit each other, because a kernel would read beyond them.
+        """Refuse a ramp or an image whose arrays don't fit each other: compiled loops would read beyond them.
 
         Raises
         ------
@@ -313,7 +322,10 @@ class InlineArray:
 
     def __init__(self, array: np.ndarray):
         self._array = array
-        self.shape, self.dtype, self.ndim, self.nbytes = array.shape, array.dtype, array.ndim, array.nbytes
+        self.shape = array.shape
+        self.dtype = array.dtype
+        self.ndim = array.ndim
+        self.nbytes = array.nbytes
 
     def read(self) -> np.ndarray:
         """Copy the array, as `StoredArray.read`.
