@@ -26,10 +26,10 @@ class _Absent:
 
 @contextlib.contextmanager
 def without(package: str) -> Iterator[None]:
-    """Let the imports in this block find an optional package missing, unless it is loaded already.
+    """Hide an optional package from the imports in this block, unless it is loaded already.
 
-    pyarrow imports pandas where it is installed, to know its types, and takes no argument to leave it: 0.33 s in each process
-    that reads or writes a table.
+    pyarrow imports pandas if it is installed, to recognise its types, and has no option against that. Without pandas, each
+    process that reads or writes a table saves 0.33 s.
 
     Parameters
     ----------
