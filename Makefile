@@ -3,7 +3,6 @@
 # make report     the same, and write a report: demo/results/*_report.html
 # make test       run the tests
 # make test-quick run the tests for the daily loop, in three minutes
-# make test-snakemake process a small visit with the oldest Snakemake that works: SNAKEMAKE=9.0.0 names another
 # make test-slurm run the workflow on a SLURM cluster of one node, which is started here: as root, with Debian's slurm-wlm and munge
 # make test-snakemake  run a small visit with the oldest Snakemake that works; SNAKEMAKE=9.10.1 names another version
 # make test-peer  compare with romancal's own functions

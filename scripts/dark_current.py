@@ -1,4 +1,4 @@
-"""Step dark_current: subtract the dark current's slope from the count-rate image."""
+"""Step dark_current: subtract the dark current from the count-rate image."""
 
 import sys
 
@@ -15,7 +15,7 @@ DARK = Range(
     -100,
     1e5,
     "DN/s",
-    "detectors have 0.001 to 0.1 DN/s in the median; the hottest pixel fills its well, 60,000 DN, in less than a frame of 3 s",
+    "the median of a detector is 0.001 to 0.1 DN/s; the hottest pixel fills its well, 60,000 DN, within a frame of 3 s",
     median=(-0.5, 5),
 )
 

@@ -19,8 +19,8 @@ STEP = Step(
             "darkdecaysignal",
             "decay of each detector (decay_table: amplitude in DN, time_constant in seconds)",
             plausible={
-                "decay_table.{detector}.amplitude": Range(-500, 500, "DN", "measured decays begin with some DN"),
-                "decay_table.{detector}.time_constant": Range(0.5, 1000, "s", "measured decays take some ten seconds"),
+                "decay_table.{detector}.amplitude": Range(-500, 500, "DN", "measured amplitudes are a few DN"),
+                "decay_table.{detector}.time_constant": Range(0.5, 1000, "s", "measured time constants are tens of seconds"),
             },
             made_for=(),  # one file has all detectors
         ),

@@ -142,13 +142,13 @@ limits, which the scripts of the steps declare.
 
 - Of a frame, the median must lie within the limits. A frame without any finite value is refused.
 - A pixel beyond the limits is treated as one without a reference value. If more than 3 % of the pixels lie beyond the limits of the
-  median, all of these pixels are, with a warning.
+  median, these pixels are treated in the same way, with a warning.
 - Of a table, every value must lie within the limits.
 
 A reference for another detector or optical element is refused too. The metadata that count are `meta.instrument.detector` and
 `meta.instrument.optical_element`, or several values in `p_detector` and `p_optical_element` with `|` between them. `N/A`, `?` and
-missing entries match everything. CRDS may select one file for several optical elements, so that the optical element of its own
-choices is not compared. `references.allow_mismatch: true`, or `--allow_mismatch` of a step, turns the refusal into a warning. In the
+missing entries match everything. CRDS may select one file for several optical elements. The optical element of a file that CRDS
+selected is therefore not compared. `references.allow_mismatch: true`, or `--allow_mismatch` of a step, turns the refusal into a warning. In the
 configuration this applies to the files of `references.override` only.
 
 ## Parameters of the steps

@@ -34,7 +34,7 @@ STEP = Step(
                 "dq": Range(
                     0,
                     0.5,
-                    source="some per cent of a detector's pixels are bad",
+                    source="a few per cent of a detector's pixels are bad",
                     quantity="share of pixels that are DO_NOT_USE",
                 )
             },

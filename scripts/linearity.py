@@ -17,7 +17,7 @@ from rampflow.step.program import run_step
 from rampflow.step.reference_checks import MANY_BAD, MANY_UNUSUAL, refuse_implausible, sample_rows
 
 #: Linear term of a polynomial in DN.
-LINEAR_TERM = Range(0.2, 5, source="a polynomial is the identity with corrections of some per cent", median=(0.5, 2), plane=1)
+LINEAR_TERM = Range(0.2, 5, source="a polynomial is the identity with corrections of a few per cent", median=(0.5, 2), plane=1)
 TYPICAL = 20000.0  #: DN; counts near half of the full well
 #: Value of a polynomial at `TYPICAL` counts, divided by these counts. With the gain in it, it would be about 2.
 NEAR_IDENTITY = Range(0.6, 1.6, source="the response is linear within some per cent at half the full well")
@@ -49,7 +49,7 @@ STEP = Step(
     ),
 )
 
-LARGEST = 1e6  #: DN, many times the full well; larger values come from a bad polynomial
+LARGEST_COUNT = 1e6  #: DN, many times the full well; larger values come from a bad polynomial
 
 
 @dataclass(frozen=True)
@@ -405,13 +405,15 @@ def correct_exposure(
             job.log.log(
                 logging.WARNING if without_polynomial > MANY_BAD * science_pixels else logging.INFO,
                 "%d of %d pixels have polynomials that are not finite, or have no plausible linear term, or are far from the "
-                "identity: NO_LIN_CORR, not corrected",
+                "identity: flagged NO_LIN_CORR, not corrected",
                 without_polynomial,
                 science_pixels,
             )
         if implausible_values:
             job.log.warning(
-                "%d values are implausible (beyond %g DN, or not a number): DO_NOT_USE", implausible_values, LARGEST
+                "%d values are implausible (beyond %g DN, or not a number): flagged DO_NOT_USE",
+                implausible_values,
+                LARGEST_COUNT,
             )
 
 

@@ -16,7 +16,7 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-from rampflow.errors import RampflowError, raise_together
+from rampflow.errors import RampflowError, raise_problems
 from rampflow.files.atomic import replacing
 from rampflow.step.program import reported_errors
 from rampflow.workflow.association import stem_of
@@ -61,7 +61,7 @@ def make_association(exposures: list[Path], folder: Path) -> dict:
     given = Counter(path.absolute() for path in exposures)
     problems = [f"{path}: does not exist" for path in given if not path.is_file()]
     problems += [f"{path}: is given {count} times; name it once" for path, count in given.items() if count > 1]
-    raise_together(problems)
+    raise_problems(problems)
     visits: dict[str, list] = {}
     for path in sorted(exposures):
         member = {"expname": os.path.relpath(path, folder), "exptype": "science"}

@@ -19,7 +19,7 @@ from rampflow.step.exposure import Exposure
 from rampflow.step.job import Job
 from rampflow.step.program import run_step
 
-LARGEST_EVENT_WIDTH = 200  #: pixels; the full axes of an expanded event are cut to this
+LARGEST_EVENT_WIDTH = 200  #: pixels; limit of the full axes of an expanded event
 UNKNOWN_PHOTOMETRY = -999999  #: value of the photometric entries until the photom step sets them
 
 #: Function that reads rows of a frame, from the first to the one after the last.
@@ -30,7 +30,7 @@ CARRIED_ARRAYS = ("amp33",) + tuple(
     f"{kind}border_ref_pix_{side}" for kind in ("", "dq_") for side in ("left", "right", "top", "bottom")
 )
 
-GAIN = Range(0.1, 20, "electron/DN", "detectors have 1.5 to 2.5", median=(0.7, 7))
+GAIN = Range(0.1, 20, "electron/DN", "measured gains are 1.5 to 2.5", median=(0.7, 7))
 READNOISE = Range(
     0.1,
     2000,

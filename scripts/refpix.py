@@ -28,7 +28,7 @@ from rampflow.step.reference_checks import refuse_implausible
 RESPONSE = Range(
     0,
     100,
-    source="a response is the part of a reference's signal that a channel shares: of the order of 1",
+    source="a response is the fraction of a reference's signal in a channel, of order 1",
     quantity="largest real or imaginary part of a response",
 )
 
@@ -70,7 +70,7 @@ SAMPLES = CHANNEL_WIDTH + CHANNEL_DEAD_COLUMNS  #: samples of a row in time: its
 LARGEST_COUNT = 65535  #: DN that a 16-bit A/D converter can give
 GAP_WIDTH = 32  #: samples that the filling of amp33's gaps looks at
 SMOOTHINGS = 3  #: times that the filled dead time is smoothed
-TOGETHER = 2  #: resultants held and corrected together
+RESULTANTS_AT_ONCE = 2  #: resultants that are held and corrected at a time
 MOST_VARY = 0.5  #: share of a reference's samples that must vary from resultant to resultant for it to have a signal
 #: Share of the top or bottom border's samples that must be lost in a resultant for it not to be used: its channels keep their
 #: trends then, some 5 DN rms. Without a side border or amplifier 33, less than 2 DN are left.
@@ -491,8 +491,8 @@ def correct_reference_pixels(
     amp33, amp33_offset, _ = replace_lost_samples(amp33, remove_offset=remove_offset)
     corrected_amp33 = [
         correct_resultants(
-            good[i : i + TOGETHER],
-            amp33[i : i + TOGETHER],
+            good[i : i + RESULTANTS_AT_ONCE],
+            amp33[i : i + RESULTANTS_AT_ONCE],
             offset,
             amp33_offset,
             responses,
@@ -501,7 +501,7 @@ def correct_reference_pixels(
             fft_interpolate=fft_interpolate,
             mean_is_missing=mean_is_missing,
         )
-        for i in range(0, len(good), TOGETHER)
+        for i in range(0, len(good), RESULTANTS_AT_ONCE)
     ]
     return good, np.concatenate(corrected_amp33)
 
@@ -708,9 +708,9 @@ def run(job: Job) -> None:
     }
     with job.create(rewrite=("data", "amp33"), arrays=borders) as product:
         # The same memory for all: the system clears what it gives.
-        held = np.empty((TOGETHER, rows, columns), np.float32)
-        for first in range(0, resultants, TOGETHER):
-            numbers = range(first, min(first + TOGETHER, resultants))
+        held = np.empty((RESULTANTS_AT_ONCE, rows, columns), np.float32)
+        for first in range(0, resultants, RESULTANTS_AT_ONCE):
+            numbers = range(first, min(first + RESULTANTS_AT_ONCE, resultants))
             planes = held[: len(numbers)]
             for i, plane in zip(numbers, planes, strict=True):
                 missing = pixels[lost[i]]

@@ -1,4 +1,4 @@
-"""Remove the files of a results folder that are of no exposure or step of a run."""
+"""Remove the files of a results folder that belong to no exposure or step of a run."""
 
 import argparse
 import sys

@@ -1,4 +1,4 @@
-"""Write one page that shows what became of the exposures of an association, to be opened in any browser."""
+"""Write the report of an association: one page with the results of its exposures, for any browser."""
 
 from __future__ import annotations
 

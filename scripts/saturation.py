@@ -24,7 +24,7 @@ STEP = Step(
                     1000,
                     1e6,
                     "DN",
-                    "full wells are 50,000 to 60,000 DN; one pixel of another threshold saturates early or never, as it says",
+                    "full wells are 50,000 to 60,000 DN; a wrong threshold affects its own pixel only",
                 )
             },
         ),
@@ -40,7 +40,7 @@ STEP = Step(
 LARGEST_COUNT = 65535  #: DN that a 16-bit A/D converter can give
 NEVER_SATURATED = LARGEST_COUNT + 1.0  #: a threshold that is never reached
 #: Share of the science pixels that must be checked before their saturation counts as that of the whole exposure.
-MOST_CHECKED = 0.5
+MINIMUM_CHECKED = 0.5
 #: Share of the science pixels without a check that is worth a warning: some in 100,000 of sound references have none.
 MANY_UNCHECKED = 0.05
 
@@ -226,7 +226,7 @@ def run(job: Job) -> None:
             job.log.info("Pixels below the A/D floor in a resultant: %d", sum(below_floor))
             warn_of_thresholds(job, np.concatenate(beyond), rows * columns)
             share = sum(checked) / ((rows - 2 * BORDER) * (columns - 2 * BORDER))
-            if (all(full) and share > MOST_CHECKED) or all(full_pixeldq):
+            if (all(full) and share > MINIMUM_CHECKED) or all(full_pixeldq):
                 job.log.warning("All pixels are saturated in all resultants: the following steps are skipped")
                 product.meta["cal_step"].update(dict.fromkeys(statuses_after(STEP.name), "SKIPPED"))
             elif all(full) and share:

@@ -39,7 +39,7 @@ STEP = Step(
             plausible={
                 "data.{optical_element}": photometry.MOST_LIGHT_RADIUS,
                 "data.{optical_element}.ee_fractions": Range(0, 1.02, source="fractions of the light of a PSF"),
-                "data.{optical_element}.ee_radii": Range(0, 1000, "pixels", "a PSF is some ten pixels wide"),
+                "data.{optical_element}.ee_radii": Range(0, 1000, "pixels", "a PSF is about ten pixels wide"),
             },
         ),
     ),

@@ -93,7 +93,7 @@ UNKNOWN = dict.fromkeys(
         "rmse_after_mas",
     )
 )
-DEFAULT_CATALOG = "GAIADR3_S3"  #: with any other, romancal always expands the list of reference sources
+DEFAULT_CATALOG = "GAIADR3_S3"  #: romancal always sets expand_refcat with any other catalog
 
 
 def parser() -> argparse.ArgumentParser:
@@ -126,7 +126,7 @@ def parser() -> argparse.ArgumentParser:
         "--catalog_name",
         metavar="NAME",
         default=DEFAULT_CATALOG,
-        help="its name, for the name of the WCS (default: %(default)s)",
+        help="name of the astrometric catalog, which becomes part of the name of the WCS (default: %(default)s)",
     )
     result.add_argument(
         "--own_catalogs",
@@ -229,7 +229,7 @@ def read_members(images: list[Path], catalogs: list[str], own_catalogs: list[str
                 continue
             try:
                 sources, caveat = sources_of(stem, image, original(catalog), None if own == NOT_APPLICABLE else original(own))
-            except RampflowError as error:  # the user's file for this exposure: the others can be aligned
+            except RampflowError as error:  # the user's file of one exposure; the others can be aligned
                 left_out[stem] = "FAILED", f"its source catalog can't be used: {error}"
                 continue
             members.append(read_exposure(stem, image, sources, with_epoch=with_epochs))
@@ -296,11 +296,11 @@ def sources_of(stem: str, image: Exposure, path: Path, own: Path | None = None):
             log.info("%s: %d of them were found on the image, too", stem, comparison.n_shared)
             caveat = comparison.caveat()
             if caveat:
-                log.warning("%s: %s: %s; its WCS is off by as much", stem, path.name, caveat)
+                log.warning("%s: %s: %s; the aligned WCS has the same offset", stem, path.name, caveat)
             return sources, caveat
     if catalog.identity:
         return sources, ""
-    caveat = f"{path.name} doesn't say of which exposure it is"
+    caveat = f"{path.name} has no metadata that name its exposure"
     log.warning("%s: %s, and there are too few sources of its own catalog to compare it with", stem, caveat)
     return sources, caveat
 
@@ -510,7 +510,13 @@ def run(arguments: dict) -> None:
         for entries in (solutions, summaries)
     )
     catalog = {"name": name, "status": "FAILED" if reason else "SUCCESS", "reason": reason, "n_stars": len(stars)}
-    header = {"association": association, "astrometric_catalog": catalog, "parameters": parameters}
+    header = {
+        "association": association,
+        "calibration_software_name": SOFTWARE_NAME,
+        "calibration_software_version": __version__,
+        "astrometric_catalog": catalog,
+        "parameters": parameters,
+    }
     summaries = {stem: UNKNOWN | summaries[stem] for stem in stems}
     written = {stem: summaries[stem] | solutions[stem] for stem in stems}
     write_solutions(arguments["output"], {**header, "cal_logs": recorded_log()}, written)

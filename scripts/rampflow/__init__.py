@@ -1,4 +1,4 @@
-"""The library that the step scripts share; each module is named for what it knows."""
+"""The library that the scripts share. Packages and modules are named by what they hold."""
 
 from rampflow.version import find_version
 

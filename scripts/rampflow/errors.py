@@ -7,7 +7,7 @@ class RampflowError(Exception):
     """User-facing error: names the file, the field and the remedy."""
 
 
-def raise_together(problems: list[str], remedy: str = "") -> None:
+def raise_problems(problems: list[str], remedy: str = "") -> None:
     """Raise one error for several problems.
 
     Parameters

@@ -3,6 +3,7 @@
 import functools
 import importlib
 import re
+import subprocess
 
 import declarations
 import document_parameters
@@ -74,7 +75,24 @@ def test_algorithms_page_has_every_step_and_its_functions():
         for function in functions:
             module, _, attribute = function.rpartition(".")
             assert "Parameters\n" in getattr(importlib.import_module(module), attribute).__doc__ or name == "source_catalog"
-        assert (f"(../config/README.md#{name})" in section) == (name in CONFIGURABLE)
+        linked = f"(../config/README.md#{name})" in section
+        assert linked == (name in CONFIGURABLE), f"{name}: link its parameters if it has some, and only then"
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_a_step_has_its_script_and_its_tests(step):
+    """README.md and CONTRIBUTING.md name them by the step."""
+    assert (SCRIPTS / f"{step}.py").is_file()
+    assert (CONFIG.parent / "tests" / "steps" / f"test_{step}.py").is_file()
+
+
+def test_the_repository_has_no_built_files():
+    """What .gitignore names is made on each machine; a copy in the repository goes out of date."""
+    listed = ["git", "ls-files", "--cached", "--ignored", "--exclude-standard"]
+    found = subprocess.run(listed, cwd=CONFIG.parent, capture_output=True, text=True)
+    if found.returncode:
+        pytest.skip("not in a git repository")
+    assert found.stdout == ""
 
 
 def test_the_tests_that_documents_name_exist():

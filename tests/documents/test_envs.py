@@ -121,7 +121,9 @@ def test_names_are_those_of_the_packages():
     assert distributions({"yaml", "erfa", "no_such_module", "os"}) == expected
 
 
-@pytest.mark.parametrize(("name", "folders"), [("rampflow.in", ("scripts", "workflow", "envs")), ("dev.in", ("tests",))])
+@pytest.mark.parametrize(
+    ("name", "folders"), [("rampflow.in", ("scripts", "workflow", "envs", "plugins")), ("dev.in", ("tests",))]
+)
 def test_packages_without_an_import_have_a_comment(name, folders):
     """So that a package goes from the file when the last import of it goes."""
     names = set().union(

@@ -281,7 +281,7 @@ def test_any_flipped_bit_of_a_raw_exposure_s_pixels_is_found(files, tmp_path):
         damaged[rng.randrange(blocks[0] + 54, blocks[1])] ^= 1 << rng.randrange(8)
         (tmp_path / "bad.asdf").write_bytes(damaged)
         line = refusal(*files.run("dq_init", tmp_path, exposure=tmp_path / "bad.asdf"), "bad.asdf")
-        assert "block 0 doesn't have its checksum" in line
+        assert "block 0 doesn't match its checksum" in line
 
 
 @pytest.mark.parametrize("field", [(8, 16, "allocated"), (16, 24, "used"), (24, 32, "data")], ids=lambda f: f[2])
@@ -845,7 +845,7 @@ def test_flipped_bits_of_an_association(raw, seed):
         (raw / "asn.json").write_bytes(damaged)
         try:
             members = find_members("asn.json", raw)
-            raise_together([member.problem for member in members if member.problem])
+            raise_problems([member.problem for member in members if member.problem])
         except RampflowError as error:
             assert "asn.json" in str(error) or "_uncal" in str(error)
         else:
@@ -881,7 +881,7 @@ def test_invalid_associations_are_named(raw, content, said):
     (raw / "asn.json").write_text(content)
     with time_limit(20), pytest.raises(RampflowError, match=said) as error:
         members = find_members("asn.json", raw)
-        raise_together([member.problem for member in members if member.problem])
+        raise_problems([member.problem for member in members if member.problem])
     assert "asn.json" in str(error.value) or "_uncal" in str(error.value)
 
 

@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,9 @@ from rampflow.workflow.environment import SCRIPTS
 
 PATTERN = [[1], [2], [3, 4], [5, 6, 7, 8], [9, 10, 11], [12]]
 ROWS, COLUMNS = 72, 256  # blocks of 16 rows, the last a short one; two channels
+FRAME, TRIMMED = (ROWS, COLUMNS), (ROWS - 8, COLUMNS - 8)  # with and without the reference border
+#: Arrays of an image.
+IMAGE_ARRAYS = ("data", "dq", "err", "var_poisson", "chisq", "dumo")
 FRAME_TIME = 3.16247
 #: What placeholders of empty models say nothing about.
 META = {
@@ -144,6 +148,11 @@ def image(rows: int = ROWS - 8, columns: int = COLUMNS - 8, seed: int = 1) -> np
     return np.random.default_rng(seed).normal(1, 0.3, (rows, columns)).astype(np.float32)
 
 
+def random_flags(*choices: int, shape: tuple[int, int] = TRIMMED, seed: int = 3) -> np.ndarray:
+    """None or one of some flags at each pixel."""
+    return np.random.default_rng(seed).choice(np.array([0, *choices], np.uint32), shape)
+
+
 def ramp(rate: float = 20.0, resultants: int = len(PATTERN), rows: int = ROWS, columns: int = COLUMNS) -> np.ndarray:
     """A ramp of `rate` DN per read on a pedestal that differs from pixel to pixel, in whole DN."""
     pedestal = np.random.default_rng(5).integers(500, 1500, (rows, columns))
@@ -227,6 +236,14 @@ def arrays_of(path: Path) -> dict[str, np.ndarray]:
     """All arrays of an exposure, in memory."""
     with AsdfFile(path) as file:
         return {k: v.read() if hasattr(v, "read") else v for k, v in file.tree["roman"].items() if hasattr(v, "dtype")}
+
+
+def assert_same_arrays(path: Path, other: Path, names: Iterable[str]) -> None:
+    """Compare arrays of two exposures, with their data types."""
+    one, two = arrays_of(path), arrays_of(other)
+    for name in names:
+        np.testing.assert_array_equal(one[name], two[name], err_msg=name)
+        assert one[name].dtype == two[name].dtype
 
 
 def meta_of(path: Path) -> dict:

@@ -93,8 +93,8 @@ def test_a_failed_step_leads_to_its_log_and_the_other_exposures_finish(workflow)
     assert run.returncode != 0
     assert len(submitted_jobs(run.stdout)) == 2 + 1 + 1, "the two exposures, another try, and a preview"
     named = {name: (workflow.folder / name) for name in re.findall(rf"logs/{IMAGE}/\w+\.log", run.stdout)}
-    assert any(log.exists() and "doesn't have its checksum" in log.read_text() for log in named.values()), "the step's own log"
-    assert "doesn't have its checksum" in run.stdout, "and what it says"
+    assert any(log.exists() and "doesn't match its checksum" in log.read_text() for log in named.values()), "the step's own log"
+    assert "doesn't match its checksum" in run.stdout, "and what it says"
     assert any(Path(name).exists() for name in re.findall(r"/\S+/slurm_logs/[^\s)]+\.log", run.stdout)), "and SLURM's"
     assert (workflow.folder / "results" / f"{SPECTRUM}_cal.asdf").exists()
 
@@ -110,7 +110,7 @@ def test_the_others_of_an_association_are_aligned_without_an_exposure_that_fails
     assert set(aligned) == {OTHER_IMAGE}
     head, line, *_ = (workflow.folder / "logs" / "summary.txt").read_text().splitlines()
     assert head.startswith("rampflow: 1 failed, ") and line in run.stdout
-    assert line.startswith(f"failed: {IMAGE} dq_init: ") and "doesn't have its checksum" in line
+    assert line.startswith(f"failed: {IMAGE} dq_init: ") and "doesn't match its checksum" in line
     assert line.endswith(f"[logs/{IMAGE}/dq_init.log]")
 
 

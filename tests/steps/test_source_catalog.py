@@ -313,7 +313,7 @@ def test_invalid_inputs_are_refused(catalogs, tmp_path, capsys):
     small = write_image(catalogs.folder / "small_flat.asdf", star_image()[:200], META)
     for arguments, expected in (
         ((without_wcs, *outputs, *catalogs.references), "assign_wcs"),
-        ((catalogs.sky, outputs[0], catalogs.sky, *catalogs.references), "is the input too"),
+        ((catalogs.sky, outputs[0], catalogs.sky, *catalogs.references), "is both the input and the output"),
         ((catalogs.sky, *outputs, *catalogs.references, "--forced_segmentation", str(small)), "segmentation_map"),
     ):
         assert run_step(source_catalog.STEP, source_catalog.run, [str(a) for a in arguments]) == 1

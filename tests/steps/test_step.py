@@ -15,11 +15,13 @@ import pytest
 from small_files import (
     COLUMNS,
     FRAME_TIME,
+    IMAGE_ARRAYS,
     META,
     PATTERN,
     ROWS,
     SCRIPTS,
     arrays_of,
+    assert_same_arrays,
     every_reference,
     image,
     meta_of,
@@ -158,7 +160,7 @@ def test_an_output_that_is_the_input_is_refused(files):
     before = path.read_bytes()
     for output in (path, other):
         said = refuse("saturation", path, path, output, *references_of("saturation", files))
-        assert "is the input too" in one_line(said)
+        assert "is both the input and the output" in one_line(said)
     assert path.read_bytes() == before
 
 
@@ -421,9 +423,7 @@ def test_an_unexpected_error_is_reported_with_its_traceback(tmp_path, capsys):
     assert status == 1
     line, *rest = said.splitlines()
     assert ":: rampflow :: ERROR :: refpix: fault of the program: KeyError: 'a key' (at " in line
-    assert line.endswith(
-        "Report it with the traceback below, and with the files it worked on, in which no damage was found: in.asdf"
-    )
+    assert line.endswith("Report it with the traceback below, and with its input, in which no damage was found: in.asdf")
     assert rest[0].startswith("Traceback") and rest[-1] == "KeyError: 'a key'"
 
 
@@ -432,7 +432,7 @@ def test_an_unexpected_error_on_a_damaged_file_names_the_damage(tmp_path, capsys
         return content[:-2000] + bytes([content[-2000] ^ 1]) + content[-1999:]
 
     status, said = failing(tmp_path, capsys, flip)
-    assert status == 1 and "in.asdf: block " in said and "doesn't have its checksum (damaged)" in said
+    assert status == 1 and "in.asdf: block " in said and "doesn't match its checksum (damaged)" in said
     assert "fault of the program" not in said
 
 
@@ -479,3 +479,23 @@ def test_a_closed_pipe_ends_a_program_quietly(tmp_path):
     run = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment)
     run.stdout.close()
     assert run.stderr.read() == b"" and run.wait(60) == 141
+
+
+@pytest.mark.parametrize(("step", "option", "status"), [("dark_current", "dark", "dark"), ("flatfield", "flat", "flat_field"),
+                                                        ("photom", "photom", "photom")])  # fmt: skip
+def test_without_a_reference_a_step_is_skipped(tmp_path, step, option, status):
+    write_image(tmp_path / "in.asdf", image())
+    assert "WARNING" in succeed(step, tmp_path / "in.asdf", tmp_path / "out.asdf", f"--{option}", "N/A").stderr
+    with opened(tmp_path / "out.asdf") as model:
+        assert model.meta.cal_step[status] == "SKIPPED"
+        assert model.meta.ref_file[option] == "N/A"
+    assert_same_arrays(tmp_path / "in.asdf", tmp_path / "out.asdf", IMAGE_ARRAYS)
+
+
+def test_a_ramp_is_refused_where_an_image_is_expected(tmp_path):
+    write_ramp(tmp_path / "in.asdf", ramp())
+    for step, option in (("dark_current", "dark"), ("flatfield", "flat"), ("photom", "photom")):
+        done = run(step, tmp_path / "in.asdf", tmp_path / "o.asdf", f"--{option}", "N/A")
+        assert (
+            done.returncode == 1 and f"expected the data model 'wfi_image', found 'ramp'; give {step} the output" in done.stderr
+        )

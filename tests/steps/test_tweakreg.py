@@ -22,6 +22,7 @@ from astropy.table import Table
 from simulated_sky import DEC, MAS, RA, SIZE, Sky, time_entry
 from small_files import SCRIPTS, meta_of, succeed, write_image
 
+from rampflow import __version__
 from rampflow.alignment.affine import TERMS, Affine, affine_of_terms, fit_affine, terms_of
 from rampflow.alignment.evidence import RADII, count_pairs, poisson_tail
 from rampflow.alignment.exposures import ARCSEC
@@ -92,6 +93,11 @@ def test_a_solution_is_read_without_those_of_the_others(aligned):
         for stem in aligned.summary["exposures"]:
             assert file.entry("tweakreg", "exposures", stem)["wcs"] and file.entry("tweakreg", "cal_logs")
         assert file.tree is None
+
+
+def test_the_summary_names_the_software(aligned):
+    assert aligned.summary["calibration_software_name"] == "rampflow"
+    assert aligned.summary["calibration_software_version"] == __version__
 
 
 def test_the_summary_holds_status_matches_and_residuals(aligned):
@@ -772,8 +778,8 @@ def test_a_catalog_that_was_not_compared_gives_a_warning(dithers):
     custom_table(dithers).write(path, overwrite=True)
     result = align_with(dithers, path)
     assert result.offset("a") < 0.1
-    assert result.summary["exposures"]["a"]["reason"] == "unknown.ecsv doesn't say of which exposure it is"
-    assert re.search(r"WARNING.*a: unknown\.ecsv doesn't say of which exposure it is, and there", result.said)
+    assert result.summary["exposures"]["a"]["reason"] == "unknown.ecsv has no metadata that name its exposure"
+    assert re.search(r"WARNING.*a: unknown\.ecsv has no metadata that name its exposure, and there", result.said)
 
 
 def test_custom_catalogs_are_compared_with_the_sources_of_the_image(dithers):

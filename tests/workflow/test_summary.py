@@ -143,7 +143,7 @@ def test_the_file_has_every_line_and_the_screen_some(tmp_path):
     head = "rampflow: 50 failed, 1 warning, 1 warning of earlier runs, 2 of 52 exposures have their products"
     assert shown[0] == f"{head} ({path})" and written[0] == head
     assert written[1:] == [*(f"failed: r{n} refpix: x" for n in range(50)), "warning: w", "earlier warning: e"]
-    assert shown[1:] == [*written[1 : 1 + summary.MOST], f"... and 30 more in {path}", "warning: w"]
+    assert shown[1:] == [*written[1 : 1 + summary.MAXIMUM_SHOWN], f"... and 30 more in {path}", "warning: w"]
     assert told(path) == f"rampflow: nothing failed, no warning, 3 of 3 exposures have their products ({path})"
 
 
@@ -250,7 +250,7 @@ def test_one_bad_exposure_does_not_hold_back_the_others_of_its_association(workf
     assert set(json.loads(aligned.read_text())["exposures"]) == {second}
     head, line, *_ = (workflow.folder / "logs" / "summary.txt").read_text().splitlines()
     assert head.startswith("rampflow: 1 failed, ") and head.endswith(", 2 of 3 exposures have their products")
-    assert line.startswith(f"failed: {first} dq_init: ") and "doesn't have its checksum" in line
+    assert line.startswith(f"failed: {first} dq_init: ") and "doesn't match its checksum" in line
     assert line.endswith(f"[logs/{first}/dq_init.log]")
     assert said.count(line) == 1 and said.count(f"Job 0: {second}: raw exposure") <= 1
     assert said.count(f"{second}: raw exposure to ramp") == 1, "what was forced is done once"

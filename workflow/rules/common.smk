@@ -6,7 +6,7 @@ import os
 import sys
 from pathlib import Path
 
-# The folder of this clone. From a hosted repository, Snakemake fetches only the files that it is asked for: all that are listed.
+# The folder of this clone. Of a hosted repository, Snakemake fetches a file only when it is named: files.txt lists those of a run.
 HOME = Path(inspect.getfile(lambda: None)).parent.parent.parent
 if not HOME.is_dir():
     listed = Path(workflow.source_path("../files.txt"))
@@ -27,7 +27,7 @@ from rampflow.workflow.fingerprint import fingerprint
 from rampflow.workflow.paths import match_any
 from rampflow.workflow.plan import EXPOSURES_VARIABLE, INVENTORY, Plan, given_options, is_job, read_settings
 
-# Nothing that has been imported is garbage: to search it again and again takes a second of each run.
+# Imported modules are never garbage. Without these two lines, Python searches them again and again: a second in each run.
 gc.freeze()
 gc.set_threshold(100_000)
 
@@ -68,7 +68,7 @@ def of_association(question, *arguments):
 
 
 def redo_stamp(kind, wildcard):
-    """Input function: the file whose time says that an exposure or an association is to be made again."""
+    """Input function: the file that is touched when an exposure or an association must be processed again."""
     return lambda wildcards: rerun.stamp_file(RESULTS, kind, wildcards[wildcard])
 
 
@@ -82,70 +82,42 @@ def get_final_products(wildcards):
 
 
 def get_pointings(wildcards):
-    """Images of an association: the stars are not asked for again where only the pixels of the images have changed.
+    """Images of an association. They are `ancient` while the stars are current: new pixels alone don't need other stars.
 
-    Where the parameters have changed too, the images are not `ancient`: of a job whose inputs all are, and are made again,
-    Snakemake does not compare the parameters.
+    If parameters have changed, the images are not `ancient`. Snakemake doesn't compare the parameters of a job that has only
+    `ancient` inputs, if these are made again.
     """
     images = plan.images_to_align(wildcards.association)
     return [ancient(image) for image in images] if STARS_ARE_CURRENT else images
 
 
 def get_catalogs_to_align(wildcards):
-    """Catalog of each image. Those that the association names are `ancient`, because their links stand for their content."""
+    """Catalog of each image. A catalog that the association names is `ancient`: the name of its link depends on its content."""
     given = plan.given_catalogs(wildcards.association)
     catalogs = plan.catalogs_to_align(wildcards.association)
     return [ancient(catalog) if catalog in given else catalog for catalog in catalogs]
 
 
 def options_of_inputs(*names):
-    """Parameter function: those of some named inputs that a job has, as arguments of its script."""
+    """Parameter function: arguments of the script for those of the named inputs that the job has."""
     return lambda wildcards, input: given_options(input, names)
 
 
 # ----------------------------------------------------------------------------------------------------- what a rule writes
 def exposure_after(step):
-    """Output of a step; it is temporary unless the configuration or the alignment keeps it."""
+    """Output of a step. It is temporary, unless the configuration keeps it or the alignment needs it."""
     path = plan.paths.exposure("{stem}", step)
     return path if step in KEPT_STEPS else temp(path)
 
 
 # -------------------------------------------------------------------------------------------------------------- resources
 def local_cores():
-    """Cores of this machine that the run may use; None where its jobs are submitted to a cluster, or are jobs of one."""
+    """Cores of this machine that the run may use; None if the jobs are submitted to a cluster, or if this is such a job."""
     try:
         return workflow.cores if IS_MAIN_PROCESS else None
     except WorkflowError:  # without --cores
         return None
 
 
-def cores(wildcards):
-    """Cores of a job that can use two."""
-    return resources.threads(len(plan.exposures), local_cores())
-
-
-def shape_of(wildcards):
-    """Shape of the raw exposure of a job; None for a job of an association."""
-    return plan.shape(wildcards.stem) if "stem" in wildcards.keys() else None
-
-
-def memory(base, *, frames=0, ramps=0):
-    """Resource function: MB of the program, with float32 frames and ramps of the exposure's size."""
-    return lambda wildcards, attempt: resources.memory(
-        base,
-        frames=frames,
-        ramps=ramps,
-        shape=shape_of(wildcards),
-        attempt=attempt,
-        on_cluster=local_cores() is None,
-    )
-
-
-def minutes(base, *, per_gigabyte=0):
-    """Resource function: minutes of the program, and more for each GB of the exposure's float32 ramp."""
-    return lambda wildcards, attempt: resources.minutes(
-        base,
-        per_gigabyte=per_gigabyte,
-        shape=shape_of(wildcards),
-        attempt=attempt,
-    )
+jobs = resources.Resources({stem: plan.shape(stem) for stem in plan.exposures}, local_cores)
+cores, memory, minutes = jobs.cores, jobs.memory, jobs.minutes

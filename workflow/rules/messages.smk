@@ -7,7 +7,7 @@ SUMMARY = Path("logs/summary.txt")
 INTERRUPTIONS = Interruptions()
 
 
-def tell(text):
+def show(text):
     """Show a message beside those of Snakemake."""
     print(text, file=sys.stderr, flush=True)
 
@@ -17,7 +17,7 @@ def finish_others():
     failed = [(log.parent.name, log.stem) for log in summary.failed_jobs(summary.logs_of(plan), BEGUN)]
     if stems := second_pass.exposures_to_finish(plan, failed):
         names = sorted({name for name, _ in failed} & set(plan.exposures))
-        tell(f"Running again without the failed exposures, to align the others of their association: {', '.join(names)}")
+        show(f"Running again without the failed exposures, to align the others of their association: {', '.join(names)}")
         second_pass.run_second_pass(plan, stems, sys.argv[1:])
 
 
@@ -27,7 +27,7 @@ def tell_summary(logs, *, success):
     snakemake_logs = [Path(log) for log in logs]
     tell(summary.report_run(plan, SUMMARY, BEGUN, snakemake_logs=snakemake_logs, interrupted=interrupted, success=success))
     if stale := plan.stale_files():
-        tell(leftovers.tell(stale))
+        show(leftovers.describe_stale(stale))
         with SUMMARY.open("a") as file:
             file.writelines(f"left from before: {path}\n" for path in stale)
 
@@ -39,7 +39,7 @@ if IS_MAIN_PROCESS:
     except RampflowError as error:
         raise WorkflowError(str(error)) from None
     if outdated:
-        tell(recipes.tell(outdated))
+        show(recipes.describe_outdated(outdated))
 
 
 onstart:

@@ -1,4 +1,4 @@
-"""Parameters of the source of the stars and of the search for them, in the configuration and of astrometric_catalog."""
+"""Parameters of the search for stars: in the configuration under tweakreg, and of the program astrometric_catalog."""
 
 from rampflow.astrometry.star_catalogs import GAIA_S3
 from rampflow.step.declaration import Parameter

@@ -79,7 +79,8 @@ class AsdfFile:
             self.standard = _standard_of(self.text)
             if self.standard not in tags.STANDARDS:
                 raise RampflowError(
-                    f"{self.path}: follows version {self.standard} of the ASDF standard, none of {', '.join(tags.STANDARDS)}"
+                    f"{self.path}: follows version {self.standard} of the ASDF standard; this program reads versions "
+                    f"{', '.join(tags.STANDARDS)}"
                 )
             raw = self._parse(self.text) if parse else None  # before the blocks, to report a damaged tree first
             self._blocks = self._find_blocks(len(self.text))
@@ -231,7 +232,7 @@ class AsdfFile:
             digest.update(part.data)
         if digest.digest() != block.checksum:
             number = self._blocks.index(block)
-            raise RampflowError(f"{self.path}: block {number} doesn't have its checksum (damaged); get the file again")
+            raise RampflowError(f"{self.path}: block {number} doesn't match its checksum (damaged); get the file again")
 
     def _parse(self, text: bytes) -> dict:
         try:

@@ -1,4 +1,4 @@
-"""Write ASDF files: arrays whole, by rows or by planes, and the tree at the end, with what was found on the way."""
+"""Write ASDF files: arrays whole, by rows or by planes, and the tree last, so that it can hold what was computed meanwhile."""
 
 from __future__ import annotations
 

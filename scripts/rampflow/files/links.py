@@ -1,4 +1,4 @@
-"""Files by their content: a link for each file that a run reads, in a folder named for what is in it.
+"""A link for each file that a run reads, in a folder whose name is a hash of the file's content.
 
 Snakemake asks whether the names of a job's inputs have changed. ``.rampflow/files/CONTENT/NAME`` stays the same when a cache or
 a raw file has moved, was copied or touched, and is another one when a file of the same name holds something else.

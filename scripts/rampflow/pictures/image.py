@@ -1,4 +1,4 @@
-"""An image of the sky at a glance: binned, stretched, with north, east and a scale. No more than numpy and Pillow."""
+"""An image of the sky at a glance: binned, stretched, with north, east and a scale. It uses numpy and Pillow only."""
 
 from __future__ import annotations
 

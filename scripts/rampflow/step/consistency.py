@@ -94,7 +94,7 @@ def _check_times(meta: dict, resultants: int):
     if start and end:
         lasted = (end - start).total_seconds()
         known = reads if exposure_time is None else exposure_time
-        if lasted and abs(lasted - known) > max(OVERHEAD, slack):  # placeholders are the same date twice
+        if lasted and abs(lasted - known) > max(OVERHEAD_TOLERANCE, slack):  # start and end of an empty data model are equal
             stated = f"{pattern[-1][-1]} reads (read_pattern) of {frame:g} s (frame_time) last {reads:g} s"
             yield (
                 f"{stated if exposure_time is None else f'meta.exposure.exposure_time is {exposure_time:g} s'}, and it is "

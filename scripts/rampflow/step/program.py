@@ -55,7 +55,7 @@ def reported_errors(program: str, *files: Path) -> Iterator[SimpleNamespace]:
     except MemoryError:
         log.error("%s: not enough memory; give the job more, or use fewer --threads", program)
         outcome.status = 1
-    except BrokenPipeError:  # the reader of the output has closed it, as `head` does
+    except BrokenPipeError:  # the program that reads the output has closed it, as `head` does
         with contextlib.suppress(OSError, ValueError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         outcome.status = 128 + signal.SIGPIPE
@@ -93,7 +93,7 @@ def explain(error: Exception, files: Sequence[Path]) -> str:
     names = ", ".join(path.name for path in files)
     return (
         f"fault of the program: {what}. Report it with the traceback below"
-        + f", and with the files it worked on, in which no damage was found: {names}" * bool(names)
+        + f", and with its input, in which no damage was found: {names}" * bool(names)
     )
 
 

@@ -179,8 +179,8 @@ def check_made_for(
         else:
             raise RampflowError(
                 f"{reference.path}: {values}; give the {declaration.type} reference of this exposure's "
-                f"{what.replace('_', ' ')}, or insist with --allow_mismatch (in the configuration: name it in "
-                "references.override, with references.allow_mismatch)"
+                f"{what.replace('_', ' ')}, or use this one with --allow_mismatch (in the configuration: "
+                "references.override with references.allow_mismatch)"
             )
     useafter = parse_time(meta.get("useafter"))
     start = parse_time(metadata_value(exposure.meta, "exposure.start_time"))

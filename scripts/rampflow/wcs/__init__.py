@@ -1,1 +1,1 @@
-"""WCSs evaluated from the tree of a file, without the objects of astropy and gwcs."""
+"""World coordinate systems: built with gwcs, and evaluated from the tree of a file without objects of gwcs and astropy."""

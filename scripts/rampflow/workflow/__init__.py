@@ -1,1 +1,1 @@
-"""What the workflow knows before its first job, and what it says after the last: no step imports this package."""
+"""What Snakemake needs before the first job and after the last one. No step imports this package."""

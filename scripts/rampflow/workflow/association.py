@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from rampflow.errors import RampflowError, raise_together
+from rampflow.errors import RampflowError, raise_problems
 
 RAW_SUFFIX = "_uncal.asdf"
 #: Maximum length of a name, bytes: with the suffixes of the workflow it must fit into the 255 of a file system.
@@ -149,9 +149,9 @@ def find_members(inputs: list[str] | str, folder: Path, exclude: Sequence[str] =
         problems += [member.problem for member in found if member.problem]
         members.extend(found)
     if malformed:
-        raise_together(problems)
+        raise_problems(problems)
     unknown = set(exclude) - {stem_of(member.path) for member in members}
-    raise_together([f"configuration: exclude: no input is an exposure of the name {name!r}" for name in sorted(unknown)])
+    raise_problems([f"configuration: exclude: no input is an exposure of the name {name!r}" for name in sorted(unknown)])
     return _checked([member for member in members if stem_of(member.path) not in exclude])
 
 
@@ -253,7 +253,7 @@ def read_association(path: Path, exclude: Sequence[str] = ()) -> list[Member]:
                 members.append(member)
                 problems += [member.problem] * bool(member.problem)
     if malformed:
-        raise_together(problems)
+        raise_problems(problems)
     if not members:
         raise RampflowError(f"{path}: names no science member")
     return members
@@ -308,5 +308,5 @@ def _checked(members: list[Member]) -> list[Member]:
             )
         else:
             problems.append(f"input: the exposure {stem} is given twice in {member.association!r}; name it once")
-    raise_together(problems)
+    raise_problems(problems)
     return result

@@ -1,4 +1,4 @@
-"""Whether somebody or a batch system ends a run before its end."""
+"""Notice that a user or a batch system ends a run early."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from rampflow.chain import chain_of
 from rampflow.detector import MINIMUM_RESULTANTS, check_shape
-from rampflow.errors import RampflowError, raise_together
+from rampflow.errors import RampflowError, raise_problems
 from rampflow.files import links
 from rampflow.files.asdf_reader import AsdfFile
 from rampflow.files.atomic import replacing
@@ -327,7 +327,7 @@ def _read_headers(members: list[Member], known: dict, skipped: frozenset[str], e
         if error:
             bad[stem_of(member.path)] = error
     leave_out = f"to go on without: {exclude_option([*excluded, *bad], sys.argv)}" if len(bad) < len(members) else ""
-    raise_together(list(bad.values()), leave_out)
+    raise_problems(list(bad.values()), leave_out)
     return {str(member.path): header for member, (header, _) in zip(members, results, strict=True)}
 
 
@@ -423,7 +423,7 @@ def _link_all(inventory: Inventory, headers: dict, contents: dict, folder: Path)
 def _check_paths(inventory: Inventory) -> None:
     """Refuse files whose paths Snakemake or asdf would misread."""
     paths = {p for e in inventory.exposures.values() for p in (e.path, e.tweakreg_catalog, *e.references.values()) if p}
-    raise_together(
+    raise_problems(
         [
             f"{path!r}: a path can't have any of {SPECIAL} and control characters; rename it, or link to it"
             for path in sorted(paths)
@@ -445,7 +445,7 @@ def _check_overrides(override: dict[str, str], chains: dict[Member, list[str]], 
                 declarations = found
         if declarations and (line := override_mismatch(path, declarations[0], readers)):
             lines.append(line)
-    raise_together(lines)
+    raise_problems(lines)
 
 
 def _check_references(inventory: Inventory, steps: dict[str, Step]) -> None:

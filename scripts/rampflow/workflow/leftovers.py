@@ -86,7 +86,7 @@ def stale_files(visit: Inventory, results: Path, inventories: Path) -> list[Path
     return [path for path, names in found if names & ours]
 
 
-def tell(stale: list[Path]) -> str:
+def describe_stale(stale: list[Path]) -> str:
     """Write the message that names stale files and the command that removes them."""
     named = ", ".join(path.name for path in stale[:SHOWN])
     more = f" and {len(stale) - SHOWN} more" if len(stale) > SHOWN else ""

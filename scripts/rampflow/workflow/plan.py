@@ -281,7 +281,7 @@ class Plan:
             "stars": self.paths.between(association, "astrometric.parquet"),
         }
 
-    # ---------------------------------------------------------------------------------------------------- what a job is told
+    # ---------------------------------------------------------------------------------------------------- arguments of a job
     def arguments(self, stem: str, step: str) -> str:
         """A step's references and parameters as arguments of its script."""
         chosen, override = self.exposures[stem].references, self.settings["references"]["override"]

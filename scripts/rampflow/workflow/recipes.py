@@ -163,7 +163,7 @@ def set_stamp(path: Path, *, outdated: bool) -> None:
             os.utime(path, (_LONG_AGO, _LONG_AGO))
 
 
-def tell(differing: dict[Path, list[str]]) -> str:
+def describe_outdated(differing: dict[Path, list[str]]) -> str:
     """Write the message that names what is made again, and why."""
     first = min(differing)
     others = f" and {len(differing) - 1} others" if len(differing) > 1 else ""

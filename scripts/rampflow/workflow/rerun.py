@@ -1,4 +1,4 @@
-"""Which existing files of a run are to be made again, because they were made from other parameters, references or code.
+"""Which existing files of a run are outdated, because they were made from other parameters, references or code.
 
 Snakemake knows this of the files that it has made in this working folder under their present names. Of others it sees only the
 time of modification (see `rampflow.workflow.recipes`).

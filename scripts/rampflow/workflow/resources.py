@@ -5,6 +5,12 @@ The numbers in the rules come from tests/benchmark/fit_resources.py.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
+#: Size of the raw exposure of a job: resultants, rows, columns.
+Shape = tuple[int, int, int]
+
 #: MB of the two processes of Snakemake that run beside the step in a cluster job.
 CLUSTER_OVERHEAD = 400
 
@@ -84,3 +90,65 @@ def threads(exposures: int, cores: int | None) -> int:
         1 where there are enough exposures to keep all cores busy, which is faster than two cores for each; otherwise 2.
     """
     return 1 if cores is not None and 1 < exposures >= cores else 2
+
+
+class Resources:
+    """Resource functions of the rules: what the jobs of a run ask for.
+
+    Parameters
+    ----------
+    shapes : dict of str to tuple of int
+        Shape of each raw exposure of the run, by the exposure's name.
+    local_cores : callable
+        Returns the cores of this machine that the run may use; None if its jobs are submitted to a cluster. It is called when
+        a job asks, because Snakemake may not know them before.
+    """
+
+    def __init__(self, shapes: dict[str, Shape], local_cores: Callable[[], int | None]):
+        self._shapes, self._local_cores = shapes, local_cores
+
+    def _shape(self, wildcards: Any) -> Shape | None:
+        return self._shapes[wildcards.stem] if "stem" in wildcards.keys() else None
+
+    def cores(self, wildcards: Any) -> int:
+        """Cores of a job that can use two, see `threads`."""
+        return threads(len(self._shapes), self._local_cores())
+
+    def memory(self, base: float, *, frames: float = 0, ramps: float = 0) -> Callable:
+        """Make the function of the memory of a job, MB.
+
+        Parameters
+        ----------
+        base, frames, ramps : float
+            As for the function `memory` of this module.
+
+        Returns
+        -------
+        callable
+            Function of wildcards and attempt.
+        """
+        return lambda wildcards, attempt: memory(
+            base,
+            frames=frames,
+            ramps=ramps,
+            shape=self._shape(wildcards),
+            attempt=attempt,
+            on_cluster=self._local_cores() is None,
+        )
+
+    def minutes(self, base: float, *, per_gigabyte: float = 0) -> Callable:
+        """Make the function of the time limit of a job, minutes.
+
+        Parameters
+        ----------
+        base, per_gigabyte : float
+            As for the function `minutes` of this module.
+
+        Returns
+        -------
+        callable
+            Function of wildcards and attempt.
+        """
+        return lambda wildcards, attempt: minutes(
+            base, per_gigabyte=per_gigabyte, shape=self._shape(wildcards), attempt=attempt
+        )

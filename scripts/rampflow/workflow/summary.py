@@ -15,7 +15,7 @@ from rampflow import SOFTWARE_NAME
 from rampflow.workflow.paths import LOGS, benchmark_of
 from rampflow.workflow.plan import Plan
 
-MOST = 20  #: lines of each kind that are shown; the file has all of them
+MAXIMUM_SHOWN = 20  #: lines of each kind that are shown; the file has all of them
 
 FETCH = "fetch_reference"  #: the step without a benchmark
 
@@ -221,7 +221,10 @@ def report(
     shown = [
         line
         for kind in kinds[:2]
-        for line in [*kind[:MOST], *([f"... and {len(kind) - MOST} more in {path}"] if len(kind) > MOST else [])]
+        for line in [
+            *kind[:MAXIMUM_SHOWN],
+            *([f"... and {len(kind) - MAXIMUM_SHOWN} more in {path}"] if len(kind) > MAXIMUM_SHOWN else []),
+        ]
     ]
     return "\n".join([f"{head} ({path})", *shown])
 
