@@ -30,7 +30,7 @@ from small_files import PATTERN, SCRIPTS, ramp, set_entries, write_ramp, write_r
 from snakemake_runs import Workflow
 
 from rampflow import chain, dq
-from rampflow.errors import MAX_PROBLEMS, RampflowError, raise_together
+from rampflow.errors import MAX_PROBLEMS, RampflowError, raise_problems
 from rampflow.files.asdf_reader import AsdfFile
 from rampflow.files.asdf_writer import create_asdf
 from rampflow.files.yaml_tree import tagged

@@ -21,11 +21,11 @@ def finish_others():
         second_pass.run_second_pass(plan, stems, sys.argv[1:])
 
 
-def tell_summary(logs, *, success):
+def show_summary(logs, *, success):
     """Write the summary of the run, and show it; `logs` are Snakemake's own."""
     interrupted = INTERRUPTIONS.noted and not success
     snakemake_logs = [Path(log) for log in logs]
-    tell(summary.report_run(plan, SUMMARY, BEGUN, snakemake_logs=snakemake_logs, interrupted=interrupted, success=success))
+    show(summary.report_run(plan, SUMMARY, BEGUN, snakemake_logs=snakemake_logs, interrupted=interrupted, success=success))
     if stale := plan.stale_files():
         show(leftovers.describe_stale(stale))
         with SUMMARY.open("a") as file:
@@ -51,7 +51,7 @@ onstart:
 onsuccess:
     rerun.remember_made(plan, BEGUN)
     if not second_pass.is_second_pass():
-        tell_summary(log, success=True)
+        show_summary(log, success=True)
 
 
 onerror:
@@ -59,4 +59,4 @@ onerror:
     if not second_pass.is_second_pass():
         if not INTERRUPTIONS.noted:
             finish_others()
-        tell_summary(log, success=False)
+        show_summary(log, success=False)
