@@ -232,7 +232,7 @@ def correct_linearity(
         np.uint8(dq.SATURATED),
         np.uint8(dq.DO_NOT_USE),
         np.uint32(dq.NO_LIN_CORR),
-        np.float32(LARGEST),
+        np.float32(LARGEST_COUNT),
         _by_channel(corrected),
         _by_channel(corrected_groupdq),
         _by_channel(corrected_pixeldq),

@@ -21,8 +21,8 @@ EMPTY_TIME = datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC)
 FRAME_TOLERANCE = 2.5
 #: Tolerated difference between the exposure time and that from start to end, seconds: commands before the first read and after
 #: the last.
-OVERHEAD = 10.0
-RELATIVE_TOLERANCE = 0.05  #: tolerated relative difference of times
+OVERHEAD_TOLERANCE = 10.0
+TIME_TOLERANCE = 0.05  #: tolerated relative difference of times
 
 #: First letters of the optical elements of an exposure type; other types take any.
 ELEMENTS = {"WFI_IMAGE": ("F",), "WFI_SPECTRAL": ("GRISM", "PRISM")}
@@ -80,7 +80,7 @@ def _check_times(meta: dict, resultants: int):
     if frame is None or not pattern:
         return
     reads = frame * pattern[-1][-1]
-    slack = max(FRAME_TOLERANCE * frame, RELATIVE_TOLERANCE * reads)
+    slack = max(FRAME_TOLERANCE * frame, TIME_TOLERANCE * reads)
     if exposure_time is not None and abs(exposure_time - reads) > slack:
         yield (
             f"meta.exposure.exposure_time is {exposure_time:g} s, and {pattern[-1][-1]} reads (read_pattern) of {frame:g} s "
