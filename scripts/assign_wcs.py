@@ -60,7 +60,7 @@ def pointing_faults(pointing: dict[str, float]) -> list[str]:
     Parameters
     ----------
     pointing : dict of float
-        v2_ref, v3_ref (arcsec), roll_ref, ra_ref, dec_ref (degrees).
+        Values of v2_ref, v3_ref (arcsec), roll_ref, ra_ref, dec_ref (degrees).
 
     Returns
     -------
@@ -195,15 +195,17 @@ def run(job: Job) -> None:
         The exposure, the references and the output.
     """
     if job.references["distortion"] is None:
-        return job.skip("There is no distortion reference")
+        job.skip("There is no distortion reference")
+        return
     image = job.exposure
     pointing = {name: float(image.get(f"meta.wcsinfo.{name}", (int, float))) for name in POINTING_LIMITS}
     if faults := pointing_faults(pointing):
         image.meta["wcs"] = None
-        return job.skip(
+        job.skip(
             f"The pointing in meta.wcsinfo is a placeholder or impossible ({', '.join(faults)}): the image gets no WCS and its "
             "sources get no positions on the sky; run romancal's roman_set_telescope_pointing on the raw file"
         )
+        return
     known = image.meta.get("velocity_aberration", {}).get("scale_factor") is not None
     scale = usable_aberration_scale(image.number("meta.velocity_aberration.scale_factor") if known else None)
     shape = image.array("data", 2).shape

@@ -1,8 +1,8 @@
 """Retrieve the stars that the exposures of one association are aligned to, at their mean epoch.
 
-The part of the sky and the epoch come from the headers of the images. The output is a small parquet file, with columns ra,
-dec (degrees, ICRS at the epoch), mag, ra_error, dec_error (mas), pmra, pmdec (mas/yr), parallax (mas), NaN where unknown.
-With the motions, tweakreg moves the stars from there to the epoch of each exposure::
+The sky region and the epoch are those in the headers of the images. The output is a small parquet file with columns ra, dec
+(degrees, ICRS at the epoch), mag, ra_error, dec_error (mas), pmra, pmdec (mas/yr), parallax (mas); NaN where unknown. tweakreg
+moves the stars by these motions to the epoch of each exposure::
 
     python astrometric_catalog.py STARS.parquet --images A_flat.asdf B_flat.asdf --astrometric_catalog GAIADR3_S3
 
@@ -39,20 +39,22 @@ def get_catalog(images: list[Path], source: str, *, margin: float, timeout: floa
     Parameters
     ----------
     images : list of pathlib.Path
+        Images of the association.
     source : str
-        As `check_astrometric_catalog` returns it.
+        Catalog, see `rampflow.astrometry.check_astrometric_catalog`.
     margin : float
         Search margin around each image, arcsec.
     timeout : float
         Total timeout for retrieving the catalog, seconds.
     attempt : int
-        Recorded in the origin.
+        Number of this attempt, which the origin records.
 
     Returns
     -------
     stars : dict of numpy.ndarray
         Columns of the file, (n,) each; empty if there are none.
     origin : rampflow.astrometry.star_table.Origin
+        Origin of the stars.
 
     Raises
     ------
@@ -87,11 +89,12 @@ def get_catalog(images: list[Path], source: str, *, margin: float, timeout: floa
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command line.
+    """Make the parser of the command line.
 
     Returns
     -------
     argparse.ArgumentParser
+        The parser.
     """
     result = argparse.ArgumentParser(
         prog="astrometric_catalog.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter

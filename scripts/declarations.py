@@ -11,5 +11,11 @@ from rampflow.step.declaration import Step
 
 @functools.cache
 def steps() -> dict[str, Step]:
-    """The declaration of each step, by its name, in the order of the chain."""
+    """Import the declarations of all steps.
+
+    Returns
+    -------
+    dict of str to Step
+        Declaration of each step by its name, in the order of the chain.
+    """
     return {name: importlib.import_module(name).STEP for name in STEPS}

@@ -158,7 +158,7 @@ parameter. [For users of romancal](../docs/from-romancal.md) lists romancal's ot
 """  # noqa: E501
 
 
-#: Parameters that romancal doesn't have.
+#: Parameters that romancal does not have.
 OURS_ALONE = {
     "refpix": ("mean_is_missing",),
     "wfi18_transient": ("check_fit",),
@@ -168,36 +168,106 @@ OURS_ALONE = {
 
 
 def romancal_name(step: Step, parameter: Parameter) -> str:
-    """Name of a parameter in romancal's pipeline."""
+    """Name a parameter as romancal's pipeline does.
+
+    Parameters
+    ----------
+    step : Step
+        Declaration of the step.
+    parameter : Parameter
+        A parameter of this step.
+
+    Returns
+    -------
+    str
+        Its name in Markdown, with that of the step in romancal; "rampflow only" where romancal does not have it.
+    """
     if parameter.name in OURS_ALONE.get(step.name, ()):
         return "rampflow only"
     return f"`{STEPS[step.name].romancal or step.name}.{parameter.name}`"
 
 
-def as_yaml(value) -> str:
-    """A value as the configuration's file has it."""
+def as_yaml(value: object) -> str:
+    """Write a value as the configuration file does.
+
+    Parameters
+    ----------
+    value : object
+        The value.
+
+    Returns
+    -------
+    str
+        Its YAML, in one line.
+    """
     return yaml.safe_dump(value).splitlines()[0]
 
 
-def takes(parameter: Parameter) -> str:
-    """What a parameter accepts, for the reference."""
+def accepted_values(parameter: Parameter) -> str:
+    """Describe the values that a parameter accepts.
+
+    Parameters
+    ----------
+    parameter : Parameter
+        The parameter.
+
+    Returns
+    -------
+    str
+        Its choices or its type, and its minimum, in Markdown.
+    """
     text = " or ".join(f"`{c}`" for c in parameter.choices) or parameter.type.__name__
     return text + (f" ≥ {parameter.minimum:g}" if parameter.minimum is not None else "")
 
 
-def between(low: float, high: float) -> str:
-    """Limits in words."""
+def limits_text(low: float, high: float) -> str:
+    """Write two limits in words.
+
+    Parameters
+    ----------
+    low, high : float
+        The limits.
+
+    Returns
+    -------
+    str
+        The text, ``0.5 to 20`` for example.
+    """
     return f"{low:g} to {high:g}"
 
 
-def named(field: str, limits: Range) -> str:
-    """What a range is about, for the reference."""
+def limited_quantity(field: str, limits: Range) -> str:
+    """Name the quantity that a range limits.
+
+    Parameters
+    ----------
+    field : str
+        Field of the reference that the range belongs to.
+    limits : Range
+        The range.
+
+    Returns
+    -------
+    str
+        The field with its plane, or the quantity that is derived from it, in Markdown.
+    """
     field = f"`{field}`" if limits.plane is None else f"`{field}[{limits.plane}]`"
     return f"{limits.quantity} ({field})" if limits.quantity else field
 
 
 def config_section(step: Step) -> str:
-    """The section of a step in config.yaml."""
+    """Write the section of a step in config.yaml.
+
+    Parameters
+    ----------
+    step : Step
+        Declaration of the step.
+
+    Returns
+    -------
+    str
+        Its parameters with their defaults, in YAML with comments.
+    """
     lines = [f"  # {step.summary.splitlines()[0]}", f"  {step.name}:"]
     if STEPS[step.name].optional:
         lines.append("    skip: false")
@@ -210,7 +280,18 @@ def config_section(step: Step) -> str:
 
 
 def readme_section(step: Step) -> str:
-    """The section of a step in README.md."""
+    """Write the section of a step in README.md.
+
+    Parameters
+    ----------
+    step : Step
+        Declaration of the step.
+
+    Returns
+    -------
+    str
+        Its references, plausible values and parameters, in Markdown.
+    """
     lines = [f"\n### {step.name}\n", step.summary + "\n"]
     if step.references:
         lines += ["| reference | contents |", "|---|---|", *(f"| `{r.type}` | {r.meaning} |" for r in step.references), ""]
@@ -221,24 +302,29 @@ def readme_section(step: Step) -> str:
             "|---|---|---|---|---|---|",
         ]
         lines += [
-            f"| `{reference.type}` | {named(field, limits)} | {between(limits.minimum, limits.maximum)} "
-            f"| {between(*limits.median) if limits.median else ''} | {limits.unit} | {limits.source} |"
+            f"| `{reference.type}` | {limited_quantity(field, limits)} | {limits_text(limits.minimum, limits.maximum)} "
+            f"| {limits_text(*limits.median) if limits.median else ''} | {limits.unit} | {limits.source} |"
             for reference in step.references
             for field, limits in reference.plausible.items()
         ]
         lines.append("")
     if parameters := configuration.parameters_of(step):
         lines += ["| parameter | takes | default | unit | meaning | romancal |", "|---|---|---|---|---|---|"]
-        lines += [
-            f"| `{p.name}` | {takes(p)} | `{as_yaml(p.default)}` | {p.unit} | {p.meaning} | {romancal_name(step, p)} |"
-            for p in parameters
-        ]
+        for p in parameters:
+            cells = f"`{p.name}`", accepted_values(p), f"`{as_yaml(p.default)}`", p.unit, p.meaning, romancal_name(step, p)
+            lines.append(f"| {' | '.join(cells)} |")
         lines.append("")
     return "\n".join(lines)
 
 
 def files_of_jobs() -> list[Path]:
-    """Files besides the rules that a run needs, for a workflow that takes the rules from a hosted repository."""
+    """List the files besides the rules that a run needs, for a workflow that takes the rules from a hosted repository.
+
+    Returns
+    -------
+    list of pathlib.Path
+        The files, sorted.
+    """
     found = [
         *(path for path in SCRIPTS.rglob("*.py") if path.parent.name != "simulator"),
         *SCRIPTS.rglob("*.txt"),
@@ -248,8 +334,14 @@ def files_of_jobs() -> list[Path]:
     return sorted(path for path in found if path.is_file())
 
 
-def documents() -> dict:
-    """Content of each document, by its path."""
+def documents() -> dict[Path, str]:
+    """Generate all documents.
+
+    Returns
+    -------
+    dict of pathlib.Path to str
+        Content of each document by its path.
+    """
     steps = declarations.steps().values()
     return {
         CONFIG / "config.yaml": HEAD + "\n".join(config_section(step) for step in steps),

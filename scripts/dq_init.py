@@ -382,7 +382,7 @@ def initialize(job: Job, raw: Exposure, *, ground_test: bool) -> None:
     pixeldq = np.zeros((rows, columns), np.uint32) if mask is None else mask
     _flag_guide_window(job, raw, pixeldq)
 
-    def read_block(start, stop):
+    def _read_block(start, stop):
         read = None if reference_read is None else reference_read[start:stop]
         border = border_pixels(start, stop, (rows, columns))
         return decode_block(counts.read_rows(start, stop), read, offset, read_pattern, border)
@@ -390,8 +390,8 @@ def initialize(job: Job, raw: Exposure, *, ground_test: bool) -> None:
     border = {
         "left": EmptyArray((resultants, rows, BORDER), np.float32),
         "right": EmptyArray((resultants, rows, BORDER), np.float32),
-        "top": read_block(0, min(BLOCK, rows)).counts[:, :BORDER].copy(),
-        "bottom": read_block(max(rows - BLOCK, 0), rows).counts[:, -BORDER:].copy(),
+        "top": _read_block(0, min(BLOCK, rows)).counts[:, :BORDER].copy(),
+        "bottom": _read_block(max(rows - BLOCK, 0), rows).counts[:, -BORDER:].copy(),
     }
     arrays = {
         "data": EmptyArray(shape, np.float32),
@@ -405,7 +405,7 @@ def initialize(job: Job, raw: Exposure, *, ground_test: bool) -> None:
         product.status = "SKIPPED" if mask is None else "COMPLETE"
 
         def write_block(start, stop):
-            block = read_block(start, stop)
+            block = _read_block(start, stop)
             product.write_rows("data", start, block.counts)
             product.write_rows("border_ref_pix_left", start, block.counts[:, :, :BORDER])
             product.write_rows("border_ref_pix_right", start, block.counts[:, :, -BORDER:])

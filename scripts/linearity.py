@@ -19,8 +19,8 @@ from rampflow.step.reference_checks import MANY_BAD, MANY_UNUSUAL, refuse_implau
 #: Linear term of a polynomial in DN.
 LINEAR_TERM = Range(0.2, 5, source="a polynomial is the identity with corrections of a few per cent", median=(0.5, 2), plane=1)
 TYPICAL = 20000.0  #: DN; counts near half of the full well
-#: Value of a polynomial at `TYPICAL` counts, divided by these counts.
-NEAR_IDENTITY = Range(0.6, 1.6, source="at half the full well, the response is linear within a few per cent")
+#: Value of a polynomial at `TYPICAL` counts, divided by these counts. With the gain in it, it would be about 2.
+NEAR_IDENTITY = Range(0.6, 1.6, source="the response is linear within some per cent at half the full well")
 #: Correction of an analog-to-digital converter.
 CONVERTER = Range(-1000, 1000, "DN", "measured converters are off by a few DN", quantity="largest correction of a channel")
 
@@ -70,21 +70,21 @@ class IntegralNonlinearity:
 
     @cached_property
     def entries(self) -> np.ndarray:
-        """Each correction with its change to the next one, for the compiled loop.
+        """Each correction with its difference from the next one, for the compiled loop.
 
         Returns
         -------
         numpy.ndarray
-            Two float32 in the place of a float64, so that one access reads both, of shape (channel, grid point).
+            Both as float32, packed in a float64 so that one access reads them, of shape (channel, grid point).
         """
         change = np.diff(self.correction, axis=1, append=self.correction[:, -1:])
         return np.stack([self.correction, change], axis=2, dtype=np.float32).view(np.float64)[..., 0]
 
 
 def grid_nonlinearity(value: np.ndarray, correction: np.ndarray) -> IntegralNonlinearity:
-    """Put a table of integral nonlinearity on the coarsest uniform grid that has all its points.
+    """Resample a table of integral nonlinearity on the coarsest uniform grid that contains all its points.
 
-    Interpolation on the grid gives the same as interpolation in the table. A uniform table stays as it is.
+    Linear interpolation on the grid and in the table gives the same values. A uniform table is not changed.
 
     Parameters
     ----------
@@ -101,7 +101,7 @@ def grid_nonlinearity(value: np.ndarray, correction: np.ndarray) -> IntegralNonl
     Raises
     ------
     ValueError
-        The counts are not increasing whole numbers, or fewer than two, or a correction is not finite.
+        There are fewer than two counts, the counts are not increasing whole numbers, or a correction is not finite.
     """
     whole = np.asarray(value).astype(np.int64)
     steps = np.diff(whole)
@@ -116,7 +116,7 @@ def grid_nonlinearity(value: np.ndarray, correction: np.ndarray) -> IntegralNonl
 
 
 def usable_polynomials(coefficients: np.ndarray, *, near_identity: Range | None = None) -> np.ndarray:
-    """Set the linear term of implausible polynomials to zero, which stands for no polynomial.
+    """Set the linear term of implausible polynomials to zero, which marks a pixel without a polynomial.
 
     A polynomial is implausible if its linear term is beyond `LINEAR_TERM`.
 
@@ -155,8 +155,8 @@ def correct_linearity(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Correct a ramp, or some rows of it, for non-linear response.
 
-    A resultant is a mean of reads, and the polynomial of a mean is not the mean of the polynomials: the correction is that of
-    the reads. They are not known, and are predicted for each resultant in these steps:
+    A resultant is a mean of reads. The polynomial of a mean is not the mean of the polynomials, so each read must be corrected.
+    The exposure does not contain the reads. They are predicted, and the resultants corrected, in these steps:
 
     1. Linearize the first resultant and the last good one: the one before the last that is not SATURATED, but at least the
        second. The line through both, at their mean read numbers, gives the linear counts of every read.
@@ -199,7 +199,7 @@ def correct_linearity(
     """
     from rampflow.kernels.linearity import correct_rows
 
-    # Arrays of an open data model are wrapped; the compiled loop needs plain ones.
+    # The compiled loop needs plain arrays; those of an open data model are wrapped.
     data, groupdq, pixeldq, coefficients, coefficients_dq, inverse_coefficients = map(
         np.asarray, (data, groupdq, pixeldq, coefficients, coefficients_dq, inverse_coefficients)
     )
@@ -216,17 +216,13 @@ def correct_linearity(
     counts = [len(reads) for reads in read_pattern]
     table = nonlinearity or IntegralNonlinearity(0.0, 1.0, np.empty((pixels[1] // CHANNEL_WIDTH, 0), np.float32))
     corrected, corrected_groupdq, corrected_pixeldq = (np.empty(a.shape, a.dtype) for a in (data, groupdq, pixeldq))
-
-    def by_channel(array):
-        return array.reshape(*array.shape[:-1], -1, CHANNEL_WIDTH)
-
     correct_rows(
-        by_channel(data),
-        by_channel(groupdq),
-        by_channel(pixeldq),
-        by_channel(coefficients),
-        by_channel(coefficients_dq),
-        by_channel(inverse_coefficients),
+        _by_channel(data),
+        _by_channel(groupdq),
+        _by_channel(pixeldq),
+        _by_channel(coefficients),
+        _by_channel(coefficients_dq),
+        _by_channel(inverse_coefficients),
         (np.concatenate(read_pattern) - means[0]).astype(np.float32),
         np.concatenate([[0], np.cumsum(counts)]).astype(np.intp),
         (means - means[0]).astype(np.float32),
@@ -237,15 +233,20 @@ def correct_linearity(
         np.uint8(dq.DO_NOT_USE),
         np.uint32(dq.NO_LIN_CORR),
         np.float32(LARGEST_COUNT),
-        by_channel(corrected),
-        by_channel(corrected_groupdq),
-        by_channel(corrected_pixeldq),
+        _by_channel(corrected),
+        _by_channel(corrected_groupdq),
+        _by_channel(corrected_pixeldq),
     )
     return corrected, corrected_groupdq, corrected_pixeldq
 
 
+def _by_channel(array):
+    """View the last axis of an array, the columns, as two: channel and column."""
+    return array.reshape(*array.shape[:-1], -1, CHANNEL_WIDTH)
+
+
 def response_ratio(coefficients: np.ndarray) -> np.ndarray:
-    """Evaluate polynomials at `TYPICAL` counts, and divide by these.
+    """Evaluate polynomials at `TYPICAL` counts, divided by these counts.
 
     Parameters
     ----------
@@ -276,16 +277,16 @@ def check_polynomials(reference: Exposure, shape: tuple[int, int], reftype: str)
     Returns
     -------
     Range or None
-        Limits that the `response_ratio` of each pixel must keep, if many pixels of a sample of rows are beyond them. It is not
-        checked at all pixels otherwise, since that takes a second on a full frame.
+        Limits of the `response_ratio` of each pixel, if many pixels in a sample of rows are beyond them. `None` otherwise:
+        the ratio is not checked in each pixel then, since this takes a second on a full frame.
 
     Raises
     ------
     RampflowError
-        An array is of another shape, there is no linear term, or the median pixel is far from the identity.
+        An array has another shape, there is no linear term, or the median `response_ratio` is beyond `NEAR_IDENTITY`.
     """
-    for name, expected in (("coeffs", 3), ("dq", 2)):
-        array = reference.array(name, expected)
+    for name, ndim in (("coeffs", 3), ("dq", 2)):
+        array = reference.array(name, ndim)
         if array.shape[-2:] != shape:
             raise RampflowError(
                 f"{reference.path}: {name} has the shape {array.shape}, and the exposure has {shape[0]} rows and {shape[1]} "
@@ -319,7 +320,7 @@ def read_nonlinearity(reference: Exposure, columns: int) -> IntegralNonlinearity
     Raises
     ------
     RampflowError
-        A channel is missing, or a table is of the wrong shape or not usable.
+        A channel is missing, or a table has the wrong shape or unusable values.
     """
     value = reference.array("value", 1).read()
     corrections = []

@@ -4,7 +4,7 @@ The members of a product are aligned to each other and to the astrometric catalo
 
     python scripts/make_association.py L1_asn.json r*_uncal.asdf
 
-One file has all visits. (romancal reads the first product of a file only: give it one file per visit.)
+The file contains all visits. (romancal reads only the first product of a file: give it one file per visit.)
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from rampflow.workflow.association import stem_of
 
 
 def visit_of(stem: str) -> str:
-    """Name of the visit of an exposure.
+    """Extract the name of the visit from the name of an exposure.
 
     Parameters
     ----------
@@ -33,7 +33,7 @@ def visit_of(stem: str) -> str:
     Returns
     -------
     str
-        What it begins with (``rPPPPPCCAAASSSOOOVVV``), before the first ``_``.
+        Name of the visit (``rPPPPPCCAAASSSOOOVVV``): all before the first ``_``.
     """
     return stem.partition("_")[0]
 
@@ -46,17 +46,17 @@ def make_association(exposures: list[Path], folder: Path) -> dict:
     exposures : list of pathlib.Path
         Raw files.
     folder : pathlib.Path
-        The folder of the association file, which its members' names are relative to.
+        Folder of the association file; the names of its members are relative to it.
 
     Returns
     -------
     dict
-        With ``products``, each with the ``name`` of a visit and its ``members``.
+        The content, with ``products``: each has the ``name`` of a visit and its ``members``.
 
     Raises
     ------
     RampflowError
-        A file doesn't exist, is given twice, or doesn't have the name of a raw exposure; the message names every such file.
+        A file doesn't exist, is given twice, or doesn't have the name of a raw exposure.
     """
     given = Counter(path.absolute() for path in exposures)
     problems = [f"{path}: does not exist" for path in given if not path.is_file()]

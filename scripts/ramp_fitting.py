@@ -1,4 +1,4 @@
-"""Step ramp_fitting: fit a count rate to each ramp, and find the cosmic rays that hit it."""
+"""Step ramp_fitting: find the jumps that cosmic rays cause in each ramp, and fit its count rate without them."""
 
 import argparse
 import dataclasses
@@ -35,14 +35,15 @@ READNOISE = Range(
     0.1,
     2000,
     "DN",
-    "the median of a detector is 5 to 20 DN; pixels with telegraph noise reach hundreds",
+    "detectors have 5 to 20 DN per read in the median; pixels with telegraph noise have hundreds",
     median=(0.5, 200),
 )
 
 
 class _Algorithm(Parameter):
+    """The algorithm; the error for romancal's deprecated one names the replacement."""
+
     def parse(self, text: str):
-        """Value of the command-line argument."""
         if text == "ols_cas22":
             raise argparse.ArgumentTypeError("ols_cas22 is deprecated in romancal and not offered here; use likely")
         return super().parse(text)
@@ -180,7 +181,7 @@ def difference_covariance(read_pattern: list[list[int]], frame_time: float) -> n
 
 
 def jump_thresholds(rejection_threshold: float) -> tuple[float, float]:
-    """Compute the decrease of χ² that a jump must cause.
+    """Compute the decrease of χ² above which leaving out differences shows a jump.
 
     Parameters
     ----------
@@ -189,13 +190,13 @@ def jump_thresholds(rejection_threshold: float) -> tuple[float, float]:
 
     Returns
     -------
-    one : float
+    single : float
         Threshold for leaving out one difference: `rejection_threshold` squared.
-    two : float
-        Threshold for leaving out two, which has the same probability of being passed by chance with two degrees of freedom.
+    pair : float
+        Threshold for leaving out two. With two degrees of freedom, chance exceeds it with the same probability.
     """
     x = rejection_threshold / math.sqrt(2)
-    if x < 26:  # beyond, erfc underflows, and its asymptotic series is accurate
+    if x < 26:  # erfc underflows for larger x, where its asymptotic series is accurate
         log_chance = math.log(math.erfc(x))
     else:
         log_chance = math.log1p(-1 / (2 * x**2)) - x**2 - math.log(x * math.sqrt(math.pi))
@@ -248,14 +249,15 @@ def find_jumps(
     rejection_threshold: float | None = 4.5,
     saturated_in_median: bool = False,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Find jumps in ramps by what leaving out differences of resultants does to χ² (Brandt 2024, PASP 136, 045005).
+    """Find the jumps in ramps: differences whose omission lowers χ² significantly (Brandt 2024, PASP 136, 045005).
 
-    The covariance follows from the median difference of each ramp, which a jump hardly moves. The one difference, or the two
-    around a resultant of several reads, whose omission lowers χ² by most beyond its threshold, is left out, and again,
-    until none does or no more than three differences are left.
+    A difference is that of two successive resultants. The photon noise of a ramp follows from its median difference, which a
+    jump hardly changes. The search leaves out one difference at a time, or the two around a resultant of several reads: in each
+    iteration those whose omission lowers χ² by the most beyond its threshold. It ends when no omission passes its threshold, or
+    when at most three differences are left.
 
-    Saturated differences are near zero whatever the light. Where they are the majority, a median with them would deny the
-    ramp its photon noise, and good differences would pass for jumps.
+    Differences of saturated resultants are near zero at any count rate. Where they are the majority, a median that includes
+    them underestimates the photon noise, and good differences are taken for jumps.
 
     Parameters
     ----------
@@ -270,26 +272,28 @@ def find_jumps(
     covariance : numpy.ndarray
         From `difference_covariance`.
     rejection_threshold : float or None
-        Significance of a jump in sigma; None looks for none.
+        Minimum significance of a jump, sigma; `None` for no search.
     saturated_in_median : bool
-        Differences with a SATURATED resultant count in the median too, as in romancal.
+        Whether the median includes differences with a SATURATED resultant, as in romancal.
 
     Returns
     -------
     rate : numpy.ndarray
         Count rate of this first fit, DN/s, float64 of shape (row, column).
     jumps : numpy.ndarray
-        JUMP_DET at each resultant that ends a difference left out, uint8 of the shape of `resultants`.
+        JUMP_DET at the second resultant of each difference that is left out, uint8 of the shape of `resultants`.
     """
     from rampflow.kernels import ramp_fitting as kernels
 
-    one, two = (math.inf, math.inf) if rejection_threshold is None else jump_thresholds(rejection_threshold)
-    rate, jumps = np.empty(gain.shape), np.zeros(groupdq.shape, np.uint8)
+    single, pair = (math.inf, math.inf) if rejection_threshold is None else jump_thresholds(rejection_threshold)
+    rate = np.empty(gain.shape)
+    jumps = np.zeros(groupdq.shape, np.uint8)
     network = kernels.sorting_network(len(resultants) - 1)
     gain = np.where(has_gain(gain), gain, np.float32(np.nan))
-    spoiled = np.uint8(0 if saturated_in_median else flags.SATURATED)
+    not_in_median = np.uint8(0 if saturated_in_median else flags.SATURATED)
+    jump = np.uint8(flags.JUMP_DET)
     kernels.find_jumps(
-        resultants, groupdq, gain, readnoise, covariance, network, one, two, spoiled, np.uint8(flags.JUMP_DET), rate, jumps
+        resultants, groupdq, gain, readnoise, covariance, network, single, pair, not_in_median, jump, rate, jumps
     )
     return rate, jumps
 
@@ -303,16 +307,16 @@ def fit_slopes(
     covariance: np.ndarray,
     rate: np.ndarray,
 ) -> RampFit:
-    """Fit the slope of maximum likelihood to the differences of ramps that are not flagged (Brandt 2024, PASP 136, 045004).
+    """Fit slopes of maximum likelihood to the differences that are not flagged (Brandt 2024, PASP 136, 045004).
 
     Parameters
     ----------
     resultants : numpy.ndarray
         Ramps, DN, float32 of shape (resultant, row, column).
     groupdq : numpy.ndarray
-        Their flags, uint8. A difference with a SATURATED or DO_NOT_USE resultant is not used.
+        Their flags, uint8. A difference with a flagged resultant is not used.
     jumps : numpy.ndarray
-        Not 0 at each resultant that ends a difference to leave out, uint8 of the shape of `resultants`.
+        Nonzero at the second resultant of each difference to leave out, uint8 of the shape of `resultants`.
     gain : numpy.ndarray
         Gain, electron/DN, float32 of shape (row, column).
     readnoise : numpy.ndarray
@@ -320,7 +324,7 @@ def fit_slopes(
     covariance : numpy.ndarray
         From `difference_covariance`.
     rate : numpy.ndarray
-        Count rate that sets the photon noise, DN/s, float64 of shape (row, column); no photon noise where it is negative.
+        Count rate that sets the photon noise, DN/s, float64 of shape (row, column). A negative rate sets none.
 
     Returns
     -------
@@ -346,7 +350,7 @@ def fit_ramps(
     rejection_threshold: float | None = 4.5,
     saturated_in_median: bool = False,
 ) -> tuple[RampFit, np.ndarray]:
-    """Find jumps in ramps and fit the slope of what is left.
+    """Find the jumps in ramps, and fit slopes without them.
 
     Parameters
     ----------
@@ -386,7 +390,7 @@ def fit_ramps(
 
 
 def fit_uniform(resultants: np.ndarray, read_pattern: list[list[int]], frame_time: float) -> np.ndarray:
-    """Fit ramps with the same weight for each read, the best weights where read noise dominates; flags are ignored.
+    """Fit slopes with equal weights of all reads, whatever their flags. These weights are the best if read noise dominates.
 
     Parameters
     ----------
@@ -415,6 +419,14 @@ def fit_uniform(resultants: np.ndarray, read_pattern: list[list[int]], frame_tim
 def image_dq(pixeldq: np.ndarray, groupdq: np.ndarray, slope: np.ndarray, gain: np.ndarray) -> np.ndarray:
     """Combine the flags of a ramp into those of its image.
 
+    To the flags of a pixel are added
+
+    - JUMP_DET and SATURATED if any resultant has them;
+    - DO_NOT_USE if fewer than two resultants are neither SATURATED nor DO_NOT_USE, or if the slope is not finite;
+    - NO_GAIN_VALUE and DO_NOT_USE if the gain is not plausible.
+
+    romancal flags neither implausible gains nor slopes that are not finite, as of ramps without two successive good resultants.
+
     Parameters
     ----------
     pixeldq : numpy.ndarray
@@ -429,9 +441,7 @@ def image_dq(pixeldq: np.ndarray, groupdq: np.ndarray, slope: np.ndarray, gain: 
     Returns
     -------
     numpy.ndarray
-        `pixeldq`, and JUMP_DET or SATURATED where any resultant has it; DO_NOT_USE where at most one resultant is neither
-        SATURATED nor DO_NOT_USE, or where the slope is not finite; NO_GAIN_VALUE and DO_NOT_USE where the gain is not
-        plausible. romancal flags neither gains nor ramps without two good neighbours, and leaves NaN as good.
+        Flags of the image, uint32 of shape (row, column).
     """
     result = pixeldq | (np.bitwise_or.reduce(groupdq, axis=0) & np.uint8(flags.JUMP_DET | flags.SATURATED))
     good = np.zeros(pixeldq.shape, np.uint16)
@@ -455,7 +465,10 @@ class _Event:
 
     def along_axes(self, row, column):
         """Offsets from the centre along the major and the minor axis."""
-        row, column, cosine, sine = row - self.row, column - self.column, math.cos(self.angle), math.sin(self.angle)
+        row = row - self.row
+        column = column - self.column
+        cosine = math.cos(self.angle)
+        sine = math.sin(self.angle)
         return row * cosine + column * sine, row * sine - column * cosine
 
     def contains(self, other: "_Event") -> bool:
@@ -468,7 +481,7 @@ class _Event:
         return not all(distance <= x <= n - distance for x, n in zip((self.row, self.column), shape, strict=True))
 
     def draw(self, shape: tuple[int, int], major: float, minor: float) -> tuple[np.ndarray, np.ndarray]:
-        """Rows and columns of the pixels in an ellipse of other full axes (pixels) around the same centre."""
+        """Rows and columns of the pixels in the ellipse with the same centre and angle, and the given full axes (pixels)."""
         from skimage.draw import ellipse
 
         radii = [round(min(axis, LARGEST_EVENT_WIDTH) / 2) for axis in (major, minor)]
@@ -483,10 +496,10 @@ def _find_events(mask: np.ndarray, minimum_area: float) -> list[_Event]:
 
     events = []
     for region in regionprops(label(mask)):
-        # Most regions are single pixels. Filling the holes of each would take ten times as long.
+        # The area of the bounding box first: most regions are single pixels, and filling holes in each takes ten times as long.
         if region.area_bbox < minimum_area or region.area_filled < minimum_area:
             continue
-        # The moments are those of the pixels' centres; stcal takes one pixel off both axes.
+        # One pixel less, as in stcal: the axes are those of the centres of the pixels.
         axes = (max(length - 1, 0.0) for length in (region.axis_major_length, region.axis_minor_length))
         events.append(_Event(*map(float, region.centroid), *axes, region.orientation % math.pi))
     return events
@@ -503,12 +516,14 @@ def expand_large_events(
     sat_expand: int = 2,
     edge_size: int = 0,
 ) -> tuple[np.ndarray, int]:
-    """Flag the surroundings of large events (snowballs), where charge spreads too faintly for each ramp to show it.
+    """Flag the surroundings of large events (snowballs), whose charge is too faint to be found in single ramps.
 
-    In each resultant, a large event is a connected area of jumps around the centre of a core that saturates there or in the
-    next resultant. Its minor axis grows by `expand_factor`, and its major axis by as many pixels; the pixels of the grown
-    ellipse that are not saturated are flagged JUMP_DET. A core that saturates in the resultant is extended: from this resultant
-    on, its surroundings are flagged SATURATED alone.
+    A large event is a connected area of jumps in one resultant that contains the centre of a core. A core is a connected area
+    of pixels that saturate in this resultant or in the next one.
+
+    The minor axis of the event's ellipse is multiplied by `expand_factor`, and its major axis grows by the same number of
+    pixels. The pixels in the larger ellipse are flagged JUMP_DET, except saturated ones. A core that saturates in this
+    resultant is extended as well: from this resultant on, SATURATED replaces all flags of the pixels in its larger ellipse.
 
     Parameters
     ----------
@@ -525,7 +540,7 @@ def expand_large_events(
     sat_expand : int
         Growth of the radius of a core, pixels.
     edge_size : int
-        Distance from the edge of the detector, pixels, within which an event needs no core: it may lie outside.
+        Distance from the edge of the detector, pixels, within which an event needs no core, since the core may lie outside.
 
     Returns
     -------
@@ -572,7 +587,7 @@ def run(job: Job) -> None:
     Raises
     ------
     RampflowError
-        The ramp has too few resultants, or a reference is not of its shape.
+        The ramp has too few resultants, or the shape of a reference is not that of the ramp.
     """
     exposure = job.exposure
     try:
@@ -601,18 +616,18 @@ def fit_exposure(job: Job, covariance: np.ndarray, readnoise: Exposure, gain: Ex
     data, groupdq, pixeldq = ramp_arrays(job)
     read_gain = row_reader(gain, "gain", data.shape[1:])
     read_noise = row_reader(readnoise, "readnoise", data.shape[1:])
-    search = {
+    search_options = {
         "rejection_threshold": parameters.rejection_threshold if parameters.use_ramp_jump_detection else None,
         "saturated_in_median": parameters.saturated_in_median,
     }
     if parameters.expand_large_events:
-        rate, expanded = expanded_flags(job, covariance, read_gain, read_noise, search)
+        rate, expanded = expanded_flags(job, covariance, read_gain, read_noise, search_options)
 
     image = image_arrays(job, [n - 2 * BORDER for n in data.shape[1:]])
     pixels = image["data"].size
     science = np.s_[..., BORDER:-BORDER]
 
-    def fit_rows(start, stop):
+    def _fit_rows(start, stop):
         rows = slice(start + BORDER, stop + BORDER)
         resultants = data.read_rows(rows.start, rows.stop)
         group = groupdq.read_rows(rows.start, rows.stop)
@@ -625,10 +640,10 @@ def fit_exposure(job: Job, covariance: np.ndarray, readnoise: Exposure, gain: Ex
         if parameters.expand_large_events:
             first_rate = rate[rows]
             jumps = expanded[:, rows] & np.uint8(flags.JUMP_DET)
-            # The fit leaves an extended core out, as other saturated resultants. romancal flags it, and fits it.
+            # The fit leaves out the pixels of extended cores. romancal flags them, but still fits them.
             group |= expanded[:, rows] & np.uint8(flags.SATURATED)
         else:
-            first_rate, jumps = find_jumps(resultants, group, gains, noise, covariance, **search)
+            first_rate, jumps = find_jumps(resultants, group, gains, noise, covariance, **search_options)
         fit = fit_slopes(resultants, group, jumps, gains, noise, covariance, first_rate)
         group |= jumps
         image["data"][start:stop] = fit.slope[science]
@@ -643,17 +658,17 @@ def fit_exposure(job: Job, covariance: np.ndarray, readnoise: Exposure, gain: Ex
         without_noise = np.count_nonzero(~noise_limits.contains(noise[science]))
         return jump_indices(group, start), without_gain, without_noise, *unusual
 
-    def fit_image():
-        jumps, *counts = zip(*job.map_rows(fit_rows, image["data"].shape[0]), strict=True)
+    def _fit_image():
+        jumps, *counts = zip(*job.map_rows(_fit_rows, image["data"].shape[0]), strict=True)
         return np.concatenate(jumps), *map(sum, counts)
 
-    jumps, without_gain, without_noise, unusual_gains, unusual_noise = fit_image()
+    jumps, without_gain, without_noise, unusual_gains, unusual_noise = _fit_image()
     narrowed = [
         job.narrow_limits("gain", "data", unusual_gains, pixels),
         job.narrow_limits("readnoise", "data", unusual_noise, pixels),
     ]
     if any(narrowed):
-        jumps, without_gain, without_noise, *_ = fit_image()
+        jumps, without_gain, without_noise, *_ = _fit_image()
     job.log_bad_pixels("gain", "data", without_gain, pixels, "NO_GAIN_VALUE and DO_NOT_USE")
     job.log_bad_pixels("readnoise", "data", without_noise, pixels, "DO_NOT_USE")
     job.log.info("Jumps found: %d", len(jumps))
@@ -663,7 +678,7 @@ def fit_exposure(job: Job, covariance: np.ndarray, readnoise: Exposure, gain: Ex
 
 
 def expanded_flags(
-    job: Job, covariance: np.ndarray, read_gain: RowReader, read_noise: RowReader, search: dict
+    job: Job, covariance: np.ndarray, read_gain: RowReader, read_noise: RowReader, search_options: dict
 ) -> tuple[np.ndarray, np.ndarray]:
     """Find the jumps of a whole exposure, and expand its large events, which may reach into any row.
 
@@ -675,7 +690,7 @@ def expanded_flags(
         From `difference_covariance`.
     read_gain, read_noise : callable
         From `row_reader`.
-    search : dict
+    search_options : dict
         Keyword arguments of `find_jumps`.
 
     Returns
@@ -689,22 +704,32 @@ def expanded_flags(
     found = groupdq.read()
     rate = np.empty(data.shape[1:])
 
-    def search_rows(start, stop):
+    def _search_rows(start, stop):
         resultants = data.read_rows(start, stop)
         group = groupdq.read_rows(start, stop)
-        gains, noise = read_gain(start, stop), read_noise(start, stop)
-        rate[start:stop], jumps = find_jumps(resultants, group, gains, noise, covariance, **search)
+        gains = read_gain(start, stop)
+        noise = read_noise(start, stop)
+        rate[start:stop], jumps = find_jumps(resultants, group, gains, noise, covariance, **search_options)
         found[:, start:stop] |= jumps
 
-    job.map_rows(search_rows, data.shape[1])
-    names = [parameter.name for parameter in STEP.parameters if parameter.name in expand_large_events.__kwdefaults__]
-    expanded, events = expand_large_events(found, **{name: getattr(job.parameters, name) for name in names})
+    job.map_rows(_search_rows, data.shape[1])
+    parameters = job.parameters
+    expanded, events = expand_large_events(
+        found,
+        min_sat_area=parameters.min_sat_area,
+        min_jump_area=parameters.min_jump_area,
+        expand_factor=parameters.expand_factor,
+        sat_required_snowball=parameters.sat_required_snowball,
+        min_sat_radius_extend=parameters.min_sat_radius_extend,
+        sat_expand=parameters.sat_expand,
+        edge_size=parameters.edge_size,
+    )
     job.log.info("Large events expanded: %d", events)
     return rate, expanded
 
 
 def write_saturated(job: Job) -> None:
-    """Write the image of an exposure that is saturated everywhere: zeros, flagged.
+    """Write the image of a fully saturated exposure: zeros, flagged SATURATED.
 
     Parameters
     ----------
@@ -757,7 +782,7 @@ def row_reader(reference: Exposure, reftype: str, shape: tuple[int, int]) -> Row
     Raises
     ------
     RampflowError
-        The reference is not of the shape of the detector.
+        The shape of the reference is not that of the ramp.
     """
     values = reference.array("data", 2)
     if values.shape != shape:
@@ -781,7 +806,7 @@ def image_arrays(job: Job, shape: Sequence[int]) -> dict[str, np.ndarray]:
     Returns
     -------
     dict of str to numpy.ndarray
-        Zeros, of the data types of the image data model.
+        Arrays of zeros by name, of the data types of the image data model.
     """
     dtypes = {"data": np.float32, "dq": np.uint32, "err": np.float16, "var_poisson": np.float16}
     if job.parameters.include_var_rnoise:

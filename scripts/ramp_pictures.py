@@ -11,7 +11,7 @@ import numpy as np
 
 from rampflow import transient
 from rampflow.chain import STEPS
-from rampflow.detector import BORDER, SCIENCE, mean_reads, pixel_read_times
+from rampflow.detector import BORDER, SCIENCE, TRANSIENT_DETECTOR, mean_reads, pixel_read_times
 from rampflow.files.asdf_reader import AsdfFile
 from rampflow.files.atomic import replacing
 from rampflow.pictures.ramps import Ramp, choose_pixels, ramp_picture
@@ -80,7 +80,7 @@ def transient_of(ramp: Exposure) -> dict | None:
     data = ramp.array("data", 3)
     if data.shape[0] < transient.MIN_RESULTANTS:
         return None
-    pixel_times = pixel_read_times(data.shape[1:], ramp.frame_time, transient.DETECTOR)[SCIENCE]
+    pixel_times = pixel_read_times(data.shape[1:], ramp.frame_time, TRANSIENT_DETECTOR)[SCIENCE]
     times, resultant_times = pixel_times.mean(axis=1), mean_reads(ramp.read_pattern) * ramp.frame_time
     groupdq, numbers = ramp.array("groupdq", 3), range(transient.MIN_RESULTANTS)
     first, flags = (np.stack([array.read_plane(i)[SCIENCE] for i in numbers]) for array in (data, groupdq))

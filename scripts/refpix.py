@@ -334,34 +334,36 @@ def reference_streams(
     times = sample_times(rows)
     ends = np.r_[:BORDER, rows - BORDER : rows]
 
-    def without_offset(values, values_offset):
+    def _without_offset(values, values_offset):
         # A missing sample is zero in all resultants, and so it is without the offset; one that equals its mean may be there.
         rest = values - values_offset
         return rest, (rest if mean_is_missing else values) != 0
 
-    def trend_of(values, values_offset, number):
+    def _trend_of(values, values_offset, number):
         if not remove_trends:
             return 0.0, 0.0
-        return fit_trend(*without_offset(values[ends], values_offset[ends]), in_read_order(times, number)[ends])
+        return fit_trend(*_without_offset(values[ends], values_offset[ends]), in_read_order(times, number)[ends])
 
-    def columns_of(number):
-        return np.s_[:, number * CHANNEL_WIDTH : (number + 1) * CHANNEL_WIDTH]
-
-    trends = [trend_of(resultant[columns_of(n)], offset[columns_of(n)], n) for n in range(last + 1)]
+    trends = [_trend_of(resultant[_columns_of(n)], offset[_columns_of(n)], n) for n in range(last + 1)]
     streams = np.zeros((3, rows, SAMPLES), np.float32)
     for stream, number, border in ((streams[0], 0, np.s_[:BORDER]), (streams[1], last, np.s_[-BORDER:])):
-        values = without_offset(resultant[columns_of(number)][:, border], offset[columns_of(number)][:, border])
+        values = _without_offset(resultant[_columns_of(number)][:, border], offset[_columns_of(number)][:, border])
         on_detector = in_read_order(stream[:, :CHANNEL_WIDTH], number)
         on_detector[:, border] = remove_trend(*values, in_read_order(times, number)[:, border], trends[number])
 
-    values, there = without_offset(amp33.astype(np.float32), amp33_offset)
-    trend = trend_of(amp33.astype(np.float32), amp33_offset, 0)
+    values, there = _without_offset(amp33.astype(np.float32), amp33_offset)
+    trend = _trend_of(amp33.astype(np.float32), amp33_offset, 0)
     streams[2, :, :CHANNEL_WIDTH] = remove_trend(values, there, times, trend)
     if cosine_interpolate:
         streams[2] = fill_gaps(streams[2], np.pad(there, ((0, 0), (0, CHANNEL_DEAD_COLUMNS))))
     if fft_interpolate:
         streams[2] = smooth_dead_time(streams[2])
     return streams, trends
+
+
+def _columns_of(channel):
+    """Index of the columns of a channel."""
+    return np.s_[:, channel * CHANNEL_WIDTH : (channel + 1) * CHANNEL_WIDTH]
 
 
 def correct_resultants(
@@ -411,7 +413,7 @@ def correct_resultants(
     length = rows * SAMPLES
     twiddles = twiddle_factors(rows, LANES)
 
-    def streams_of(resultant, amp33_of_it):
+    def _streams_of(resultant, amp33_of_it):
         return reference_streams(
             resultant,
             amp33_of_it,
@@ -424,7 +426,7 @@ def correct_resultants(
         )
 
     with ThreadPoolExecutor(threads) as pool:
-        streams, trends = zip(*pool.map(streams_of, resultants, amp33), strict=True)
+        streams, trends = zip(*pool.map(_streams_of, resultants, amp33), strict=True)
         streams = np.stack(streams)
         spectra = fft.rfft(streams.reshape(*streams.shape[:2], length) / length, workers=threads)
         spectra[:, :2] *= np.float32(SAMPLES / BORDER)  # a border weighs as if all samples of its stream were there
@@ -526,7 +528,7 @@ def read_responses(reference: Exposure, rows: int, channels: int) -> tuple[np.nd
     """
     shape = channels, rows * SAMPLES // 2 + 1
 
-    def read(name):
+    def _read_response(name):
         array = reference.array(name, 2, kinds="c")
         if array.shape != shape:
             raise RampflowError(
@@ -545,7 +547,7 @@ def read_responses(reference: Exposure, rows: int, channels: int) -> tuple[np.nd
         )
         return response
 
-    return read("gamma"), read("zeta"), read("alpha")
+    return _read_response("gamma"), _read_response("zeta"), _read_response("alpha")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -664,7 +666,7 @@ def run(job: Job) -> None:
     samples, amp33_offset, amp33_lost = replace_lost_samples(stored, remove_offset=parameters.remove_offset)
     offset = np.zeros((rows, columns), np.float32)
 
-    def average(start, stop):
+    def _average_rows(start, stop):
         values = ramp.read_rows(start, stop)
         still = np.count_nonzero((values[0] == values[-1]).reshape(stop - start, -1, CHANNEL_WIDTH), axis=(0, 2))
         if parameters.remove_offset:
@@ -675,7 +677,7 @@ def run(job: Job) -> None:
         bad = start * columns + np.flatnonzero(dq.has(pixeldq.read_rows(start, stop), dq.BAD_REF_PIXEL))
         return counts, lost, bad, still
 
-    counts, lost, bad, still = zip(*job.map_rows(average, rows), strict=True)
+    counts, lost, bad, still = zip(*job.map_rows(_average_rows, rows), strict=True)
     counts, lost, bad = np.concatenate(counts, axis=1), np.concatenate(lost, axis=1), np.concatenate(bad)
     offset.flat[bad] = 0
     pixels = np.flatnonzero(border_pixels(0, rows, (rows, columns)))

@@ -43,14 +43,15 @@ def read_benchmark(path: Path | None) -> dict:
     if path and path.is_file():
         with path.open() as file:
             *_, row = csv.DictReader(file, delimiter="\t")
+    return {"seconds": _number(row, "s"), "cpu": _number(row, "cpu_time"), "memory": _number(row, "max_rss")}
 
-    def number(column):
-        try:
-            return float(row[column])
-        except (KeyError, ValueError):
-            return None
 
-    return {"seconds": number("s"), "cpu": number("cpu_time"), "memory": number("max_rss")}
+def _number(row, column):
+    """Read a number in a row of a table; `None` where it is missing or no number."""
+    try:
+        return float(row[column])
+    except (KeyError, ValueError):
+        return None
 
 
 def total(jobs: list[dict], key: str, combine=sum):

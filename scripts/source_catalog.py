@@ -6,8 +6,7 @@ import sys
 import numpy as np
 
 from rampflow import dq as dqflags
-from rampflow.catalog import columns as names
-from rampflow.catalog import photometry, products, psf
+from rampflow.catalog import columns, photometry, products, psf
 from rampflow.catalog.background import Background
 from rampflow.catalog.daofind import measure_daofind
 from rampflow.catalog.detection import find_segments
@@ -82,7 +81,7 @@ BLOCK = 256  #: rows whose background is computed at a time
 
 
 def mask_pixels(image: np.ndarray, err: np.ndarray, dq: np.ndarray) -> np.ndarray:
-    """Find the pixels that don't count: without a finite value and a finite, positive error, or with DO_NOT_USE.
+    """Mask the pixels with DO_NOT_USE, and those without a finite value or without a finite, positive error.
 
     Parameters
     ----------
@@ -93,13 +92,22 @@ def mask_pixels(image: np.ndarray, err: np.ndarray, dq: np.ndarray) -> np.ndarra
 
     Returns
     -------
-    numpy.ndarray
-        bool, same shape: True where a pixel does not count.
+    numpy.ndarray of bool
+        True where a pixel is masked, same shape.
     """
     return ~np.isfinite(image) | ~np.isfinite(err) | ~(err > 0) | dqflags.has(dq, dqflags.DO_NOT_USE)
 
 
-def measure(field, labels, shapes, *, fwhm, energy=None, epsf=None, threads=1) -> dict:
+def measure(
+    field: photometry.Field,
+    labels: np.ndarray,
+    smoothed: np.ndarray,
+    *,
+    fwhm: float,
+    energy: dict | None = None,
+    epsf: GriddedPSF | None = None,
+    threads: int = 1,
+) -> dict:
     """Measure all columns of a catalog.
 
     Parameters
@@ -108,8 +116,8 @@ def measure(field, labels, shapes, *, fwhm, energy=None, epsf=None, threads=1) -
         Background-subtracted image.
     labels : numpy.ndarray
         Label of the source that each pixel belongs to, int32, shape (rows, columns); 0 for none.
-    shapes : numpy.ndarray
-        Smoothed image in which positions and shapes are measured, same shape.
+    smoothed : numpy.ndarray
+        Smoothed image, in any unit, in which positions and shapes are measured, same shape.
     fwhm : float
         Full width at half maximum of the Gaussian of sharpness and roundness, pixels.
     energy : dict, optional
@@ -124,8 +132,8 @@ def measure(field, labels, shapes, *, fwhm, energy=None, epsf=None, threads=1) -
     dict
         Array of each column by its name, one value per source.
     """
-    found = photometry.measure_segments(field, labels, shapes)
-    # In single precision, as the catalog records them: measurements at these positions can be repeated from the catalog.
+    found = photometry.measure_segments(field, labels, smoothed)
+    # In single precision, as in the catalog, so that measurements at these positions can be repeated from the catalog.
     x, y = (found[name].astype(np.float32).astype(float) for name in ("x_centroid", "y_centroid"))
     found |= photometry.measure_apertures(field, x, y)
     found |= measure_daofind(field.image, x, y, fwhm)
@@ -137,10 +145,11 @@ def measure(field, labels, shapes, *, fwhm, energy=None, epsf=None, threads=1) -
         found |= fit_psf(epsf, field.image, field.err, field.mask, x, y, unit=field.unit, threads=threads)
         found["ra_psf"], found["dec_psf"] = photometry.sky_position(field.wcs, found["x_psf"], found["y_psf"])
     found["ra_centroid"], found["dec_centroid"] = photometry.sky_position(field.wcs, found["x_centroid"], found["y_centroid"])
-    found["ra"], found["dec"] = found["ra_centroid"], found["dec_centroid"]
+    found["ra"] = found["ra_centroid"]
+    found["dec"] = found["dec_centroid"]
     window = found["x_centroid_win"], found["y_centroid_win"]
     found["ra_centroid_win"], found["dec_centroid_win"] = photometry.sky_position(field.wcs, *window)
-    return found | {name: np.full(len(x), value) for name, value in names.UNMEASURED.items()}
+    return found | {name: np.full(len(x), value) for name, value in columns.UNMEASURED.items()}
 
 
 def read_field(job: Job) -> photometry.Field:
@@ -154,6 +163,7 @@ def read_field(job: Job) -> photometry.Field:
     Returns
     -------
     rampflow.catalog.photometry.Field
+        The image.
 
     Raises
     ------
@@ -161,15 +171,17 @@ def read_field(job: Job) -> photometry.Field:
         The image has no WCS, although its pointing is known.
     """
     image, err, dq = (job.exposure.array(name, 2).read() for name in ("data", "err", "dq"))
-    image, err = image.astype(np.float32, copy=False), err.astype(np.float32, copy=False)
+    image = image.astype(np.float32, copy=False)
+    err = err.astype(np.float32, copy=False)
     calibration = job.exposure.get("meta.photometry", dict)
     conversion, area = (calibration.get(name) or 0 for name in ("conversion_megajanskys", "pixel_area"))
     tree = job.exposure.meta.get("wcs")
     if tree is not None:
         wcs = Wcs(tree)
         scale, north = photometry.scale_and_north(wcs, image.shape)
-    elif job.exposure.meta["cal_step"].get("assign_wcs") == "SKIPPED":  # its pointing is not valid
-        wcs, north = None, np.nan
+    elif job.exposure.meta["cal_step"].get("assign_wcs") == "SKIPPED":  # without a valid pointing
+        wcs = None
+        north = np.nan
         scale = float(np.degrees(np.sqrt(area)) * 3600) if area > 0 else NOMINAL_SCALE
         log.info("The image has no WCS: sky positions are NaN, and the pixel scale is taken as %.4f arcsec", scale)
     else:
@@ -245,7 +257,7 @@ def read_epsf(job: Job) -> GriddedPSF | None:
     Returns
     -------
     rampflow.catalog.psf_photometry.GriddedPSF or None
-        `None` if no PSF is to be fitted, or there is no reference.
+        The PSF; `None` if `fit_psf` is false, or if there is no reference.
     """
     if not job.parameters.fit_psf:
         return None
@@ -253,7 +265,7 @@ def read_epsf(job: Job) -> GriddedPSF | None:
         log.warning("No epsf reference is given: no PSF is fitted")
         return None
     with job.open_reference("epsf") as reference:
-        # With allow_mismatch the PSF may be of another filter, whose width is not that of the exposure's.
+        # With allow_mismatch, the PSF may be that of another filter and so have another width: its width is not checked.
         element = "" if job.allow_mismatch else job.exposure.get("meta.instrument.optical_element", str)
         return psf.read_psf(reference, job.exposure.meta.get("guide_star", {}), element)
 
@@ -284,7 +296,7 @@ def subtract_background(field: photometry.Field, box: int, threads: int) -> Back
 
 @dataclasses.dataclass
 class Sources:
-    """Sources of an image; by default, of an image that was not searched.
+    """Sources of an image. All attributes are `None` if the image was not searched.
 
     Attributes
     ----------
@@ -322,6 +334,7 @@ def find_sources(job: Job, field: photometry.Field, element: str) -> Sources:
     Returns
     -------
     Sources
+        The sources and their measurements.
 
     Raises
     ------
@@ -332,24 +345,24 @@ def find_sources(job: Job, field: photometry.Field, element: str) -> Sources:
     if p.kernel_fwhm > LARGEST_KERNEL:
         raise RampflowError(f"kernel_fwhm is {p.kernel_fwhm:g} pixels; the largest is {LARGEST_KERNEL} pixels")
     background = subtract_background(field, p.bkg_boxsize, job.threads)
-    image = smooth(field.image, field.mask, p.kernel_fwhm, threads=job.threads)
+    smoothed = smooth(field.image, field.mask, p.kernel_fwhm, threads=job.threads)
     if p.forced_segmentation:
-        labels, shown = read_segments(original(p.forced_segmentation), field.mask, job.exposure.meta, field.pixel_scale)
+        labels, detection = read_segments(original(p.forced_segmentation), field.mask, job.exposure.meta, field.pixel_scale)
     else:
         labels = find_segments(
-            image, background, field.mask, snr_threshold=p.snr_threshold, npixels=p.npixels, deblend=p.deblend
+            smoothed, background, field.mask, snr_threshold=p.snr_threshold, npixels=p.npixels, deblend=p.deblend
         )
-        # The detection image of the segmentation map is in nJy, as in romancal's.
-        shown = image if np.isnan(field.unit) else image * np.float32(field.unit)
-    sources = Sources(detection=shown, scale=field.pixel_scale, energy=read_energy(job, element, field.pixel_scale))
+        # In nJy, as romancal writes it to the segmentation map.
+        detection = smoothed if np.isnan(field.unit) else smoothed * np.float32(field.unit)
+    sources = Sources(detection=detection, scale=field.pixel_scale, energy=read_energy(job, element, field.pixel_scale))
     if labels is None:
         return sources
     options = {"fwhm": p.kernel_fwhm, "energy": sources.energy, "threads": job.threads}
     sources.labels = labels
-    sources.columns = measure(field, labels, shown, epsf=read_epsf(job), **options)
+    sources.columns = measure(field, labels, detection, epsf=read_epsf(job), **options)
     if p.forced_segmentation:
-        remeasured = measure(field, labels, image, **options)
-        sources.columns = names.merge_forced(sources.columns, remeasured)
+        remeasured = measure(field, labels, smoothed, **options)
+        sources.columns = columns.merge_forced(sources.columns, remeasured)
     return sources
 
 
@@ -361,10 +374,12 @@ def run(job: Job, *, skipped: bool = False) -> None:
     job : Job
         The job.
     skipped : bool
-        If True, nothing is searched: the catalog is empty, and the segmentation map zero.
+        Whether an earlier step skipped the exposure. Its catalog is then empty, and its segmentation map zero.
     """
-    forced, exposure = job.parameters.forced_segmentation, job.exposure
-    forced = forced and str(original(forced))
+    exposure = job.exposure
+    forced = job.parameters.forced_segmentation
+    if forced:
+        forced = str(original(forced))
     sources = Sources()
     field = None if skipped else read_field(job)
     if field is not None and field.mask.all():
@@ -373,14 +388,14 @@ def run(job: Job, *, skipped: bool = False) -> None:
     elif field is not None:
         sources = find_sources(job, field, exposure.get("meta.instrument.optical_element", str))
     status = "SKIPPED" if skipped else "COMPLETE"
-    wanted = names.column_names(fit_psf=job.parameters.fit_psf and job.references["epsf"] is not None, forced=bool(forced))
-    found = sources.columns or dict.fromkeys(wanted, np.empty(0))
+    names = columns.column_names(fit_psf=job.parameters.fit_psf and job.references["epsf"] is not None, forced=bool(forced))
+    found = sources.columns or dict.fromkeys(names, np.empty(0))
     labels = np.zeros(exposure.array("data", 2).shape, np.uint32) if sources.labels is None else sources.labels
     meta = products.catalog_metadata(exposure.meta, job.references_used())
     table_meta = products.table_metadata(status, scale=sources.scale, energy=sources.energy)
     catalog_meta = meta | products.image_metadata(exposure.meta, forced)
     with replacing(job.outputs[0]) as catalog:
-        products.write_catalog(catalog, catalog_meta, {name: found[name] for name in wanted}, table_meta)
+        products.write_catalog(catalog, catalog_meta, {name: found[name] for name in names}, table_meta)
         products.write_segmentation(job.outputs[1], meta, labels, sources.detection, exposure)
     log.info("Step %s: %s, %d sources", STEP.name, status, len(found["label"]))
 

@@ -97,11 +97,12 @@ DEFAULT_CATALOG = "GAIADR3_S3"  #: romancal always sets expand_refcat with any o
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command line.
+    """Make the parser of the command line.
 
     Returns
     -------
     argparse.ArgumentParser
+        The parser.
     """
     result = argparse.ArgumentParser(
         prog="tweakreg.py", description=STEP.summary, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -148,7 +149,10 @@ def matchings(parameters: dict):
 
     Returns
     -------
-    relative, absolute : rampflow.alignment.matching.Matching
+    relative : rampflow.alignment.matching.Matching
+        Matching between exposures.
+    absolute : rampflow.alignment.matching.Matching
+        Matching with the astrometric catalog.
 
     Raises
     ------
@@ -161,11 +165,12 @@ def matchings(parameters: dict):
 
 
 def stem_of_image(image: Path) -> str:
-    """Name of the exposure of an image file.
+    """Extract the name of the exposure from the name of an image file.
 
     Parameters
     ----------
     image : pathlib.Path
+        The image file.
 
     Returns
     -------
@@ -181,21 +186,22 @@ def read_members(images: list[Path], catalogs: list[str], own_catalogs: list[str
     Parameters
     ----------
     images : list of pathlib.Path
+        Images of the association.
     catalogs : list of str
-        The source catalog to align each image with.
+        Source catalog to align each image with.
     own_catalogs : list of str
-        The source catalog that was made of each image; empty if unknown.
+        Source catalog that source_catalog made of each image; empty if unknown.
     with_epochs : bool
-        Read the times of the exposures, for stars that move.
+        Read the times of the exposures, for stars with proper motions.
 
     Returns
     -------
     members : list of rampflow.alignment.exposures.CatalogedExposure
         The exposures that can be aligned.
     left_out : dict of (str, str)
-        Of the others, stem to status, SKIPPED or FAILED, and reason.
+        Status (SKIPPED or FAILED) and reason of the others, by stem.
     caveats : dict of str
-        Stem to what is doubtful about the source catalog of an exposure.
+        Caveat about the source catalog of an exposure, by stem; without entry if there is none.
 
     Raises
     ------
@@ -233,30 +239,30 @@ def read_members(images: list[Path], catalogs: list[str], own_catalogs: list[str
 
 
 def sources_of(stem: str, image: Exposure, path: Path, own: Path | None = None):
-    """Read the positions of the source catalog of an exposure; the log says which file and columns they are from.
+    """Read the positions of the source catalog of an exposure; the log names the file and the columns.
 
     Parameters
     ----------
     stem : str
         Name of the exposure.
     image : Exposure
-        Its image.
+        Image of the exposure.
     path : pathlib.Path
         The source catalog.
     own : pathlib.Path, optional
-        The source catalog that was made of the image, to compare another one with.
+        Source catalog that source_catalog made of the image, to compare another one with.
 
     Returns
     -------
     sources : rampflow.alignment.source_positions.SourcePositions
-        Each source once.
+        The sources, without duplicates.
     caveat : str
-        What is doubtful about the catalog; empty if nothing is.
+        Caveat about the catalog; empty if there is none.
 
     Raises
     ------
     RampflowError
-        The catalog can't be read, has no positions, or is of another exposure: by its metadata, or by the sources of `own`.
+        The catalog can't be read, has no positions, or is of another exposure, by its metadata or by the sources of `own`.
     """
     from rampflow.alignment.source_positions import compare, read_source_catalog, read_sources
 
@@ -310,15 +316,16 @@ def read_stars(path: Path):
     Returns
     -------
     stars : astropy.table.Table
-        ra, dec (degrees), mag, ra_error, dec_error (mas), pmra, pmdec (mas per year), parallax (mas).
+        Columns ra, dec (degrees), mag, ra_error, dec_error (mas), pmra, pmdec (mas per year), parallax (mas).
     origin : rampflow.astrometry.star_table.Origin
+        Origin of the stars.
     reason : str
         Why there are no stars; empty if there are some.
 
     Raises
     ------
     RampflowError
-        It is not such a file.
+        The file is not such a file.
     """
     from rampflow.astrometry.star_table import read_star_table
 
@@ -330,7 +337,7 @@ def read_stars(path: Path):
 
 
 def star_errors(stars) -> np.ndarray:
-    """Standard deviation of a coordinate of each star.
+    """Compute the standard deviation of a coordinate of each star.
 
     Parameters
     ----------
@@ -340,7 +347,7 @@ def star_errors(stars) -> np.ndarray:
     Returns
     -------
     numpy.ndarray
-        arcsec, (n,); 0 if the catalog has none.
+        Standard deviations, arcsec, (n,); 0 where the catalog has none.
     """
     errors = np.array([stars["ra_error"], stars["dec_error"]], float)
     return np.nan_to_num(np.sqrt((errors**2).mean(axis=0))) / MAS_PER_ARCSEC
@@ -352,7 +359,9 @@ def solution_of(member, outcome, catalog_name: str) -> dict:
     Parameters
     ----------
     member : rampflow.alignment.exposures.CatalogedExposure
+        The exposure.
     outcome : rampflow.alignment.outcomes.Outcome
+        Outcome of its alignment.
     catalog_name : str
         Name of the astrometric catalog, for the name of the WCS.
 
@@ -365,7 +374,7 @@ def solution_of(member, outcome, catalog_name: str) -> dict:
 
     if outcome.wcs is None:
         return {"status": "FAILED", "reason": outcome.reason, "wcs_fit_results": outcome.results}
-    outcome.wcs.name = f"FIT-LVL2-{Path(catalog_name).name}"  # without its folder, which is one of this machine
+    outcome.wcs.name = f"FIT-LVL2-{Path(catalog_name).name}"  # without its folder, which another machine doesn't have
     return {
         "status": "COMPLETE",
         "reason": outcome.reason,
@@ -381,15 +390,18 @@ def summary_of(member, outcome, catalog: np.ndarray) -> dict:
     Parameters
     ----------
     member : rampflow.alignment.exposures.CatalogedExposure
+        The exposure.
     outcome : rampflow.alignment.outcomes.Outcome
+        Outcome of its alignment.
     catalog : numpy.ndarray
         Directions of the catalog's stars at the epoch of the exposure, (n, 3).
 
     Returns
     -------
     dict
-        Lengths in mas in the tangent plane, the rotation in degrees; null where unknown. ``rmse_before_mas`` and
-        ``rmse_after_mas`` are those of the ``n_matches`` stars that determined the solution, outliers excluded.
+        Entry of the summary: lengths in mas in the tangent plane, the rotation in degrees; null where unknown.
+        ``rmse_before_mas`` and ``rmse_after_mas`` are those of the ``n_matches`` stars that determined the solution, outliers
+        excluded.
     """
     before, after = outcome.rmse(member, catalog)
     aligned = outcome.wcs is not None
@@ -416,7 +428,7 @@ def run(arguments: dict) -> None:
     Parameters
     ----------
     arguments : dict
-        Those of the command line, see `parser`.
+        Arguments of the command line, see `parser`.
 
     Raises
     ------
@@ -491,7 +503,7 @@ def run(arguments: dict) -> None:
     if parameters["save_abs_catalog"]:
         counts = np.bincount(np.concatenate([o.star for o in outcomes] or [[]]).astype(int), minlength=len(stars))
         write_matched(arguments["output"].with_name(f"{association}_fit_{Path(name).name.lower()}_ref.ecsv"), stars, counts)
-    # Names without folders, which are those of this machine.
+    # File names without their folders, which another machine doesn't have.
     names = {stem: Path(catalog).name for stem, catalog in zip(stems, catalogs, strict=True) if catalog != NOT_APPLICABLE}
     solutions, summaries = (
         {stem: entry | ({"catalog": names[stem]} if stem in names else {}) for stem, entry in entries.items()}
@@ -519,9 +531,9 @@ def write_matched(path: Path, stars, counts: np.ndarray) -> None:
     Parameters
     ----------
     path : pathlib.Path
-        An ECSV file.
+        ECSV file to write.
     stars : astropy.table.Table
-        See `read_stars`.
+        Stars of the catalog, see `read_stars`.
     counts : numpy.ndarray
         Number of exposures in which each was matched, (n,); the column ``n_exposures`` of the file.
     """

@@ -5,12 +5,11 @@ import sys
 import numpy as np
 
 from rampflow import dq as dqflags
-from rampflow.detector import BORDER, SCIENCE, mean_reads, pixel_read_times
+from rampflow.detector import BORDER, SCIENCE, TRANSIENT_DETECTOR, mean_reads, pixel_read_times
 from rampflow.step.declaration import Parameter, Step
 from rampflow.step.job import Job
 from rampflow.step.program import run_step
 from rampflow.transient import (
-    DETECTOR,
     FULL_ROWS,
     MASKED_ROWS,
     MIN_RESULTANTS,
@@ -58,7 +57,7 @@ def run(job: Job) -> None:
         The run of the step.
     """
     ramp = job.exposure
-    if ramp.detector != DETECTOR:
+    if ramp.detector != TRANSIENT_DETECTOR:
         job.log.info("Only WFI18 has the transient")
         with job.create() as product:
             product.status = "N/A"
@@ -74,7 +73,7 @@ def run(job: Job) -> None:
             MIN_RESULTANTS,
         )
     else:
-        times = pixel_read_times(data.shape[1:], frame_time, DETECTOR)
+        times = pixel_read_times(data.shape[1:], frame_time, TRANSIENT_DETECTOR)
         resultant_times = mean_reads(read_pattern) * frame_time
 
         checked, groupdq = job.parameters.check_fit, ramp.array("groupdq", 3)

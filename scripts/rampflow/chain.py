@@ -1,7 +1,7 @@
 """The table of steps, and which of them an exposure goes through.
 
-All that goes by steps takes them from here: statuses in the products, names of the files between the steps, keys of the
-configuration, inputs of the rules, rows of the report, tables in the documents. A step is a row here, a script, a rule and its
+The statuses in the products, the names of intermediate files, the keys of the configuration, the inputs of the rules, the rows
+of the report and the tables in the documents all follow from this table. To add a step, add a row here, a script, a rule and a
 test.
 """
 
@@ -28,21 +28,21 @@ class ChainStep:
     name : str
         Name of the script, of the rule and of the key in the configuration.
     status : str
-        Name in ``meta.cal_step``.
+        Name of its status in ``meta.cal_step``.
     suffix : str
-        Suffix of the file that it writes between the steps (romancal's).
+        Suffix of the intermediate file that it writes, as in romancal.
     takes : str
-        The data model that it works on: ``wfi_science_raw``, ``ramp`` or ``wfi_image``.
+        Data model of its input: ``wfi_science_raw``, ``ramp`` or ``wfi_image``.
     exposure_types : tuple of str
         Values of ``meta.exposure.type`` that it applies to.
     detectors : tuple of int
         Numbers of the detectors that it applies to; empty for all.
     rewrites : bool
-        It writes the exposure anew. Otherwise it only looks at the exposure, and the next step takes what it took itself.
+        Whether it writes a new exposure file. If not, it only reads the exposure, and the next step reads the same file.
     optional : bool
-        The configuration may leave it out. The others change the form of the exposure: without them there is no product.
+        Whether the configuration may leave it out. A step that changes the data model can't be left out.
     romancal : str
-        Name in romancal's pipeline, where it is another.
+        Name in romancal's pipeline, if it differs.
     """
 
     name: str
@@ -56,7 +56,20 @@ class ChainStep:
     romancal: str = ""
 
     def applies_to(self, exposure_type: str, detector_number: int) -> bool:
-        """Whether an exposure of this type and detector goes through the step."""
+        """Tell whether an exposure goes through the step.
+
+        Parameters
+        ----------
+        exposure_type : str
+            ``meta.exposure.type``.
+        detector_number : int
+            Number of its detector, 1 to 18.
+
+        Returns
+        -------
+        bool
+            Whether the step applies to this type and detector.
+        """
         return exposure_type in self.exposure_types and (not self.detectors or detector_number in self.detectors)
 
 
@@ -68,7 +81,7 @@ STEPS = {
         ChainStep("saturation", "saturation", "saturation", "ramp"),
         ChainStep("refpix", "refpix", "refpix", "ramp"),
         ChainStep("dark_decay", "dark_decay", "dark_decay", "ramp"),
-        ChainStep("wfi18_transient", "wfi18_transient", "wfi18_transient", "ramp", detectors=(18,)),
+        ChainStep("wfi18_transient", "wfi18_transient", "wfi18_transient", "ramp", detectors=(detector.TRANSIENT_DETECTOR,)),
         ChainStep("linearity", "linearity", "linearity", "ramp"),
         ChainStep("ramp_fitting", "ramp_fit", "rampfit", "ramp", optional=False, romancal="rampfit"),
         ChainStep("dark_current", "dark", "darkcurrent", "wfi_image"),
@@ -80,18 +93,29 @@ STEPS = {
     )
 }
 
-#: Entries of ``meta.cal_step`` (RAD's l2_cal_step) that are these steps', and those of the pipelines that follow.
+#: Entries of ``meta.cal_step`` (RAD's l2_cal_step) for these steps, and for the pipelines that follow.
 STATUSES = tuple(step.status for step in STEPS.values())
 LATER_STATUSES = ("flux", "outlier_detection", "skymatch")
 
 
 def statuses_after(name: str) -> tuple[str, ...]:
-    """Statuses of all steps that follow a step."""
+    """List the statuses of the steps that follow a step.
+
+    Parameters
+    ----------
+    name : str
+        Name of the step.
+
+    Returns
+    -------
+    tuple of str
+        Their names in ``meta.cal_step``, in the order of the chain.
+    """
     return STATUSES[list(STEPS).index(name) + 1 :]
 
 
 def chain_of(exposure_type: str, detector_name: str, skipped: frozenset[str] = frozenset()) -> list[str]:
-    """Names of the steps that an exposure goes through, in order.
+    """List the steps that an exposure goes through.
 
     Parameters
     ----------
@@ -101,6 +125,11 @@ def chain_of(exposure_type: str, detector_name: str, skipped: frozenset[str] = f
         ``meta.instrument.detector``.
     skipped : frozenset of str
         Steps that the configuration leaves out.
+
+    Returns
+    -------
+    list of str
+        Names of the steps, in order.
 
     Raises
     ------
@@ -114,5 +143,16 @@ def chain_of(exposure_type: str, detector_name: str, skipped: frozenset[str] = f
 
 
 def image_chain(names: Sequence[str]) -> list[str]:
-    """Those steps of a chain that write the exposure anew."""
+    """Select the steps of a chain that write a new exposure file.
+
+    Parameters
+    ----------
+    names : sequence of str
+        Names of the steps.
+
+    Returns
+    -------
+    list of str
+        Names of those that do, in the same order.
+    """
     return [name for name in names if STEPS[name].rewrites]

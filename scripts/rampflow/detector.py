@@ -15,6 +15,7 @@ CLOCK_PERIOD = 4.915263e-6  #: seconds per pixel clock
 ROW_OVERHEAD_CLOCKS = 14  #: clocks between two rows
 GUIDE_WINDOW_STRIDE = 256  #: rows read between two visits to the guide window
 GUIDE_WINDOW_TIME_FACTOR = 1.5  #: a visit counts this much longer: the WFI18 transient decays faster during it
+TRANSIENT_DETECTOR = 18  #: number of the detector whose first read has the transient
 
 MINIMUM_RESULTANTS = 4  #: of a ramp: with fewer, a jump can't be told from a bad fit
 

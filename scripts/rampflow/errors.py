@@ -1,6 +1,6 @@
 """The error that users read, and texts for its messages."""
 
-MAXIMUM_LISTED = 20  #: problems that one message lists
+MAX_PROBLEMS = 20  #: problems that one error message lists
 
 
 class RampflowError(Exception):
@@ -23,8 +23,8 @@ def raise_problems(problems: list[str], remedy: str = "") -> None:
         There is a problem.
     """
     if problems:
-        more = [f"... and {len(problems) - MAXIMUM_LISTED} more"] if len(problems) > MAXIMUM_LISTED else []
-        raise RampflowError("\n".join(problems[:MAXIMUM_LISTED] + more + [remedy] * bool(remedy)))
+        more = [f"... and {len(problems) - MAX_PROBLEMS} more"] if len(problems) > MAX_PROBLEMS else []
+        raise RampflowError("\n".join(problems[:MAX_PROBLEMS] + more + [remedy] * bool(remedy)))
 
 
 def shortened(value: object) -> str:

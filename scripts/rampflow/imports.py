@@ -1,4 +1,4 @@
-"""Shortcuts around what other packages do when they are imported or used first, each with the processor time that it saves.
+"""Shortcuts around slow imports of other packages, each with the processor time that it saves.
 
 Nothing outside this module changes another package. The times are medians of seven runs.
 """
@@ -13,7 +13,7 @@ from typing import Any
 
 
 class _Absent:
-    """A finder of modules that says of one package that it is not there."""
+    """Import finder that reports one package as missing."""
 
     def __init__(self, package: str):
         self._package = package
@@ -26,10 +26,10 @@ class _Absent:
 
 @contextlib.contextmanager
 def without(package: str) -> Iterator[None]:
-    """Let the imports in this block find an optional package missing, unless it is loaded already.
+    """Hide an optional package from the imports in this block, unless it is loaded already.
 
-    pyarrow imports pandas where it is installed, to know its types, and takes no argument to leave it: 0.33 s in each process
-    that reads or writes a table.
+    pyarrow imports pandas if it is installed, to recognise its types, and has no option against that. Without pandas, each
+    process that reads or writes a table saves 0.33 s.
 
     Parameters
     ----------
@@ -47,9 +47,9 @@ def without(package: str) -> Iterator[None]:
 def import_asdf() -> Any:
     """Import asdf with the extensions of all installed packages.
 
-    asdf and roman_datamodels read the manifests of their extensions by `yaml.safe_load`, PyYAML's loader in Python, and take no
-    other as an argument. The one in C gives the same objects, and takes its place while they do: it saves 0.5 s in each process
-    that makes objects of a tree, or a tree of objects.
+    asdf and roman_datamodels read the manifests of their extensions with `yaml.safe_load`, PyYAML's loader in Python, and don't
+    accept another one. During the import, this function replaces it by the loader in C, which gives the same objects. This
+    saves 0.5 s in each process that converts between trees and objects.
 
     Returns
     -------
@@ -70,11 +70,11 @@ def import_asdf() -> Any:
 
 
 def asdf_with_schemas(manifests: list[dict]) -> Any:
-    """Make an asdf file that knows the schemas of all tags, and no object that they stand for.
+    """Make an asdf file that knows the schemas of all tags, but not the classes that they stand for.
 
-    An `asdf.AsdfFile` loads the extensions of all installed packages, and with them roman_datamodels, gwcs and half of astropy;
-    no argument keeps it from that. To check a tree against its schemas it needs the tags, and asdf's own extension for what
-    that adds to JSON schemas: data types and dimensions of arrays. This saves 1.0 s in each process that checks a product.
+    An `asdf.AsdfFile` always loads the extensions of all installed packages, and with them roman_datamodels, gwcs and half of
+    astropy. To check a tree against its schemas, it needs only the tags and asdf's own extensions, which check the data types
+    and dimensions of arrays. This saves 1.0 s in each process that checks a product.
 
     Parameters
     ----------
@@ -91,11 +91,11 @@ def asdf_with_schemas(manifests: list[dict]) -> Any:
     import asdf
     from asdf.extension import ExtensionProxy, ManifestExtension
 
-    class Schemas(asdf.AsdfFile):
+    class _OwnExtensionsOnly(asdf.AsdfFile):
         def _process_plugin_extensions(self) -> list:
             """List asdf's own extensions."""
             points = (point for point in entry_points(group="asdf.extensions") if point.dist and point.dist.name == "asdf")
             own = [ExtensionProxy.maybe_wrap(extension) for point in points for extension in point.load()()]
             return [extension for extension in own if self.version_string in extension.asdf_standard_requirement]
 
-    return Schemas(extensions=[ManifestExtension(manifest) for manifest in manifests])
+    return _OwnExtensionsOnly(extensions=[ManifestExtension(manifest) for manifest in manifests])

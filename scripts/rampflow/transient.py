@@ -10,7 +10,6 @@ import numpy as np
 
 from rampflow import dq as dqflags
 
-DETECTOR = 18
 MIN_RESULTANTS = 5  #: the fit needs two resultants to extrapolate from and two others to find dark pixels with
 #: Share of a row's pixels that must be left to measure the transient (of a sound row, half are), and of the rows to fit it.
 ENOUGH_PIXELS, ENOUGH_ROWS = 0.125, 0.5

@@ -18,28 +18,50 @@ ARCHIVE = Path(__file__).with_name("archive.txt")  #: `git archive` writes the h
 
 
 def from_git(folder: Path) -> str | None:
-    """Version from the git repository of a folder; `None` where the folder is not the root of one, or git is missing."""
+    """Derive the version from a git repository.
+
+    Parameters
+    ----------
+    folder : pathlib.Path
+        Root of the repository.
+
+    Returns
+    -------
+    str or None
+        The version; `None` where the folder is not the root of a repository, or git is missing or fails.
+    """
     if not (folder / ".git").exists():
         return None
     import subprocess  # not needed by jobs of the workflow
 
-    def git(*arguments):
+    def _git(*arguments):
         return subprocess.run(
             ["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=True, timeout=30
         ).stdout.strip()
 
     try:
-        tag = git("describe", "--always", "--dirty", "--exclude=*")
+        tag = _git("describe", "--always", "--dirty", "--exclude=*")
         commit, dirty = tag.removesuffix("-dirty"), ".dirty" * tag.endswith("-dirty")
-        if not dirty and f"v{RELEASE}" in git("tag", "--points-at", "HEAD").split():
+        if not dirty and f"v{RELEASE}" in _git("tag", "--points-at", "HEAD").split():
             return RELEASE
-        return f"{RELEASE}.dev{git('rev-list', '--count', 'HEAD')}+g{commit}{dirty}"
+        return f"{RELEASE}.dev{_git('rev-list', '--count', 'HEAD')}+g{commit}{dirty}"
     except (OSError, subprocess.SubprocessError):
         return None
 
 
 def from_archive(path: Path) -> str | None:
-    """Version from the file into which `git archive` writes the commit; `None` where it has not."""
+    """Derive the version from the file into which `git archive` writes the commit.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        The file.
+
+    Returns
+    -------
+    str or None
+        The version; `None` where the file is missing or holds no commit, as in a clone.
+    """
     try:
         found = re.fullmatch(r"([0-9a-f]{7,40})", path.read_text().strip())
     except OSError:
@@ -48,7 +70,13 @@ def from_archive(path: Path) -> str | None:
 
 
 def from_package() -> str | None:
-    """Version of the installed package; `None` where it is not installed."""
+    """Look up the version of the installed package.
+
+    Returns
+    -------
+    str or None
+        The version; `None` where it is not installed.
+    """
     import importlib.metadata
 
     try:
@@ -58,5 +86,12 @@ def from_package() -> str | None:
 
 
 def find_version() -> str:
-    """The version: as the workflow says, or from git, from the archive, or from the installed package."""
+    """Find the version of this software.
+
+    Returns
+    -------
+    str
+        The version from the first source that has one: the variable `VARIABLE` of the environment, git, the archive, the
+        installed package.
+    """
     return os.environ.get(VARIABLE) or from_git(CLONE) or from_archive(ARCHIVE) or from_package() or f"{RELEASE}.dev0+unknown"

@@ -1,4 +1,4 @@
-"""What the detector and its electronics add to the light: the disturbances that the pipeline's steps undo."""
+"""Effects of the detector and its electronics, which the steps of the pipeline correct."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from rampflow import dq as flags
 from rampflow.detector import BORDER, CHANNEL_DEAD_COLUMNS, CHANNEL_WIDTH, SCIENCE, pixel_read_times
 
 PIXEL_PITCH = 1e-3  #: cm
-#: Silicon-like numbers for the 5 µm of HgCdTe that a particle crosses; both invented, of the right order.
+#: Depth of the 5 µm of HgCdTe (pixels), and charge along one pixel (electrons): assumed, of the right order.
 TRACK_DEPTH, ELECTRONS_PER_PIXEL = 0.5, 1500.0
 LONGEST_TRACK = 60.0  #: pixels
 SNOWBALL_CORE, SNOWBALL_WING = 3e5, 1.5  #: electrons per pixel (well over the full well); pixels
-#: A grid of hits: rows and columns from one to the next, and their charges (electrons).
+#: The grid of hits: spacing in rows and columns (pixels), and the charges (electrons).
 JUMP_SPACING, JUMP_CHARGES = 8, np.rint(np.geomspace(30, 30000, 25))
-DROPOUT_LENGTH = 64  #: pixels of a row that are lost together
+DROPOUT_LENGTH = 64  #: length of a run of lost pixels in a row
 COMMON_NOISE, AMPLIFIER_NOISE, DRIFT = 5.0, 7.0, 10.0  #: DN: 1/f noise and white noise of one read, drift of one resultant
 #: The WFI18 transient: DN, and the fraction of the rows after which each term has fallen to 1/e.
 TRANSIENT = ((60.0, 0.07), (-6.0, 0.25))
@@ -24,7 +24,7 @@ TRANSIENT = ((60.0, 0.07), (-6.0, 0.25))
 def throw_cosmic_rays(
     rng: np.random.Generator, shape, n_reads: int, exposure_time: float, flux: float, snowballs: int
 ) -> np.ndarray:
-    """Charges that particles leave in pixels.
+    """Draw the charges that particles leave in pixels.
 
     Tracks enter from all directions: the tangent of the angle to the normal gives their length. A snowball is a disk that
     saturates, with an exponential wing.
@@ -32,20 +32,23 @@ def throw_cosmic_rays(
     Parameters
     ----------
     rng : numpy.random.Generator
+        Random numbers.
     shape : tuple of int
         Rows and columns without the reference border.
     n_reads : int
+        Number of reads of the exposure.
     exposure_time : float
         Seconds.
     flux : float
         Particles per second and cm².
     snowballs : int
-        Number of them.
+        Number of snowballs.
 
     Returns
     -------
     numpy.ndarray
-        Structured: row, column, read (from 0, the first that shows it), charge (electrons); sorted by row, then read.
+        Structured, one element per hit pixel: row, column, read (from 0, the first that shows it), charge (electrons);
+        sorted by row, then read.
     """
     rows, columns = shape
     count = rng.poisson(flux * rows * columns * PIXEL_PITCH**2 * exposure_time)
@@ -83,19 +86,23 @@ def throw_cosmic_rays(
 
 
 def arrange_jumps(rng: np.random.Generator, shape, n_reads: int) -> np.ndarray:
-    """Single hits of known charge on a grid, as evenly as can be of each charge in each read but the first, well mixed.
+    """Place single hits of known charge on a grid.
+
+    Each charge occurs about equally often in each read but the first, in random order.
 
     Parameters
     ----------
     rng : numpy.random.Generator
+        Random numbers.
     shape : tuple of int
         Rows and columns without the reference border.
     n_reads : int
+        Number of reads of the exposure.
 
     Returns
     -------
     numpy.ndarray
-        As of `throw_cosmic_rays`.
+        The hits, see `throw_cosmic_rays`.
     """
     row, column = (grid.ravel() for grid in np.mgrid[tuple(slice(JUMP_SPACING // 2, n, JUMP_SPACING) for n in shape)])
     kind = rng.permutation(len(row)) % (len(JUMP_CHARGES) * (n_reads - 1))
@@ -109,12 +116,24 @@ def _hits(row, column, read, charge) -> np.ndarray:
     return hits[np.lexsort((column, read, row))]
 
 
-# ----------------------------------------------------------------------------------------------------------- flags it brings
+# ------------------------------------------------------------------------------------------------- flags of the raw file
 def draw_resultantdq(rng: np.random.Generator, ramp: np.ndarray) -> np.ndarray:
-    """Flags of single resultants that a raw file brings along, uint8 of `ramp`'s shape.
+    """Draw flags of single resultants for a raw file.
 
-    One in 10,000 pixels of each resultant is DO_NOT_USE, as many are SATURATED, as many JUMP_DET. Runs of pixels, a few in
-    each resultant, are DROPOUT and DO_NOT_USE: their counts in `ramp` become 0.
+    In each resultant, one in 10,000 pixels each is DO_NOT_USE, SATURATED and JUMP_DET. A few runs of pixels in each resultant
+    are DROPOUT and DO_NOT_USE: their counts are lost.
+
+    Parameters
+    ----------
+    rng : numpy.random.Generator
+        Random numbers.
+    ramp : numpy.ndarray
+        Counts, DN, (resultant, row, column); set to 0 in place where they are lost.
+
+    Returns
+    -------
+    numpy.ndarray
+        Flags, uint8, of the shape of `ramp`.
     """
     resultants, rows, columns = ramp.shape
     resultantdq = np.zeros(ramp.shape, np.uint8)
@@ -132,24 +151,24 @@ def draw_resultantdq(rng: np.random.Generator, ramp: np.ndarray) -> np.ndarray:
 
 # ----------------------------------------------------------------------------------------------------- converter and drift
 def converter_error(value: np.ndarray, corrections: np.ndarray, step: float) -> np.ndarray:
-    """What the analog-to-digital converter adds to a true value, so that the pipeline's correction takes it off again.
+    """Compute the error of the analog-to-digital converter, the inverse of the pipeline's correction.
 
-    The correction is known at the written value w: true = w + correction(w). Its slope is below 1 %, so three rounds of
-    w = true − correction(w) settle it.
+    The correction is a function of the written value w: true = w + correction(w). Its slope is below 1 %, so three iterations
+    of w = true − correction(w) converge.
 
     Parameters
     ----------
     value : numpy.ndarray
         Values (DN) at which `corrections` are given.
     corrections : numpy.ndarray
-        (channels, values), DN.
+        Corrections, (channels, values), DN.
     step : float
-        Spacing of the result's values from 0, DN.
+        Spacing of the true values, from 0, DN.
 
     Returns
     -------
     numpy.ndarray
-        (channels, 65536 / step + 1), DN.
+        Written minus true value, (channels, 65536 / step + 1), DN.
     """
     true = np.arange(0, 2**16 + step, step)
     errors = []
@@ -162,17 +181,17 @@ def converter_error(value: np.ndarray, corrections: np.ndarray, step: float) -> 
 
 
 class CommonNoise:
-    """The 1/f noise that all amplifiers share, and its way into the channels, the border and amplifier 33.
+    """The 1/f noise that all amplifiers share, in the channels, the border and amplifier 33.
 
-    Border columns and amplifier 33 carry the noise as it is. A channel carries what the refpix reference says that it
-    shares with them: the sum of the three weights, frequency by frequency.
+    Border columns and amplifier 33 show the common noise unchanged. A channel shows it times the sum of the three weights of
+    the refpix reference, frequency by frequency.
 
     Parameters
     ----------
     shape : tuple of int
         Rows and columns with the border.
     weights : numpy.ndarray
-        gamma + zeta + alpha of the reference, complex, (channels, frequencies).
+        Sum gamma + zeta + alpha of the reference, complex, (channels, frequencies).
     """
 
     def __init__(self, shape, weights: np.ndarray):
@@ -187,7 +206,22 @@ class CommonNoise:
         self._amplitude *= self._samples / 2 / np.sqrt(np.sum(self._amplitude**2))
 
     def draw(self, rng: np.random.Generator, n_reads: int) -> tuple[np.ndarray, np.ndarray]:
-        """Noise of a resultant of `n_reads` reads, DN: the detector's (rows, columns) and amplifier 33's (rows, 128)."""
+        """Draw the noise of one resultant.
+
+        Parameters
+        ----------
+        rng : numpy.random.Generator
+            Random numbers.
+        n_reads : int
+            Number of reads averaged into the resultant.
+
+        Returns
+        -------
+        image : numpy.ndarray
+            Noise of the detector, DN, float32, (rows, columns) with the border.
+        amp33 : numpy.ndarray
+            Noise of amplifier 33, DN, float32, (rows, 128).
+        """
         size = COMMON_NOISE / np.sqrt(n_reads)
         spectrum = size * self._amplitude * (rng.normal(size=(len(self._amplitude), 2)) @ [1, 1j])
         common = self._in_rows(np.fft.irfft(spectrum, self._samples))
@@ -206,7 +240,20 @@ class CommonNoise:
 
 
 def draw_drift(rng: np.random.Generator, shape) -> np.ndarray:
-    """Offset and linear drift of each channel and amplifier 33 over one resultant: DN, (rows, channels + 1)."""
+    """Draw the offset and linear drift of each channel and of amplifier 33 over one resultant.
+
+    Parameters
+    ----------
+    rng : numpy.random.Generator
+        Random numbers.
+    shape : tuple of int
+        Rows and columns with the border.
+
+    Returns
+    -------
+    numpy.ndarray
+        Drift, DN, float32, (rows, channels + 1); amplifier 33 last.
+    """
     rows, columns = shape
     time = np.linspace(-0.5, 0.5, rows)[:, None]
     offset, slope = rng.normal(0, DRIFT, (2, columns // CHANNEL_WIDTH + 1))
@@ -214,8 +261,33 @@ def draw_drift(rng: np.random.Generator, shape) -> np.ndarray:
 
 
 # -------------------------------------------------------------------------------------------------------- decaying signals
-def dark_decay(shape, read_pattern, frame_time: float, detector: int, amplitude: float, time_constant: float):
-    """Decaying signal after reset: a frame (DN, 0 in the border) and the factor of each resultant."""
+def dark_decay(
+    shape, read_pattern, frame_time: float, detector: int, amplitude: float, time_constant: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Compute the signal that decays after a reset.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Rows and columns with the border.
+    read_pattern : list of list of int
+        1-based reads of each resultant.
+    frame_time : float
+        Seconds per read.
+    detector : int
+        Number of the detector, 1 to 18.
+    amplitude : float
+        Signal at the reset, DN.
+    time_constant : float
+        Seconds.
+
+    Returns
+    -------
+    frame : numpy.ndarray
+        Signal in the first read, DN, (rows, columns); 0 in the border.
+    factors : numpy.ndarray
+        Factor on `frame` for each resultant.
+    """
     frame = np.zeros(shape)
     frame[SCIENCE] = (amplitude * np.exp(-pixel_read_times(shape, frame_time, detector) / time_constant))[SCIENCE]
     factors = [np.mean(np.exp(-(np.array(reads) - 1.5) * frame_time / time_constant)) for reads in read_pattern]
@@ -223,7 +295,20 @@ def dark_decay(shape, read_pattern, frame_time: float, detector: int, amplitude:
 
 
 def wfi18_transient(shape, frame_time: float) -> np.ndarray:
-    """Signal that WFI18 shows in its first read, DN, 0 in the border."""
+    """Compute the transient of the first read of WFI18.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Rows and columns with the border.
+    frame_time : float
+        Seconds per read.
+
+    Returns
+    -------
+    numpy.ndarray
+        Signal, DN, of `shape`; 0 in the border.
+    """
     times = pixel_read_times(shape, frame_time, 18)
     by_row = times.mean(axis=1)
     signal = np.zeros(shape)

@@ -1,9 +1,9 @@
-"""Compiled loops of the simulator: charge that accumulates read by read in every pixel, and what the electronics make of it."""
+"""Compiled loops of the simulator: accumulate charge in every pixel read by read, and convert it to counts."""
 
 import numba
 import numpy as np
 
-#: Linear counts (DN) up to which the inverse polynomial holds; there it lies beyond the full well, which then decides.
+#: Linear counts (DN) up to which the inverse polynomial is valid; there its value exceeds the full well, which is the limit.
 LARGEST = 80000.0
 
 
@@ -11,7 +11,7 @@ LARGEST = 80000.0
 def _draw_poisson(rng, mean, zero_probability):
     """Poisson number of the given mean; `zero_probability` is exp(-mean), computed once for all reads of a pixel.
 
-    Small means by inversion of the cumulative distribution, which takes about `mean` steps.
+    For means up to 10, the cumulative distribution is inverted, which takes about `mean` steps.
     """
     if mean <= 0.0:
         return 0.0
@@ -29,15 +29,16 @@ def _draw_poisson(rng, mean, zero_probability):
 def expose_rows(out, resultants, rate, gain, pedestal, inverse, full_well, conversion, step, hits, rng):
     """Expose a block of rows and average the reads into resultants.
 
-    In each read, charge q (electrons) grows by cosmic rays and a Poisson number; its linear counts are y = pedestal + q / gain;
-    the pixel shows v = inverse(y), at most its full well; the converter writes v + conversion(v).
+    In each read, the charge q (electrons) grows by cosmic rays and a Poisson number. The linear counts are
+    y = pedestal + q / gain, and the non-linear ones v = inverse(y), at most the full well. The converter writes
+    v + conversion(v).
 
     Parameters
     ----------
     out : numpy.ndarray
         Result, (resultants, rows, columns), DN, float32.
     resultants : numpy.ndarray
-        Resultant that each read is averaged into, in ascending order; −1: none.
+        Resultant that each read is averaged into, in ascending order; −1 for none.
     rate : numpy.ndarray
         Electrons per read, (rows, columns).
     gain : numpy.ndarray
@@ -49,13 +50,13 @@ def expose_rows(out, resultants, rate, gain, pedestal, inverse, full_well, conve
     full_well : numpy.ndarray
         Largest value of each pixel, DN, (rows, columns).
     conversion : numpy.ndarray
-        What the converter adds, DN, in steps of `step` DN from 0, (columns' channels, values); channels are equally wide.
+        Error of the converter, DN, in steps of `step` DN from 0, (channels, values); channels are equally wide.
     step : float
-        DN.
+        Spacing of `conversion`, DN.
     hits : numpy.ndarray
         Cosmic-ray charges sorted by row, then read: (n, 4) of row in this block, read (from 0), column, electrons.
     rng : numpy.random.Generator
-        Of this block alone.
+        Random numbers for this block alone.
     """
     terms, rows, columns = inverse.shape
     width = columns // conversion.shape[0]

@@ -10,7 +10,7 @@ import numpy as np
 from rampflow.detector import mean_reads
 from simulator.optics import FOCAL_PLANE_CENTER, V3_YANGLE, VPARITY, attitude, look
 
-# Some 6 km/s towards the source; the largest that the orbit gives is 1e-4.
+# For about 6 km/s towards the source; the orbital velocity of 30 km/s gives at most 1e-4.
 ABERRATION_SCALE = 1.00002
 
 
@@ -20,7 +20,7 @@ def _average(*counts: int) -> list[list[int]]:
     return [list(range(int(end) - count + 1, int(end) + 1)) for count, end in zip(counts, ends, strict=True)]
 
 
-#: Multi-accumulation tables by name: a number (invented), and the reads (from 1) averaged into each resultant.
+#: Multi-accumulation tables by name: a number (assumed), and the 1-based reads averaged into each resultant.
 MA_TABLES = {
     "three": (9003, _average(1, 2, 4)),
     "four": (9004, _average(1, 2, 4, 4)),
@@ -29,7 +29,7 @@ MA_TABLES = {
     "long": (9002, _average(1, 1, 2, 4, *11 * (8,), 1)),
     "uneven": (9005, [[1], [2, 3, 4], [6], [8, 10, 12], list(range(15, 23)), [25, 26], list(range(29, 41)), [44]]),
 }
-#: Data models of a raw exposure: that of the sky, and those of two ground tests.
+#: Data models of a raw exposure: of the sky, and of two ground tests.
 MODELS = {"science": "ScienceRawModel", "fps": "FpsModel", "tvac": "TvacModel"}
 #: Older versions of the data model of the sky.
 OLDER_VERSIONS = (*(f"1.{minor}.0" for minor in range(9)), "2.0.0")
@@ -38,53 +38,56 @@ GROUND_TEST_TYPES = ("WFI_IMAGE", "WFI_FLAT", "WFI_WFSC")  #: exposure types tha
 
 @dataclass(frozen=True)
 class Settings:
-    """What is asked of one exposure.
+    """Settings of one simulated exposure.
 
     Attributes
     ----------
     detector, exposure_type, optical_element : str
+        Values of ``meta.instrument`` and ``meta.exposure``.
     ra, dec : float
-        Where the aperture looks before the dither, degrees.
+        Pointing of the aperture before the dither, degrees.
     roll : float
         Position angle of V3 there, degrees.
     focal_plane : bool
         The aperture is the centre of the focal plane, not that of the detector.
     dither : tuple of float
-        Moves the telescope east and north, arcsec.
+        Offset of the telescope to the east and north, arcsec.
     pointing_error : tuple of float
-        What the header's position is off to the east and north, arcsec.
+        Error of the header's position to the east and north, arcsec.
     ma_table : str
-        Of `MA_TABLES`.
+        Key of `MA_TABLES`.
     frame_time : float
         Seconds per read.
     guide_window : tuple of int or None
-        First column and row of the guide window; None: on another detector.
+        First column and row of the guide window; `None` if it is on another detector.
     saturated : bool
-        All pixels, from the first resultant on.
+        Saturate all pixels from the first resultant on.
     background : float or None
-        DN/s; None: as usual for the exposure type.
+        Background, DN/s; `None` for the default of the exposure type.
     cosmic_ray_flux : float
         Particles per second and cm².
     snowballs : int
+        Number of snowballs.
     gradient : tuple of float or None
-        Light instead of the sky's: electrons per second in the first and last column, rising logarithmically.
+        Light in place of the sky: electrons per second in the first and last column, rising logarithmically.
     jumps : bool
-        A grid of single hits of known charge instead of random particles.
+        A grid of single hits of known charge in place of random particles.
     reference_read, reference_amp33 : bool
-        A read before the exposure is subtracted from data (amp33) and kept in the file.
+        Subtract a read before the exposure from data (amp33), and keep it in the file.
     data_encoding_offset : int
-        DN, added to data and amp33.
+        Offset added to data and amp33, DN.
     resultantdq : bool
-        The file has flags of resultants.
+        Add flags of single resultants to the file.
     model : str
-        Of `MODELS`.
+        Key of `MODELS`.
     model_version : str or None
-        Of `OLDER_VERSIONS`; `None` for the newest.
+        One of `OLDER_VERSIONS`; `None` for the newest.
     program, observation, visit, exposure : int
-        Numbers that name the exposure.
+        Numbers in the name of the exposure.
     start_time : str
-        UTC.
+        Start of the exposure, ISO format, UTC.
     seed : int
+        Seed of the random numbers.
     """
 
     detector: str = "WFI01"
@@ -120,11 +123,28 @@ class Settings:
 
     @property
     def read_pattern(self) -> list[list[int]]:
-        """Reads (from 1) averaged into each resultant."""
+        """Read pattern of the exposure.
+
+        Returns
+        -------
+        list of list of int
+            1-based reads averaged into each resultant.
+        """
         return MA_TABLES[self.ma_table][1]
 
     def attitude(self, v2_ref: float, v3_ref: float) -> np.ndarray:
-        """True rotation from the V frame to the sky, of a detector with this reference point (arcsec)."""
+        """Compute the true attitude of the telescope.
+
+        Parameters
+        ----------
+        v2_ref, v3_ref : float
+            Reference point of the detector, arcsec.
+
+        Returns
+        -------
+        numpy.ndarray
+            Rotation matrix from the V frame to the sky, (3, 3).
+        """
         aperture = FOCAL_PLANE_CENTER if self.focal_plane else (v2_ref, v3_ref)
         return attitude(*aperture, *_move(self.ra, self.dec, self.dither), self.roll)
 
@@ -140,13 +160,15 @@ def fill_metadata(meta: Any, settings: Settings, filename: str, v2_ref: float, v
     Parameters
     ----------
     meta : dict
-        ``meta`` of a ``ScienceRawModel``, changed in place.
+        Header (``meta``) of a ``ScienceRawModel``, changed in place.
     settings : Settings
+        Settings of the exposure.
     filename : str
+        Name of the file.
     v2_ref, v3_ref : float
-        The detector's reference point, arcsec.
+        Reference point of the detector, arcsec.
     references : dict
-        Reference type to file name, of the references simulated with.
+        File names of the references used, by reference type.
     """
     from astropy.coordinates import get_body_barycentric_posvel
     from astropy.time import Time, TimeDelta
@@ -256,7 +278,7 @@ def fill_metadata(meta: Any, settings: Settings, filename: str, v2_ref: float, v
             "roll_ref": roll_ref,
         }
     )
-    # The observatory keeps within 1 % of the Earth's distance from the Sun, so the Earth's own orbit stands for its.
+    # The observatory's distance from the Sun is the Earth's to 1 %, so the position and velocity of the Earth are used.
     place, speed = position.xyz.to_value("km"), velocity.xyz.to_value("km/s")
     meta.ephemeris.update({f"spatial_{axis}": float(value) for axis, value in zip("xyz", place, strict=True)})
     meta.ephemeris.update({f"velocity_{axis}": float(value) for axis, value in zip("xyz", speed, strict=True)})
@@ -265,22 +287,37 @@ def fill_metadata(meta: Any, settings: Settings, filename: str, v2_ref: float, v
 
 
 def fill_older_version(meta, newest) -> None:
-    """Fill the header of an older version of the data model with what it shares with that of the newest one, in place."""
+    """Fill the header of an older version of the data model with the entries that it shares with the newest one.
+
+    Parameters
+    ----------
+    meta : roman_datamodels.stnode.DNode
+        Header of the older version, changed in place.
+    newest : roman_datamodels.stnode.DNode
+        Header of the newest version.
+    """
     from astropy.time import Time
 
-    for name in set(meta) & set(newest) - {"model_type", "data_problem"}:  # a boolean once
+    for name in set(meta) & set(newest) - {"model_type", "data_problem"}:  # data_problem was a boolean in older versions
         if hasattr(meta[name], "items"):
             fill_older_version(meta[name], newest[name])
-        elif newest[name] != "?":  # a placeholder; texts and times had tags of their own
+        elif newest[name] != "?":  # "?" is a placeholder; strings and times had their own tags
             meta[name] = type(meta[name])(newest[name]) if isinstance(meta[name], str | Time) else newest[name]
 
 
 def fill_ground_test(meta: Any, science: Any) -> None:
-    """Fill the header of a ground test's raw exposure with what it shares with that of a science exposure, in place.
+    """Fill the header of a raw exposure of a ground test with the entries that it shares with a science exposure.
 
-    It knows neither the pointing nor the guide star: nothing is in orbit.
+    A ground test has neither a pointing nor a guide star.
+
+    Parameters
+    ----------
+    meta : roman_datamodels.stnode.DNode
+        Header of the ground test, changed in place.
+    science : roman_datamodels.stnode.DNode
+        Header of the science exposure.
     """
-    meta.filename = type(meta.filename)(science.filename)  # a text with a tag of its own
+    meta.filename = type(meta.filename)(science.filename)  # a string type with its own tag
     for section in ("exposure", "instrument"):
         shared = set(meta[section]) & set(science[section]) - {"data_problem"}  # a boolean in ground tests
         meta[section].update({name: science[section][name] for name in shared})

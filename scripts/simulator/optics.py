@@ -1,39 +1,35 @@
-"""From the sky to the detector: where sources fall, and the image that the optics make of them."""
+"""From the sky to the detector: the positions of the sources, and their images through the optics."""
 
 from __future__ import annotations
 
 import numpy as np
 
+from rampflow.astrometry.region import angles, unit_vectors
+
 PIXEL_SCALE = 0.11  #: arcsec
 FOCAL_PLANE_CENTER = (1546.38, -892.79)  #: V2, V3 (arcsec) of the aperture WFI_CEN
-V3_YANGLE, VPARITY = -60.0, -1  #: degrees from V3 to the detectors' y axis; x runs against V2
+V3_YANGLE, VPARITY = -60.0, -1  #: angle from V3 to the detectors' y axis, degrees; x runs opposite to V2
 AB_ZERO_FLUX = 3.6307805e12  #: nJy, of a source of AB magnitude 0
-TRACE_LENGTH, TRACE_SIGMA = 120, 0.8  #: pixels along and across the spectra of GRISM and PRISM, invented
+TRACE_LENGTH, TRACE_SIGMA = 120, 0.8  #: length and width of the spectra of GRISM and PRISM, pixels (assumed)
 
 
 # -------------------------------------------------------------------------------------------------------------- pointing
-def unit_vectors(longitude, latitude) -> np.ndarray:
-    """Cartesian unit vectors (last axis x, y, z) of angles in degrees."""
-    longitude, latitude = np.radians(longitude), np.radians(latitude)
-    return np.stack([np.cos(latitude) * np.cos(longitude), np.cos(latitude) * np.sin(longitude), np.sin(latitude)], axis=-1)
-
-
-def angles(vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Longitude (-180 to 180) and latitude in degrees of unit vectors."""
-    return np.degrees(np.arctan2(vectors[..., 1], vectors[..., 0])), np.degrees(np.arcsin(vectors[..., 2]))
-
-
 def attitude(v2: float, v3: float, ra: float, dec: float, roll: float) -> np.ndarray:
-    """Rotation matrix (3 × 3) from the telescope's V frame to the sky.
+    """Compute the attitude of the telescope.
 
     Parameters
     ----------
     v2, v3 : float
         A point of the focal plane, arcsec.
     ra, dec : float
-        Where it looks, degrees.
+        Its position on the sky, degrees.
     roll : float
         Position angle of V3 there, degrees from north to east.
+
+    Returns
+    -------
+    numpy.ndarray
+        Rotation matrix from the telescope's V frame to the sky, (3, 3).
     """
     from scipy.spatial.transform import Rotation
 
@@ -42,41 +38,82 @@ def attitude(v2: float, v3: float, ra: float, dec: float, roll: float) -> np.nda
 
 
 def look(matrix: np.ndarray, v2: float, v3: float) -> tuple[float, float, float]:
-    """Right ascension, declination and position angle of V3 (degrees) at a point of the focal plane (arcsec)."""
+    """Compute the position on the sky of a point of the focal plane.
+
+    Parameters
+    ----------
+    matrix : numpy.ndarray
+        See `attitude`.
+    v2, v3 : float
+        The point of the focal plane, arcsec.
+
+    Returns
+    -------
+    ra, dec : float
+        Its position on the sky, degrees; `ra` from 0 to 360.
+    roll : float
+        Position angle of V3 there, degrees from 0 to 360.
+    """
     ra, dec = (float(angle) for angle in angles(matrix @ unit_vectors(v2 / 3600, v3 / 3600)))
     east, north = unit_vectors(ra + 90, 0), unit_vectors(ra, dec + 90)
     v3_axis = matrix[:, 2]
-    return ra % 360, dec, float(np.degrees(np.arctan2(v3_axis @ east, v3_axis @ north)) % 360 % 360)
+    return ra, dec, float(np.degrees(np.arctan2(v3_axis @ east, v3_axis @ north)) % 360 % 360)
 
 
 class Projection:
-    """Sky to pixel and back for one detector of one exposure.
+    """Projection between the sky and the pixels of one detector, for one exposure.
 
     Parameters
     ----------
     distortion : astropy.modeling.Model
-        Pixel, without the reference border, to V2, V3 (arcsec), with its inverse.
+        From pixels, without the reference border, to V2, V3 (arcsec), with its inverse.
     v2_ref, v3_ref : float
-        The point of the focal plane (arcsec) that velocity aberration leaves in place.
+        Point of the focal plane (arcsec) where velocity aberration has no effect.
     matrix : numpy.ndarray
         See `attitude`.
     scale : float
-        Velocity aberration's factor from seen to true angles.
+        Ratio of true to observed angles, by velocity aberration.
     """
 
     def __init__(self, distortion, v2_ref: float, v3_ref: float, matrix: np.ndarray, scale: float):
         self._distortion, self._reference, self._matrix, self._scale = distortion, (v2_ref, v3_ref), matrix, scale
 
     def to_sky(self, x, y) -> tuple[np.ndarray, np.ndarray]:
-        """Right ascension (0 to 360) and declination in degrees of pixels."""
+        """Project pixels to the sky.
+
+        Parameters
+        ----------
+        x, y : array-like
+            Pixels, without the reference border, any shape.
+
+        Returns
+        -------
+        ra : numpy.ndarray
+            Right ascension, degrees from 0 to 360, same shape.
+        dec : numpy.ndarray
+            Declination, degrees, same shape.
+        """
         seen = self._distortion(np.asarray(x, float), np.asarray(y, float))
         v2, v3 = (ref + self._scale * (v - ref) for v, ref in zip(seen, self._reference, strict=True))
-        ra, dec = angles(unit_vectors(v2 / 3600, v3 / 3600) @ self._matrix.T)
-        return ra % 360, dec
+        return angles(unit_vectors(v2 / 3600, v3 / 3600) @ self._matrix.T)
 
     def to_pixel(self, ra, dec) -> tuple[np.ndarray, np.ndarray]:
-        """Pixels, without the reference border, of angles in degrees."""
-        true = (3600 * angle for angle in angles(unit_vectors(ra, dec) @ self._matrix))
+        """Project positions on the sky to pixels.
+
+        Parameters
+        ----------
+        ra, dec : array-like
+            Degrees, any shape.
+
+        Returns
+        -------
+        x : numpy.ndarray
+            Columns, pixels without the reference border, same shape.
+        y : numpy.ndarray
+            Rows, in the same way.
+        """
+        longitude, latitude = angles(unit_vectors(ra, dec) @ self._matrix)
+        true = 3600 * np.where(longitude > 180, longitude - 360, longitude), 3600 * latitude
         return self._distortion.inverse(*(ref + (v - ref) / self._scale for v, ref in zip(true, self._reference, strict=True)))
 
 
@@ -84,16 +121,15 @@ class Projection:
 class PointSpread:
     """Point-spread function of a detector, interpolated between the positions of an ePSF reference.
 
-    The reference's stamps sum to 1 and give the light at points, not within pixels. They are integrated over a pixel by the
-    trapezoidal rule; between samples a cubic spline and between positions linear interpolation in x and y give the light of
-    a pixel.
+    The reference's stamps sum to 1 and sample the light at points. They are integrated over a pixel by the trapezoidal rule. A
+    cubic spline interpolates between samples; linear interpolation in x and y, between positions.
 
     Parameters
     ----------
     stamps : numpy.ndarray
-        (positions, y, x), an odd number of samples a side, star on the central one.
+        Samples, (positions, y, x); their number per side is odd, and the star is on the central one.
     x, y : numpy.ndarray
-        Positions in pixels, a full grid of them with x running first.
+        Positions, pixels: a full grid, x varies fastest.
     oversample : int
         Samples per pixel, even.
     """
@@ -114,7 +150,18 @@ class PointSpread:
             self._splines.append(RectBivariateSpline(axis, axis, integrated))
 
     def neighbours(self, x: float, y: float) -> list[tuple[int, float]]:
-        """Indices of the reference positions around a pixel, with their weights."""
+        """Find the reference positions around a pixel.
+
+        Parameters
+        ----------
+        x, y : float
+            Pixels.
+
+        Returns
+        -------
+        list of (int, float)
+            Indices of the positions, with their weights.
+        """
         i, u = _interval(self._x, x)
         j, v = _interval(self._y, y)
         columns = len(self._x)
@@ -122,7 +169,17 @@ class PointSpread:
         return [(row * columns + column, weight) for row, column, weight in corners if weight]
 
     def add_star(self, image: np.ndarray, x: float, y: float, flux: float) -> None:
-        """Add a star of the given total `flux` to `image` in place."""
+        """Add a star to an image, in place.
+
+        Parameters
+        ----------
+        image : numpy.ndarray
+            The image, (rows, columns).
+        x, y : float
+            Position, pixels.
+        flux : float
+            Total flux, in the unit of the image.
+        """
         rows, columns = _window(image.shape, x, y, self.half)
         if rows.stop > rows.start and columns.stop > columns.start:
             dy, dx = np.arange(rows.start, rows.stop) - y, np.arange(columns.start, columns.stop) - x
@@ -130,21 +187,24 @@ class PointSpread:
                 image[rows, columns] += flux * weight * self._splines[index](dy, dx)
 
     def add_galaxy(self, image: np.ndarray, x: float, y: float, flux: float, radius: float, ratio: float, angle: float) -> None:
-        """Add an elliptical exponential disk, seen through the nearest point-spread function, to `image` in place.
+        """Add an elliptical exponential disk to an image, in place.
+
+        The disk is convolved with the nearest point-spread function.
 
         Parameters
         ----------
         image : numpy.ndarray
+            The image, (rows, columns).
         x, y : float
             Centre, pixels.
         flux : float
-            Total flux.
+            Total flux, in the unit of the image.
         radius : float
             Half-light radius along the major axis, pixels.
         ratio : float
             Minor over major axis.
         angle : float
-            Of the major axis from the image's x to its y axis, radians.
+            Angle of the major axis, from the image's x axis to its y axis, radians.
         """
         from scipy.signal import fftconvolve
 
@@ -154,24 +214,24 @@ class PointSpread:
         sample = (np.arange(side * n) + 0.5) / n - 0.5
         dx, dy = np.meshgrid(sample + column - x, sample + row - y)
         along, across = dx * np.cos(angle) + dy * np.sin(angle), dy * np.cos(angle) - dx * np.sin(angle)
-        disk = np.exp(-1.678347 * np.hypot(along, across / ratio) / radius)  # half of a disk's light lies within 1.678 lengths
+        disk = np.exp(-1.678347 * np.hypot(along, across / ratio) / radius)  # half of the light lies within 1.678 scale lengths
         nearest = max(self.neighbours(x, y), key=lambda neighbour: neighbour[1])[0]
-        edge = max(self.stamps.shape[-1] // 2 - 10 * n, 0)  # wings beyond 10 pixels don't show on a galaxy
+        edge = max(self.stamps.shape[-1] // 2 - 10 * n, 0)  # wings beyond 10 pixels are negligible for a galaxy
         stamp = self.stamps[nearest][edge : self.stamps.shape[-1] - edge, edge : self.stamps.shape[-1] - edge]
         seen = fftconvolve(disk, stamp, mode="same").reshape(side, n, side, n).sum(axis=(1, 3))
         _add_stamp(image, np.maximum(seen, 0) * (flux / seen.sum()), row, column)
 
 
 def encircled_energy(stamp: np.ndarray, oversample: int, radii: np.ndarray) -> np.ndarray:
-    """Part of a star's light within circles on an image, on average over the star's places within a pixel.
+    """Compute the fraction of a star's light within circles, on average over its positions within a pixel.
 
-    A pixel collects the light that falls on it, and a circle counts each pixel by the part of it that is inside: both spread
-    the point-spread function by a pixel.
+    The point-spread function is convolved with a pixel twice: a pixel collects the light that falls on it, and a circle counts
+    each pixel by the fraction of it that is inside.
 
     Parameters
     ----------
     stamp : numpy.ndarray
-        Point-spread function as `PointSpread` takes it, of sum 1, star on the central sample.
+        Point-spread function, see `PointSpread`, of sum 1, with the star on the central sample.
     oversample : int
         Samples per pixel, even.
     radii : numpy.ndarray
@@ -180,7 +240,7 @@ def encircled_energy(stamp: np.ndarray, oversample: int, radii: np.ndarray) -> n
     Returns
     -------
     numpy.ndarray
-        Fractions of the light.
+        Fractions of the light, of the shape of `radii`.
     """
     from scipy.integrate import cumulative_trapezoid
     from scipy.interpolate import RectBivariateSpline
@@ -199,14 +259,24 @@ def encircled_energy(stamp: np.ndarray, oversample: int, radii: np.ndarray) -> n
 
 
 def add_trace(image: np.ndarray, x: float, y: float, flux: float) -> None:
-    """Add a featureless spectrum along y, centred on the source, to `image` in place."""
+    """Add a featureless spectrum along y, centred on the source, to an image, in place.
+
+    Parameters
+    ----------
+    image : numpy.ndarray
+        The image, (rows, columns).
+    x, y : float
+        Position of the source, pixels.
+    flux : float
+        Total flux, in the unit of the image.
+    """
     row, column = round(y) - TRACE_LENGTH // 2, round(x) - 4
     across = np.exp(-0.5 * ((column + np.arange(9) - x) / TRACE_SIGMA) ** 2)
     _add_stamp(image, np.tile(flux / TRACE_LENGTH * across / across.sum(), (TRACE_LENGTH, 1)), row, column)
 
 
 def _interval(points: np.ndarray, value: float) -> tuple[int, float]:
-    """Index of the interval between `points` that holds `value`, and the place in it; the ends hold what lies beyond."""
+    """Index of the interval of `points` that contains `value`, and the fraction of it below `value`; clipped to the ends."""
     index = int(np.clip(np.searchsorted(points, value) - 1, 0, len(points) - 2))
     return index, float(np.clip((value - points[index]) / (points[index + 1] - points[index]), 0, 1))
 
@@ -228,26 +298,27 @@ def _add_stamp(image: np.ndarray, stamp: np.ndarray, row: int, column: int) -> N
 
 
 def render_sources(shape: tuple[int, int], sky, projection: Projection, spread: PointSpread | None, per_njy: float):
-    """Image of the sources, and where and how bright they are on it.
+    """Render the sources on an image.
 
     Parameters
     ----------
     shape : tuple of int
-        Of the image, without the reference border.
+        Shape of the image, without the reference border.
     sky : astropy.table.Table
-        See `simulate_sky`.
+        Sources, see `simulator.simulate_sky.make_sky`.
     projection : Projection
+        Projection of the exposure.
     spread : PointSpread or None
-        None: the light is dispersed into spectra.
+        Point-spread function; `None` to disperse the light into spectra.
     per_njy : float
-        DN/s of a source of 1 nJy.
+        Count rate of a source of 1 nJy, DN/s.
 
     Returns
     -------
     image : numpy.ndarray
-        DN/s, float64.
+        Count rate, DN/s, float64, of `shape`.
     truth : astropy.table.Table
-        The sources whose centre lies on the image, with x, y (pixels), flux (nJy) and count_rate (DN/s).
+        Sources whose centre lies on the image, with x, y (pixels), flux (nJy) and count_rate (DN/s).
     """
     sources = sky.copy()
     x, y = projection.to_pixel(sources["ra"], sources["dec"])

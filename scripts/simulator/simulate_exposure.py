@@ -1,16 +1,15 @@
-"""Make a raw Level 1 exposure of a simulated sky, and write the truth beside it.
+"""Simulate a raw Level 1 exposure of a simulated sky, and write the truth beside it.
 
-The exposure is made with the references that CRDS gives for it, and with all that the pipeline's steps undo: flat field,
-dark current, photon noise, cosmic rays, non-linearity, saturation, the converter's integral non-linearity, read noise, 1/f
-noise and drifts that reference pixels share, the dark decay signal, the WFI18 transient::
+The exposure is made with the references that CRDS selects for it. It has all the effects that the pipeline corrects: flat
+field, dark current, photon noise, cosmic rays, non-linearity, saturation, the converter's integral non-linearity, read noise,
+1/f noise and drifts that reference pixels share, the dark decay signal, the WFI18 transient::
 
     python simulate_exposure.py EXPOSURE_uncal.asdf --sky SKY.ecsv --cache CACHE --detector WFI01 --seed 1
 
-Beside EXPOSURE_uncal.asdf come EXPOSURE_truth.asdf (count rates, cosmic rays) and EXPOSURE_truth.ecsv (the sources on it).
+It also writes EXPOSURE_truth.asdf (count rates, cosmic rays) and EXPOSURE_truth.ecsv (the sources on the image).
 
-Two options make exposures whose slopes and jumps are easily judged: ``--gradient 1 10000`` puts light from 1 to 10,000
-electrons per second on the detector instead of a sky, and ``--jumps`` a grid of single hits of known charge instead of
-random particles.
+Two options make exposures with simple slopes and jumps: ``--gradient 1 10000`` replaces the sky by light from 1 to 10,000
+electrons per second, and ``--jumps`` replaces the random particles by a grid of single hits of known charge.
 """
 
 from __future__ import annotations
@@ -45,16 +44,16 @@ from simulator.metadata import (
 )
 from simulator.optics import PointSpread, Projection, render_sources
 
-#: Light besides the sources', DN/s: zodiacal light, and lamps where the type of exposure has them (invented).
+#: Background by exposure type, DN/s: zodiacal light, or lamps (assumed).
 BACKGROUND = {"WFI_IMAGE": 0.25, "WFI_LOLO": 2.0, "WFI_WFSC": 0.25, "WFI_SPECTRAL": 0.5, "WFI_FLAT": 100.0}
 SEES_SKY = ("WFI_IMAGE", "WFI_LOLO", "WFI_WFSC", "WFI_SPECTRAL")
-#: What stands in for a reference's value that is NaN or not positive: the pixel itself is like others.
+#: Replacements of a reference's values that are NaN or not positive: the pixel itself is like others.
 USUAL = {"gain": 1.8, "saturation": 55000.0, "readnoise": 7.0}
-DISPERSED_RATE = 0.008  #: DN/s of a source of 1 nJy, through grism and prism, which have no calibration to MJy/sr
+DISPERSED_RATE = 0.008  #: count rate of a source of 1 nJy through grism and prism, which have no calibration to MJy/sr, DN/s
 PEDESTAL, CHANNEL_SPREAD, PIXEL_SPREAD = 6000.0, 300.0, 100.0  #: DN
-FULL_WELL = 1.02  #: over the saturation threshold
+FULL_WELL = 1.02  #: ratio of the full well to the saturation threshold
 AMP33_GAPS = 1e-4  #: fraction of amplifier 33's pixels that are missing (zero) in all resultants
-CONVERTER_STEP = 16.0  #: DN
+CONVERTER_STEP = 16.0  #: spacing of the table of the converter's error, DN
 REFERENCE_TYPES = (
     *("mask", "saturation", "refpix", "darkdecaysignal", "inverselinearity", "integralnonlinearity", "readnoise", "gain"),
     *("dark", "flat", "distortion", "photom", "epsf"),
@@ -62,7 +61,17 @@ REFERENCE_TYPES = (
 
 
 def find_references(settings: Settings) -> dict[str, Path]:
-    """Files that CRDS gives for the exposure, by type; types that don't apply are left out.
+    """Find the references of an exposure with CRDS.
+
+    Parameters
+    ----------
+    settings : Settings
+        Settings of the exposure.
+
+    Returns
+    -------
+    dict of pathlib.Path
+        File of each reference type; types that don't apply are left out.
 
     Raises
     ------
@@ -87,7 +96,20 @@ def find_references(settings: Settings) -> dict[str, Path]:
 
 
 def usable(values: np.ndarray, reftype: str) -> np.ndarray:
-    """Values of a reference where they are positive, the usual one elsewhere."""
+    """Replace values of a reference that are NaN or not positive by the usual one.
+
+    Parameters
+    ----------
+    values : numpy.ndarray
+        Values of the reference.
+    reftype : str
+        Key of `USUAL`.
+
+    Returns
+    -------
+    numpy.ndarray
+        Positive values, of the shape of `values`.
+    """
     return np.where(values > 0, values, np.float32(USUAL[reftype]))
 
 
@@ -97,22 +119,24 @@ def simulate(settings: Settings, sky, references: dict, *, threads: int = 1):
     Parameters
     ----------
     settings : Settings
+        Settings of the exposure.
     sky : astropy.table.Table or None
-        See `simulate_sky`; not needed for a gradient.
+        Sources, see `simulator.simulate_sky.make_sky`; not needed for a gradient.
     references : dict
-        Reference type to open reference model.
+        Open reference model of each reference type.
     threads : int
+        Number of threads for the compiled loops.
 
     Returns
     -------
     arrays : dict
-        Those of the raw file by name: data (resultants, rows, columns) with the border, and amp33 (resultants, rows, 128),
-        DN, uint16; where they are asked for, reference_read, reference_amp33 (without resultants) and resultantdq (uint8).
+        Arrays of the raw file by name: data (resultants, rows, columns) with the border, and amp33 (resultants, rows, 128), DN,
+        uint16; with the settings for them also reference_read, reference_amp33 (without resultants) and resultantdq (uint8).
     truth : dict
-        scene (DN/s, what a flat-fielded image measures) and count_rate (DN/s, what a ramp shows: scene × flat + dark), both
-        without the border; cosmic_rays (see `throw_cosmic_rays`; resultant is the first that shows them).
+        Arrays scene (DN/s, as a flat-fielded image has it) and count_rate (DN/s, as a ramp has it: scene × flat + dark), both
+        without the border; cosmic_rays (see `simulator.detector.throw_cosmic_rays`; resultant is the first that shows them).
     sources : astropy.table.Table or None
-        See `render_sources`; None without a sky.
+        Sources on the image, see `simulator.optics.render_sources`; `None` without a sky.
     """
     shape = references["gain"].data.shape
     trimmed = tuple(n - 2 * BORDER for n in shape)
@@ -142,7 +166,7 @@ def simulate(settings: Settings, sky, references: dict, *, threads: int = 1):
 
 
 def _render_scene(settings, sky, references, trimmed):
-    """Light that falls on the pixels, DN/s, and the sources that it comes from."""
+    """Light that falls on the pixels, DN/s, and its sources."""
     scene, sources = np.zeros(trimmed), None if sky is None else sky[:0]
     if settings.gradient:
         return np.geomspace(*settings.gradient, trimmed[1]) / usable(references["gain"].data[SCIENCE], "gain"), sources
@@ -150,7 +174,7 @@ def _render_scene(settings, sky, references, trimmed):
         spread, per_njy = None, DISPERSED_RATE
         if "epsf" in references:
             epsf, entry = references["epsf"], references["photom"].phot_table[settings.optical_element]
-            # Focus 0 and the second spectral type are the ones that the pipeline's source catalog takes too.
+            # Focus 0 and the second spectral type, as in the pipeline's source catalog.
             spread = PointSpread(np.array(epsf.psf[0, 1]), epsf.meta.pixel_x, epsf.meta.pixel_y, epsf.meta.oversample)
             per_njy = 1e-9 / (entry["photmjsr"] * 1e6 * entry["pixelareasr"])
         scene, sources = render_sources(trimmed, sky, make_projection(settings, references), spread, per_njy)
@@ -159,7 +183,20 @@ def _render_scene(settings, sky, references, trimmed):
 
 
 def reference_point(references) -> tuple[float, float]:
-    """V2 and V3 (arcsec) of the detector's centre."""
+    """Compute the position of the detector's centre in the focal plane.
+
+    Parameters
+    ----------
+    references : dict
+        Open reference model of each reference type.
+
+    Returns
+    -------
+    v2 : float
+        Position along V2, arcsec.
+    v3 : float
+        Position along V3, arcsec.
+    """
     distortion = references["distortion"].coordinate_distortion_transform
     rows, columns = references["gain"].data.shape
     v2, v3 = distortion((columns - 2 * BORDER - 1) / 2, (rows - 2 * BORDER - 1) / 2)
@@ -167,14 +204,27 @@ def reference_point(references) -> tuple[float, float]:
 
 
 def make_projection(settings: Settings, references: dict) -> Projection:
-    """True projection of the exposure, without the pointing error that its header has."""
+    """Make the true projection of an exposure, without the pointing error of its header.
+
+    Parameters
+    ----------
+    settings : Settings
+        Settings of the exposure.
+    references : dict
+        Open reference model of each reference type.
+
+    Returns
+    -------
+    simulator.optics.Projection
+        Projection between the sky and the pixels.
+    """
     distortion = references["distortion"].coordinate_distortion_transform
     v2_ref, v3_ref = reference_point(references)
     return Projection(distortion, v2_ref, v3_ref, settings.attitude(v2_ref, v3_ref), ABERRATION_SCALE)
 
 
 def _count_rate(scene, references, rng) -> np.ndarray:
-    """Count rate of the pixels, DN/s float32: the scene through the flat field, blind in dead pixels, and the dark current."""
+    """Count rate of the pixels, DN/s float32: the scene times the flat field (0 in dead pixels), plus the dark current."""
     sensitivity = np.ones_like(scene)
     if "flat" in references:
         flat = np.array(references["flat"].data)
@@ -184,7 +234,7 @@ def _count_rate(scene, references, rng) -> np.ndarray:
 
 
 def _accumulate(count_rate, hits, references, settings, rng, threads) -> tuple[np.ndarray, np.ndarray]:
-    """Resultants without the noise of the readout (charge, non-linearity, full well, converter), and the pedestal; DN."""
+    """Resultants before the readout noise (charge, non-linearity, full well, converter), and the pedestal; DN."""
     from simulator.kernels import expose_rows
 
     gain = usable(references["gain"].data, "gain")
@@ -224,9 +274,9 @@ def _accumulate(count_rate, hits, references, settings, rng, threads) -> tuple[n
 
 
 def _read_out(data, references, settings, rng) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Add what the readout adds, and round: the detector's and amplifier 33's resultants (uint16), and the latter's pedestal.
+    """Add the readout noise and signals and round: resultants of detector and amplifier 33 (uint16), pedestal of the latter.
 
-    Amplifier 33's pedestal is 0 where its pixels are missing.
+    The pedestal of amplifier 33 is 0 where its pixels are missing.
     """
     shape, number = data.shape[1:], detector_number(settings.detector)
     refpix, decay = references["refpix"], references["darkdecaysignal"].decay_table[settings.detector]
@@ -235,7 +285,7 @@ def _read_out(data, references, settings, rng) -> tuple[np.ndarray, np.ndarray, 
         shape, settings.read_pattern, settings.frame_time, number, decay["amplitude"], decay["time_constant"]
     )
     read_noise = usable(references["readnoise"].data, "readnoise")
-    # Bad reference pixels are noisy ones.
+    # Bad reference pixels are noisy.
     read_noise[flags.has(references["mask"].dq, flags.BAD_REF_PIXEL)] *= 30
     amp33_pedestal = rng.normal(PEDESTAL, PIXEL_SPREAD, (shape[0], CHANNEL_WIDTH))
     missing = rng.random(amp33_pedestal.shape) < AMP33_GAPS
@@ -260,7 +310,7 @@ def _read_out(data, references, settings, rng) -> tuple[np.ndarray, np.ndarray, 
 
 
 def _encode(ramp, amp33, pedestal, amp33_pedestal, references, settings, rng) -> dict:
-    """The arrays of the raw file (see `simulate`): counts as they are sent to the ground, and what helps to decode them."""
+    """The arrays of the raw file (see `simulate`), encoded as they are sent to the ground, and those that decode them."""
     arrays, offset = {"data": ramp, "amp33": amp33}, settings.data_encoding_offset
     read_noise = usable(references["readnoise"].data, "readnoise")
     subtracted = {
@@ -272,14 +322,14 @@ def _encode(ramp, amp33, pedestal, amp33_pedestal, references, settings, rng) ->
         if wanted:
             read = np.where(level > 0, level + noise * rng.standard_normal(level.shape, np.float32), 0)
             arrays[reference] = np.clip(np.rint(read), 0, 65535).astype(np.uint16)
-            if settings.model == "science":  # files of ground tests have it added back
+            if settings.model == "science":  # in files of ground tests it is added back already
                 subtrahend = arrays[reference].astype(np.int32) - offset
         for frame in arrays[name]:
             frame[:] = np.clip(frame - subtrahend, 0, 65535)
     if settings.resultantdq:
         arrays["resultantdq"] = electronics.draw_resultantdq(rng, ramp)
     if settings.saturated:
-        # Where the threshold is not checked, no value can say that the pixel is saturated: the flag must.
+        # Pixels without a threshold need the flag: no value of theirs counts as saturated.
         saturation = references["saturation"]
         unchecked = ~np.isfinite(saturation.data) | flags.has(saturation.dq, flags.NO_SAT_CHECK)
         arrays.setdefault("resultantdq", np.zeros(ramp.shape, np.uint8))[:, unchecked] |= flags.SATURATED
@@ -287,7 +337,19 @@ def _encode(ramp, amp33, pedestal, amp33_pedestal, references, settings, rng) ->
 
 
 def write_exposure(output: Path, settings: Settings, arrays: dict, references: dict) -> None:
-    """Write the Level 1 file; it is validated on the way."""
+    """Write the Level 1 file, which validates it.
+
+    Parameters
+    ----------
+    output : pathlib.Path
+        File to write.
+    settings : Settings
+        Settings of the exposure.
+    arrays : dict
+        Arrays of the file, see `simulate`.
+    references : dict
+        Open reference model of each reference type.
+    """
     import roman_datamodels.datamodels as rdm
     from astropy.units import Quantity
 
@@ -310,7 +372,17 @@ def write_exposure(output: Path, settings: Settings, arrays: dict, references: d
 
 
 def write_truth(output: Path, truth: dict, sources) -> None:
-    """Write the truth beside the exposure: ``_truth.asdf`` and, where there is a sky, ``_truth.ecsv``."""
+    """Write the truth of an exposure, and its sources as ECSV.
+
+    Parameters
+    ----------
+    output : pathlib.Path
+        File of the truth to write (.asdf); the sources get its name with the suffix .ecsv.
+    truth : dict
+        Arrays of the truth, see `simulate`.
+    sources : astropy.table.Table or None
+        Sources on the image; `None` without a sky.
+    """
     import asdf
 
     asdf.AsdfFile({"truth": truth}).write_to(output)
@@ -324,9 +396,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("output", type=Path, help="exposure to write (…_uncal.asdf)")
-    add("--sky", type=Path, help="catalog of simulate_sky (needed unless there is a --gradient)")
+    add("--sky", type=Path, help="catalog of simulate_sky (required without --gradient)")
     add("--truth", type=Path, help="truth to write (default: …_truth.asdf beside the output)")
-    add("--cache", type=Path, help="CRDS cache with no server (default: CRDS as the environment has it)")
+    add("--cache", type=Path, help="CRDS cache to use without a server (default: CRDS as set in the environment)")
     add("--detector", default=default.detector, help="WFI01 to WFI18 (default: %(default)s)")
     add("--exposure-type", default=default.exposure_type, help="as in meta.exposure.type (default: %(default)s)")
     add(
@@ -334,8 +406,18 @@ def main() -> int:
         default=default.optical_element,
         help="as in meta.instrument.optical_element (default: %(default)s)",
     )
-    add("--ra", type=float, default=default.ra, help="where the detector's centre looks, degrees (default: %(default)s)")
-    add("--dec", type=float, default=default.dec, help="where the detector's centre looks, degrees (default: %(default)s)")
+    add(
+        "--ra",
+        type=float,
+        default=default.ra,
+        help="position of the detector's centre on the sky, degrees (default: %(default)s)",
+    )
+    add(
+        "--dec",
+        type=float,
+        default=default.dec,
+        help="position of the detector's centre on the sky, degrees (default: %(default)s)",
+    )
     add("--roll", type=float, default=default.roll, help="position angle of V3 there, degrees (default: %(default)s)")
     add("--focal-plane", action="store_true", help="ra, dec and roll are those of the focal plane's centre")
     add(
@@ -343,41 +425,39 @@ def main() -> int:
         type=float,
         nargs=2,
         default=default.dither,
-        help="move of the telescope, east and north, arcsec (default: %(default)s)",
+        help="offset of the telescope to the east and north, arcsec (default: %(default)s)",
     )
     add(
         "--pointing-error",
         type=float,
         nargs=2,
         default=default.pointing_error,
-        help="of the header, east and north, arcsec (default: %(default)s)",
+        help="error of the header's position to the east and north, arcsec (default: %(default)s)",
     )
-    add(
-        "--ma-table", choices=MA_TABLES, default=default.ma_table, help="which reads make the resultants (default: %(default)s)"
-    )
+    add("--ma-table", choices=MA_TABLES, default=default.ma_table, help="name of the read pattern (default: %(default)s)")
     add("--frame-time", type=float, default=default.frame_time, help="seconds per read (default: %(default)s)")
-    add("--guide-window", type=int, nargs=2, help="its first column and row (default: on another detector)")
+    add("--guide-window", type=int, nargs=2, help="first column and row of the guide window (default: on another detector)")
     add("--saturated", action="store_true", help="saturate every pixel from the first resultant on")
-    add("--background", type=float, help="DN/s (default: as usual for the exposure type)")
+    add("--background", type=float, help="background, DN/s (default: depends on the exposure type)")
     add(
         "--cosmic-ray-flux",
         type=float,
         default=default.cosmic_ray_flux,
         help="particles per second and cm² (default: %(default)s)",
     )
-    add("--snowballs", type=int, default=default.snowballs, help="how many (default: %(default)s)")
+    add("--snowballs", type=int, default=default.snowballs, help="number of snowballs (default: %(default)s)")
     add(
         "--gradient",
         type=float,
         nargs=2,
         metavar=("LOW", "HIGH"),
-        help="instead of the sky, light of LOW electrons per second in the first column to HIGH in the last, rising "
-        "logarithmically; flat field and dark current act on it as ever, and the truth says what comes out",
+        help="replace the sky by light that rises logarithmically from LOW electrons per second in the first column to HIGH "
+        "in the last; the truth has the count rates after flat field and dark current",
     )
     add(
         "--jumps",
         action="store_true",
-        help=f"instead of random cosmic rays and snowballs, a grid of hits, one in every {electronics.JUMP_SPACING} rows and "
+        help=f"replace random cosmic rays and snowballs by a grid of hits, one in every {electronics.JUMP_SPACING} rows and "
         "columns, of {:.0f} to {:.0f} electrons in logarithmic steps, in all reads but the first".format(
             electronics.JUMP_CHARGES[0], electronics.JUMP_CHARGES[-1]
         ),
@@ -389,40 +469,40 @@ def main() -> int:
         type=int,
         default=0,
         metavar="N",
-        help="add N DN to data and amp33, so that little is lost below 0 "
-        "where a reference read is subtracted: 300 will do (default: %(default)s)",
+        help="add N DN to data and amp33, so that few counts are clipped at 0 "
+        "where a reference read is subtracted; 300 suffices (default: %(default)s)",
     )
     add(
         "--resultantdq",
         action="store_true",
-        help=f"flag 1 in 10,000 pixels of each resultant as each of DO_NOT_USE, SATURATED and JUMP_DET, and as DROPOUT and "
-        f"DO_NOT_USE runs of {electronics.DROPOUT_LENGTH} pixels that have lost their counts",
+        help=f"flag 1 in 10,000 pixels of each resultant each DO_NOT_USE, SATURATED and JUMP_DET; flag runs of "
+        f"{electronics.DROPOUT_LENGTH} pixels, whose counts are lost, DROPOUT and DO_NOT_USE",
     )
     add(
         "--model",
         choices=MODELS,
         default=default.model,
-        help="data model of the file: fps and tvac are those of ground tests, whose arrays are quantities, and whose reference "
-        "read is added back already (default: %(default)s)",
+        help="data model of the file: fps and tvac are those of ground tests, with arrays that are quantities and a reference "
+        "read that is added back already (default: %(default)s)",
     )
     add("--model-version", choices=OLDER_VERSIONS, help="an older version of the science model (default: the newest)")
     for name in ("program", "observation", "visit", "exposure"):
         add(f"--{name}", type=int, default=getattr(default, name), help=f"{name} number (default: %(default)s)")
     add("--start-time", default=default.start_time, help="UTC (default: %(default)s)")
     add("--seed", type=int, default=default.seed, help="equal seeds make equal exposures (default: %(default)s)")
-    add("--threads", type=int, default=1, help="for the compiled loops (default: %(default)s)")
+    add("--threads", type=int, default=1, help="number of threads for the compiled loops (default: %(default)s)")
     args = parser.parse_args()
     if args.cache:
         os.environ["CRDS_PATH"] = str(args.cache.resolve())
         os.environ["CRDS_SERVER_URL"] = "https://crds-serverless-mode.stsci.edu"
     if not args.output.name.endswith("_uncal.asdf"):
-        parser.error(f"{args.output}: the name of a raw exposure ends with _uncal.asdf")
+        parser.error(f"{args.output}: the name of a raw exposure must end with _uncal.asdf")
     if args.model != "science" and args.exposure_type not in GROUND_TEST_TYPES:
         parser.error(f"--model {args.model} has no type {args.exposure_type}; it takes {', '.join(GROUND_TEST_TYPES)}")
     if args.model != "science" and args.model_version:
-        parser.error(f"--model-version is that of --model science, not of {args.model}")
+        parser.error(f"--model-version is for --model science only, not for {args.model}")
     if not args.sky and not args.gradient:
-        parser.error("--sky or --gradient is needed: nothing else says what light there is")
+        parser.error("--sky or --gradient is needed as the source of the light")
 
     import roman_datamodels.datamodels as rdm
     from astropy.table import Table

@@ -1,14 +1,14 @@
 """Make synthetic references of every type that the pipeline reads, in a local CRDS cache.
 
-The cache is what the `crds` package finds below ``CRDS_PATH``: a configuration, mappings with checksums, reference files.
-With ``CRDS_SERVER_URL=https://crds-serverless-mode.stsci.edu`` it serves without a network. A later context that brings new
-references for some types and detectors, and leaves all others, is added to a cache by a second call::
+The cache has the files that the `crds` package expects below ``CRDS_PATH``: a configuration, mappings with checksums, and
+references. With ``CRDS_SERVER_URL=https://crds-serverless-mode.stsci.edu`` it needs no network. A second call adds a later
+context, with new references for some types and detectors and the same ones for all others::
 
     python simulate_references.py CACHE --detectors WFI01,WFI18 --size 512 --seed 1
     python simulate_references.py CACHE --detectors WFI01 --size 512 --seed 2 --context roman_0002.pmap --new flat
 
-The references hold the faults of real ones at a small rate: NaN, zero, negative and flagged entries, dead and hot pixels.
-Their values are invented, of the order of those of the Roman WFI (18 H4RG-10 detectors, 0.11 arcsec per pixel).
+As real references do, these have a few bad entries: NaN, zero, negative and flagged values, dead and hot pixels. The values
+are assumed, of the order of those of the Roman WFI (18 H4RG-10 detectors, 0.11 arcsec per pixel).
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ from rampflow.detector import BORDER, CHANNEL_DEAD_COLUMNS, CHANNEL_WIDTH, SCIEN
 from rampflow.errors import RampflowError
 from simulator.optics import FOCAL_PLANE_CENTER, PIXEL_SCALE, V3_YANGLE, VPARITY, encircled_energy
 
-# Effective wavelength (µm) of the imaging filters: their names, in hundredths of a micron.
+#: Effective wavelength (µm) of the imaging filters: their names have it in hundredths of a micron.
 FILTERS = {name: int(name[1:]) / 100 for name in ("F062", "F087", "F106", "F129", "F146", "F158", "F184", "F213")}
 UNFILTERED = ("GRISM", "PRISM", "DARK")
 USEAFTER = "2020-01-01 00:00:00"
 
-FOCAL_PLANE_COLUMNS = 6  #: the 18 detectors lie in 3 rows of 6
-FOCAL_PLANE_PITCH = 1.1  #: centre-to-centre distance of detectors over their side
+FOCAL_PLANE_COLUMNS = 6  #: the 18 detectors are in 3 rows of 6
+FOCAL_PLANE_PITCH = 1.1  #: centre-to-centre distance of the detectors, relative to their side
 
 GAIN = 1.8  #: electron / DN
 READ_NOISE = 7.0  #: DN
@@ -50,15 +50,16 @@ PRIMARY_MIRROR = 2.36  #: metres
 
 @dataclass(frozen=True)
 class Detector:
-    """A detector of which references are made.
+    """A detector to make references for.
 
     Attributes
     ----------
     name : str
         WFI01 to WFI18.
     size : int
-        Rows and columns, with the reference border.
+        Number of rows and of columns, with the reference border.
     seed : int
+        Seed of the random numbers.
     """
 
     name: str
@@ -67,22 +68,60 @@ class Detector:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Rows and columns with the reference border."""
+        """Shape of the detector.
+
+        Returns
+        -------
+        tuple of int
+            Rows and columns with the reference border.
+        """
         return self.size, self.size
 
     @property
     def channels(self) -> int:
-        """Number of readout channels."""
+        """Number of readout channels.
+
+        Returns
+        -------
+        int
+            Number of channels of 128 columns.
+        """
         return self.size // CHANNEL_WIDTH
 
     def generator(self, topic: str) -> np.random.Generator:
-        """Random numbers of their own for each topic, so that a new flat changes nothing but the flat."""
+        """Make a random number generator for one topic, so that the references don't depend on each other.
+
+        Parameters
+        ----------
+        topic : str
+            Name of the topic.
+
+        Returns
+        -------
+        numpy.random.Generator
+            Random numbers that depend on the seed, the detector and the topic.
+        """
         return np.random.default_rng([self.seed, detector_number(self.name), zlib.crc32(topic.encode())])
 
 
 # ----------------------------------------------------------------------------------------------------------- ingredients
 def smooth_field(rng: np.random.Generator, shape: tuple[int, int], modes: int = 5) -> np.ndarray:
-    """Random sum of the first cosine modes: what varies slowly over a detector (float32, zero mean, largest value 1)."""
+    """Draw a field that varies slowly over a detector: a random sum of the first cosine modes.
+
+    Parameters
+    ----------
+    rng : numpy.random.Generator
+        Random numbers.
+    shape : tuple of int
+        Rows and columns.
+    modes : int
+        Number of modes along each axis.
+
+    Returns
+    -------
+    numpy.ndarray
+        Field of zero mean and largest absolute value 1, float32, of `shape`.
+    """
     rows, columns = (np.cos(np.pi * np.outer((np.arange(n) + 0.5) / n, np.arange(modes))) for n in shape)
     weights = rng.normal(size=(modes, modes)) / (1 + np.hypot.outer(np.arange(modes), np.arange(modes)))
     weights[0, 0] = 0
@@ -91,7 +130,24 @@ def smooth_field(rng: np.random.Generator, shape: tuple[int, int], modes: int = 
 
 
 def scatter(rng: np.random.Generator, shape: tuple[int, int], fraction: float) -> tuple[np.ndarray, np.ndarray]:
-    """Rows and columns of a `fraction` of the pixels inside the reference border, three at least."""
+    """Draw random pixels inside the reference border.
+
+    Parameters
+    ----------
+    rng : numpy.random.Generator
+        Random numbers.
+    shape : tuple of int
+        Rows and columns with the reference border.
+    fraction : float
+        Fraction of the pixels inside the border; at least three are drawn.
+
+    Returns
+    -------
+    row : numpy.ndarray
+        Rows of the pixels, (n,), int.
+    column : numpy.ndarray
+        Columns of the pixels, (n,), int.
+    """
     inside = tuple(n - 2 * BORDER for n in shape)
     count = max(3, round(fraction * np.prod(inside)))
     row, column = np.unravel_index(rng.choice(np.prod(inside), count, replace=False), inside)
@@ -99,7 +155,20 @@ def scatter(rng: np.random.Generator, shape: tuple[int, int], fraction: float) -
 
 
 def inverse_coefficients(degree: int = 6, largest: float = 80000.0) -> np.ndarray:
-    """Polynomial that undoes x + QUADRATIC x² + CUBIC x³ up to `largest` linear counts, with no offset and unit slope."""
+    """Fit the inverse of the polynomial x + QUADRATIC x² + CUBIC x³, with no offset and unit slope.
+
+    Parameters
+    ----------
+    degree : int
+        Degree of the inverse.
+    largest : float
+        Largest linear count to fit, DN.
+
+    Returns
+    -------
+    numpy.ndarray
+        Coefficients, constant first, (degree + 1,).
+    """
     x = np.linspace(1, largest, 2000)
     y = x + QUADRATIC * x**2 + CUBIC * x**3
     powers = np.arange(2, degree + 1)
@@ -110,10 +179,20 @@ def inverse_coefficients(degree: int = 6, largest: float = 80000.0) -> np.ndarra
 
 
 def nonlinearity_scale(detector: Detector) -> np.ndarray:
-    """How much stronger each pixel's non-linearity is than the mean; zero (linear) in the reference border.
+    """Draw the strength of the non-linearity of each pixel.
 
     With p the polynomial of the mean pixel and q its inverse, a pixel of scale s follows p(s x) / s, whose inverse is
-    q(s y) / s: one accurate inversion serves all pixels.
+    q(s y) / s: one accurate inverse is enough for all pixels.
+
+    Parameters
+    ----------
+    detector : Detector
+        Detector to make references for.
+
+    Returns
+    -------
+    numpy.ndarray
+        Ratio to the mean non-linearity, float32, (rows, columns); 0 (linear) in the reference border.
     """
     scale = np.zeros(detector.shape, np.float32)
     scale[SCIENCE] = 1 + 0.15 * smooth_field(detector.generator("nonlinearity"), detector.shape)[SCIENCE]
@@ -121,23 +200,23 @@ def nonlinearity_scale(detector: Detector) -> np.ndarray:
 
 
 def diffraction_psf(wavelength: float, oversample: int, half: int, broadening: float = 1.0) -> np.ndarray:
-    """Airy pattern, blurred by 0.25 pixel for jitter and charge diffusion, not integrated over the pixel.
+    """Compute the Airy pattern, blurred by 0.25 pixel for jitter and charge diffusion, not integrated over the pixel.
 
     Parameters
     ----------
     wavelength : float
-        µm.
+        Wavelength, µm.
     oversample : int
         Samples per pixel.
     half : int
-        Pixels from the centre to the stamp's edge.
+        Distance from the centre to the stamp's edge, pixels.
     broadening : float
         Factor on the width.
 
     Returns
     -------
     numpy.ndarray
-        Square stamp with the star on its central sample, sum 1.
+        Square stamp of sum 1, with the star on its central sample.
     """
     from scipy.ndimage import gaussian_filter
     from scipy.special import j1
@@ -150,7 +229,20 @@ def diffraction_psf(wavelength: float, oversample: int, half: int, broadening: f
 
 
 def detector_center(detector: Detector) -> tuple[float, float]:
-    """V2 and V3 (arcsec) of a detector's centre; the focal plane shrinks with the detectors."""
+    """Compute the position of a detector's centre in the focal plane, which scales with the size of the detectors.
+
+    Parameters
+    ----------
+    detector : Detector
+        Detector to make references for.
+
+    Returns
+    -------
+    v2 : float
+        Position along V2, arcsec.
+    v3 : float
+        Position along V3, arcsec.
+    """
     row, column = divmod(detector_number(detector.name) - 1, FOCAL_PLANE_COLUMNS)
     pitch = FOCAL_PLANE_PITCH * detector.size * PIXEL_SCALE
     x, y = pitch * (column - (FOCAL_PLANE_COLUMNS - 1) / 2), pitch * (row - 1)
@@ -160,9 +252,9 @@ def detector_center(detector: Detector) -> tuple[float, float]:
 
 
 # ------------------------------------------------------------------------------------------------------------ references
-# Each function returns the models of one reference type for a detector, by the optical elements that they serve.
+# Each function returns the models of one reference type for a detector, by the optical elements that they are for.
 def _model(name: str, detector: Detector, elements: tuple[str, ...] = ()):
-    """Valid empty reference model, with what all references say of themselves; `elements` are those that it serves."""
+    """Valid empty reference model with the metadata common to all references; `elements` are those that it is for."""
     import roman_datamodels.datamodels as rdm
     from astropy.time import Time
 
@@ -172,7 +264,7 @@ def _model(name: str, detector: Detector, elements: tuple[str, ...] = ()):
     model.meta.description = f"Simulated reference for tests and demonstrations, {detector.size} pixels, seed {detector.seed}"
     if "optical_element" in model.meta.instrument and elements:
         model.meta.instrument.optical_element = elements[0]
-        if len(elements) > 1:  # the schema has room for one; the others as p_exptype has exposure types
+        if len(elements) > 1:  # the schema has one only; the others in the way of p_exptype
             model.meta.instrument["p_optical_element"] = "".join(f"{element}|" for element in elements)
     if "exposure" in model.meta:
         model.meta.exposure.p_exptype = "".join(f"{kind}|" for kind in EXPOSURE_TYPES)
@@ -180,7 +272,18 @@ def _model(name: str, detector: Detector, elements: tuple[str, ...] = ()):
 
 
 def make_mask(detector: Detector) -> dict:
-    """Dead and hot pixels, the reference border, and a few bad reference pixels."""
+    """Make the mask: dead and hot pixels, the reference border, and a few bad reference pixels.
+
+    Parameters
+    ----------
+    detector : Detector
+        Detector to make the reference for.
+
+    Returns
+    -------
+    dict of MaskRefModel
+        The model, under the key ``()``: for all optical elements.
+    """
     rng = detector.generator("mask")
     dq = np.full(detector.shape, flags.REFERENCE_PIXEL, np.uint32)
     dq[rng.random(detector.shape) < 1e-3] |= flags.BAD_REF_PIXEL
@@ -193,12 +296,36 @@ def make_mask(detector: Detector) -> dict:
 
 
 def hot_pixels(detector: Detector) -> tuple[np.ndarray, np.ndarray]:
-    """Rows and columns of the hot pixels, which the mask flags and the dark measures."""
+    """Draw the hot pixels, which both the mask and the dark have.
+
+    Parameters
+    ----------
+    detector : Detector
+        Detector to make references for.
+
+    Returns
+    -------
+    row : numpy.ndarray
+        Rows of the pixels, (n,), int.
+    column : numpy.ndarray
+        Columns of the pixels, (n,), int.
+    """
     return scatter(detector.generator("hot"), detector.shape, 3e-4)
 
 
 def make_saturation(detector: Detector) -> dict:
-    """Thresholds (DN); some are NaN, some zero, some flagged as not to be checked."""
+    """Make saturation thresholds (DN); some are NaN, some zero, some flagged NO_SAT_CHECK.
+
+    Parameters
+    ----------
+    detector : Detector
+        Detector to make the reference for.
+
+    Returns
+    -------
+    dict of SaturationRefModel
+        The model, under the key ``()``: for all optical elements.
+    """
     rng = detector.generator("saturation")
     model = _model("SaturationRefModel", detector)
     model.data = SATURATION + 3000 * smooth_field(rng, detector.shape)
@@ -210,11 +337,21 @@ def make_saturation(detector: Detector) -> dict:
 
 
 def make_refpix(detector: Detector) -> dict:
-    """Weights of the left and right border and of amplifier 33 in each channel's low-frequency noise.
+    """Make the weights of the border columns and of amplifier 33 in the low-frequency noise of each channel.
 
-    The border columns are read once a row and know nothing faster than half that rate; amplifier 33 is read with every
-    pixel and carries most of the weight. The simulated noise of a channel is the sum of the three weights times the
-    common noise, so that the correction can remove all of it but the noise of the reference pixels themselves.
+    The border columns are read once per row, so that they sample frequencies up to half that rate. Amplifier 33 is read with
+    every pixel and has most of the weight. The simulated noise of a channel is the common noise times the sum of the three
+    weights: the correction can remove all of it but the noise of the reference pixels themselves.
+
+    Parameters
+    ----------
+    detector : Detector
+        Detector to make the reference for.
+
+    Returns
+    -------
+    dict of RefpixRefModel
+        The model, under the key ``()``: for all optical elements.
     """
     rng = detector.generator("refpix")
     clocks = CHANNEL_WIDTH + CHANNEL_DEAD_COLUMNS
@@ -230,7 +367,18 @@ def make_refpix(detector: Detector) -> dict:
 
 
 def make_darkdecaysignal(detector: Detector) -> dict:
-    """Amplitude (DN) and time constant (s) of all eighteen detectors, in one file."""
+    """Make the amplitude (DN) and time constant (s) of the dark decay of all 18 detectors.
+
+    Parameters
+    ----------
+    detector : Detector
+        Detector to make the reference for.
+
+    Returns
+    -------
+    dict of DarkdecaysignalRefModel
+        The model, under the key ``()``: for all optical elements.
+    """
     model = _model("DarkdecaysignalRefModel", detector)
     rng = np.random.default_rng([detector.seed, zlib.crc32(b"darkdecaysignal")])
     model["decay_table"] = {
@@ -241,7 +389,18 @@ def make_darkdecaysignal(detector: Detector) -> dict:
 
 
 def make_linearity(detector: Detector) -> dict:
-    """Coefficients, constant term first; some or all of a pixel's NaN, some without a linear term, some flagged."""
+    """Make linearity coefficients; some are NaN, some linear terms are zero, some pixels flagged.
+
+    Parameters
+    ----------
+    detector : Detector
+        Detector to make the reference for.
+
+    Returns
+    -------
+    dict of LinearityRefModel
+        The model, under the key ``()``: for all optical elements.
+    """
     rng = detector.generator("linearity")
     scale = nonlinearity_scale(detector)
     coeffs = np.stack([np.zeros_like(scale), np.ones_like(scale), QUADRATIC * scale, CUBIC * scale**2]).astype(np.float32)
@@ -256,7 +415,18 @@ def make_linearity(detector: Detector) -> dict:
 
 
 def make_inverselinearity(detector: Detector) -> dict:
-    """Coefficients of the way back, constant term first; some NaN, some without a linear term, some flagged."""
+    """Make inverse linearity coefficients; some are NaN, some linear terms are zero, some pixels flagged.
+
+    Parameters
+    ----------
+    detector : Detector
+        Detector to make the reference for.
+
+    Returns
+    -------
+    dict of InverselinearityRefModel
+        The model, under the key ``()``: for all optical elements.
+    """
     rng = detector.generator("inverselinearity")
     scale = nonlinearity_scale(detector)
     inverse = inverse_coefficients()
@@ -274,7 +444,18 @@ def make_inverselinearity(detector: Detector) -> dict:
 
 
 def make_integralnonlinearity(detector: Detector) -> dict:
-    """Waves of one or two DN in each channel's analog-to-digital conversion."""
+    """Make waves of one or two DN in the analog-to-digital conversion of each channel.
+
+    Parameters
+    ----------
+    detector : Detector
+        Detector to make the reference for.
+
+    Returns
+    -------
+    dict of IntegralnonlinearityRefModel
+        The model, under the key ``()``: for all optical elements.
+    """
     rng = detector.generator("integralnonlinearity")
     model = _model("IntegralnonlinearityRefModel", detector)
     model.meta.n_channels, model.meta.n_pixels_per_channel = detector.channels, CHANNEL_WIDTH
@@ -288,7 +469,18 @@ def make_integralnonlinearity(detector: Detector) -> dict:
 
 
 def make_readnoise(detector: Detector) -> dict:
-    """Read noise (DN per read), with a tail of noisy pixels; NaN in some, zero in others."""
+    """Make the read noise (DN per read), with a tail of noisy pixels; some are NaN, some zero.
+
+    Parameters
+    ----------
+    detector : Detector
+        Detector to make the reference for.
+
+    Returns
+    -------
+    dict of ReadnoiseRefModel
+        The model, under the key ``()``: for all optical elements.
+    """
     rng = detector.generator("readnoise")
     noise = rng.normal(READ_NOISE, 0.5, detector.shape).astype(np.float32)
     noise[scatter(rng, detector.shape, 2e-4)] *= 4
@@ -300,7 +492,18 @@ def make_readnoise(detector: Detector) -> dict:
 
 
 def make_gain(detector: Detector) -> dict:
-    """Gain (electron / DN); NaN in some pixels, negative or zero in others."""
+    """Make the gain (electron / DN); some pixels are NaN, some negative, some zero.
+
+    Parameters
+    ----------
+    detector : Detector
+        Detector to make the reference for.
+
+    Returns
+    -------
+    dict of GainRefModel
+        The model, under the key ``()``: for all optical elements.
+    """
     rng = detector.generator("gain")
     model = _model("GainRefModel", detector)
     model.data = GAIN * (1 + 0.03 * smooth_field(rng, detector.shape))
@@ -311,7 +514,18 @@ def make_gain(detector: Detector) -> dict:
 
 
 def make_dark(detector: Detector) -> dict:
-    """Dark current (DN/s): small, patchy, with hot pixels; some NaN, some not to be used."""
+    """Make the dark current (DN/s): small and smooth, with hot pixels; some are NaN, some flagged.
+
+    Parameters
+    ----------
+    detector : Detector
+        Detector to make the reference for.
+
+    Returns
+    -------
+    dict of DarkRefModel
+        The model, under the key ``()``: for all optical elements.
+    """
     rng = detector.generator("dark")
     model = _model("DarkRefModel", detector, ("DARK",))
     slope = 0.005 * (1 + 0.3 * smooth_field(rng, detector.shape))
@@ -327,14 +541,25 @@ def make_dark(detector: Detector) -> dict:
 
 
 def _inside(shape: tuple[int, int]) -> np.ndarray:
-    """Where there are light-sensitive pixels."""
+    """Mask of the light-sensitive pixels."""
     inside = np.zeros(shape, bool)
     inside[SCIENCE] = True
     return inside
 
 
 def make_flat(detector: Detector) -> dict:
-    """Flat field without the border: smooth illumination and grain; NaN, zero and flagged pixels."""
+    """Make a flat field: smooth illumination and grain; some pixels are NaN, some zero, some flagged.
+
+    Parameters
+    ----------
+    detector : Detector
+        Detector to make the reference for.
+
+    Returns
+    -------
+    dict of FlatRefModel
+        The model, under the names of the imaging filters.
+    """
     rng = detector.generator("flat")
     side = detector.size - 2 * BORDER
     shape = (side, side)
@@ -349,7 +574,18 @@ def make_flat(detector: Detector) -> dict:
 
 
 def make_distortion(detector: Detector) -> dict:
-    """Pixel (without the border) to V2, V3 (arcsec): a cubic that bends the field by half a pixel at its edge."""
+    """Make the distortion: a cubic polynomial that deviates by half a pixel at the edge of the detector.
+
+    Parameters
+    ----------
+    detector : Detector
+        Detector to make the reference for.
+
+    Returns
+    -------
+    dict of DistortionRefModel
+        The model, under the names of all optical elements. It takes pixels, without the border, to V2 and V3 (arcsec).
+    """
     from astropy.modeling.models import Mapping, Polynomial2D, Shift
 
     rng = detector.generator("distortion")
@@ -364,7 +600,7 @@ def make_distortion(detector: Detector) -> dict:
     to_v2 = Polynomial2D(3, c1_0=x_v2, c0_1=y_v2, **{name: value[0] for name, value in bend.items()})
     to_v3 = Polynomial2D(3, c1_0=x_v3, c0_1=y_v3, **{name: value[1] for name, value in bend.items()})
 
-    # Fitted beyond the edge of the field; of degree 5 the inverse is good to 1e-5 pixel.
+    # Fitted beyond the edge of the field; the inverse, of degree 5, is accurate to 1e-5 pixel.
     axis = np.linspace(-1.1 * half, 1.1 * half, 41)
     x, y = (grid.ravel() for grid in np.meshgrid(axis, axis))
     to_x, to_y = (_fit_polynomial(5, to_v2(x, y), to_v3(x, y), target) for target in (x, y))
@@ -391,7 +627,18 @@ def _fit_polynomial(degree: int, u: np.ndarray, v: np.ndarray, target: np.ndarra
 
 
 def make_photom(detector: Detector) -> dict:
-    """Conversion to MJy/sr of each filter; null where there is no such thing."""
+    """Make the conversion to MJy/sr of each filter; null for other optical elements.
+
+    Parameters
+    ----------
+    detector : Detector
+        Detector to make the reference for.
+
+    Returns
+    -------
+    dict of WfiImgPhotomRefModel
+        The model, under the key ``()``: for all optical elements.
+    """
     model = _model("WfiImgPhotomRefModel", detector)
     table = {}
     for element in (*FILTERS, "GRISM", "GRISM_0", "PRISM", "DARK", "NOT_CONFIGURED"):
@@ -412,9 +659,19 @@ EPSF_OVERSAMPLE, EPSF_HALF, EPSF_GRID = 4, 22, 3  #: samples per pixel; pixels f
 
 
 def make_epsf(detector: Detector) -> dict:
-    """Point-spread functions over the detector, one file per filter, in the format that sums to 1 over the samples.
+    """Make point-spread functions over the detector, in the format that sums to 1 over the samples.
 
-    The width grows by 4 % from one corner of the detector to the opposite one and by 1 % with the spectral type.
+    The width grows by 4 % from one corner of the detector to the opposite one, and by 1 % with the spectral type.
+
+    Parameters
+    ----------
+    detector : Detector
+        Detector to make the reference for.
+
+    Returns
+    -------
+    dict of EpsfRefModel
+        One model per filter, under a tuple of its name.
     """
     last = detector.size - 2 * BORDER - 1
     positions = [(x, y) for y in np.linspace(0, last, EPSF_GRID) for x in np.linspace(0, last, EPSF_GRID)]
@@ -446,9 +703,19 @@ def make_epsf(detector: Detector) -> dict:
 
 
 def make_apcorr(detector: Detector) -> dict:
-    """Encircled energy of each filter's point-spread function at the centre of the detector, as exposures have it.
+    """Make the encircled energy of each filter's point-spread function at the centre of the detector.
 
-    The radii, in pixels, go beyond the largest aperture of source_catalog, 1.6 arcsec.
+    The radii, in pixels, extend beyond the largest aperture of source_catalog, 1.6 arcsec.
+
+    Parameters
+    ----------
+    detector : Detector
+        Detector to make the reference for.
+
+    Returns
+    -------
+    dict of ApcorrRefModel
+        The model, under the key ``()``: for all optical elements.
     """
     model = _model("ApcorrRefModel", detector)
     radii = np.geomspace(0.25, 20, 40)
@@ -486,14 +753,39 @@ MAKERS = {
 
 # ----------------------------------------------------------------------------------------------------------------- cache
 def read_mapping(path: Path) -> tuple[Any, Any]:
-    """Header and selection of a CRDS mapping, which is written in Python literals."""
+    """Read a CRDS mapping, which is written in Python literals.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        File of the mapping.
+
+    Returns
+    -------
+    header : dict
+        Header of the mapping.
+    selection : Any
+        Its selector.
+    """
     names = {"Match": dict, "UseAfter": dict}
     exec(path.read_text(), names)
     return names["header"], names["selector"]
 
 
 def write_mapping(path: Path, header: dict, selection: dict, *, rules: bool = False) -> None:
-    """Write a CRDS mapping with the checksum of its own lines, which CRDS verifies; `rules`: of an rmap."""
+    """Write a CRDS mapping with the checksum of its lines, which CRDS verifies.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        File to write.
+    header : dict
+        Header of the mapping; its name and checksum are set.
+    selection : dict
+        Files by the values of the matching keywords.
+    rules : bool
+        The mapping is one of a reference type (rmap).
+    """
     header = {key: value for key, value in header.items() if key != "sha1sum"} | {"name": path.name}
     lines = ["header = {", *(f"    {key!r} : {value!r}," for key, value in sorted(header.items())), "}", ""]
     lines.append("selector = Match({" if rules else "selector = {")
@@ -505,7 +797,7 @@ def write_mapping(path: Path, header: dict, selection: dict, *, rules: bool = Fa
 
 
 def _match_keys(parkeys: tuple, detector: Detector, elements: tuple) -> tuple[str, ...]:
-    """What an rmap of these matching keywords selects a file by."""
+    """Values of the matching keywords of an rmap that select a file."""
     values = {"DETECTOR": detector.name, "TYPE": "|".join(EXPOSURE_TYPES), "OPTICAL_ELEMENT": "|".join(elements)}
     return tuple(values[parkey.rpartition(".")[2]] for parkey in parkeys)
 
@@ -526,29 +818,29 @@ def make_cache(
     Parameters
     ----------
     path : pathlib.Path
-        The cache, as ``CRDS_PATH`` names it.
+        Folder of the cache, the value of ``CRDS_PATH``.
     detectors : tuple of str
         Detectors to make references for.
     size : int
-        Their rows and columns, with the reference border; a multiple of 256, for an even number of channels.
+        Rows and columns of the detectors, with the reference border; a multiple of 256, for an even number of channels.
     seed : int
-        Equal seeds make equal references.
+        Seed of the random numbers.
     context : str
-        ``roman_NNNN.pmap``; its number is that of the files made for it.
+        Name of the context, ``roman_NNNN.pmap``; its number is in the names of the new files.
     new : tuple of str
-        Reference types to make. Other types, and other detectors of these types, stay as they are in the context before.
+        Reference types to make. Other types, and other detectors of these types, are those of the context before.
 
     Raises
     ------
     RampflowError
-        The size, a detector or a type is not possible.
+        The size is not a multiple of 256, or a detector or reference type is unknown.
     """
     import crds
 
     if size % (2 * CHANNEL_WIDTH):
         raise RampflowError(f"size is {size}; it must be a multiple of {2 * CHANNEL_WIDTH}, for an even number of channels")
     if unknown := set(new) - set(MAKERS):
-        raise RampflowError(f"there is no reference type {', '.join(sorted(unknown))}; known are {', '.join(MAKERS)}")
+        raise RampflowError(f"unknown reference type {', '.join(sorted(unknown))}; known are {', '.join(MAKERS)}")
     path, serial = Path(path), context.removeprefix("roman_").removesuffix(".pmap")
     config, mappings, references = path / "config/roman", path / "mappings/roman", path / "references/roman/wfi"
     for folder in (config, mappings, references):
@@ -560,7 +852,7 @@ def make_cache(
     for reftype in new:
         if reftype in rmaps:
             header, selection = read_mapping(mappings / rmaps[reftype])
-        else:  # which keywords select a file is CRDS's own word
+        else:  # CRDS has the keywords that select a file
             header, selection = read_mapping(Path(crds.__file__).parent / f"roman/specs/wfi_{reftype}.rmap")
             selection = {}
         header["derived_from"] = header["name"]

@@ -1,6 +1,6 @@
-"""Draw a field of stars and galaxies, the same for all exposures that look at it.
+"""Simulate a field of stars and galaxies, for any number of exposures.
 
-Writes the catalog that simulate_exposure reads, and the bright stars as an astrometric catalog::
+It writes the catalog that simulate_exposure reads, and the bright stars as an astrometric catalog::
 
     python simulate_sky.py SKY.ecsv --ra 270 --dec 66 --radius 0.02 --stars 300 --galaxies 300 --astrometric STARS.ecsv
 """
@@ -23,25 +23,26 @@ ASTROMETRIC_LIMIT = 21.0  #: AB magnitude of the faintest astrometric stars
 
 
 def make_sky(ra: float, dec: float, radius: float, stars: int, galaxies: int, seed: int, bright: int = 0):
-    """Draw sources evenly over a disk.
+    """Draw sources evenly over a disk on the sky.
 
     Parameters
     ----------
     ra, dec : float
         Centre, degrees.
     radius : float
-        Degrees.
+        Radius of the disk, degrees.
     stars, galaxies : int
-        How many.
+        Number of each.
     seed : int
+        Seed of the random numbers.
     bright : int
-        How many stars that saturate come on top; they change none of the others.
+        Number of additional stars that saturate; the other sources don't depend on it.
 
     Returns
     -------
     astropy.table.Table
-        id, ra, dec (degrees), type (star or galaxy), mag (AB, the same in all filters), and of galaxies half_light_radius
-        (arcsec, along the major axis), axis_ratio and position_angle (degrees, from north to east).
+        Columns id, ra, dec (degrees), type (star or galaxy), mag (AB, the same in all filters), and for galaxies
+        half_light_radius (arcsec, along the major axis), axis_ratio and position_angle (degrees, from north to east).
     """
     from astropy.table import Table, vstack
 
@@ -72,12 +73,12 @@ def make_sky(ra: float, dec: float, radius: float, stars: int, galaxies: int, se
 
 def _draw_places(rng: np.random.Generator, ra: float, dec: float, radius: float, count: int):
     """Right ascensions and declinations, degrees, spread evenly over a disk."""
-    from simulator.optics import angles, attitude, unit_vectors
+    from rampflow.astrometry.region import angles, unit_vectors
+    from simulator.optics import attitude
 
     distance, angle = radius * np.sqrt(rng.random(count)), rng.uniform(0, 2 * np.pi, count)
     vectors = unit_vectors(distance * np.cos(angle), distance * np.sin(angle)) @ attitude(0, 0, ra, dec, 0).T
-    sky_ra, sky_dec = angles(vectors)
-    return sky_ra % 360, sky_dec
+    return angles(vectors)
 
 
 def main() -> int:
@@ -86,14 +87,14 @@ def main() -> int:
     parser.add_argument("output", type=Path, help="catalog to write (.ecsv)")
     parser.add_argument("--ra", type=float, default=270.0, help="centre, degrees (default: %(default)s)")
     parser.add_argument("--dec", type=float, default=66.0, help="centre, degrees (default: %(default)s)")
-    parser.add_argument("--radius", type=float, default=0.02, help="degrees (default: %(default)s)")
-    parser.add_argument("--stars", type=int, default=300, help="how many (default: %(default)s)")
-    parser.add_argument("--galaxies", type=int, default=300, help="how many (default: %(default)s)")
+    parser.add_argument("--radius", type=float, default=0.02, help="radius of the field, degrees (default: %(default)s)")
+    parser.add_argument("--stars", type=int, default=300, help="number of stars (default: %(default)s)")
+    parser.add_argument("--galaxies", type=int, default=300, help="number of galaxies (default: %(default)s)")
     parser.add_argument(
         "--bright",
         type=int,
         default=0,
-        help="how many stars of magnitude {:.0f} to {:.0f}, whose cores saturate, come on top (default: %(default)s)".format(
+        help="number of additional stars of magnitude {:.0f} to {:.0f}, whose cores saturate (default: %(default)s)".format(
             *BRIGHT_MAGNITUDES
         ),
     )

@@ -30,7 +30,7 @@ from small_files import PATTERN, SCRIPTS, ramp, set_entries, write_ramp, write_r
 from snakemake_runs import Workflow
 
 from rampflow import chain, dq
-from rampflow.errors import MAXIMUM_LISTED, RampflowError, raise_problems
+from rampflow.errors import MAX_PROBLEMS, RampflowError, raise_problems
 from rampflow.files.asdf_reader import AsdfFile
 from rampflow.files.asdf_writer import create_asdf
 from rampflow.files.yaml_tree import tagged
@@ -905,7 +905,7 @@ def test_all_bad_inputs_are_listed_in_one_error(raw):
         assert said in line
     with pytest.raises(RampflowError) as error:
         find_members([f"nowhere{n}" for n in range(1000)], raw)
-    assert len(str(error.value).splitlines()) == MAXIMUM_LISTED + 1
+    assert len(str(error.value).splitlines()) == MAX_PROBLEMS + 1
 
 
 @pytest.mark.parametrize("products", [[("v", ["r1"]), ("v", ["r2"])], [("v", ["r1"])]])

@@ -11,13 +11,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import roman_datamodels.datamodels as rdm
+from astropy.modeling.models import Scale
 from photutils.aperture import CircularAperture
 from saturation import checked_thresholds, flag_saturated
 from scipy.ndimage import label
 from simulator import detector as electronics
 from simulator import simulate_exposure, simulate_references, simulate_sky
 from simulator.metadata import MA_TABLES, MODELS, OLDER_VERSIONS, Settings
-from simulator.optics import FOCAL_PLANE_CENTER, PointSpread, attitude, look
+from simulator.optics import FOCAL_PLANE_CENTER, PointSpread, Projection, attitude, look
 
 from rampflow import dq as flags
 from rampflow.catalog.photometry import encircled_energy
@@ -205,6 +206,12 @@ def test_odd_number_of_channels_is_refused(tmp_path):
 def test_the_attitude_points_at_its_target():
     matrix = attitude(*FOCAL_PLANE_CENTER, 83.0, -12.0, 35.0)
     assert look(matrix, *FOCAL_PLANE_CENTER) == pytest.approx((83.0, -12.0, 35.0))
+
+
+def test_projection_on_both_sides_of_the_v1_axis():
+    projection = Projection(Scale(0.11) & Scale(0.11), 0, 0, attitude(0, 0, 83.0, -12.0, 35.0), 1.00002)
+    x, y = np.array([-400.0, 0.0, 400.0]), np.array([-50.0, 0.0, 50.0])
+    np.testing.assert_allclose(projection.to_pixel(*projection.to_sky(x, y)), (x, y), atol=1e-6)
 
 
 def test_star_keeps_flux_and_position(references):

@@ -23,7 +23,6 @@ from simulator import simulate_references
 from small_files import ramp, write_raw
 from snakemake_runs import Workflow
 
-from rampflow.workflow import summary
 from rampflow.workflow.plan import EXPOSURES_VARIABLE
 
 pytestmark = pytest.mark.workflow
@@ -144,6 +143,8 @@ def test_snakemake_killed_and_its_step_still_writing(workflow, inputs):
     assert second.returncode != 0 and "Directory cannot be locked" in second.stderr, "two runs at once in one folder"
     run.kill()
     run.wait()
+    head, *_ = summary_of(workflow)
+    assert head.startswith("rampflow: not ended: ") and "failed" not in head, "nor that of an earlier run"
     refused = workflow.snakemake(*workflow.arguments)
     assert refused.returncode != 0 and "can be removed with the --unlock argument" in refused.stderr
     assert workflow.snakemake(*workflow.arguments, "--unlock").returncode == 0
@@ -192,7 +193,7 @@ def summary_of(workflow):
 def assert_interrupted(workflow, done):
     """The summary reports the interruption, and no failure."""
     head, *lines = summary_of(workflow)
-    assert head.startswith(f"rampflow: interrupted: {summary.count(done, 'job')} done; the same command goes on, ")
+    assert head.startswith(f"rampflow: interrupted: {done} of {len(STEPS)} jobs done; the same command goes on, ")
     assert " failed" not in head and not [line for line in lines if line.startswith("failed")]
 
 

@@ -4,6 +4,9 @@ import json
 import os
 import shutil
 import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -129,7 +132,7 @@ def test_warnings_of_many_exposures_are_one_line(logs):
 
 
 def told(path, failures=(), warnings=(), earlier=(), **state):
-    state = {"products": (3, 3), "done": 41, "interrupted": False, "success": not failures} | state
+    state = {"products": (3, 3), "jobs": (41, 41), "interrupted": False, "success": not failures} | state
     return summary.report(summary.Findings(list(failures), list(warnings), list(earlier)), path, **state)
 
 
@@ -145,9 +148,19 @@ def test_the_file_has_every_line_and_the_screen_some(tmp_path):
 
 
 def test_an_interrupted_run_reports_its_progress(tmp_path):
-    head = told(tmp_path / "summary.txt", products=(0, 3), done=7, interrupted=True, success=False)
-    assert head.startswith("rampflow: interrupted: 7 jobs done; the same command goes on, no warning, 0 of 3 ")
+    head = told(tmp_path / "summary.txt", products=(0, 3), jobs=(7, 41), interrupted=True, success=False)
+    assert head.startswith("rampflow: interrupted: 7 of 41 jobs done; the same command goes on, no warning, 0 of 3 ")
     assert "nothing failed" not in head
+    head = told(tmp_path / "summary.txt", jobs=(1, None), interrupted=True, success=False)
+    assert head.startswith("rampflow: interrupted: 1 job done; the same command goes on, "), "with --quiet"
+
+
+def test_the_number_of_all_jobs_is_that_of_the_first_table_of_snakemakes_logs(tmp_path):
+    empty, log = tmp_path / "empty.log", tmp_path / "run.log"
+    empty.touch()
+    log.write_text("Job stats:\njob      count\n-----  -------\nall          1\ntotal       41\n\n7 of 41 steps (17%) done\n")
+    assert summary.count_planned([tmp_path / "missing.log", empty, log]) == 41
+    assert summary.count_planned([empty]) is None
 
 
 def test_a_failed_run_never_reports_success(tmp_path):
@@ -167,6 +180,44 @@ def test_signals_are_noted_and_passed_on():
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+#: A run of a second pass, and a module in the place of Snakemake that takes a while to end its jobs.
+SECOND_PASS = """
+import sys
+from types import SimpleNamespace
+from rampflow.workflow.second_pass import run_second_pass
+run_second_pass(SimpleNamespace(exposures={"r1": None, "r2": None}), ["r2"], ["--cores", "1"])
+open("after", "w").close()
+"""
+SLOW_TO_END = """
+import time
+try:
+    open("begun", "w").close()
+    time.sleep(60)
+except KeyboardInterrupt:
+    time.sleep(1)
+    open("ended", "w").close()
+"""
+
+
+def test_a_second_pass_ends_its_jobs_after_ctrl_c_and_the_summary_follows(tmp_path):
+    (tmp_path / "snakemake.py").write_text(SLOW_TO_END)
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "scripts")}
+    run = subprocess.Popen(
+        [sys.executable, "-c", SECOND_PASS],
+        cwd=tmp_path,
+        env=environment,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "begun").exists():
+        assert run.poll() is None and time.monotonic() < deadline
+        time.sleep(0.01)
+    os.killpg(run.pid, signal.SIGINT)
+    assert run.wait(30) == 0
+    assert (tmp_path / "ended").exists() and (tmp_path / "after").exists()
 
 
 # ------------------------------------------------------------------------------------------------------------ whole visits

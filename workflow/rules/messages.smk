@@ -21,10 +21,11 @@ def finish_others():
         second_pass.run_second_pass(plan, stems, sys.argv[1:])
 
 
-def show_summary(*, success):
-    """Write the summary of the run, and show it."""
+def show_summary(logs, *, success):
+    """Write the summary of the run, and show it; `logs` are Snakemake's own."""
     interrupted = INTERRUPTIONS.noted and not success
-    show(summary.report_run(plan, SUMMARY, BEGUN, interrupted=interrupted, success=success))
+    snakemake_logs = [Path(log) for log in logs]
+    show(summary.report_run(plan, SUMMARY, BEGUN, snakemake_logs=snakemake_logs, interrupted=interrupted, success=success))
     if stale := plan.stale_files():
         show(leftovers.describe_stale(stale))
         with SUMMARY.open("a") as file:
@@ -43,12 +44,14 @@ if IS_MAIN_PROCESS:
 
 onstart:
     INTERRUPTIONS.watch()
+    if not second_pass.is_second_pass():
+        summary.report_begin(SUMMARY)
 
 
 onsuccess:
     rerun.remember_made(plan, BEGUN)
     if not second_pass.is_second_pass():
-        show_summary(success=True)
+        show_summary(log, success=True)
 
 
 onerror:
@@ -56,4 +59,4 @@ onerror:
     if not second_pass.is_second_pass():
         if not INTERRUPTIONS.noted:
             finish_others()
-        show_summary(success=False)
+        show_summary(log, success=False)

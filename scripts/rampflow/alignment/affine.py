@@ -19,9 +19,9 @@ class Affine(NamedTuple):
     Attributes
     ----------
     matrix : numpy.ndarray
-        Dimensionless, (2, 2).
+        Linear part, dimensionless, (2, 2).
     shift : numpy.ndarray
-        arcsec, (2,).
+        Shift, arcsec, (2,).
     """
 
     matrix: np.ndarray
@@ -47,14 +47,14 @@ class Affine(NamedTuple):
         return np.linalg.solve(self.matrix, (plane - self.shift).T).T
 
     def rotation_and_scale(self) -> tuple[float, float]:
-        """Mean rotation and scale of the correction.
+        """Compute the mean rotation and scale of the correction.
 
         Returns
         -------
         rotation : float
-            Degrees, with the sign of tweakwcs.
+            Rotation, degrees, with the sign of tweakwcs.
         scale : float
-            Dimensionless.
+            Scale, dimensionless.
         """
         (a, b), (c, d) = self.matrix
         return float(np.degrees(np.arctan2(b - c, a + d))), float(np.sqrt(abs(a * d - b * c)))
@@ -64,7 +64,7 @@ NO_CORRECTION = Affine(np.eye(2), np.zeros(2))
 
 
 def affine_of_terms(terms: np.ndarray) -> Affine:
-    """Make the correction of some terms.
+    """Make a correction from its terms.
 
     Parameters
     ----------
@@ -74,6 +74,7 @@ def affine_of_terms(terms: np.ndarray) -> Affine:
     Returns
     -------
     Affine
+        The correction.
     """
     return Affine(np.eye(2) + np.tensordot(terms[2:], _LINEAR[: len(terms) - 2], 1), np.array(terms[:2]))
 
@@ -84,13 +85,14 @@ def terms_of(affine: Affine, geometry: str) -> np.ndarray:
     Parameters
     ----------
     affine : Affine
+        The correction.
     geometry : str
         A key of `TERMS`.
 
     Returns
     -------
     numpy.ndarray
-        See `affine_of_terms`; terms that the geometry doesn't have are left out.
+        The terms, see `affine_of_terms`; terms that the geometry doesn't have are left out.
     """
     # The linear matrices are orthogonal to each other and have the norm √2.
     linear = np.tensordot(_LINEAR, affine.matrix - np.eye(2), 2) / 2
@@ -98,7 +100,7 @@ def terms_of(affine: Affine, geometry: str) -> np.ndarray:
 
 
 def design(plane: np.ndarray, n_terms: int) -> np.ndarray:
-    """Derive corrected positions with respect to the terms.
+    """Compute the derivatives of corrected positions with respect to the terms.
 
     Parameters
     ----------
@@ -128,6 +130,7 @@ def fit_affine(before: np.ndarray, after: np.ndarray) -> Affine:
     Returns
     -------
     Affine
+        The correction.
     """
     solution = np.linalg.lstsq(np.column_stack([before, np.ones(len(before))]), after, rcond=None)[0]
     return Affine(solution[:2].T, solution[2])

@@ -28,10 +28,11 @@ def fit_common_correction(
     Parameters
     ----------
     members : list of CatalogedExposure
+        The exposures.
     catalog : numpy.ndarray
         Directions of the catalog's stars, (n, 3).
     relative, absolute : Matching
-        Between the groups, and with the catalog.
+        Matching between the groups, and with the catalog.
     enforce_user_order : bool
         Align the groups to each other in the order of `members`, not by their overlap.
     expand_refcat : bool
@@ -40,24 +41,23 @@ def fit_common_correction(
     Returns
     -------
     list of (gwcs.wcs.WCS or None, dict)
-        For each exposure the aligned WCS, `None` if the alignment failed, and tweakwcs's report of the fit: at least
+        For each exposure the aligned WCS, or `None` if the alignment failed, and the report of the fit by tweakwcs, at least
         ``status``.
 
     Notes
     -----
-    An alignment between the groups that moves a corner by more than the largest move is not used (romancal logs it and uses
-    it).
+    Unlike in romancal, an alignment between the groups that moves a corner by more than the largest move is not used.
     """
     from tweakwcs.imalign import NotEnoughCatalogs, align_wcs
     from tweakwcs.linearfit import NotEnoughPointsError, SingularMatrixError
 
     failures = (NotEnoughCatalogs, RuntimeError, NotEnoughPointsError, SingularMatrixError)
 
-    def correctors(group=None):
+    def _correctors(group=None):
         tables = (Table({"x": m.sources.x, "y": m.sources.y}) for m in members)
         return [m.corrector(catalog=table, group_id=group or m.group) for m, table in zip(members, tables, strict=True)]
 
-    def align(images, matching, **options):
+    def _align(images, matching, **options):
         align_wcs(
             images,
             minobj=matching.minobj,
@@ -69,10 +69,10 @@ def fit_common_correction(
             **options,
         )
 
-    aligned = correctors()
+    aligned = _correctors()
     if len({m.group for m in members}) > 1:
         try:
-            align(aligned, relative, refcat=None, enforce_user_order=enforce_user_order, expand_refcat=expand_refcat)
+            _align(aligned, relative, refcat=None, enforce_user_order=enforce_user_order, expand_refcat=expand_refcat)
             far = [
                 m.stem
                 for m, image in zip(members, aligned, strict=True)
@@ -80,16 +80,16 @@ def fit_common_correction(
             ]
             if far:
                 log.warning("The alignment between exposures would move %s too far; it is not used", ", ".join(far))
-                aligned = correctors()
+                aligned = _correctors()
         except failures as error:
             log.warning("The exposures can't be aligned to each other: %s", error)
-            aligned = correctors()
+            aligned = _correctors()
     for image in aligned:
         image.meta.update(group_id="all")
         image.meta.pop("fit_info", None)
     ra, dec = angles(catalog)
     try:
-        align(aligned, absolute, refcat=Table({"RA": ra, "DEC": dec}), enforce_user_order=True, expand_refcat=False)
+        _align(aligned, absolute, refcat=Table({"RA": ra, "DEC": dec}), enforce_user_order=True, expand_refcat=False)
     except failures as error:
         log.warning("The exposures can't be aligned to the astrometric catalog: %s", error)
         return [(None, {"status": f"FAILED: {error}"})] * len(members)
@@ -101,16 +101,19 @@ def fit_common_correction(
 
 
 def correction_of(member: CatalogedExposure, wcs) -> Affine:
-    """Derive the correction that another WCS of an exposure makes in its tangent plane.
+    """Compute the correction in the tangent plane that another WCS of an exposure amounts to.
 
     Parameters
     ----------
     member : CatalogedExposure
+        The exposure.
     wcs : gwcs.wcs.WCS
+        The other WCS.
 
     Returns
     -------
     Affine
+        The correction.
     """
     (x0, x1), (y0, y1) = member.wcs.bounding_box
     moved = wcs([x0, x1, x1, x0], [y0, y0, y1, y1], with_bounding_box=False)

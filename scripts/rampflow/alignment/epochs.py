@@ -1,7 +1,7 @@
 """Exposures of different epochs: each is aligned to the stars at their positions at its own epoch.
 
-Exposures that are more than `GROUP_SPAN` apart are aligned separately: the sources that they share and the catalog doesn't
-have move by an unknown amount, and would bias the solution. Within a group of one epoch the alignment works with one list of
+Exposures that are more than `GROUP_SPAN` apart are aligned separately. Between them, the sources that they share and the
+catalog doesn't have move by an unknown amount, which would bias the solution. Within a group the alignment uses one list of
 star positions, at the group's mean epoch. Sources that a first alignment identifies as stars of the catalog are moved to that
 epoch by the star's own motion.
 """
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+from collections.abc import Mapping
 
 import numpy as np
 from scipy.spatial import cKDTree
@@ -20,9 +21,9 @@ from rampflow.alignment.matching import Matching
 from rampflow.astrometry.motion import displacement
 from rampflow.astrometry.region import unit_vectors
 
-#: Years within which stars of 10 mas per year move by at most 0.01 mas: such exposures need no motion of the stars.
+#: Years within which stars of 10 mas per year move by at most 0.01 mas, which is neglected.
 SAME_EPOCH = 1e-3
-#: Years that the exposures of one group span at most: stars of 10 mas per year move by 1 mas.
+#: Longest span of the exposures of one group, years: stars of 10 mas per year move by 1 mas.
 GROUP_SPAN = 0.1
 
 
@@ -33,12 +34,12 @@ class MovingStars:
     Attributes
     ----------
     stars : mapping
-        Columns ra, dec (degrees), pmra, pmdec (mas per year), parallax (mas); NaN where unknown.
+        Columns ra, dec (degrees), pmra, pmdec (mas per year), parallax (mas), (n,) each; NaN where unknown.
     epoch : float
         Epoch of ra and dec, Julian year.
     """
 
-    stars: object
+    stars: Mapping[str, np.ndarray]
     epoch: float
 
     def directions(self, epoch: float) -> np.ndarray:
@@ -67,7 +68,7 @@ def groups_by_epoch(members: list[CatalogedExposure]) -> list[list[int]]:
     Parameters
     ----------
     members : list of CatalogedExposure
-        With an epoch each.
+        The exposures, each with an epoch.
 
     Returns
     -------
@@ -75,8 +76,8 @@ def groups_by_epoch(members: list[CatalogedExposure]) -> list[list[int]]:
         Indices of the exposures of each group: those within `GROUP_SPAN` of its first exposure.
     """
     groups: list[list[int]] = []
-    for index in sorted(range(len(members)), key=lambda i: members[i].epoch):
-        if not groups or members[index].epoch - members[groups[-1][0]].epoch > GROUP_SPAN:
+    for index in sorted(range(len(members)), key=lambda i: _epoch_of(members[i])):
+        if not groups or _epoch_of(members[index]) - _epoch_of(members[groups[-1][0]]) > GROUP_SPAN:
             groups.append([])
         groups[-1].append(index)
     return [sorted(group) for group in groups]
@@ -90,32 +91,42 @@ def at_one_epoch(
     Parameters
     ----------
     members : list of CatalogedExposure
+        The exposures, each with an epoch.
     moving : MovingStars
+        Stars of the catalog with their motions.
     epoch : float
         Julian year.
     absolute : Matching
-        How sources are matched with the stars.
+        Matching of the sources with the stars.
 
     Returns
     -------
     list of CatalogedExposure
-        With the same sources in the same order. Exposures of that epoch, and those that match no stars, are unchanged.
+        The exposures with the same sources in the same order. Those of that epoch, and those that match no stars, are
+        unchanged.
     """
     there = moving.directions(epoch)
     return [
         member
-        if abs(member.epoch - epoch) < SAME_EPOCH
-        else _to_epoch(member, moving.directions(member.epoch), there, absolute)
+        if abs(_epoch_of(member) - epoch) < SAME_EPOCH
+        else _to_epoch(member, moving.directions(_epoch_of(member)), there, absolute)
         for member in members
     ]
 
 
+def _epoch_of(member: CatalogedExposure) -> float:
+    """The epoch of an exposure, which must be known."""
+    if member.epoch is None:
+        raise ValueError(f"{member.stem}: has no epoch; read it with its epoch")
+    return member.epoch
+
+
 def _to_epoch(member: CatalogedExposure, seen: np.ndarray, there: np.ndarray, absolute: Matching) -> CatalogedExposure:
-    """The exposure with those sources moved that are stars, from their directions (n, 3) at its epoch to those at another."""
+    """The exposure with its stars moved, from the directions `seen` (n, 3) at its epoch to `there` at another."""
     start, _ = absolute.align(member, seen)
     if start is None:
         return member
-    near = member.near(seen, np.linalg.norm(start.shift) + 1)
+    near = member.near(seen, float(np.linalg.norm(start.shift)) + 1)
     if not len(near):
         return member
     distance, star = cKDTree(seen[near]).query(member.to_sky(start(member.plane)), distance_upper_bound=STAR_RADIUS * ARCSEC)

@@ -5,7 +5,7 @@ correction that does so most often. The number of pairs that a given correction 
 larger distances: they are counted around the sources, so that clusters of stars count as such. The number of chance pairs is
 a Poisson variable. Its tail at the observed number, times the number of corrections that could have been chosen
 (`rampflow.alignment.matching.Matching.trials`), bounds the probability of a false alarm. ``tests/validation/false_alarms.py``
-measures it.
+measures the rate of false alarms.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from rampflow.alignment.affine import Affine
 from rampflow.alignment.exposures import ARCSEC, CatalogedExposure
 from rampflow.alignment.joint_solution import STAR_RADIUS, clusters
 
-#: Accepted probability that an exposure of another field than the catalog's counts as aligned.
+#: Largest accepted probability that an exposure of another field than the catalog's counts as aligned.
 FALSE_ALARM = 1e-6
 #: Distances (arcsec) within which a source and a star are a pair; the one with the strongest evidence counts.
 RADII = np.array([STAR_RADIUS, 0.03, 0.01])
@@ -36,10 +36,11 @@ class Pairs:
     Attributes
     ----------
     n_sources : int
+        Number of sources.
     n_pairs : int
         Number of pairs within the largest of `RADII`, each source and each star in one at most.
     found : numpy.ndarray
-        Number of pairs for each of `RADII`; pairs within 0.5 arcsec of each other count as one: a double star is one
+        Number of pairs for each of `RADII`. Pairs within 0.5 arcsec of each other count as one: a double star is one
         coincidence.
     chance : numpy.ndarray
         Mean number of pairs that a given correction makes by chance.
@@ -51,7 +52,7 @@ class Pairs:
     chance: np.ndarray
 
     def false_alarm(self, trials=1.0) -> float:
-        """Compute the probability that one of some corrections makes so many pairs by chance.
+        """Compute the probability that one of several corrections makes so many pairs by chance.
 
         Parameters
         ----------
@@ -77,6 +78,7 @@ class Pairs:
         Returns
         -------
         bool
+            Whether it is.
         """
         return self.false_alarm(trials) <= np.log10(FALSE_ALARM)
 
@@ -87,8 +89,9 @@ def poisson_tail(count: np.ndarray, mean: np.ndarray) -> np.ndarray:
     Parameters
     ----------
     count : array-like of int
+        Observed numbers.
     mean : array-like of float
-        Same shape as `count`.
+        Means of the distributions, same shape as `count`.
 
     Returns
     -------
@@ -117,6 +120,7 @@ def count_pairs(sources: np.ndarray, stars: np.ndarray) -> Pairs:
     Returns
     -------
     Pairs
+        The pairs.
     """
     if not len(sources) or not len(stars):
         return Pairs(len(sources), 0, np.zeros(len(RADII), int), np.zeros(len(RADII)))
@@ -131,7 +135,7 @@ def count_pairs(sources: np.ndarray, stars: np.ndarray) -> Pairs:
     found = np.array([len(np.unique(place[distance < radius])) for radius in RADII])
     inner, near, far = np.diff(star_tree.count_neighbors(source_tree, CHANCE_RADII * ARCSEC), prepend=0)
     area = np.diff(CHANCE_RADII**2)
-    density = max(near / area[0], max(far, 0.5) / area[1])  # of at least half a pair, as an upper limit where there are none
+    density = max(near / area[0], max(far, 0.5) / area[1])  # at least half a pair, an upper limit where there are none
     return Pairs(len(sources), int((distance < RADII[0]).sum()), found, density * RADII**2)
 
 
@@ -141,7 +145,9 @@ def aligned_sources(member: CatalogedExposure, affine: Affine) -> np.ndarray:
     Parameters
     ----------
     member : CatalogedExposure
+        The exposure.
     affine : Affine
+        The correction.
 
     Returns
     -------
@@ -157,13 +163,16 @@ def pairs_of(member: CatalogedExposure, affine: Affine, stars: np.ndarray) -> Pa
     Parameters
     ----------
     member : CatalogedExposure
+        The exposure.
     affine : Affine
+        The correction.
     stars : numpy.ndarray
         Directions, (m, 3).
 
     Returns
     -------
     Pairs
+        The pairs.
     """
     near = member.near(stars, np.linalg.norm(affine.shift) + CHANCE_RADII[-1])
     return count_pairs(aligned_sources(member, affine), stars[near])
@@ -175,13 +184,16 @@ def stars_on(member: CatalogedExposure, affine: Affine, stars: np.ndarray) -> in
     Parameters
     ----------
     member : CatalogedExposure
+        The exposure.
     affine : Affine
+        The correction.
     stars : numpy.ndarray
         Directions, (m, 3).
 
     Returns
     -------
     int
+        Number of stars.
     """
     plane = member.to_plane(stars[member.near(stars, float(np.linalg.norm(affine.shift)))])
     corners = affine(member.corners)

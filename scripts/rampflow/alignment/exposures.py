@@ -1,4 +1,4 @@
-"""The exposures that are aligned: the WCS, source positions and group of each. No pixel is read."""
+"""The WCS, source positions and group of each exposure to align. No pixel is read."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ ARCSEC = np.pi / 180 / 3600  #: radians
 class CatalogedExposure:
     """An exposure of an association with its sources.
 
-    Positions on the sky are unit vectors. The tangent plane of the exposure touches the sky at its reference point, where its
-    WCS puts it now, an earlier correction included. tweakwcs applies a further correction to positions in this plane. The
-    plane and the sky differ by a rotation alone, so that everything that is computed here evaluates the WCS only once.
+    Positions on the sky are unit vectors. The tangent plane of the exposure touches the sky at its reference point, as its
+    present WCS has it, which may include an earlier correction. tweakwcs applies a further correction to positions in this
+    plane. The plane and the sky differ by a rotation alone, so that the WCS is evaluated only once.
 
     Parameters
     ----------
     stem : str
         Name of the exposure.
     group : str
-        Members of one group were taken at the same time and share the errors of the pointing.
+        Name of its group. Members of a group were taken at the same time and share the errors of the pointing.
     wcs : gwcs.wcs.WCS
         WCS of the image, with a bounding box.
     angles : dict
         ``v2_ref``, ``v3_ref`` (arcsec) and ``roll_ref`` (degrees), for tweakwcs.
     sources : SourcePositions
-        Those outside the bounding box are left out.
+        Positions of the sources; those outside the bounding box are left out.
     epoch : float, optional
         Epoch of the exposure, Julian year.
 
@@ -47,9 +47,9 @@ class CatalogedExposure:
     corners : numpy.ndarray
         Corners of the bounding box in the tangent plane, (4, 2), arcsec.
     rotation : numpy.ndarray
-        Orthogonal matrix, (3, 3), that takes (1, x, y), x and y in radians, to the direction on the sky.
+        Orthogonal matrix, (3, 3), from (1, x, y), with x and y in radians, to the direction on the sky.
     pixel_scale : float
-        arcsec per pixel.
+        Pixel scale, arcsec per pixel.
     """
 
     def __init__(self, stem: str, group: str, wcs, angles: dict, sources: SourcePositions, epoch: float | None = None):
@@ -78,12 +78,23 @@ class CatalogedExposure:
         Returns
         -------
         numpy.ndarray
-            arcsec, (n, 2).
+            Positions, (n, 2), arcsec.
         """
         return self._earlier.undo(np.array(self._corrector.det_to_tanp(x, y), float).reshape(2, -1).T)
 
     def corrector(self, **meta):
-        """A corrector of tweakwcs for the WCS of the image, with some metadata."""
+        """Make a corrector of tweakwcs for the WCS of the image.
+
+        Parameters
+        ----------
+        **meta
+            Additional metadata of the corrector.
+
+        Returns
+        -------
+        tweakwcs.RomanWCSCorrector
+            The corrector.
+        """
         from tweakwcs import RomanWCSCorrector
 
         return RomanWCSCorrector(wcs=self.wcs, wcsinfo=self.angles, meta={"name": self.stem, **meta})
@@ -94,7 +105,7 @@ class CatalogedExposure:
         Parameters
         ----------
         plane : numpy.ndarray
-            arcsec, (n, 2).
+            Positions, (n, 2), arcsec.
 
         Returns
         -------
@@ -110,12 +121,12 @@ class CatalogedExposure:
         Parameters
         ----------
         vectors : numpy.ndarray
-            Unit vectors on this side of the sky, (n, 3).
+            Unit vectors, within 90 degrees of the reference point, (n, 3).
 
         Returns
         -------
         numpy.ndarray
-            arcsec, (n, 2).
+            Positions, (n, 2), arcsec.
         """
         along, *across = (vectors @ self.rotation).T
         return np.column_stack([axis / along for axis in across]) / ARCSEC
@@ -140,9 +151,9 @@ class CatalogedExposure:
 
 
 def _correction_in(wcs) -> Affine:
-    """The correction that an earlier alignment left in a WCS; `NO_CORRECTION` for a WCS of assign_wcs.
+    """The correction of an earlier alignment in a WCS; `NO_CORRECTION` for a WCS of assign_wcs.
 
-    The plane of tweakwcs's corrector contains it twice: its positions are those of the corrected WCS, corrected once more.
+    Positions in the plane of tweakwcs's corrector contain it twice: the corrector applies it to the corrected WCS.
     """
     frames = wcs.available_frames
     if "v2v3corr" not in frames:
@@ -153,7 +164,7 @@ def _correction_in(wcs) -> Affine:
 
 def _rotation_of(corrector, earlier: Affine) -> np.ndarray:
     """The rotation between the tangent plane of an exposure and the sky, from three points of a corrector."""
-    step = 0.01  # radians; three points a degree apart give the axes to rounding error
+    step = 0.01  # radians; three points half a degree apart give the axes to rounding error
     plane = np.array([[0.0, 0.0], [step, 0.0], [0.0, step]])
     directions = unit_vectors(*corrector.tanp_to_world(*earlier(plane / ARCSEC).T))
     directions *= np.sqrt(1 + (plane**2).sum(axis=1))[:, None]
@@ -164,25 +175,28 @@ def _rotation_of(corrector, earlier: Affine) -> np.ndarray:
 
 # --------------------------------------------------------------------------------------------------------------- reading
 def read_exposure(stem: str, image: Exposure, sources: SourcePositions, *, with_epoch: bool = False) -> CatalogedExposure:
-    """Read the WCS, group and epoch of an image file. No pixel is read.
+    """Read the WCS, group and epoch of an image file.
 
     Parameters
     ----------
     stem : str
         Name of the exposure.
     image : Exposure
+        The image; its pixels are not read.
     sources : SourcePositions
+        Positions of its sources.
     with_epoch : bool
-        Read the time of the exposure, for stars that move.
+        Read the time of the exposure, for stars with proper motions.
 
     Returns
     -------
     CatalogedExposure
+        The exposure.
 
     Raises
     ------
     RampflowError
-        The header lacks the WCS, a reference angle, the group or, `with_epoch`, the time.
+        The header lacks the WCS, a reference angle, the group or, with `with_epoch`, the time.
     """
     angles = {name: image.get(f"meta.wcsinfo.{name}", (int, float)) for name in ("v2_ref", "v3_ref", "roll_ref")}
     # As in romancal, exposures taken at the same time have the same observation_id, unless the file has a group_id.

@@ -47,6 +47,7 @@ class Fit:
     Attributes
     ----------
     affine : Affine
+        The correction.
     star : numpy.ndarray
         Rows in the catalog of the stars that determined the correction, outliers excluded.
     source : numpy.ndarray
@@ -76,6 +77,7 @@ def solve(
     Parameters
     ----------
     members : list of CatalogedExposure
+        The exposures.
     starts : list of Affine
         An initial correction of each, accurate to `STAR_RADIUS`.
     catalog : numpy.ndarray
@@ -92,6 +94,7 @@ def solve(
     Returns
     -------
     list of Fit
+        The solution for each exposure.
     """
     start = np.array([terms_of(affine, geometry) for affine in starts])
     terms = start
@@ -152,7 +155,7 @@ class _Observations:
         return np.einsum("nij,nj->ni", axes, self.direction - mean[self.star]) / ARCSEC, axes
 
     def moved(self, members, terms) -> _Observations:
-        """The observations under other terms (n_members, n_terms)."""
+        """The observations with the corrections of other terms (n_members, n_terms)."""
         direction = self.direction.copy()
         for index, member in enumerate(members):
             own = self.member == index
@@ -173,9 +176,9 @@ class _Observations:
     def weighed(self, used: np.ndarray) -> _Observations:
         """The observations with variances inflated to the observed scatter of the stars in use.
 
-        Faint stars of a catalog years after its epoch are less accurate than it says; and most sources that the exposures
-        share and the catalog doesn't have are galaxies, whose positions by PSF fits are several times less accurate than the
-        fits say. Without this they would outweigh the stars.
+        Years after the epoch of a catalog, its faint stars are less accurate than their listed errors. Most sources that the
+        exposures share and the catalog doesn't have are galaxies, whose positions by PSF fits are several times less accurate
+        than their listed errors. With these errors they would outweigh the stars.
         """
         reduced, of_catalog = self.reduced(), self.of_catalog
         groups = (reduced[used & of_catalog], reduced[used & ~of_catalog])
@@ -224,7 +227,7 @@ def clusters(directions: np.ndarray, radius: float) -> np.ndarray:
     directions : numpy.ndarray
         Unit vectors, (n, 3).
     radius : float
-        arcsec.
+        Distance, arcsec.
 
     Returns
     -------
@@ -254,7 +257,7 @@ def _summation(star: np.ndarray, n_stars: int):
 def _step(members, observations, used, terms, start) -> np.ndarray:
     """Newton's step of all terms (n_members, n_terms)."""
     n_members, n_terms = terms.shape
-    matrix, gradient = _held(members, terms, start)
+    matrix, gradient = _priors(members, terms, start)
     kept = used[observations.star] if observations.n_stars else np.zeros(0, bool)
     if kept.any():
         offset, axes = observations.offsets()
@@ -282,10 +285,10 @@ def _step(members, observations, used, terms, start) -> np.ndarray:
     return -np.linalg.solve(matrix, gradient)[: terms.size].reshape(terms.shape)
 
 
-def _held(members, terms, start) -> tuple[np.ndarray, np.ndarray]:
-    """Normal matrix and gradient of what is known without stars; its unknowns are the terms, then the groups' linear terms.
+def _priors(members, terms, start) -> tuple[np.ndarray, np.ndarray]:
+    """Normal matrix and gradient of the priors; the unknowns are the terms, then the groups' linear terms.
 
-    The groups' terms are linear in the rest: they start from zero at each step.
+    The groups' terms are linear in the others, so that each step solves for them from zero.
     """
     n_terms = terms.shape[1]
     n_linear = n_terms - 2
@@ -305,13 +308,13 @@ def _held(members, terms, start) -> tuple[np.ndarray, np.ndarray]:
         matrix[common, own] -= weight
         gradient[own] += weight * terms[index, 2:]
         gradient[common] -= weight * terms[index, 2:]
-    held = np.arange(terms.size, size)
-    matrix[held, held] += np.tile(np.array(GROUP_SCATTER[:n_linear]) ** -2.0, len(groups))
+    of_groups = np.arange(terms.size, size)
+    matrix[of_groups, of_groups] += np.tile(np.array(GROUP_SCATTER[:n_linear]) ** -2.0, len(groups))
     return matrix, gradient
 
 
 def _fit(index: int, affine: Affine, observations: _Observations, used: np.ndarray) -> Fit:
-    """What the observations say of one exposure."""
+    """The solution for one exposure."""
     own = (observations.member == index) & (used[observations.star] if observations.n_stars else False)
     row_in_catalog = np.full(observations.n_stars, -1)
     from_catalog = observations.member == _CATALOG

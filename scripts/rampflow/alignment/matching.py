@@ -13,8 +13,8 @@ from rampflow.step.logs import step_logger
 
 log = step_logger("tweakreg")
 
-#: arcsec, more than the width of a detector. The histogram of the offsets has one cell per pixel: here it takes 1 GB, and its
-#: memory grows with the square of the search radius.
+#: Largest search radius, arcsec: more than the width of a detector. The histogram of the offsets has one cell per pixel. With
+#: this radius it takes 1 GB, and its memory grows with the square of the radius.
 LARGEST_SEARCH = 600.0
 
 
@@ -32,18 +32,19 @@ class Matching(NamedTuple):
 
     @classmethod
     def of_parameters(cls, parameters: dict, prefix: str = "") -> Matching:
-        """Make it from the parameters of the step whose names begin with a prefix.
+        """Make a matching from the parameters of the step with a prefix.
 
         Parameters
         ----------
         parameters : dict
-            Name to value.
+            Parameters of the step, name to value.
         prefix : str
-            ``""`` between exposures, ``"abs_"`` with the astrometric catalog.
+            Prefix of their names: ``""`` between exposures, ``"abs_"`` with the astrometric catalog.
 
         Returns
         -------
         Matching
+            The matching.
 
         Raises
         ------
@@ -68,26 +69,38 @@ class Matching(NamedTuple):
 
     @property
     def largest_move(self) -> float:
-        """Largest plausible shift of a corner of an image, arcsec; romancal's limit. Beyond it, the matches are false."""
+        """Largest plausible shift of a corner of an image; beyond it, the matches are false.
+
+        Returns
+        -------
+        float
+            Shift, arcsec; romancal's limit.
+        """
         return 2 * (self.tolerance + (self.searchrad if self.use2dhist else 0))
 
     @property
     def advice(self) -> str:
-        """The parameter to change where nothing matches."""
+        """The parameter to change if nothing matches.
+
+        Returns
+        -------
+        str
+            Advice for a message.
+        """
         return "try a larger abs_searchrad" if self.use2dhist else "set abs_use2dhist: true to search for the offset"
 
     def trials(self, radius):
-        """Number of corrections that a search tries, for pairs within some radius.
+        """Compute the number of corrections that a search tries, for pairs within some radius.
 
         Parameters
         ----------
         radius : float or numpy.ndarray
-            arcsec.
+            Largest distance of a pair, arcsec.
 
         Returns
         -------
         float or numpy.ndarray
-            Same shape as `radius`.
+            Number of corrections, same shape as `radius`.
 
         Notes
         -----
@@ -100,7 +113,13 @@ class Matching(NamedTuple):
         return shifts**2 * linear ** (TERMS[self.fitgeometry] - 2)
 
     def matcher(self):
-        """Matching by tweakwcs: a two-dimensional histogram of the offsets, then the nearest neighbors."""
+        """Make the matching of tweakwcs: a two-dimensional histogram of the offsets, then the nearest neighbors.
+
+        Returns
+        -------
+        tweakwcs.matchutils.XYXYMatch
+            The matching.
+        """
         from tweakwcs.matchutils import XYXYMatch
 
         return XYXYMatch(
@@ -113,11 +132,14 @@ class Matching(NamedTuple):
         Parameters
         ----------
         member : CatalogedExposure
+            The exposure.
         affine : Affine
+            The correction.
 
         Returns
         -------
         bool
+            Whether it moves none by more.
         """
         return bool((np.linalg.norm(affine(member.corners) - member.corners, axis=1) < self.largest_move).all())
 
@@ -127,15 +149,16 @@ class Matching(NamedTuple):
         Parameters
         ----------
         member : CatalogedExposure
+            The exposure.
         directions : numpy.ndarray
             Directions of the stars, (n, 3).
 
         Returns
         -------
         affine : Affine or None
-            `None` if too few sources match, or if the matches move the exposure too far.
+            The correction; `None` if too few sources match, or if the matches move the exposure too far.
         reason : str
-            Why there is none.
+            Why there is no correction; empty if there is one.
         """
         from astropy.table import Table
         from tweakwcs.linearfit import NotEnoughPointsError, SingularMatrixError, iter_linear_fit

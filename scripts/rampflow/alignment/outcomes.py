@@ -54,33 +54,39 @@ class Outcome:
         Parameters
         ----------
         caveat : str or None
+            The caveat; `None` for none.
 
         Returns
         -------
         Outcome
+            The outcome with the caveat.
         """
         return dataclasses.replace(self, reason="; ".join(filter(None, [self.reason, caveat]))) if caveat else self
 
     def rmse(self, member: CatalogedExposure, catalog: np.ndarray) -> tuple[float, float] | tuple[None, None]:
-        """Root mean square distance of the matches before and after the alignment.
+        """Compute the root mean square distance of the matches before and after the alignment.
 
         Parameters
         ----------
         member : CatalogedExposure
+            The exposure.
         catalog : numpy.ndarray
             Directions of the catalog's stars, (n, 3).
 
         Returns
         -------
-        before, after : float or None
-            arcsec; `None` without matches.
+        before : float or None
+            Distance before the alignment, arcsec; `None` without matches.
+        after : float or None
+            Distance after it, in the same way.
         """
         if not len(self.star):
             return None, None
         stars, sources = member.to_plane(catalog[self.star]), member.plane[self.source]
-        return tuple(
+        before, after = (
             float(np.sqrt(((affine(sources) - stars) ** 2).sum(axis=1).mean())) for affine in (NO_CORRECTION, self.affine)
         )
+        return before, after
 
 
 def align_association(
@@ -100,39 +106,40 @@ def align_association(
     Parameters
     ----------
     members : list of CatalogedExposure
+        The exposures.
     catalog : numpy.ndarray
         Directions of the catalog's stars, (n, 3).
     catalog_error : numpy.ndarray
         Standard deviation of a coordinate, (n,), arcsec; 0 where unknown.
     relative, absolute : Matching
-        Between exposures, and with the catalog.
+        Matching between exposures, and with the catalog.
     refine : bool
-        Solve all exposures jointly; otherwise by romancal's common correction.
+        Solve all exposures jointly; otherwise fit romancal's common correction.
     enforce_user_order, expand_refcat : bool
         See `rampflow.alignment.common_fit.fit_common_correction`.
     moving : MovingStars, optional
-        The catalog's stars with their motions, for exposures of other epochs; all members must have an epoch.
+        Stars of the catalog with their motions, for exposures of other epochs; all members must have an epoch.
 
     Returns
     -------
     list of Outcome
-        In the order of `members`.
+        The outcome for each exposure, in the order of `members`.
     """
     options = {"enforce_user_order": enforce_user_order, "expand_refcat": expand_refcat}
     align = functools.partial(_align_to_stars, relative=relative, absolute=absolute, refine=refine, options=options)
     if moving is None or not members:
         return align(members, catalog, catalog_error)
-    outcomes: list[Outcome | None] = [None] * len(members)
+    outcomes: dict[int, Outcome] = {}
     groups = groups_by_epoch(members)
     for indices in groups:
         group = [members[i] for i in indices]
         epoch = float(np.mean([member.epoch for member in group]))
         if len(groups) > 1:
-            log.info("Epoch %.3f: %s; aligned apart from those of other epochs", epoch, ", ".join(m.stem for m in group))
+            log.info("Epoch %.3f: %s; aligned separately from other epochs", epoch, ", ".join(m.stem for m in group))
         aligned = align(at_one_epoch(group, moving, epoch, absolute), moving.directions(epoch), catalog_error)
         for index, outcome in zip(indices, aligned, strict=True):
             outcomes[index] = dataclasses.replace(outcome, results={**outcome.results, "n_detector": len(members)})
-    return outcomes
+    return [outcomes[index] for index in range(len(members))]
 
 
 def _align_to_stars(members, catalog, catalog_error, relative, absolute, refine, options) -> list[Outcome]:
@@ -157,8 +164,8 @@ def _failure(reason: str, n_members: int, results: dict | None = None) -> Outcom
 def _align_as_one(members, catalog, catalog_error, relative, absolute, options) -> list[Outcome]:
     """Align by romancal's method, with one correction common to all exposures.
 
-    One lost exposure can spoil the correction for all. So if an exposure fails, those that don't match the catalog alone are
-    left out, provided that this aligns more of the others.
+    One exposure with false matches can spoil the correction for all. So if an exposure fails, those that don't match the
+    catalog by themselves are left out, provided that this aligns more of the others.
     """
     outcomes = _common_outcomes(members, catalog, relative, absolute, options)
     if all(outcome.wcs is not None for outcome in outcomes):
@@ -237,12 +244,12 @@ def _align_jointly(members, catalog, catalog_error, relative, absolute, options)
             if starts[index] is None and wcs is not None:
                 starts[index] = correction_of(member, wcs)
     outcomes = [_failure(reason, len(members), {"status": "FAILED: not enough matches"}) for reason in reasons]
-    placed = [i for i, start in enumerate(starts) if start is not None]
+    placed = {i: start for i, start in enumerate(starts) if start is not None}
     fits, verdicts = [], []
     while placed:
         fits = solve(
             [members[i] for i in placed],
-            [starts[i] for i in placed],
+            list(placed.values()),
             catalog,
             catalog_error,
             geometry=absolute.fitgeometry,
@@ -254,8 +261,8 @@ def _align_jointly(members, catalog, catalog_error, relative, absolute, options)
         for index, verdict in zip(placed, verdicts, strict=True):
             if not verdict.accepted:
                 outcomes[index] = _rejected(verdict, len(members))
-        accepted = [i for i, verdict in zip(placed, verdicts, strict=True) if verdict.accepted]
-        if accepted == placed:
+        accepted = {i: placed[i] for i, verdict in zip(placed, verdicts, strict=True) if verdict.accepted}
+        if len(accepted) == len(placed):
             break
         placed = accepted
     affines = []
@@ -295,7 +302,7 @@ def _joint_outcome(
 
 
 def _reported_by_tweakwcs(member: CatalogedExposure, fit: Fit, geometry: str) -> tuple[Affine, dict]:
-    """A correction as tweakwcs reports it: its fit to positions that have been corrected, which leaves no residual."""
+    """A correction as tweakwcs reports it, from its fit to corrected positions, which leaves no residual."""
     from tweakwcs.linearfit import iter_linear_fit
 
     before = member.corners
@@ -308,22 +315,24 @@ def _reported_by_tweakwcs(member: CatalogedExposure, fit: Fit, geometry: str) ->
 
 
 def plain(report: dict) -> dict:
-    """Convert a report of numpy's types to lists and numbers of Python, to be written to a file.
+    """Convert the numpy types of a report to lists and numbers of Python, which can be written to a file.
 
     Parameters
     ----------
     report : dict
+        The report, name to value.
 
     Returns
     -------
     dict
+        The report with values of Python.
     """
 
-    def convert(value):
+    def _convert(value):
         if isinstance(value, np.ndarray):
             return value.astype(float).tolist()
         if isinstance(value, tuple | list):
-            return [convert(v) for v in value]
+            return [_convert(v) for v in value]
         return value.item() if isinstance(value, np.generic) else value
 
-    return {key: convert(value) for key, value in report.items()}
+    return {key: _convert(value) for key, value in report.items()}

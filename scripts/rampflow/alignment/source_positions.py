@@ -1,4 +1,4 @@
-"""The source catalog that an exposure is aligned with: its positions, and the exposure that its metadata name."""
+"""The source catalog that an exposure is aligned with: its positions, and the exposure that its metadata identify."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import dataclasses
 import datetime
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from scipy import sparse
@@ -15,16 +16,16 @@ from rampflow import dq
 from rampflow.errors import RampflowError
 from rampflow.step.exposure import Exposure
 
-#: Error of a position without one in the catalog, pixels: that of a star well above the background.
+#: Error of a position for which the catalog has none, pixels: that of a star well above the background.
 USUAL_ERROR = 0.01
 #: Minimum error of a position, pixels. By photon noise alone a few bright stars would dominate, but the model of an
 #: undersampled PSF is less accurate. On simulated frames a larger minimum doesn't reduce the scatter.
 LEAST_ERROR = 0.005
 
-#: Columns with the positions. These may be mixed, as in romancal: each axis takes the first name that exists.
+#: Columns with the positions. These may be mixed, as in romancal: for each axis, the first name that exists.
 MIXED = (("x", "y"), ("x_psf", "y_psf"))
-#: In a catalog of given sources (a forced segmentation map), those with this prefix were measured in the exposure's own image;
-#: the others are positions in the image of the map.
+#: In a catalog of given sources (a forced segmentation map), columns with this prefix were measured in the exposure's own
+#: image; the others are positions in the image of the map.
 FORCED = "forced_"
 WHOLE = (("forced_x_psf", "forced_y_psf"), ("forced_x_centroid", "forced_y_centroid"), ("x_centroid", "y_centroid"))
 FLAGS = "warning_flags"
@@ -34,12 +35,13 @@ REPEATED_RADIUS = 0.5
 
 #: Largest distance of a position of a catalog from the same source found on the image, pixels.
 SAME_SOURCE_RADIUS = 2.0
-#: Minimum share of the shorter of two catalogs of one image that both have. Two catalogs of one image share most of their
-#: bright sources; those of different images share one in a hundred by chance.
+#: Minimum number of shared sources, relative to the shorter of two catalogs of one image. Two catalogs of one image share most
+#: of their bright sources; those of different images share one in a hundred by chance.
 LEAST_SHARED = 0.25
 #: Largest median offset of two catalogs of one image, pixels: methods of measurement differ by less; an origin at (1, 1) or
-#: another dither differs by more. Beyond the other one, it is reported.
+#: another dither differs by more.
 LARGEST_MEDIAN_OFFSET = 0.25
+#: Median offset beyond which a caveat is reported, pixels.
 USUAL_MEDIAN_OFFSET = 0.1
 #: Minimum number of sources to compare two catalogs.
 MIN_TO_COMPARE = 5
@@ -77,24 +79,30 @@ class SourcePositions:
 
     @property
     def positions(self) -> np.ndarray:
-        """Pixels, (n, 2)."""
+        """The positions of the sources.
+
+        Returns
+        -------
+        numpy.ndarray
+            Columns x and y, (n, 2), pixels.
+        """
         return np.column_stack([self.x, self.y])
 
     def merged(self, radius: float = REPEATED_RADIUS) -> SourcePositions:
-        """The sources, with entries within some distance of each other merged to one.
+        """Merge entries within some distance of each other to one source.
 
-        Two entries of one source would drop each other in the matching, which takes no source with a close neighbor.
+        Two entries of one source would exclude each other from the matching, which uses no source with a close neighbor.
 
         Parameters
         ----------
         radius : float
-            Pixels.
+            Distance, pixels.
 
         Returns
         -------
         SourcePositions
-            In the same order; the same object if nothing was merged. A merged source is at the mean of its entries, weighted
-            by their errors, and has the smallest of these.
+            The sources in the same order; the same object if nothing was merged. A merged source is at the mean of its entries,
+            weighted by their errors, and has the smallest of these errors.
         """
         pairs = cKDTree(self.positions).query_pairs(radius, output_type="ndarray") if len(self) else np.empty((0, 2), int)
         if not len(pairs):
@@ -116,14 +124,14 @@ class SourcePositions:
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-    """How a catalog agrees with the sources that were found on an image.
+    """Comparison of a catalog with the sources that were found on an image.
 
     Attributes
     ----------
     n_given, n_found : int
         Number of positions of the catalog, and of sources found.
     n_shared : int
-        Pairs of one of each within `SAME_SOURCE_RADIUS`.
+        Number of pairs, one of each, within `SAME_SOURCE_RADIUS`.
     offset : tuple of float
         Median of the catalog's positions minus those found, in x and y, pixels; NaN without pairs.
     offset_error : float
@@ -138,7 +146,13 @@ class Comparison:
 
     @property
     def conclusive(self) -> bool:
-        """Whether there are enough sources to compare."""
+        """Whether there are enough sources to compare.
+
+        Returns
+        -------
+        bool
+            Whether both catalogs have at least `MIN_TO_COMPARE` sources.
+        """
         return min(self.n_given, self.n_found) >= MIN_TO_COMPARE
 
     def contradiction(self) -> str:
@@ -147,7 +161,7 @@ class Comparison:
         Returns
         -------
         str
-            With numbers; empty if it doesn't, or if there are too few sources to compare.
+            The contradiction with numbers; empty if there is none, or if there are too few sources to compare.
         """
         if not self.conclusive:
             return ""
@@ -161,17 +175,23 @@ class Comparison:
         return ""
 
     def caveat(self) -> str:
-        """Describe an offset that is no contradiction, but larger than usual.
+        """Describe an offset that is larger than usual but no contradiction.
 
         Returns
         -------
         str
-            With numbers; empty if the offset is not larger than usual.
+            The offset with numbers; empty if it is not larger than usual.
         """
         return self.described() if self._is_offset(USUAL_MEDIAN_OFFSET) else ""
 
     def described(self) -> str:
-        """The offset in words."""
+        """Describe the offset.
+
+        Returns
+        -------
+        str
+            The offset with numbers.
+        """
         return (
             f"its positions are off by ({self.offset[0]:.2f}, {self.offset[1]:.2f}) pixels in the median of {self.n_shared} "
             "sources found on this image"
@@ -187,11 +207,12 @@ def compare(given: SourcePositions, found: SourcePositions) -> Comparison:
     Parameters
     ----------
     given, found : SourcePositions
-        Of the catalog, and of the image.
+        Sources of the catalog, and those found on the image.
 
     Returns
     -------
     Comparison
+        The comparison.
     """
     nothing = Comparison(len(given), len(found), 0, (np.nan, np.nan), np.nan)
     if not len(given) or not len(found):
@@ -219,11 +240,13 @@ class SourceCatalog:
     Attributes
     ----------
     path : pathlib.Path
+        File of the catalog.
     columns : dict of numpy.ndarray
-        Columns that an alignment can use, (n_rows,) each.
+        Columns that the alignment uses, (n_rows,) each.
     n_rows : int
+        Number of rows.
     identity : dict of str
-        Its metadata that identify the exposure, by the names of `IDENTITY`, and ``filename``; those that it has.
+        Metadata that identify the exposure, as far as the catalog has them: the names of `IDENTITY`, and ``filename``.
     """
 
     path: Path
@@ -237,11 +260,11 @@ class SourceCatalog:
         Returns
         -------
         (str, str) or None
-            Names of the columns with x and y; `None` if it has none.
+            Names of the columns with x and y; `None` if there are none.
         """
-        mixed = [next((pair[axis] for pair in MIXED if pair[axis] in self.columns), None) for axis in (0, 1)]
-        if all(mixed):
-            return mixed[0], mixed[1]
+        x, y = (next((pair[axis] for pair in MIXED if pair[axis] in self.columns), None) for axis in (0, 1))
+        if x is not None and y is not None:
+            return x, y
         forced = any(name.startswith(FORCED) for name in self.columns)
         return next(
             (pair for pair in WHOLE if set(pair) <= set(self.columns) and (pair[0].startswith(FORCED) or not forced)), None
@@ -255,11 +278,12 @@ class SourceCatalog:
         Returns
         -------
         SourcePositions
+            Positions and errors, pixels.
 
         Raises
         ------
         RampflowError
-            It has rows and no columns of positions.
+            The catalog has rows but no columns of positions.
         """
         names = self.positions()
         if names is None and not self.n_rows:
@@ -271,9 +295,9 @@ class SourceCatalog:
             )
         x, y = (self.columns[name] for name in names)
         error = np.full(x.shape, USUAL_ERROR)
-        errors = [self.columns.get(f"{name}_err") for name in names]
-        if all(e is not None for e in errors):
-            measured = np.sqrt((errors[0] ** 2 + errors[1] ** 2) / 2)
+        x_error, y_error = (self.columns.get(f"{name}_err") for name in names)
+        if x_error is not None and y_error is not None:
+            measured = np.sqrt((x_error**2 + y_error**2) / 2)
             known = np.isfinite(measured) & (measured > 0)
             error[known] = np.hypot(measured[known], LEAST_ERROR)
         good = np.isfinite(x) & np.isfinite(y)
@@ -288,13 +312,14 @@ class SourceCatalog:
         Parameters
         ----------
         image : Exposure
+            The image.
         stem : str
             Name of the exposure.
 
         Returns
         -------
         str
-            The metadata by which the catalog is of another exposure; empty if there are none.
+            Metadata that name another exposure than the image's; empty if there are none.
         """
         differences = []
         for name in IDENTITY:
@@ -309,7 +334,7 @@ class SourceCatalog:
 
 
 def read_source_catalog(path: Path) -> SourceCatalog:
-    """Read the source catalog of an exposure. Its content decides the format, not its name.
+    """Read the source catalog of an exposure; its content decides the format, not its name.
 
     Parameters
     ----------
@@ -319,11 +344,12 @@ def read_source_catalog(path: Path) -> SourceCatalog:
     Returns
     -------
     SourceCatalog
+        The catalog.
 
     Raises
     ------
     RampflowError
-        It can't be read.
+        The file can't be read.
     """
     try:
         with open(path, "rb") as file:
@@ -341,16 +367,17 @@ def read_sources(path: Path) -> SourcePositions:
     Parameters
     ----------
     path : pathlib.Path
-        See `read_source_catalog`.
+        File of the catalog, see `read_source_catalog`.
 
     Returns
     -------
     SourcePositions
+        Positions and errors, pixels.
 
     Raises
     ------
     RampflowError
-        It can't be read or has no columns of positions.
+        The file can't be read or has no columns of positions.
     """
     return read_source_catalog(path).sources()
 
@@ -389,8 +416,8 @@ def _read_table(path: Path, start: bytes) -> SourceCatalog:
 
 
 def _flat(tree: dict, path: str = "") -> dict[str, str]:
-    """Texts of a tree's values by their dotted place."""
-    flat = {}
+    """The values of a tree as text, by their dotted names."""
+    flat: dict[str, str] = {}
     for key, value in tree.items():
         name = f"{path}.{key}" if path else str(key)
         flat |= _flat(value, name) if isinstance(value, dict) else {name: str(value)}
@@ -398,8 +425,8 @@ def _flat(tree: dict, path: str = "") -> dict[str, str]:
 
 
 def _identity(meta: dict[str, str]) -> dict[str, str]:
-    """The metadata of a catalog that identify its exposure: under ``roman.meta`` (parquet), ``meta`` or nothing."""
-    found = {}
+    """The metadata of a catalog that identify its exposure: below ``roman.meta`` (parquet), ``meta`` or at the top."""
+    found: dict[str, str] = {}
     for name in (*IDENTITY, "image.filename", "filename"):
         for prefix in ("roman.meta.", "meta.", ""):
             if prefix + name in meta:
@@ -407,10 +434,11 @@ def _identity(meta: dict[str, str]) -> dict[str, str]:
     return found
 
 
-def _field(meta: dict, name: str):
+def _field(meta: dict, name: str) -> Any:
+    value: Any = meta
     for part in name.split("."):
-        meta = meta.get(part) if isinstance(meta, dict) else None
-    return meta
+        value = value.get(part) if isinstance(value, dict) else None
+    return value
 
 
 def _text(value) -> str:

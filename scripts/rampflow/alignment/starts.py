@@ -20,19 +20,20 @@ def find_starts(
     Parameters
     ----------
     members : list of CatalogedExposure
+        The exposures.
     catalog : numpy.ndarray
         Directions of the catalog's stars, (n, 3).
     catalog_error : numpy.ndarray
         Standard deviation of a coordinate, (n,), arcsec.
     relative, absolute : Matching
-        Between exposures, and with the catalog.
+        Matching between exposures, and with the catalog.
 
     Returns
     -------
     affines : list of Affine or None
-        `None` for those that can't be aligned so.
+        Correction of each exposure; `None` for those that can't be aligned in any of these ways.
     reasons : list of str
-        Why each can't be aligned to the catalog; empty for those that can.
+        Why each exposure can't be aligned to the catalog; empty for those that can.
     """
     starts = [_supported_start(member, catalog, catalog_error, absolute, absolute) for member in members]
     affines, reasons = [start for start, _ in starts], [reason for _, reason in starts]
@@ -40,15 +41,15 @@ def find_starts(
         _align_to_others(members, affines, catalog, relative, absolute)
         for index, member in enumerate(members):
             if affines[index] is None:
-                mates = [i for i, a in enumerate(affines) if a is not None and members[i].group == member.group]
-                affines[index] = as_its_group(member, [members[i] for i in mates], [affines[i] for i in mates])
+                mates = [(m, a) for m, a in zip(members, affines, strict=True) if a is not None and m.group == member.group]
+                affines[index] = as_its_group(member, [m for m, _ in mates], [a for _, a in mates])
     return affines, reasons
 
 
 def _supported_start(member, stars, error, matching: Matching, absolute: Matching) -> tuple[Affine | None, str]:
     """The correction to some stars, or the reason why there is none: too few match, or no more than chance explains.
 
-    Where the stars are dense, false matches disturb the start. So it is discarded only if the solution from it is no better.
+    Where the stars are dense, false matches disturb the correction. So it is solved again before it is rejected.
     """
     affine, reason = matching.align(member, stars)
     if affine is None or supported(pairs_of(member, affine, stars), absolute):

@@ -28,7 +28,7 @@ class Verdict:
     Attributes
     ----------
     pairs : rampflow.alignment.evidence.Pairs
-        Of its sources and the catalog's stars, under its correction.
+        Pairs of its sources and the catalog's stars, under its correction.
     reason : str
         Why it is rejected; empty if it is accepted.
     group_affine : Affine or None
@@ -41,55 +41,67 @@ class Verdict:
 
     @property
     def accepted(self) -> bool:
-        """Whether the alignment is accepted."""
+        """Whether the alignment is accepted.
+
+        Returns
+        -------
+        bool
+            Whether there is no reason against it.
+        """
         return not self.reason
 
 
 def supported(pairs: Pairs, matching: Matching) -> bool:
-    """Test whether there are more pairs than chance gives for the best of the corrections that a search tries.
+    """Test whether there are more pairs than chance gives for the best of all corrections that a search tries.
 
     Parameters
     ----------
     pairs : Pairs
+        Pairs of sources and stars.
     matching : Matching
+        The matching of the search.
 
     Returns
     -------
     bool
+        Whether there are more.
     """
     return pairs.significant(matching.trials(RADII))
 
 
 def least_after_clipping(matching: Matching) -> int:
-    """Number of stars that must be left after clipping: half of ``minobj``.
+    """Compute the number of stars that must be left after clipping.
 
     Parameters
     ----------
     matching : Matching
+        The matching with the catalog.
 
     Returns
     -------
     int
+        Half of ``minobj``, rounded up.
     """
     return (matching.minobj + 1) // 2
 
 
 def reason_against(pairs: Pairs, n_fitted: int, matching: Matching) -> str:
-    """Explain why the stars of a catalog are not enough evidence for a correction.
+    """Explain why the stars of a catalog are not sufficient evidence for a correction.
 
     Parameters
     ----------
     pairs : Pairs
-        Sources and stars that coincide under the correction. Their number is compared with ``minobj``.
+        Sources and stars that coincide under the correction; their number is compared with ``minobj``.
     n_fitted : int
-        Number of stars that determined the correction, after clipping. A clipped star scatters more than the others and is
-        still the same star; so it counts for ``minobj``, as long as clipping leaves half of ``minobj``.
+        Number of stars that determined the correction, after clipping. A clipped star scatters more than the others, but it is
+        the same star on the sky. So it counts for ``minobj``, as long as clipping leaves half of ``minobj``.
     matching : Matching
+        The matching with the catalog.
 
     Returns
     -------
     str
-        Empty if they are enough.
+        The reason; empty if they are sufficient.
     """
     text = f"{pairs.n_pairs} of {pairs.n_sources} sources matched"
     if not supported(pairs, matching):
@@ -118,6 +130,7 @@ class Judgement:
     Parameters
     ----------
     members : list of CatalogedExposure
+        The exposures.
     affines : list of Affine
         The correction of each.
     n_matches : list of int
@@ -125,11 +138,12 @@ class Judgement:
     catalog : numpy.ndarray
         Directions of the catalog's stars, (n, 3).
     relative, absolute : Matching
-        Between exposures, and with the catalog.
+        Matching between exposures, and with the catalog.
 
     Attributes
     ----------
     verdicts : list of Verdict
+        The verdict for each exposure.
     """
 
     def __init__(self, members, affines, n_matches, catalog, relative, absolute):
@@ -228,7 +242,9 @@ def agree(member: CatalogedExposure, first: Affine, second: Affine) -> bool:
     Parameters
     ----------
     member : CatalogedExposure
+        The exposure.
     first, second : Affine
+        The corrections.
 
     Returns
     -------
@@ -244,13 +260,14 @@ def as_its_group(member: CatalogedExposure, mates: list[CatalogedExposure], affi
     Parameters
     ----------
     member : CatalogedExposure
+        The exposure.
     mates, affines : list of CatalogedExposure and of Affine
         Other detectors of the same exposure, and their corrections.
 
     Returns
     -------
     Affine or None
-        `None` without other detectors, or if these don't agree with one rotation to `GROUP_AGREEMENT`.
+        The correction; `None` without other detectors, or if these don't agree with one rotation to `GROUP_AGREEMENT`.
     """
     if not mates:
         return None
@@ -265,14 +282,16 @@ def as_its_group(member: CatalogedExposure, mates: list[CatalogedExposure], affi
 
 
 def warn_of_groups_apart(members: list[CatalogedExposure], affines: list[Affine], log) -> None:
-    """Warn of detectors of one exposure whose corrections don't agree with one pointing.
+    """Warn of exposures whose detectors have corrections that don't agree with one pointing.
 
     Parameters
     ----------
     members : list of CatalogedExposure
+        The detectors of the exposures.
     affines : list of Affine
         The correction of each by its own stars.
     log : logging.Logger
+        Logger of the warnings.
     """
     for group in dict.fromkeys(member.group for member in members):
         own = [(m, a) for m, a in zip(members, affines, strict=True) if m.group == group]

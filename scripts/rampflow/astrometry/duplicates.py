@@ -7,30 +7,30 @@ import numpy as np
 from rampflow.astrometry.motion import MAS
 from rampflow.astrometry.region import angles, unit_vectors
 
-#: mas. WFI can't separate stars closer to each other than half a pixel (of 110 mas). Gaia DR3 lists no pair closer than
-#: 180 mas, so that none of its stars is merged. Positions of one star in two catalogs, or at epochs some years apart, mostly
-#: agree to less than this.
+#: Largest distance of duplicates, mas. WFI can't separate stars closer to each other than half a pixel (of 110 mas). Gaia DR3
+#: lists no pair closer than 180 mas, so that none of its stars is merged. Positions of one star in two catalogs, or at epochs
+#: some years apart, mostly agree to less than this.
 RADIUS = 50.0
 
 
 def merge_duplicates(stars: dict[str, np.ndarray], radius: float = RADIUS) -> tuple[dict[str, np.ndarray], int]:
-    """Merge entries within some radius of each other to one star.
+    """Merge entries within some distance of each other to one star.
 
-    Two entries of one star would drop each other in the matching, which takes no star with a close neighbor.
+    Two entries of one star would exclude each other from the matching, which uses no star with a close neighbor.
 
     Parameters
     ----------
     stars : dict of numpy.ndarray
         Columns of a catalog, (n,) each: ra, dec (degrees), and any others; ra_error, dec_error in mas.
     radius : float
-        mas.
+        Distance, mas.
 
     Returns
     -------
     stars : dict of numpy.ndarray
-        In the same order. A merged star is at the mean of its entries, weighted by their errors if all have one; its errors
-        are the smallest of its entries, plus half their distance in quadrature. Other columns have the mean of the known
-        values. Stars without a duplicate are unchanged.
+        The same columns, in the same order. A merged star is at the mean of its entries, weighted by their errors if all have
+        one; its errors are the smallest of its entries, plus half their distance in quadrature. Other columns have the mean of
+        the known values. Stars without a duplicate are unchanged.
     n_entries : int
         Number of entries that were merged into others.
     """
@@ -45,8 +45,8 @@ def merge_duplicates(stars: dict[str, np.ndarray], radius: float = RADIUS) -> tu
     n_groups, group = csgraph.connected_components(graph, directed=False)
     _, first, counts = np.unique(group, return_index=True, return_counts=True)
 
-    def mean(values, weights):
-        """Weighted mean of each group, of the values that are known."""
+    def _mean(values, weights):
+        """Weighted mean of the known values of each group."""
         known = np.isfinite(values)
         total = np.bincount(group, np.where(known, weights * np.nan_to_num(values), 0), n_groups)
         weight = np.bincount(group, known * weights, n_groups)
@@ -56,10 +56,10 @@ def merge_duplicates(stars: dict[str, np.ndarray], radius: float = RADIUS) -> tu
     variance = (errors**2).mean(axis=0)
     unknown = np.bincount(group, ~(variance > 0), n_groups) > 0
     weights = np.where(unknown[group], 1.0, 1 / np.where(variance > 0, variance, 1.0))
-    center = np.column_stack([mean(axis, weights) for axis in directions.T])
+    center = np.column_stack([_mean(axis, weights) for axis in directions.T])
     center /= np.linalg.norm(center, axis=1, keepdims=True)
-    squares = mean(((directions - center[group]) ** 2).sum(axis=1) / MAS**2, np.ones(n_stars))
-    merged = {name: mean(values, weights) for name, values in stars.items()}
+    squares = _mean(((directions - center[group]) ** 2).sum(axis=1) / MAS**2, np.ones(n_stars))
+    merged = {name: _mean(values, weights) for name, values in stars.items()}
     merged["ra"], merged["dec"] = angles(center)
     for axis, values in zip(("ra", "dec"), errors, strict=True):
         if f"{axis}_error" in stars:
@@ -81,7 +81,7 @@ def close_pairs(directions: np.ndarray, radius: float) -> np.ndarray:
     directions : numpy.ndarray
         Unit vectors, (n, 3).
     radius : float
-        Radians.
+        Largest distance, radians.
 
     Returns
     -------

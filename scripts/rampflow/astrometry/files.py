@@ -15,7 +15,7 @@ log = step_logger("astrometric_catalog")
 
 SUFFIXES = (".ecsv", ".parquet", ".csv", ".fits")
 
-#: Names of the columns that are read, in any case; the first that exists is taken; and their units.
+#: Names of the columns that are read, in any case (the first that exists is used), and their units.
 NAMES = {
     "ra": (("ra", "sky_centroid.ra"), "deg"),
     "dec": (("dec", "sky_centroid.dec"), "deg"),
@@ -35,8 +35,8 @@ LARGEST = {"pmra": 11_000.0, "pmdec": 11_000.0, "parallax": 1_000.0}
 #: Range of plausible epochs of positions, Julian years.
 EPOCHS = (1800.0, 2200.0)
 
-#: Names of proper motions and epochs in other catalogs, without case and separators, and the name that is read here. They
-#: aren't read under these names: a file that has one of them and lacks the column that is read is refused.
+#: Names of proper motions and epochs in other catalogs, without case and separators, and the corresponding name in `NAMES`.
+#: Columns with these names aren't read: a file that has one of them and lacks the column in `NAMES` is refused.
 OTHER_NAMES = {
     r"(pm|mu|propermotion)(ra|alpha|rade?)(cosdec?|star|\*)?": "pmra",
     r"(pm|mu|propermotion)(de|dec|delta|decl)": "pmdec",
@@ -55,19 +55,20 @@ def read_file(path: Path, region: Region) -> dict[str, np.ndarray]:
     path : pathlib.Path
         A file with one of `SUFFIXES`. `NAMES` has the names of its columns, in any case; positions may be in a sky_centroid.
     region : Region
+        The region.
 
     Returns
     -------
     dict of numpy.ndarray
-        The columns of `NAMES` that the file has, (n,) each, in the units of `NAMES`; NaN where masked, and for motions beyond
-        `LARGEST`.
+        The columns of `NAMES` that the file has, (n,) each, in the units of `NAMES`; NaN where masked, and for motions larger
+        than `LARGEST`.
 
     Raises
     ------
     RampflowError
         The file can't be read or has no positions, or its contents can't be used: proper motions without an epoch or with one
-        component, another frame, positions out of range, or positions that lie in the region only with ra and dec swapped, or
-        with ra in hours.
+        component, another frame, positions out of range, or positions that lie in the region only after a correction (ra and
+        dec swapped, ra in hours, or both in radians).
     """
     try:
         table, names = _open(path)
@@ -99,12 +100,12 @@ def read_file(path: Path, region: Region) -> dict[str, np.ndarray]:
 
 
 def describe_stars(path: Path) -> str:
-    """Describe where on the sky the stars of a file are, for a message.
+    """Describe the positions of the stars of a file, for a message.
 
     Parameters
     ----------
     path : pathlib.Path
-        See `read_file`.
+        The file, see `read_file`.
 
     Returns
     -------
@@ -121,11 +122,11 @@ def describe_stars(path: Path) -> str:
 
 
 def _check_frame(path: Path, table) -> None:
-    """Refuse positions that are not ICRS by the metadata or columns of the file."""
-    said = [(str(key), [value]) for key, value in table.meta.items() if str(key).lower() in FRAME_NAMES]
+    """Refuse positions that are not ICRS according to the metadata or columns of the file."""
+    declared = [(str(key), [value]) for key, value in table.meta.items() if str(key).lower() in FRAME_NAMES]
     columns = [name for name in table.colnames if name.lower() in FRAME_NAMES]
-    said += [(name, np.unique(np.ma.compressed(np.ma.asarray(table[name])).astype(str))) for name in columns]
-    for name, values in said:
+    declared += [(name, np.unique(np.ma.compressed(np.ma.asarray(table[name])).astype(str)).tolist()) for name in columns]
+    for name, values in declared:
         for value in map(str, values):
             text = value.strip().upper()
             year = re.fullmatch(r"J?(\d{4}(?:\.\d*)?)", text)
@@ -150,7 +151,7 @@ def _check_positions(path: Path, ra: np.ndarray, dec: np.ndarray) -> None:
 
 def _check_motions(path: Path, stars: dict[str, np.ndarray], names: list[str]) -> None:
     """Refuse motions that can't be applied; set placeholders to NaN, in place."""
-    others = {name: other for other in names for name in [_meant(other)] if name and name not in stars}
+    others = {name: other for other in names for name in [_quantity_of(other)] if name and name not in stars}
     motions = [name for name in ("pmra", "pmdec") if name in stars or name in others]
     needed = ("pmra", "pmdec", "ref_epoch") if motions else ()
     missing = [name for name in needed if name not in stars]
@@ -173,10 +174,10 @@ def _check_motions(path: Path, stars: dict[str, np.ndarray], names: list[str]) -
         stars["ref_epoch"][wrong] = np.nan
 
 
-def _meant(name: str) -> str | None:
-    """The quantity of a column by the name that other catalogs give it; `None` for anything else."""
+def _quantity_of(name: str) -> str | None:
+    """The quantity of a column with a name of other catalogs; `None` for any other name."""
     plain = re.sub(r"[\W_]", "", name.lower())
-    return next((ours for pattern, ours in OTHER_NAMES.items() if re.fullmatch(pattern, plain)), None)
+    return next((quantity for pattern, quantity in OTHER_NAMES.items() if re.fullmatch(pattern, plain)), None)
 
 
 def _check_order(path: Path, ra: np.ndarray, dec: np.ndarray, region: Region) -> None:

@@ -1,4 +1,4 @@
-"""Stars from a HATS catalog of the whole sky, in a folder or on S3. Only the partitions and rows in the region are read.
+"""Stars from a HATS catalog, in a folder or on S3. Only the partitions and rows in the region are read.
 
 HATS divides the sky into HEALPix pixels of different orders, with a parquet file for each; ``partition_info.csv`` lists them.
 The column ``_healpix_29`` has the order-29 pixel (nested) of each row, and the rows are sorted by it
@@ -36,7 +36,7 @@ NAMES = {
     "pmdec_error": "pmdec_error",
 }
 
-#: Maximum number of ranges in the filter of the rows: more take longer than reading a few extra rows.
+#: Maximum number of ranges in the filter of the rows: more would take longer than reading a few extra rows.
 _MOST_RANGES = 64
 
 
@@ -46,9 +46,11 @@ def read_hats(filesystem, root: str, region: Region) -> dict[str, np.ndarray]:
     Parameters
     ----------
     filesystem : pyarrow.fs.FileSystem
+        File system of the catalog.
     root : str
         Folder of the catalog in the file system.
     region : Region
+        The region.
 
     Returns
     -------
@@ -100,7 +102,7 @@ def covering_ranges(region: Region) -> np.ndarray:
     Returns
     -------
     numpy.ndarray
-        (n, 2), int64: first pixel, and the one after the last; in order, without overlap.
+        First pixel, and the one after the last, of each range, (n, 2), int64; in order, without overlap.
     """
     from astropy import units
     from astropy_healpix import HEALPix
@@ -130,7 +132,7 @@ def overlapping(orders: np.ndarray, pixels: np.ndarray, ranges: np.ndarray) -> l
     orders, pixels : numpy.ndarray
         Order and number (nested) of each pixel, (n,), int.
     ranges : numpy.ndarray
-        (m, 2), see `covering_ranges`.
+        Ranges, (m, 2), see `covering_ranges`.
 
     Returns
     -------

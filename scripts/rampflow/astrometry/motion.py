@@ -15,35 +15,37 @@ COLUMNS = ("ra", "dec", "mag", "ra_error", "dec_error", "pmra", "pmdec", "parall
 
 
 def propagate(ra, dec, pmra, pmdec, parallax, ref_epoch, epoch: float) -> tuple[np.ndarray, np.ndarray]:
-    r"""Positions of stars as they are seen from the Earth at an epoch.
+    r"""Compute the positions of stars as seen from the Earth at an epoch.
 
     With the unit vectors n to the star, p to the east and q to the north of it at the catalog's epoch t0, and the Earth's
-    barycentric position b (au) at the epoch t::
+    barycentric position b (au) at the epoch t, the direction at t is::
 
         u = n + (t − t0) (µα* p + µδ q) − ϖ [(p·b) p + (q·b) q]
 
-    is the direction at t: the star moves uniformly in the plane that touches the sphere at n (proper motion; the radial
-    velocity is left out, which matters to the nearest stars alone), and is displaced against the Earth's position
-    (parallax). stcal's catalog from S3 is moved in the same way. (Hipparcos Catalogue, ESA SP-1200, vol. 1, section 1.2.8;
-    Roman at L2 is 1 % farther from the Sun: a hundredth of the parallax.)
+    The star moves uniformly in the plane that touches the sphere at n (proper motion) and is displaced opposite to the Earth's
+    position (parallax). The radial velocity is neglected; it matters for the nearest stars only. So is the distance of Roman
+    at L2 from the Earth, a hundredth of the parallax. stcal moves its catalog from S3 in the same way. (Hipparcos Catalogue,
+    ESA SP-1200, vol. 1, section 1.2.8.)
 
     Parameters
     ----------
-    ra, dec : array
-        ICRS at `ref_epoch`, degrees.
-    pmra, pmdec : array
-        Proper motion, mas per year; `pmra` with the factor cos δ (µα*), as Gaia gives it.
-    parallax : array
-        mas.
-    ref_epoch : array or float
-        t0, Julian year.
+    ra, dec : array-like
+        Positions (ICRS) at `ref_epoch`, degrees, (n,).
+    pmra, pmdec : array-like
+        Proper motion, mas per year, (n,); `pmra` with the factor cos δ (µα*), as in Gaia.
+    parallax : array-like
+        Parallax, mas, (n,).
+    ref_epoch : array-like or float
+        Epoch t0 of the positions, Julian year.
     epoch : float
-        t, Julian year.
+        Epoch t, Julian year.
 
     Returns
     -------
-    ra, dec : numpy.ndarray
-        Degrees, `ra` from 0 to 360; NaN where an argument is.
+    ra : numpy.ndarray
+        Right ascension at `epoch`, degrees from 0 to 360, (n,); NaN where an argument is.
+    dec : numpy.ndarray
+        Declination at `epoch`, degrees, in the same way.
     """
     import erfa
 
@@ -62,16 +64,16 @@ def propagate_error(error, pm_error, years) -> np.ndarray:
     Parameters
     ----------
     error : numpy.ndarray
-        mas, (n,).
+        Standard error at the first epoch, mas, (n,).
     pm_error : numpy.ndarray
-        Standard error of the proper motion, mas per year, (n,); NaN where unknown, which adds nothing.
+        Standard error of the proper motion, mas per year, (n,); taken as 0 where NaN.
     years : numpy.ndarray or float
-        Time between the epochs.
+        Time between the epochs, years.
 
     Returns
     -------
     numpy.ndarray
-        mas, (n,).
+        Standard error at the other epoch, mas, (n,).
 
     Notes
     -----
@@ -91,35 +93,36 @@ def has_motions(stars: dict[str, np.ndarray]) -> bool:
     Returns
     -------
     bool
+        Whether it has them.
     """
     return all(name in stars for name in ("pmra", "pmdec", "ref_epoch"))
 
 
 def find_movable(stars: dict[str, np.ndarray], *, need_parallax: bool = True) -> np.ndarray:
-    """Find the stars that can be moved to another epoch; all of them in a catalog without motions.
+    """Find the stars that can be moved to another epoch; in a catalog without motions, those with a position.
 
     Parameters
     ----------
     stars : dict of numpy.ndarray
-        See `at_epoch`.
+        Columns of the catalog, see `at_epoch`.
     need_parallax : bool
-        A star without a parallax is not usable.
+        Exclude stars without a parallax.
 
     Returns
     -------
     numpy.ndarray
-        bool, (n,).
+        Mask, bool, (n,).
     """
     names = ("ra", "dec", *MOTION) if has_motions(stars) else ("ra", "dec")
     needed = [name for name in names if name in stars and (need_parallax or name != "parallax")]
-    return np.isfinite([stars[name] for name in needed]).all(axis=0)
+    return np.all(np.isfinite([stars[name] for name in needed]), axis=0)
 
 
 def at_epoch(stars: dict[str, np.ndarray], epoch: float, *, need_parallax: bool = True) -> dict[str, np.ndarray]:
     """Move the stars of a catalog to an epoch.
 
-    If the catalog has proper motions, stars without one are left out: their error grows without limit. A catalog without
-    proper motions is taken as of the epoch.
+    If the catalog has proper motions, stars without one are left out: their error grows without limit. The positions of a
+    catalog without proper motions are used unchanged.
 
     Parameters
     ----------
@@ -127,14 +130,14 @@ def at_epoch(stars: dict[str, np.ndarray], epoch: float, *, need_parallax: bool 
         Columns of the catalog, (n,) each: ra, dec (degrees), and where known mag, ra_error, dec_error (mas), pmra_error,
         pmdec_error (mas per year), and those of `MOTION`.
     epoch : float
-        Julian year.
+        The epoch, Julian year.
     need_parallax : bool
         Leave out stars without a parallax, as romancal does with Gaia's; otherwise these are moved by proper motion alone.
 
     Returns
     -------
     dict of numpy.ndarray
-        The columns of `COLUMNS`; NaN where unknown.
+        The columns of `COLUMNS`, at `epoch`; NaN where unknown.
     """
     chosen = find_movable(stars, need_parallax=need_parallax)
     stars = {name: values[chosen] for name, values in stars.items()}
@@ -144,8 +147,8 @@ def at_epoch(stars: dict[str, np.ndarray], epoch: float, *, need_parallax: bool 
         return {name: stars[name] if name in known and name in stars else unknown for name in COLUMNS}
     result = {name: stars.get(name, unknown) for name in COLUMNS}
     parallax = np.nan_to_num(result["parallax"])
-    arguments = (stars[name] for name in ("ra", "dec", "pmra", "pmdec"))
-    result["ra"], result["dec"] = propagate(*arguments, parallax, stars["ref_epoch"], epoch)
+    ra, dec, pmra, pmdec = (stars[name] for name in ("ra", "dec", "pmra", "pmdec"))
+    result["ra"], result["dec"] = propagate(ra, dec, pmra, pmdec, parallax, stars["ref_epoch"], epoch)
     years = epoch - stars["ref_epoch"]
     for axis in ("ra", "dec"):
         result[f"{axis}_error"] = propagate_error(result[f"{axis}_error"], stars.get(f"pm{axis}_error", unknown), years)
@@ -153,15 +156,15 @@ def at_epoch(stars: dict[str, np.ndarray], epoch: float, *, need_parallax: bool 
 
 
 def displacement(stars, epoch: float, to_epoch: float) -> np.ndarray:
-    """Displacement of stars on the sky between two epochs.
+    """Compute the displacement of stars on the sky between two epochs.
 
     Parameters
     ----------
     stars : mapping
-        Columns ra, dec (degrees) at `epoch`, pmra, pmdec (mas per year) and parallax (mas), (n,) each; NaN where unknown,
-        which displaces nothing.
+        Columns ra, dec (degrees) at `epoch`, pmra, pmdec (mas per year) and parallax (mas), (n,) each; motions are taken as 0
+        where NaN.
     epoch, to_epoch : float
-        Julian years.
+        The two epochs, Julian years.
 
     Returns
     -------
@@ -182,17 +185,19 @@ def displacement(stars, epoch: float, to_epoch: float) -> np.ndarray:
 
 
 def axes(ra, dec) -> tuple[np.ndarray, np.ndarray]:
-    """Unit vectors to the east and to the north at positions on the sky.
+    """Compute the unit vectors to the east and to the north at positions on the sky.
 
     Parameters
     ----------
     ra, dec : array-like
-        Degrees, any shape.
+        Positions, degrees, any shape.
 
     Returns
     -------
-    east, north : numpy.ndarray
-        (..., 3).
+    east : numpy.ndarray
+        Unit vectors to the east, (..., 3).
+    north : numpy.ndarray
+        Unit vectors to the north, (..., 3).
     """
     alpha, delta = np.radians(ra)[..., None], np.radians(dec)[..., None]
     east = np.concatenate([-np.sin(alpha), np.cos(alpha), np.zeros_like(alpha)], axis=-1)

@@ -1,4 +1,4 @@
-"""The part of the sky that images cover, a circle around each, and their epochs; from their headers alone."""
+"""The part of the sky that images cover, as a circle around each, and their epochs, from their headers."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ log = step_logger("astrometric_catalog")
 PIXEL_SCALE = 0.11 / 3600  #: degrees, mean of the detectors
 #: Upper limit of a detector's half-diagonal, relative to its pixels times their mean scale: allows for the optical distortion.
 DISTORTION = 1.1
-#: Degrees: images within this distance of each other share one request to a service. It is the radius of WFI's field of view,
-#: so that the detectors of one pointing take one request.
+#: Largest distance of images that share one request to a service, degrees. It is the radius of WFI's field of view, so that the
+#: detectors of one pointing take one request.
 FIELD_RADIUS = 0.5
 
 
@@ -31,7 +31,7 @@ def unit_vectors(ra, dec) -> np.ndarray:
     Parameters
     ----------
     ra, dec : array-like
-        Degrees, any shape.
+        Positions, degrees, any shape.
 
     Returns
     -------
@@ -48,19 +48,21 @@ def angles(vectors) -> tuple[np.ndarray, np.ndarray]:
     Parameters
     ----------
     vectors : array-like
-        Of any length, (..., 3).
+        Vectors of any length, (..., 3).
 
     Returns
     -------
-    ra, dec : numpy.ndarray
-        Degrees, `ra` from 0 to 360.
+    ra : numpy.ndarray
+        Right ascension, degrees from 0 to 360, (...).
+    dec : numpy.ndarray
+        Declination, degrees, (...).
     """
     x, y, z = np.moveaxis(np.asarray(vectors), -1, 0)
     return np.degrees(np.arctan2(y, x)) % 360, np.degrees(np.arctan2(z, np.hypot(x, y)))
 
 
 def separation(a, b) -> np.ndarray:
-    """Angle between directions, from their chord, which is accurate for small angles too.
+    """Compute the angle between directions, from their chord, which is accurate for small angles too.
 
     Parameters
     ----------
@@ -70,7 +72,7 @@ def separation(a, b) -> np.ndarray:
     Returns
     -------
     numpy.ndarray
-        Degrees, (...).
+        Angles, degrees, (...).
     """
     return np.degrees(2 * np.arcsin(np.minimum(np.linalg.norm(np.asarray(a) - b, axis=-1) / 2, 1)))
 
@@ -85,7 +87,13 @@ class Circle:
 
     @property
     def centre(self) -> np.ndarray:
-        """Unit vector of the centre."""
+        """Direction of the centre.
+
+        Returns
+        -------
+        numpy.ndarray
+            Unit vector, (3,).
+        """
         return unit_vectors(self.ra, self.dec)
 
     @classmethod
@@ -95,13 +103,14 @@ class Circle:
         Parameters
         ----------
         vectors : array-like
-            Unit vectors of the points, or of the centers of the circles, (n, 3).
+            Unit vectors of the points, or of the centres of the circles, (n, 3).
         radii : float or array-like
             Radii of the circles, degrees.
 
         Returns
         -------
         Circle
+            The circle.
         """
         centre = np.mean(vectors, axis=0)
         centre /= np.linalg.norm(centre)
@@ -121,12 +130,12 @@ class Region:
         Parameters
         ----------
         ra, dec : array-like
-            Degrees, any shape.
+            Positions, degrees, any shape.
 
         Returns
         -------
         numpy.ndarray
-            bool, same shape.
+            Mask, bool, same shape.
         """
         positions = unit_vectors(ra, dec)
         inside = np.zeros(positions.shape[:-1], bool)
@@ -158,9 +167,9 @@ def survey_images(paths: list[Path], margin: float) -> tuple[Region, list[float]
     Parameters
     ----------
     paths : list of pathlib.Path
-        Images with a WCS, or as a later step left them.
+        Images of assign_wcs or a later step.
     margin : float
-        By how much a circle is larger than its image, arcsec.
+        Search margin around each image, arcsec.
 
     Returns
     -------
@@ -232,16 +241,17 @@ def epoch_of(image: Exposure) -> float:
     Parameters
     ----------
     image : Exposure
+        The exposure.
 
     Returns
     -------
     float
-        Julian year.
+        Mid time, Julian year.
 
     Raises
     ------
     RampflowError
-        It has no such time.
+        The exposure has no such time.
     """
     exposure = image.get("meta.exposure", dict)
     middle, start, end = (exposure.get(name) for name in ("mid_time", "start_time", "end_time"))
@@ -264,14 +274,16 @@ def julian_year(time: datetime.datetime) -> float:
     Parameters
     ----------
     time : datetime.datetime
+        Time, UTC.
 
     Returns
     -------
     float
+        Julian year.
 
     Notes
     -----
-    The difference to dynamical time, a minute or two millionths of a year, is neglected.
+    The difference to dynamical time (one minute, or 2e-6 years) is neglected.
     """
     return 2000 + (time.replace(tzinfo=None) - _J2000) / datetime.timedelta(days=365.25)
 
@@ -287,6 +299,7 @@ def calendar_year(epoch: float) -> float:
     Returns
     -------
     float
+        Calendar year with its fraction.
     """
     time = _J2000 + (epoch - 2000) * datetime.timedelta(days=365.25)
     start, end = datetime.datetime(time.year, 1, 1), datetime.datetime(time.year + 1, 1, 1)

@@ -39,14 +39,14 @@ class CatalogUnavailable(Exception):
 
 
 def check_astrometric_catalog(name: str, folder: Path) -> str:
-    """Check the name of an astrometric catalog without using the network or opening a file.
+    """Check the name of an astrometric catalog; no file is opened and no network used.
 
     Parameters
     ----------
     name : str
-        A catalog by name (in any case), a file, or the folder of a HATS catalog.
+        Name of a catalog (in any case), a file, or the folder of a HATS catalog.
     folder : pathlib.Path
-        Where a relative path is taken from.
+        Folder of a relative path.
 
     Returns
     -------
@@ -56,7 +56,7 @@ def check_astrometric_catalog(name: str, folder: Path) -> str:
     Raises
     ------
     RampflowError
-        It is neither a known catalog nor a suitable file or folder.
+        The name is neither a known catalog nor a suitable file or folder.
     """
     if str(name).upper() in CATALOGS:
         return str(name).upper()
@@ -75,17 +75,17 @@ def check_astrometric_catalog(name: str, folder: Path) -> str:
 
 
 def source_files(source: str) -> list[str]:
-    """List the files whose change means that a catalog of the user has changed; none for a catalog of the network.
+    """List the files of a user's catalog that are rewritten when it changes; none for a catalog of the network.
 
     Parameters
     ----------
     source : str
-        As `check_astrometric_catalog` returns it.
+        Catalog, see `check_astrometric_catalog`.
 
     Returns
     -------
     list of str
-        The file; of a HATS catalog its list of partitions, its properties and the statistics of all partitions, as far as it
+        The file; for a HATS catalog its list of partitions, its properties and the statistics of all partitions, as far as it
         has them: writing a partition rewrites these.
     """
     path = Path(source)
@@ -96,14 +96,14 @@ def source_files(source: str) -> list[str]:
 
 
 def fetch_stars(source: str, region: Region, epoch: float, timeout: float) -> tuple[dict[str, np.ndarray], str]:
-    """Retrieve the stars of a catalog in a region, at an epoch, each once.
+    """Retrieve the stars of a catalog in a region, at an epoch, without duplicates.
 
     Parameters
     ----------
     source : str
-        As `check_astrometric_catalog` returns it.
+        Catalog, see `check_astrometric_catalog`.
     region : Region
-        At least one circle.
+        The region, of at least one circle.
     epoch : float
         Julian year.
     timeout : float
@@ -112,17 +112,17 @@ def fetch_stars(source: str, region: Region, epoch: float, timeout: float) -> tu
     Returns
     -------
     stars : dict of numpy.ndarray
-        ra, dec (degrees, ICRS), mag, ra_error, dec_error (mas), pmra, pmdec (mas per year), parallax (mas), (n,) each; NaN
-        where unknown.
+        Columns ra, dec (degrees, ICRS), mag, ra_error, dec_error (mas), pmra, pmdec (mas per year), parallax (mas), (n,) each;
+        NaN where unknown.
     reason : str
-        Why there are none; empty if there are some.
+        Why there are no stars; empty if there are some.
 
     Raises
     ------
     CatalogUnavailable
         The network or the service fails.
     RampflowError
-        The user's own file or folder can't be read, or can't be used.
+        The user's own file or folder can't be read or used.
     """
     reason = "the catalog has no stars there"
     if source in web.CATALOGS:
@@ -191,7 +191,7 @@ def _report_motions(name: str, found: dict[str, np.ndarray], epoch: float) -> No
 
 
 def _check_hats_motions(source: str, stars: dict[str, np.ndarray]) -> None:
-    """Refuse a HATS catalog with only some of the columns that it takes to move its stars."""
+    """Refuse a HATS catalog that has only some of the columns that are required to move its stars."""
     needed = ("pmra", "pmdec", "ref_epoch")
     missing = [name for name in needed if name not in stars]
     if {"pmra", "pmdec"} & set(stars) and missing:
@@ -211,7 +211,7 @@ def _read_s3(region: Region) -> dict[str, np.ndarray]:
         region=hats.GAIA_DR3_S3_REGION,
         endpoint_override=endpoint,
         connect_timeout=_CONNECT_TIMEOUT,
-        # Few attempts, because the program can't end while a request waits, and `query_with_retries` tries again too.
+        # The program can't end while a request waits, so there are few retries here; `query_with_retries` makes more.
         retry_strategy=fs.AwsStandardS3RetryStrategy(max_attempts=2),
     )
     return hats.read_hats(filesystem, hats.GAIA_DR3, region)
@@ -227,19 +227,19 @@ def _read_folder(folder: Path, region: Region) -> dict[str, np.ndarray]:
 
 
 def query_with_retries(ask, timeout: float):
-    """Call a function that uses the network, again after increasing pauses while the network fails.
+    """Call a function that uses the network; if it fails, call it again after increasing pauses.
 
     Parameters
     ----------
     ask : callable
-        Takes the deadline, a time of `time.monotonic`; may exceed it.
+        Function to call with the deadline, a time of `time.monotonic`, which it may exceed.
     timeout : float
         Total timeout, seconds.
 
     Returns
     -------
     object
-        What `ask` returns.
+        The value that `ask` returns.
 
     Raises
     ------
@@ -249,7 +249,7 @@ def query_with_retries(ask, timeout: float):
     deadline = time.monotonic() + timeout
     outcome: dict = {}
 
-    def work():
+    def _work():
         pause = FIRST_PAUSE
         for attempt in range(1, ATTEMPTS + 1):
             try:
@@ -270,7 +270,7 @@ def query_with_retries(ask, timeout: float):
             pause *= 2
 
     # In a thread that is abandoned after the timeout: neither a name server nor S3's client takes a total timeout.
-    worker = threading.Thread(target=work, daemon=True)
+    worker = threading.Thread(target=_work, daemon=True)
     worker.start()
     worker.join(timeout)
     if "value" in outcome:

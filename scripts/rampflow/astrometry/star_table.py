@@ -29,7 +29,7 @@ UNITS = {
 
 @dataclasses.dataclass(frozen=True)
 class Origin:
-    """Origin of the stars of an astrometric catalog; in the file as JSON in its schema's metadata.
+    """Origin of the stars of an astrometric catalog; the file has it as JSON in the metadata of its schema.
 
     Attributes
     ----------
@@ -59,7 +59,13 @@ class Origin:
 
     @property
     def unavailable(self) -> bool:
-        """Whether the catalog couldn't be retrieved, so that another attempt may succeed."""
+        """Whether the catalog couldn't be retrieved, so that another attempt may succeed.
+
+        Returns
+        -------
+        bool
+            Whether the catalog was queried without success.
+        """
         return self.status == "FAILED" and bool(self.region)
 
 
@@ -69,14 +75,16 @@ def write_star_table(path: Path, stars: dict[str, np.ndarray], origin: Origin) -
     Parameters
     ----------
     path : pathlib.Path
+        File to write.
     stars : dict of numpy.ndarray
         Columns of `UNITS`, (n,) each; those that are missing are written as NaN. Without columns, the file has no rows.
     origin : Origin
+        Origin of the stars.
 
     Raises
     ------
     RampflowError
-        It can't be written.
+        The file can't be written.
     """
     from rampflow.files.parquet import pyarrow as pa
     from rampflow.files.parquet import write_table
@@ -100,14 +108,16 @@ def read_star_table(path: Path):
     Returns
     -------
     stars : astropy.table.Table
-        ra, dec (degrees, ICRS at the epoch), mag, ra_error, dec_error (mas; ra_error on the sky, as Gaia's), pmra, pmdec (mas
-        per year), parallax (mas), which move them to the epoch of each exposure; NaN where unknown.
+        Columns ra, dec (degrees, ICRS at the epoch), mag, ra_error, dec_error (mas; ra_error with the factor cos δ, as in
+        Gaia), pmra, pmdec (mas per year) and parallax (mas); NaN where unknown. The motions move the stars to the epoch of each
+        exposure.
     origin : Origin
+        Origin of the stars.
 
     Raises
     ------
     RampflowError
-        It is not such a file.
+        The file doesn't exist or is not such a file.
     """
     from astropy.table import Table
 
@@ -125,7 +135,7 @@ def read_star_table(path: Path):
 
 
 def next_attempt(path: Path) -> int:
-    """Number of the attempt that a run makes to retrieve a catalog, from the file that an earlier run left.
+    """Read from the file of an earlier run which attempt to retrieve a catalog is the next.
 
     Parameters
     ----------
@@ -135,12 +145,13 @@ def next_attempt(path: Path) -> int:
     Returns
     -------
     int
-        One more than that of the file if the catalog couldn't be retrieved; otherwise the same, so that nothing is repeated.
+        Number of the attempt: one more than that of the file if the catalog couldn't be retrieved; otherwise the same, so that
+        no step is repeated.
 
     Notes
     -----
-    This avoids the import of pyarrow, which takes longer than the rest of the start of a workflow: the end of a parquet file
-    contains the metadata as plain text, after their key.
+    The metadata are plain text at the end of a parquet file, after their key. They are read without pyarrow, whose import takes
+    longer than the rest of the start of a workflow.
     """
     try:
         with open(path, "rb") as file:

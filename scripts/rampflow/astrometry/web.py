@@ -18,7 +18,7 @@ URL_VARIABLE = "ASTROMETRIC_CATALOG_URL"
 DEFAULT_URL = "https://gsss.stsci.edu/webservices"
 PATH = "/vo/CatalogSearch.aspx"
 
-_NOTHING_FOUND = "No data records"  # start of the answer if there are no stars
+_NOTHING_FOUND = "No data records"  # beginning of an answer without stars
 
 
 class BrokenAnswer(ValueError):
@@ -37,23 +37,26 @@ def query(catalog: str, region: Region, epoch: float, deadline: float) -> dict[s
     catalog : str
         One of `CATALOGS`.
     region : Region
+        The region.
     epoch : float
-        Julian year.
+        The epoch, Julian year.
     deadline : float
-        Time of `time.monotonic` until which to wait for an answer.
+        Latest time to wait for an answer, a time of `time.monotonic`.
 
     Returns
     -------
     dict of numpy.ndarray
-        ra, dec (degrees) at the epoch, mag, pmra, pmdec (mas per year), (n,) each. Stars without a proper motion, which the
-        service doesn't move, are left out.
+        Columns ra, dec (degrees) at the epoch, mag, pmra, pmdec (mas per year), (n,) each. Stars without a proper motion, which
+        the service doesn't move, are left out.
 
     Raises
     ------
     OSError
         The network or the server fails (requests' exceptions are of this kind).
     BrokenAnswer
+        The answer is not a table of stars.
     Refused
+        The service refuses the request.
     """
     import requests
 
@@ -87,16 +90,18 @@ def parse(text: str) -> dict[str, np.ndarray]:
     Parameters
     ----------
     text : str
+        The answer.
 
     Returns
     -------
     dict of numpy.ndarray
-        ra, dec (degrees), mag, pmra, pmdec (mas per year) of the stars with a proper motion, (n,) each; NaN if the answer
-        lacks the column.
+        Columns ra, dec (degrees), mag, pmra, pmdec (mas per year) of the stars with a proper motion, (n,) each; NaN if the
+        answer lacks the column.
 
     Raises
     ------
     BrokenAnswer
+        The answer is not a table of stars.
     """
     if text.lstrip().startswith(_NOTHING_FOUND):
         return {name: np.empty(0) for name in ("ra", "dec", "mag", "pmra", "pmdec")}
@@ -119,7 +124,7 @@ def parse(text: str) -> dict[str, np.ndarray]:
     except ValueError as error:
         raise BrokenAnswer(f"the service's answer has text where numbers should be ({error})") from None
     needed = [name for name in ("ra", "dec", "pmra", "pmdec") if name in place]
-    moved = np.isfinite([stars[name] for name in needed]).all(axis=0)
+    moved = np.all(np.isfinite([stars[name] for name in needed]), axis=0)
     left_out = int(np.count_nonzero(~moved))
     if left_out:
         log.info("%d of %d stars have no proper motion and are left out", left_out, len(moved))

@@ -54,7 +54,7 @@ FORCED = "forced_"
 
 
 def column_names(*, fit_psf: bool, forced: bool = False) -> list[str]:
-    """Names of the columns of a catalog, in order.
+    """List the columns of a catalog.
 
     Parameters
     ----------
@@ -67,6 +67,7 @@ def column_names(*, fit_psf: bool, forced: bool = False) -> list[str]:
     Returns
     -------
     list of str
+        Names of the columns, in order.
     """
     names = [
         "label",
@@ -117,10 +118,20 @@ def _flux_names(fit_psf):
 
 
 class Definition(NamedTuple):
-    """Definition of a column in the schema."""
+    """Definition of a column in the schema.
+
+    Attributes
+    ----------
+    dtype : numpy.dtype
+        Data type of the values.
+    unit : str or None
+        Unit as astropy spells it; `None` without one.
+    description : str
+        What the column holds.
+    """
 
     dtype: np.dtype
-    unit: str | None  # as astropy spells it
+    unit: str | None
     description: str
 
 
@@ -135,6 +146,7 @@ def define(name: str) -> Definition:
     Returns
     -------
     Definition
+        Data type, unit and description.
 
     Raises
     ------

@@ -25,14 +25,16 @@ def measure_local_background(
     image : numpy.ndarray
         Shape (rows, columns); pixels that are not finite are left out.
     positions : numpy.ndarray
-        x and y of each source, pixels, shape (sources, 2).
+        Positions x and y of each source, pixels, shape (sources, 2).
     inner, outer : float
         Radii of the ring, pixels.
 
     Returns
     -------
-    median, err : numpy.ndarray
-        Background of each source and its standard error, in the unit of the image; NaN without a pixel.
+    median : numpy.ndarray
+        Background of each source, in the unit of the image; NaN without a pixel.
+    err : numpy.ndarray
+        Its standard error.
     """
     from rampflow.kernels.source_catalog import clip_rings
 

@@ -110,8 +110,10 @@ def sky_position(wcs, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndar
 
     Returns
     -------
-    ra, dec : numpy.ndarray
-        Right ascension (0 to 360) and declination, degrees; NaN outside the bounding box of the WCS, and without a WCS.
+    ra : numpy.ndarray
+        Right ascension, 0 to 360 degrees; NaN outside the bounding box of the WCS, and without a WCS.
+    dec : numpy.ndarray
+        Declination, degrees; NaN likewise.
     """
     if wcs is None or not len(x):
         return np.full(len(x), np.nan), np.full(len(x), np.nan)
@@ -184,8 +186,10 @@ def ab_magnitude(flux: np.ndarray, err: np.ndarray) -> tuple[np.ndarray, np.ndar
 
     Returns
     -------
-    magnitude, magnitude_err : numpy.ndarray
-        NaN where the flux is not positive.
+    magnitude : numpy.ndarray
+        AB magnitude; NaN where the flux is not positive.
+    magnitude_err : numpy.ndarray
+        Its error; NaN likewise.
     """
     good = flux > 0
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -196,7 +200,13 @@ def ab_magnitude(flux: np.ndarray, err: np.ndarray) -> tuple[np.ndarray, np.ndar
 
 # ------------------------------------------------------------------------------------------------------------ apertures
 def aperture_names() -> list[str]:
-    """Names of the columns of aperture fluxes: ``aper04_flux`` is that of 0.4 arcsec."""
+    """List the columns of aperture fluxes.
+
+    Returns
+    -------
+    list of str
+        Names of the columns, in the order of `APERTURE_RADII`: ``aper04_flux`` is the flux within 0.4 arcsec.
+    """
     return [f"aper{round(10 * radius):02d}_flux" for radius in APERTURE_RADII]
 
 
@@ -229,7 +239,7 @@ def measure_apertures(field: Field, x: np.ndarray, y: np.ndarray) -> dict[str, n
     return columns | {"aper_bkg_flux": median * per_area, "aper_bkg_flux_err": err * per_area}
 
 
-def encircled_energy(radii, fractions, scale: float):
+def encircled_energy(radii, fractions, scale: float) -> dict[float, float]:
     """Interpolate the encircled energy of the PSF to the radii of the apertures.
 
     The interpolation is a monotone cubic (Fritsch & Carlson 1980, SIAM J. Numer. Anal. 17, 238) through the fractions, and zero
@@ -341,9 +351,9 @@ def flag_extended(columns: dict, energy: dict | None) -> np.ndarray:
 
     Returns
     -------
-    numpy.ndarray
-        bool. False for all sources, with a warning, if `energy` is `None` or NaN at these radii: the data model has no value
-        for "unknown".
+    numpy.ndarray of bool
+        Whether each source is extended. False for all sources, with a warning, if `energy` is `None` or NaN at these radii: the
+        data model has no value for "unknown".
     """
     small, large = columns["aper02_flux"], columns["aper04_flux"]
     if energy is None or not energy[0.2] > 0 or np.isnan(energy[0.4]):
@@ -393,16 +403,16 @@ def flag_sources(dq: np.ndarray, x: np.ndarray, y: np.ndarray, masked: np.ndarra
         Flags of the image, uint32, shape (rows, columns).
     x, y : numpy.ndarray
         Centroids, pixels.
-    masked : numpy.ndarray
-        bool: a masked pixel touches the segment or lies in the Kron aperture of the source, so that light is missing.
-    unreliable : numpy.ndarray
-        bool: more light is missing than the error of the Kron flux allows.
+    masked : numpy.ndarray of bool
+        Whether a masked pixel touches the segment or lies in the Kron aperture of the source, so that light is missing.
+    unreliable : numpy.ndarray of bool
+        Whether more light is missing than the error of the Kron flux allows.
 
     Returns
     -------
-    numpy.ndarray
-        int32: DO_NOT_USE if the pixel of the centroid has it (as in romancal), or the centroid is outside the image;
-        OTHER_BAD_PIXEL if `masked`; UNRELIABLE_ERROR if `unreliable`.
+    numpy.ndarray of int32
+        Flags of each source: DO_NOT_USE if the pixel of the centroid has it (as in romancal), or the centroid is outside the
+        image; OTHER_BAD_PIXEL if `masked`; UNRELIABLE_ERROR if `unreliable`.
     """
     flags = np.full(len(x), dqflags.DO_NOT_USE, np.int32)
     finite = np.flatnonzero(np.isfinite(x) & np.isfinite(y))

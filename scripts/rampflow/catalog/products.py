@@ -74,7 +74,18 @@ def image_metadata(image: dict, forced: str = "") -> dict:
 
 
 def final_image_name(name: str) -> str:
-    """Name of the calibrated image (``_cal.asdf``) of an intermediate one (as ``_flat.asdf``)."""
+    """Derive the name of the calibrated image from that of an intermediate one.
+
+    Parameters
+    ----------
+    name : str
+        Name of the intermediate file, ending in ``_flat.asdf`` for example.
+
+    Returns
+    -------
+    str
+        The name with ``_cal.asdf`` in place of this ending.
+    """
     return re.sub(r"_[a-z0-9]+\.asdf$", "_cal.asdf", name)
 
 

@@ -59,6 +59,7 @@ def read_psf(reference: Exposure, guide_star: dict, optical_element: str = "") -
     Returns
     -------
     rampflow.catalog.psf_photometry.GriddedPSF
+        The PSF, integrated over the pixel, with the jitter of the exposure.
 
     Raises
     ------
@@ -134,7 +135,7 @@ def wavelength_of(optical_element: str) -> float | None:
     Returns
     -------
     float or None
-        µm, as 1.58 for F158; `None` if the element is not a filter.
+        Wavelength, µm, as 1.58 for F158; `None` if the element is not a filter.
     """
     name = optical_element.upper()
     digits = name.removeprefix("F")
@@ -154,7 +155,7 @@ def full_width(stamp: np.ndarray, oversampling: int) -> float:
     Returns
     -------
     float
-        Pixels.
+        Width, pixels.
     """
     from scipy.ndimage import zoom
 
@@ -179,7 +180,7 @@ def check_width(path, stamps: np.ndarray, oversampling: int, wavelength: float, 
     oversampling : int
         Samples per pixel along either axis.
     wavelength : float
-        µm.
+        Wavelength of the filter, µm.
     integrated : bool
         Whether the stamps are integrated over the pixel.
 
@@ -237,13 +238,10 @@ def jitter(meta: dict) -> tuple[float, float, float]:
     angle : float
         Position angle of the major axis, degrees.
     """
-
-    def value(name, default, valid):
-        given = meta.get(name)
-        return float(given) if isinstance(given, int | float) and valid(given) else default
-
-    widths = [value(name, DEFAULT_JITTER, lambda width: width >= 0) for name in ("jitter_major", "jitter_minor")]
-    return (*widths, value("jitter_position_angle", 0.0, lambda angle: abs(angle) <= 360))
+    widths = (meta.get(name) for name in ("jitter_major", "jitter_minor"))
+    major, minor = (float(width) if isinstance(width, int | float) and width >= 0 else DEFAULT_JITTER for width in widths)
+    angle = meta.get("jitter_position_angle")
+    return major, minor, float(angle) if isinstance(angle, int | float) and abs(angle) <= 360 else 0.0
 
 
 def change_jitter(stamps: np.ndarray, old: tuple, new: tuple, scale: float) -> np.ndarray:
@@ -271,12 +269,13 @@ def change_jitter(stamps: np.ndarray, old: tuple, new: tuple, scale: float) -> n
     log.info("PSF jitter (mas, mas, degrees): from %s to %s", old, new)
     rows, columns = stamps.shape[1:]
     v, u = np.fft.fftfreq(rows, scale)[:, None], np.fft.rfftfreq(columns, scale)
-
-    def exponent(major, minor, angle):
-        # The position angle runs from +y towards +x.
-        sine, cosine = np.sin(np.radians(angle)), np.cos(np.radians(angle))
-        along, across = sine * u + cosine * v, cosine * u - sine * v
-        return -2 * (np.pi / 1000) ** 2 * ((major * along) ** 2 + (minor * across) ** 2)
-
-    change = np.exp(exponent(*new) - exponent(*old))
+    change = np.exp(_jitter_exponent(u, v, *new) - _jitter_exponent(u, v, *old))
     return np.fft.irfft2(np.fft.rfft2(stamps) * change, s=(rows, columns))
+
+
+def _jitter_exponent(u, v, major, minor, angle):
+    """Logarithm of the Fourier transform of a jitter at the frequencies `u` along x and `v` along y, per arcsec."""
+    # The position angle runs from +y towards +x.
+    sine, cosine = np.sin(np.radians(angle)), np.cos(np.radians(angle))
+    along, across = sine * u + cosine * v, cosine * u - sine * v
+    return -2 * (np.pi / 1000) ** 2 * ((major * along) ** 2 + (minor * across) ** 2)

@@ -167,7 +167,7 @@ def fit_psf(
     flags[(pixels > 0) & (pixels < PARAMETERS)] |= FLAGS["too_few_pixels"]
     usable = np.flatnonzero((pixels >= PARAMETERS) & np.isfinite(start).all(axis=1))
 
-    def fit(members):
+    def _fit(members):
         stamps = [_stamp(image, err, mask, corner[i]) for i in members]
         values, deviations, columns, rows = (np.concatenate(parts) for parts in zip(*stamps, strict=True))
         best, covariance, residuals, converged = fit_group(
@@ -185,7 +185,7 @@ def fit_psf(
 
     groups = [usable[members] for members in group_sources(x[usable], y[usable], GROUP_SEPARATION)]
     with ThreadPoolExecutor(threads) as pool:
-        list(pool.map(fit, groups))
+        list(pool.map(_fit, groups))
 
     height, width = image.shape
     with np.errstate(invalid="ignore"):

@@ -89,8 +89,8 @@ def touches_masked(mask: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
     Returns
     -------
-    numpy.ndarray
-        bool, by label from 0 to the largest.
+    numpy.ndarray of bool
+        Whether they do, by label from 0 to the largest.
     """
     rows = mask.copy()
     rows[1:] |= mask[:-1]
@@ -133,11 +133,11 @@ def find_missing_light(
 
     Returns
     -------
-    masked : numpy.ndarray
-        bool: a masked pixel lies in the aperture, in whole or in part.
-    unreliable : numpy.ndarray
-        bool: the light that is estimated to be missing exceeds `flux_err` or the fraction `MISSING_LIGHT` of the flux, or can't
-        be estimated.
+    masked : numpy.ndarray of bool
+        Whether a masked pixel lies in the aperture, in whole or in part.
+    unreliable : numpy.ndarray of bool
+        Whether the light that is estimated to be missing exceeds `flux_err` or the fraction `MISSING_LIGHT` of the flux, or
+        can't be estimated.
     """
     masked, unreliable = np.zeros(label.size, bool), np.zeros(label.size, bool)
     for i, aperture in enumerate(apertures):

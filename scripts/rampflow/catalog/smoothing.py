@@ -37,8 +37,8 @@ def smooth(image: np.ndarray, mask: np.ndarray, fwhm: float, *, threads: int = 1
 
     Returns
     -------
-    numpy.ndarray
-        float32, same shape; NaN where no pixel under the kernel is good.
+    numpy.ndarray of float32
+        Smoothed image, same shape; NaN where no pixel under the kernel is good.
     """
     from photutils.segmentation import make_2dgaussian_kernel
 

@@ -18,7 +18,7 @@ def finite_positions(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     Returns
     -------
     numpy.ndarray
-        x and y of each source, shape (sources, 2).
+        Positions x and y of each source, pixels, shape (sources, 2).
     """
     positions = np.column_stack([x, y])
     positions[~np.isfinite(positions).all(axis=1)] = FAR_OUTSIDE
@@ -33,7 +33,7 @@ def cut_stamps(image: np.ndarray, positions: np.ndarray, size: int, margin: int)
     image : numpy.ndarray
         Shape (rows, columns).
     positions : numpy.ndarray
-        x and y of each source, pixels, shape (sources, 2).
+        Positions x and y of each source, pixels, shape (sources, 2).
     size : int
         Edge length of a square without its margin, pixels.
     margin : int
@@ -41,10 +41,10 @@ def cut_stamps(image: np.ndarray, positions: np.ndarray, size: int, margin: int)
 
     Returns
     -------
-    stamps : numpy.ndarray
-        float64, shape (sources, size + 2 margin, size + 2 margin); zero beyond the image.
-    inside : numpy.ndarray
-        bool, same shape: whether a pixel lies in the image.
+    stamps : numpy.ndarray of float64
+        Squares, shape (sources, size + 2 margin, size + 2 margin); zero beyond the image.
+    inside : numpy.ndarray of bool
+        Whether a pixel lies in the image, same shape.
     """
     width = size + 2 * margin
     corners = np.ceil(positions - size / 2).astype(int)[:, ::-1] - margin

@@ -1,11 +1,10 @@
-"""Read ASDF files: the YAML tree, and those rows of the arrays that a step asks for, without building a data model.
+"""Read the YAML tree and the arrays of ASDF files, without building a data model.
 
-``asdf.open`` imports every installed extension, which takes more than two seconds; a chain of thirteen steps would spend half a
-minute on that alone. A step needs the metadata (a YAML tree) and a few arrays (plain bytes behind a fixed header), and this
-module reads just these. Products are checked against the schemas of their data models where they leave the pipeline
-(`rampflow.files.models`).
+``asdf.open`` imports every installed extension, which takes more than two seconds: half a minute for a chain of thirteen steps.
+A step needs only the metadata (a YAML tree) and a few arrays (bytes behind a fixed header), and this module reads only these.
+The final products are checked against the schemas of their data models in `rampflow.files.models`.
 
-A file has comment lines, a YAML document, blocks and an index of the blocks: ASDF standard, low-level file layout
+A file consists of comment lines, a YAML document, blocks, and an index of the blocks: ASDF standard, low-level file layout
 (https://www.asdf-format.org/projects/asdf-standard).
 """
 
@@ -30,9 +29,9 @@ from rampflow.files.yaml_tree import cut_entry, map_tree, parse_tree
 
 _PREAMBLE = re.compile(rb"#ASDF \d+\.\d+\.\d+\r?\n")
 _TREE_END = re.compile(rb"\r?\n\.\.\.[ ]*\r?\n")
-_LARGEST_TREE = 1 << 26  #: bytes; a larger tree is damaged, or made to fill the memory
-#: Number and size (bytes) of the samples of a block that `AsdfFile.content` hashes together with the block's checksum.
-_SAMPLES, _SAMPLE_SIZE = 8, 4096
+_LARGEST_TREE = 1 << 26  #: bytes; a larger tree is damaged, or meant to exhaust the memory
+_SAMPLES = 8  #: samples of a block that `AsdfFile.content_digest` covers besides the checksum of the block
+_SAMPLE_SIZE = 4096  #: bytes of a sample
 
 
 class AsdfFile:
@@ -43,7 +42,7 @@ class AsdfFile:
     path : path-like
         Name of the file.
     parse : bool
-        False leaves `tree` None: `text`, `content` and `entry` do without it.
+        Whether to parse the tree. If False, `tree` is `None`; `text`, `content_digest` and `entry` work without it.
 
     Attributes
     ----------
@@ -67,7 +66,8 @@ class AsdfFile:
     def __init__(self, path: str | os.PathLike, *, parse: bool = True):
         self.path = Path(path)
         try:
-            self.descriptor = os.open(self.path, os.O_RDONLY | os.O_NONBLOCK)  # opening a pipe without a writer doesn't block
+            # O_NONBLOCK: if the path is a named pipe, don't wait for a writer.
+            self.descriptor = os.open(self.path, os.O_RDONLY | os.O_NONBLOCK)
         except OSError as error:
             raise RampflowError(f"{self.path}: can't be opened ({error.strerror})") from None
         try:
@@ -82,7 +82,7 @@ class AsdfFile:
                     f"{self.path}: follows version {self.standard} of the ASDF standard; this program reads versions "
                     f"{', '.join(tags.STANDARDS)}"
                 )
-            raw = self._parse(self.text) if parse else None  # before the blocks, so that a damaged tree is reported first
+            raw = self._parse(self.text) if parse else None  # before the blocks, to report a damaged tree first
             self._blocks = self._find_blocks(len(self.text))
             self.tree: Any = map_tree(raw, self._resolve_array)
         except BaseException:
@@ -116,7 +116,8 @@ class AsdfFile:
         RampflowError
             The file ends too early, or can't be read.
         """
-        view, position = buffer.data, 0
+        view = buffer.data
+        position = 0
         while position < len(view):
             try:
                 read = os.preadv(self.descriptor, [view[position : position + (1 << 30)]], offset + position)
@@ -127,7 +128,7 @@ class AsdfFile:
             position += read
 
     def entry(self, *keys: str) -> Any:
-        """Read one entry of the tree, without the rest where the file is written so that this can be done.
+        """Read one entry of the tree, if possible without parsing the rest.
 
         Parameters
         ----------
@@ -155,21 +156,23 @@ class AsdfFile:
         return node
 
     def _entry_alone(self, keys: Sequence[str]) -> Any:
-        # None where the whole tree must be parsed: the entry refers to another one, or is not in block style.
+        """Entry of the tree; `None` if the rest is needed to parse it, for an alias or another style of YAML."""
         text = cut_entry(self.text, keys)
         try:
             return None if text is None else map_tree(parse_tree(text), self._resolve_array)[keys[-1]]
-        except Exception:  # YAML's constructors raise various types; parsing the whole tree reports the damage
+        except Exception:  # YAML's errors have no common type; parsing the whole tree reports the damage
             return None
 
-    def content(self) -> str:
-        """Identify what the file holds.
+    def content_digest(self) -> str:
+        """Compute a digest that identifies the content of the file.
+
+        It covers the tree, and the checksum and samples of each block: a program that changes a block in place may not update
+        its checksum. It covers all bytes of a block without a checksum.
 
         Returns
         -------
         str
-            Sixteen hexadecimal digits. They depend on the tree, and on each block's checksum with samples of its bytes (a
-            program that changes a file in place may leave the checksum as it was), or on all bytes of a block without one.
+            Sixteen hexadecimal digits.
 
         Raises
         ------
@@ -179,9 +182,12 @@ class AsdfFile:
         digest = hashlib.sha256(self.text)
         for block in self._blocks:
             digest.update(block.compression + struct.pack("<QQ", block.used, block.size) + block.checksum)
-            size, places = 1 << 20, list(range(0, block.used, 1 << 20))
-            if block.checksum != NO_CHECKSUM:
-                size, places = _SAMPLE_SIZE, [part * block.used // _SAMPLES for part in range(_SAMPLES)]
+            if block.checksum == NO_CHECKSUM:
+                size = 1 << 20
+                places = list(range(0, block.used, size))
+            else:
+                size = _SAMPLE_SIZE
+                places = [sample * block.used // _SAMPLES for sample in range(_SAMPLES)]
             for place in places:
                 part = np.empty(min(size, block.used - place), np.uint8)
                 self.read_into(part, block.start + place)
@@ -191,8 +197,8 @@ class AsdfFile:
     def verify(self) -> None:
         """Check the bytes of each uncompressed block against its checksum, where its header has one.
 
-        Compressed blocks are checked when they are read, because one wrong bit may change all that follows it. Uncompressed
-        ones take a pass over the file.
+        Compressed blocks are checked whenever they are read, because one wrong bit may corrupt all that follows it. To check
+        the uncompressed ones, the whole file must be read.
 
         Raises
         ------
@@ -218,7 +224,8 @@ class AsdfFile:
         """
         if block.checksum == NO_CHECKSUM:
             return
-        digest, chunk = hashlib.md5(usedforsecurity=False), np.empty(1 << 20, np.uint8)
+        digest = hashlib.md5(usedforsecurity=False)
+        chunk = np.empty(1 << 20, np.uint8)
         for position in range(0, block.used, chunk.nbytes):
             part = chunk[: block.used - position]
             self.read_into(part, block.start + position)
@@ -230,7 +237,7 @@ class AsdfFile:
     def _parse(self, text: bytes) -> dict:
         try:
             tree = parse_tree(text)
-        except Exception as error:  # YAML's constructors raise various types
+        except Exception as error:  # YAML's errors have no common type
             raise RampflowError(f"{self.path}: its YAML tree is damaged ({one_line(error)}); get the file again") from None
         if not isinstance(tree, dict):
             raise RampflowError(f"{self.path}: holds no ASDF tree; get the file again")
@@ -250,7 +257,7 @@ class AsdfFile:
                 return bytes(text[: end.end()])
 
     def _find_blocks(self, position: int) -> list[Block]:
-        gap = os.pread(self.descriptor, 1 << 20, position)  # bytes between the tree and the first block are padding
+        gap = os.pread(self.descriptor, 1 << 20, position)  # padding may separate the tree from the first block
         position += max(gap.find(MAGIC), 0)
         blocks: list[Block] = []
         try:
@@ -272,7 +279,7 @@ class AsdfFile:
                 raise ValueError("it is not in a block of this file")
             if node["source"] < len(self._blocks):
                 return StoredArray(self, node, numpy_dtype(node["datatype"], node["byteorder"]), self._blocks[node["source"]])
-        except Exception as error:  # a malformed node raises various types
+        except Exception as error:  # an array with any kind of damage
             raise RampflowError(
                 f"{self.path}: the array {shortened(dict(node))} can't be read ({one_line(error)}); get the file again"
             ) from None

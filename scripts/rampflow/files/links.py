@@ -27,8 +27,8 @@ def content_of(path: Path, *, trusted: bool) -> str:
     path : pathlib.Path
         The file.
     trusted : bool
-        Whether nobody edits the file, as in a CRDS cache. Of such an ASDF file no more is read than `AsdfFile.content` needs,
-        of all others every byte.
+        Whether nobody edits the file, as in a CRDS cache. If it is an ASDF file, the result is `AsdfFile.content_digest`, which
+        reads only a part of it. Otherwise every byte is read.
 
     Returns
     -------
@@ -41,9 +41,9 @@ def content_of(path: Path, *, trusted: bool) -> str:
         The file can't be read.
     """
     if trusted:
-        with contextlib.suppress(RampflowError):  # no ASDF file, or a damaged one: who reads it will say so
+        with contextlib.suppress(RampflowError):  # no ASDF file, or a damaged one, which is reported when it is used
             with AsdfFile(path, parse=False) as file:
-                return file.content()
+                return file.content_digest()
     try:
         with open(path, "rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()[:16]

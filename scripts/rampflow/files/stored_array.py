@@ -64,7 +64,13 @@ class StoredArray:
 
     @property
     def ndim(self) -> int:
-        """Number of axes."""
+        """Number of axes.
+
+        Returns
+        -------
+        int
+            The number.
+        """
         return len(self.shape)
 
     @property

@@ -184,7 +184,7 @@ def dump_tree(tree: Any) -> bytes:
     return out.getvalue()
 
 
-def map_tree(node: Any, function: Callable[[Any], Any], _seen: dict[int, Any] | None = None) -> Any:
+def map_tree(node: Any, function: Callable[[Any], Any]) -> Any:
     """Replace the nodes of a tree from the leaves up; tags and shared nodes are kept.
 
     Parameters
@@ -192,14 +192,18 @@ def map_tree(node: Any, function: Callable[[Any], Any], _seen: dict[int, Any] | 
     node : object
         The tree.
     function : callable
-        Takes a node whose children are replaced already, and returns what takes its place.
+        Takes a node whose children are replaced already, and returns its replacement.
 
     Returns
     -------
     object
         The new tree; the old one stays as it is.
     """
-    seen = {} if _seen is None else _seen
+    return _map_node(node, function, {})
+
+
+def _map_node(node: Any, function: Callable[[Any], Any], seen: dict[int, Any]) -> Any:
+    """Replace a node and those below; `seen` holds the replacements of shared nodes by `id`."""
     if not isinstance(node, dict | list):
         return function(node)
     if id(node) not in seen:
@@ -208,9 +212,9 @@ def map_tree(node: Any, function: Callable[[Any], Any], _seen: dict[int, Any] | 
             result.tag = node.tag
         seen[id(node)] = result
         if isinstance(node, dict):
-            result.update((key, map_tree(value, function, seen)) for key, value in node.items())
+            result.update((key, _map_node(value, function, seen)) for key, value in node.items())
         else:
-            result.extend(map_tree(value, function, seen) for value in node)
+            result.extend(_map_node(value, function, seen) for value in node)
         seen[id(node)] = function(result)
     return seen[id(node)]
 

@@ -157,8 +157,8 @@ def _search(difference, used, p, table, photon, read, one, two, scratch):
             if not used[i, p]:
                 continue
             gain = r * r / q
-            # Where one difference is all that would stay, nothing stays of chi^2 whichever it is. A jump adds counts: the
-            # larger differences go.
+            # If one difference would remain, chi^2 is zero whichever that is. A jump adds counts, so the larger differences are
+            # left out.
             better = difference[i, p] > difference[where_one, p] if left == 2 and where_one >= 0 else gain > best_one
             if left > 1 and better:
                 best_one, where_one, slope_one = gain, i, slope - y * r / q / c
@@ -173,7 +173,7 @@ def _search(difference, used, p, table, photon, read, one, two, scratch):
                     best_two, where_two = gain, i
                     slope_two = slope - (y * offset + y_after * offset_after) / c
 
-        # A pair always gains more than one of its two: the thresholds make them comparable.
+        # Leaving out a pair always lowers chi^2 by more than one of the two does. Their thresholds make both comparable.
         if best_one - one > best_two - two:
             if not best_one > one:
                 break
@@ -207,13 +207,13 @@ def find_jumps(resultants, groupdq, gain, readnoise, table, network, one, two, s
     one, two : float
         From `ramp_fitting.jump_thresholds`.
     spoiled : numpy.uint8
-        Differences whose resultants have such a flag don't count in the median.
+        Flags of resultants whose differences the median leaves out.
     flag : numpy.uint8
         Flag of a jump.
     rate : numpy.ndarray
         Count rate, DN/s, float64 of shape (row, column); written.
     jumps : numpy.ndarray
-        The flag at each resultant that ends a difference left out, uint8 of the shape of `resultants`; written.
+        The flag at the second resultant of each difference that is left out, uint8 of the shape of `resultants`; written.
     """
     n, rows, columns = len(resultants) - 1, resultants.shape[1], resultants.shape[2]
     difference, used = np.empty((n, PIECE)), np.empty((n, PIECE))
@@ -234,7 +234,7 @@ def find_jumps(resultants, groupdq, gain, readnoise, table, network, one, two, s
             for p in range(width):
                 rates[p] = sums[1, p] / sums[2, p]
             for p in range(width):
-                # No omission can lower chi^2 by more than all of it: few ramps need the search.
+                # No omission lowers chi^2 by more than its value: ramps below the threshold need no search.
                 if sums[0, p] - sums[1, p] * sums[1, p] / sums[2, p] > threshold:
                     for i in range(n):
                         used_before[i] = used[i, p]
@@ -253,7 +253,8 @@ def fit_slopes(resultants, groupdq, jumps, gain, readnoise, table, rate, slope, 
     resultants : numpy.ndarray
         Ramps, DN, float32 of shape (resultant, row, column).
     groupdq, jumps : numpy.ndarray
-        Their flags and jumps, uint8. A difference with one of them at its end, or a flag at its start, is not used.
+        Their flags and jumps, uint8. A difference is not used if one of its resultants is flagged, or if the second one has a
+        jump.
     gain, readnoise : numpy.ndarray
         Gain (electron/DN, NaN where it is unknown) and noise of a read (DN), float32 of shape (row, column).
     table : numpy.ndarray

@@ -31,10 +31,10 @@ def smooth_rows(image, mask, taps, start, result):
 
     Parameters
     ----------
-    image : numpy.ndarray
-        float32, shape (rows, columns).
-    mask : numpy.ndarray
-        bool, same shape: True where a pixel does not count.
+    image : numpy.ndarray of float32
+        Image, shape (rows, columns).
+    mask : numpy.ndarray of bool
+        True where a pixel does not count, same shape.
     taps : numpy.ndarray
         Profile of the kernel along either axis, float64, of odd length and sum 1.
     start : int
@@ -120,8 +120,13 @@ def evaluate_psf(columns, rows, x, y, coefficients, grid_x, grid_y, oversampling
         Pixels, float64, shape (pixels,).
     x, y : float
         Position of the source, pixels.
-    coefficients, grid_x, grid_y, oversampling
-        As in `rampflow.catalog.psf_photometry.GriddedPSF`.
+    coefficients : numpy.ndarray
+        Spline coefficients of the stamps, float64, shape (grid y, grid x, rows, columns), as in
+        `rampflow.catalog.psf_photometry.GriddedPSF`.
+    grid_x, grid_y : numpy.ndarray
+        Positions of the stamps on the detector along either axis, pixels.
+    oversampling : int
+        Samples per pixel along either axis.
     value, slope_x, slope_y : numpy.ndarray
         Value in each pixel, and its derivatives with respect to `x` and `y`, float64, written.
     """
@@ -222,8 +227,13 @@ def fit_group(values, errors, columns, rows, start, coefficients, grid_x, grid_y
         Values, errors and positions of the pixels, float64, shape (pixels,); a pixel appears once for each source near it.
     start : numpy.ndarray
         Initial flux, x and y of each source, float64, shape (sources, 3).
-    coefficients, grid_x, grid_y, oversampling
-        As in `rampflow.catalog.psf_photometry.GriddedPSF`.
+    coefficients : numpy.ndarray
+        Spline coefficients of the stamps, float64, shape (grid y, grid x, rows, columns), as in
+        `rampflow.catalog.psf_photometry.GriddedPSF`.
+    grid_x, grid_y : numpy.ndarray
+        Positions of the stamps on the detector along either axis, pixels.
+    oversampling : int
+        Samples per pixel along either axis.
 
     Returns
     -------

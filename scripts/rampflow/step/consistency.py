@@ -6,21 +6,21 @@ import datetime
 import math
 import re
 
-from rampflow.step.reference_checks import UNSET, metadata_value, moment
+from rampflow.step.reference_checks import UNSET, metadata_value, parse_time
 
 #: Detector and optical element in the name of a file: r0000101001001001001_0001_wfi01_f158_uncal.asdf.
-NAME = re.compile(r"_(wfi\d\d)_([a-z0-9]+)_[a-z0-9]+\.asdf$", re.IGNORECASE)
+FILE_NAME = re.compile(r"_(wfi\d\d)_([a-z0-9]+)_[a-z0-9]+\.asdf$", re.IGNORECASE)
 #: Program, execution plan, pass, segment, observation, visit and exposure in the same name.
 VISIT = re.compile(r"^r(\d{5})(\d{2})(\d{3})(\d{3})(\d{3})(\d{3})_(\d{4})_")
 VISIT_FIELDS = ("program", "execution_plan", "pass", "segment", "observation", "visit", "exposure")
 
-#: Default of a time in `roman_datamodels`.
+#: The time that `roman_datamodels` records where none is given.
 EMPTY_TIME = datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC)
 
-#: Tolerated difference between an exposure time and its reads, in frames: some files count the reset frame.
+#: Tolerated difference between the exposure time and that of all reads, in frames: some files count the reset frame.
 FRAME_TOLERANCE = 2.5
-#: Tolerated difference between the exposure time and the time from start to end, s: commands take time before and after the
-#: reads.
+#: Tolerated difference between the exposure time and that from start to end, seconds: commands before the first read and after
+#: the last.
 OVERHEAD_TOLERANCE = 10.0
 TIME_TOLERANCE = 0.05  #: tolerated relative difference of times
 
@@ -54,26 +54,28 @@ def contradictions(meta: dict, resultants: int, name: str) -> list[str]:
         A sentence for each, with fields and values; empty for a sound file.
     """
     return [
-        *_of_times(meta, resultants),
-        *_of_mid_time(meta),
-        *_of_the_name(meta, name),
-        *_of_the_visit(meta, name),
-        *_of_elements(meta),
-        *_of_pointing(meta),
-        *_of_quality(meta),
+        *_check_times(meta, resultants),
+        *_check_mid_time(meta),
+        *_check_file_name(meta, name),
+        *_check_visit(meta, name),
+        *_check_detector_and_element(meta),
+        *_check_pointing(meta),
+        *_check_quality(meta),
     ]
 
 
 def _positive(meta: dict, field: str) -> float | None:
+    """Positive number in an entry of the metadata; `None` for anything else."""
     value = metadata_value(meta, field)
     return float(value) if isinstance(value, int | float) and not isinstance(value, bool) and value > 0 else None
 
 
-def _of_times(meta: dict, resultants: int):
+def _check_times(meta: dict, resultants: int):
     number = _positive(meta, "exposure.nresultants")
     if number is not None and number != resultants:
         yield f"meta.exposure.nresultants is {number:g}, and data has {resultants} resultants"
-    frame, exposure_time = _positive(meta, "exposure.frame_time"), _positive(meta, "exposure.exposure_time")
+    frame = _positive(meta, "exposure.frame_time")
+    exposure_time = _positive(meta, "exposure.exposure_time")
     pattern = metadata_value(meta, "exposure.read_pattern")
     if frame is None or not pattern:
         return
@@ -88,7 +90,7 @@ def _of_times(meta: dict, resultants: int):
     if effective is not None and effective > reads + slack:
         field = "meta.exposure.effective_exposure_time"
         yield f"{field} is {effective:g} s, and all reads (read_pattern, frame_time) last {reads:g} s"
-    start, end = (moment(metadata_value(meta, f"exposure.{which}_time")) for which in ("start", "end"))
+    start, end = (parse_time(metadata_value(meta, f"exposure.{which}_time")) for which in ("start", "end"))
     if start and end:
         lasted = (end - start).total_seconds()
         known = reads if exposure_time is None else exposure_time
@@ -100,8 +102,8 @@ def _of_times(meta: dict, resultants: int):
             )
 
 
-def _of_mid_time(meta: dict):
-    start, middle, end = (moment(metadata_value(meta, f"exposure.{which}_time")) for which in ("start", "mid", "end"))
+def _check_mid_time(meta: dict):
+    start, middle, end = (parse_time(metadata_value(meta, f"exposure.{which}_time")) for which in ("start", "mid", "end"))
     if start and middle and end and middle != EMPTY_TIME and start < end and not start <= middle <= end:
         yield (
             f"meta.exposure.mid_time is {middle:%Y-%m-%d %H:%M:%S}, which does not lie between start_time "
@@ -109,15 +111,15 @@ def _of_mid_time(meta: dict):
         )
 
 
-def _of_the_name(meta: dict, name: str):
-    found = NAME.search(name)
+def _check_file_name(meta: dict, name: str):
+    found = FILE_NAME.search(name)
     for field, named in zip(("detector", "optical_element"), found.groups(), strict=True) if found else ():
         value = metadata_value(meta, f"instrument.{field}")
         if isinstance(value, str) and value.upper() not in UNSET and value.upper() != named.upper():
             yield f"meta.instrument.{field} is {value}, and the name of the file says {named.upper()}"
 
 
-def _of_the_visit(meta: dict, name: str):
+def _check_visit(meta: dict, name: str):
     found = VISIT.match(name)
     differences = []
     for field, digits in zip(VISIT_FIELDS, found.groups(), strict=True) if found else ():
@@ -132,19 +134,21 @@ def _of_the_visit(meta: dict, name: str):
         yield f"meta.observation and the name of the file belong to different exposures: {', '.join(differences)}"
 
 
-def _of_elements(meta: dict):
-    kind, element = metadata_value(meta, "exposure.type"), metadata_value(meta, "instrument.optical_element")
+def _check_detector_and_element(meta: dict):
+    kind = metadata_value(meta, "exposure.type")
+    element = metadata_value(meta, "instrument.optical_element")
     if isinstance(element, str) and element.upper() not in UNSET and kind in ELEMENTS:
         if not element.upper().startswith(ELEMENTS[kind]):
             yield f"meta.exposure.type is {kind}, and meta.instrument.optical_element {element}"
-    aperture, detector = metadata_value(meta, "wcsinfo.aperture_name"), metadata_value(meta, "instrument.detector")
+    aperture = metadata_value(meta, "wcsinfo.aperture_name")
+    detector = metadata_value(meta, "instrument.detector")
     found = APERTURE.match(aperture) if isinstance(aperture, str) else None
-    # WFI01_FULL is the default of an empty data model, and tells nothing.
+    # WFI01_FULL contradicts nothing: it is the value in an empty data model.
     if found and found[1] != "01" and isinstance(detector, str) and detector.upper() != f"WFI{found[1]}":
         yield f"meta.wcsinfo.aperture_name is {aperture}, and meta.instrument.detector {detector}"
 
 
-def _of_pointing(meta: dict):
+def _check_pointing(meta: dict):
     fields = "wcsinfo.ra_ref", "wcsinfo.dec_ref", "pointing.ra_v1", "pointing.dec_v1"
     values = [metadata_value(meta, field) for field in fields]
     if not all(isinstance(v, int | float) and abs(v) <= limit for v, limit in zip(values, (360, 90, 360, 90), strict=True)):
@@ -161,7 +165,7 @@ def _of_pointing(meta: dict):
         )
 
 
-def _of_quality(meta: dict):
+def _check_quality(meta: dict):
     problem = metadata_value(meta, "exposure.data_problem")
     if problem is True or (isinstance(problem, str) and problem.strip().upper() not in UNSET | {"FALSE", "OK"}):
         yield f"meta.exposure.data_problem is {problem!r}: a problem with this exposure is known"

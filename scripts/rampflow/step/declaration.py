@@ -1,7 +1,7 @@
 """The declaration of a step: its references and parameters.
 
-The command line, the schema of the configuration and the list of all parameters follow from it. All else that is known of a
-step is in the table of steps, `rampflow.chain`.
+The command line, the schema of the configuration and the list of all parameters are generated from it. The other properties
+of a step are in the table of steps, `rampflow.chain`.
 """
 
 from __future__ import annotations
@@ -19,29 +19,29 @@ from rampflow.files.links import original
 if TYPE_CHECKING:
     import numpy as np
 
-NOT_APPLICABLE = "N/A"  #: CRDS's word for a reference that an exposure does without
+NOT_APPLICABLE = "N/A"  #: CRDS's value for a reference that an exposure does not need
 
 
 @dataclasses.dataclass(frozen=True)
 class Parameter:
-    """One parameter of a step, with romancal's name and default where romancal has it.
+    """One parameter of a step, with its name and default in romancal if romancal has it.
 
     Attributes
     ----------
     name : str
         Name of the option, and of the key in the configuration.
     type : type
-        One of bool, int, float and str; `None` is accepted where it is the default.
+        One of bool, int, float and str. `None` is accepted too if it is the default.
     default : object
         Default value.
     meaning : str
-        A line for ``--help`` and the list of all parameters: a noun phrase.
+        Description for ``--help`` and the list of all parameters: one line, a noun phrase.
     unit : str
         Unit of the value.
     minimum : float or None
         Smallest value accepted.
     choices : tuple
-        Accepted values, where they are few.
+        Accepted values; empty if all values of the type are accepted.
     """
 
     name: str
@@ -103,7 +103,7 @@ class Parameter:
 
 
 def spell(value: object) -> str:
-    """Write a parameter's value as the command line and the configuration have it.
+    """Write a parameter's value as on the command line and in the configuration.
 
     Parameters
     ----------
@@ -132,30 +132,37 @@ def add_parameters(parser: argparse.ArgumentParser, parameters: tuple[Parameter,
     """
     for p in parameters:
         unit = f" [{p.unit}]" if p.unit else ""
-        takes = "{true,false}" if p.type is bool else "{" + ",".join(p.choices) + "}" if p.choices else p.type.__name__.upper()
+        if p.type is bool:
+            accepted = "{true,false}"
+        elif p.choices:
+            accepted = "{" + ",".join(p.choices) + "}"
+        else:
+            accepted = p.type.__name__.upper()
         text = f"{p.meaning}{unit} (default: {spell(p.default)})".replace("%", "%%")
-        parser.add_argument(f"--{p.name}", type=p.parse, default=p.default, metavar=takes, help=text)
+        parser.add_argument(f"--{p.name}", type=p.parse, default=p.default, metavar=accepted, help=text)
 
 
 @dataclasses.dataclass(frozen=True)
 class Range:
-    """Plausible values of an array or a number of a reference, far wider than any sound one: only faults lie outside.
+    """Plausible values of a number or an array of a reference.
+
+    The limits are far wider than the values of sound references, so that a value beyond them is a fault.
 
     Attributes
     ----------
     minimum, maximum : float
-        Limits of each value. A pixel beyond them counts as unknown to the reference.
+        Limits of each value. A pixel beyond them is treated as one without a reference value.
     unit : str
         Unit of the values.
     source : str
         Where the limits come from.
     median : tuple of float, optional
-        Limits of the median of an array, by default those of each value. A reference whose median is beyond them is refused.
+        Limits of the median of an array; by default those of each value. A reference with a median beyond them is refused.
     plane : int, optional
         The plane of a 3-D array that the limits are for.
     quantity : str
-        What the step derives from the values and checks with `Job.refuse_implausible`. Empty for the values themselves, which
-        are checked when the reference is opened.
+        Name of the quantity that the step derives from the values and checks with `Job.refuse_implausible`. Empty if the limits
+        are those of the values themselves, which are checked when the reference is opened.
     """
 
     minimum: float
@@ -177,25 +184,48 @@ class Range:
         Returns
         -------
         numpy.ndarray of bool
-            Whether each of them is; NaN is not.
+            Whether each value is within the limits; False for NaN.
         """
         return (values >= self.minimum) & (values <= self.maximum)
 
-    def count_unusual(self, values) -> int:
-        """Number of values that are plausible for single bad pixels alone: not beyond the limits, but beyond the median's."""
-        import numpy as np  # not for the declarations alone, which the workflow reads
+    def count_unusual(self, values: np.ndarray) -> int:
+        """Count the values within the limits, but beyond those of the median: plausible only for single bad pixels.
+
+        Parameters
+        ----------
+        values : numpy.ndarray
+            Values, in the unit of the range.
+
+        Returns
+        -------
+        int
+            Their number.
+        """
+        import numpy as np  # here, since the workflow imports the declarations and needs no numpy
 
         low, high = self.median_limits
         return int(np.count_nonzero(self.contains(values) & ((values < low) | (values > high))))
 
     def narrowed(self) -> Range:
-        """The same with the limits of the median for each value."""
+        """Make a range that holds each value to the limits of the median.
+
+        Returns
+        -------
+        Range
+            The narrower range.
+        """
         low, high = self.median_limits
         return dataclasses.replace(self, minimum=low, maximum=high)
 
     @property
     def median_limits(self) -> tuple[float, float]:
-        """Smallest and largest plausible median."""
+        """Smallest and largest plausible median.
+
+        Returns
+        -------
+        (float, float)
+            The limits, in the unit of the range.
+        """
         return self.median or (self.minimum, self.maximum)
 
 
@@ -208,15 +238,16 @@ class Reference:
     type : str
         Name of the type in CRDS, and of the command-line option.
     meaning : str
-        A line for ``--help``.
+        Description for ``--help``, one line.
     needed : bool
-        Whether the step needs it. Otherwise N/A is accepted, and the step decides what that means.
+        Whether the step fails without it. If not, N/A is accepted, and the step decides what to do.
     plausible : dict
-        `Range` of each array and number that is checked, by its dotted name in the file; ``{detector}`` and
-        ``{optical_element}`` in a name stand for the exposure's.
+        `Range` of each array and number that is checked, by its dotted name in the file. ``{detector}`` and
+        ``{optical_element}`` in a name are replaced by those of the exposure.
     made_for : tuple of str
-        What must be the same in its metadata and the exposure's: ``detector``, ``optical_element``, ``exposure_type``. These
-        are the keywords by which CRDS selects the type, without ``detector`` where one file serves all detectors.
+        Metadata that must be the same in the reference and the exposure: ``detector``, ``optical_element``,
+        ``exposure_type``. These are the keywords by which CRDS selects references of this type, without ``detector`` if one
+        file serves all detectors.
     """
 
     type: str
@@ -239,7 +270,7 @@ class Step:
     references : tuple of Reference
         Reference files that it reads.
     parameters : tuple of Parameter
-        Parameters that it has.
+        Its parameters.
     outputs : tuple of (str, str)
         Name and meaning of each file that it writes.
     """
@@ -252,17 +283,35 @@ class Step:
 
     @property
     def status(self) -> str:
-        """Name in ``meta.cal_step``."""
+        """Name of its status in ``meta.cal_step``.
+
+        Returns
+        -------
+        str
+            The name.
+        """
         return STEPS[self.name].status
 
     @property
     def suffix(self) -> str:
-        """Suffix of the file that it writes between the steps."""
+        """Suffix of the intermediate file that it writes.
+
+        Returns
+        -------
+        str
+            The suffix.
+        """
         return STEPS[self.name].suffix
 
     @property
     def takes(self) -> str:
-        """The data model that it works on."""
+        """Data model of its input.
+
+        Returns
+        -------
+        str
+            Name of the data model.
+        """
         return STEPS[self.name].takes
 
     def reference(self, reftype: str) -> Reference:

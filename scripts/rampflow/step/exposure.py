@@ -14,10 +14,18 @@ from rampflow.files.asdf_reader import AsdfFile
 from rampflow.files.stored_array import StoredArray
 from rampflow.files.tags import ROMAN_PREFIX
 
-#: Parts of the metadata that steps read or add to. A part that is present must be a mapping.
+#: Sections of the metadata that steps read or add to. Each of them is a mapping if it is present.
 SECTIONS = (
-    *("cal_step", "exposure", "guide_star", "instrument", "observation", "pointing", "ref_file", "velocity_aberration"),
-    *("visit", "wcsinfo"),
+    "cal_step",
+    "exposure",
+    "guide_star",
+    "instrument",
+    "observation",
+    "pointing",
+    "ref_file",
+    "velocity_aberration",
+    "visit",
+    "wcsinfo",
 )
 
 _KINDS = {"u": "an unsigned integer", "i": "a signed integer", "f": "a real number", "b": "a boolean"}
@@ -49,9 +57,10 @@ class Exposure:
     """
 
     def __init__(self, file: AsdfFile):
-        self.roman: Any
-        self.file, self.path, self.tree = file, file.path, file.tree
-        self.roman = file.tree.get("roman")
+        self.file = file
+        self.path = file.path
+        self.tree = file.tree
+        self.roman: Any = file.tree.get("roman")
         if not isinstance(self.roman, dict) or not isinstance(self.roman.get("meta"), dict):
             raise RampflowError(f"{self.path}: has no 'roman' tree with 'meta'; it is not a Roman data model")
         for name, kind in (*((name, dict) for name in SECTIONS), ("cal_logs", list)):
@@ -60,12 +69,24 @@ class Exposure:
 
     @property
     def meta(self) -> dict:
-        """The metadata."""
+        """Metadata of the exposure.
+
+        Returns
+        -------
+        dict
+            The section ``meta``, which may be changed.
+        """
         return self.roman["meta"]
 
     @property
     def tag(self) -> str:
-        """Name of the data model and its version, as ``ramp-2.1.0``; empty when the tree has no tag."""
+        """Name of the data model and its version.
+
+        Returns
+        -------
+        str
+            The name, ``ramp-2.1.0`` for example; empty if the tree has no tag.
+        """
         return getattr(self.roman, "tag", "").removeprefix(ROMAN_PREFIX)
 
     def expect_model(self, model: str, program: str) -> None:
@@ -146,7 +167,7 @@ class Exposure:
     def array(
         self, name: str, ndim: int | None = None, *, shape: tuple[int, ...] | None = None, kinds: str | None = None
     ) -> StoredArray | InlineArray:
-        """Get an array, to be read as far as it is needed.
+        """Look up an array, without reading its values.
 
         Parameters
         ----------
@@ -188,7 +209,7 @@ class Exposure:
         return array
 
     def check_arrays(self) -> None:
-        """Refuse a ramp or an image whose arrays don't fit each other, because a kernel would read beyond them.
+        """Refuse a ramp or an image whose arrays don't fit each other: compiled loops would read beyond them.
 
         Raises
         ------
@@ -208,16 +229,32 @@ class Exposure:
 
     @property
     def border_columns(self) -> dict[str, slice]:
-        """Border arrays that hold columns of the ramp's data, each with these columns.
+        """Border arrays that repeat columns of the ramp's data.
 
-        From refpix on, the reference pixels on the left and right are the same as those in ``data``, as in romancal's pipeline,
-        which makes them views of it: a step that changes ``data`` writes them too. Before refpix there are none.
+        From refpix on, the arrays of the left and right reference pixels hold the same values as ``data``; in romancal they are
+        views of it. A step that changes ``data`` must write them too.
+
+        Returns
+        -------
+        dict of str to slice
+            Columns of ``data`` by the name of the array; empty before refpix.
         """
         return BORDER_COLUMNS if self.meta.get("cal_step", {}).get("refpix") == "COMPLETE" else {}
 
     @property
     def read_pattern(self) -> list[list[int]]:
-        """The reads of each resultant, counted from 1: ``meta.exposure.read_pattern``, checked against the data."""
+        """Read numbers of each resultant, from ``meta.exposure.read_pattern``.
+
+        Returns
+        -------
+        list of list of int
+            The reads of each resultant, counted from 1.
+
+        Raises
+        ------
+        RampflowError
+            The pattern is missing or malformed, its reads do not increase, or the data has another number of resultants.
+        """
         pattern = self.get("meta.exposure.read_pattern", list)
         reads = [list(r) if isinstance(r, list) else [] for r in pattern]
         if not reads or any(not r or any(type(n) is not int or n < 1 for n in r) for r in reads):
@@ -237,7 +274,18 @@ class Exposure:
 
     @property
     def detector(self) -> int:
-        """Number of the detector, from ``meta.instrument.detector``."""
+        """Number of the detector, from ``meta.instrument.detector``.
+
+        Returns
+        -------
+        int
+            From 1 to 18.
+
+        Raises
+        ------
+        RampflowError
+            The field is missing, or names no detector.
+        """
         try:
             return detector_number(self.get("meta.instrument.detector"))
         except RampflowError as error:
@@ -245,7 +293,18 @@ class Exposure:
 
     @property
     def frame_time(self) -> float:
-        """Time per read, seconds."""
+        """Time per read, from ``meta.exposure.frame_time``.
+
+        Returns
+        -------
+        float
+            Seconds.
+
+        Raises
+        ------
+        RampflowError
+            The field is missing, or not a positive number.
+        """
         value = self.get("meta.exposure.frame_time", (int, float))
         if not 0 < value < math.inf:
             raise RampflowError(f"{self.path}: meta.exposure.frame_time is {value}; it must be a positive number of seconds")
@@ -263,19 +322,54 @@ class InlineArray:
 
     def __init__(self, array: np.ndarray):
         self._array = array
-        self.shape, self.dtype, self.ndim, self.nbytes = array.shape, array.dtype, array.ndim, array.nbytes
+        self.shape = array.shape
+        self.dtype = array.dtype
+        self.ndim = array.ndim
+        self.nbytes = array.nbytes
 
     def read(self) -> np.ndarray:
-        """Copy the array, as `StoredArray.read`."""
+        """Copy the array, as `StoredArray.read`.
+
+        Returns
+        -------
+        numpy.ndarray
+            The copy.
+        """
         return self._array.copy()
 
     def read_rows(self, start: int, stop: int, first_planes: int | None = None) -> np.ndarray:
-        """Copy rows of every plane, or of the first ones, as `StoredArray.read_rows`."""
+        """Copy rows of every plane, or of the first ones, as `StoredArray.read_rows`.
+
+        Parameters
+        ----------
+        start, stop : int
+            The first row, and the one after the last.
+        first_planes : int, optional
+            Number of planes to copy; by default all.
+
+        Returns
+        -------
+        numpy.ndarray
+            The copy, of shape (…, row, column).
+        """
         array = self._array if first_planes is None else self._array[:first_planes]
         return array[..., max(start, 0) : stop, :].copy()
 
     def read_plane(self, index: int, out: np.ndarray | None = None) -> np.ndarray:
-        """Copy one plane, as `StoredArray.read_plane`."""
+        """Copy one plane, as `StoredArray.read_plane`.
+
+        Parameters
+        ----------
+        index : int
+            Number of the plane.
+        out : numpy.ndarray, optional
+            Array of the same shape and dtype to copy it to; by default a new one.
+
+        Returns
+        -------
+        numpy.ndarray
+            The plane, of shape (row, column).
+        """
         if out is None:
             return self._array[index].copy()
         out[...] = self._array[index]

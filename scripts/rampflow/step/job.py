@@ -32,11 +32,11 @@ from rampflow.step.reference_checks import (
     refuse_implausible,
 )
 
-PROGRESS_INTERVAL = 10  #: seconds between the progress lines of a log
+PROGRESS_INTERVAL = 10  #: seconds between two lines of the log with the progress of a step
 
 
 class Job:
-    """One run of a step: the exposure, its references and parameters, and the way to write the result.
+    """One run of a step: the exposure, its references and parameters, and the output.
 
     Parameters
     ----------
@@ -71,24 +71,28 @@ class Job:
     Raises
     ------
     RampflowError
-        A reference is missing, an output is the input too, or the exposure is not what the step takes.
+        A reference is missing, an output is the same file as the input, or the exposure is not of the data model that the step
+        takes.
     """
 
     def __init__(self, step: Step, file: AsdfFile, arguments: dict):
-        self.step, self.exposure, self.log = step, Exposure(file), step_logger(step.name)
-        self.outputs, self.threads = tuple(arguments[name] for name, _ in step.outputs), arguments["threads"]
+        self.step = step
+        self.exposure = Exposure(file)
+        self.log = step_logger(step.name)
+        self.threads = arguments["threads"]
+        self.outputs = tuple(arguments[name] for name, _ in step.outputs)
         self.output = self.outputs[0]
         self.parameters = SimpleNamespace(**{p.name: arguments[p.name] for p in step.parameters})
         self.references = {r.type: self._reference_path(r, arguments[r.type]) for r in step.references}
         self._crds_context = arguments["crds_context"]
-        self._read: set[str] = set()
+        self._references_read: set[str] = set()
         self._limits: dict[tuple[str, str], Range] = {}
         self.allow_mismatch = arguments.get("allow_mismatch", False)
         self._chosen_by_crds = arguments.get("chosen_by_crds", "").split(",")
         for path in self.outputs:
             if path.resolve() == file.path.resolve():
-                raise RampflowError(f"{path}: is both the input and the output; give the output another name")
-        if step.takes != "wfi_science_raw":  # dq_init takes several models, and checks them
+                raise RampflowError(f"{path}: is the input too; give another name for the output")
+        if step.takes != "wfi_science_raw":  # dq_init accepts several data models, and checks them itself
             self.exposure.expect_model(step.takes, step.name)
             self.exposure.check_arrays()
         self.exposure.meta.setdefault("cal_step", {})
@@ -109,7 +113,7 @@ class Job:
 
     @contextlib.contextmanager
     def open_reference(self, reftype: str) -> Iterator[Exposure]:
-        """Open a reference file, and record in log and ``meta.ref_file`` that it was read.
+        """Open a reference file, and record it in the log and in ``meta.ref_file``.
 
         Parameters
         ----------
@@ -126,7 +130,8 @@ class Job:
         RampflowError
             The reference is of another type, or made for another detector or optical element, or its values are implausible.
         """
-        path, declaration = self._path(reftype), self.step.reference(reftype)
+        path = self._path(reftype)
+        declaration = self.step.reference(reftype)
         self.log.info("Using %s reference file: %s", reftype.upper(), path)
         with AsdfFile(path) as file:
             reference = Exposure(file)
@@ -145,7 +150,7 @@ class Job:
             names = ("detector", "optical_element")
             instrument = {name: str(metadata_value(self.exposure.meta, f"instrument.{name}")) for name in names}
             check_plausible(reference, declaration, instrument)
-            self._read.add(reftype)
+            self._references_read.add(reftype)
             yield reference
 
     def _path(self, reftype: str) -> Path:
@@ -155,14 +160,14 @@ class Job:
         return path
 
     def refuse_implausible(self, reftype: str, field: str, value: float) -> None:
-        """Refuse a reference for what the step derived from the values of a field.
+        """Refuse a reference if a quantity that the step derived from it is implausible.
 
         Parameters
         ----------
         reftype, field : str
             A field with a `Range.quantity` in the declaration of this reference.
         value : float
-            What was derived, in the unit of the range.
+            Value of the quantity, in the unit of the range.
 
         Raises
         ------
@@ -174,11 +179,22 @@ class Job:
         refuse_implausible(self._path(reftype), quantity, value, (limits.minimum, limits.maximum), limits.unit, reftype)
 
     def plausible(self, reftype: str, field: str) -> Range:
-        """Limits of the pixels of a reference's field, as declared or as `narrow_limits` has left them."""
+        """Look up the limits of the pixels of a reference.
+
+        Parameters
+        ----------
+        reftype, field : str
+            A field with a `Range` in the declaration of this reference.
+
+        Returns
+        -------
+        Range
+            The limits as declared, or as narrowed by `narrow_limits`.
+        """
         return self._limits.get((reftype, field)) or self.step.reference(reftype).plausible[field]
 
     def narrow_limits(self, reftype: str, field: str, unusual: int, total: int) -> bool:
-        """Hold the pixels of a field to the limits of its median, where too many lie beyond for single bad pixels.
+        """Apply the limits of the median to each pixel of a field, if too many of the pixels are beyond them.
 
         Parameters
         ----------
@@ -192,14 +208,15 @@ class Job:
         Returns
         -------
         bool
-            Whether the limits have changed: the step must process its rows again.
+            Whether the limits have changed. If so, the step must process its rows again.
         """
         if unusual <= MANY_UNUSUAL * total or (reftype, field) in self._limits:
             return False
-        limits = self._limits[reftype, field] = self.plausible(reftype, field).narrowed()
+        limits = self.plausible(reftype, field).narrowed()
+        self._limits[reftype, field] = limits
         self.log.warning(
-            "%s: %.3g %% of %s lie beyond %g to %g%s, too many for single bad pixels: they are treated as bad pixels of the "
-            "reference; check the reference",
+            "%s: %.3g %% of %s lie beyond %g to %g%s, too many for single bad pixels: they count as bad pixels; check the "
+            "reference",
             self._path(reftype).name,
             100 * unusual / total,
             field,
@@ -210,7 +227,7 @@ class Job:
         return True
 
     def log_bad_pixels(self, reftype: str, field: str, number: int, total: int, consequence: str) -> None:
-        """Log how many pixels of a reference are not finite or implausible: as a warning where they are many.
+        """Log how many pixels of a reference are not finite or implausible; as a warning if they are many.
 
         Parameters
         ----------
@@ -219,7 +236,7 @@ class Job:
         number, total : int
             Number of these pixels, and of all.
         consequence : str
-            What becomes of them.
+            How the step treats them.
         """
         if not number:
             return
@@ -239,7 +256,7 @@ class Job:
     def map_rows(self, function: Callable[[int, int], Any], rows: int, block: int = 16) -> list:
         """Call a function for each block of rows, several blocks at a time.
 
-        Work that takes longer than `PROGRESS_INTERVAL` logs how far it is.
+        The progress is logged every `PROGRESS_INTERVAL` seconds.
 
         Parameters
         ----------
@@ -257,7 +274,8 @@ class Job:
         """
         starts = range(0, rows, block)
         stops = [min(start + block, rows) for start in starts]
-        results, logged = [], time.monotonic()
+        results = []
+        logged = time.monotonic()
         with ThreadPoolExecutor(self.threads) as pool:
             for stop, result in zip(stops, pool.map(function, starts, stops), strict=True):
                 results.append(result)
@@ -275,23 +293,25 @@ class Job:
         arrays: dict | None = None,
         roman: dict | None = None,
     ) -> Iterator[Product]:
-        """Write the output. Whatever is not named here is carried over from the input unchanged.
+        """Write the output: a copy of the input, except for the arrays that are named here.
 
         Parameters
         ----------
         rewrite : tuple of str
-            Arrays of the input that the step writes anew, with their shape and dtype: each of them whole, by `Product`.
+            Arrays of the input that are replaced by others of the same shape and dtype. The step writes all their values with
+            the methods of `Product`.
         change : tuple of str
-            Arrays of the input that are carried over, and then written in part.
-        arrays : dict
-            Arrays by name that are new or change their form: `numpy.ndarray`, or `EmptyArray` to be written by `Product`.
+            Arrays of the input that are copied, and of which the step then overwrites a part.
+        arrays : dict, optional
+            New arrays by name, or arrays with a new shape or dtype: a `numpy.ndarray`, or an `EmptyArray` whose values the step
+            writes.
         roman : dict, optional
-            A whole tree in place of the input's.
+            Tree that replaces that of the input.
 
         Yields
         ------
         Product
-            The output, for its arrays, metadata and status.
+            The output, with the methods that write its arrays, its metadata and its status.
 
         Raises
         ------
@@ -311,7 +331,7 @@ class Job:
             self._record(new["meta"], product.status)
 
     def pass_on(self) -> None:
-        """Write the input with another name and its log alone changed, for an exposure that an earlier step marked SKIPPED."""
+        """Write a copy of the input with only its name and log changed, for an exposure that an earlier step marked SKIPPED."""
         with self.create() as product:
             product.status = self.exposure.meta["cal_step"].get(self.step.status, "SKIPPED")
 
@@ -321,7 +341,7 @@ class Job:
         Parameters
         ----------
         reason : str
-            Why, for the log.
+            Reason, for the log.
         """
         self.log.warning("%s; the step is skipped", reason)
         with self.create() as product:
@@ -337,7 +357,7 @@ class Job:
             CRDS context.
         """
         used: dict[str, Any] = {
-            reftype: reference_name(path) if path and reftype in self._read else NOT_APPLICABLE
+            reftype: reference_name(path) if path and reftype in self._references_read else NOT_APPLICABLE
             for reftype, path in self.references.items()
         }
         if self._crds_context:
@@ -345,8 +365,8 @@ class Job:
         return used
 
     def _record(self, meta: dict, status: str) -> None:
-        if status == "SKIPPED":  # the references had no effect
-            self._read.clear()
+        if status == "SKIPPED":  # the references that were read had no effect
+            self._references_read.clear()
         meta["cal_step"][self.step.status] = status
         meta.setdefault("ref_file", {}).update(self.references_used())
         stamp(meta, self.output.name)
@@ -357,7 +377,7 @@ class Job:
 class Product:
     """The output of a step while it is written.
 
-    A step writes each array that it named in `Job.create`, and no method writes another one.
+    A step writes each array that it named in `Job.create`, and can't write any other.
 
     Parameters
     ----------
@@ -375,12 +395,15 @@ class Product:
     meta : dict
         Its metadata, which may change until the file is finished.
     status : str
-        What becomes of the step, for ``meta.cal_step``.
+        Status of the step, for ``meta.cal_step``.
     """
 
     def __init__(self, writer: AsdfWriter, roman: dict, named: set[str]):
-        self._writer, self._named = writer, named
-        self.roman, self.meta, self.status = roman, roman["meta"], "COMPLETE"
+        self._writer = writer
+        self._named = named
+        self.roman = roman
+        self.meta = roman["meta"]
+        self.status = "COMPLETE"
 
     def _array(self, name: str) -> Any:
         if name not in self._named:

@@ -1,6 +1,6 @@
-"""Run a step, or another script, as a program: an error becomes one line and an exit status.
+"""Run a step or another script as a program, which reports an error in one line and by its exit status.
 
-The line of an unforeseen error is followed by its traceback.
+After an unforeseen error, the traceback follows that line.
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ def reported_errors(program: str, *files: Path) -> Iterator[SimpleNamespace]:
     Yields
     ------
     types.SimpleNamespace
-        Its ``status`` is the exit status when the block has ended.
+        Its attribute ``status`` is the exit status once the block has ended.
     """
     configure_logging()
-    if recipe := os.environ.get("RAMPFLOW_RECIPE"):  # see `rampflow.workflow.recipes`
+    if recipe := os.environ.get("RAMPFLOW_RECIPE"):  # `rampflow.workflow.recipes` reads it from the log
         log.getChild(program).info("Recipe %s", recipe)
     outcome = SimpleNamespace(status=0)
     try:
@@ -67,7 +67,7 @@ def reported_errors(program: str, *files: Path) -> Iterator[SimpleNamespace]:
 
 
 def explain(error: Exception, files: Sequence[Path]) -> str:
-    """Explain an unforeseen error by damage to a file, or as a fault of the program.
+    """Describe an unforeseen error: as damage to one of the files if any is found, else as a fault of the program.
 
     Parameters
     ----------
@@ -118,7 +118,7 @@ def find_damage(path: Path) -> str:
     except RampflowError as error:
         return str(error)
     except Exception:
-        return ""  # the reader itself is at fault
+        return ""  # an error of the reader is no damage to the file
     try:
         with warnings.catch_warnings(action="ignore"), asdf.open(path):
             return ""
@@ -141,11 +141,11 @@ def run_step(
     step : Step
         Declaration of the step.
     function : callable
-        Does the work.
+        Processes the exposure.
     argv : list of str, optional
         Arguments of the command line; by default those of this process.
     when_skipped : callable
-        Does the work for a fully saturated exposure. A step that was SKIPPED because it had no reference runs when it has one.
+        Processes a fully saturated exposure instead. A step that was SKIPPED because it had no reference is run as usual.
 
     Returns
     -------

@@ -11,13 +11,15 @@ from rampflow.chain import STEPS
 from rampflow.files.tags import TIME
 from rampflow.files.yaml_tree import tagged
 
-LOG_KEY = b"rampflow.cal_logs"  #: in the metadata of an intermediate catalog: the log of its step, for the image's ``cal_logs``
+#: Key of the metadata of an intermediate catalog with the log of its step, which becomes a part of the image's ``cal_logs``.
+LOG_KEY = b"rampflow.cal_logs"
 
 
 def is_fully_saturated(cal_step: dict) -> bool:
-    """Tell whether saturation found an exposure saturated in all pixels and resultants.
+    """Tell whether an exposure is saturated in all pixels and resultants.
 
-    Saturation then marks the steps that follow SKIPPED. Nothing else skips ramp_fitting, so its status tells.
+    The saturation step then marks all following steps SKIPPED. ramp_fitting is never skipped for another reason, so its status
+    is the one that is tested.
 
     Parameters
     ----------

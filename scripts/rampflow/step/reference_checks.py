@@ -1,40 +1,43 @@
-"""Checks of a reference before a step uses it: whether it is made for the exposure, and of plausible values."""
+"""Checks of a reference before a step uses it: that it was made for the exposure, and that its values are plausible."""
 
 from __future__ import annotations
 
 import datetime
+import logging
 import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from rampflow.errors import RampflowError
+from rampflow.files.stored_array import StoredArray
 from rampflow.step.declaration import Range, Reference
-from rampflow.step.exposure import Exposure
+from rampflow.step.exposure import Exposure, InlineArray
 
-#: Values of an entry that is unknown or arbitrary, which match every value.
+#: Values of an unknown or arbitrary entry. They match any other value.
 UNSET = frozenset(("", "?", "N/A", "NONE", "NULL", "ANY", "NOT_CONFIGURED"))
 
-#: Entries of the metadata that say what a reference is made for: a single value, and a list of alternatives separated by "|".
+#: Entries of the metadata that say for what a reference was made: one has a single value, one alternatives separated by "|".
 MADE_FOR = {
     "detector": ("instrument.detector", "instrument.p_detector"),
     "optical_element": ("instrument.optical_element", "instrument.p_optical_element"),
     "exposure_type": ("exposure.type", "exposure.p_exptype"),
 }
 
-#: Blocks of rows from which the median of a frame is estimated, and rows per block: 65,536 values of a full frame, for which a
-#: quarter of a compressed array must be decompressed.
-SAMPLED_BLOCKS, SAMPLED_ROWS = 4, 4
+#: Blocks of rows from which the median of a frame is estimated: 65,536 values of a full frame, for which a quarter of a
+#: compressed array must be decompressed.
+SAMPLED_BLOCKS = 4
+SAMPLED_ROWS = 4  #: rows of each of these blocks
 
-#: Share of bad pixels in a reference above which the log has a warning.
-MANY_BAD = 0.01
+MANY_BAD = 0.01  #: share of bad pixels in a reference above which the log has a warning
 
-#: Share of pixels beyond the limits of the median above which these are not single bad pixels, and the reference is wrong
-#: there: sound references have less than 0.1 %.
+#: Share of pixels beyond the limits of the median above which they are not single bad pixels, but a fault of the reference.
+#: Sound references have less than 0.1 %.
 MANY_UNUSUAL = 0.03
 
 
-def metadata_value(meta: dict, field: str):
+def metadata_value(meta: dict, field: str) -> Any:
     """Get an entry of nested metadata by its dotted name.
 
     Parameters
@@ -47,7 +50,7 @@ def metadata_value(meta: dict, field: str):
     Returns
     -------
     object
-        The entry, `None` if it is missing.
+        The entry; `None` if it is missing.
     """
     node: Any = meta
     for name in field.split("."):
@@ -58,7 +61,7 @@ def metadata_value(meta: dict, field: str):
 
 
 def alternatives(meta: dict, fields: tuple[str, ...]) -> frozenset[str]:
-    """Collect the values that metadata give for some names.
+    """Collect the values of some entries of the metadata.
 
     Parameters
     ----------
@@ -70,7 +73,7 @@ def alternatives(meta: dict, fields: tuple[str, ...]) -> frozenset[str]:
     Returns
     -------
     frozenset of str
-        The values in capitals; empty if one of them stands for an unknown or arbitrary value.
+        The values in capitals; empty if one of them is in `UNSET`.
     """
     found: set[str] = set()
     for field in fields:
@@ -81,7 +84,7 @@ def alternatives(meta: dict, fields: tuple[str, ...]) -> frozenset[str]:
     return frozenset() if found & UNSET else frozenset(found)
 
 
-def moment(node) -> datetime.datetime | None:
+def parse_time(node: object) -> datetime.datetime | None:
     """Read a time of the metadata.
 
     Parameters
@@ -92,7 +95,7 @@ def moment(node) -> datetime.datetime | None:
     Returns
     -------
     datetime.datetime or None
-        The time in UTC, `None` if it can't be read.
+        The time, in UTC if it names no time zone; `None` if it can't be read.
     """
     if isinstance(node, dict):  # a tagged time
         node = node.get("value")
@@ -104,9 +107,9 @@ def moment(node) -> datetime.datetime | None:
 
 
 def mismatches(reference: dict, exposure: dict, declaration: Reference) -> list[tuple[str, str]]:
-    """List where a reference was made for something else than an exposure.
+    """List the differences between an exposure and that for which a reference was made.
 
-    A value that one of them doesn't have, or leaves open, matches all.
+    A value that is missing or unset in one of them matches any other.
 
     Parameters
     ----------
@@ -124,7 +127,8 @@ def mismatches(reference: dict, exposure: dict, declaration: Reference) -> list[
     fields |= {name: MADE_FOR[name] for name in declaration.made_for}
     found = []
     for name, places in fields.items():
-        theirs, ours = alternatives(reference, places), alternatives(exposure, places[:1])
+        theirs = alternatives(reference, places)
+        ours = alternatives(exposure, places[:1])
         if theirs and ours and not theirs & ours:
             field = f"meta.{places[0]}"
             found.append((name, f"{field} is {'|'.join(sorted(theirs))}, and that of the exposure {'|'.join(sorted(ours))}"))
@@ -135,7 +139,7 @@ def check_made_for(
     reference: Exposure,
     exposure: Exposure,
     declaration: Reference,
-    log,
+    log: logging.Logger,
     *,
     allow_mismatch: bool = False,
     chosen_by_crds: bool = False,
@@ -163,9 +167,10 @@ def check_made_for(
     Raises
     ------
     RampflowError
-        It was made for something else.
+        The reference was made for something else.
     """
-    name, meta = reference.path.name, reference.meta
+    name = reference.path.name
+    meta = reference.meta
     for what, values in mismatches(meta, exposure.meta, declaration):
         if chosen_by_crds and what in ("optical_element", "exposure_type"):
             continue
@@ -177,7 +182,8 @@ def check_made_for(
                 f"{what.replace('_', ' ')}, or use this one with --allow_mismatch (in the configuration: "
                 "references.override with references.allow_mismatch)"
             )
-    useafter, start = moment(meta.get("useafter")), moment(metadata_value(exposure.meta, "exposure.start_time"))
+    useafter = parse_time(meta.get("useafter"))
+    start = parse_time(metadata_value(exposure.meta, "exposure.start_time"))
     if useafter and start and useafter > start and not chosen_by_crds:
         log.warning(
             "%s: meta.useafter is %s, and meta.exposure.start_time of the exposure %s: the reference is for later exposures",
@@ -195,12 +201,12 @@ def check_made_for(
 
 
 # ------------------------------------------------------------------------------------------------------ plausible values
-def refuse_implausible(path, field: str, value: float, limits: tuple[float, float], unit: str, reftype: str) -> None:
+def refuse_implausible(path: Path, field: str, value: float, limits: tuple[float, float], unit: str, reftype: str) -> None:
     """Refuse a reference for a value beyond its limits.
 
     Parameters
     ----------
-    path : Path
+    path : pathlib.Path
         The reference.
     field : str
         The field, or what was derived from it.
@@ -228,18 +234,18 @@ def refuse_implausible(path, field: str, value: float, limits: tuple[float, floa
     )
 
 
-def sample_rows(array) -> np.ndarray:
-    """Read some rows spread over a frame, to estimate its median from.
+def sample_rows(array: StoredArray | InlineArray) -> np.ndarray:
+    """Read rows spread over a frame, from which its median is estimated.
 
     Parameters
     ----------
-    array : StoredArray
-        A frame, several of them, or a table (one axis).
+    array : StoredArray or InlineArray
+        A frame (row, column), planes of frames, or a table (one axis).
 
     Returns
     -------
     numpy.ndarray
-        Values of these rows, of each plane; all values of a table.
+        These rows of each plane; all values of a table.
     """
     if array.ndim < 2:
         return array.read()
@@ -261,17 +267,17 @@ def median_of(values: np.ndarray) -> float | None:
     Returns
     -------
     float or None
-        The median, `None` without a finite value.
+        The median; `None` without a finite value.
     """
     finite = values[np.isfinite(values)]
     return float(np.median(finite)) if finite.size else None
 
 
 def check_plausible(reference: Exposure, declaration: Reference, names: dict[str, str]) -> None:
-    """Refuse a reference with a number or the median of a frame beyond its limits, or with a frame without a finite value.
+    """Refuse a reference with a value beyond its limits.
 
-    All values of a table (one axis) are checked. Entries that are missing or not numbers are left to the step, which knows
-    whether it needs them.
+    Checked are numbers, all values of tables (one axis), and the medians of frames; a frame without a finite value is refused
+    too. Entries that are missing or not numbers are left to the step, which knows whether it needs them.
 
     Parameters
     ----------
@@ -304,16 +310,17 @@ def check_plausible(reference: Exposure, declaration: Reference, names: dict[str
                 _check_array(reference, declaration.type, field, array, limits)
 
 
-def _check_array(reference: Exposure, reftype: str, field: str, array, limits: Range) -> None:
+def _check_array(reference: Exposure, reftype: str, field: str, array: StoredArray | InlineArray, limits: Range) -> None:
     values = sample_rows(array)
     if limits.plane is not None:
-        field, values = f"{field}[{limits.plane}]", values[limits.plane]
+        field = f"{field}[{limits.plane}]"
+        values = values[limits.plane]
     if array.ndim < 2:
         for value in (values.min(), values.max()) if values.size and np.isfinite(values).all() else ():
             refuse_implausible(reference.path, field, value, (limits.minimum, limits.maximum), limits.unit, reftype)
         return
     median = median_of(values)
-    if median is None:  # the sampled rows may be the only bad ones
+    if median is None:  # other rows may have finite values
         values = array.read()
         median = median_of(values if limits.plane is None else values[limits.plane])
     if median is None:

@@ -81,7 +81,7 @@ def build_wcs(distortion: Model, pointing: dict[str, float], aberration_scale: f
         Transform from pixels to (v2, v3) in arcsec; it is not changed. The WCS takes its bounding box. Without one, the
         bounding box is that of the image, whole pixels.
     pointing : dict of float
-        v2_ref, v3_ref (arcsec), roll_ref, ra_ref, dec_ref (degrees): see `telescope_to_sky`.
+        Values of v2_ref, v3_ref (arcsec), roll_ref, ra_ref, dec_ref (degrees): see `telescope_to_sky`.
     aberration_scale : float
         See `velocity_aberration`.
     shape : tuple of int

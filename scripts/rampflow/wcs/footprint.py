@@ -28,7 +28,7 @@ def pixel_width(distortion: Callable, shape: tuple[int, int]) -> float:
 
 
 def middle_of(distortion: Callable, shape: tuple[int, int]) -> tuple[float, float]:
-    """Position of the middle of a detector.
+    """Compute the position of the middle of a detector.
 
     Parameters
     ----------
@@ -39,15 +39,17 @@ def middle_of(distortion: Callable, shape: tuple[int, int]) -> tuple[float, floa
 
     Returns
     -------
-    u, v : float
-        Position in the unit of the plane.
+    u : float
+        First coordinate, in the unit of the plane.
+    v : float
+        Second coordinate.
     """
     u, v = distortion(*_around_middle(shape))
     return float(np.mean(u)), float(np.mean(v))
 
 
 def pixel_solid_angle(wcs: Callable, shape: tuple[int, int]) -> float:
-    """Solid angle of a pixel in the middle of an image.
+    """Compute the solid angle of a pixel in the middle of an image.
 
     Parameters
     ----------

@@ -322,7 +322,7 @@ class Wcs:
         return wcs_of_tree(self._tree)
 
     def __call__(self, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Positions of pixels on the sky.
+        """Transform pixels to positions on the sky.
 
         Parameters
         ----------
@@ -346,7 +346,7 @@ class Wcs:
         return ra, dec
 
     def invert(self, ra: np.ndarray, dec: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Pixels of positions on the sky.
+        """Transform positions on the sky to pixels.
 
         Parameters
         ----------
@@ -355,8 +355,10 @@ class Wcs:
 
         Returns
         -------
-        x, y : numpy.ndarray
-            Pixels; also beyond the bounding box.
+        x : numpy.ndarray
+            Pixels along x; also beyond the bounding box.
+        y : numpy.ndarray
+            Pixels along y.
         """
         try:
             backward = [inverse(node) for node in reversed(self._transforms)]

@@ -132,7 +132,7 @@ def read_header(path: Path) -> dict:
             "detector": str(detector),
             "shape": list(shape),
             "crds": header,
-            "content": file.content(),
+            "content": file.content_digest(),
             "refusals": find_refusals(raw, tuple(shape)),
         }
 

@@ -86,6 +86,8 @@ def start_folder(arguments: Sequence[str], environment: Mapping[str, str]) -> Pa
 def run_second_pass(plan: Plan, stems: Collection[str], arguments: Sequence[str]) -> None:
     """Run the same command for some exposures alone.
 
+    A Ctrl-C in a terminal reaches the second pass, too. It is waited for, so that it ends its jobs in order.
+
     Parameters
     ----------
     plan : rampflow.workflow.plan.Plan
@@ -99,8 +101,12 @@ def run_second_pass(plan: Plan, stems: Collection[str], arguments: Sequence[str]
     environment = {name: value for name, value in os.environ.items() if name != EXPOSURES_VARIABLE}
     # The first pass holds the lock of the working folder. An empty --forcerun takes the place of the user's.
     kept = [word for word in arguments if word not in _FORCING]
-    subprocess.run(
+    process = subprocess.Popen(
         [sys.executable, "-m", "snakemake", *kept, "--forcerun", "--nolock"],
         cwd=start_folder(arguments, os.environ),
         env=environment | {LEFT_OUT_VARIABLE: str(LEFT_OUT_FILE.absolute())},
     )
+    try:
+        process.wait()
+    except KeyboardInterrupt:
+        process.wait()

@@ -20,6 +20,8 @@ MAXIMUM_SHOWN = 20  #: lines of each kind that are shown; the file has all of th
 FETCH = "fetch_reference"  #: the step without a benchmark
 
 _LINE = re.compile(r"\S+Z :: (?P<logger>\S+) :: (?P<level>[A-Z]+) :: (?P<text>.*)")
+#: The row of Snakemake's table "Job stats" that counts all jobs of a run.
+_TOTAL = re.compile(r"^total +(\d+)$", re.MULTILINE)
 _KILLED = "ended without an error message, probably killed, as when memory or time runs out"
 
 
@@ -70,6 +72,25 @@ def ended_well(log: Path) -> bool:
 def count_done(logs: Iterable[Path], since: float) -> int:
     """Count the jobs that have ended with success since a run began."""
     return sum(benchmark_of(log).exists() and benchmark_of(log).stat().st_mtime >= since for log in logs)
+
+
+def count_planned(logs: Iterable[Path]) -> int | None:
+    """Count the jobs that a run began with, from Snakemake's own logs of it.
+
+    Parameters
+    ----------
+    logs : iterable of pathlib.Path
+        What Snakemake's handlers ``onsuccess`` and ``onerror`` get as ``log``.
+
+    Returns
+    -------
+    int or None
+        None where no log has the number: with ``--quiet``, or where no log can be written.
+    """
+    for log in logs:
+        if log.is_file() and (found := _TOTAL.search(log.read_text(errors="replace"))):
+            return int(found[1])
+    return None
 
 
 def failed_jobs(logs: Iterable[Path], since: float, *, interrupted: bool = False) -> dict[Path, str]:
@@ -145,7 +166,15 @@ def count(number: int, noun: str, none: str = "no") -> str:
     return f"{number or none} {noun}{'s' * (number > 1)}"
 
 
-def report(findings: Findings, path: Path, *, products: tuple[int, int], done: int, interrupted: bool, success: bool) -> str:
+def report(
+    findings: Findings,
+    path: Path,
+    *,
+    products: tuple[int, int],
+    jobs: tuple[int, int | None],
+    interrupted: bool,
+    success: bool,
+) -> str:
     """Write the summary to a file; what to show of it.
 
     Parameters
@@ -155,8 +184,8 @@ def report(findings: Findings, path: Path, *, products: tuple[int, int], done: i
         The file.
     products : tuple of int
         Number of exposures whose products are all there, and of all exposures.
-    done : int
-        Number of jobs of the run that have ended with success.
+    jobs : tuple of int
+        Number of jobs of the run that have ended with success, and of all jobs that it began with; None where that is unknown.
     interrupted : bool
         Whether somebody or a batch system ended the run.
     success : bool
@@ -173,7 +202,9 @@ def report(findings: Findings, path: Path, *, products: tuple[int, int], done: i
         failures.append("the run: Snakemake ended with an error that no step has logged; see the messages above")
     parts = []
     if interrupted:
-        parts.append(f"interrupted: {count(done, 'job')} done; the same command goes on")
+        done, planned = jobs
+        progress = count(done, "job") if planned is None else f"{done} of {count(planned, 'job')}"
+        parts.append(f"interrupted: {progress} done; the same command goes on")
     if failures or not interrupted:
         parts.append(f"{len(failures) or 'nothing'} failed")
     parts.append(count(len(findings.warnings), "warning"))
@@ -198,7 +229,21 @@ def report(findings: Findings, path: Path, *, products: tuple[int, int], done: i
     return "\n".join([f"{head} ({path})", *shown])
 
 
-def report_run(plan: Plan, path: Path, since: float, *, interrupted: bool, success: bool) -> str:
+def report_begin(path: Path) -> None:
+    """Write to the file of the summary that the run has not ended, which remains if it is killed.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        The file. It may hold the summary of an earlier run.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"{SOFTWARE_NAME}: not ended: the run goes on, or was killed; then the same command goes on\n")
+
+
+def report_run(
+    plan: Plan, path: Path, since: float, *, snakemake_logs: Iterable[Path], interrupted: bool, success: bool
+) -> str:
     """Write the summary of a run to a file.
 
     Parameters
@@ -208,6 +253,8 @@ def report_run(plan: Plan, path: Path, since: float, *, interrupted: bool, succe
         The file.
     since : float
         When the run began, as a file's time of modification.
+    snakemake_logs : iterable of pathlib.Path
+        Snakemake's own logs of the run.
     interrupted, success
         As for `report`.
 
@@ -224,7 +271,7 @@ def report_run(plan: Plan, path: Path, since: float, *, interrupted: bool, succe
         summarize(logs, since, interrupted=interrupted),
         path,
         products=(len(finished), len(plan.exposures)),
-        done=count_done(logs, since),
+        jobs=(count_done(logs, since), count_planned(snakemake_logs)),
         interrupted=interrupted,
         success=success,
     )
