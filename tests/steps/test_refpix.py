@@ -488,7 +488,9 @@ def test_a_border_that_is_lost_in_one_resultant_counts_as_missing(exposure, side
         model.data[index] = value
 
     change(exposure, lose)
-    said = program(exposure).stderr
+    result = program(exposure)
+    said = result.stderr
+    assert result.returncode == 0, said
     lost = arrays_of(exposure / "out.asdf")
     assert f"the {side} border in 2 (up to 1 of the samples)" in said
     with rdm.open(exposure / "in.asdf") as before:

@@ -331,7 +331,7 @@ def test_values_of_another_type_or_shape_are_refused(tmp_path):
         ):
             with pytest.raises(ValueError, match="fit"):
                 misfit()
-        with pytest.raises(ValueError, match="not in the tree of this file"):
+        with pytest.raises(ValueError, match="not in the tree"):
             writer.write(EmptyArray((2, 3, 4), "f4"), array)
 
 
