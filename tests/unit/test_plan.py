@@ -2,13 +2,14 @@
 
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import declarations
 import pytest
 
 from rampflow.chain import chain_of
 from rampflow.workflow import plan as plans
-from rampflow.workflow import second_pass
+from rampflow.workflow import recipes, rerun, second_pass
 from rampflow.workflow.configuration import validated
 from rampflow.workflow.inventory import ExposureEntry, Inventory
 
@@ -157,7 +158,12 @@ def test_members_are_finished_when_all_that_have_not_failed_are_ready(make_plan)
 
 def test_the_second_pass_repeats_the_command_without_what_failed(make_plan, monkeypatch, tmp_path):
     called = {}
-    monkeypatch.setattr(second_pass.subprocess, "run", lambda command, **options: called.update(command=command, **options))
+
+    def start(command, **options):
+        called.update(command=command, **options)
+        return SimpleNamespace(wait=lambda: 0)
+
+    monkeypatch.setattr(second_pass.subprocess, "Popen", start)
     monkeypatch.setenv(plans.EXPOSURES_VARIABLE, "x.json")
     second_pass.run_second_pass(make_plan(), ["a2"], ["--cores", "2", "-F", "--keep-going"])
     assert called["command"][1:] == ["-m", "snakemake", "--cores", "2", "--keep-going", "--forcerun", "--nolock"]
@@ -172,3 +178,45 @@ def test_relative_paths_are_taken_from_where_snakemake_was_started(tmp_path, mon
     assert second_pass.start_folder(option.split(), {"PWD": "/"}) == Path("/")
     assert second_pass.start_folder(option.split(), {}) == tmp_path
     assert second_pass.start_folder(["--cores", "2"], {"PWD": os.sep}) == tmp_path
+
+
+# ------------------------------------------------------------------------------------------------------ current products
+@pytest.fixture
+def finished(make_plan, monkeypatch):
+    """A plan whose exposures all have current products, and the recipes that the log of each image has."""
+    plan = make_plan(results="out")
+    logged = {}
+    for stem in plan.exposures:
+        image = Path(plan.paths.product(stem, "cal.asdf"))
+        logged[image] = rerun.exposure_recipes(plan, stem)[image]
+        between = [plan.calibrated_image(stem), plan.paths.between(stem, "cat.parquet")]
+        for age, path in enumerate([*plan.products(stem), *between]):
+            Path(path).parent.mkdir(parents=True, exist_ok=True)
+            Path(path).touch()
+            os.utime(path, (1000 + 10 * path.endswith("png") - age, 1000 + 10 * path.endswith("png") - age))
+        os.utime(image, (1000, 1000))
+    monkeypatch.setattr(recipes, "recipes_in", lambda path: logged[path])
+    return plan, logged
+
+
+def test_products_are_outdated_by_recipes_and_by_newer_files_that_they_are_made_of(finished):
+    plan, logged = finished
+    assert all(rerun.is_current(plan, stem) for stem in plan.exposures)
+    image = Path(plan.paths.product("a1", "cal.asdf"))
+    logged[image] = logged[image] | {"flatfield": "other"}
+    assert not rerun.is_current(plan, "a1") and rerun.is_current(plan, "a2")
+    # The exposures of an association are aligned together; those that are not aligned stand alone.
+    os.utime(plan.paths.between("a1", "cat.parquet"), (1001, 1001))
+    assert [stem for stem in plan.exposures if rerun.is_current(plan, stem)] == ["a3", "b1"]
+    os.utime(plan.paths.product("b1", "cal.png"), (999, 999))
+    Path(plan.paths.product("a3", "wcs.asdf")).unlink()
+    assert [stem for stem in plan.exposures if rerun.is_current(plan, stem)] == []
+
+
+def test_products_of_a_second_pass_are_current_though_the_next_run_aligns_all(finished):
+    plan, logged = finished
+    image = Path(plan.paths.product("a2", "cal.asdf"))
+    logged[image] = logged[image] | {"tweakreg": plan.association_recipe("a", ["a2"])}
+    os.utime(plan.paths.between("a1", "cat.parquet"), (1001, 1001))
+    assert rerun.is_current(plan, "a2", ["a2"]) and not rerun.is_current(plan, "a2")
+    assert rerun.is_current(plan, "b1", ["a2"])

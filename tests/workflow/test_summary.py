@@ -132,15 +132,16 @@ def test_warnings_of_many_exposures_are_one_line(logs):
 
 
 def told(path, failures=(), warnings=(), earlier=(), **state):
-    state = {"products": (3, 3), "jobs": (41, 41), "interrupted": False, "success": not failures} | state
+    state = {"products": (3, 0, 3), "jobs": (41, 41), "interrupted": False, "success": not failures} | state
     return summary.report(summary.Findings(list(failures), list(warnings), list(earlier)), path, **state)
 
 
 def test_the_file_has_every_line_and_the_screen_some(tmp_path):
     path = tmp_path / "logs" / "summary.txt"
-    shown = told(path, [f"r{n} refpix: x" for n in range(50)], ["w"], ["e"], products=(2, 52)).splitlines()
+    shown = told(path, [f"r{n} refpix: x" for n in range(50)], ["w"], ["e"], products=(2, 1, 52)).splitlines()
     written = path.read_text().splitlines()
     head = "rampflow: 50 failed, 1 warning, 1 warning of earlier runs, 2 of 52 exposures have their products"
+    head += ", 1 has outdated ones"
     assert shown[0] == f"{head} ({path})" and written[0] == head
     assert written[1:] == [*(f"failed: r{n} refpix: x" for n in range(50)), "warning: w", "earlier warning: e"]
     assert shown[1:] == [*written[1 : 1 + summary.MAXIMUM_SHOWN], f"... and 30 more in {path}", "warning: w"]
@@ -148,7 +149,7 @@ def test_the_file_has_every_line_and_the_screen_some(tmp_path):
 
 
 def test_an_interrupted_run_reports_its_progress(tmp_path):
-    head = told(tmp_path / "summary.txt", products=(0, 3), jobs=(7, 41), interrupted=True, success=False)
+    head = told(tmp_path / "summary.txt", products=(0, 0, 3), jobs=(7, 41), interrupted=True, success=False)
     assert head.startswith("rampflow: interrupted: 7 of 41 jobs done; the same command goes on, no warning, 0 of 3 ")
     assert "nothing failed" not in head
     head = told(tmp_path / "summary.txt", jobs=(1, None), interrupted=True, success=False)
@@ -226,7 +227,7 @@ def workflow(tmp_path_factory):
     """Two images to align and a spectral exposure, simulated."""
     folder = tmp_path_factory.mktemp("summary")
     workflow = Workflow(folder, folder / "demo" / "crds_cache")
-    configuration = ["--configfile", str(ROOT / "tests" / "slurm" / "visit.yaml")]
+    configuration = ["--configfile", str(ROOT / "tests" / "helpers" / "small_visit.yaml")]
     simulation = workflow.snakemake(*configuration, snakefile="workflow/simulate.smk")
     assert simulation.returncode == 0, simulation.stderr
     steps = ", ".join(f"{name}: {{skip: true}}" for name in SKIPPED)
@@ -270,6 +271,15 @@ def test_one_bad_exposure_does_not_hold_back_the_others_of_its_association(workf
     head, *_ = (workflow.folder / "logs" / "summary.txt").read_text().splitlines()
     assert head.startswith("rampflow: nothing failed, ") and head.endswith(", 3 of 3 exposures have their products")
     assert workflow.jobs(*workflow.arguments) == {}
+
+    # With other parameters, the products that it has are outdated.
+    damage_pixels(raw)
+    changed = [word.replace("{", "{source_catalog: {bkg_boxsize: 200}, ", 1) for word in workflow.arguments]
+    failed = workflow.snakemake(*changed)
+    assert failed.returncode == 1
+    head, *_ = (workflow.folder / "logs" / "summary.txt").read_text().splitlines()
+    assert head.endswith(", 2 of 3 exposures have their products, 1 has outdated ones")
+    raw.write_bytes(good)
 
 
 @pytest.mark.workflow

@@ -13,19 +13,29 @@ def show(text):
 
 
 def finish_others():
-    """Align and finish the exposures whose association waits for others that have failed."""
+    """Align and finish the exposures whose association waits for others that have failed; return their names."""
     failed = [(log.parent.name, log.stem) for log in summary.failed_jobs(summary.logs_of(plan), BEGUN)]
     if stems := second_pass.exposures_to_finish(plan, failed):
         names = sorted({name for name, _ in failed} & set(plan.exposures))
         show(f"Running again without the failed exposures, to align the others of their association: {', '.join(names)}")
         second_pass.run_second_pass(plan, stems, sys.argv[1:])
+    return stems
 
 
-def show_summary(logs, *, success):
-    """Write the summary of the run, and show it; `logs` are Snakemake's own."""
+def show_summary(logs, *, realigned=(), success):
+    """Write the summary of the run, and show it; `logs` are Snakemake's own, `realigned` what a second pass has finished."""
     interrupted = INTERRUPTIONS.noted and not success
-    snakemake_logs = [Path(log) for log in logs]
-    show(summary.report_run(plan, SUMMARY, BEGUN, snakemake_logs=snakemake_logs, interrupted=interrupted, success=success))
+    show(
+        summary.report_run(
+            plan,
+            SUMMARY,
+            BEGUN,
+            snakemake_logs=[Path(log) for log in logs],
+            realigned=realigned,
+            interrupted=interrupted,
+            success=success,
+        )
+    )
     if stale := plan.stale_files():
         show(leftovers.describe_stale(stale))
         with SUMMARY.open("a") as file:
@@ -57,6 +67,5 @@ onsuccess:
 onerror:
     rerun.remember_made(plan, BEGUN)
     if not second_pass.is_second_pass():
-        if not INTERRUPTIONS.noted:
-            finish_others()
-        show_summary(log, success=False)
+        realigned = [] if INTERRUPTIONS.noted else finish_others()
+        show_summary(log, realigned=realigned, success=False)

@@ -327,9 +327,16 @@ class Plan:
         }
         return recipes.recipe(self.arguments(stem, step), fingerprint(step), *files.get(step, []))
 
-    def association_recipe(self, association: str) -> str:
-        """Hash of what the alignment of an association is made from, besides its images and their catalogs."""
-        members = self.members_to_align(association)
+    def association_recipe(self, association: str, members: Sequence[str] | None = None) -> str:
+        """Hash of what the alignment of an association is made from, besides its images and their catalogs.
+
+        Parameters
+        ----------
+        association : str
+        members : sequence of str, optional
+            The exposures that are aligned with each other, in the order of the association; by default, all.
+        """
+        members = self.members_to_align(association) if members is None else members
         return recipes.recipe(
             *members,
             *(recipes.content(self.exposures[stem].tweakreg_catalog or "") for stem in members),

@@ -6,6 +6,7 @@ time of modification (see `rampflow.workflow.recipes`).
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 
 from rampflow.chain import STEPS
@@ -41,6 +42,39 @@ def star_recipes(plan: Plan) -> dict[Path, dict[str, str]]:
 
 def _solution_file(plan: Plan, association: str) -> Path:
     return Path(plan.paths.between(association, "tweakreg.asdf"))
+
+
+def is_current(plan: Plan, stem: str, realigned: Collection[str] = ()) -> bool:
+    """Whether all products of an exposure exist, and are those that the run would make.
+
+    Parameters
+    ----------
+    plan : rampflow.workflow.plan.Plan
+    stem : str
+        Name of the exposure.
+    realigned : collection of str
+        Exposures that a second pass has aligned without those that have failed.
+    """
+    products = [Path(path) for path in plan.products(stem)]
+    if not all(path.exists() for path in products):
+        return False
+    members = [stem]
+    image = Path(plan.paths.product(stem, "cal.asdf"))
+    recipe = exposure_recipes(plan, stem)[image]
+    if "tweakreg" in plan.exposures[stem].chain:
+        association = plan.exposures[stem].association
+        members = plan.members_to_align(association)
+        if stem in realigned:
+            members = [name for name in members if name in realigned]
+            recipe = recipe | {"tweakreg": plan.association_recipe(association, members)}
+    inputs = [name for member in members for name in (plan.calibrated_image(member), plan.paths.between(member, "cat.parquet"))]
+    made = image.stat().st_mtime_ns
+    return (
+        # Previews are made of the image; the other products are made together with it.
+        all(path.stat().st_mtime_ns >= made for path in products if path.suffix == ".png")
+        and all(path.stat().st_mtime_ns <= made for path in map(Path, inputs) if path.exists())
+        and recipes.recipes_in(image) == recipe
+    )
 
 
 def stars_are_current(plan: Plan) -> bool:

@@ -7,11 +7,12 @@ A log is ``logs/NAME/STEP.log``, NAME an exposure or an association; its lines a
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
 from rampflow import SOFTWARE_NAME
+from rampflow.workflow import rerun
 from rampflow.workflow.paths import LOGS, benchmark_of
 from rampflow.workflow.plan import Plan
 
@@ -170,7 +171,7 @@ def report(
     findings: Findings,
     path: Path,
     *,
-    products: tuple[int, int],
+    products: tuple[int, int, int],
     jobs: tuple[int, int | None],
     interrupted: bool,
     success: bool,
@@ -183,7 +184,8 @@ def report(
     path : pathlib.Path
         The file.
     products : tuple of int
-        Number of exposures whose products are all there, and of all exposures.
+        Number of exposures whose products are all there and as this run would make them, of those whose products are outdated,
+        and of all exposures.
     jobs : tuple of int
         Number of jobs of the run that have ended with success, and of all jobs that it began with; None where that is unknown.
     interrupted : bool
@@ -210,7 +212,10 @@ def report(
     parts.append(count(len(findings.warnings), "warning"))
     if findings.earlier:
         parts.append(f"{count(len(findings.earlier), 'warning')} of earlier runs")
-    parts.append(f"{products[0]} of {products[1]} exposures have their products")
+    finished, outdated, exposures = products
+    parts.append(f"{finished} of {exposures} exposures have their products")
+    if outdated:
+        parts.append(f"{outdated} {'have' if outdated > 1 else 'has'} outdated ones")
     head = f"{SOFTWARE_NAME}: {', '.join(parts)}"
     kinds = [
         [f"{word}: {line}" for line in lines]
@@ -242,7 +247,14 @@ def report_begin(path: Path) -> None:
 
 
 def report_run(
-    plan: Plan, path: Path, since: float, *, snakemake_logs: Iterable[Path], interrupted: bool, success: bool
+    plan: Plan,
+    path: Path,
+    since: float,
+    *,
+    snakemake_logs: Iterable[Path],
+    realigned: Collection[str] = (),
+    interrupted: bool,
+    success: bool,
 ) -> str:
     """Write the summary of a run to a file.
 
@@ -255,6 +267,8 @@ def report_run(
         When the run began, as a file's time of modification.
     snakemake_logs : iterable of pathlib.Path
         Snakemake's own logs of the run.
+    realigned : collection of str
+        Exposures that a second pass has aligned without those that have failed.
     interrupted, success
         As for `report`.
 
@@ -265,12 +279,13 @@ def report_run(
     """
     logs = logs_of(plan)
     failed = {log.parent.name for log in failed_jobs(logs, since, interrupted=interrupted)}
-    # The products of an exposure that has failed are of an earlier run.
-    finished = [s for s in plan.exposures if s not in failed and all(Path(name).exists() for name in plan.products(s))]
+    complete = [stem for stem in plan.exposures if all(Path(name).exists() for name in plan.products(stem))]
+    # The products of an exposure that has failed are of an earlier run. So may be those that a failed run has not come to.
+    finished = [stem for stem in complete if stem not in failed and (success or rerun.is_current(plan, stem, realigned))]
     return report(
         summarize(logs, since, interrupted=interrupted),
         path,
-        products=(len(finished), len(plan.exposures)),
+        products=(len(finished), len(complete) - len(finished), len(plan.exposures)),
         jobs=(count_done(logs, since), count_planned(snakemake_logs)),
         interrupted=interrupted,
         success=success,
