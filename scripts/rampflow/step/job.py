@@ -91,7 +91,7 @@ class Job:
         self._chosen_by_crds = arguments.get("chosen_by_crds", "").split(",")
         for path in self.outputs:
             if path.resolve() == file.path.resolve():
-                raise RampflowError(f"{path}: is the input too; give another name for the output")
+                raise RampflowError(f"{path}: is both the input and the output; give another name for the output")
         if step.takes != "wfi_science_raw":  # dq_init accepts several data models, and checks them itself
             self.exposure.expect_model(step.takes, step.name)
             self.exposure.check_arrays()
