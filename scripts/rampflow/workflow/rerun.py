@@ -15,7 +15,20 @@ from rampflow.workflow.plan import Plan
 
 
 def exposure_recipes(plan: Plan, stem: str) -> dict[Path, dict[str, str]]:
-    """Files of an exposure that may exist, each with the recipes of the steps that it should have gone through."""
+    """List the files of an exposure that may exist, each with the recipes of its steps.
+
+    Parameters
+    ----------
+    plan : rampflow.workflow.plan.Plan
+        Plan of the run.
+    stem : str
+        Name of the exposure.
+
+    Returns
+    -------
+    dict
+        For each file, the recipe of each step that it should have gone through.
+    """
     chain = plan.exposures[stem].chain
     steps = {step: plan.recipe(stem, step) for step in chain}
     files = {}
@@ -28,13 +41,35 @@ def exposure_recipes(plan: Plan, stem: str) -> dict[Path, dict[str, str]]:
 
 
 def solution_recipes(plan: Plan) -> dict[Path, dict[str, str]]:
-    """Files of the alignments, with the recipe of each."""
+    """List the files of the alignments, with the recipe of each.
+
+    Parameters
+    ----------
+    plan : rampflow.workflow.plan.Plan
+        Plan of the run.
+
+    Returns
+    -------
+    dict
+        For each file, the recipe of tweakreg.
+    """
     names = plan.aligned_associations()
     return {_solution_file(plan, name): {"tweakreg": plan.association_recipe(name)} for name in names}
 
 
 def star_recipes(plan: Plan) -> dict[Path, dict[str, str]]:
-    """Astrometric catalogs, with their recipe."""
+    """List the astrometric catalogs, with their recipe.
+
+    Parameters
+    ----------
+    plan : rampflow.workflow.plan.Plan
+        Plan of the run.
+
+    Returns
+    -------
+    dict
+        For each file, the recipe of the astrometric catalog.
+    """
     files = [Path(plan.paths.between(name, "astrometric.parquet")) for name in plan.aligned_associations()]
     return {path: {"astrometric_catalog": plan.star_recipe()} for path in files}
 
@@ -44,7 +79,18 @@ def _solution_file(plan: Plan, association: str) -> Path:
 
 
 def stars_are_current(plan: Plan) -> bool:
-    """Whether all astrometric catalogs were made in this working folder, from the present parameters and code."""
+    """Test whether all astrometric catalogs were made in this working folder, from the present parameters and code.
+
+    Parameters
+    ----------
+    plan : rampflow.workflow.plan.Plan
+        Plan of the run.
+
+    Returns
+    -------
+    bool
+        True if none has to be made again.
+    """
     return recipes.are_as_remembered(star_recipes(plan))
 
 
@@ -61,6 +107,11 @@ def stamp_file(results: str, kind: str, name: str) -> str:
         ``exposure`` or ``association``.
     name : str
         Of the exposure or the association.
+
+    Returns
+    -------
+    str
+        Path of the stamp.
     """
     return f".rampflow/redo/{recipes.recipe(results)}/{kind}/{name}"
 
@@ -71,6 +122,7 @@ def mark_outdated(plan: Plan) -> dict[Path, list[str]]:
     Parameters
     ----------
     plan : rampflow.workflow.plan.Plan
+        Plan of the run.
 
     Returns
     -------
@@ -102,6 +154,7 @@ def remember_made(plan: Plan, since: float) -> None:
     Parameters
     ----------
     plan : rampflow.workflow.plan.Plan
+        Plan of the run.
     since : float
         When the run began, as a file's time of modification.
     """
