@@ -151,7 +151,7 @@ def read_header(path: Path) -> dict:
         except RampflowError as error:
             raise RampflowError(f"{path}: {error}") from None
         raw.get("meta.instrument.optical_element", str)
-        header = {}
+        header: dict[str, str] = {}
         for part in CRDS_PARTS:
             _flatten(raw.meta.get(part, {}), f"roman.meta.{part}", header)
         return {
@@ -275,7 +275,7 @@ def build(config: dict, folder: Path, store: Path, steps: dict[str, Step]) -> In
             shape=tuple(header["shape"]),
             chain=tuple(chain),
             references={t: override.get(t) or chosen[t] for t in types},
-            tweakreg_catalog=member.tweakreg_catalog and str(member.tweakreg_catalog),
+            tweakreg_catalog=str(member.tweakreg_catalog) if member.tweakreg_catalog else None,
         )
     inventory = Inventory(exposures, context, {})
     if not config["references"].get("allow_mismatch"):
@@ -441,7 +441,7 @@ def _overriding(reftype: str, given: str, folder: Path) -> str:
 
 def _recommend(header: dict, types: list[str], context: str | None, recommended: dict, path: Path) -> dict[str, str]:
     """Paths (or N/A) of the references of these types. Exposures with the same values that CRDS chooses by share them."""
-    if not types:
+    if context is None or not types:  # `build` resolves a context if any type is asked for
         return {}
     key = "|".join(header.get(name, "") for name in references.MATCHED)
     chosen = recommended.setdefault(key, {})

@@ -62,7 +62,8 @@ def _remedy() -> str:
 @contextlib.contextmanager
 def _asked(failure: str):
     """Ask CRDS something; when it can't answer, its messages and tracebacks become one line that begins with `failure`."""
-    said, handlers = io.StringIO(), logging.getLogger("CRDS").handlers
+    said = io.StringIO()
+    handlers = [h for h in logging.getLogger("CRDS").handlers if isinstance(h, logging.StreamHandler)]
     streams = [handler.setStream(said) for handler in handlers]
     try:
         with contextlib.redirect_stderr(said):
@@ -70,8 +71,10 @@ def _asked(failure: str):
     except CRDS_FAILURES as error:
         errors = [line.partition("ERROR - ")[2] for line in said.getvalue().splitlines() if "CRDS - ERROR - " in line]
         causes = [] if isinstance(error, SystemExit) else [str(error)]
-        while error := error.__context__:
-            causes += [str(error)] if isinstance(error, OSError) else []
+        cause = error.__context__
+        while cause:
+            causes += [str(cause)] if isinstance(cause, OSError) else []
+            cause = cause.__context__
         words = " ".join([*errors, *causes])
         raise RampflowError(f"{failure} ({' '.join(words.split())[:400] or 'it says nothing'}). {_remedy()}") from None
     else:
