@@ -86,7 +86,7 @@ def test_the_same_code_elsewhere_is_the_same(copy):
     [
         ("rampflow/dq.py", '"""', '"""Another word. '),
         ("rampflow/dq.py", "\n\n", "\n# A comment.\n\n\n"),
-        ("flatfield.py", '    """Process one exposure."""', '    """Divide it."""'),
+        ("flatfield.py", '    """Process one exposure.', '    """Divide it.'),
         ("flatfield.py", "def usable_flat(", "def usable_flat(  # a comment\n    "),
         ("rampflow/files/yaml_tree.py", '"""A YAML mapping that keeps its tag."""', '"""A mapping."""'),
         ("rampflow/release.txt", ".", ".9."),

@@ -7,6 +7,8 @@ import json
 import os
 import shlex
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import declarations
@@ -14,7 +16,7 @@ import numpy as np
 import pytest
 from inventories import DATA, SERVERLESS, SIZE, built, refused, write_exposure
 from simulator import simulate_references
-from small_files import set_entries, write_ramp, write_raw
+from small_files import SCRIPTS, set_entries, write_ramp, write_raw
 
 from rampflow.chain import STEPS
 from rampflow.errors import RampflowError
@@ -81,6 +83,22 @@ def test_an_unknown_context_is_named_with_what_to_set(visit, cache):
 def test_a_cache_that_is_not_there_is_named(visit, tmp_path):
     said = refused(visit, tmp_path / "nowhere")
     assert "nowhere" in said and "CRDS_PATH" in said
+
+
+def test_a_failure_of_crds_is_told_when_a_log_handler_has_no_stream(tmp_path):
+    code = (
+        "import logging\n"
+        "from rampflow.errors import RampflowError\n"
+        "from rampflow.workflow import references\n"
+        "logging.getLogger('CRDS').addHandler(logging.NullHandler())\n"
+        "try:\n    references.resolve_context('roman_0099.pmap')\n"
+        "except RampflowError as error:\n    print(error)\n"
+    )
+    variables = {k: v for k, v in os.environ.items() if not k.startswith("CRDS_")}
+    variables |= {"PYTHONPATH": str(SCRIPTS), "CRDS_PATH": str(tmp_path), "CRDS_SERVER_URL": SERVERLESS}
+    done = subprocess.run([sys.executable, "-c", code], env=variables, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("CRDS knows no context roman_0099.pmap (")
 
 
 def test_skipped_steps_need_no_references(visit, cache):

@@ -23,10 +23,12 @@ def is_plain(path: str) -> bool:
     Parameters
     ----------
     path : str
+        Path to test.
 
     Returns
     -------
     bool
+        True if the path has none of these characters.
     """
     return path.isprintable() and not set(path) & set(SPECIAL)
 
@@ -53,15 +55,17 @@ class Member(NamedTuple):
 
 
 def stem_of(path: Path) -> str:
-    """Name of an exposure: the name of its raw file without ``_uncal.asdf``.
+    """Return the name of an exposure: the name of its raw file without ``_uncal.asdf``.
 
     Parameters
     ----------
     path : pathlib.Path
+        Raw file.
 
     Returns
     -------
     str
+        Name of the exposure.
 
     Raises
     ------
@@ -81,12 +85,14 @@ def check_name(path: Path, name: str) -> None:
     Parameters
     ----------
     path : pathlib.Path
-        The file that has or gives the name, for the message.
+        File that has or gives the name, for the message.
     name : str
+        Name to check.
 
     Raises
     ------
     RampflowError
+        The name has a special character or a dot at its beginning, is too long, or ends in one part twenty times.
     """
     size = len(name.encode(errors="replace"))
     if name.startswith(".") or "/" in name or not is_plain(name):
@@ -209,6 +215,7 @@ def read_association(path: Path, exclude: Sequence[str] = ()) -> list[Member]:
     Parameters
     ----------
     path : pathlib.Path
+        Association file.
     exclude : sequence of str
         Stems of exposures whose files need not be there.
 

@@ -21,12 +21,17 @@ SCHEMA = SCRIPTS.parent / "workflow" / "schemas" / "config.schema.yaml"
 
 
 def schema(steps: dict[str, Step]) -> dict:
-    """JSON schema of the configuration: the file, with the parameters and references that the steps declare.
+    """Make the JSON schema of the configuration: the file, with the parameters and references that the steps declare.
 
     Parameters
     ----------
     steps : dict
         Declaration of each step, by its name.
+
+    Returns
+    -------
+    dict
+        The schema.
     """
     result = yaml.safe_load(SCHEMA.read_text())
     types = reference_types(steps.values())
@@ -37,12 +42,36 @@ def schema(steps: dict[str, Step]) -> dict:
 
 
 def parameters_of(step: Step) -> tuple[Parameter, ...]:
-    """Parameters in a step's section. That of tweakreg includes those of the search for its astrometric catalog."""
+    """List the parameters in a step's section.
+
+    The section of tweakreg includes those of the search for its astrometric catalog.
+
+    Parameters
+    ----------
+    step : Step
+        Declaration of the step.
+
+    Returns
+    -------
+    tuple of Parameter
+        Declarations of the parameters.
+    """
     return step.parameters + (SEARCH_PARAMETERS if step.name == "tweakreg" else ())
 
 
 def step_schema(step: Step) -> dict:
-    """JSON schema of a step's section."""
+    """Make the JSON schema of a step's section.
+
+    Parameters
+    ----------
+    step : Step
+        Declaration of the step.
+
+    Returns
+    -------
+    dict
+        The schema.
+    """
     properties = {p.name: p.schema() for p in parameters_of(step)}
     if STEPS[step.name].optional:
         properties["skip"] = {"type": "boolean", "default": False}
@@ -58,6 +87,11 @@ def validated(config: dict, steps: dict[str, Step]) -> dict:
         What the files and the command line gave.
     steps : dict
         Declaration of each step, by its name.
+
+    Returns
+    -------
+    dict
+        The settings: every key of the configuration, with the default where it is not given.
 
     Raises
     ------
@@ -202,5 +236,10 @@ def command_line(parameters: tuple[Parameter, ...], options: dict) -> str:
         Declarations.
     options : dict
         Values, by name.
+
+    Returns
+    -------
+    str
+        The arguments, quoted for a shell.
     """
     return " ".join(f"--{p.name} {shlex.quote(spell(options[p.name]))}" for p in parameters)

@@ -12,7 +12,7 @@ SCRIPTS = Path(__file__).resolve().parent.parent.parent
 
 
 def job_environment(context: str | None) -> dict[str, str]:
-    """Environment variables of the jobs. No result depends on them.
+    """Return the environment variables of the jobs. No result depends on them.
 
     With PATH, ``python`` is the interpreter that runs Snakemake, unless a software deployment puts another one before it.
     RAMPFLOW_SCRIPTS is the folder of the scripts, RAMPFLOW_CONTEXT the CRDS context, and RAMPFLOW_VERSION the version of this
@@ -22,6 +22,11 @@ def job_environment(context: str | None) -> dict[str, str]:
     ----------
     context : str or None
         Name of the CRDS context; None where CRDS has not been asked.
+
+    Returns
+    -------
+    dict of str to str
+        Value of each variable.
     """
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     return {

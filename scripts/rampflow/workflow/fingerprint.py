@@ -38,10 +38,20 @@ def spell_out(node: ast.AST) -> str:
     """Write a syntax tree as text, without docstrings and positions.
 
     `ast.dump` does not serve: which fields of a node it writes depends on the version of Python.
+
+    Parameters
+    ----------
+    node : ast.AST
+        Root of the tree.
+
+    Returns
+    -------
+    str
+        The text, the same for every version of Python.
     """
     pieces: list[str] = []
 
-    def add(value, name=""):
+    def _add(value, name=""):
         if isinstance(value, ast.AST):
             pieces.append(f"{name}{type(value).__name__}(")
             for field in value._fields:
@@ -52,17 +62,17 @@ def spell_out(node: ast.AST) -> str:
                     continue
                 if field == "body" and isinstance(value, _WITH_DOCSTRING):
                     content = [statement for statement in content if not _is_wordless(statement)]
-                add(content, f"{field}=")
+                _add(content, f"{field}=")
             pieces.append(")")
         elif isinstance(value, list):
             pieces.append(f"{name}[")
             for item in value:
-                add(item)
+                _add(item)
             pieces.append("]")
         else:
             pieces.append(f"{name}{value!r},")
 
-    add(node)
+    _add(node)
     return "".join(pieces)
 
 
@@ -72,8 +82,14 @@ def imported(tree: ast.AST, package: str) -> Iterator[str]:
     Parameters
     ----------
     tree : ast.AST
+        Syntax tree of the module.
     package : str
         Package of the module, for relative imports; empty for a script.
+
+    Yields
+    ------
+    str
+        Dotted name.
     """
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -90,7 +106,20 @@ def imported(tree: ast.AST, package: str) -> Iterator[str]:
 
 @functools.cache
 def read_code(path: Path, scripts: Path) -> Code:
-    """Parse one file."""
+    """Parse one file.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        File to parse.
+    scripts : pathlib.Path
+        Folder of the scripts.
+
+    Returns
+    -------
+    Code
+        Hash and imports of the file.
+    """
     tree = ast.parse(path.read_bytes())
     package = ".".join(path.relative_to(scripts).parent.parts)
     text = spell_out(tree)
@@ -98,7 +127,20 @@ def read_code(path: Path, scripts: Path) -> Code:
 
 
 def files_of(name: str, scripts: Path = SCRIPTS) -> list[Path]:
-    """List the files with the code of a script: itself, and all that it imports below `scripts`."""
+    """List the files with the code of a script: itself, and all that it imports below `scripts`.
+
+    Parameters
+    ----------
+    name : str
+        Name of the script, without ``.py``.
+    scripts : pathlib.Path
+        Folder of the scripts.
+
+    Returns
+    -------
+    list of pathlib.Path
+        Sorted files.
+    """
     found, waiting = set(), [scripts / f"{name}.py"]
     while waiting:
         path = waiting.pop()
@@ -120,7 +162,20 @@ def _files_of_module(name: str, scripts: Path) -> list[Path]:
 
 @functools.cache
 def fingerprint(name: str, scripts: Path = SCRIPTS) -> str:
-    """Hash the code of a script."""
+    """Hash the code of a script.
+
+    Parameters
+    ----------
+    name : str
+        Name of the script, without ``.py``.
+    scripts : pathlib.Path
+        Folder of the scripts.
+
+    Returns
+    -------
+    str
+        Hash of 16 hexadecimal digits.
+    """
     digest = hashlib.sha256()
     for path in files_of(name, scripts):
         digest.update(f"{path.relative_to(scripts)} {read_code(path, scripts).digest}\n".encode())

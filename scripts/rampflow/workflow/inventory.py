@@ -48,9 +48,13 @@ class ExposureEntry:
     path : str
         Its raw file.
     association : str
-    exposure_type, detector : str
+        Name of its association.
+    exposure_type : str
+        Type of the exposure, as ``WFI_IMAGE``.
+    detector : str
+        Name of the detector, as ``WFI01``.
     shape : tuple of int
-        Of the raw data: resultants, rows, columns.
+        Shape of the raw data: resultants, rows, columns.
     chain : tuple of str
         The steps that it goes through, in order.
     references : dict
@@ -90,16 +94,39 @@ class Inventory:
     links: dict[str, str]
 
     def references(self) -> list[str]:
-        """Paths of all references."""
+        """List the paths of all references.
+
+        Returns
+        -------
+        list of str
+            Sorted paths, each once.
+        """
         return sorted({p for e in self.exposures.values() for p in e.references.values() if p != NOT_APPLICABLE})
 
     def missing_references(self) -> list[str]:
-        """Paths of references that the CRDS cache lacks."""
+        """List the paths of references that the CRDS cache lacks.
+
+        Returns
+        -------
+        list of str
+            Sorted paths.
+        """
         return [path for path in self.references() if not Path(path).exists()]
 
 
 def read_header(path: Path) -> dict:
     """Read and check what the inventory needs from a raw file.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        Raw file.
+
+    Returns
+    -------
+    dict
+        Entries ``type``, ``detector``, ``shape``, ``crds`` (metadata by which CRDS chooses), ``content`` (digest) and
+        ``refusals`` (see `find_refusals`).
 
     Raises
     ------
@@ -124,7 +151,7 @@ def read_header(path: Path) -> dict:
         except RampflowError as error:
             raise RampflowError(f"{path}: {error}") from None
         raw.get("meta.instrument.optical_element", str)
-        header = {}
+        header: dict[str, str] = {}
         for part in CRDS_PARTS:
             _flatten(raw.meta.get(part, {}), f"roman.meta.{part}", header)
         return {
@@ -212,6 +239,11 @@ def build(config: dict, folder: Path, store: Path, steps: dict[str, Step]) -> In
     steps : dict
         Declaration of each step, by its name.
 
+    Returns
+    -------
+    Inventory
+        Inventory of the run.
+
     Raises
     ------
     RampflowError
@@ -243,7 +275,7 @@ def build(config: dict, folder: Path, store: Path, steps: dict[str, Step]) -> In
             shape=tuple(header["shape"]),
             chain=tuple(chain),
             references={t: override.get(t) or chosen[t] for t in types},
-            tweakreg_catalog=member.tweakreg_catalog and str(member.tweakreg_catalog),
+            tweakreg_catalog=str(member.tweakreg_catalog) if member.tweakreg_catalog else None,
         )
     inventory = Inventory(exposures, context, {})
     if not config["references"].get("allow_mismatch"):
@@ -262,7 +294,18 @@ def build(config: dict, folder: Path, store: Path, steps: dict[str, Step]) -> In
 
 
 def read(path: Path) -> Inventory | None:
-    """Read an inventory from its file; None where there is none."""
+    """Read an inventory from its file.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        File that `build` has written, see `exposures_file`.
+
+    Returns
+    -------
+    Inventory or None
+        The inventory. None if the file does not exist, is damaged or has another format.
+    """
     known = _load(path)
     if "exposures" not in known:
         return None
@@ -271,13 +314,39 @@ def read(path: Path) -> Inventory | None:
 
 
 def known_names(folder: Path) -> set[str]:
-    """Names of all exposures and associations of the runs of this working folder, whose inventories are in `folder`."""
+    """List the exposures and associations of all runs of this working folder.
+
+    Parameters
+    ----------
+    folder : pathlib.Path
+        Folder of the inventories.
+
+    Returns
+    -------
+    set of str
+        Names of the exposures and associations.
+    """
     visits = [visit for path in folder.glob("exposures-*.json") if (visit := read(path))]
     return {name for visit in visits for entry in visit.exposures.values() for name in (entry.stem, entry.association)}
 
 
 def exposures_file(config: dict, store: Path) -> Path:
-    """Name the file with the exposures of a run: runs with other inputs or another CRDS cache have files of their own."""
+    """Name the file with the exposures of a run.
+
+    Runs with other inputs or another CRDS cache have files of their own.
+
+    Parameters
+    ----------
+    config : dict
+        The validated configuration.
+    store : pathlib.Path
+        File with what is known of all inputs.
+
+    Returns
+    -------
+    pathlib.Path
+        A file beside `store`.
+    """
     skipped = sorted(name for name, options in config["steps"].items() if options.get("skip"))
     asked = json.dumps([config["input"], config["exclude"], config["references"], skipped, references.source()], sort_keys=True)
     return store.with_name(f"exposures-{hashlib.sha256(asked.encode()).hexdigest()[:16]}.json")
@@ -342,6 +411,11 @@ def exclude_option(names: list[str], arguments: list[str]) -> str:
         All exposures to leave out.
     arguments : list of str
         The command line.
+
+    Returns
+    -------
+    str
+        The option, quoted for a shell.
     """
     given: list[str] = []
     inside = False
@@ -367,7 +441,7 @@ def _overriding(reftype: str, given: str, folder: Path) -> str:
 
 def _recommend(header: dict, types: list[str], context: str | None, recommended: dict, path: Path) -> dict[str, str]:
     """Paths (or N/A) of the references of these types. Exposures with the same values that CRDS chooses by share them."""
-    if not types:
+    if context is None or not types:  # `build` resolves a context if any type is asked for
         return {}
     key = "|".join(header.get(name, "") for name in references.MATCHED)
     chosen = recommended.setdefault(key, {})

@@ -32,7 +32,20 @@ SHOWN = 3
 
 
 def expected_files(visit: Inventory, results: Path) -> Iterator[Path]:
-    """Yield all files that a run may make in its results folder, with the reports and the files between the steps."""
+    """Yield all files that a run may make in its results folder, with the reports and the files between the steps.
+
+    Parameters
+    ----------
+    visit : rampflow.workflow.inventory.Inventory
+        Inventory of the run.
+    results : pathlib.Path
+        Results folder.
+
+    Yields
+    ------
+    pathlib.Path
+        File that the run may make.
+    """
     intermediates = results / "intermediates"
     for stem, entry in visit.exposures.items():
         cataloged, aligned = "source_catalog" in entry.chain, "tweakreg" in entry.chain
@@ -46,9 +59,19 @@ def expected_files(visit: Inventory, results: Path) -> Iterator[Path]:
 
 
 def names_in(results: Path) -> set[str]:
-    """Names of the exposures and associations whose products in a folder were made by this pipeline, as their metadata says.
+    """List the exposures and associations whose products in a folder this pipeline has made, as their metadata says.
 
     A results folder that was copied holds products of runs that this working folder does not know.
+
+    Parameters
+    ----------
+    results : pathlib.Path
+        Results folder.
+
+    Returns
+    -------
+    set of str
+        Names of the exposures and associations.
     """
     names = set()
     for path in results.glob("*_cal.asdf"):
@@ -68,9 +91,16 @@ def stale_files(visit: Inventory, results: Path, inventories: Path) -> list[Path
     Parameters
     ----------
     visit : rampflow.workflow.inventory.Inventory
-        The run.
-    results, inventories : pathlib.Path
-        The results folder, and that of all runs' inventories.
+        Inventory of the run.
+    results : pathlib.Path
+        Results folder.
+    inventories : pathlib.Path
+        Folder of the inventories of all runs.
+
+    Returns
+    -------
+    list of pathlib.Path
+        Stale files, in the order of their names in each folder.
     """
     expected = set(expected_files(visit, results))
     between = (*INTERMEDIATES, *(f"_{step.suffix}.asdf" for step in STEPS.values()))
@@ -87,7 +117,18 @@ def stale_files(visit: Inventory, results: Path, inventories: Path) -> list[Path
 
 
 def describe_stale(stale: list[Path]) -> str:
-    """Write the message that names stale files and the command that removes them."""
+    """Write the message that names stale files and the command that removes them.
+
+    Parameters
+    ----------
+    stale : list of pathlib.Path
+        Files that `stale_files` has found; at least one.
+
+    Returns
+    -------
+    str
+        The message.
+    """
     named = ", ".join(path.name for path in stale[:SHOWN])
     more = f" and {len(stale) - SHOWN} more" if len(stale) > SHOWN else ""
     return (

@@ -18,6 +18,7 @@ def override_mismatch(path: str, declaration: Reference, readers: dict[str, dict
     path : str
         The reference, or "N/A".
     declaration : Reference
+        Declaration of the reference by a step that reads it.
     readers : dict
         For each raw file's path, ``instrument`` of its metadata, in a mapping as ``meta``.
 

@@ -36,45 +36,140 @@ class Paths(NamedTuple):
 
     @property
     def intermediates(self) -> str:
-        """Folder of the files between the steps."""
+        """Folder of the files between the steps.
+
+        Returns
+        -------
+        str
+            Path of the folder.
+        """
         return intermediates_folder(self.results)
 
     def product(self, name: str, ending: str) -> str:
-        """Name of a product of an exposure or an association."""
+        """Name a product of an exposure or an association.
+
+        Parameters
+        ----------
+        name : str
+            Name of the exposure or the association.
+        ending : str
+            End of the file name, as ``cal.asdf``.
+
+        Returns
+        -------
+        str
+            Path of the product.
+        """
         return f"{self.results}/{name}_{ending}"
 
     def products(self, stem: str, *, cataloged: bool) -> list[str]:
-        """Names of all products of an exposure."""
+        """Name all products of an exposure.
+
+        Parameters
+        ----------
+        stem : str
+            Name of the exposure.
+        cataloged : bool
+            Whether the exposure has a source catalog.
+
+        Returns
+        -------
+        list of str
+            Paths of the products.
+        """
         endings = IMAGE_PRODUCTS + CATALOG_PRODUCTS if cataloged else IMAGE_PRODUCTS
         return [self.product(stem, ending) for ending in endings]
 
     def between(self, name: str, ending: str) -> str:
-        """Name of a file between the steps that is not an exposure: a catalog, a solution, pictures."""
+        """Name a file between the steps that is not an exposure: a catalog, a solution, pictures.
+
+        Parameters
+        ----------
+        name : str
+            Name of the exposure or the association.
+        ending : str
+            End of the file name, as ``cat.parquet``.
+
+        Returns
+        -------
+        str
+            Path of the file.
+        """
         return f"{self.intermediates}/{name}_{ending}"
 
     def exposure(self, stem: str, step: str) -> str:
-        """Name of the exposure as a step leaves it."""
+        """Name the file of an exposure as a step leaves it.
+
+        Parameters
+        ----------
+        stem : str
+            Name of the exposure.
+        step : str
+            Name of the step.
+
+        Returns
+        -------
+        str
+            Path of the file.
+        """
         folder = self.intermediates if step in self.shared else self.scratch
         return f"{folder}/{stem}_{STEPS[step].suffix}.asdf"
 
 
 def intermediates_folder(results: str) -> str:
-    """Name the folder of the files between the steps."""
+    """Name the folder of the files between the steps.
+
+    Parameters
+    ----------
+    results : str
+        Folder of the products.
+
+    Returns
+    -------
+    str
+        Path of the folder.
+    """
     return f"{results}/intermediates"
 
 
 def log_file(name: str, step: str) -> Path:
-    """Name the log of a step of an exposure or an association."""
+    """Name the log of a step of an exposure or an association.
+
+    Parameters
+    ----------
+    name : str
+        Name of the exposure or the association.
+    step : str
+        Name of the step.
+
+    Returns
+    -------
+    pathlib.Path
+        Path of the log.
+    """
     return LOGS / name / f"{step}.log"
 
 
 def benchmark_of(log: Path) -> Path:
-    """Name the benchmark of the job that writes a log. Snakemake writes it when the job has ended with success."""
+    """Name the benchmark of the job that writes a log.
+
+    Snakemake writes it when the job has ended with success.
+
+    Parameters
+    ----------
+    log : pathlib.Path
+        Log of the job.
+
+    Returns
+    -------
+    pathlib.Path
+        Path of the benchmark.
+    """
     return BENCHMARKS / log.relative_to(LOGS).with_suffix(".tsv")
 
 
 def match_any(names: Iterable[str]) -> str:
-    """Regular expression that matches these names and no others.
+    """Write a regular expression that matches these names and no others.
 
     It has the shape of a tree, because Snakemake evaluates it for each file of each job: names that begin alike share their
     beginning.
@@ -82,11 +177,12 @@ def match_any(names: Iterable[str]) -> str:
     Parameters
     ----------
     names : iterable of str
+        Names to match.
 
     Returns
     -------
     str
-        An expression that matches nothing where there are no names.
+        The expression. It matches nothing where there are no names.
     """
     return _alternatives(sorted(set(names)))
 

@@ -59,9 +59,19 @@ def read_settings(config: dict, declared: dict[str, Step], folder: Path) -> dict
 
 
 def link_to(path: str) -> str:
-    """Return the link that stands for the content of a user's own file, or of a HATS catalog's folder; other names as they are.
+    """Return the link that stands for the content of a user's own file, or of the folder of a HATS catalog.
 
     The rules read the link, so that a file that was moved or touched is no reason to run anything again.
+
+    Parameters
+    ----------
+    path : str
+        File or folder, or the name of a service.
+
+    Returns
+    -------
+    str
+        Path of the link; `path` itself if it is not a file or catalog that exists.
     """
     content = recipes.content(path)
     if content == path:
@@ -108,10 +118,17 @@ class Plan:
 
         Parameters
         ----------
-        settings, declared
-            As for `Plan`.
+        settings : dict
+            The configuration, as `read_settings` returns it.
+        declared : dict
+            Declaration of each step, by its name.
         folder : pathlib.Path
             Where relative names are taken from.
+
+        Returns
+        -------
+        Plan
+            The plan of the run.
 
         Raises
         ------
@@ -124,62 +141,169 @@ class Plan:
 
     @cached_property
     def exposures_file(self) -> Path:
-        """The file with the exposures of this run."""
+        """The file with the exposures of this run.
+
+        Returns
+        -------
+        pathlib.Path
+            Path of the file.
+        """
         return inventory.exposures_file(self.settings, INVENTORY)
 
     def job_environment(self) -> dict[str, str]:
-        """What the jobs need to know and no result depends on, as environment variables.
+        """Return the environment variables that the jobs need and no result depends on.
 
         The CRDS context is recorded in the products, but only another reference is a reason to make them again. Snakemake
         compares parameters with those of the last run, and not the environment.
+
+        Returns
+        -------
+        dict of str to str
+            Value of each variable.
         """
         return job_environment(self.inventory.context) | {EXPOSURES_VARIABLE: str(self.exposures_file)}
 
     # ---------------------------------------------------------------------------------------------------- which exposures
     def with_step(self, step: str) -> list[str]:
-        """Exposures that go through a step."""
+        """List the exposures that go through a step.
+
+        Parameters
+        ----------
+        step : str
+            Name of the step.
+
+        Returns
+        -------
+        list of str
+            Names of the exposures.
+        """
         return [stem for stem, entry in self.exposures.items() if step in entry.chain]
 
     def without_step(self, step: str) -> list[str]:
-        """Exposures that do not go through a step."""
+        """List the exposures that do not go through a step.
+
+        Parameters
+        ----------
+        step : str
+            Name of the step.
+
+        Returns
+        -------
+        list of str
+            Names of the exposures.
+        """
         return [stem for stem, entry in self.exposures.items() if step not in entry.chain]
 
     def associations(self) -> list[str]:
-        """Names of all associations."""
+        """List all associations.
+
+        Returns
+        -------
+        list of str
+            Sorted names.
+        """
         return sorted({entry.association for entry in self.exposures.values()})
 
     def aligned_associations(self) -> list[str]:
-        """Names of the associations with an exposure to align."""
+        """List the associations with an exposure to align.
+
+        Returns
+        -------
+        list of str
+            Sorted names.
+        """
         return sorted({self.exposures[stem].association for stem in self.with_step("tweakreg")})
 
     def members(self, association: str) -> list[str]:
-        """Exposures of an association, in its order."""
+        """List the exposures of an association, in its order.
+
+        Parameters
+        ----------
+        association : str
+            Name of the association.
+
+        Returns
+        -------
+        list of str
+            Names of the exposures.
+        """
         return [stem for stem, entry in self.exposures.items() if entry.association == association]
 
     def members_to_align(self, association: str) -> list[str]:
-        """Exposures of an association that go through tweakreg."""
+        """List the exposures of an association that go through tweakreg.
+
+        Parameters
+        ----------
+        association : str
+            Name of the association.
+
+        Returns
+        -------
+        list of str
+            Names of the exposures, in the order of the association.
+        """
         return [stem for stem in self.members(association) if "tweakreg" in self.exposures[stem].chain]
 
     def shape(self, stem: str) -> tuple[int, int, int]:
-        """Shape of a raw exposure: resultants, rows, columns."""
+        """Return the shape of a raw exposure.
+
+        Parameters
+        ----------
+        stem : str
+            Name of the exposure.
+
+        Returns
+        -------
+        tuple of int
+            Resultants, rows, columns.
+        """
         return self.exposures[stem].shape
 
     # ----------------------------------------------------------------------------------------------------- which products
     def products(self, stem: str) -> list[str]:
-        """All products of an exposure."""
+        """List all products of an exposure.
+
+        Parameters
+        ----------
+        stem : str
+            Name of the exposure.
+
+        Returns
+        -------
+        list of str
+            Paths of the products.
+        """
         return self.paths.products(stem, cataloged="source_catalog" in self.exposures[stem].chain)
 
     def all_products(self) -> list[str]:
-        """Products of every exposure, and the summary of every alignment."""
+        """List the products of every exposure, and the summary of every alignment.
+
+        Returns
+        -------
+        list of str
+            Paths of the products.
+        """
         summaries = [self.paths.product(name, "tweakreg.json") for name in self.aligned_associations()]
         return [*(path for stem in self.exposures for path in self.products(stem)), *summaries]
 
     def stale_files(self) -> list[Path]:
-        """Files in the results folder of exposures and steps that this run does not have."""
+        """Find files in the results folder of exposures and steps that this run does not have.
+
+        Returns
+        -------
+        list of pathlib.Path
+            The files.
+        """
         return stale_files(self.inventory, Path(self.settings["results"]), INVENTORY.parent)
 
     def kept_steps(self) -> set[str]:
-        """Steps whose output stays: those of the configuration, and those that the alignment and finalize read."""
+        """List the steps whose output stays: those of the configuration, and those that the alignment and finalize read.
+
+        Returns
+        -------
+        set of str
+            Names of the steps.
+        """
         kept = self.settings["keep_intermediates"]
         if isinstance(kept, bool):
             kept = STEPS if kept else ()
@@ -190,78 +314,243 @@ class Plan:
 
     # -------------------------------------------------------------------------------------------------- what a job reads
     def raw_exposure(self, stem: str) -> str:
-        """The raw exposure: the link that stands for its content."""
+        """Name the raw exposure by the link that stands for its content.
+
+        Parameters
+        ----------
+        stem : str
+            Name of the exposure.
+
+        Returns
+        -------
+        str
+            Path of the link.
+        """
         return self.links[self.exposures[stem].path]
 
     def exposure_before(self, stem: str, step: str) -> str:
-        """The exposure as the previous step of its chain leaves it."""
+        """Name the exposure as the previous step of its chain leaves it.
+
+        Parameters
+        ----------
+        stem : str
+            Name of the exposure.
+        step : str
+            Name of the step.
+
+        Returns
+        -------
+        str
+            Path of the file.
+        """
         chain = self.exposures[stem].chain
         return self.paths.exposure(stem, image_chain(chain[: chain.index(step)])[-1])
 
     def calibrated_image(self, stem: str) -> str:
-        """The exposure after the last step that changes it."""
+        """Name the exposure after the last step that changes it.
+
+        Parameters
+        ----------
+        stem : str
+            Name of the exposure.
+
+        Returns
+        -------
+        str
+            Path of the file.
+        """
         return self.paths.exposure(stem, image_chain(self.exposures[stem].chain)[-1])
 
     def references(self, stem: str, step: str) -> list[str]:
-        """Reference files that a step reads."""
+        """List the reference files that a step reads.
+
+        Parameters
+        ----------
+        stem : str
+            Name of the exposure.
+        step : str
+            Name of the step.
+
+        Returns
+        -------
+        list of str
+            Paths of the links that stand for their content; without those that do not apply.
+        """
         chosen = [self.exposures[stem].references[reference.type] for reference in self.declared[step].references]
         return [self.links[path] for path in chosen if path != NOT_APPLICABLE]
 
     def forced_segmentation(self) -> list[str]:
-        """The segmentation map that the configuration names, whose sources are measured; none without one."""
+        """Name the segmentation map of the configuration, whose sources are measured.
+
+        Returns
+        -------
+        list of str
+            Path of the map; empty if the configuration names none.
+        """
         path = self.settings["steps"]["source_catalog"]["forced_segmentation"]
         return [path] if path else []
 
     def solution(self, stem: str) -> str | list[str]:
-        """The alignment of the exposure's association; an empty list where it is not aligned."""
+        """Name the alignment of the exposure's association.
+
+        Parameters
+        ----------
+        stem : str
+            Name of the exposure.
+
+        Returns
+        -------
+        str or list of str
+            Path of the file; an empty list if the exposure is not aligned.
+        """
         entry = self.exposures[stem]
         return self.paths.between(entry.association, "tweakreg.asdf") if "tweakreg" in entry.chain else []
 
     def images_to_align(self, association: str) -> list[str]:
-        """Images of an association; tweakreg reads their headers."""
+        """List the images of an association; tweakreg reads their headers.
+
+        Parameters
+        ----------
+        association : str
+            Name of the association.
+
+        Returns
+        -------
+        list of str
+            Paths of the images.
+        """
         return [self.calibrated_image(stem) for stem in self.members_to_align(association)]
 
     def catalog_to_align(self, stem: str) -> str:
-        """Catalog that an exposure is aligned with: its own, or the one that the association names for it."""
+        """Name the catalog that an exposure is aligned with: its own, or the one that the association names for it.
+
+        Parameters
+        ----------
+        stem : str
+            Name of the exposure.
+
+        Returns
+        -------
+        str
+            Path of the catalog.
+        """
         given = self.exposures[stem].tweakreg_catalog
         return link_to(given) if given else self.paths.between(stem, "cat.parquet")
 
     def given_catalogs(self, association: str) -> list[str]:
-        """Catalogs that the association names for its members."""
+        """List the catalogs that the association names for its members.
+
+        Parameters
+        ----------
+        association : str
+            Name of the association.
+
+        Returns
+        -------
+        list of str
+            Paths of the catalogs.
+        """
         members = self.members_to_align(association)
         return [self.catalog_to_align(stem) for stem in members if self.exposures[stem].tweakreg_catalog]
 
     def catalogs_to_align(self, association: str) -> list[str]:
-        """Catalog of each image of an association."""
+        """List the catalog of each image of an association.
+
+        Parameters
+        ----------
+        association : str
+            Name of the association.
+
+        Returns
+        -------
+        list of str
+            Paths of the catalogs, in the order of the images.
+        """
         return [self.catalog_to_align(stem) for stem in self.members_to_align(association)]
 
     def made_catalogs(self, association: str) -> list[str]:
-        """The catalog made of each image, with which those that the association names are compared; none without such."""
+        """List the catalogs made of the images, with which those that the association names are compared.
+
+        Parameters
+        ----------
+        association : str
+            Name of the association.
+
+        Returns
+        -------
+        list of str
+            Path of the catalog of each image; empty if the association names no catalog.
+        """
         if not self.given_catalogs(association):
             return []
         return [self.paths.between(stem, "cat.parquet") for stem in self.members_to_align(association)]
 
     def star_source(self) -> str:
-        """The astrometric catalog: the link to the user's own file, or the name of a service."""
+        """Name the astrometric catalog.
+
+        Returns
+        -------
+        str
+            The link to the user's own file, or the name of a service.
+        """
         return link_to(self.settings["astrometric_catalog"])
 
     def star_file(self) -> list[str]:
-        """The astrometric catalog where it is the user's own; none where it is a service."""
+        """Name the file of the astrometric catalog.
+
+        Returns
+        -------
+        list of str
+            The link to the user's own file; empty if the catalog is a service.
+        """
         return [self.star_source()] if source_files(self.settings["astrometric_catalog"]) else []
 
     # ------------------------------------------------------------------------------------------------ what the report reads
     def ramps_around_refpix(self, stem: str) -> list[str]:
-        """The ramp before and after refpix; none where refpix is skipped."""
+        """List the ramp before and after refpix.
+
+        Parameters
+        ----------
+        stem : str
+            Name of the exposure.
+
+        Returns
+        -------
+        list of str
+            Paths of the two files; empty if refpix is skipped.
+        """
         if "refpix" not in self.exposures[stem].chain:
             return []
         return [self.exposure_before(stem, "refpix"), self.paths.exposure(stem, "refpix")]
 
     def ramp_with_transient(self, stem: str) -> list[str]:
-        """The ramp before wfi18_transient; none for an exposure that does not go through it."""
+        """Name the ramp before wfi18_transient.
+
+        Parameters
+        ----------
+        stem : str
+            Name of the exposure.
+
+        Returns
+        -------
+        list of str
+            Path of the file; empty if the exposure does not go through this step.
+        """
         return [self.exposure_before(stem, "wfi18_transient")] if "wfi18_transient" in self.exposures[stem].chain else []
 
     def catalog_files(self, stem: str) -> dict[str, str]:
-        """Catalog and segmentation map of an exposure, and what its alignment began with, as far as it has them."""
+        """List the catalog and segmentation map of an exposure, and the catalogs that its alignment began with.
+
+        Parameters
+        ----------
+        stem : str
+            Name of the exposure.
+
+        Returns
+        -------
+        dict of str to str
+            Path of each file, by the option of image_pictures.py; without those that the exposure does not have.
+        """
         entry = self.exposures[stem]
         files = {}
         if "source_catalog" in entry.chain:
@@ -273,7 +562,18 @@ class Plan:
         return files
 
     def alignment_files(self, association: str) -> dict[str, str]:
-        """Summary of an association's alignment, and its astrometric catalog; none where it is not aligned."""
+        """List the summary of an association's alignment, and its astrometric catalog.
+
+        Parameters
+        ----------
+        association : str
+            Name of the association.
+
+        Returns
+        -------
+        dict of str to str
+            Path of each file, by the option of report.py; empty if the association is not aligned.
+        """
         if association not in self.aligned_associations():
             return {}
         return {
@@ -283,7 +583,20 @@ class Plan:
 
     # ---------------------------------------------------------------------------------------------------- arguments of a job
     def arguments(self, stem: str, step: str) -> str:
-        """A step's references and parameters as arguments of its script."""
+        """Write the references and parameters of a step as arguments of its script.
+
+        Parameters
+        ----------
+        stem : str
+            Name of the exposure.
+        step : str
+            Name of the step.
+
+        Returns
+        -------
+        str
+            The arguments, quoted for a shell.
+        """
         chosen, override = self.exposures[stem].references, self.settings["references"]["override"]
         types = [reference.type for reference in self.declared[step].references]
         words = [f"--{name} {shlex.quote(self.links.get(chosen[name], NOT_APPLICABLE))}" for name in types]
@@ -296,29 +609,94 @@ class Plan:
         return " ".join([*words, self.parameters(step)])
 
     def parameters(self, step: str) -> str:
-        """A step's parameters as arguments of its script."""
+        """Write the parameters of a step as arguments of its script.
+
+        Parameters
+        ----------
+        step : str
+            Name of the step.
+
+        Returns
+        -------
+        str
+            The arguments, quoted for a shell.
+        """
         return configuration.command_line(self.declared[step].parameters, self.settings["steps"][step])
 
     def search_parameters(self) -> str:
-        """Parameters of the search for the astrometric catalog as arguments of its script."""
+        """Write the parameters of the search for the astrometric catalog as arguments of its script.
+
+        Returns
+        -------
+        str
+            The arguments, quoted for a shell.
+        """
         return configuration.command_line(SEARCH_PARAMETERS, self.settings["steps"]["tweakreg"])
 
     def missing_option(self, association: str) -> str:
-        """Option of report.py that names the exposures of an association that the configuration leaves out."""
+        """Write the option of report.py that names the exposures of an association that the configuration leaves out.
+
+        Parameters
+        ----------
+        association : str
+            Name of the association.
+
+        Returns
+        -------
+        str
+            The option; empty if no exposure is left out.
+        """
         excluded = find_excluded(self.settings["input"], Path.cwd(), self.settings["exclude"]).get(association, [])
         return f"--missing {' '.join(excluded)}" if excluded else ""
 
     def requirement(self, stem: str) -> str:
-        """Option of finalize.py that makes an exposure fail that should be aligned and is not."""
+        """Write the option of finalize.py that makes an exposure fail that should be aligned and is not.
+
+        Parameters
+        ----------
+        stem : str
+            Name of the exposure.
+
+        Returns
+        -------
+        str
+            The option; empty if the configuration does not require it, or the exposure has no alignment.
+        """
         return "--require_alignment" if self.settings["require_alignment"] and self.solution(stem) else ""
 
     def star_attempt(self, association: str) -> int:
-        """Number of the attempt to get the stars: another one where the last has failed, so that the rule runs again."""
+        """Count the attempts to get the stars.
+
+        The number changes where the last attempt has failed, so that the rule runs again.
+
+        Parameters
+        ----------
+        association : str
+            Name of the association.
+
+        Returns
+        -------
+        int
+            Number of the attempt.
+        """
         return next_attempt(Path(self.paths.between(association, "astrometric.parquet")))
 
     # ------------------------------------------------------------------------------------------------------- what it is made of
     def recipe(self, stem: str, step: str) -> str:
-        """Hash of what a step of an exposure is made from, besides the output of the previous step."""
+        """Hash what a step of an exposure is made from, besides the output of the previous step.
+
+        Parameters
+        ----------
+        stem : str
+            Name of the exposure.
+        step : str
+            Name of the step.
+
+        Returns
+        -------
+        str
+            The hash, see `rampflow.workflow.recipes.recipe`.
+        """
         if step == "tweakreg":
             return self.association_recipe(self.exposures[stem].association)
         files = {
@@ -328,13 +706,19 @@ class Plan:
         return recipes.recipe(self.arguments(stem, step), fingerprint(step), *files.get(step, []))
 
     def association_recipe(self, association: str, members: Sequence[str] | None = None) -> str:
-        """Hash of what the alignment of an association is made from, besides its images and their catalogs.
+        """Hash what the alignment of an association is made from, besides its images and their catalogs.
 
         Parameters
         ----------
         association : str
+            Name of the association.
         members : sequence of str, optional
             The exposures that are aligned with each other, in the order of the association; by default, all.
+
+        Returns
+        -------
+        str
+            The hash, see `rampflow.workflow.recipes.recipe`.
         """
         members = self.members_to_align(association) if members is None else members
         return recipes.recipe(
@@ -346,18 +730,30 @@ class Plan:
         )
 
     def star_recipe(self) -> str:
-        """Hash of what an astrometric catalog is made from, besides where the images point."""
+        """Hash what an astrometric catalog is made from, besides where the images point.
+
+        Returns
+        -------
+        str
+            The hash, see `rampflow.workflow.recipes.recipe`.
+        """
         source = recipes.content(self.settings["astrometric_catalog"])
         return recipes.recipe(source, self.search_parameters(), fingerprint("astrometric_catalog"))
 
 
 def is_job() -> bool:
-    """Whether this process runs a job of a workflow whose main process is another one."""
+    """Test whether this process runs a job of a workflow whose main process is another one.
+
+    Returns
+    -------
+    bool
+        True in a job.
+    """
     return EXPOSURES_VARIABLE in os.environ
 
 
 def scratch_folder(settings: dict) -> str | None:
-    """Folder of the files that only the next step reads, where the configuration names a disk of the compute nodes.
+    """Name the folder of the files that only the next step reads, where the configuration names a disk of the nodes.
 
     Each cluster job has a folder of its own, which is removed when the job ends. The main process never sees these files. It
     uses another name for them, so that it does not take the files of a run without scratch for them.
@@ -370,7 +766,7 @@ def scratch_folder(settings: dict) -> str | None:
     Returns
     -------
     str or None
-        None: together with the other intermediates.
+        Path of the folder. None: together with the other intermediates.
     """
     if not settings["scratch"]:
         return None
@@ -384,7 +780,7 @@ def scratch_folder(settings: dict) -> str | None:
 
 
 def given_options(files: Mapping[str, str | Sequence[str]], names: Iterable[str]) -> str:
-    """Those of some named inputs that a job has, as arguments of its script.
+    """Write those of some named inputs that a job has as arguments of its script.
 
     Parameters
     ----------
@@ -392,6 +788,11 @@ def given_options(files: Mapping[str, str | Sequence[str]], names: Iterable[str]
         Inputs of the job: a name or a list of names for each.
     names : iterable of str
         The inputs that become arguments.
+
+    Returns
+    -------
+    str
+        The arguments, quoted for a shell.
     """
     words = []
     for name in names:

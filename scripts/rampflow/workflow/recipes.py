@@ -36,12 +36,34 @@ _LOGGED = re.compile(rb"rampflow\.(\w+)\s+::\s+INFO\s+::\s+Recipe\s+([0-9a-f]{16
 
 
 def recipe(*parts: str) -> str:
-    """Hash what a step is made from."""
+    """Hash what a step is made from.
+
+    Parameters
+    ----------
+    *parts : str
+        What the step is made from: arguments, fingerprint of its code, content of its files.
+
+    Returns
+    -------
+    str
+        Hash of 16 hexadecimal digits.
+    """
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
 
 
 def recipes_in(path: Path) -> dict[str, str]:
-    """Read the recipe of each step that a file has gone through from its log; empty for a file without a readable log."""
+    """Read the recipe of each step that a file has gone through from its log.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        ASDF or parquet file.
+
+    Returns
+    -------
+    dict of str to str
+        Recipe of each step, by its name; empty for a file without a readable log.
+    """
     try:
         if path.suffix == ".parquet":
             from pyarrow import parquet
@@ -57,9 +79,19 @@ def recipes_in(path: Path) -> dict[str, str]:
 
 @functools.cache
 def content(path: str) -> str:
-    """Identify the content of a file that the configuration names; the name itself for a service or a missing file.
+    """Identify the content of a file that the configuration names.
 
     The content of the folder of a HATS catalog is that of the files that change whenever one of its partitions does.
+
+    Parameters
+    ----------
+    path : str
+        File, folder of a HATS catalog, or name of a service.
+
+    Returns
+    -------
+    str
+        Hash of the content; `path` itself for a service or a missing file.
     """
     files = source_files(path)
     found = [links.content_of(Path(file), trusted=False) for file in files]
@@ -104,14 +136,14 @@ def differing(expected: dict[Path, dict[str, str]], store: Path = STORE) -> dict
     """
     known = _load(store)
 
-    def read(path):
+    def _read(path):
         stamp, entry = _stamp(path), known.get(str(path))
         if stamp is None or (entry and entry["stamp"] == stamp):
             return stamp and entry
         return {"stamp": stamp, "recipes": recipes_in(path)}
 
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        found = {str(path): entry for path, entry in zip(expected, pool.map(read, expected), strict=True) if entry}
+        found = {str(path): entry for path, entry in zip(expected, pool.map(_read, expected), strict=True) if entry}
     if any(known.get(path) != entry for path, entry in found.items()):
         _save(store, known | found)
     result = {}
@@ -146,7 +178,20 @@ def remember(files: dict[Path, dict[str, str]], since: float, store: Path = STOR
 
 
 def are_as_remembered(files: dict[Path, dict[str, str]], store: Path = STORE) -> bool:
-    """Whether all of these files were made in this working folder, with these recipes."""
+    """Test whether all of these files were made in this working folder, with these recipes.
+
+    Parameters
+    ----------
+    files : dict
+        For each file, the recipe of each step.
+    store : pathlib.Path
+        File with what is known of files.
+
+    Returns
+    -------
+    bool
+        True if the record of every file agrees with the file and its recipes.
+    """
     known = _load(store)
     return all(
         (entry := known.get(str(path))) and entry["stamp"] == _stamp(path) and entry["recipes"] == steps
@@ -155,7 +200,15 @@ def are_as_remembered(files: dict[Path, dict[str, str]], store: Path = STORE) ->
 
 
 def set_stamp(path: Path, *, outdated: bool) -> None:
-    """Set the time of a stamp: now where what depends on it is to be made again, otherwise long ago."""
+    """Set the time of a stamp: now where what depends on it is to be made again, otherwise long ago.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        The stamp; it is created if it does not exist.
+    outdated : bool
+        Whether what depends on it is to be made again.
+    """
     if outdated or not path.exists() or path.stat().st_mtime != _LONG_AGO:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
@@ -164,7 +217,18 @@ def set_stamp(path: Path, *, outdated: bool) -> None:
 
 
 def describe_outdated(differing: dict[Path, list[str]]) -> str:
-    """Write the message that names what is made again, and why."""
+    """Write the message that names what is made again, and why.
+
+    Parameters
+    ----------
+    differing : dict
+        Steps that differ for each file, as `differing` returns them; at least one file.
+
+    Returns
+    -------
+    str
+        The message.
+    """
     first = min(differing)
     others = f" and {len(differing) - 1} others" if len(differing) > 1 else ""
     return (

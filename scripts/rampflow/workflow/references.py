@@ -41,7 +41,13 @@ _ENVIRONMENT = (
 
 
 def source() -> dict[str, str]:
-    """The cache and the server that are asked: environment variables of the `crds` package."""
+    """Return the cache and the server that are asked: environment variables of the `crds` package.
+
+    Returns
+    -------
+    dict of str to str
+        Value of each variable; empty if it is not set and has no default.
+    """
     defaults = {"CRDS_OBSERVATORY": OBSERVATORY, "CRDS_SERVER_URL": SERVER, "CRDS_MODE": "auto"}  # crds sets the last itself
     return {name: os.environ.get(name) or defaults.get(name, "") for name in _ENVIRONMENT}
 
@@ -56,7 +62,8 @@ def _remedy() -> str:
 @contextlib.contextmanager
 def _asked(failure: str):
     """Ask CRDS something; when it can't answer, its messages and tracebacks become one line that begins with `failure`."""
-    said, handlers = io.StringIO(), logging.getLogger("CRDS").handlers
+    said = io.StringIO()
+    handlers = [h for h in logging.getLogger("CRDS").handlers if isinstance(h, logging.StreamHandler)]
     streams = [handler.setStream(said) for handler in handlers]
     try:
         with contextlib.redirect_stderr(said):
@@ -64,8 +71,10 @@ def _asked(failure: str):
     except CRDS_FAILURES as error:
         errors = [line.partition("ERROR - ")[2] for line in said.getvalue().splitlines() if "CRDS - ERROR - " in line]
         causes = [] if isinstance(error, SystemExit) else [str(error)]
-        while error := error.__context__:
-            causes += [str(error)] if isinstance(error, OSError) else []
+        cause = error.__context__
+        while cause:
+            causes += [str(cause)] if isinstance(cause, OSError) else []
+            cause = cause.__context__
         words = " ".join([*errors, *causes])
         raise RampflowError(f"{failure} ({' '.join(words.split())[:400] or 'it says nothing'}). {_remedy()}") from None
     else:
@@ -76,12 +85,22 @@ def _asked(failure: str):
 
 
 def resolve_context(name: str | None) -> str:
-    """The CRDS context of a name or date; of `None`: CRDS_CONTEXT, or the default of the server or cache.
+    """Find the CRDS context of a name or date.
+
+    Parameters
+    ----------
+    name : str or None
+        Name or date. None: CRDS_CONTEXT, or the default of the server or cache.
+
+    Returns
+    -------
+    str
+        Name of the CRDS context.
 
     Raises
     ------
     RampflowError
-        CRDS can't say.
+        CRDS can't find the context.
     """
     _crds()
     from crds.core import heavy_client
@@ -91,7 +110,7 @@ def resolve_context(name: str | None) -> str:
 
 
 def best_references(header: dict, types: list[str], context: str) -> dict[str, str]:
-    """Name of the reference that CRDS recommends for each type.
+    """Find the reference that CRDS recommends for each type.
 
     Parameters
     ----------
@@ -140,29 +159,73 @@ MATCHED = (
 
 
 def context_stamp(context: str) -> list[int]:
-    """Size and time of a context's file in the cache: a cache that was made anew may have another one of the same name."""
+    """Read size and time of a context's file in the cache.
+
+    A cache that was made anew may have another one of the same name.
+
+    Parameters
+    ----------
+    context : str
+        Name of the CRDS context.
+
+    Returns
+    -------
+    list of int
+        Size in bytes and time of modification in ns; empty if the file does not exist.
+    """
     path = Path(_crds().locate_mapping(context, observatory=OBSERVATORY))
     return [path.stat().st_size, path.stat().st_mtime_ns] if path.is_file() else []
 
 
 def cache_path(name: str) -> Path:
-    """Where a reference lies, or will lie, in the CRDS cache."""
+    """Name the file of a reference in the CRDS cache, whether or not it exists.
+
+    Parameters
+    ----------
+    name : str
+        File name of the reference.
+
+    Returns
+    -------
+    pathlib.Path
+        Path in the cache.
+    """
     return Path(_crds().locate_file(name, observatory=OBSERVATORY))
 
 
 def is_serverless() -> bool:
-    """Whether CRDS works with a local cache alone."""
+    """Test whether CRDS works with a local cache alone.
+
+    Returns
+    -------
+    bool
+        True if there is no server.
+    """
     _crds()
     return SERVERLESS in os.environ["CRDS_SERVER_URL"]
 
 
 def fetch(name: str, context: str) -> Path:
-    """Bring a reference from the CRDS server into the cache, checked, and whole or not at all: others may share the cache.
+    """Fetch a reference from the CRDS server into the cache and check it.
+
+    It appears in the cache whole or not at all: others may share the cache.
+
+    Parameters
+    ----------
+    name : str
+        File name of the reference.
+    context : str
+        Name of the CRDS context.
+
+    Returns
+    -------
+    pathlib.Path
+        Path in the cache.
 
     Raises
     ------
     RampflowError
-        It can't be had.
+        The reference can't be fetched.
     """
     _crds()
     from crds.client import api

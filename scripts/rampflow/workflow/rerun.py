@@ -16,7 +16,20 @@ from rampflow.workflow.plan import Plan
 
 
 def exposure_recipes(plan: Plan, stem: str) -> dict[Path, dict[str, str]]:
-    """Files of an exposure that may exist, each with the recipes of the steps that it should have gone through."""
+    """List the files of an exposure that may exist, each with the recipes of its steps.
+
+    Parameters
+    ----------
+    plan : rampflow.workflow.plan.Plan
+        Plan of the run.
+    stem : str
+        Name of the exposure.
+
+    Returns
+    -------
+    dict
+        For each file, the recipe of each step that it should have gone through.
+    """
     chain = plan.exposures[stem].chain
     steps = {step: plan.recipe(stem, step) for step in chain}
     files = {}
@@ -29,13 +42,35 @@ def exposure_recipes(plan: Plan, stem: str) -> dict[Path, dict[str, str]]:
 
 
 def solution_recipes(plan: Plan) -> dict[Path, dict[str, str]]:
-    """Files of the alignments, with the recipe of each."""
+    """List the files of the alignments, with the recipe of each.
+
+    Parameters
+    ----------
+    plan : rampflow.workflow.plan.Plan
+        Plan of the run.
+
+    Returns
+    -------
+    dict
+        For each file, the recipe of tweakreg.
+    """
     names = plan.aligned_associations()
     return {_solution_file(plan, name): {"tweakreg": plan.association_recipe(name)} for name in names}
 
 
 def star_recipes(plan: Plan) -> dict[Path, dict[str, str]]:
-    """Astrometric catalogs, with their recipe."""
+    """List the astrometric catalogs, with their recipe.
+
+    Parameters
+    ----------
+    plan : rampflow.workflow.plan.Plan
+        Plan of the run.
+
+    Returns
+    -------
+    dict
+        For each file, the recipe of the astrometric catalog.
+    """
     files = [Path(plan.paths.between(name, "astrometric.parquet")) for name in plan.aligned_associations()]
     return {path: {"astrometric_catalog": plan.star_recipe()} for path in files}
 
@@ -78,7 +113,18 @@ def is_current(plan: Plan, stem: str, realigned: Collection[str] = ()) -> bool:
 
 
 def stars_are_current(plan: Plan) -> bool:
-    """Whether all astrometric catalogs were made in this working folder, from the present parameters and code."""
+    """Test whether all astrometric catalogs were made in this working folder, from the present parameters and code.
+
+    Parameters
+    ----------
+    plan : rampflow.workflow.plan.Plan
+        Plan of the run.
+
+    Returns
+    -------
+    bool
+        True if none has to be made again.
+    """
     return recipes.are_as_remembered(star_recipes(plan))
 
 
@@ -95,6 +141,11 @@ def stamp_file(results: str, kind: str, name: str) -> str:
         ``exposure`` or ``association``.
     name : str
         Of the exposure or the association.
+
+    Returns
+    -------
+    str
+        Path of the stamp.
     """
     return f".rampflow/redo/{recipes.recipe(results)}/{kind}/{name}"
 
@@ -105,6 +156,7 @@ def mark_outdated(plan: Plan) -> dict[Path, list[str]]:
     Parameters
     ----------
     plan : rampflow.workflow.plan.Plan
+        Plan of the run.
 
     Returns
     -------
@@ -136,6 +188,7 @@ def remember_made(plan: Plan, since: float) -> None:
     Parameters
     ----------
     plan : rampflow.workflow.plan.Plan
+        Plan of the run.
     since : float
         When the run began, as a file's time of modification.
     """

@@ -18,7 +18,7 @@ CLUSTER_OVERHEAD = 400
 def memory(
     base: float, *, frames: float = 0, ramps: float = 0, shape: tuple[int, int, int] | None, attempt: int, on_cluster: bool
 ) -> int:
-    """Memory of a job.
+    """Compute the memory of a job.
 
     Parameters
     ----------
@@ -43,7 +43,7 @@ def memory(
 
 
 def minutes(base: float, *, per_gigabyte: float = 0, shape: tuple[int, int, int] | None, attempt: int) -> int:
-    """Time limit of a job, for slow disks and busy nodes.
+    """Compute the time limit of a job, for slow disks and busy nodes.
 
     Parameters
     ----------
@@ -66,7 +66,18 @@ def minutes(base: float, *, per_gigabyte: float = 0, shape: tuple[int, int, int]
 
 
 def float32_sizes(shape: tuple[int, int, int] | None) -> tuple[float, float]:
-    """Size of a frame and of a ramp in single precision, in MB; zeros without a shape."""
+    """Compute the size of a frame and of a ramp in single precision.
+
+    Parameters
+    ----------
+    shape : tuple of int or None
+        Resultants, rows, columns.
+
+    Returns
+    -------
+    tuple of float
+        Sizes of a frame and of a ramp, MB; zeros without a shape.
+    """
     if shape is None:
         return 0.0, 0.0
     resultants, rows, columns = shape
@@ -75,7 +86,7 @@ def float32_sizes(shape: tuple[int, int, int] | None) -> tuple[float, float]:
 
 
 def threads(exposures: int, cores: int | None) -> int:
-    """Cores of a job that can use two.
+    """Choose the number of cores of a job that can use two.
 
     Parameters
     ----------
@@ -111,7 +122,18 @@ class Resources:
         return self._shapes[wildcards.stem] if "stem" in wildcards.keys() else None
 
     def cores(self, wildcards: Any) -> int:
-        """Cores of a job that can use two, see `threads`."""
+        """Choose the number of cores of a job that can use two.
+
+        Parameters
+        ----------
+        wildcards : snakemake.io.Wildcards
+            Wildcards of the job; unused.
+
+        Returns
+        -------
+        int
+            1 or 2, see `threads`.
+        """
         return threads(len(self._shapes), self._local_cores())
 
     def memory(self, base: float, *, frames: float = 0, ramps: float = 0) -> Callable:

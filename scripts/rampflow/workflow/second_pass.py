@@ -24,18 +24,45 @@ _FORCING = ("--force", "--forceall", "-f", "-F")
 
 
 def is_second_pass() -> bool:
-    """Whether this run finishes another one."""
+    """Test whether this run finishes another one.
+
+    Returns
+    -------
+    bool
+        True in a second pass.
+    """
     return LEFT_OUT_VARIABLE in os.environ
 
 
 def left_out() -> list[str]:
-    """Exposures that this run leaves out because it is a second pass; none of another run."""
+    """List the exposures that this run leaves out because it is a second pass.
+
+    Returns
+    -------
+    list of str
+        Names of the exposures; empty for another run.
+    """
     path = os.environ.get(LEFT_OUT_VARIABLE)
     return Path(path).read_text().splitlines() if path else []
 
 
 def holds_back_alignment(plan: Plan, stem: str, step: str) -> bool:
-    """Whether the alignment of an association can't start without the output of a step of an exposure."""
+    """Test whether the alignment of an association can't start without the output of a step of an exposure.
+
+    Parameters
+    ----------
+    plan : rampflow.workflow.plan.Plan
+        Plan of the run.
+    stem : str
+        Name of the exposure.
+    step : str
+        Name of the step.
+
+    Returns
+    -------
+    bool
+        True if the alignment waits for the step.
+    """
     entry = plan.exposures.get(stem)
     if entry is None or "tweakreg" not in entry.chain:
         return False
@@ -43,11 +70,12 @@ def holds_back_alignment(plan: Plan, stem: str, step: str) -> bool:
 
 
 def exposures_to_finish(plan: Plan, failed: Collection[tuple[str, str]]) -> list[str]:
-    """Exposures that a second pass can align and finish.
+    """List the exposures that a second pass can align and finish.
 
     Parameters
     ----------
     plan : rampflow.workflow.plan.Plan
+        Plan of the run.
     failed : collection of tuple of str
         Name and step of each failed job.
 
@@ -69,7 +97,9 @@ def exposures_to_finish(plan: Plan, failed: Collection[tuple[str, str]]) -> list
 
 
 def start_folder(arguments: Sequence[str], environment: Mapping[str, str]) -> Path:
-    """Folder that the user has started Snakemake in, which relative paths of its command line are taken from.
+    """Find the folder in which the user has started Snakemake.
+
+    Relative paths of its command line are taken from this folder.
 
     Parameters
     ----------
@@ -77,6 +107,11 @@ def start_folder(arguments: Sequence[str], environment: Mapping[str, str]) -> Pa
         The command line. With ``--directory``, Snakemake has changed the working folder.
     environment : mapping
         The shell names its folder in PWD.
+
+    Returns
+    -------
+    pathlib.Path
+        Path of the folder.
     """
     elsewhere = any(word in ("--directory", "-d") or word.startswith("--directory=") for word in arguments)
     given = Path(environment.get("PWD", ""))
@@ -91,6 +126,7 @@ def run_second_pass(plan: Plan, stems: Collection[str], arguments: Sequence[str]
     Parameters
     ----------
     plan : rampflow.workflow.plan.Plan
+        Plan of the run.
     stems : collection of str
         The exposures, see `exposures_to_finish`.
     arguments : sequence of str

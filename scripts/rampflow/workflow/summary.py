@@ -35,7 +35,18 @@ class Findings(NamedTuple):
 
 
 def read_log(log: Path) -> tuple[str, list[str]]:
-    """The error that ended a step, empty where none did, and its warnings."""
+    """Read the error that ended a step, and its warnings.
+
+    Parameters
+    ----------
+    log : pathlib.Path
+        Log of the job.
+
+    Returns
+    -------
+    tuple of str and list of str
+        The error, empty if there is none, and the warnings.
+    """
     reason, warnings = "", []
     for line in log.read_text(errors="replace").splitlines():
         found = _LINE.match(line)
@@ -47,7 +58,18 @@ def read_log(log: Path) -> tuple[str, list[str]]:
 
 
 def reason_without_error(log: Path) -> str:
-    """Why a step ended that has logged no error: the last line of a traceback, or that it was killed and what it did last."""
+    """Find why a step ended that has logged no error.
+
+    Parameters
+    ----------
+    log : pathlib.Path
+        Log of the job.
+
+    Returns
+    -------
+    str
+        The last line of a traceback, or that the step was killed and what it logged last.
+    """
     lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
     if not lines:
         return _KILLED
@@ -56,7 +78,18 @@ def reason_without_error(log: Path) -> str:
 
 
 def logs_of(plan: Plan) -> list[Path]:
-    """Logs of the exposures and associations of a run, and of the references that were fetched."""
+    """List the logs of the exposures and associations of a run, and of the references that were fetched.
+
+    Parameters
+    ----------
+    plan : rampflow.workflow.plan.Plan
+        Plan of the run.
+
+    Returns
+    -------
+    list of pathlib.Path
+        Logs that exist.
+    """
     names = {*plan.exposures, *plan.associations()}
     return [
         *(log for name in sorted(names) for log in sorted((LOGS / name).glob("*.log"))),
@@ -65,13 +98,39 @@ def logs_of(plan: Plan) -> list[Path]:
 
 
 def ended_well(log: Path) -> bool:
-    """Whether the job that writes a log has ended with success: its benchmark is then not older than its log."""
+    """Test whether the job that writes a log has ended with success.
+
+    Its benchmark is then not older than its log.
+
+    Parameters
+    ----------
+    log : pathlib.Path
+        Log of the job.
+
+    Returns
+    -------
+    bool
+        True if the job has ended with success.
+    """
     benchmark = benchmark_of(log)
     return benchmark.exists() and benchmark.stat().st_mtime_ns >= log.stat().st_mtime_ns
 
 
 def count_done(logs: Iterable[Path], since: float) -> int:
-    """Count the jobs that have ended with success since a run began."""
+    """Count the jobs that have ended with success since a run began.
+
+    Parameters
+    ----------
+    logs : iterable of pathlib.Path
+        Logs of the jobs.
+    since : float
+        When the run began, as a file's time of modification.
+
+    Returns
+    -------
+    int
+        Number of jobs.
+    """
     return sum(benchmark_of(log).exists() and benchmark_of(log).stat().st_mtime >= since for log in logs)
 
 
@@ -124,12 +183,16 @@ def failed_jobs(logs: Iterable[Path], since: float, *, interrupted: bool = False
 
 
 def summarize(logs: Iterable[Path], since: float, *, interrupted: bool = False) -> Findings:
-    """Gather what failed, and what the steps warned of.
+    """Collect what failed, and what the steps warned of.
 
     Parameters
     ----------
-    logs, since, interrupted
-        As for `failed_jobs`.
+    logs : iterable of pathlib.Path
+        Logs of the exposures and associations of the run.
+    since : float
+        When the run began, as a file's time of modification.
+    interrupted : bool
+        Whether the run was interrupted, see `failed_jobs`.
 
     Returns
     -------
@@ -163,7 +226,22 @@ def _lines(warnings: dict[tuple[str, str], list[str]]) -> list[str]:
 
 
 def count(number: int, noun: str, none: str = "no") -> str:
-    """A number and its noun: no warning, 1 warning, 2 warnings."""
+    """Write a number and its noun: no warning, 1 warning, 2 warnings.
+
+    Parameters
+    ----------
+    number : int
+        The number.
+    noun : str
+        The noun in the singular.
+    none : str
+        Word for zero.
+
+    Returns
+    -------
+    str
+        Number and noun.
+    """
     return f"{number or none} {noun}{'s' * (number > 1)}"
 
 
@@ -176,13 +254,14 @@ def report(
     interrupted: bool,
     success: bool,
 ) -> str:
-    """Write the summary to a file; what to show of it.
+    """Write the summary to a file, and return what to show of it.
 
     Parameters
     ----------
     findings : Findings
+        What the logs say, as `summarize` returns it.
     path : pathlib.Path
-        The file.
+        File of the summary.
     products : tuple of int
         Number of exposures whose products are all there and as this run would make them, of those whose products are outdated,
         and of all exposures.
@@ -261,16 +340,19 @@ def report_run(
     Parameters
     ----------
     plan : rampflow.workflow.plan.Plan
+        Plan of the run.
     path : pathlib.Path
-        The file.
+        File of the summary.
     since : float
         When the run began, as a file's time of modification.
     snakemake_logs : iterable of pathlib.Path
         Snakemake's own logs of the run.
     realigned : collection of str
         Exposures that a second pass has aligned without those that have failed.
-    interrupted, success
-        As for `report`.
+    interrupted : bool
+        Whether somebody or a batch system ended the run.
+    success : bool
+        Whether Snakemake ended with success.
 
     Returns
     -------
