@@ -481,7 +481,7 @@ def test_swapped_exposures_and_references_are_refused(files, tmp_path, name):
     own = {"wfi_science_raw": "uncal", "ramp": "dqinit", "wfi_image": "rampfit"}[takes]
     for wrong in (*(exposures - {files.folder / f"r_{own}.asdf"}), files.folder / "flat.asdf", files.folder / "photom.asdf"):
         line = refusal(*files.run(name, tmp_path, exposure=wrong), wrong.name)
-        assert foreseen(line) and "holds the data model" in line
+        assert foreseen(line) and "expected the data model" in line
     for reference in declarations.steps()[name].references:
         for wrong in ("mask", "gain", "r_uncal"):
             if wrong == reference.type:
