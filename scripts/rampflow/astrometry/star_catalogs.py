@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import difflib
+import multiprocessing
 import os
 import threading
 import time
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import numpy as np
@@ -131,7 +133,7 @@ def fetch_stars(source: str, region: Region, epoch: float, timeout: float) -> tu
         stars = {name: found.get(name, np.full(len(found["ra"]), np.nan)) for name in COLUMNS}
     elif source == GAIA_S3 or Path(source).is_dir():
         found = (
-            query_with_retries(lambda deadline: _read_s3(region), timeout)
+            query_with_retries(lambda deadline: _read_s3(region, deadline), timeout)
             if source == GAIA_S3
             else _read_folder(Path(source), region)
         )
@@ -201,20 +203,43 @@ def _check_hats_motions(source: str, stars: dict[str, np.ndarray]) -> None:
         )
 
 
-def _read_s3(region: Region) -> dict[str, np.ndarray]:
+def _read_s3(region: Region, deadline: float) -> dict[str, np.ndarray]:
+    # In a process of its own, which can be ended: pyarrow's client has no total timeout, and a program that has used it waits
+    # at its exit for the answer of a slow server.
+    context = multiprocessing.get_context("spawn")
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=_send_s3, args=(sender, region, hats.GAIA_DR3), daemon=True)
+    process.start()
+    sender.close()
+    try:
+        if not receiver.poll(max(deadline - time.monotonic(), 0)):
+            raise TimeoutError("the bucket didn't answer in time")
+        answer = receiver.recv()
+    except EOFError:
+        raise OSError("the process that reads the bucket ended without an answer") from None
+    finally:
+        process.kill()
+        process.join()
+    if isinstance(answer, BaseException):
+        raise answer
+    return answer
+
+
+def _send_s3(sender: Connection, region: Region, path: str) -> None:
     from pyarrow import fs
 
-    # The environment variables of the AWS command line, for a mirror.
-    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
-    filesystem = fs.S3FileSystem(
-        anonymous=True,
-        region=hats.GAIA_DR3_S3_REGION,
-        endpoint_override=endpoint,
-        connect_timeout=_CONNECT_TIMEOUT,
-        # The program can't end while a request waits, so there are few retries here; `query_with_retries` makes more.
-        retry_strategy=fs.AwsStandardS3RetryStrategy(max_attempts=2),
-    )
-    return hats.read_hats(filesystem, hats.GAIA_DR3, region)
+    try:
+        # The environment variables of the AWS command line, for a mirror.
+        endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+        filesystem = fs.S3FileSystem(
+            anonymous=True,
+            region=hats.GAIA_DR3_S3_REGION,
+            endpoint_override=endpoint,
+            connect_timeout=_CONNECT_TIMEOUT,
+        )
+        sender.send(hats.read_hats(filesystem, path, region))
+    except Exception as error:  # the other process raises it
+        sender.send(error)
 
 
 def _read_folder(folder: Path, region: Region) -> dict[str, np.ndarray]:
@@ -269,7 +294,7 @@ def query_with_retries(ask, timeout: float):
             time.sleep(pause)
             pause *= 2
 
-    # In a thread that is abandoned after the timeout: neither a name server nor S3's client takes a total timeout.
+    # In a thread that is abandoned after the timeout, because a name server takes no total timeout.
     worker = threading.Thread(target=_work, daemon=True)
     worker.start()
     worker.join(timeout)
