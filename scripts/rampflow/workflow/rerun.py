@@ -80,15 +80,21 @@ def _solution_file(plan: Plan, association: str) -> Path:
 
 
 def is_current(plan: Plan, stem: str, realigned: Collection[str] = ()) -> bool:
-    """Whether all products of an exposure exist, and are those that the run would make.
+    """Test whether all products of an exposure exist, and are those that the run would make.
 
     Parameters
     ----------
     plan : rampflow.workflow.plan.Plan
+        Plan of the run.
     stem : str
         Name of the exposure.
     realigned : collection of str
         Exposures that a second pass has aligned without those that have failed.
+
+    Returns
+    -------
+    bool
+        False if a product is missing or outdated.
     """
     products = [Path(path) for path in plan.products(stem)]
     if not all(path.exists() for path in products):
