@@ -25,6 +25,7 @@ from rampflow.files.atomic import replacing
 from rampflow.files.models import check_product, metadata_schema, properties
 from rampflow.files.tags import WCS
 from rampflow.files.yaml_tree import tagged
+from rampflow.step.consistency import archive_names
 from rampflow.step.declaration import NOT_APPLICABLE
 from rampflow.step.exposure import Exposure
 from rampflow.step.logs import recorded_log, step_logger
@@ -33,6 +34,9 @@ from rampflow.step.provenance import LOG_KEY, stamp
 from rampflow.wcs.wcs_tree import with_border
 
 log = step_logger("finalize")
+
+#: Where a source catalog has the metadata that are compared with the image's.
+IDENTITY_IN_CATALOG = {"filename": "filename", "detector": "instrument.detector"}
 
 
 def finish_statuses(cal_step: dict, detector: int) -> None:
@@ -150,24 +154,29 @@ def final_catalog(table, name: str, image: dict):
     return table.replace_schema_metadata(metadata | {key.encode(): text.encode() for key, text in texts.items()})
 
 
-def write_segmentation(given: Path, path: Path, name: str, image: dict) -> None:
+def write_segmentation(given: Path, path: Path, image: Exposure, stem: str, name: str, final: dict) -> None:
     """Write a segmentation map with the metadata of the final one.
 
     Parameters
     ----------
     given, path : pathlib.Path
         The map as source_catalog wrote it, and the file to write.
+    image : Exposure
+        The image after the last step.
+    stem : str
+        Name of the exposure.
     name : str
         File name of the final map.
-    image : dict
+    final : dict
         Metadata of the final image, its ``meta``, whose footprint the map gets.
     """
     with AsdfFile(given) as file:
         exposure = Exposure(file)
         exposure.expect_model("segmentation_map", "finalize")
         meta = exposure.meta
+        check_same_exposure(given, _identity(meta), image, stem)
         stamp(meta, name)
-        if (region := image.get("wcsinfo", {}).get("s_region")) is not None:
+        if (region := final.get("wcsinfo", {}).get("s_region")) is not None:
             meta["wcsinfo"]["s_region"] = region
         exposure.roman["data"] = CompressedArray(exposure.array("data", 2).read())
         with create_asdf(path, file.tree, file.standard):
@@ -222,6 +231,42 @@ def write_wcs(image: Exposure, path: Path, name: str) -> None:
         pass
 
 
+def check_same_exposure(path: Path, given: dict[str, str], image: Exposure, stem: str) -> None:
+    """Refuse a file that belongs to another exposure than an image, by its metadata.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        The file, for the message.
+    given : dict of str
+        Its ``filename`` and ``detector``; empty text where it has none. Only names of the archive are compared.
+    image : Exposure
+        The image after the last step.
+    stem : str
+        Name of the exposure whose products are written.
+
+    Raises
+    ------
+    RampflowError
+        It belongs to another exposure.
+    """
+    ours = {
+        "filename": archive_names(f"{stem}_") or archive_names(str(image.meta.get("filename", ""))),
+        "detector": {str(image.meta["instrument"].get("detector", ""))} - {""},
+    }
+    theirs = {"filename": archive_names(given["filename"]), "detector": {given["detector"]} - {""}}
+    for name, values in theirs.items():
+        if values and ours[name] and not values & ours[name]:
+            raise RampflowError(
+                f"{path}: is of {', '.join(sorted(values))} by its metadata ({name}), and the products are of "
+                f"{', '.join(sorted(ours[name]))}; give the files of one exposure"
+            )
+
+
+def _identity(meta: dict) -> dict[str, str]:
+    return {"filename": str(meta.get("filename", "")), "detector": str(meta.get("instrument", {}).get("detector", ""))}
+
+
 def check_alignment(stem: str, solution: dict) -> None:
     """Refuse to write the products of an exposure that isn't aligned.
 
@@ -256,6 +301,7 @@ def write_products(arguments: argparse.Namespace, image: Exposure) -> None:
         The image after the last step.
     """
     stem = arguments.cal.name.removesuffix("_cal.asdf")
+    check_same_exposure(arguments.input, _identity(image.meta), image, stem)
     solution = read_solution(arguments.solutions, stem) if arguments.solutions else {}
     if arguments.require_alignment:
         check_alignment(stem, solution)
@@ -266,6 +312,9 @@ def write_products(arguments: argparse.Namespace, image: Exposure) -> None:
 
             given, final = arguments.catalog
             table = read_table(given)
+            recorded = {name.decode(): value.decode() for name, value in table.schema.metadata.items() if len(value) < 100}
+            identity = {name: recorded.get(f"roman.meta.{place}", "") for name, place in IDENTITY_IN_CATALOG.items()}
+            check_same_exposure(given, identity, image, stem)
             record_catalog(image.meta, table, final.name)
         if solution:
             apply_solution(image.meta, solution)
@@ -278,7 +327,7 @@ def write_products(arguments: argparse.Namespace, image: Exposure) -> None:
         if arguments.segmentation:
             given, final = arguments.segmentation
             segmentation = files.enter_context(replacing(final))
-            write_segmentation(given, segmentation, final.name, final_meta)
+            write_segmentation(given, segmentation, image, stem, final.name, final_meta)
             check_product(segmentation, "SegmentationMapModel")
         write_wcs(image, wcs, arguments.wcs.name)
         check_product(wcs, "WfiWcsModel")

@@ -5,6 +5,7 @@ import datetime
 import asdf
 import finalize
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from finalize import finish_statuses, image_statistics, median_in_place
@@ -329,6 +330,25 @@ def test_without_a_pointing_all_products_are_valid_and_have_no_footprint(tmp_pat
     for name in ("ra", "dec", "ra_centroid", "dec_centroid", "ra_centroid_win", "dec_centroid_win"):
         assert np.isnan(table[name].to_numpy()).all()
     assert np.isfinite(table["kron_flux"].to_numpy()).all()
+
+
+def test_files_of_another_exposure_are_refused(tmp_path):
+    """Swapped by hand: the image of one exposure would get the catalog, the map or the WCS of another."""
+    names = [f"r0000101001001001001_000{number}_wfi07" for number in (1, 2)]
+    meta = {"source_catalog.status": "COMPLETE"}
+    for name in names:
+        write_image(tmp_path / f"{name}_flat.asdf", image(), {"filename": f"{name}_flat.asdf"})
+        pq.write_table(
+            pa.table({"label": [1]}).replace_schema_metadata(meta | {"roman.meta.filename": f"{name}_cat.parquet"}),
+            tmp_path / f"{name}_cat.parquet",
+        )
+    first, second = (tmp_path / name for name in names)
+    done = run("finalize", f"{second}_flat.asdf", f"{first}_cal.asdf", f"{first}_wcs.asdf")
+    assert done.returncode == 1 and f"is of {names[1]} by its metadata (filename)" in done.stderr
+    catalog = ("--catalog", f"{second}_cat.parquet", tmp_path / "x_cat.parquet")
+    done = run("finalize", f"{first}_flat.asdf", f"{first}_cal.asdf", f"{first}_wcs.asdf", *catalog)
+    assert done.returncode == 1 and f"{second}_cat.parquet: is of {names[1]}" in done.stderr
+    assert not list(tmp_path.glob("*_cal.asdf"))
 
 
 @pytest.mark.parametrize("missing", ["input", "model"])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
-import re
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from scipy.spatial import cKDTree
 
 from rampflow import dq
 from rampflow.errors import RampflowError
+from rampflow.step.consistency import archive_names
 from rampflow.step.exposure import Exposure
 
 #: Error of a position for which the catalog has none, pixels: that of a star well above the background.
@@ -54,8 +54,6 @@ IDENTITY = (
     "observation.exposure",
     "exposure.start_time",
 )
-#: Name of an exposure in the archive, within a file name.
-ARCHIVE_NAME = re.compile(r"r\d{19}_\d{4}_wfi\d{2}(?=_)", re.IGNORECASE)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -326,8 +324,8 @@ class SourceCatalog:
             ours, theirs = _text(_field(image.meta, name)), self.identity.get(name, "")
             if ours and theirs and not _same(ours, theirs):
                 differences.append(f"{name} {theirs}, not {ours}")
-        own = {name for text in (stem, str(image.meta.get("filename", ""))) for name in _archive_names(f"{text}_")}
-        named = _archive_names(self.identity.get("filename", ""))
+        own = {name for text in (stem, str(image.meta.get("filename", ""))) for name in archive_names(f"{text}_")}
+        named = archive_names(self.identity.get("filename", ""))
         if own and named and not own & named:
             differences.insert(0, f"it is of {', '.join(sorted(named))}")
         return "; ".join(differences)
@@ -454,7 +452,3 @@ def _same(one: str, other: str) -> bool:
     except ValueError:
         return one.strip().lower() == other.strip().lower()
     return abs((times[0] - times[1]).total_seconds()) < 1
-
-
-def _archive_names(text: str) -> set[str]:
-    return {name.lower() for name in ARCHIVE_NAME.findall(text)}

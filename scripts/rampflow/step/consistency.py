@@ -33,6 +33,9 @@ APERTURE = re.compile(r"WFI_?(\d\d)_", re.IGNORECASE)
 #: Largest plausible distance of a reference point from the telescope's axis, degrees: all detectors lie within one.
 FARTHEST_FROM_AXIS = 2.0
 
+#: Name of an exposure in the archive, within a file name.
+ARCHIVE_NAME = re.compile(r"r\d{19}_\d{4}_wfi\d{2}(?=_)", re.IGNORECASE)
+
 
 def contradictions(meta: dict, resultants: int, name: str) -> list[str]:
     """List entries of an exposure's metadata that contradict each other, its data or its file name, or report a problem.
@@ -174,3 +177,19 @@ def _check_quality(meta: dict):
     quality = metadata_value(meta, "exposure.engineering_quality")
     if isinstance(quality, str) and quality.strip().upper() not in UNSET | {"OK"}:
         yield f"meta.exposure.engineering_quality is {quality!r}: some of its metadata may be missing or wrong"
+
+
+def archive_names(text: str) -> set[str]:
+    """Find the names of exposures in the archive's style in a text, in lower case.
+
+    Parameters
+    ----------
+    text : str
+        A file name, for example ``r0000101001001001001_0001_wfi01_f158_cal.asdf``.
+
+    Returns
+    -------
+    set of str
+        Visit, number and detector of each: ``r0000101001001001001_0001_wfi01``.
+    """
+    return {name.lower() for name in ARCHIVE_NAME.findall(text)}
