@@ -174,7 +174,14 @@ def compare(step, before, our_path, their_path, files):
         return
     assert meta_of(our_path)["cal_step"][status] == meta_of(their_path)["cal_step"][status]
     if step == "dq_init" and "reference_read" in arrays_of(before):  # a raw 0 that decoding hides: AD_FLOOR in rampflow alone
-        theirs["groupdq"][arrays_of(before)["data"] == 0] |= np.uint8(flags.AD_FLOOR | flags.DO_NOT_USE)
+        lost = arrays_of(before)["data"] == 0
+        theirs["groupdq"][lost] |= np.uint8(flags.AD_FLOOR | flags.DO_NOT_USE)
+        # Reference pixels are 0, which refpix takes for missing.
+        lost[SCIENCE] = False
+        theirs["data"][lost] = 0
+        sides = {"top": np.s_[:, :4], "bottom": np.s_[:, -4:], "left": np.s_[..., :4], "right": np.s_[..., -4:]}
+        for side, where in sides.items():
+            theirs[f"border_ref_pix_{side}"] = theirs["data"][where].copy()
     if step == "ramp_fitting":
         theirs["dq"][without_read_noise(files)] |= np.uint32(flags.DO_NOT_USE)
     if step == "dark_current":  # a pixel whose dark is unknown: DO_NOT_USE in rampflow alone
