@@ -93,6 +93,15 @@ def test_of_a_cluster_job_the_step_that_was_killed_is_named(logs):
     assert summary.count_done([Path(done), Path(killed)], BEGUN) == 1
 
 
+def test_steps_of_a_cluster_job_that_did_not_begin_have_not_failed(logs):
+    """Snakemake makes their logs, which stay empty."""
+    failed = logs("logs/r1/dq_init.log", ("rampflow", "ERROR", "dq_init: damaged"))
+    never = logs("logs/r1/refpix.log", age=-3)
+    Path(never).write_text("")
+    assert summarize(failed, never).failures == [f"r1 dq_init: damaged [{failed}]"]
+    assert [line.split(":")[0] for line in summarize(never).failures] == ["r1 refpix"]
+
+
 def test_what_an_interruption_ends_has_not_failed(logs):
     ended = logs("logs/r1/refpix.log", INFO)
     failed = logs("logs/r2/refpix.log", INFO, ("rampflow", "ERROR", "refpix: no data"))

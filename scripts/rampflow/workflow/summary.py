@@ -179,7 +179,9 @@ def failed_jobs(logs: Iterable[Path], since: float, *, interrupted: bool = False
             failures[log] = reason.removeprefix(f"{log.stem}: ")
         elif not (interrupted or log.stem == FETCH or ended_well(log)):
             failures[log] = reason_without_error(log)
-    return failures
+    # Of a cluster job that takes several steps, Snakemake makes empty logs for the steps after the one that failed.
+    begun = {log.parent for log in failures if log.stat().st_size}
+    return {log: reason for log, reason in failures.items() if log.stat().st_size or log.parent not in begun}
 
 
 def summarize(logs: Iterable[Path], since: float, *, interrupted: bool = False) -> Findings:
