@@ -333,6 +333,16 @@ def test_a_renamed_results_folder_is_checked_by_its_recipes(visit, single, defau
     assert visit.jobs(*changed) == {}
 
 
+def test_a_partial_run_does_not_count_the_products_of_other_parameters(visit, single, default_run):
+    copy_folder(default_run[1], visit.folder / "partial")
+    changed = [*single, "results=partial", "steps={flatfield: {include_var_flat: true}}"]
+    assert visit.snakemake(*changed, "--until", "flatfield").returncode == 0
+    head = (visit.folder / "logs" / "summary.txt").read_text().splitlines()[0]
+    assert "nothing failed" in head and "0 of 1 exposures have their products, 1 has outdated ones" in head
+    assert visit.snakemake(*changed).returncode == 0
+    assert "1 of 1 exposures have their products" in (visit.folder / "logs" / "summary.txt").read_text()
+
+
 def test_stale_files_are_listed_and_removed(visit, single):
     pair = f"input=[demo/{FIRST}_uncal.asdf, demo/{STEMS[5]}_uncal.asdf]"
     options = ["astrometric_catalog=demo/astrometric.ecsv", "results=mixed"]

@@ -364,8 +364,9 @@ def report_run(
     logs = logs_of(plan)
     failed = {log.parent.name for log in failed_jobs(logs, since, interrupted=interrupted)}
     complete = [stem for stem in plan.exposures if all(Path(name).exists() for name in plan.products(stem))]
-    # The products of an exposure that has failed are of an earlier run. So may be those that a failed run has not come to.
-    finished = [stem for stem in complete if stem not in failed and (success or rerun.is_current(plan, stem, realigned))]
+    # The products of an exposure that has failed are of an earlier run. So may be those that the run has not come to: one that
+    # failed, or that ``--until`` ended. The comparison takes 2 ms per exposure.
+    finished = [stem for stem in complete if stem not in failed and rerun.is_current(plan, stem, realigned)]
     return report(
         summarize(logs, since, interrupted=interrupted),
         path,
