@@ -12,7 +12,14 @@ from rampflow import __version__
 os.environ["RAMPFLOW_VERSION"] = __version__
 
 #: Files that `make test-quick` leaves out, because they take longest.
-NOT_QUICK = ("test_costs.py", "test_faults.py", "test_inventory.py", "test_kernels.py", "test_simulate.py")
+NOT_QUICK = (
+    "test_astrometric_catalog.py",
+    "test_costs.py",
+    "test_faults.py",
+    "test_inventory.py",
+    "test_kernels.py",
+    "test_simulate.py",
+)
 
 
 def pytest_collection_modifyitems(items):
