@@ -40,6 +40,8 @@ references:
   override: {}
   # Accept overriding references of another detector or optical element, with a warning. false: refuse them.
   allow_mismatch: false
+  # Take parameters of the steps from CRDS (references pars-*), as romancal does. Values of your own have precedence.
+  step_parameters: true
 
 # Astrometric catalog: GAIADR3_S3 (Gaia DR3 on S3), GAIADR3, GAIADR2, GAIADR1 or GAIAREFCAT (a web service), a file with
 # columns ra and dec, or the folder of a HATS catalog.
@@ -76,6 +78,7 @@ An unknown key, a wrong type or a value out of range stops the run before any jo
 | `references.crds_context` | `null` | CRDS context; `null`: `CRDS_CONTEXT`, or the cache's default | `CRDS_CONTEXT` |
 | [`references.override`](#referencesoverride) | `{}` | reference files in place of CRDS's choice | `steps.STEP.override_TYPE` |
 | [`references.allow_mismatch`](#referencesoverride) | `false` | accept overriding references of another detector or optical element | |
+| [`references.step_parameters`](#referencesstep_parameters) | `true` | take parameters of the steps from CRDS | `STPIPE_DISABLE_CRDS_STEPPARS` |
 | [`astrometric_catalog`](#astrometric_catalog) | `GAIADR3_S3` | stars to which exposures are aligned | `steps.tweakreg.abs_refcat` |
 | [`require_alignment`](#require_alignment) | `false` | treat an exposure that isn't aligned as a failure | |
 | [`scratch`](#scratch) | `null` | folder on a disk of the cluster's nodes for files that only the next step reads | |
@@ -110,6 +113,20 @@ alignment takes seconds.
 
 `references.allow_mismatch: true` accepts files that were made for another detector or optical element, with a warning. By default
 they are refused.
+
+### references.step_parameters
+
+CRDS has parameters of the steps for some exposure types and dates, in references of the types `pars-rampfitstep`,
+`pars-exposurepipeline` and so on. A parameter has the first of these values:
+
+1. yours: `steps.STEP.PARAMETER` in `--config` or your `--configfile`, even if it is the default
+2. that of `pars-exposurepipeline`
+3. that of the step's reference
+4. the default in `config.yaml`
+
+Write only what you change into your own file: a copy of `config.yaml` replaces all of CRDS's values. `false` leaves CRDS's parameters
+out, and so does `STPIPE_DISABLE_CRDS_STEPPARS=true` in the environment. See
+[Parameters from CRDS](../docs/how-to/parameters.md#parameters-from-crds).
 
 ### astrometric_catalog
 

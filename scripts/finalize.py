@@ -119,8 +119,12 @@ def record_catalog(meta: dict, table, name: str) -> None:
     recorded = table.schema.metadata
     meta["cal_step"]["source_catalog"] = recorded[b"source_catalog.status"].decode()
     meta["source_catalog"] = {"tweakreg_catalog_name": name}
+    prefix = b"roman.meta.ref_file."
+    named = {key.removeprefix(prefix).decode(): name.decode() for key, name in recorded.items() if key.startswith(prefix)}
     for reftype in ("epsf", "apcorr"):
-        meta["ref_file"][reftype] = recorded.get(f"roman.meta.ref_file.{reftype}".encode(), NOT_APPLICABLE.encode()).decode()
+        meta["ref_file"][reftype] = named.get(reftype, NOT_APPLICABLE)
+    # Those that not every catalog has: dust maps, and references with parameters. The context is named by the image already.
+    meta["ref_file"] |= {t: name for t, name in named.items() if t not in meta["ref_file"] and not t.startswith("crds.")}
     meta["cal_logs"] = [*meta.get("cal_logs", []), *json.loads(recorded.get(LOG_KEY, b"[]"))]
 
 

@@ -14,11 +14,11 @@ from rampflow.errors import RampflowError
 from rampflow.files.asdf_reader import AsdfFile
 from rampflow.files.atomic import replacing
 from rampflow.files.links import original
-from rampflow.step.declaration import NOT_APPLICABLE, Parameter, Step, add_parameters
+from rampflow.step.declaration import NOT_APPLICABLE, Parameter, Step, add_parameter_sources, add_parameters
 from rampflow.step.exposure import Exposure
 from rampflow.step.logs import recorded_log, step_logger
 from rampflow.step.program import reported_errors
-from rampflow.step.provenance import is_fully_saturated
+from rampflow.step.provenance import describe_parameter_sources, is_fully_saturated
 
 _GEOMETRIES = ("shift", "rshift", "rscale", "general")
 
@@ -136,6 +136,7 @@ def parser() -> argparse.ArgumentParser:
         help=f"source catalog that source_catalog made of each image, to check --catalogs against; {NOT_APPLICABLE} for none",
     )
     add_parameters(result, STEP.parameters)
+    add_parameter_sources(result)
     return result
 
 
@@ -453,6 +454,8 @@ def run(arguments: dict) -> None:
     association = arguments["output"].name.removesuffix(f"_{STEP.suffix}.asdf")
     log.info("%s %s, step tweakreg: %d exposures of %s", SOFTWARE_NAME, __version__, len(images), association)
     log.info("Parameters: %s", ", ".join(f"{k}={v}" for k, v in parameters.items()))
+    if arguments.get("parameters_from"):
+        log.info("Parameters of CRDS: %s", describe_parameter_sources(arguments["parameters_from"]))
     stars, origin, reason = read_stars(arguments["astrometric_catalog"])
     stars_move = bool(np.isfinite(stars["pmra"]).any())
     members, left_out, caveats = read_members(images, catalogs, arguments["own_catalogs"], with_epochs=stars_move)

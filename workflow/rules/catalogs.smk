@@ -56,7 +56,7 @@ rule astrometric_catalog:
     params:
         source=lambda wildcards: plan.star_source(),
         attempt=of_association(plan.star_attempt),
-        options=plan.search_parameters(),
+        options=of_association(plan.search_parameters),
         code=fingerprint("astrometric_catalog"),
     message:
         "{wildcards.association}: astrometric catalog"
@@ -86,7 +86,7 @@ rule tweakreg:
         runtime=minutes(30),
     params:
         name=Path(settings["astrometric_catalog"]).name,
-        options=plan.parameters("tweakreg"),
+        options=of_association(plan.alignment_parameters),
         recipe=of_association(plan.association_recipe),
     message:
         "{wildcards.association}: alignment of all exposures"

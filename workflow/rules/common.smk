@@ -34,10 +34,11 @@ gc.set_threshold(100_000)
 IS_MAIN_PROCESS = not is_job()
 DECLARED = declarations.steps()
 try:
-    settings = read_settings(config, DECLARED, Path.cwd())
+    settings = read_settings(config, DECLARED, Path.cwd(), GIVEN)
     settings["exclude"] = [*settings["exclude"], *second_pass.left_out()]
     tweakreg.matchings(settings["steps"]["tweakreg"])
     plan = Plan.of_run(settings, DECLARED, Path.cwd())
+    plan.check_alignments(tweakreg.matchings)
 except RampflowError as error:
     raise WorkflowError(str(error)) from None
 

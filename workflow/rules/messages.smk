@@ -50,6 +50,8 @@ if IS_MAIN_PROCESS:
         raise WorkflowError(str(error)) from None
     if outdated:
         show(recipes.describe_outdated(outdated))
+    for notice in plan.inventory.notices:
+        show(f"Warning: {notice}")
 
 
 onstart:

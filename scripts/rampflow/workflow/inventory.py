@@ -13,6 +13,7 @@ import os
 import secrets
 import shlex
 import sys
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -24,13 +25,14 @@ from rampflow.files.asdf_reader import AsdfFile
 from rampflow.files.atomic import replacing
 from rampflow.files.level1 import RAW_MODELS, RAW_TAG
 from rampflow.files.yaml_tree import TaggedDict
-from rampflow.step.declaration import NOT_APPLICABLE, Step, reference_types
+from rampflow.step.declaration import NOT_APPLICABLE, Step
 from rampflow.step.exposure import Exposure
-from rampflow.workflow import references
+from rampflow.workflow import references, step_parameters
 from rampflow.workflow.association import SPECIAL, Member, find_members, is_plain, stem_of
 from rampflow.workflow.overrides import override_mismatch
+from rampflow.workflow.step_parameters import StepParameters
 
-FORMAT = 4  #: version of the file's format; other versions are not read
+FORMAT = 5  #: version of the file's format; other versions are not read
 #: Parts of the metadata by which CRDS may choose references.
 CRDS_PARTS = ("instrument", "exposure", "visit", "observation")
 #: Numbers in the metadata that a step requires.
@@ -61,6 +63,9 @@ class ExposureEntry:
         Reference type to path of the file, or "N/A".
     tweakreg_catalog : str or None
         Catalog for its alignment in place of its own.
+    step_parameters : dict
+        For each step, the parameters that CRDS sets and the configuration does not: value and path of the reference, by name
+        (see `rampflow.workflow.step_parameters.StepParameters`).
     """
 
     stem: str
@@ -72,6 +77,7 @@ class ExposureEntry:
     chain: tuple[str, ...]
     references: dict[str, str]
     tweakreg_catalog: str | None
+    step_parameters: dict[str, dict[str, Sequence]] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,11 +93,14 @@ class Inventory:
     links : dict
         For the path of each raw file and reference, the link that stands for its content (see `rampflow.files.links`). The
         rules read the link.
+    notices : tuple of str
+        What users should know of the parameters that CRDS sets: those without effect, and steps that are left out.
     """
 
     exposures: dict[str, ExposureEntry]
     context: str | None
     links: dict[str, str]
+    notices: tuple[str, ...] = ()
 
     def references(self) -> list[str]:
         """List the paths of all references.
@@ -256,16 +265,17 @@ def build(config: dict, folder: Path, store: Path, steps: dict[str, Step]) -> In
     override = {t: _overriding(t, given, folder) for t, given in config["references"]["override"].items()}
     chains = {m: chain_of(headers[str(m.path)]["type"], headers[str(m.path)]["detector"], skipped) for m in members}
     context = None
-    types_of = {m: reference_types(steps[name] for name in chain) for m, chain in chains.items()}
-    if any(set(types) - set(override) for types in types_of.values()):
+    if _is_crds_needed(chains.values(), override, config["references"]["crds_context"], steps):
         context = references.resolve_context(config["references"]["crds_context"])
     asked = [references.source(), context, context and references.context_stamp(context)]
     recommended = known.get("recommended", {}) if known.get("asked") == asked else {}
+    choice = _Choice(context, recommended, steps, override)
     exposures = {}
+    parameters = _read_parameters(config, chains, headers, choice) if context else {}
+    for member, found in parameters.items():
+        chains[member] = [name for name in chains[member] if not found.values.get(name, {}).get("skip", (False,))[0]]
     for member, chain in chains.items():
         header = headers[str(member.path)]
-        types = types_of[member]
-        chosen = _recommend(header["crds"], [t for t in types if t not in override], context, recommended, member.path)
         exposures[stem_of(member.path)] = ExposureEntry(
             stem=stem_of(member.path),
             path=str(member.path),
@@ -274,10 +284,12 @@ def build(config: dict, folder: Path, store: Path, steps: dict[str, Step]) -> In
             detector=header["detector"],
             shape=tuple(header["shape"]),
             chain=tuple(chain),
-            references={t: override.get(t) or chosen[t] for t in types},
+            references=choice.paths(header["crds"], chain, member.path),
             tweakreg_catalog=str(member.tweakreg_catalog) if member.tweakreg_catalog else None,
+            step_parameters=parameters[member].values if member in parameters else {},
         )
-    inventory = Inventory(exposures, context, {})
+    inventory = Inventory(exposures, context, {}, _notices(exposures, parameters.values()))
+    _check_alignment_is_possible(config, inventory)
     if not config["references"].get("allow_mismatch"):
         _check_overrides(override, chains, headers, steps)
     _check_paths(inventory)
@@ -347,8 +359,9 @@ def exposures_file(config: dict, store: Path) -> Path:
     pathlib.Path
         A file beside `store`.
     """
-    skipped = sorted(name for name, options in config["steps"].items() if options.get("skip"))
-    asked = json.dumps([config["input"], config["exclude"], config["references"], skipped, references.source()], sort_keys=True)
+    # CRDS's parameters leave out steps, and those of the configuration have precedence.
+    own = {name: [options.get("skip", False), config["given"].get(name, [])] for name, options in config["steps"].items()}
+    asked = json.dumps([config["input"], config["exclude"], config["references"], own, references.source()], sort_keys=True)
     return store.with_name(f"exposures-{hashlib.sha256(asked.encode()).hexdigest()[:16]}.json")
 
 
@@ -439,19 +452,148 @@ def _overriding(reftype: str, given: str, folder: Path) -> str:
     return str(path)
 
 
-def _recommend(header: dict, types: list[str], context: str | None, recommended: dict, path: Path) -> dict[str, str]:
-    """Paths (or N/A) of the references of these types. Exposures with the same values that CRDS chooses by share them."""
-    if context is None or not types:  # `build` resolves a context if any type is asked for
+def _is_crds_needed(chains: Iterable[list[str]], override: dict, named: str | None, steps: dict[str, Step]) -> bool:
+    """Tell whether CRDS is to be asked: for a reference that the steps need, or because a context is named.
+
+    A run whose references are all the user's own needs no cache. Parameters and optional references are then CRDS's only if a
+    context is named.
+    """
+    declared = {r.type: r for chain in chains for name in chain for r in steps[name].references}
+    if any(not reference.optional for reftype, reference in declared.items() if reftype not in override):
+        return True
+    return bool(declared) and references.is_context_named(named)
+
+
+@dataclasses.dataclass
+class _Choice:
+    """CRDS's choice of references. Exposures with the same values that CRDS chooses by share it.
+
+    Attributes
+    ----------
+    context : str or None
+        The CRDS context. None: CRDS is not asked.
+    recommended : dict
+        Answers so far, by the values that CRDS chooses by, and by type. New ones are added.
+    steps : dict
+        Declaration of each step.
+    override : dict
+        Path or N/A of each type that the configuration names.
+    """
+
+    context: str | None
+    recommended: dict[str, dict[str, str]]
+    steps: dict[str, Step]
+    override: dict[str, str]
+
+    def ask(self, header: dict, types: list[str], path: Path) -> dict[str, str]:
+        """Return CRDS's answer for each type, and ask for those that are not known."""
+        if self.context is None:
+            return dict.fromkeys(types, references.NOT_FOUND)
+        key = "|".join(header.get(name, "") for name in references.MATCHED)
+        known = self.recommended.setdefault(key, {})
+        if wanted := [t for t in types if t not in known]:
+            try:
+                known |= references.recommendations(header, wanted, self.context)
+            except RampflowError as error:
+                raise RampflowError(f"{path}: {error}") from None
+        return {t: known[t] for t in types}
+
+    def types(self, chain: list[str]) -> list[str]:
+        """List the types of the references that CRDS chooses by the exposure for the steps of a chain."""
+        declared = {r.type: r for name in chain for r in self.steps[name].references}
+        return [t for t, reference in declared.items() if t not in self.override and not reference.selected_by]
+
+    def paths(self, header: dict, chain: list[str], path: Path) -> dict[str, str]:
+        """Choose the path (or N/A) of each reference of an exposure."""
+        answers = self.ask(header, self.types(chain), path)
+        chosen = {}
+        for reference in {r.type: r for name in chain for r in self.steps[name].references}.values():
+            reftype = reference.type
+            if reftype in self.override:
+                chosen[reftype] = self.override[reftype]
+                continue
+            if reference.selected_by:
+                crds_type = reference.crds_type or reftype
+                answer = self.ask(references.INSTRUMENT | reference.selected_by, [crds_type], path)[crds_type]
+            else:
+                answer = answers[reftype]
+            if references.is_found(answer):
+                chosen[reftype] = answer if answer == NOT_APPLICABLE else str(references.cache_path(answer))
+            elif reference.optional:
+                chosen[reftype] = NOT_APPLICABLE
+            else:
+                error = references.not_found_error(header, reftype, answer, self.context)
+                raise RampflowError(f"{path}: {error}")
+        return chosen
+
+
+def _read_parameters(
+    config: dict, chains: dict[Member, list[str]], headers: dict, choice: _Choice
+) -> dict[Member, StepParameters]:
+    """Read the parameters that CRDS sets for each exposure; empty if they are switched off."""
+    if choice.context is None or not step_parameters.are_enabled(config["references"]):
         return {}
-    key = "|".join(header.get(name, "") for name in references.MATCHED)
-    chosen = recommended.setdefault(key, {})
-    if wanted := [t for t in types if t not in chosen]:
-        try:
-            found = references.best_references(header, wanted, context)
-        except RampflowError as error:
-            raise RampflowError(f"{path}: {error}") from None
-        chosen |= found
-    return {t: n if (n := chosen[t]) == NOT_APPLICABLE else str(references.cache_path(n)) for t in types}
+    contents: dict[str, dict] = {}
+    result = {}
+    for member, chain in chains.items():
+        header = headers[str(member.path)]["crds"]
+        types = step_parameters.reference_types(chain)
+        # Together with the references: CRDS is asked once for each exposure.
+        answers = choice.ask(header, [*choice.types(chain), *types], member.path)
+        paths = {}
+        for reftype in types:
+            name = answers[reftype]
+            if name != NOT_APPLICABLE and references.is_found(name):
+                paths[reftype] = str(references.cache_path(name))
+                if paths[reftype] not in contents:
+                    contents[paths[reftype]] = step_parameters.read_reference(_in_cache(name, choice.context))
+        result[member] = step_parameters.merged(paths, contents, config, {name: choice.steps[name] for name in chain})
+    return result
+
+
+def _in_cache(name: str, context: str) -> Path:
+    """Path of a reference that is read before the first job; it is fetched if the cache lacks it."""
+    path = references.cache_path(name)
+    if not path.is_file():
+        if references.is_serverless():
+            raise RampflowError(
+                f"{path}: this reference of {context} is not in the CRDS cache, and there is no server to fetch it from; copy "
+                "it there, set CRDS_SERVER_URL, or leave CRDS's parameters out with references: {step_parameters: false}"
+            )
+        references.fetch(name, context)
+    return path
+
+
+def _notices(exposures: dict[str, ExposureEntry], parameters: Iterable[StepParameters]) -> tuple[str, ...]:
+    """Lines on parameters of CRDS that have no effect, steps that they leave out, and associations whose members differ."""
+    ignored = dict.fromkeys(line for found in parameters for line in found.ignored)
+    lines = [f"{line}: rampflow has no such parameter and ignores it" for line in ignored]
+    left_out: dict[tuple[str, str], list[str]] = {}
+    groups: dict[str, dict[str, dict]] = {}
+    for stem, entry in exposures.items():
+        for step, values in entry.step_parameters.items():
+            skip, path = values.get("skip", (False, ""))
+            if skip:
+                left_out.setdefault((path, step), []).append(stem)
+        if "tweakreg" in entry.chain:
+            groups.setdefault(entry.association, {})[stem] = entry.step_parameters
+    for (path, step), stems in left_out.items():
+        others = f" and {len(stems) - 1} others" if len(stems) > 1 else ""
+        lines.append(f"{path}: steps.{step}.skip is true: {step} is left out for {stems[0]}{others}")
+    differing = [step_parameters.differing_alignments(members, name) for name, members in groups.items()]
+    return (*lines, *(line for line in differing if line))
+
+
+def _check_alignment_is_possible(config: dict, inventory: Inventory) -> None:
+    """Refuse parameters of CRDS that leave out the alignment if the configuration requires it."""
+    for entry in inventory.exposures.values() if config["require_alignment"] else ():
+        for step in ("source_catalog", "tweakreg"):
+            skip, path = entry.step_parameters.get(step, {}).get("skip", (False, ""))
+            if skip:
+                raise RampflowError(
+                    f"{path}: steps.{step}.skip is true for {entry.stem}, and require_alignment is true in the configuration; "
+                    f"change one of them: steps: {{{step}: {{skip: false}}}} in the configuration keeps the step"
+                )
 
 
 def _read_contents(paths: list[str], own: set[str], known: dict) -> dict:

@@ -7,13 +7,15 @@ import os
 import shlex
 import shutil
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from rampflow.astrometry import check_astrometric_catalog, next_attempt, source_files
 from rampflow.astrometry.parameters import SEARCH_PARAMETERS
 from rampflow.chain import STEPS, image_chain
+from rampflow.errors import RampflowError
 from rampflow.files import links
 from rampflow.step.declaration import NOT_APPLICABLE, Step
 from rampflow.workflow import configuration, inventory, recipes
@@ -23,13 +25,14 @@ from rampflow.workflow.fingerprint import fingerprint
 from rampflow.workflow.inventory import Inventory
 from rampflow.workflow.leftovers import stale_files
 from rampflow.workflow.paths import Paths, intermediates_folder
+from rampflow.workflow.step_parameters import source_options
 
 INVENTORY = Path(".rampflow/inventory.json")
 #: Environment variable that tells the jobs of a run the file with its exposures. Its main process sets it.
 EXPOSURES_VARIABLE = "RAMPFLOW_EXPOSURES"
 
 
-def read_settings(config: dict, declared: dict[str, Step], folder: Path) -> dict:
+def read_settings(config: dict, declared: dict[str, Step], folder: Path, given: dict | None = None) -> dict:
     """Check the configuration, with defaults for what it lacks and links for the files that it names.
 
     Parameters
@@ -40,6 +43,8 @@ def read_settings(config: dict, declared: dict[str, Step], folder: Path) -> dict
         Declaration of each step, by its name.
     folder : pathlib.Path
         Where relative paths are taken from.
+    given : dict, optional
+        The same without the file of defaults, see `rampflow.workflow.configuration.validated`.
 
     Returns
     -------
@@ -51,7 +56,7 @@ def read_settings(config: dict, declared: dict[str, Step], folder: Path) -> dict
     RampflowError
         A key is unknown, a value is not one that its key takes, or a file does not exist.
     """
-    settings = configuration.validated(config, declared)
+    settings = configuration.validated(config, declared, given)
     settings["astrometric_catalog"] = check_astrometric_catalog(settings["astrometric_catalog"], folder)
     options = settings["steps"]["source_catalog"]
     options |= {name: link_to(path) for name, path in configuration.existing_files(options, folder).items()}
@@ -606,13 +611,33 @@ class Plan:
         # Only steps with a reference of the user's own take the option, so that it repeats the jobs of no others.
         if len(by_crds) < len(types) and self.settings["references"]["allow_mismatch"]:
             words.append("--allow_mismatch")
-        return " ".join([*words, self.parameters(step)])
+        return " ".join([*words, self.parameters(stem, step)])
 
-    def parameters(self, step: str) -> str:
-        """Write the parameters of a step as arguments of its script.
+    def options(self, stem: str, step: str) -> dict[str, Any]:
+        """Return the parameters of a step for an exposure: those of the configuration, of CRDS, or the defaults.
 
         Parameters
         ----------
+        stem : str
+            Name of the exposure.
+        step : str
+            Name of the step.
+
+        Returns
+        -------
+        dict
+            Value of each parameter, by its name.
+        """
+        from_crds = self.exposures[stem].step_parameters.get(step, {})
+        return self.settings["steps"][step] | {name: value for name, (value, _) in from_crds.items()}
+
+    def parameters(self, stem: str, step: str) -> str:
+        """Write the parameters of a step as arguments of its script, with the references of CRDS that some of them are from.
+
+        Parameters
+        ----------
+        stem : str
+            Name of the exposure.
         step : str
             Name of the step.
 
@@ -621,17 +646,81 @@ class Plan:
         str
             The arguments, quoted for a shell.
         """
-        return configuration.command_line(self.declared[step].parameters, self.settings["steps"][step])
+        declared = self.declared[step].parameters
+        names = {p.name for p in declared}
+        from_crds = {k: v for k, v in self.exposures[stem].step_parameters.get(step, {}).items() if k in names}
+        words = [configuration.command_line(declared, self.options(stem, step)), shlex.join(source_options(from_crds))]
+        return " ".join(word for word in words if word)
 
-    def search_parameters(self) -> str:
-        """Write the parameters of the search for the astrometric catalog as arguments of its script.
+    def alignment_options(self, association: str) -> dict[str, Any]:
+        """Return the parameters of tweakreg for an association: those of its first exposure that is aligned, as in romancal.
+
+        Parameters
+        ----------
+        association : str
+            Name of the association.
+
+        Returns
+        -------
+        dict
+            Value of each parameter, by its name.
+        """
+        return self.options(self.members_to_align(association)[0], "tweakreg")
+
+    def check_alignments(self, check: Callable[[dict], Any]) -> None:
+        """Check the parameters of tweakreg that CRDS sets together with the others.
+
+        Parameters
+        ----------
+        check : callable
+            Takes the parameters, and raises a `RampflowError` if they contradict each other.
+
+        Raises
+        ------
+        RampflowError
+            They do; the message names the references.
+        """
+        for association in self.aligned_associations():
+            from_crds = self.exposures[self.members_to_align(association)[0]].step_parameters.get("tweakreg")
+            try:
+                if from_crds:
+                    check(self.alignment_options(association))
+            except RampflowError as error:
+                files = ", ".join(sorted({path for _, path in from_crds.values()}))
+                raise RampflowError(f"{files}: with the parameters of tweakreg for {association}: {error}") from None
+
+    def alignment_parameters(self, association: str, members: Sequence[str] | None = None) -> str:
+        """Write the parameters of tweakreg for an association as arguments of its script.
+
+        Parameters
+        ----------
+        association : str
+            Name of the association.
+        members : sequence of str, optional
+            The exposures that are aligned, in the order of the association; by default, all.
 
         Returns
         -------
         str
             The arguments, quoted for a shell.
         """
-        return configuration.command_line(SEARCH_PARAMETERS, self.settings["steps"]["tweakreg"])
+        members = self.members_to_align(association) if members is None else members
+        return self.parameters(members[0], "tweakreg") if members else ""
+
+    def search_parameters(self, association: str) -> str:
+        """Write the parameters of the search for the astrometric catalog as arguments of its script.
+
+        Parameters
+        ----------
+        association : str
+            Name of the association.
+
+        Returns
+        -------
+        str
+            The arguments, quoted for a shell.
+        """
+        return configuration.command_line(SEARCH_PARAMETERS, self.alignment_options(association))
 
     def missing_option(self, association: str) -> str:
         """Write the option of report.py that names the exposures of an association that the configuration leaves out.
@@ -724,13 +813,18 @@ class Plan:
         return recipes.recipe(
             *members,
             *(recipes.content(self.exposures[stem].tweakreg_catalog or "") for stem in members),
-            self.parameters("tweakreg"),
+            self.alignment_parameters(association, members),
             fingerprint("tweakreg"),
-            self.star_recipe(),
+            self.star_recipe(association),
         )
 
-    def star_recipe(self) -> str:
+    def star_recipe(self, association: str) -> str:
         """Hash what an astrometric catalog is made from, besides where the images point.
+
+        Parameters
+        ----------
+        association : str
+            Name of the association.
 
         Returns
         -------
@@ -738,7 +832,7 @@ class Plan:
             The hash, see `rampflow.workflow.recipes.recipe`.
         """
         source = recipes.content(self.settings["astrometric_catalog"])
-        return recipes.recipe(source, self.search_parameters(), fingerprint("astrometric_catalog"))
+        return recipes.recipe(source, self.search_parameters(association), fingerprint("astrometric_catalog"))
 
 
 def is_job() -> bool:

@@ -71,8 +71,8 @@ def star_recipes(plan: Plan) -> dict[Path, dict[str, str]]:
     dict
         For each file, the recipe of the astrometric catalog.
     """
-    files = [Path(plan.paths.between(name, "astrometric.parquet")) for name in plan.aligned_associations()]
-    return {path: {"astrometric_catalog": plan.star_recipe()} for path in files}
+    files = {name: Path(plan.paths.between(name, "astrometric.parquet")) for name in plan.aligned_associations()}
+    return {path: {"astrometric_catalog": plan.star_recipe(name)} for name, path in files.items()}
 
 
 def _solution_file(plan: Plan, association: str) -> Path:
