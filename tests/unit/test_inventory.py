@@ -57,6 +57,9 @@ def test_each_exposure_has_its_chain_and_references(visit, cache):
         assert set(references) == set(reference_types(declarations.steps()[name] for name in chain))
         for reftype, path in references.items():
             assert Path(path).is_file() and Path(path).is_relative_to(cache / "references/roman")
+            if reftype.startswith("dustmap"):
+                assert Path(path).name == f"roman_wfi_{reftype}_0001.fits"
+                continue
             serial = "0002" if (reftype, detector) == ("flat", "WFI01") else "0001"
             name = "" if reftype == "darkdecaysignal" else f"_{detector.lower()}"
             name += "_f158" if reftype == "epsf" else ""

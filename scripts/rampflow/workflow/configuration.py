@@ -117,11 +117,11 @@ def validated(config: dict, steps: dict[str, Step], given: dict | None = None) -
         )
     options = {}
     for step in steps.values():
-        given = config.get("steps", {}).get(step.name, {})
-        for name, value in given.items():
+        own = config.get("steps", {}).get(step.name, {})
+        for name, value in own.items():
             if isinstance(value, float) and not math.isfinite(value):
                 raise RampflowError(f"configuration: steps.{step.name}.{name} is {value}; it takes a finite number")
-        options[step.name] = {"skip": False, **{p.name: p.default for p in parameters_of(step)}, **given}
+        options[step.name] = {"skip": False, **{p.name: p.default for p in parameters_of(step)}, **own}
     if config.get("require_alignment") and (options["tweakreg"]["skip"] or options["source_catalog"]["skip"]):
         raise RampflowError(
             "configuration: require_alignment is true, and steps.tweakreg.skip or steps.source_catalog.skip leaves the "
@@ -145,7 +145,7 @@ def validated(config: dict, steps: dict[str, Step], given: dict | None = None) -
 
 def _names_given(config: dict) -> dict[str, list[str]]:
     """List the parameters of each step that a configuration has."""
-    return {step: sorted(values) for step, values in config.get("steps", {}).items()}
+    return {step: sorted(values) for step, values in config.get("steps", {}).items() if values}
 
 
 #: Parameters of steps that name a file.
