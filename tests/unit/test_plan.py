@@ -137,6 +137,17 @@ def test_parameters_of_crds_are_those_of_the_exposure_and_change_its_recipes(mak
     assert with_parameters("2", abs_sigma=2.5).association_recipe("a") != with_parameters(abs_sigma=2.5).association_recipe("a")
 
 
+def test_the_next_step_records_that_crds_leaves_out_steps(make_plan):
+    plan = make_plan()
+    skip = {"skip": (True, "/c/p.asdf")}
+    chain = tuple(name for name in plan.exposures["a1"].chain if name not in ("photom", "flatfield"))
+    plan.exposures["a1"] = entry(
+        "a1", chain=chain, step_parameters={"photom": skip, "flatfield": skip, "refpix": {"skip": (False, "/c/r.asdf")}}
+    )
+    assert plan.parameters("a1", "source_catalog").endswith("--parameters_from p.asdf:flatfield.skip,photom.skip")
+    assert all("--parameters_from" not in plan.parameters("a1", name) for name in chain if name != "source_catalog")
+
+
 def test_contradicting_parameters_of_crds_are_refused_with_the_file(make_plan):
     plan = make_plan()
     plan.exposures["a1"] = entry("a1", step_parameters={"tweakreg": {"sigma": (2.0, "/c/p.asdf")}})

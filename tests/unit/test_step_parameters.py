@@ -138,7 +138,7 @@ def test_a_reference_of_another_format_is_named(tmp_path):
 
 def test_the_references_are_written_as_options_and_into_the_metadata():
     values = {"b": (1, "/c/roman_wfi_pars-rampfitstep_0002.asdf"), "a": (2, "/c/roman_wfi_pars-exposurepipeline_0001.asdf")}
-    values |= {"c": (3, "/c/roman_wfi_pars-rampfitstep_0002.asdf"), "skip": (False, "/c/x.asdf")}
+    values |= {"c": (3, "/c/roman_wfi_pars-rampfitstep_0002.asdf")}
     options = step_parameters.source_options(values)
     assert options == [
         *("--parameters_from", "roman_wfi_pars-exposurepipeline_0001.asdf:a"),

@@ -36,6 +36,9 @@ def show_summary(logs, *, realigned=(), success):
             success=success,
         )
     )
+    if plan.inventory.notices:
+        with SUMMARY.open("a") as file:
+            file.writelines(f"warning: {notice}\n" for notice in plan.inventory.notices)
     if stale := plan.stale_files():
         show(leftovers.describe_stale(stale))
         with SUMMARY.open("a") as file:

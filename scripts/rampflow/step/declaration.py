@@ -378,8 +378,7 @@ class Step:
                 help=reference.meaning + ("" if reference.needed else f"; {NOT_APPLICABLE} for none"),
             )
         add_parameters(parser, self.parameters)
-        if self.parameters:
-            add_parameter_sources(parser)
+        add_parameter_sources(parser)
         if self.references:
             parser.add_argument(
                 "--allow_mismatch",

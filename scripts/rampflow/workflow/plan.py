@@ -646,11 +646,19 @@ class Plan:
         str
             The arguments, quoted for a shell.
         """
-        declared = self.declared[step].parameters
+        declared, entry = self.declared[step].parameters, self.exposures[stem]
         names = {p.name for p in declared}
-        from_crds = {k: v for k, v in self.exposures[stem].step_parameters.get(step, {}).items() if k in names}
+        from_crds = {k: v for k, v in entry.step_parameters.get(step, {}).items() if k in names}
+        from_crds |= {f"{name}.skip": entry.step_parameters[name]["skip"] for name in self._left_out_before(stem, step)}
         words = [configuration.command_line(declared, self.options(stem, step)), shlex.join(source_options(from_crds))]
         return " ".join(word for word in words if word)
+
+    def _left_out_before(self, stem: str, step: str) -> list[str]:
+        """Steps between the previous one of the chain and this one that CRDS leaves out: this one records it."""
+        entry, order = self.exposures[stem], list(STEPS)
+        before = order.index(entry.chain[entry.chain.index(step) - 1]) if step != entry.chain[0] else -1
+        between = order[before + 1 : order.index(step)]
+        return [name for name in between if entry.step_parameters.get(name, {}).get("skip", (False,))[0]]
 
     def alignment_options(self, association: str) -> dict[str, Any]:
         """Return the parameters of tweakreg for an association: those of its first exposure that is aligned, as in romancal.

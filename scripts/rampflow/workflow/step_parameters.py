@@ -305,6 +305,5 @@ def source_options(values: Mapping[str, Sequence]) -> list[str]:
     """
     names: dict[str, list[str]] = {}
     for key, (_, path) in sorted(values.items()):
-        if key != "skip":
-            names.setdefault(Path(path).name, []).append(key)
+        names.setdefault(Path(path).name, []).append(key)
     return [word for file in sorted(names) for word in ("--parameters_from", f"{file}:{','.join(names[file])}")]
