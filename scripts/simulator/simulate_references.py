@@ -883,7 +883,7 @@ def make_cache(
     if earlier := sorted(name.name for name in mappings.glob("*.imap")):
         rmaps = read_mapping(mappings / earlier[-1])[1]
 
-    def mapping_before(reftype):
+    def _mapping_before(reftype):
         if reftype in rmaps:
             header, selection = read_mapping(mappings / rmaps[reftype])
         else:  # CRDS has the keywords that select a file
@@ -892,7 +892,7 @@ def make_cache(
         return header | {"derived_from": header["name"]}, selection
 
     if made := [reftype for reftype in new if reftype in DUST_MAPS]:
-        header, selection = mapping_before("dustmap")
+        header, selection = _mapping_before("dustmap")
         for reftype in made:
             filename = f"roman_wfi_{reftype}_{serial}.fits"
             make_dust_map(references / filename, DUST_MAPS[reftype], seed)
@@ -902,7 +902,7 @@ def make_cache(
     for reftype in new:
         if reftype in DUST_MAPS:
             continue
-        header, selection = mapping_before(reftype)
+        header, selection = _mapping_before(reftype)
         parkeys = header["parkey"][0]
         for name in detectors[:1] if parkeys == () else detectors:
             detector, served = Detector(name, size, seed), set()

@@ -13,7 +13,7 @@ import numpy as np
 
 from rampflow.errors import RampflowError
 
-#: Keyword of FITS files: a block of 36 cards of 80 characters.
+#: A header in FITS files: blocks of 36 cards of 80 characters.
 CARD, BLOCK = 80, 2880
 LARGEST_HEADER = 1000 * BLOCK
 DTYPES = {8: "u1", 16: ">i2", 32: ">i4", -32: ">f4", -64: ">f8"}  #: by BITPIX
@@ -53,8 +53,10 @@ def galactic(ra: np.ndarray, dec: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
     Returns
     -------
-    longitude, latitude : numpy.ndarray
-        Galactic coordinates of 1958, degrees.
+    longitude : numpy.ndarray
+        Galactic longitude in the system of 1958, 0 to 360 degrees.
+    latitude : numpy.ndarray
+        Galactic latitude, degrees.
     """
     ra, dec = np.radians(ra), np.radians(dec)
     x, y, z = _TO_GALACTIC @ np.array([np.cos(dec) * np.cos(ra), np.cos(dec) * np.sin(ra), np.sin(dec)])
@@ -102,8 +104,10 @@ class DustMap:
 
         Returns
         -------
-        column, row : numpy.ndarray
-            Position in the map, counted from 0.
+        column : numpy.ndarray
+            Column in the map, counted from 0.
+        row : numpy.ndarray
+            Row in the map, counted from 0.
         """
         difference, latitude = np.radians(longitude - self.pole[0]), np.radians(latitude)
         pole = np.radians(self.pole[1])
@@ -198,52 +202,52 @@ def open_map(path: Path) -> DustMap:
     """
     cards, offset = read_cards(path)
 
-    def refuse(field: str, takes: str) -> RampflowError:
+    def _refuse(field: str, takes: str) -> RampflowError:
         return RampflowError(f"{path}: {field} is {cards.get(field)}; it takes {takes}; give another dust map, or N/A for none")
 
-    def number(field: str, default: float | None = None) -> float:
+    def _number(field: str, default: float | None = None) -> float:
         try:
             value = float(cards[field].upper().replace("D", "E")) if field in cards or default is None else default
         except (KeyError, ValueError):
-            raise refuse(field, "a number") from None
+            raise _refuse(field, "a number") from None
         if not np.isfinite(value):
-            raise refuse(field, "a finite number")
+            raise _refuse(field, "a finite number")
         return value
 
     for field, takes in (("NAXIS", ("2",)), ("CTYPE1", ("GLON-ZEA",)), ("CTYPE2", ("GLAT-ZEA",))):
         if cards.get(field) not in takes:
-            raise refuse(field, takes[0])
+            raise _refuse(field, takes[0])
     for field in ("CUNIT1", "CUNIT2"):
         if cards.get(field, "deg") not in ("deg", ""):
-            raise refuse(field, "deg")
+            raise _refuse(field, "deg")
     for field in cards:
-        if field.startswith(("PV1_", "PV2_", "CROTA")) and number(field):
-            raise refuse(field, "0: the projection of a dust map has no such parameter")
-    if number("BITPIX") not in DTYPES:
-        raise refuse("BITPIX", f"one of {', '.join(map(str, DTYPES))}")
-    dtype = np.dtype(DTYPES[int(number("BITPIX"))])
-    shape = int(number("NAXIS2")), int(number("NAXIS1"))
+        if field.startswith(("PV1_", "PV2_", "CROTA")) and _number(field):
+            raise _refuse(field, "0: the projection of a dust map has no such parameter")
+    if _number("BITPIX") not in DTYPES:
+        raise _refuse("BITPIX", f"one of {', '.join(map(str, DTYPES))}")
+    dtype = np.dtype(DTYPES[int(_number("BITPIX"))])
+    shape = int(_number("NAXIS2")), int(_number("NAXIS1"))
     if min(shape) < 2:
-        raise refuse("NAXIS1" if shape[1] < 2 else "NAXIS2", "at least 2 pixels")
+        raise _refuse("NAXIS1" if shape[1] < 2 else "NAXIS2", "at least 2 pixels")
     if (size := path.stat().st_size) < offset + shape[0] * shape[1] * dtype.itemsize:
         raise RampflowError(f"{path}: is truncated: {size} bytes for {shape[1]} x {shape[0]} pixels; get it again")
     indices = ("1_1", "1_2", "2_1", "2_2")
     if any(f"CD{index}" in cards for index in indices):
-        linear = np.array([number(f"CD{index}", 0) for index in indices]).reshape(2, 2)
+        linear = np.array([_number(f"CD{index}", 0) for index in indices]).reshape(2, 2)
     else:
-        axes = np.array([number(f"PC{index}", float(index[0] == index[2])) for index in indices]).reshape(2, 2)
-        linear = np.array([[number("CDELT1")], [number("CDELT2")]]) * axes
+        axes = np.array([_number(f"PC{index}", float(index[0] == index[2])) for index in indices]).reshape(2, 2)
+        linear = np.array([[_number("CDELT1")], [_number("CDELT2")]]) * axes
     if not abs(np.linalg.det(linear)) > 0:
-        raise refuse("CDELT1", "a scale other than 0")
-    latitude = number("CRVAL2")
+        raise _refuse("CDELT1", "a scale other than 0")
+    latitude = _number("CRVAL2")
     return DustMap(
         path=path,
         pixels=np.memmap(path, dtype, "r", offset, shape),
-        scale=number("BSCALE", 1),
-        zero=number("BZERO", 0),
-        reference_pixel=(number("CRPIX1") - 1, number("CRPIX2") - 1),
-        pole=(number("CRVAL1"), latitude),
-        native_longitude=number("LONPOLE", 0 if latitude >= 90 else 180),
+        scale=_number("BSCALE", 1),
+        zero=_number("BZERO", 0),
+        reference_pixel=(_number("CRPIX1") - 1, _number("CRPIX2") - 1),
+        pole=(_number("CRVAL1"), latitude),
+        native_longitude=_number("LONPOLE", 0 if latitude >= 90 else 180),
         to_pixels=np.linalg.inv(linear),
     )
 

@@ -128,7 +128,7 @@ def validated(config: dict, steps: dict[str, Step], given: dict | None = None) -
             "alignment out; change one of them"
         )
     excluded = config.get("exclude", [])
-    reference_defaults = {"crds_context": None, "override": {}, "allow_mismatch": False, "step_parameters": True}
+    reference_defaults: dict = {"crds_context": None, "override": {}, "allow_mismatch": False, "step_parameters": True}
     return {
         "input": config.get("input", []),
         "exclude": [excluded] if isinstance(excluded, str) else excluded,

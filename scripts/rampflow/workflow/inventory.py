@@ -522,7 +522,7 @@ class _Choice:
             elif reference.optional:
                 chosen[reftype] = NOT_APPLICABLE
             else:
-                error = references.not_found_error(header, reftype, answer, self.context)
+                error = references.not_found_error(header, reftype, answer, self.context or "no context")
                 raise RampflowError(f"{path}: {error}")
         return chosen
 

@@ -689,7 +689,7 @@ class Plan:
             They do; the message names the references.
         """
         for association in self.aligned_associations():
-            from_crds = self.exposures[self.members_to_align(association)[0]].step_parameters.get("tweakreg")
+            from_crds = self.exposures[self.members_to_align(association)[0]].step_parameters.get("tweakreg", {})
             try:
                 if from_crds:
                     check(self.alignment_options(association))

@@ -237,7 +237,7 @@ def converted(parameter: Parameter, value: Any) -> Any:
     ValueError
         The parameter does not take the value; the message says what it takes.
     """
-    kinds = {bool: "true or false", int: "a whole number", float: "a finite number", str: "a text"}
+    kinds: dict[type, str] = {bool: "true or false", int: "a whole number", float: "a finite number", str: "a text"}
     takes = f"one of {', '.join(map(str, parameter.choices))}" if parameter.choices else kinds[parameter.type]
     takes += f" not below {parameter.minimum:g}" if parameter.minimum is not None else ""
     if isinstance(value, str) and parameter.type is not str:
@@ -248,17 +248,16 @@ def converted(parameter: Parameter, value: Any) -> Any:
             raise ValueError(takes) from None
     if isinstance(value, bool) is not (parameter.type is bool):
         raise ValueError(takes)
-    if parameter.type is float and isinstance(value, int):
-        value = float(value)
+    result: Any = float(value) if parameter.type is float and isinstance(value, int) else value
     is_valid = (
-        isinstance(value, parameter.type)
-        and (parameter.type is not float or math.isfinite(value))
-        and (parameter.minimum is None or value >= parameter.minimum)
-        and (not parameter.choices or value in parameter.choices)
+        issubclass(type(result), parameter.type)
+        and (parameter.type is not float or math.isfinite(result))
+        and (parameter.minimum is None or result >= parameter.minimum)
+        and (not parameter.choices or result in parameter.choices)
     )
     if not is_valid:
         raise ValueError(takes)
-    return value
+    return result
 
 
 def differing_alignments(members: Mapping[str, Mapping[str, Mapping]], association: str) -> str | None:
@@ -277,7 +276,9 @@ def differing_alignments(members: Mapping[str, Mapping[str, Mapping]], associati
         A line that names the parameters and exposures; `None` where they agree.
     """
     given = {stem: {k: v for k, (v, _) in values.get("tweakreg", {}).items()} for stem, values in members.items()}
-    first = next(iter(given), None)
+    if not given:
+        return None
+    first = next(iter(given))
     others = [stem for stem in given if given[stem] != given[first]]
     if not others:
         return None
