@@ -586,7 +586,7 @@ def _notices(exposures: dict[str, ExposureEntry], parameters: Iterable[StepParam
 
 def _check_alignment_is_possible(config: dict, inventory: Inventory) -> None:
     """Refuse parameters of CRDS that leave out the alignment if the configuration requires it."""
-    for entry in inventory.exposures.values() if config["require_alignment"] else ():
+    for entry in inventory.exposures.values() if config.get("require_alignment") else ():
         for step in ("source_catalog", "tweakreg"):
             skip, path = entry.step_parameters.get(step, {}).get("skip", (False, ""))
             if skip:

@@ -64,7 +64,7 @@ def are_enabled(config: Mapping) -> bool:
     bool
         False if the configuration or stpipe's environment variable switches them off.
     """
-    return config["step_parameters"] and os.environ.get(SWITCH, "") not in SWITCHED_OFF
+    return bool(config.get("step_parameters")) and os.environ.get(SWITCH, "") not in SWITCHED_OFF
 
 
 def reference_type(step: str) -> str:
