@@ -841,7 +841,7 @@ def make_cache(
     seed: int,
     *,
     context: str = "roman_0001.pmap",
-    new: tuple[str, ...] = (*MAKERS, *DUST_MAPS),
+    new: tuple[str, ...] = tuple(MAKERS),
 ) -> None:
     """Make a CRDS cache of simulated references, or add a context to one.
 
@@ -860,7 +860,8 @@ def make_cache(
     context : str
         Name of the context, ``roman_NNNN.pmap``; its number is in the names of the new files.
     new : tuple of str
-        Reference types to make. Other types, and other detectors of these types, are those of the context before.
+        Reference types to make, by default those of a detector; `DUST_MAPS` are others. Types that are not named, and other
+        detectors of these types, are those of the context before.
 
     Raises
     ------
