@@ -8,6 +8,7 @@ import declarations
 import pytest
 from inventories import built, refused, write_exposure
 from parameter_references import add_example, write_reference
+from reference_server import reference_server
 
 from rampflow.errors import RampflowError
 from rampflow.step.declaration import Parameter
@@ -204,3 +205,17 @@ def test_a_wrong_value_is_refused_before_any_job(operational, tmp_path):
     assert "references: {step_parameters: false}" in said
     (operational / "references/roman/wfi/roman_wfi_pars-rampfitstep_0005.asdf").unlink()
     assert "is not in the CRDS cache" in refused(tmp_path, operational, asked)
+
+
+def test_references_that_the_cache_lacks_are_fetched_for_the_inventory(operational, tmp_path):
+    """Those of parameters are read before the first job; all others are fetched by a job."""
+    (tmp_path / "raw").mkdir()
+    write_exposure(tmp_path / "raw", "a")
+    asked = {"input": "raw", "references": {"crds_context": "roman_0005.pmap"}}
+    with reference_server(operational) as server:
+        for _ in range(2):
+            found = built(tmp_path, tmp_path / "local", asked, CRDS_SERVER_URL=server.address)
+            assert "flatfield" in found["exposures"]["a"][4] and found["missing"]
+            fetched = {name: number for name, number in server.served.items() if name.endswith((".asdf", ".fits"))}
+            types = "rampfitstep", "exposurepipeline"
+            assert fetched == {f"roman_wfi_pars-{reftype}_0005.asdf": 1 for reftype in types}
