@@ -17,14 +17,21 @@ from rampflow.workflow.plan import EXPOSURES_VARIABLE
 pytestmark = pytest.mark.workflow
 
 VISITS, DETECTORS = 10, 10
-#: Python imports it when it starts: it makes the steps write empty files.
+#: Python imports it when it starts: it makes the steps write files with nothing but the recipes of the steps so far. These
+#: stand in the first argument (the input); finalize takes those of all its inputs.
 STUB = """
 import os, sys
 words = sys.orig_argv
 if len(words) > 1 and os.path.dirname(words[1]) == os.environ.get("RAMPFLOW_SCRIPTS"):
+    step = os.path.basename(words[1]).removesuffix(".py")
+    made = [word for word in words[2:] if word.startswith("results/") and not os.path.exists(word)]
+    lines = [f"rampflow.{step} :: INFO :: Recipe {os.environ['RAMPFLOW_RECIPE']}"] if "RAMPFLOW_RECIPE" in os.environ else []
     for word in words[2:]:
-        if word.startswith("results/") and not os.path.exists(word):
-            open(word, "w").close()
+        if word not in made and word.startswith("results/") and (word == words[2] or step == "finalize"):
+            lines += [line for line in open(word).read().splitlines() if line.startswith("rampflow.")]
+    for word in made:
+        with open(word, "w") as file:
+            print("#ASDF 1.0.0", "#ASDF_STANDARD 1.6.0", "%YAML 1.1", "---", *lines, "...", sep="\\n", file=file)
     os._exit(0)
 """
 
