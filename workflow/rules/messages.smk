@@ -1,15 +1,28 @@
-"""What a run does at its begin and its end: mark outdated files, finish held-back associations, write the summary."""
+"""What a run does at its begin and its end: refuse a second run, mark outdated files, finish held-back associations, report."""
+
+import atexit
 
 from rampflow.workflow import leftovers
 from rampflow.workflow.interruptions import Interruptions
+from rampflow.workflow.running import Running
 
 SUMMARY = Path("logs/summary.txt")
 INTERRUPTIONS = Interruptions()
+RUNNING = Running(Path(RESULTS).absolute(), {*plan.exposures, *plan.associations()})
 
 
 def show(text):
     """Show a message beside those of Snakemake."""
     print(text, file=sys.stderr, flush=True)
+
+
+def mark_as_running():
+    """Mark the results folder until the run ends; refuse to run if another working folder makes the same products."""
+    try:
+        RUNNING.begin()
+    except RampflowError as error:
+        raise WorkflowError(str(error)) from None
+    atexit.register(RUNNING.end)
 
 
 def finish_others():
@@ -55,6 +68,7 @@ if IS_MAIN_PROCESS:
 onstart:
     INTERRUPTIONS.watch()
     if not second_pass.is_second_pass():
+        mark_as_running()
         summary.report_begin(SUMMARY)
 
 
@@ -62,6 +76,7 @@ onsuccess:
     rerun.remember_made(plan, BEGUN)
     if not second_pass.is_second_pass():
         show_summary(log, success=True)
+        RUNNING.end()
 
 
 onerror:
@@ -69,3 +84,4 @@ onerror:
     if not second_pass.is_second_pass():
         realigned = [] if INTERRUPTIONS.noted else finish_others()
         show_summary(log, realigned=realigned, success=False)
+        RUNNING.end()
