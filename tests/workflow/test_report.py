@@ -5,6 +5,7 @@ import io
 import json
 import os
 import re
+import shutil
 from html.parser import HTMLParser
 
 import browser
@@ -257,12 +258,24 @@ def test_the_head_names_exposures_that_have_no_products(visit, report, tmp_path)
     (tmp_path / "logs" / "lost" / "dq_init.log").write_text(line.format("INFO", "begins"))
     (tmp_path / "logs" / "lost" / "saturation.log").write_text(line.format("ERROR", "lost.asdf: data is <not> an array"))
     page = tmp_path / "alone_report.html"
+    # Killed without an error message, while another step had ended.
+    (tmp_path / "logs" / "killed").mkdir()
+    (tmp_path / "killed").mkdir()
+    for step in ("dq_init", "refpix"):
+        (tmp_path / "logs" / "killed" / f"{step}.log").write_text(line.format("INFO", "begins"))
+    (tmp_path / "logs" / "killed" / "photom.log").touch()
+    (tmp_path / "killed" / "dq_init.tsv").touch()
+    # Excluded after it had failed.
+    shutil.copytree(tmp_path / "logs" / "lost", tmp_path / "logs" / "left")
     options = [f"--images={spectrum}_image_pictures.json", f"--ramps={spectrum}_ramp_pictures.json", f"--benchmarks={tmp_path}"]
+    options += [f"--logs={tmp_path / 'logs'}", *("--missing", "lost", "killed", "waiting"), *("--excluded", "left")]
     template = str(ROOT / "workflow" / "report" / "report.html.j2")
-    assert report_script.main([str(page), template, *options, f"--logs={tmp_path / 'logs'}", "--missing", "lost", "left"]) == 0
+    assert report_script.main([str(page), template, *options]) == 0
     head = page.read_text().split("</header>")[0]
     assert "lost is not on this page: saturation failed: lost.asdf: data is &lt;not&gt; an array" in head
-    assert "left is not on this page: it was excluded" in head and head.count("<li>") == 2
+    assert "killed is not on this page: refpix failed: ended without an error message, probably killed" in head
+    assert "waiting is not on this page: it has not been processed" in head
+    assert "left is not on this page: it was excluded" in head and head.count("<li>") == 4
 
 
 def test_the_head_names_every_version_and_context():

@@ -28,9 +28,10 @@ def mark_as_running():
 def finish_others():
     """Align and finish the exposures whose association waits for others that have failed; return their names."""
     failed = [(log.parent.name, log.stem) for log in summary.failed_jobs(summary.logs_of(plan), BEGUN)]
-    if stems := second_pass.exposures_to_finish(plan, failed):
+    with_report = "report" in sys.argv[1:]
+    if stems := second_pass.exposures_to_finish(plan, failed, with_report=with_report):
         names = sorted({name for name, _ in failed} & set(plan.exposures))
-        show(f"Running again without the failed exposures, to align the others of their association: {', '.join(names)}")
+        show(f"Running again without the failed exposures, to finish the others of their association: {', '.join(names)}")
         second_pass.run_second_pass(plan, stems, sys.argv[1:])
     return stems
 
