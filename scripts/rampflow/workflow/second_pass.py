@@ -93,8 +93,8 @@ def exposures_to_finish(plan: Plan, failed: Collection[tuple[str, str]], *, with
     if with_report:
         # An association whose alignment is done must keep its members.
         aligned = {plan.exposures[stem].association for stem in failed_stems & set(plan.with_step("tweakreg"))}
-        others = failed_stems & set(plan.without_step("tweakreg"))
-        waiting |= {plan.exposures[stem].association for stem in others} - aligned
+        unaligned = failed_stems & set(plan.without_step("tweakreg"))
+        waiting |= {plan.exposures[stem].association for stem in unaligned} - aligned
     found = []
     for association in sorted(waiting):
         others = [stem for stem in plan.members_to_align(association) if stem not in failed_stems]
