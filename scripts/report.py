@@ -203,15 +203,15 @@ def find_missing(stems: list[str], logs: Path, benchmarks: Path) -> list[dict]:
     """
     missing = []
     for stem in stems:
-        reasons = {}
+        errors, killed = [], []
         for log in sorted((logs / stem).glob("*.log"), key=lambda log: log.stat().st_mtime_ns):
             benchmark = benchmarks / stem / f"{log.stem}.tsv"
             ended = benchmark.exists() and benchmark.stat().st_mtime_ns >= log.stat().st_mtime_ns
             if reason := read_log(log)[0]:
-                reasons[log.stem] = reason.removeprefix(f"{log.stem}: ")
+                errors.append(f"{log.stem} failed: {reason.removeprefix(f'{log.stem}: ')}")
             elif not ended and log.stat().st_size:  # an empty one is of a step that did not begin
-                reasons[log.stem] = reason_without_error(log)
-        failed = next((f"{step} failed: {reason}" for step, reason in reasons.items()), "it has not been processed")
+                killed.append(f"{log.stem} failed: {reason_without_error(log)}")
+        failed = next(iter(errors + killed), "it has not been processed")
         missing.append({"stem": stem, "reason": failed})
     return missing
 
