@@ -66,6 +66,14 @@ def test_a_job_has_one_core_where_there_are_exposures_for_all(workflow, cores, t
     assert given == [threads] * VISITS * DETECTORS
 
 
+def test_with_cores_too_jobs_of_a_cluster_are_no_local_jobs(workflow):
+    """`--cores` limits the cores of all jobs together. Local ones would have one core each, and no memory for Snakemake."""
+    profile = ["--workflow-profile", str(ROOT / "workflow" / "profiles" / "slurm")]
+    run = workflow.snakemake(*workflow.arguments, "--dry-run", "--printshellcmds", "--cores", "4", *profile)
+    given = re.findall(r"ramp_fitting\.py .* --threads (\d+)", run.stdout + run.stderr)
+    assert given == ["2"] * VISITS * DETECTORS
+
+
 def test_a_hundred_exposures_run_through(workflow):
     run = workflow.snakemake(*workflow.arguments, "--dry-run")
     assert run.returncode == 0, run.stderr
