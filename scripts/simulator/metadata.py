@@ -22,6 +22,8 @@ def _average(*counts: int) -> list[list[int]]:
 
 #: Multi-accumulation tables by name: a number (assumed), and the 1-based reads averaged into each resultant.
 MA_TABLES = {
+    "one": (9006, _average(1)),
+    "two": (9007, _average(1, 2)),
     "three": (9003, _average(1, 2, 4)),
     "four": (9004, _average(1, 2, 4, 4)),
     "short": (9001, _average(1, 1, 2, 4, 4, 4, 4, 1)),

@@ -455,7 +455,7 @@ def test_every_multiaccum_table_gives_its_resultants(references, name):
 
 def test_numbers_of_resultants():
     lengths = {name: len(pattern) for name, (_, pattern) in MA_TABLES.items()}
-    assert lengths == {"three": 3, "four": 4, "short": 8, "imaging": 9, "long": 16, "uneven": 8}
+    assert lengths == {"one": 1, "two": 2, "three": 3, "four": 4, "short": 8, "imaging": 9, "long": 16, "uneven": 8}
 
 
 def test_bright_stars_come_on_top(sky):

@@ -182,8 +182,8 @@ def find_refusals(raw: Exposure, shape: tuple[int, int, int]) -> dict[str, str]:
     refusals = {}
     if shape[0] < MINIMUM_RESULTANTS:
         refusals["ramp_fitting"] = (
-            f"{raw.path}: the ramp has {shape[0]} resultants; ramp_fitting needs at least {MINIMUM_RESULTANTS}, "
-            "to tell a jump from a bad fit"
+            f"{raw.path}: the ramp has {shape[0]} resultant; ramp_fitting needs at least {MINIMUM_RESULTANTS}, "
+            "because a slope is fitted to differences"
         )
     if raw.tag != RAW_TAG:
         return refusals
