@@ -1,5 +1,6 @@
 """Exposures of one to three resultants, and ramps as input, through the whole workflow."""
 
+import json
 import shutil
 import subprocess
 import sys
@@ -111,6 +112,19 @@ def test_an_exposure_that_lost_one_of_two_resultants_has_products_and_is_failed(
         assert image.meta.cal_step.ramp_fit == "FAILED"
         assert ((image.dq & flags.DO_NOT_USE) != 0).all()
     assert "no pixel has a usable slope" in (visit.folder / "logs/lost/ramp_fitting.log").read_text()
+
+
+@pytest.mark.parametrize("name", ["flat", "masked", "transient"])
+def test_the_report_has_pictures_of_few_resultants(visit, name):
+    kept = visit.folder / "results/intermediates"
+    options = ["--ramp", kept / f"{name}_linearity.asdf", "--image", kept / f"{name}_rampfit.asdf"]
+    if name != "flat":
+        options += ["--transient", kept / f"{name}_dark_decay.asdf"]
+    succeed("ramp_pictures", visit.folder / f"{name}.json", *options)
+    shown = json.loads((visit.folder / f"{name}.json").read_text())["pictures"]
+    assert len(shown) == 1  # the ramps: a transient is not measured with fewer than 4 resultants
+    preview = product(visit, name).with_suffix(".png")
+    succeed("image_pictures", visit.folder / f"{name}_image.json", "--image", product(visit, name), "--preview", preview)
 
 
 def test_a_ramp_gives_the_products_of_its_raw_file(visit):
