@@ -20,8 +20,8 @@ HEAD = """\
 # Configuration of rampflow: every key with its default. Written by scripts/document_parameters.py from the declarations in
 # scripts/; config/README.md explains each key. Change values with --config, or with your own file and --configfile.
 
-# Input: raw files (_uncal.asdf), folders of raw files, or association files (.json). One, or a list. Relative to the working
-# folder.
+# Input: raw files (_uncal.asdf) or ramps (_dqinit.asdf), folders of raw files, or association files (.json). One, or a list.
+# Relative to the working folder.
 input: []
 
 # Exposures of the input to leave out, by name, such as r0000101001001001001_0001_wfi01_f158. One, or a list.
@@ -91,13 +91,14 @@ In `meta.cal_step`, a step that is left out or has no reference is `SKIPPED`.
 
 ### input
 
-- A raw file (`_uncal.asdf`).
+- A raw file (`_uncal.asdf`), or a ramp as dq_init leaves it (`_dqinit.asdf`, `_dq_init.asdf`, `_ramp.asdf`;
+  [what is done with it](../docs/algorithms.md#ramps-as-input)).
 - A folder of raw files. Each exposure is treated as an association with one member.
 - An association file (`.json`). Its members are relative to the file.
 
 ### exclude
 
-The name of an exposure is its raw file's name without `_uncal.asdf`, such as `r0000101001001001001_0001_wfi01_f158`.
+The name of an exposure is its file's name without `_uncal.asdf` (or a ramp's suffix), such as `r0000101001001001001_0001_wfi01_f158`.
 
 ### keep_intermediates
 

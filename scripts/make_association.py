@@ -87,7 +87,7 @@ def main(argv: list[str] | None = None) -> int:
         prog="make_association.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("output", metavar="OUTPUT", type=Path, help="association file to write (.json)")
-    parser.add_argument("exposures", metavar="EXPOSURE", type=Path, nargs="+", help="raw exposures (_uncal.asdf)")
+    parser.add_argument("exposures", metavar="EXPOSURE", type=Path, nargs="+", help="raw exposures (_uncal.asdf), or ramps")
     arguments = parser.parse_args(argv)
     with reported_errors("make_association") as outcome:
         if arguments.output.suffix != ".json":

@@ -12,6 +12,7 @@ from typing import NamedTuple
 from rampflow.errors import RampflowError, raise_problems
 
 RAW_SUFFIX = "_uncal.asdf"
+RAMP_SUFFIXES = ("_dqinit.asdf", "_dq_init.asdf", "_ramp.asdf")  #: ends of the names of ramps, as romancal knows them
 #: Maximum length of a name, bytes: with the suffixes of the workflow it must fit into the 255 of a file system.
 LONGEST = 200
 SPECIAL = "{}<>;?#%"  #: in a path, Snakemake interprets the first four, and asdf the others as parts of a URL
@@ -55,12 +56,12 @@ class Member(NamedTuple):
 
 
 def stem_of(path: Path) -> str:
-    """Return the name of an exposure: the name of its raw file without ``_uncal.asdf``.
+    """Return the name of an exposure: the name of its raw file without ``_uncal.asdf``, or of its ramp without `RAMP_SUFFIXES`.
 
     Parameters
     ----------
     path : pathlib.Path
-        Raw file.
+        Raw file, or ramp.
 
     Returns
     -------
@@ -72,11 +73,20 @@ def stem_of(path: Path) -> str:
     RampflowError
         The file name doesn't end so, or `check_name` refuses the rest.
     """
-    if not path.name.endswith(RAW_SUFFIX) or path.name == RAW_SUFFIX:
-        raise RampflowError(f"{path}: is not a raw exposure by its name, which must end in {RAW_SUFFIX}")
-    stem = path.name.removesuffix(RAW_SUFFIX)
+    stem = _without_suffix(path.name)
+    if stem in ("", path.name):
+        raise RampflowError(
+            f"{path}: is not a raw exposure by its name, which must end in {RAW_SUFFIX} (that of a ramp: in "
+            f"{', '.join(RAMP_SUFFIXES[:-1])} or {RAMP_SUFFIXES[-1]})"
+        )
     check_name(path, stem)
     return stem
+
+
+def _without_suffix(name: str) -> str:
+    """The name of a file without the suffix of a raw exposure or a ramp; unchanged if it has none."""
+    suffix = next((suffix for suffix in (RAW_SUFFIX, *RAMP_SUFFIXES) if name.endswith(suffix)), "")
+    return name.removesuffix(suffix)
 
 
 def check_name(path: Path, name: str) -> None:
@@ -112,7 +122,8 @@ def find_members(inputs: list[str] | str, folder: Path, exclude: Sequence[str] =
     Parameters
     ----------
     inputs : list of str or str
-        Raw files, folders of them (each exposure is then on its own), or association files (``.json``).
+        Raw files, folders of them (each exposure is then on its own), or association files (``.json``). Ramps may be named in
+        place of raw files; they are not looked for in folders, which may have those of a run.
     folder : pathlib.Path
         Where relative names are taken from.
     exclude : sequence of str
@@ -197,10 +208,10 @@ def _members_of(name: str, folder: Path, exclude: Sequence[str]) -> list[Member]
         return [Member(p, stem_of(p)) for p in found]
     if path.suffix == ".json" and path.is_file():
         return read_association(path, exclude)
-    if path.exists() or path.name.removesuffix(RAW_SUFFIX) in exclude:
+    if path.exists() or _without_suffix(path.name) in exclude:
         return [Member(path, stem_of(path))]
     problem = f"input {name!r}: does not exist (relative names are taken from {folder})"
-    if not path.name.endswith(RAW_SUFFIX):
+    if _without_suffix(path.name) == path.name:
         raise RampflowError(problem)
     return [Member(path, stem_of(path), problem=problem)]
 
@@ -304,8 +315,9 @@ def _checked(members: list[Member]) -> list[Member]:
         if earlier is member:
             result.append(member)
         elif earlier.path.resolve() != member.path.resolve():
+            names = dict.fromkeys((earlier.path.name, member.path.name))
             problems.append(
-                f"input: two files are named {stem}{RAW_SUFFIX} ({earlier.path} and {member.path}); their products would "
+                f"input: two files are named {' and '.join(names)} ({earlier.path} and {member.path}); their products would "
                 "have the same names: process them in two runs"
             )
         elif earlier.association != member.association:

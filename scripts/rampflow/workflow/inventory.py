@@ -27,8 +27,9 @@ from rampflow.files.level1 import RAW_MODELS, RAW_TAG
 from rampflow.files.yaml_tree import TaggedDict
 from rampflow.step.declaration import NOT_APPLICABLE, Step
 from rampflow.step.exposure import Exposure
+from rampflow.step.ramp_input import check_ramp, is_ramp
 from rampflow.workflow import references, step_parameters
-from rampflow.workflow.association import SPECIAL, Member, find_members, is_plain, stem_of
+from rampflow.workflow.association import RAW_SUFFIX, SPECIAL, Member, find_members, is_plain, stem_of
 from rampflow.workflow.overrides import override_mismatch
 from rampflow.workflow.step_parameters import StepParameters
 
@@ -144,9 +145,9 @@ def read_header(path: Path) -> dict:
     """
     with AsdfFile(path) as file:
         raw = Exposure(file)
-        if raw.tag.rpartition("-")[0] not in RAW_MODELS:
+        if raw.tag.rpartition("-")[0] not in RAW_MODELS and not is_ramp(raw):
             raise RampflowError(
-                f"{path}: holds the data model {raw.tag or 'of no name'!r}; give raw exposures (wfi_science_raw)"
+                f"{path}: holds the data model {raw.tag or 'of no name'!r}; give raw exposures (wfi_science_raw) or ramps"
             )
         if isinstance(raw.roman.get("data"), TaggedDict):  # a quantity (ground tests): counts with a unit
             shape = raw.get("data.value").shape
@@ -191,10 +192,10 @@ def find_refusals(raw: Exposure, shape: tuple[int, int, int]) -> dict[str, str]:
     refusals = {}
     if shape[0] < MINIMUM_RESULTANTS:
         refusals["ramp_fitting"] = (
-            f"{raw.path}: the ramp has {shape[0]} resultants; ramp_fitting needs at least {MINIMUM_RESULTANTS}, "
-            "to tell a jump from a bad fit"
+            f"{raw.path}: the ramp has {shape[0]} resultant; ramp_fitting needs at least {MINIMUM_RESULTANTS}, "
+            "because a slope is fitted to differences"
         )
-    if raw.tag != RAW_TAG:
+    if raw.tag != RAW_TAG and not is_ramp(raw):
         return refusals
     try:
         _check_entries_of_dq_init(raw, shape)
@@ -211,6 +212,8 @@ def find_refusals(raw: Exposure, shape: tuple[int, int, int]) -> dict[str, str]:
 
 def _check_entries_of_dq_init(raw: Exposure, shape: tuple[int, int, int]) -> None:
     """Refuse an exposure whose timing, guide window, encoding or arrays dq_init would refuse."""
+    if is_ramp(raw):
+        check_ramp(raw)
     _ = raw.frame_time
     for name in ("xstart", "xstop", "ystart", "ystop"):
         raw.get(f"meta.guide_star.window_{name}", int)
@@ -293,6 +296,7 @@ def build(config: dict, folder: Path, store: Path, steps: dict[str, Step]) -> In
     if not config["references"].get("allow_mismatch"):
         _check_overrides(override, chains, headers, steps)
     _check_paths(inventory)
+    _check_place(inventory, folder / os.path.expanduser(config["results"]))
     _check_references(inventory, steps)
     contents = known.get("contents", {})
     contents |= _read_contents(inventory.references(), set(override.values()), contents)
@@ -644,6 +648,18 @@ def _check_paths(inventory: Inventory) -> None:
             f"{path!r}: a path can't have any of {SPECIAL} and control characters; rename it, or link to it"
             for path in sorted(paths)
             if not is_plain(path)
+        ]
+    )
+
+
+def _check_place(inventory: Inventory, results: Path) -> None:
+    """Refuse ramps in the folder of the results: dq_init writes files of the same names there."""
+    inside = [path for e in inventory.exposures.values() if Path(path := e.path).resolve().is_relative_to(results.resolve())]
+    raise_problems(
+        [
+            f"{path}: lies in the folder of the results ({results}), where dq_init would overwrite it; copy it elsewhere"
+            for path in inside
+            if not path.endswith(RAW_SUFFIX)
         ]
     )
 
