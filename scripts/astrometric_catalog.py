@@ -23,6 +23,7 @@ from rampflow.astrometry.region import survey_images
 from rampflow.astrometry.star_catalogs import CatalogUnavailable, fetch_stars
 from rampflow.astrometry.star_table import Origin, write_star_table
 from rampflow.files.links import original
+from rampflow.files.path_lists import read_list
 from rampflow.step.declaration import add_parameters
 from rampflow.step.logs import step_logger
 from rampflow.step.program import reported_errors
@@ -103,10 +104,9 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument(
         "--images",
         metavar="IMAGE",
-        type=Path,
         nargs="+",
         required=True,
-        help="images of the association, with their WCS (.asdf)",
+        help="images of the association, with their WCS (.asdf); @FILE reads their names from a file, one in each line",
     )
     result.add_argument(
         "--attempt", metavar="N", type=int, default=1, help="number of this attempt, which is recorded (default: %(default)s)"
@@ -132,8 +132,9 @@ def main(argv: list[str] | None = None) -> int:
     with reported_errors("astrometric_catalog") as outcome:
         start = time.monotonic()
         source = check_astrometric_catalog(str(original(arguments.astrometric_catalog)), Path.cwd())
+        images = [Path(path) for path in read_list(arguments.images)]
         stars, origin = get_catalog(
-            arguments.images, source, margin=arguments.margin, timeout=arguments.vo_timeout, attempt=arguments.attempt
+            images, source, margin=arguments.margin, timeout=arguments.vo_timeout, attempt=arguments.attempt
         )
         write_star_table(arguments.output, stars, origin)
         if origin.unavailable:

@@ -322,7 +322,7 @@ def _step(members, observations, used, terms, start) -> np.ndarray:
         return result
 
     gradient[: terms.size] += derivative.T @ _weighted(offset).ravel()
-    # The part of each exposure by itself, with the priors: its inverse has few elements, as exposures have only those in common.
+    # The part of each exposure by itself, with the priors, which alone couple exposures: its factors have few elements.
     padding = sparse.csr_array((priors.shape[0] - terms.size,) * 2)
     alone = sparse.linalg.splu(sparse.csc_array(priors + sparse.block_diag([*blocks, padding])), permc_spec="MMD_AT_PLUS_A")
     return _solve(_product, gradient, alone.solve)[: terms.size].reshape(terms.shape)
