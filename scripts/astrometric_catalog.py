@@ -18,11 +18,12 @@ from pathlib import Path
 import numpy as np
 
 from rampflow.astrometry import check_astrometric_catalog
+from rampflow.astrometry.hats import Description
 from rampflow.astrometry.parameters import SEARCH_PARAMETERS, SOURCE
 from rampflow.astrometry.region import survey_images
 from rampflow.astrometry.star_catalogs import CatalogUnavailable, fetch_stars
 from rampflow.astrometry.star_table import Origin, write_star_table
-from rampflow.files.links import original
+from rampflow.files.links import is_link, original
 from rampflow.files.path_lists import read_list
 from rampflow.step.declaration import add_parameters
 from rampflow.step.logs import step_logger
@@ -63,7 +64,7 @@ def get_catalog(images: list[Path], source: str, *, margin: float, timeout: floa
         An image or the user's own catalog can't be read.
     """
     region, epochs = survey_images(images, margin)
-    stars, status, reason, epoch = {}, "SUCCESS", "", None
+    stars, status, reason, epoch, description = {}, "SUCCESS", "", None, Description(source)
     if not region.circles:
         status, reason = "FAILED", "no image can be aligned"
         log.warning("None of the %d images can be aligned: no stars are retrieved", len(images))
@@ -71,7 +72,7 @@ def get_catalog(images: list[Path], source: str, *, margin: float, timeout: floa
         epoch, span = float(np.mean(epochs)), max(epochs) - min(epochs)
         log.info("%d images to align, at the epoch %.4f (from %.4f to %.4f)", len(epochs), epoch, min(epochs), max(epochs))
         try:
-            stars, reason = fetch_stars(source, region, epoch, timeout)
+            stars, reason, description = fetch_stars(source, region, epoch, timeout)
         except CatalogUnavailable as error:
             status, reason = "FAILED", str(error)
         else:
@@ -86,7 +87,8 @@ def get_catalog(images: list[Path], source: str, *, margin: float, timeout: floa
                 )
     rows = len(stars["ra"]) if stars else 0
     region_list = [[c.ra, c.dec, c.radius] for c in region.circles]
-    return stars, Origin(source, epoch, region_list, rows, status, reason, attempt)
+    title, version, ref_epoch = description
+    return stars, Origin(source, epoch, region_list, rows, status, reason, attempt, title, version, ref_epoch)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -131,7 +133,8 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser().parse_args(argv)
     with reported_errors("astrometric_catalog") as outcome:
         start = time.monotonic()
-        source = check_astrometric_catalog(str(original(arguments.astrometric_catalog)), Path.cwd())
+        given = arguments.astrometric_catalog
+        source = check_astrometric_catalog(str(original(given)) if is_link(given) else given, Path.cwd())
         images = [Path(path) for path in read_list(arguments.images)]
         stars, origin = get_catalog(
             images, source, margin=arguments.margin, timeout=arguments.vo_timeout, attempt=arguments.attempt

@@ -378,17 +378,19 @@ def solution_of(member, outcome, catalog_name: str) -> dict:
     dict
         See `rampflow.alignment.product.write_solutions`.
     """
+    from rampflow.alignment.exposures import StoredWcs
     from rampflow.wcs.footprint import s_region
 
     if outcome.wcs is None:
         return {"status": "FAILED", "reason": outcome.reason, "wcs_fit_results": outcome.results}
-    outcome.wcs.name = f"FIT-LVL2-{Path(catalog_name).name}"  # without its folder, which another machine doesn't have
+    wcs = outcome.wcs.load()
+    wcs.name = f"FIT-LVL2-{Path(catalog_name).name}"  # without its folder, which another machine doesn't have
     return {
         "status": "COMPLETE",
         "reason": outcome.reason,
         "wcs_fit_results": outcome.results,
-        "s_region": s_region(outcome.wcs),
-        "wcs": outcome.wcs,
+        "s_region": s_region(wcs),
+        "wcs": StoredWcs(wcs),
     }
 
 
@@ -464,6 +466,7 @@ def run(arguments: dict) -> None:
     log.info("%s %s, step tweakreg: %d exposures of %s", SOFTWARE_NAME, __version__, len(images), association)
     log.info("Parameters: %s", ", ".join(f"{k}={v}" for k, v in parameters.items()))
     stars, origin, reason = read_stars(arguments["astrometric_catalog"])
+    log.info("Astrometric catalog: %s", origin.described())
     stars_move = bool(np.isfinite(stars["pmra"]).any())
     members, left_out, caveats = read_members(images, catalogs, own_catalogs, with_epochs=stars_move)
     for stem, (status, why) in left_out.items():
@@ -520,6 +523,7 @@ def run(arguments: dict) -> None:
         for entries in (solutions, summaries)
     )
     catalog = {"name": name, "status": "FAILED" if reason else "SUCCESS", "reason": reason, "n_stars": len(stars)}
+    catalog |= {"title": origin.title, "version": origin.version, "ref_epoch": origin.ref_epoch, "epoch": origin.epoch}
     header = {
         "association": association,
         "calibration_software_name": SOFTWARE_NAME,

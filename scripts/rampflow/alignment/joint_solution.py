@@ -325,7 +325,7 @@ def _step(members, observations, used, terms, start) -> np.ndarray:
     # The part of each exposure by itself, with the priors, which alone couple exposures: its factors have few elements.
     padding = sparse.csr_array((priors.shape[0] - terms.size,) * 2)
     alone = sparse.linalg.splu(sparse.csc_array(priors + sparse.block_diag([*blocks, padding])), permc_spec="MMD_AT_PLUS_A")
-    return _solve(_product, gradient, alone.solve)[: terms.size].reshape(terms.shape)
+    return conjugate_gradients(_product, -gradient, alone.solve)[: terms.size].reshape(terms.shape)
 
 
 def _derivative(members, observations, terms, axes, weight):
@@ -347,18 +347,29 @@ def _derivative(members, observations, terms, axes, weight):
     return sparse.csr_array((values.ravel(), columns.ravel(), begins), shape=(2 * count, terms.size)), blocks
 
 
-def _solve(product, gradient, precondition) -> np.ndarray:
-    """The step that makes a gradient zero, by preconditioned conjugate gradients (Hestenes & Stiefel 1952).
+def conjugate_gradients(product, values: np.ndarray, precondition) -> np.ndarray:
+    """Solve linear equations by preconditioned conjugate gradients (Hestenes & Stiefel 1952).
 
-    `product` is the product of the symmetric, positive definite matrix with a vector, `precondition` that of an approximation
-    of its inverse.
+    Parameters
+    ----------
+    product : callable
+        Product of the matrix, which is symmetric and positive definite, with a vector.
+    values : numpy.ndarray
+        Right-hand side, (n,).
+    precondition : callable
+        Product of an approximation of the inverse matrix with a vector.
+
+    Returns
+    -------
+    numpy.ndarray
+        The solution, (n,), to `PRECISION`.
     """
-    step = np.zeros_like(gradient)
-    residual = -gradient
+    step = np.zeros_like(values)
+    residual = np.array(values)
     preconditioned = precondition(residual)
     search, squared = preconditioned, residual @ preconditioned
     least = PRECISION**2 * squared
-    for _ in range(10 * len(gradient)):
+    for _ in range(10 * len(values)):
         if squared <= least:
             break
         ahead = product(search)
