@@ -176,9 +176,7 @@ def _open_catalog(store: Store) -> tuple[str, dict[str, str]]:
     properties = parse_properties(next((text for text in texts if text is not None), ""))
     kind = properties.get("dataproduct_type", KINDS[0])
     if kind not in KINDS:
-        raise ValueError(
-            f"it is a table of the kind {kind!r} (dataproduct_type); give the catalog of objects, or its collection"
-        )
+        raise ValueError(f"it is a table of the kind {kind} (dataproduct_type); give the catalog of objects, or its collection")
     frame = properties.get("hats_frame", FRAMES[0])
     if frame.lower() not in FRAMES:
         raise ValueError(f"its positions are {frame} (hats_frame); they must be ICRS")
