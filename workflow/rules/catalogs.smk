@@ -84,7 +84,7 @@ rule tweakreg:
         "../../envs/rampflow.yaml"
     threads: 1
     resources:
-        mem_mb=memory(1000),
+        mem_mb=memory_of_association(1000, per_member=1.5),
         runtime=minutes(30),
     params:
         images=list_of_inputs("images"),

@@ -151,3 +151,10 @@ def local_cores():
 
 jobs = resources.Resources({stem: plan.shape(stem) for stem in plan.exposures}, local_cores)
 cores, memory, minutes = jobs.cores, jobs.memory, jobs.minutes
+
+
+def memory_of_association(base, per_member):
+    """Resource function: memory of a job of an association, MB, with so much for each of its exposures."""
+    return lambda wildcards, attempt: memory(base + per_member * len(plan.members_to_align(wildcards.association)))(
+        wildcards, attempt
+    )
