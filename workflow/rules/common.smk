@@ -143,8 +143,10 @@ def exposure_after(step):
 # -------------------------------------------------------------------------------------------------------------- resources
 def local_cores():
     """Cores of this machine that the run may use; None if the jobs are submitted to a cluster, or if this is such a job."""
+    if not IS_MAIN_PROCESS or resources.CLUSTER_VARIABLE in os.environ:
+        return None
     try:
-        return workflow.cores if IS_MAIN_PROCESS else None
+        return workflow.cores
     except WorkflowError:  # without --cores
         return None
 

@@ -136,7 +136,7 @@ rule association_report:
         images=list_of_inputs("images"),
         ramps=lambda wildcards: write_list(plan.ramp_pictures(wildcards.association)),
         options=options_of_inputs("summary", "stars"),
-        missing=of_association(plan.missing_option),
+        missing=of_association(plan.missing_options, second_pass.left_out()),
         code=fingerprint("report"),
     message:
         "{wildcards.association}: report"
