@@ -12,7 +12,7 @@ from rampflow.workflow.association import Member, find_excluded, find_members, r
 def folder(tmp_path):
     """Raw files r1 to r3 in a folder `raw`, beside other files."""
     (tmp_path / "raw").mkdir()
-    for name in ("r1_uncal.asdf", "r3_uncal.asdf", "r2_uncal.asdf", "r1_cal.asdf", "notes.txt"):
+    for name in ("r1_uncal.asdf", "r3_uncal.asdf", "r2_uncal.asdf", "r1_cal.asdf", "r1_flat.asdf", "notes.txt"):
         (tmp_path / "raw" / name).write_text("")
     (tmp_path / "raw" / "sub_uncal.asdf").mkdir()
     return tmp_path
@@ -107,7 +107,7 @@ def test_a_tilde_is_the_home_folder(folder, monkeypatch):
     ("given", "message"),
     [
         ("nowhere", "input 'nowhere': does not exist"),
-        ("raw/r1_cal.asdf", "r1_cal.asdf: is not a raw exposure by its name, which must end in _uncal.asdf"),
+        ("raw/r1_flat.asdf", "r1_flat.asdf: is not a raw exposure by its name, which must end in _uncal.asdf"),
         ("empty", "input 'empty': the folder holds no file"),
         (["raw", "raw/r2_uncal.asdf"], "the exposure r2 is given twice in 'r2'"),
         (["raw/r2_uncal.asdf", "raw/../raw/r2_uncal.asdf"], "given twice"),
@@ -169,7 +169,7 @@ def test_an_exposure_twice_in_an_association_is_refused(folder):
             '{"products": [{"name": "a", "members": [{"expname": "none_uncal.asdf"}]}]}',
             "'none_uncal.asdf' of 'a' does not exist",
         ),
-        ('{"products": [{"name": "a", "members": [{"expname": "raw/r1_cal.asdf"}]}]}', "must end in _uncal.asdf"),
+        ('{"products": [{"name": "a", "members": [{"expname": "raw/r1_flat.asdf"}]}]}', "must end in _uncal.asdf"),
     ],
 )
 def test_a_bad_association_is_named(folder, content, message):

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from rampflow.chain import chain_of
+from rampflow.chain import STEPS, chain_of
 from rampflow.detector import MINIMUM_RESULTANTS, check_shape
 from rampflow.errors import RampflowError, raise_problems
 from rampflow.files import links
@@ -27,9 +27,10 @@ from rampflow.files.level1 import RAW_MODELS, RAW_TAG
 from rampflow.files.yaml_tree import TaggedDict
 from rampflow.step.declaration import NOT_APPLICABLE, Step
 from rampflow.step.exposure import Exposure
+from rampflow.step.provenance import is_fully_saturated
 from rampflow.step.ramp_input import check_ramp, is_ramp
 from rampflow.workflow import references, step_parameters
-from rampflow.workflow.association import RAW_SUFFIX, SPECIAL, Member, find_members, is_plain, stem_of
+from rampflow.workflow.association import RAW_SUFFIX, SPECIAL, Member, find_members, is_calibrated, is_plain, stem_of
 from rampflow.workflow.overrides import override_mismatch
 from rampflow.workflow.step_parameters import StepParameters
 
@@ -49,7 +50,7 @@ class ExposureEntry:
     stem : str
         Name of the exposure.
     path : str
-        Its raw file.
+        Its raw file or calibrated image.
     association : str
         Name of its association.
     exposure_type : str
@@ -57,13 +58,15 @@ class ExposureEntry:
     detector : str
         Name of the detector, as ``WFI01``.
     shape : tuple of int
-        Shape of the raw data: resultants, rows, columns.
+        Shape of the data: resultants (1 for a calibrated image), rows, columns.
     chain : tuple of str
         The steps that it goes through, in order.
     references : dict
         Reference type to path of the file, or "N/A".
     tweakreg_catalog : str or None
         Catalog for its alignment in place of its own.
+    catalog, segmentation : str or None
+        Source catalog and segmentation map beside a calibrated image, if it has both.
     step_parameters : dict
         For each step, the parameters that CRDS sets and the configuration does not: value and path of the reference, by name
         (see `rampflow.workflow.step_parameters.StepParameters`).
@@ -78,7 +81,42 @@ class ExposureEntry:
     chain: tuple[str, ...]
     references: dict[str, str]
     tweakreg_catalog: str | None
+    catalog: str | None = None
+    segmentation: str | None = None
     step_parameters: dict[str, dict[str, Sequence]] = dataclasses.field(default_factory=dict)
+
+    @property
+    def is_calibrated(self) -> bool:
+        """Whether the input is a calibrated image.
+
+        Returns
+        -------
+        bool
+            False for a raw exposure.
+        """
+        return is_calibrated(Path(self.path))
+
+    @property
+    def is_cataloged(self) -> bool:
+        """Whether the exposure has a source catalog.
+
+        Returns
+        -------
+        bool
+            Whether one is made, or lies beside the calibrated image.
+        """
+        return "source_catalog" in self.chain or self.catalog is not None
+
+    @property
+    def files(self) -> list[str]:
+        """The files of the exposure that are read, besides its references.
+
+        Returns
+        -------
+        list of str
+            Paths of the raw file, or of the calibrated image, its source catalog and its segmentation map.
+        """
+        return [path for path in (self.path, self.catalog, self.segmentation) if path]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,12 +163,12 @@ class Inventory:
 
 
 def read_header(path: Path) -> dict:
-    """Read and check what the inventory needs from a raw file.
+    """Read and check what the inventory needs from a raw file or a calibrated image.
 
     Parameters
     ----------
     path : pathlib.Path
-        Raw file.
+        Raw file or calibrated image, see `rampflow.workflow.association.is_calibrated`.
 
     Returns
     -------
@@ -141,10 +179,12 @@ def read_header(path: Path) -> dict:
     Raises
     ------
     RampflowError
-        The file is damaged, not a raw exposure, or lacks an entry.
+        The file is damaged, not what its name says, or lacks an entry.
     """
     with AsdfFile(path) as file:
         raw = Exposure(file)
+        if is_calibrated(path):
+            return _header_of_image(raw)
         if raw.tag.rpartition("-")[0] not in RAW_MODELS and not is_ramp(raw):
             raise RampflowError(
                 f"{path}: holds the data model {raw.tag or 'of no name'!r}; give raw exposures (wfi_science_raw) or ramps"
@@ -161,17 +201,59 @@ def read_header(path: Path) -> dict:
         except RampflowError as error:
             raise RampflowError(f"{path}: {error}") from None
         raw.get("meta.instrument.optical_element", str)
-        header: dict[str, str] = {}
-        for part in CRDS_PARTS:
-            _flatten(raw.meta.get(part, {}), f"roman.meta.{part}", header)
-        return {
-            "type": str(kind),
-            "detector": str(detector),
-            "shape": list(shape),
-            "crds": header,
-            "content": file.content_digest(),
-            "refusals": find_refusals(raw, tuple(shape)),
-        }
+        return _header(raw, tuple(shape), find_refusals(raw, tuple(shape)))
+
+
+def _header(exposure: Exposure, shape: tuple[int, int, int], refusals: dict[str, str]) -> dict:
+    """What `read_header` returns."""
+    header: dict[str, str] = {}
+    for part in CRDS_PARTS:
+        _flatten(exposure.meta.get(part, {}), f"roman.meta.{part}", header)
+    return {
+        "type": str(exposure.get("meta.exposure.type", str)),
+        "detector": str(exposure.get("meta.instrument.detector", str)),
+        "shape": list(shape),
+        "crds": header,
+        "content": exposure.file.content_digest(),
+        "refusals": refusals,
+    }
+
+
+def _header_of_image(image: Exposure) -> dict:
+    """What `read_header` returns for a calibrated image, which must have all that its alignment reads."""
+    image.expect_model("wfi_image", "tweakreg")
+    kind = image.get("meta.exposure.type", str)
+    if kind not in STEPS["tweakreg"].exposure_types:
+        raise RampflowError(
+            f"{image.path}: is a calibrated image of type {kind}, which isn't aligned; there is nothing to do for it"
+        )
+    shape = image.array("data", 2).shape
+    cal_step = image.get("meta.cal_step", dict)
+    without_wcs = is_fully_saturated(cal_step) or cal_step.get("assign_wcs") == "SKIPPED"
+    if not without_wcs:
+        image.get("meta.wcs")
+        for name in ("v2_ref", "v3_ref", "roll_ref"):
+            image.number(f"meta.wcsinfo.{name}")
+    if not image.meta.get("group_id"):
+        image.get("meta.observation.observation_id", str)
+    return _header(image, (1, *shape), {})
+
+
+def _files_beside(member: Member) -> tuple[str | None, str | None]:
+    """Source catalog and segmentation map beside a calibrated image; None for a raw file, or without both."""
+    if not is_calibrated(member.path):
+        return None, None
+    catalog, segmentation = (member.path.with_name(f"{stem_of(member.path)}_{end}") for end in ("cat.parquet", "segm.asdf"))
+    return (str(catalog), str(segmentation)) if catalog.is_file() and segmentation.is_file() else (None, None)
+
+
+def _chain(member: Member, header: dict, skipped: frozenset[str]) -> list[str]:
+    """The steps that a member of an association goes through: of a calibrated image, those that it still needs."""
+    chain = chain_of(header["type"], header["detector"], skipped)
+    if not is_calibrated(member.path):
+        return chain
+    done = ("source_catalog",) if _files_beside(member)[0] else ()
+    return [name for name in chain if name in ("source_catalog", "tweakreg") and name not in done]
 
 
 def find_refusals(raw: Exposure, shape: tuple[int, int, int]) -> dict[str, str]:
@@ -266,7 +348,8 @@ def build(config: dict, folder: Path, store: Path, steps: dict[str, Step]) -> In
     skipped = frozenset(name for name, options in config["steps"].items() if options.get("skip"))
     headers = _read_headers(members, known.get("headers", {}), skipped, config["exclude"])
     override = {t: _overriding(t, given, folder) for t, given in config["references"]["override"].items()}
-    chains = {m: chain_of(headers[str(m.path)]["type"], headers[str(m.path)]["detector"], skipped) for m in members}
+    chains = {m: _chain(m, headers[str(m.path)], skipped) for m in members}
+    _check_calibrated(chains, Path(config["results"]), folder)
     context = None
     if _is_crds_needed(chains.values(), override, config["references"]["crds_context"], steps):
         context = references.resolve_context(config["references"]["crds_context"])
@@ -290,6 +373,7 @@ def build(config: dict, folder: Path, store: Path, steps: dict[str, Step]) -> In
             references=choice.paths(header["crds"], chain, member.path),
             tweakreg_catalog=str(member.tweakreg_catalog) if member.tweakreg_catalog else None,
             step_parameters=parameters[member].values if member in parameters else {},
+            **dict(zip(("catalog", "segmentation"), _files_beside(member), strict=True)),
         )
     inventory = Inventory(exposures, context, {}, _notices(exposures, parameters.values()))
     _check_alignment_is_possible(config, inventory)
@@ -299,7 +383,9 @@ def build(config: dict, folder: Path, store: Path, steps: dict[str, Step]) -> In
     _check_place(inventory, folder / os.path.expanduser(config["results"]))
     _check_references(inventory, steps)
     contents = known.get("contents", {})
-    contents |= _read_contents(inventory.references(), set(override.values()), contents)
+    beside = {path for entry in exposures.values() for path in entry.files[1:]}
+    own = set(override.values()) | beside
+    contents |= _read_contents([*inventory.references(), *sorted(beside)], own, contents)
     inventory.links.update(_link_all(inventory, headers, contents, folder))
     _save(store, {"asked": asked, "headers": headers, "recommended": recommended, "contents": contents})
     _save(
@@ -408,7 +494,7 @@ def _read_headers(members: list[Member], known: dict, skipped: frozenset[str], e
     bad = {}
     for member, (header, error) in zip(members, results, strict=True):
         if header:
-            chain = chain_of(header["type"], header["detector"], skipped)
+            chain = _chain(member, header, skipped)
             error = next((header["refusals"][step] for step in chain if step in header["refusals"]), None)
         if error:
             bad[stem_of(member.path)] = error
@@ -626,7 +712,9 @@ def _link_all(inventory: Inventory, headers: dict, contents: dict, folder: Path)
     The content of a reference that is still to be fetched is not known. Its link stands for the content that a file of its name
     had before, or has a folder of its own, which then stands for what is fetched (see `rampflow.files.links.record_fetched`).
     """
-    folders = {path: headers[path]["content"] for path in (e.path for e in inventory.exposures.values())}
+    exposures = inventory.exposures.values()
+    folders = {entry.path: headers[entry.path]["content"] for entry in exposures}
+    folders |= {path: contents[path]["content"] for entry in exposures for path in entry.files[1:]}
     before = {Path(path).name: found["content"] for path, found in contents.items()}
     for path in inventory.references():
         name = Path(path).name
@@ -640,9 +728,28 @@ def _link_all(inventory: Inventory, headers: dict, contents: dict, folder: Path)
     return {path: str(link) for path, link in found.items()}
 
 
+def _check_calibrated(chains: dict[Member, list[str]], results: Path, folder: Path) -> None:
+    """Refuse calibrated images that can't be aligned, or whose products would take their place."""
+    lines = []
+    for member in (member for member in chains if is_calibrated(member.path)):
+        if "tweakreg" not in chains[member]:
+            lines.append(f"{member.path}: is a calibrated image, and steps.tweakreg.skip is true: nothing is left to do for it")
+        elif "source_catalog" not in chains[member] and not _files_beside(member)[0]:
+            lines.append(
+                f"{member.path}: has no {stem_of(member.path)}_cat.parquet and _segm.asdf beside it, and "
+                "steps.source_catalog.skip is true: set it to false, so that the sources are found again"
+            )
+        if (folder / results).resolve() == member.path.parent.resolve():
+            lines.append(
+                f"{member.path}: its products would be written over it and the files beside it; choose another folder with "
+                "--config results=FOLDER"
+            )
+    raise_problems(lines)
+
+
 def _check_paths(inventory: Inventory) -> None:
     """Refuse files whose paths Snakemake or asdf would misread."""
-    paths = {p for e in inventory.exposures.values() for p in (e.path, e.tweakreg_catalog, *e.references.values()) if p}
+    paths = {p for e in inventory.exposures.values() for p in (*e.files, e.tweakreg_catalog, *e.references.values()) if p}
     raise_problems(
         [
             f"{path!r}: a path can't have any of {SPECIAL} and control characters; rename it, or link to it"

@@ -278,7 +278,7 @@ class Plan:
         list of str
             Paths of the products.
         """
-        return self.paths.products(stem, cataloged="source_catalog" in self.exposures[stem].chain)
+        return self.paths.products(stem, cataloged=self.exposures[stem].is_cataloged)
 
     def all_products(self) -> list[str]:
         """List the products of every exposure, and the summary of every alignment.
@@ -315,11 +315,26 @@ class Plan:
         return {*kept, *self._last_steps(self.with_step("tweakreg"))}
 
     def _last_steps(self, stems: Iterable[str]) -> set[str]:
-        return {image_chain(self.exposures[stem].chain)[-1] for stem in stems}
+        return {step for stem in stems for step in image_chain(self.exposures[stem].chain)[-1:]}
+
+    def cataloged(self, *, yes: bool = True) -> list[str]:
+        """List the exposures that have a source catalog.
+
+        Parameters
+        ----------
+        yes : bool
+            False: list those that have none.
+
+        Returns
+        -------
+        list of str
+            Names of the exposures.
+        """
+        return [stem for stem, entry in self.exposures.items() if entry.is_cataloged == yes]
 
     # -------------------------------------------------------------------------------------------------- what a job reads
     def raw_exposure(self, stem: str) -> str:
-        """Name the raw exposure by the link that stands for its content.
+        """Name the raw exposure, or the calibrated image of the input, by the link that stands for its content.
 
         Parameters
         ----------
@@ -349,7 +364,12 @@ class Plan:
             Path of the file.
         """
         chain = self.exposures[stem].chain
-        return self.paths.exposure(stem, image_chain(chain[: chain.index(step)])[-1])
+        return self._exposure_after(stem, chain[: chain.index(step)])
+
+    def _exposure_after(self, stem: str, chain: Sequence[str]) -> str:
+        """The exposure after some steps, of which a calibrated image has none."""
+        steps = image_chain(chain)
+        return self.paths.exposure(stem, steps[-1]) if steps else self.raw_exposure(stem)
 
     def calibrated_image(self, stem: str) -> str:
         """Name the exposure after the last step that changes it.
@@ -364,7 +384,39 @@ class Plan:
         str
             Path of the file.
         """
-        return self.paths.exposure(stem, image_chain(self.exposures[stem].chain)[-1])
+        return self._exposure_after(stem, self.exposures[stem].chain)
+
+    def own_catalog(self, stem: str) -> str:
+        """Name the source catalog that was made of the image.
+
+        Parameters
+        ----------
+        stem : str
+            Name of the exposure.
+
+        Returns
+        -------
+        str
+            Path of the catalog.
+        """
+        given = self.exposures[stem].catalog
+        return self.links[given] if given else self.paths.between(stem, "cat.parquet")
+
+    def own_segmentation(self, stem: str) -> str:
+        """Name the segmentation map that was made of the image.
+
+        Parameters
+        ----------
+        stem : str
+            Name of the exposure.
+
+        Returns
+        -------
+        str
+            Path of the map.
+        """
+        given = self.exposures[stem].segmentation
+        return self.links[given] if given else self.paths.between(stem, "segm.asdf")
 
     def references(self, stem: str, step: str) -> list[str]:
         """List the reference files that a step reads.
@@ -440,7 +492,26 @@ class Plan:
             Path of the catalog.
         """
         given = self.exposures[stem].tweakreg_catalog
-        return link_to(given) if given else self.paths.between(stem, "cat.parquet")
+        return link_to(given) if given else self.own_catalog(stem)
+
+    def redone_images(self, stem: str, step: str) -> list[str]:
+        """List the exposure if its calibrated image is the input and its first job is that of a step.
+
+        Parameters
+        ----------
+        stem : str
+            Name of the exposure.
+        step : str
+            ``source_catalog`` or ``finalize``.
+
+        Returns
+        -------
+        list of str
+            Name of the exposure, or nothing.
+        """
+        entry = self.exposures[stem]
+        first = "source_catalog" if "source_catalog" in entry.chain else "finalize"
+        return [stem] if entry.is_calibrated and step == first else []
 
     def given_catalogs(self, association: str) -> list[str]:
         """List the catalogs that the association names for its members.
@@ -488,7 +559,7 @@ class Plan:
         """
         if not self.given_catalogs(association):
             return []
-        return [self.paths.between(stem, "cat.parquet") for stem in self.members_to_align(association)]
+        return [self.own_catalog(stem) for stem in self.members_to_align(association)]
 
     def star_source(self) -> str:
         """Name the astrometric catalog.
@@ -511,6 +582,24 @@ class Plan:
         return [self.star_source()] if source_files(self.settings["astrometric_catalog"]) else []
 
     # ------------------------------------------------------------------------------------------------ what the report reads
+    def ramp_pictures(self, association: str) -> list[str]:
+        """List the files with the pictures of the ramps of an association.
+
+        Parameters
+        ----------
+        association : str
+            Name of the association.
+
+        Returns
+        -------
+        list of str
+            Path of the file of each exposure, in order; N/A for a calibrated image, which has no ramp.
+        """
+        return [
+            NOT_APPLICABLE if self.exposures[stem].is_calibrated else self.paths.between(stem, "ramp_pictures.json")
+            for stem in self.members(association)
+        ]
+
     def ramps_around_refpix(self, stem: str) -> list[str]:
         """List the ramp before and after refpix.
 
@@ -558,11 +647,11 @@ class Plan:
         """
         entry = self.exposures[stem]
         files = {}
-        if "source_catalog" in entry.chain:
+        if entry.is_cataloged:
             files["catalog"] = self.paths.product(stem, "cat.parquet")
             files["segmentation"] = self.paths.product(stem, "segm.asdf")
             if "tweakreg" in entry.chain:
-                files["unaligned"] = self.paths.between(stem, "cat.parquet")
+                files["unaligned"] = self.own_catalog(stem)
                 files["stars"] = self.paths.between(entry.association, "astrometric.parquet")
         return files
 
@@ -826,11 +915,33 @@ class Plan:
         members = self.members_to_align(association) if members is None else members
         return recipes.recipe(
             *members,
+            *(link for stem in members for link in self._links_of_image(stem)),
             *(recipes.content(self.exposures[stem].tweakreg_catalog or "") for stem in members),
             self.alignment_parameters(association, members),
             fingerprint("tweakreg"),
             self.star_recipe(association),
         )
+
+    def product_recipe(self, stem: str) -> str:
+        """Hash what the products of an exposure are made from, besides the output of its steps and its alignment.
+
+        Parameters
+        ----------
+        stem : str
+            Name of the exposure.
+
+        Returns
+        -------
+        str
+            The hash, see `rampflow.workflow.recipes.recipe`.
+        """
+        given = self._links_of_image(stem)
+        return recipes.recipe(fingerprint("finalize"), *given) if given else fingerprint("finalize")
+
+    def _links_of_image(self, stem: str) -> list[str]:
+        """The links that stand for the content of a calibrated image and the files beside it; empty for a raw exposure."""
+        entry = self.exposures[stem]
+        return [self.links[path] for path in entry.files] if entry.is_calibrated else []
 
     def star_recipe(self, association: str) -> str:
         """Hash what an astrometric catalog is made from, besides where the images point.

@@ -11,7 +11,6 @@ from pathlib import Path
 
 from rampflow.chain import STEPS
 from rampflow.workflow import recipes
-from rampflow.workflow.fingerprint import fingerprint
 from rampflow.workflow.plan import Plan
 
 
@@ -32,13 +31,15 @@ def exposure_recipes(plan: Plan, stem: str) -> dict[Path, dict[str, str]]:
     """
     chain = plan.exposures[stem].chain
     steps = {step: plan.recipe(stem, step) for step in chain}
+    # The log of a calibrated image names the steps of its own run.
+    earlier = recipes.recipes_in(Path(plan.exposures[stem].path)) if plan.exposures[stem].is_calibrated else {}
     files = {}
     for number, step in enumerate(chain, start=1):
         if STEPS[step].rewrites:
             files[Path(plan.paths.exposure(stem, step))] = {name: steps[name] for name in chain[:number]}
     if "source_catalog" in chain:
         files[Path(plan.paths.between(stem, "cat.parquet"))] = {"source_catalog": steps["source_catalog"]}
-    return files | {Path(plan.paths.product(stem, "cal.asdf")): steps | {"finalize": fingerprint("finalize")}}
+    return files | {Path(plan.paths.product(stem, "cal.asdf")): earlier | steps | {"finalize": plan.product_recipe(stem)}}
 
 
 def solution_recipes(plan: Plan) -> dict[Path, dict[str, str]]:
@@ -108,7 +109,13 @@ def is_current(plan: Plan, stem: str, realigned: Collection[str] = ()) -> bool:
         if stem in realigned:
             members = [name for name in members if name in realigned]
             recipe = recipe | {"tweakreg": plan.association_recipe(association, members)}
-    inputs = [name for member in members for name in (plan.calibrated_image(member), plan.paths.between(member, "cat.parquet"))]
+    # Of a calibrated image as input, the recipe has the content.
+    inputs = [
+        name
+        for member in members
+        if not plan.exposures[member].is_calibrated
+        for name in (plan.calibrated_image(member), plan.own_catalog(member))
+    ]
     made = image.stat().st_mtime_ns
     return (
         # Previews are made of the image; the other products are made together with it.
