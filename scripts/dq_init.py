@@ -383,7 +383,8 @@ def initialize(job: Job, raw: Exposure, *, ground_test: bool = False, decoded: b
         reference_read = _optional(raw, "reference_read", (rows, columns))
         reference_amp33 = _optional(raw, "reference_amp33", amp33.shape[1:])
         _warn_of_encoding(job, raw, offset, reference_read, reference_amp33)
-    resultantdq = raw.array("groupdq").read() if is_ramp(raw) else _optional(raw, "resultantdq", shape)
+    flags_in = "groupdq" if is_ramp(raw) else "resultantdq"
+    brought = raw.array(flags_in, shape=shape) if raw.roman.get(flags_in) is not None else None
     for line in contradictions(raw.meta, resultants, job.exposure.path.name):
         job.log.warning("%s", line)
 
@@ -408,7 +409,7 @@ def initialize(job: Job, raw: Exposure, *, ground_test: bool = False, decoded: b
         "data": EmptyArray(shape, np.float32),
         "pixeldq": pixeldq,
         # A file made longer reads as zeros where nothing was written: no flags need no writing.
-        "groupdq": EmptyArray(shape, np.uint8) if resultantdq is None else resultantdq,
+        "groupdq": EmptyArray(shape, np.uint8) if brought is None else raw.roman[flags_in],
         "amp33": _decoded_amp33(job, raw, amp33.read(), reference_amp33, offset),
         **border_arrays(border, pixeldq),
     }
@@ -421,8 +422,8 @@ def initialize(job: Job, raw: Exposure, *, ground_test: bool = False, decoded: b
             product.write_rows("border_ref_pix_left", start, block.counts[:, :, :BORDER])
             product.write_rows("border_ref_pix_right", start, block.counts[:, :, -BORDER:])
             if block.flags is not None:
-                brought = 0 if resultantdq is None else resultantdq[:, start:stop]
-                product.write_rows("groupdq", start, block.flags | brought)
+                flags = block.flags if brought is None else block.flags | brought.read_rows(start, stop)
+                product.write_rows("groupdq", start, flags)
             return block.at_limit, block.lost
 
         at_limit, lost = zip(*job.map_rows(write_block, rows, block=BLOCK), strict=True)
