@@ -222,10 +222,10 @@ def _columns(known: list[str], properties: dict[str, str]) -> tuple[dict[str, st
     for axis in ("ra", "dec"):
         if given := properties.get(f"hats_col_{axis}"):
             columns[axis] = given
-    index = properties.get("hats_col_healpix") or INDEX
+    index: str | None = properties.get("hats_col_healpix") or INDEX
     missing = {columns.get(axis, axis) for axis in ("ra", "dec")} - set(known)
     if index not in known:
-        missing |= set() if properties else {index}
+        missing |= set() if properties else {INDEX}
         index = None
     if missing:
         raise ValueError(f"its partitions have no column {' and '.join(sorted(missing))}")

@@ -6,7 +6,6 @@ import io
 import os
 import time
 from pathlib import Path
-from typing import BinaryIO, Protocol
 from urllib.parse import urlsplit
 
 from rampflow.astrometry.web import Refused
@@ -17,24 +16,6 @@ CREDENTIALS = ("AWS_ACCESS_KEY_ID", "AWS_PROFILE", "AWS_WEB_IDENTITY_TOKEN_FILE"
 DEFAULT_S3_REGION = "us-east-1"  #: of STScI's bucket
 
 _CONNECT_TIMEOUT = 10  # seconds
-
-
-class Store(Protocol):
-    """Files below an address; their names are relative to it."""
-
-    address: str
-
-    def read(self, name: str) -> bytes:
-        """Read a file; `FileNotFoundError` if there is none."""
-
-    def open(self, name: str) -> BinaryIO:
-        """Open a file for reading at any position; `FileNotFoundError` if there is none."""
-
-    def stamp(self, name: str) -> str:
-        """Text that changes with the content of a file."""
-
-    def files_in(self, folder: str) -> list[str]:
-        """List the files below a folder; without hidden ones and metadata (names that begin with ``.`` or ``_``)."""
 
 
 def is_remote(source: str) -> bool:
@@ -302,8 +283,12 @@ class _WebFile(io.RawIOBase):
     def __init__(self, store: WebStore, name: str):
         self._store, self._name, self._position = store, name, 0
         length = store.request(name, "HEAD", **{"Accept-Encoding": "identity"}).headers.get("Content-Length")
-        self._whole = None if length else store.read(name)
-        self._size = int(length) if length else len(self._whole)
+        self._whole: bytes | None = None
+        if length:
+            self._size = int(length)
+        else:
+            self._whole = store.read(name)
+            self._size = len(self._whole)
 
     def readable(self):
         return True
@@ -331,3 +316,6 @@ class _WebFile(io.RawIOBase):
                 return answer.content
             self._whole = answer.content
         return self._whole[start:stop]
+
+
+Store = ArrowStore | WebStore  #: a place of files, whose names are relative to it
