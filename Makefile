@@ -1,4 +1,5 @@
 # make env        make the environment, in .venv
+# make cluster    the same, with Snakemake's executor for SLURM
 # make demo       process a simulated visit, from raw exposures to products, in demo/
 # make report     the same, and write a report: demo/results/*_report.html
 # make test       run the tests
@@ -25,7 +26,7 @@ MEMORY ?= 14000
 SNAKEMAKE ?= 9.2.0
 PIP := -m pip install --quiet --disable-pip-version-check
 
-.PHONY: env demo report test test-quick test-slurm test-snakemake test-peer bench validate check docs changelog lock clean
+.PHONY: env cluster demo report test test-quick test-slurm test-snakemake test-peer bench validate check docs changelog lock clean
 .DEFAULT_GOAL := env
 
 env: $(VENV)/.made
@@ -38,6 +39,12 @@ $(VENV)/.made: envs/rampflow.txt $(wildcard plugins/progress/*.toml plugins/prog
 
 $(VENV)/.made-dev: $(VENV)/.made envs/dev.txt
 	$(BIN)/python $(PIP) -r envs/dev.txt
+	touch $@
+
+cluster: $(VENV)/.made-cluster
+
+$(VENV)/.made-cluster: $(VENV)/.made envs/cluster.txt
+	$(BIN)/python $(PIP) -r envs/cluster.txt
 	touch $@
 
 $(VENV)/.made-docs: $(VENV)/.made-dev envs/docs.txt
@@ -64,7 +71,7 @@ test: $(VENV)/.made-dev
 test-quick: $(VENV)/.made-dev
 	$(BIN)/python -m pytest --numprocesses $(CORES) --dist loadfile --durations 10 -m quick
 
-test-slurm: $(VENV)/.made-dev
+test-slurm: $(VENV)/.made-dev $(VENV)/.made-cluster
 	$(BIN)/python -m pytest -m slurm tests/slurm
 
 # A visit with an exposure that fails, its summary and its progress, with another version of Snakemake than the pinned one.

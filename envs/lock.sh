@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Pin the packages that rampflow.in, dev.in and docs.in need, in their newest versions: rampflow.txt, dev.txt and docs.txt for
-# pip, rampflow.yaml for conda. Write the tags of these versions to scripts/rampflow/files/tags.py.
+# Pin the packages that rampflow.in, dev.in, docs.in and cluster.in need, in their newest versions: rampflow.txt, dev.txt, docs.txt
+# and cluster.txt for pip, rampflow.yaml for conda. Write the tags of these versions to scripts/rampflow/files/tags.py.
 set -euo pipefail
 cd "$(dirname "$0")"
 python=${1:-python3}
@@ -15,6 +15,8 @@ $pip install --quiet -r dev.in
 $pip freeze > "$fresh/dev"
 $pip install --quiet -r docs.in
 $pip freeze > "$fresh/docs"
+$pip install --quiet -r cluster.in
+$pip freeze > "$fresh/cluster"
 {
   echo "# Pins of rampflow.in and of all its dependencies: written by \`make lock\`."
   cat "$fresh/rampflow"
@@ -27,6 +29,10 @@ $pip freeze > "$fresh/docs"
   echo "# Pins of docs.in, on top of rampflow.txt and dev.txt: written by \`make lock\`."
   comm -13 <(sort "$fresh/dev") <(sort "$fresh/docs")
 } > docs.txt
+{
+  echo "# Pins of cluster.in, on top of rampflow.txt, dev.txt and docs.txt: written by \`make lock\`."
+  comm -13 <(sort "$fresh/docs") <(sort "$fresh/cluster")
+} > cluster.txt
 {
   echo "# The environment of rampflow.txt for conda: written by \`make lock\`."
   echo "name: rampflow"

@@ -36,6 +36,8 @@ from rampflow.wcs.wcs_tree import with_border
 
 log = step_logger("finalize")
 
+ROWS_AT_ONCE = 32  #: rows read at a time, few enough for the second cache
+
 #: Where a source catalog has the metadata that are compared with the image's.
 IDENTITY_IN_CATALOG = {"filename": "filename", "detector": "instrument.detector"}
 
@@ -75,8 +77,8 @@ def median_in_place(values: np.ndarray) -> float:
     return values[middle] if values.size % 2 else (values[:middle].max() + values[middle]) / 2
 
 
-def image_statistics(image: np.ndarray, dq: np.ndarray, err: np.ndarray) -> dict:
-    """Compute the statistics of an image, ``meta.statistics``.
+def good_values(image: np.ndarray, dq: np.ndarray, err: np.ndarray) -> np.ndarray:
+    """Select the values of good pixels.
 
     Parameters
     ----------
@@ -85,24 +87,64 @@ def image_statistics(image: np.ndarray, dq: np.ndarray, err: np.ndarray) -> dict
 
     Returns
     -------
-    dict
-        Statistics of the good pixels (finite, not DO_NOT_USE, with a finite positive error): ``image_median``, ``image_rms``
-        (1.4826 × the median absolute deviation), NaN without any; ``good_pixel_fraction``; ``zodiacal_light``, which is not
-        modelled: −1.
+    numpy.ndarray
+        Count rates that are finite, not DO_NOT_USE, and have a finite positive error; flat.
     """
-    good = np.isfinite(image) & ~dqflags.has(dq, dqflags.DO_NOT_USE) & (err > 0) & np.isfinite(err)
-    values = image[good]
+    return image[np.isfinite(image) & ~dqflags.has(dq, dqflags.DO_NOT_USE) & (err > 0) & np.isfinite(err)]
+
+
+def image_statistics(values: np.ndarray, pixels: int) -> dict:
+    """Compute the statistics of an image, ``meta.statistics``.
+
+    Parameters
+    ----------
+    values : numpy.ndarray
+        Its good pixels, from `good_values`. They are overwritten.
+    pixels : int
+        Number of all its pixels.
+
+    Returns
+    -------
+    dict
+        ``image_median`` and ``image_rms`` (1.4826 × the median absolute deviation) of the good pixels, NaN without any;
+        ``good_pixel_fraction``; ``zodiacal_light``, which is not modelled: −1.
+    """
     if not values.size:
         log.warning("The image has no good pixel: its median and rms are NaN")
     median = median_in_place(values)
     mad_to_sigma = 1.482602218505602  # 1 / Φ⁻¹(3/4)
-    rms = mad_to_sigma * median_in_place(np.abs(values - median))
+    values -= median
+    rms = mad_to_sigma * median_in_place(np.abs(values, out=values))
     return {
         "zodiacal_light": -1.0,
         "image_median": float(median),
         "image_rms": float(rms),
-        "good_pixel_fraction": float(values.size / image.size),
+        "good_pixel_fraction": float(values.size / pixels),
     }
+
+
+def measure_statistics(image: Exposure) -> dict:
+    """Read an image, and compute its statistics.
+
+    Parameters
+    ----------
+    image : Exposure
+        The image.
+
+    Returns
+    -------
+    dict
+        As `image_statistics` returns them.
+    """
+    planes = [image.array(name, 2) for name in ("data", "dq", "err")]
+    rows, columns = planes[0].shape
+    # By rows, so that fresh memory is needed for the good pixels only: the system clears what it gives.
+    values, count = np.empty(rows * columns, planes[0].dtype.newbyteorder("=")), 0
+    for start in range(0, rows, ROWS_AT_ONCE):
+        good = good_values(*(plane.read_rows(start, start + ROWS_AT_ONCE) for plane in planes))
+        values[count : count + good.size] = good
+        count += good.size
+    return image_statistics(values[:count], values.size)
 
 
 def record_catalog(meta: dict, table, name: str) -> None:
@@ -204,7 +246,7 @@ def write_image(image: Exposure, path: Path, name: str) -> None:
     """
     meta = image.meta
     finish_statuses(meta["cal_step"], image.detector)
-    meta["statistics"] = image_statistics(*(image.array(plane, 2).read() for plane in ("data", "dq", "err")))
+    meta["statistics"] = measure_statistics(image)
     meta["model_type"], meta["product_type"] = "ImageModel", "l2"
     stamp(meta, name)
     log.info("Statistics: %s", ", ".join(f"{key} {value:.6g}" for key, value in meta["statistics"].items()))

@@ -1,22 +1,25 @@
 """Step ramp_fitting: find the jumps that cosmic rays cause in each ramp, and fit its count rate without them."""
 
 import argparse
+import contextlib
 import dataclasses
+import functools
 import math
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 
 from rampflow import dq as flags
 from rampflow.detector import BORDER, MINIMUM_RESULTANTS, SCIENCE, SEARCHABLE_RESULTANTS
 from rampflow.errors import RampflowError
+from rampflow.files.asdf_writer import EmptyArray
 from rampflow.files.stored_array import StoredArray
 from rampflow.files.tags import IMAGE
 from rampflow.files.yaml_tree import tagged
 from rampflow.step.declaration import Parameter, Range, Reference, Step
 from rampflow.step.exposure import Exposure
-from rampflow.step.job import Job
+from rampflow.step.job import Job, Product
 from rampflow.step.program import run_step
 
 LARGEST_EVENT_WIDTH = 200  #: pixels; limit of the full axes of an expanded event
@@ -630,11 +633,12 @@ def fit_exposure(job: Job, covariance: np.ndarray, readnoise: Exposure, gain: Ex
     if parameters.expand_large_events:
         rate, expanded = expanded_flags(job, covariance, read_gain, read_noise, search_options)
 
-    image = image_arrays(job, [n - 2 * BORDER for n in data.shape[1:]])
-    pixels = image["data"].size
+    shape = [n - 2 * BORDER for n in data.shape[1:]]
+    planes = {name: EmptyArray(shape, dtype) for name, dtype in image_dtypes(job).items()}
+    pixels = math.prod(shape)
     science = np.s_[..., BORDER:-BORDER]
 
-    def _fit_rows(start, stop):
+    def _fit_rows(product, start, stop):
         rows = slice(start + BORDER, stop + BORDER)
         resultants = data.read_rows(rows.start, rows.stop)
         group = groupdq.read_rows(rows.start, rows.stop)
@@ -653,51 +657,55 @@ def fit_exposure(job: Job, covariance: np.ndarray, readnoise: Exposure, gain: Ex
             first_rate, jumps = find_jumps(resultants, group, gains, noise, covariance, **search_options)
         fit = fit_slopes(resultants, group, jumps, gains, noise, covariance, first_rate)
         group |= jumps
-        image["data"][start:stop] = fit.slope[science]
+        # Rows go to the file at once: in memory, the planes of the whole image would cost a third of a second to clear.
+        product.write_rows("data", start, fit.slope[science])
         with np.errstate(over="ignore", invalid="ignore"):  # χ² of a bad ramp may exceed the range of float16
             for name in ("err", "var_poisson", "var_rnoise", "chisq"):
-                if name in image:
-                    image[name][start:stop] = getattr(fit, name)[science]
-            image["dumo"][start:stop] = (fit_uniform(resultants, read_pattern, frame_time) - fit.slope)[science]
+                if name in planes:
+                    product.write_rows(name, start, getattr(fit, name)[science])
+            product.write_rows("dumo", start, (fit_uniform(resultants, read_pattern, frame_time) - fit.slope)[science])
         pixel_flags = flag_unknown_noise(pixeldq.read_rows(rows.start, rows.stop), noise, plausible=noise_limits)
-        image["dq"][start:stop] = image_dq(pixel_flags, group, fit.slope, gains)[science]
+        dq = image_dq(pixel_flags, group, fit.slope, gains)[science]
+        product.write_rows("dq", start, dq)
+        usable = np.count_nonzero(~flags.has(dq, flags.DO_NOT_USE))
         without_gain = np.count_nonzero(~has_gain(gains[science]))
         without_noise = np.count_nonzero(~noise_limits.contains(noise[science]))
-        return jump_indices(group, start), without_gain, without_noise, *unusual
+        return jump_indices(group, start), usable, without_gain, without_noise, *unusual
 
-    def _fit_image():
-        jumps, *counts = zip(*job.map_rows(_fit_rows, image["data"].shape[0]), strict=True)
+    def _fit_image(product):
+        results = job.map_rows(functools.partial(_fit_rows, product), shape[0])
+        jumps, *counts = zip(*results, strict=True)
         return np.concatenate(jumps), *map(sum, counts)
 
-    jumps, without_gain, without_noise, unusual_gains, unusual_noise = _fit_image()
-    narrowed = [
-        job.narrow_limits("gain", "data", unusual_gains, pixels),
-        job.narrow_limits("readnoise", "data", unusual_noise, pixels),
-    ]
-    if any(narrowed):
-        jumps, without_gain, without_noise, *_ = _fit_image()
-    job.log_bad_pixels("gain", "data", without_gain, pixels, "NO_GAIN_VALUE and DO_NOT_USE")
-    job.log_bad_pixels("readnoise", "data", without_noise, pixels, "DO_NOT_USE")
-    if data.shape[0] < SEARCHABLE_RESULTANTS:
-        job.log.warning(
-            "%s: the ramp has %d resultants, too few to search for jumps (%d are needed): slopes may have cosmic rays in them. "
-            "All pixels are flagged UNRELIABLE_SLOPE",
-            job.exposure.path.name,
-            data.shape[0],
-            SEARCHABLE_RESULTANTS,
-        )
-    else:
-        job.log.info("Jumps found: %d", len(jumps))
-    if parameters.record_jumps:
-        image["jump_indices"] = jumps[np.argsort(jumps[:, 0], kind="stable")]
-    usable = not flags.has(image["dq"], flags.DO_NOT_USE).all()
-    if not usable:
-        job.log.warning(
-            "%s: no pixel has a usable slope (all are DO_NOT_USE): the status is FAILED. Warnings of the earlier steps tell "
-            "of lost resultants, masked rows and bad references",
-            job.exposure.path.name,
-        )
-    write_image(job, image, status="COMPLETE" if usable else "FAILED")
+    with create_image(job, planes) as product:
+        jumps, usable, without_gain, without_noise, unusual_gains, unusual_noise = _fit_image(product)
+        narrowed = [
+            job.narrow_limits("gain", "data", unusual_gains, pixels),
+            job.narrow_limits("readnoise", "data", unusual_noise, pixels),
+        ]
+        if any(narrowed):
+            jumps, usable, without_gain, without_noise, *_ = _fit_image(product)
+        job.log_bad_pixels("gain", "data", without_gain, pixels, "NO_GAIN_VALUE and DO_NOT_USE")
+        job.log_bad_pixels("readnoise", "data", without_noise, pixels, "DO_NOT_USE")
+        if data.shape[0] < SEARCHABLE_RESULTANTS:
+            job.log.warning(
+                "%s: the ramp has %d resultants, too few to search for jumps (%d are needed): slopes may have cosmic rays in "
+                "them. All pixels are flagged UNRELIABLE_SLOPE",
+                job.exposure.path.name,
+                data.shape[0],
+                SEARCHABLE_RESULTANTS,
+            )
+        else:
+            job.log.info("Jumps found: %d", len(jumps))
+        if parameters.record_jumps:
+            product.append("jump_indices", jumps[np.argsort(jumps[:, 0], kind="stable")])
+        if not usable:
+            job.log.warning(
+                "%s: no pixel has a usable slope (all are DO_NOT_USE): the status is FAILED. Warnings of the earlier steps "
+                "tell of lost resultants, masked rows and bad references",
+                job.exposure.path.name,
+            )
+            product.status = "FAILED"
 
 
 def expanded_flags(
@@ -760,9 +768,11 @@ def write_saturated(job: Job) -> None:
         The run of the step.
     """
     data, groupdq, pixeldq = ramp_arrays(job)
-    image = image_arrays(job, [n - 2 * BORDER for n in data.shape[1:]])
+    shape = [n - 2 * BORDER for n in data.shape[1:]]
+    image = {name: np.zeros(shape, dtype) for name, dtype in image_dtypes(job).items()}
     image["dq"][:] = (pixeldq.read() | groupdq.read_plane(0) | np.uint32(flags.SATURATED))[SCIENCE]
-    write_image(job, image, status="SKIPPED")
+    with create_image(job, image) as product:
+        product.status = "SKIPPED"
 
 
 def ramp_arrays(job: Job) -> tuple[StoredArray, StoredArray, StoredArray]:
@@ -816,26 +826,23 @@ def row_reader(reference: Exposure, reftype: str, shape: tuple[int, int]) -> Row
     return lambda start, stop: values.read_rows(start, stop).astype(np.float32, copy=False)
 
 
-def image_arrays(job: Job, shape: Sequence[int]) -> dict[str, np.ndarray]:
-    """Make the arrays of an image.
+def image_dtypes(job: Job) -> dict[str, type]:
+    """Name the arrays of an image.
 
     Parameters
     ----------
     job : Job
         The run of the step, whose parameters say which arrays are wanted.
-    shape : sequence of int
-        Rows and columns without the reference border.
 
     Returns
     -------
-    dict of str to numpy.ndarray
-        Arrays of zeros by name, of the data types of the image data model.
+    dict of str to type
+        Data type of each array by name, those of the image data model.
     """
-    dtypes = {"data": np.float32, "dq": np.uint32, "err": np.float16, "var_poisson": np.float16}
+    dtypes: dict[str, type] = {"data": np.float32, "dq": np.uint32, "err": np.float16, "var_poisson": np.float16}
     if job.parameters.include_var_rnoise:
         dtypes["var_rnoise"] = np.float16
-    dtypes |= {"chisq": np.float16, "dumo": np.float16}
-    return {name: np.zeros(shape, dtype) for name, dtype in dtypes.items()}
+    return dtypes | {"chisq": np.float16, "dumo": np.float16}
 
 
 def jump_indices(groupdq: np.ndarray, first_row: int) -> np.ndarray:
@@ -859,26 +866,30 @@ def jump_indices(groupdq: np.ndarray, first_row: int) -> np.ndarray:
     return indices[(column >= BORDER) & (column < groupdq.shape[2] - BORDER)].astype(np.int16)
 
 
-def write_image(job: Job, arrays: dict[str, np.ndarray], status: str = "COMPLETE") -> None:
+@contextlib.contextmanager
+def create_image(job: Job, arrays: Mapping[str, np.ndarray | EmptyArray]) -> Iterator[Product]:
     """Write an image with the metadata and the carried arrays of the ramp.
 
     Parameters
     ----------
     job : Job
         The run of the step.
-    arrays : dict of str to numpy.ndarray
-        The arrays of the image.
-    status : str
-        Status of the step.
+    arrays : mapping of str to numpy.ndarray or EmptyArray
+        The arrays of the image. The caller writes the empty ones.
+
+    Yields
+    ------
+    Product
+        The output.
     """
     ramp = job.exposure.roman
     photometry = ("conversion_megajanskys", "conversion_megajanskys_uncertainty", "pixel_area")
     carried = {name: ramp[name] for name in CARRIED_ARRAYS if name in ramp}
-    image = tagged({"meta": ramp["meta"], **arrays, **carried}, IMAGE)
+    image = tagged({"meta": ramp["meta"], **carried}, IMAGE)
     image["meta"].update(model_type="ImageModel", product_type="l2", photometry=dict.fromkeys(photometry, UNKNOWN_PHOTOMETRY))
     image["meta"].setdefault("wcs", None)
-    with job.create(roman=image) as product:
-        product.status = status
+    with job.create(roman=image, arrays=dict(arrays)) as product:
+        yield product
 
 
 if __name__ == "__main__":

@@ -109,7 +109,12 @@ def mask_pixels(image: np.ndarray, err: np.ndarray, dq: np.ndarray) -> np.ndarra
     numpy.ndarray of bool
         True where a pixel is masked, same shape.
     """
-    return ~np.isfinite(image) | ~np.isfinite(err) | ~(err > 0) | dqflags.has(dq, dqflags.DO_NOT_USE)
+    good = np.isfinite(image)
+    good &= np.isfinite(err)
+    good &= err > 0
+    masked = np.logical_not(good, out=good)
+    masked |= dqflags.has(dq, dqflags.DO_NOT_USE)
+    return masked
 
 
 def measure(
@@ -394,8 +399,9 @@ def find_sources(job: Job, field: photometry.Field, element: str) -> Sources:
         labels = find_segments(
             smoothed, background, field.mask, snr_threshold=p.snr_threshold, npixels=p.npixels, deblend=p.deblend
         )
-        # In nJy, as romancal writes it to the segmentation map.
-        detection = smoothed if np.isnan(field.unit) else smoothed * np.float32(field.unit)
+        detection = smoothed
+        if not np.isnan(field.unit):  # in nJy, as romancal writes it to the segmentation map
+            detection *= np.float32(field.unit)
     sources = Sources(detection=detection, scale=field.pixel_scale, energy=read_energy(job, element, field.pixel_scale))
     if labels is None:
         return sources

@@ -47,7 +47,7 @@ MOST_RAMPS = {
     "dark_decay": 0.8,
     "wfi18_transient": 0.9,
     "linearity": 2.3,
-    "ramp_fitting": 1.5,
+    "ramp_fitting": 1.1,
 }
 SMALL, LARGE = 256, 1024
 PATTERN = [[n] for n in range(1, 10)]

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from finalize import finish_statuses, image_statistics, median_in_place
+from finalize import finish_statuses, good_values, image_statistics, median_in_place
 from simulator.simulate_references import Detector, make_distortion
 from small_files import FRAME_TIME, arrays_of, image, meta_of, opened, ramp, run, statuses, succeed, write_image, write_ramp
 
@@ -71,27 +71,31 @@ def test_the_transient_status_is_of_wfi18_alone(status, detector, expected):
 
 
 # ----------------------------------------------------------------------------------------------------------- statistics
+def statistics_of(data, dq, err):
+    return image_statistics(good_values(data, dq, err), data.size)
+
+
 def test_statistics_are_those_of_the_good_pixels():
     data = np.array([[1, 2, 3, 4], [100, np.nan, 1e9, np.inf]], np.float32)
     dq = np.zeros(data.shape, np.uint32)
     err = np.ones(data.shape, np.float16)
     dq[0, 1], dq[1, 2] = flags.JUMP_DET, flags.DO_NOT_USE | flags.HOT
-    statistics = image_statistics(data, dq, err)
+    statistics = statistics_of(data, dq, err)
     # 1, 2, 3, 4, 100: median 3, deviations 2, 1, 0, 1, 97
     assert statistics["image_median"] == 3
     assert statistics["image_rms"] == pytest.approx(1.482602218505602, rel=1e-6)
     assert statistics["good_pixel_fraction"] == 5 / 8
     assert statistics["zodiacal_light"] == -1
     err[0, :2] = 0, np.nan
-    assert image_statistics(data, dq, err)["good_pixel_fraction"] == 3 / 8
+    assert statistics_of(data, dq, err)["good_pixel_fraction"] == 3 / 8
     err[0, 2] = np.inf
-    assert image_statistics(data, dq, err)["good_pixel_fraction"] == 2 / 8
-    assert image_statistics(data, dq, err)["image_median"] == 52  # of 4 and 100
+    assert statistics_of(data, dq, err)["good_pixel_fraction"] == 2 / 8
+    assert statistics_of(data, dq, err)["image_median"] == 52  # of 4 and 100
 
 
 def test_the_rms_is_exact_for_a_gaussian():
     data = np.random.default_rng(1).normal(10, 2.5, (500, 400)).astype(np.float32)
-    statistics = image_statistics(data, np.zeros(data.shape, np.uint32), np.ones(data.shape))
+    statistics = statistics_of(data, np.zeros(data.shape, np.uint32), np.ones(data.shape))
     # The median absolute deviation of n values is known to 1.17 σ / √n, the median to 1.25 σ / √n.
     assert statistics["image_rms"] == pytest.approx(2.5, abs=5 * 1.17 * 2.5 / 447)
     assert statistics["image_median"] == pytest.approx(10, abs=5 * 1.25 * 2.5 / 447)
@@ -105,7 +109,7 @@ def test_the_median_equals_that_of_numpy(size):
 
 
 def test_an_image_without_a_good_pixel_has_no_statistics():
-    statistics = image_statistics(np.zeros((3, 4)), np.full((3, 4), flags.DO_NOT_USE, np.uint32), np.ones((3, 4)))
+    statistics = statistics_of(np.zeros((3, 4)), np.full((3, 4), flags.DO_NOT_USE, np.uint32), np.ones((3, 4)))
     assert np.isnan(statistics["image_median"]) and np.isnan(statistics["image_rms"])
     assert statistics["good_pixel_fraction"] == 0
 

@@ -785,7 +785,7 @@ def test_a_catalog_that_was_not_compared_gives_a_warning(dithers):
 def test_custom_catalogs_are_compared_with_the_sources_of_the_image(dithers):
     """Without metadata: swapped, counted from (1, 1), of one source in five, and right in another order."""
     own, paths = list(dithers.catalogs), [dithers.folder / f"plain_{stem}.csv" for stem in "ab"]
-    tables = [pq.read_table(catalog).select(["x_psf", "y_psf"]).to_pandas() for catalog in own]
+    tables = [Table(pq.read_table(catalog, columns=["x_psf", "y_psf"]).to_pydict()) for catalog in own]
     for path, table in zip(paths, tables, strict=True):
         Table({"x": table["x_psf"], "y": table["y_psf"]})[::-1].write(path, overwrite=True)
     dithers.catalogs = list(paths)

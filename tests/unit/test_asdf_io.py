@@ -83,6 +83,27 @@ def test_a_file_ends_with_the_index_of_its_blocks(tmp_path):
     assert len(offsets) == 2 and all(blocks[offset : offset + 4] == b"\xd3BLK" for offset in offsets)
 
 
+@pytest.mark.parametrize("length", [5, 1000])  # a few values are written in the tree
+def test_an_array_of_unknown_length_is_appended(tmp_path, length):
+    frame, indices = values(np.dtype("f4")), np.arange(3 * length, dtype=np.int16).reshape(length, 3)
+    tree = {"roman": {"frame": EmptyArray(frame.shape, "f4")}}
+    with create_asdf(tmp_path / "a.asdf", tree) as writer:
+        writer.write(tree["roman"]["frame"], frame)
+        writer.append(indices)
+        tree["roman"]["indices"] = indices
+    with asdf.open(tmp_path / "a.asdf", memmap=False) as file:
+        np.testing.assert_array_equal(file["roman"]["frame"], frame)
+        np.testing.assert_array_equal(np.reshape(file["roman"]["indices"], (-1, 3)), indices)
+    with AsdfFile(tmp_path / "a.asdf") as file:
+        np.testing.assert_array_equal(file.tree["roman"]["frame"].read(), frame)
+        assert file.tree["roman"]["indices"].shape == (length, 3)
+        assert file.tree["roman"]["indices"].dtype == np.int16
+    content = (tmp_path / "a.asdf").read_bytes()
+    blocks, index = content.rsplit(b"#ASDF BLOCK INDEX\n", 1)
+    offsets = yaml.safe_load(index)
+    assert len(offsets) == 1 + (length == 1000) and all(blocks[offset : offset + 4] == b"\xd3BLK" for offset in offsets)
+
+
 @pytest.mark.parametrize("shape", [(3, 5), (1100, 1030), (0, 4)])  # the second takes two frames
 def test_a_compressed_array_is_read_by_asdf_and_by_rampflow(tmp_path, shape):
     labels = np.zeros(shape, np.uint32)

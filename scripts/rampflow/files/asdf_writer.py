@@ -95,7 +95,7 @@ class AsdfWriter:
     Attributes
     ----------
     tree : dict
-        The tree that `finish` writes: metadata may change until then, arrays may not be added.
+        The tree that `finish` writes: metadata may change until then, arrays are added by `append` only.
     """
 
     def __init__(self, descriptor: int, tree: dict, standard: str):
@@ -107,10 +107,8 @@ class AsdfWriter:
         for array in self._arrays:
             self._places.append(position + HEADER_SIZE)
             position += HEADER_SIZE + (len(array.stored) if isinstance(array, CompressedArray) else array.nbytes)
+        self._end = position
         os.ftruncate(descriptor, position)
-        if self._places:  # without their index, asdf reads a whole file in search of it whenever it opens one
-            index = "".join(f"- {place - HEADER_SIZE}\n" for place in self._places)
-            write_bytes(descriptor, f"#ASDF BLOCK INDEX\n%YAML 1.1\n---\n{index}...\n".encode(), position)
         for array, place in zip(self._arrays, self._places, strict=True):
             self._write_block(array, place)
 
@@ -193,8 +191,24 @@ class AsdfWriter:
             raise ValueError(f"values of shape {values.shape} don't fit an array of shape {array.shape}")
         write_bytes(self._descriptor, np.ascontiguousarray(values, array.dtype), self._place(array))
 
+    def append(self, values: np.ndarray) -> None:
+        """Write an array whose shape was not known before, behind all others. The caller then puts it into the tree.
+
+        Parameters
+        ----------
+        values : numpy.ndarray
+            The array. A small one gets no place here: `finish` writes it in the tree.
+        """
+        if not _takes_block(values):
+            return
+        place = self._end + HEADER_SIZE
+        self._arrays.append(values)
+        self._places.append(place)
+        self._end = place + values.nbytes
+        self._write_block(values, place)
+
     def finish(self) -> None:
-        """Write the tree in front of the blocks.
+        """Write the tree in front of the blocks, and their index behind them.
 
         Raises
         ------
@@ -208,6 +222,9 @@ class AsdfWriter:
         # Empty lines before the end mark of the document fill the room left: YAML ignores them there.
         end = b"...\n"
         write_bytes(self._descriptor, text[: -len(end)] + b"\n" * padding + end, 0)
+        if self._places:  # without their index, asdf reads a whole file in search of it whenever it opens one
+            index = "".join(f"- {place - HEADER_SIZE}\n" for place in self._places)
+            write_bytes(self._descriptor, f"#ASDF BLOCK INDEX\n%YAML 1.1\n---\n{index}...\n".encode(), self._end)
 
     def _place(self, array: Any) -> int:
         number = self._number(array)

@@ -472,3 +472,16 @@ class Product:
             The plane, of shape (row, column).
         """
         self._writer.write_plane(self._array(name), index, values)
+
+    def append(self, name: str, values: np.ndarray) -> None:
+        """Add an array whose shape was not known when the output was created.
+
+        Parameters
+        ----------
+        name : str
+            Name of the array.
+        values : numpy.ndarray
+            Its values.
+        """
+        self._writer.append(values)
+        self.roman[name] = values
