@@ -12,10 +12,10 @@ from rampflow import dq as dqflags
 from rampflow.chain import LATER_STATUSES, STATUSES
 from rampflow.detector import BORDER, border_pixels, check_shape, mean_reads
 from rampflow.errors import RampflowError
-from rampflow.files.asdf_reader import AsdfFile
 from rampflow.files.asdf_writer import EmptyArray
-from rampflow.files.level1 import GROUND_TEST_MODELS, RAW_TAG, spell_data_problem, updated_raw_file
-from rampflow.files.tags import RAMP
+from rampflow.files.data_models import GROUND_TEST_MODELS, DataModel, data_model, describe_newer
+from rampflow.files.level1 import spell_data_problem, update_raw
+from rampflow.files.tags import ROMAN_PREFIX
 from rampflow.files.yaml_tree import tagged
 from rampflow.step.consistency import contradictions
 from rampflow.step.declaration import NOT_APPLICABLE, Parameter, Range, Reference, Step
@@ -299,13 +299,15 @@ def border_arrays(data: dict[str, np.ndarray], pixeldq: np.ndarray) -> dict[str,
     return {f"border_ref_pix_{side}": data[side] for side in sides} | flags
 
 
-def ramp_tree(raw: Exposure) -> dict:
+def ramp_tree(raw: Exposure, model: DataModel) -> dict:
     """Make the tree of a ramp, with the metadata of a raw exposure and without arrays.
 
     Parameters
     ----------
     raw : Exposure
-        Raw exposure of the newest model.
+        Raw exposure, of the version of the data model or a newer one.
+    model : DataModel
+        Data model of the ramp.
 
     Returns
     -------
@@ -322,7 +324,7 @@ def ramp_tree(raw: Exposure) -> dict:
     meta["model_type"] = "RampModel"
     spell_data_problem(meta)
     carried = {k: v for k, v in raw.roman.items() if k not in ("meta", "resultantdq", "reference_read", "reference_amp33")}
-    return tagged({"meta": meta, **carried}, RAMP)
+    return tagged({"meta": meta, **carried}, model.ramp)
 
 
 def run(job: Job) -> None:
@@ -335,23 +337,25 @@ def run(job: Job) -> None:
     """
     raw = job.exposure
     raw.file.verify()  # a single wrong reference pixel would spread over a whole channel
-    if raw.tag == RAW_TAG:
-        initialize(job, raw, ground_test=False)
-        return
-    job.log.info("%s has the data model %s; it is converted to %s", raw.path.name, raw.tag or "of no name", RAW_TAG)
-    with updated_raw_file(raw) as path, AsdfFile(path) as file:
-        initialize(job, Exposure(file), ground_test=raw.tag.rpartition("-")[0] in GROUND_TEST_MODELS)
+    model, tag = data_model(job.data_model), raw.tag
+    version = update_raw(raw, model)
+    if version.newer:
+        job.log.warning("%s: %s", raw.path.name, describe_newer(tag, version.nearest))
+    job.log.info("Data model: %s, written as %s", tag, model.ramp.removeprefix(ROMAN_PREFIX))
+    initialize(job, raw, model, ground_test=version.model in GROUND_TEST_MODELS)
 
 
-def initialize(job: Job, raw: Exposure, *, ground_test: bool) -> None:
-    """Write the ramp of a raw exposure of the newest model.
+def initialize(job: Job, raw: Exposure, model: DataModel, *, ground_test: bool) -> None:
+    """Write the ramp of a raw exposure.
 
     Parameters
     ----------
     job : Job
         The run of the step.
     raw : Exposure
-        The raw exposure.
+        The raw exposure, as `update_raw` leaves it.
+    model : DataModel
+        Data model of the ramp.
     ground_test : bool
         Whether it comes from a ground test: then the reference read has been added back already.
 
@@ -401,7 +405,9 @@ def initialize(job: Job, raw: Exposure, *, ground_test: bool) -> None:
         "amp33": _decoded_amp33(job, raw, amp33.read(), reference_amp33, offset),
         **border_arrays(border, pixeldq),
     }
-    with job.create(roman=ramp_tree(raw), arrays=arrays) as product:
+    if model.has_second_flags:
+        arrays["pixeldq2"] = EmptyArray((rows, columns), np.uint32)  # no reference has such flags yet
+    with job.create(roman=ramp_tree(raw, model), arrays=arrays) as product:
         product.status = "SKIPPED" if mask is None else "COMPLETE"
 
         def write_block(start, stop):

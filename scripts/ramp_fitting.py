@@ -11,8 +11,8 @@ import numpy as np
 from rampflow import dq as flags
 from rampflow.detector import BORDER, MINIMUM_RESULTANTS, SCIENCE
 from rampflow.errors import RampflowError
+from rampflow.files.data_models import data_model_of
 from rampflow.files.stored_array import StoredArray
-from rampflow.files.tags import IMAGE
 from rampflow.files.yaml_tree import tagged
 from rampflow.step.declaration import Parameter, Range, Reference, Step
 from rampflow.step.exposure import Exposure
@@ -851,7 +851,10 @@ def write_image(job: Job, arrays: dict[str, np.ndarray], status: str = "COMPLETE
     ramp = job.exposure.roman
     photometry = ("conversion_megajanskys", "conversion_megajanskys_uncertainty", "pixel_area")
     carried = {name: ramp[name] for name in CARRIED_ARRAYS if name in ramp}
-    image = tagged({"meta": ramp["meta"], **arrays, **carried}, IMAGE)
+    model = data_model_of(job.exposure.tag)
+    if model.has_second_flags:
+        carried["dq2"] = job.exposure.array("pixeldq2", 2).read()[SCIENCE]
+    image = tagged({"meta": ramp["meta"], **arrays, **carried}, model.image)
     image["meta"].update(model_type="ImageModel", product_type="l2", photometry=dict.fromkeys(photometry, UNKNOWN_PHOTOMETRY))
     image["meta"].setdefault("wcs", None)
     with job.create(roman=image) as product:

@@ -355,7 +355,7 @@ def test_all_bad_files_are_listed(visit, cache):
     expected = {
         "a": "is not an ASDF file",
         "b": "truncated",
-        "e": "holds the data model 'ramp-2.1.0'",
+        "e": "expected the data model 'wfi_science_raw', 'fps' or 'tvac', found 'ramp-2.1.0'",
         "f": "'WFI_SELFIE'",
         "g": "'WFI42'",
     }

@@ -22,15 +22,15 @@ from rampflow.errors import RampflowError, raise_problems
 from rampflow.files import links
 from rampflow.files.asdf_reader import AsdfFile
 from rampflow.files.atomic import replacing
-from rampflow.files.level1 import RAW_MODELS, RAW_TAG
-from rampflow.files.yaml_tree import TaggedDict
+from rampflow.files.data_models import data_model
+from rampflow.files.level1 import missing_metadata, update_raw
 from rampflow.step.declaration import NOT_APPLICABLE, Step, reference_types
 from rampflow.step.exposure import Exposure
 from rampflow.workflow import references
 from rampflow.workflow.association import SPECIAL, Member, find_members, is_plain, stem_of
 from rampflow.workflow.overrides import override_mismatch
 
-FORMAT = 4  #: version of the file's format; other versions are not read
+FORMAT = 5  #: version of the file's format; other versions are not read
 #: Parts of the metadata by which CRDS may choose references.
 CRDS_PARTS = ("instrument", "exposure", "visit", "observation")
 #: Numbers in the metadata that a step requires.
@@ -135,15 +135,12 @@ def read_header(path: Path) -> dict:
     """
     with AsdfFile(path) as file:
         raw = Exposure(file)
-        if raw.tag.rpartition("-")[0] not in RAW_MODELS:
-            raise RampflowError(
-                f"{path}: holds the data model {raw.tag or 'of no name'!r}; give raw exposures (wfi_science_raw)"
-            )
-        if isinstance(raw.roman.get("data"), TaggedDict):  # a quantity (ground tests): counts with a unit
-            shape = raw.get("data.value").shape
-        else:
-            shape = raw.array("data").shape
-            _ = raw.read_pattern
+        header: dict[str, str] = {}
+        for part in CRDS_PARTS:  # as the file has them: CRDS's rules know the versions
+            _flatten(raw.meta.get(part, {}), f"roman.meta.{part}", header)
+        update_raw(raw, data_model())
+        shape = raw.array("data").shape
+        _ = raw.read_pattern
         check_shape(path, shape)
         kind, detector = raw.get("meta.exposure.type", str), raw.get("meta.instrument.detector", str)
         try:
@@ -151,9 +148,6 @@ def read_header(path: Path) -> dict:
         except RampflowError as error:
             raise RampflowError(f"{path}: {error}") from None
         raw.get("meta.instrument.optical_element", str)
-        header: dict[str, str] = {}
-        for part in CRDS_PARTS:
-            _flatten(raw.meta.get(part, {}), f"roman.meta.{part}", header)
         return {
             "type": str(kind),
             "detector": str(detector),
@@ -170,7 +164,7 @@ def find_refusals(raw: Exposure, shape: tuple[int, int, int]) -> dict[str, str]:
     Parameters
     ----------
     raw : rampflow.step.exposure.Exposure
-        The raw exposure. Files of older models lack entries that dq_init adds; only their shape is checked.
+        The raw exposure, of the data model that is written by default or a newer one.
     shape : tuple of int
         Resultants, rows, columns.
 
@@ -185,8 +179,6 @@ def find_refusals(raw: Exposure, shape: tuple[int, int, int]) -> dict[str, str]:
             f"{raw.path}: the ramp has {shape[0]} resultants; ramp_fitting needs at least {MINIMUM_RESULTANTS}, "
             "to tell a jump from a bad fit"
         )
-    if raw.tag != RAW_TAG:
-        return refusals
     try:
         _check_entries_of_dq_init(raw, shape)
     except RampflowError as error:
@@ -197,6 +189,11 @@ def find_refusals(raw: Exposure, shape: tuple[int, int, int]) -> dict[str, str]:
                 raw.number(field)
         except RampflowError as error:
             refusals[step] = str(error)
+    if not refusals and (missing := missing_metadata(raw)):
+        refusals["dq_init"] = (
+            f"{raw.path}: {', '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing, which the data model requires; "
+            "the file is incomplete, make it again"
+        )
     return refusals
 
 
