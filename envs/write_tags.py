@@ -46,6 +46,7 @@ MODELS = {
     "segmentation_map": "SegmentationMapModel",
 }
 CATALOG_COLUMNS = re.compile(r"(.*/schemas/)(tables/source_catalog_columns-(\d+)\.(\d+)\.(\d+))")
+REFERENCE_TAG = re.compile(r".*/tags/reference_files/[a-z0-9_]+-\d+\.\d+\.\d+")
 RAW_TAG = re.compile(r".*/tags/(wfi_science_raw|fps|tvac)-(\d+)\.(\d+)\.(\d+)")
 #: Entries of a schema that no validation needs.
 WORDS = {"$schema", "title", "description", "propertyOrder", "flowStyle", "archive_catalog", "archive_meta", "sdf", "unit"}
@@ -127,6 +128,10 @@ def describe() -> dict:
     (file_format,) = re.findall(rb"^#ASDF (\S+)$", text, re.MULTILINE)
     tags = manifest_tags()
     raw = sorted(filter(RAW_TAG.fullmatch, tags), key=lambda tag: (tag.rpartition("-")[0], version_of(tag)))
+    references: dict[str, str] = {}
+    for tag in sorted(filter(REFERENCE_TAG.fullmatch, tags), key=version_of):
+        name, _, version = tag.removeprefix(roman).rpartition("-")
+        references[name] = version
     return {
         "data_model": ".".join(importlib.metadata.version("rad").split(".")[:2]),
         "constants": {
@@ -147,6 +152,7 @@ def describe() -> dict:
             "CATALOG_COLUMNS": ("Schema with the columns of a source catalog.", columns[2]),
         },
         "models": models,
+        "references": dict(sorted(references.items())),
         "raw_tags": [tag.removeprefix(roman) for tag in raw],
         "schemas": reachable_schemas([tags[tag] for tag in models.values()]),
     }
@@ -179,6 +185,8 @@ def tags_module(pinned: dict, newest: dict) -> str:
         f"DATA_MODELS = {literal(models)}",
         "#: Raw data models that are known, from the oldest on.",
         f"RAW_TAGS = {literal(newest['raw_tags'])}",
+        "#: The newest version of each reference that is known.",
+        f"REFERENCE_VERSIONS = {literal(newest['references'])}",
     ]
     return "\n".join(lines) + "\n"
 

@@ -78,7 +78,7 @@ def check_ramp(model, data, amp33):
     assert model.meta.cal_step.dq_init == "COMPLETE"
 
 
-@pytest.mark.parametrize(("version", "problem"), zip(VERSIONS, [True, False] * 7, strict=False))
+@pytest.mark.parametrize(("version", "problem"), list(zip(VERSIONS, [True, False] * 7, strict=False)))
 def test_raw_exposures_of_every_version_become_ramps(tmp_path, version, problem):
     model = datamodels.ScienceRawModel.create_fake_data(shape=SHAPE, tag=f"{ROMAN_PREFIX}wfi_science_raw-{version}")
     boolean = isinstance(model.meta.exposure.data_problem, bool) if "data_problem" in model.meta.exposure else False
@@ -143,6 +143,17 @@ def test_an_unknown_major_version_is_refused(tmp_path, tag):
 )
 def test_steps_write_the_data_model_of_their_input(tag, version):
     assert data_model_of(tag) == data_model_of(ROMAN_PREFIX + tag) == data_model(version)
+
+
+def test_a_newer_reference_is_read_with_one_warning(tmp_path):
+    write_version(tmp_path, "wfi_science_raw-2.1.0")
+    meta = {"reftype": "MASK", "instrument": {"detector": "WFI05"}}
+    for version, warnings in (("2.0.0", 0), ("2.7.0", 1), ("3.0.0", 1)):
+        roman = tagged({"meta": meta, "dq": np.zeros(SHAPE[1:], np.uint32)}, f"{ROMAN_PREFIX}reference_files/mask-{version}")
+        with create_asdf(tmp_path / "mask.asdf", {"roman": roman}):
+            pass
+        said = run_here(dq_init, tmp_path / "in_uncal.asdf", tmp_path / "out.asdf", f"--mask={tmp_path / 'mask.asdf'}")
+        assert said.count("is newer than 2.0.0") == warnings
 
 
 def test_the_arrays_of_an_older_exposure_stay_in_its_file(tmp_path):

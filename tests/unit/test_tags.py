@@ -38,6 +38,8 @@ def test_tags_are_those_of_the_installed_packages(installed):
         if is_default or name != "CATALOG_COLUMNS":  # the columns of a catalog are those of the default data model
             assert written == (tuple(value) if isinstance(value, list) else value), name
     assert set(installed["raw_tags"]) <= set(tags.RAW_TAGS)
+    for name, version in installed["references"].items():
+        assert tuple(map(int, version.split("."))) <= tuple(map(int, tags.REFERENCE_VERSIONS[name].split("."))), name
 
 
 def test_each_tag_is_in_the_installed_manifests():

@@ -6,7 +6,7 @@ import re
 from typing import NamedTuple
 
 from rampflow.errors import RampflowError
-from rampflow.files.tags import DATA_MODELS, DEFAULT_DATA_MODEL, RAW_TAGS, ROMAN_PREFIX
+from rampflow.files.tags import DATA_MODELS, DEFAULT_DATA_MODEL, RAW_TAGS, REFERENCE_VERSIONS, ROMAN_PREFIX
 
 _TAG = re.compile(r"(?P<model>[a-z_]+)-(?P<version>\d+\.\d+\.\d+)")
 #: Raw data models that can be read; the last two are of ground tests.
@@ -162,6 +162,26 @@ def describe_newer(tag: str, nearest: str) -> str:
         f"the data model {tag} is newer than {nearest}, the newest that is known: it is read as this one, and entries that it "
         "adds are copied; update rampflow"
     )
+
+
+def describe_newer_reference(tag: str) -> str:
+    """Describe a reference of a newer version than those that are known, for a warning.
+
+    Parameters
+    ----------
+    tag : str
+        Tag of the reference, without prefix.
+
+    Returns
+    -------
+    str
+        The warning; empty for a known version.
+    """
+    name, _, version = tag.rpartition("-")
+    known = REFERENCE_VERSIONS.get(name)
+    if known is None or _numbers(version) <= _numbers(known):
+        return ""
+    return f"the data model {tag} is newer than {known}, the newest version that is known: its arrays are read by their names"
 
 
 def _numbers(version: str) -> tuple[int, ...]:

@@ -17,6 +17,7 @@ from rampflow import SOFTWARE_NAME, __version__
 from rampflow.errors import RampflowError
 from rampflow.files.asdf_reader import AsdfFile
 from rampflow.files.asdf_writer import AsdfWriter, EmptyArray, create_asdf
+from rampflow.files.data_models import describe_newer_reference
 from rampflow.files.links import original
 from rampflow.files.tags import DEFAULT_DATA_MODEL
 from rampflow.files.yaml_tree import tagged
@@ -143,6 +144,9 @@ class Job:
                 raise RampflowError(
                     f"{path}: is a {reference.get('meta.reftype', str)} reference; give one of {reftype.upper()}"
                 )
+            newer = describe_newer_reference(reference.tag)
+            if newer and reftype not in self._references_read:  # once, however often the step opens it
+                self.log.warning("%s: %s", path.name, newer)
             check_made_for(
                 reference,
                 self.exposure,
