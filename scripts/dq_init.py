@@ -14,7 +14,7 @@ from rampflow.detector import BORDER, border_pixels, check_shape, mean_reads
 from rampflow.errors import RampflowError
 from rampflow.files.asdf_writer import EmptyArray
 from rampflow.files.data_models import GROUND_TEST_MODELS, DataModel, data_model, describe_newer
-from rampflow.files.level1 import spell_data_problem, update_raw
+from rampflow.files.level1 import forget_extensions, spell_data_problem, update_raw
 from rampflow.files.tags import ROMAN_PREFIX
 from rampflow.files.yaml_tree import tagged
 from rampflow.step.consistency import contradictions
@@ -339,6 +339,7 @@ def run(job: Job) -> None:
     raw.file.verify()  # a single wrong reference pixel would spread over a whole channel
     model, tag = data_model(job.data_model), raw.tag
     version = update_raw(raw, model)
+    forget_extensions(raw.tree)
     if version.newer:
         job.log.warning("%s: %s", raw.path.name, describe_newer(tag, version.nearest))
     job.log.info("Data model: %s, written as %s", tag, model.ramp.removeprefix(ROMAN_PREFIX))

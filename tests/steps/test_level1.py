@@ -156,6 +156,22 @@ def test_a_newer_reference_is_read_with_one_warning(tmp_path):
         assert said.count("is newer than 2.0.0") == warnings
 
 
+def test_the_ramp_does_not_name_the_packages_of_the_raw_file(tmp_path):
+    """asdf would warn of each product if they are newer than the installed ones."""
+    write_version(tmp_path, "wfi_science_raw-2.1.0")
+    with AsdfFile(tmp_path / "in_uncal.asdf") as file:
+        history = file.tree["history"]
+        assert history["extensions"]
+        history["extensions"][0]["software"]["version"] = "99.0.0"
+        history["entries"] = [{"description": "a note"}]
+        with create_asdf(tmp_path / "note_uncal.asdf", file.tree, file.standard):
+            pass
+    (tmp_path / "note_uncal.asdf").replace(tmp_path / "in_uncal.asdf")
+    initialize(tmp_path)
+    with AsdfFile(tmp_path / "out.asdf") as file:
+        assert file.tree["history"] == {"entries": [{"description": "a note"}]}
+
+
 def test_the_arrays_of_an_older_exposure_stay_in_its_file(tmp_path):
     write_version(tmp_path, "wfi_science_raw-1.3.0", version="1.3.0")
     with AsdfFile(tmp_path / "in_uncal.asdf") as file:

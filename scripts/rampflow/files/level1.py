@@ -78,6 +78,23 @@ def update_raw(raw: Any, target: DataModel) -> RawVersion:
     return version
 
 
+def forget_extensions(tree: dict) -> None:
+    """Take the packages that wrote a raw file out of its tree, in place: they have not written what is made of it.
+
+    asdf warns of each file whose packages are newer than the installed ones. Other entries of the history stay.
+
+    Parameters
+    ----------
+    tree : dict
+        The whole tree of the file.
+    """
+    history = tree.get("history")
+    if isinstance(history, dict):
+        history.pop("extensions", None)
+        if not history:
+            del tree["history"]
+
+
 def is_older(name: str, than: str) -> bool:
     """Tell whether a raw data model is older than another one.
 
