@@ -6,6 +6,7 @@
 # make test-quick run the tests for the daily loop, in three minutes
 # make test-slurm run the workflow on a SLURM cluster of one node, which is started here: as root, with Debian's slurm-wlm and munge
 # make test-snakemake  run a small visit with the oldest Snakemake that works; SNAKEMAKE=9.10.1 names another version
+# make test-next  the tests with the newest releases of all packages, which the pins don't have yet; NEXT_TESTS=tests runs all
 # make test-peer  compare with romancal's own functions
 # make bench      measure the cost of an exposure, and romancal's where make test-peer has installed it: docs/performance.md
 # make validate   compare full frames with romancal's, and give the reason of each difference: docs/validation.md (hours)
@@ -19,14 +20,18 @@ CORES ?= $(shell nproc 2>/dev/null || echo 2)
 VENV := .venv
 BIN := $(VENV)/bin
 PEER := .venv-peer
+NEXT := .venv-next
 VALIDATION ?= build/validate
 SIMULATOR ?= rampflow
 MEMORY ?= 14000
 # The oldest version that works (min_version of workflow/Snakefile).
 SNAKEMAKE ?= 9.2.0
+# The exchange of files with roman_datamodels and asdf, and the workflow on the small visit.
+NEXT_TESTS ?= tests/unit/test_tags.py tests/unit/test_asdf_io.py tests/unit/test_wcs_tree.py tests/steps/test_level1.py \
+	tests/steps/test_step.py tests/steps/test_source_catalog.py tests/workflow/test_data_models.py tests/workflow/test_other_tools.py
 PIP := -m pip install --quiet --disable-pip-version-check
 
-.PHONY: env cluster demo report test test-quick test-slurm test-snakemake test-peer bench validate check docs changelog lock clean
+.PHONY: env cluster demo report test test-quick test-slurm test-snakemake test-next test-peer bench validate check docs changelog lock clean
 .DEFAULT_GOAL := env
 
 env: $(VENV)/.made
@@ -79,6 +84,13 @@ test-snakemake: $(VENV)/.made-dev
 	$(BIN)/python $(PIP) --upgrade --target "build/snakemake-$(SNAKEMAKE)" "snakemake==$(SNAKEMAKE)"
 	PYTHONPATH="$(CURDIR)/build/snakemake-$(SNAKEMAKE)" $(BIN)/python -m pytest -m workflow tests/workflow/test_summary.py tests/unit/test_progress.py
 
+# Packages without their pins, in a new environment each time. It shows what the next `make lock` will meet.
+test-next:
+	$(PYTHON) -m venv --clear $(NEXT)
+	sed -E 's/==[0-9.]+//' envs/rampflow.in envs/dev.in | $(NEXT)/bin/python $(PIP) -r /dev/stdin ./plugins/progress
+	$(NEXT)/bin/python -m pip freeze | grep -E '^(asdf|astropy|crds|gwcs|numpy|photutils|rad|roman_datamodels|snakemake|tweakwcs)=='
+	$(NEXT)/bin/python -m pytest --numprocesses $(CORES) --dist loadfile -m "not peer and not slurm" $(NEXT_TESTS)
+
 test-peer: $(PEER)/.made
 	$(PEER)/bin/python -m pytest -m peer tests/peer
 
@@ -122,4 +134,4 @@ lock:
 	bash envs/lock.sh $(PYTHON)
 
 clean:
-	rm -rf $(VENV) $(PEER) demo .snakemake .rampflow
+	rm -rf $(VENV) $(PEER) $(NEXT) demo .snakemake .rampflow

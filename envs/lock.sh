@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Pin the packages that rampflow.in, dev.in, docs.in and cluster.in need, in their newest versions: rampflow.txt, dev.txt, docs.txt
-# and cluster.txt for pip, rampflow.yaml for conda. Write the tags of these versions to scripts/rampflow/files/tags.py.
+# and cluster.txt for pip, rampflow.yaml for conda. Write the tags of these versions, and those of the newest data models, to
+# scripts/rampflow/files/tags.py, and the schemas of the newest ones beside it.
 set -euo pipefail
 cd "$(dirname "$0")"
 python=${1:-python3}
@@ -10,7 +11,11 @@ trap 'rm -rf "$fresh"' EXIT
 pip="$fresh/venv/bin/python -m pip --disable-pip-version-check"
 $pip install --quiet -r rampflow.in
 $pip freeze > "$fresh/rampflow"
-"$fresh/venv/bin/python" write_tags.py > "$fresh/tags.py"
+"$fresh/venv/bin/python" write_tags.py describe > "$fresh/pinned.json"
+"$python" -m venv "$fresh/next"
+sed -E 's/==[0-9.]+//' rampflow.in > "$fresh/next.in"
+"$fresh/next/bin/python" -m pip --disable-pip-version-check install --quiet -r "$fresh/next.in"
+"$fresh/next/bin/python" write_tags.py describe > "$fresh/newest.json"
 $pip install --quiet -r dev.in
 $pip freeze > "$fresh/dev"
 $pip install --quiet -r docs.in
@@ -43,4 +48,4 @@ $pip freeze > "$fresh/cluster"
   echo "  - pip:"
   sed 's/^/      - /' "$fresh/rampflow"
 } > rampflow.yaml
-cp "$fresh/tags.py" ../scripts/rampflow/files/tags.py
+"$fresh/next/bin/python" write_tags.py write ../scripts/rampflow/files "$fresh/pinned.json" "$fresh/newest.json"

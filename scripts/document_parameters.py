@@ -47,6 +47,9 @@ references:
 # columns ra and dec, or the folder of a HATS catalog.
 astrometric_catalog: GAIADR3_S3
 
+# Version of the data model (RAD) of all files that are written. "1.1": that of the newest released romancal. "1.2": the newest.
+data_model: "1.1"
+
 # true: an exposure that should be aligned to the stars and isn't has no products, and the run ends with an error.
 # false: it is delivered unaligned.
 require_alignment: false
@@ -80,6 +83,7 @@ An unknown key, a wrong type or a value out of range stops the run before any jo
 | [`references.allow_mismatch`](#referencesoverride) | `false` | accept overriding references of another detector or optical element | |
 | [`references.step_parameters`](#referencesstep_parameters) | `true` | take parameters of the steps from CRDS | `STPIPE_DISABLE_CRDS_STEPPARS` |
 | [`astrometric_catalog`](#astrometric_catalog) | `GAIADR3_S3` | stars to which exposures are aligned | `steps.tweakreg.abs_refcat` |
+| [`data_model`](#data_model) | `1.1` | version of the data model (RAD) that is written | |
 | [`require_alignment`](#require_alignment) | `false` | treat an exposure that isn't aligned as a failure | |
 | [`scratch`](#scratch) | `null` | folder on a disk of the cluster's nodes for files that only the next step reads | |
 | `steps.STEP.skip` | `false` | leave the step out (every step except dq_init and ramp_fitting) | `steps.STEP.skip` |
@@ -140,6 +144,18 @@ out, and so does `STPIPE_DISABLE_CRDS_STEPPARS=true` in the environment. See
 
 A file may have proper motions, `pmra` and `pmdec` (mas/yr; `pmra` includes the factor cos δ). It then needs `ref_epoch`, the Julian
 year of the positions. `parallax` (mas) is optional.
+
+### data_model
+
+| value | files | read by |
+|---|---|---|
+| `1.1` | `ramp-2.1.0`, `wfi_image-2.1.0`, `wfi_wcs-2.1.0`, `segmentation_map-2.1.0` | romancal 1.1, roman_datamodels 1.1 and newer |
+| `1.2` | `ramp-2.2.0`, `wfi_image-2.2.0`, `wfi_wcs-2.2.0`, `segmentation_map-2.2.0` | roman_datamodels 1.2 and newer |
+
+`1.2` adds a second array of flags, `pixeldq2` in ramps and `dq2` in images. It is zero: no reference has such flags yet. It also asks
+for `meta.visit.wfi_acm_z_defocus_size` and `meta.ref_file.bam`, which get placeholders (−999999 and `?`) where the raw file has none.
+All other values are the same. Raw files and references of both versions, and of all older ones, are read with either value. A step
+script by hand writes the data model of its input; dq_init has the option `--data_model`.
 
 ### require_alignment
 

@@ -12,10 +12,10 @@ from rampflow import dq as dqflags
 from rampflow.chain import LATER_STATUSES, STATUSES
 from rampflow.detector import BORDER, border_pixels, check_shape, mean_reads
 from rampflow.errors import RampflowError
-from rampflow.files.asdf_reader import AsdfFile
 from rampflow.files.asdf_writer import EmptyArray
-from rampflow.files.level1 import GROUND_TEST_MODELS, RAW_TAG, spell_data_problem, updated_raw_file
-from rampflow.files.tags import RAMP
+from rampflow.files.data_models import GROUND_TEST_MODELS, DataModel, data_model, describe_newer
+from rampflow.files.level1 import forget_extensions, spell_data_problem, update_raw
+from rampflow.files.tags import ROMAN_PREFIX
 from rampflow.files.yaml_tree import tagged
 from rampflow.step.consistency import contradictions
 from rampflow.step.declaration import NOT_APPLICABLE, Parameter, Range, Reference, Step
@@ -300,13 +300,15 @@ def border_arrays(data: dict[str, np.ndarray], pixeldq: np.ndarray) -> dict[str,
     return {f"border_ref_pix_{side}": data[side] for side in sides} | flags
 
 
-def ramp_tree(raw: Exposure) -> dict:
+def ramp_tree(raw: Exposure, model: DataModel) -> dict:
     """Make the tree of a ramp, with the metadata of a raw exposure and without arrays.
 
     Parameters
     ----------
     raw : Exposure
-        Raw exposure of the newest model, or a ramp, which keeps its log.
+        Raw exposure, of the version of the data model or a newer one, or a ramp, which keeps its log.
+    model : DataModel
+        Data model of the ramp.
 
     Returns
     -------
@@ -323,8 +325,11 @@ def ramp_tree(raw: Exposure) -> dict:
             meta["ref_file"][reftype] = NOT_APPLICABLE
     meta["model_type"] = "RampModel"
     spell_data_problem(meta)
-    carried = {k: v for k, v in raw.roman.items() if k not in ("meta", "resultantdq", "reference_read", "reference_amp33")}
-    return tagged({"meta": meta, **carried}, RAMP)
+    left_out = {"meta", "resultantdq", "reference_read", "reference_amp33"}
+    if not model.has_second_flags:
+        left_out.add("pixeldq2")
+    carried = {name: node for name, node in raw.roman.items() if name not in left_out}
+    return tagged({"meta": meta, **carried}, model.ramp)
 
 
 def run(job: Job) -> None:
@@ -337,19 +342,24 @@ def run(job: Job) -> None:
     """
     raw = job.exposure
     raw.file.verify()  # a single wrong reference pixel would spread over a whole channel
+    model, tag = data_model(job.data_model), raw.tag
+    written = model.ramp.removeprefix(ROMAN_PREFIX)
     if is_ramp(raw):
         check_ramp(raw)
         job.log.info("%s is a ramp: its flags are kept", raw.path.name)
-    if is_ramp(raw) or raw.tag == RAW_TAG:
-        initialize(job, raw, decoded=is_ramp(raw) and is_decoded(raw))
+        job.log.info("Data model: %s, written as %s", tag, written)
+        initialize(job, raw, model, decoded=is_decoded(raw))
         return
-    job.log.info("%s has the data model %s; it is converted to %s", raw.path.name, raw.tag or "of no name", RAW_TAG)
-    with updated_raw_file(raw) as path, AsdfFile(path) as file:
-        initialize(job, Exposure(file), ground_test=raw.tag.rpartition("-")[0] in GROUND_TEST_MODELS)
+    version = update_raw(raw, model)
+    forget_extensions(raw.tree)
+    if version.newer:
+        job.log.warning("%s: %s", raw.path.name, describe_newer(tag, version.nearest))
+    job.log.info("Data model: %s, written as %s", tag, written)
+    initialize(job, raw, model, ground_test=version.model in GROUND_TEST_MODELS)
 
 
-def initialize(job: Job, raw: Exposure, *, ground_test: bool = False, decoded: bool = False) -> None:
-    """Write the ramp of a raw exposure of the newest model, or of a ramp.
+def initialize(job: Job, raw: Exposure, model: DataModel, *, ground_test: bool = False, decoded: bool = False) -> None:
+    """Write the ramp of a raw exposure, or of a ramp.
 
     A ramp keeps its flags, to which those of the mask, the guide window and lost counts are added.
 
@@ -358,7 +368,9 @@ def initialize(job: Job, raw: Exposure, *, ground_test: bool = False, decoded: b
     job : Job
         The run of the step.
     raw : Exposure
-        The raw exposure, or the ramp.
+        The raw exposure, as `update_raw` leaves it, or the ramp.
+    model : DataModel
+        Data model of the ramp that is written.
     ground_test : bool
         Whether it comes from a ground test: then the reference read has been added back already.
     decoded : bool
@@ -413,7 +425,9 @@ def initialize(job: Job, raw: Exposure, *, ground_test: bool = False, decoded: b
         "amp33": _decoded_amp33(job, raw, amp33.read(), reference_amp33, offset),
         **border_arrays(border, pixeldq),
     }
-    with job.create(roman=ramp_tree(raw), arrays=arrays) as product:
+    if model.has_second_flags and raw.roman.get("pixeldq2") is None:
+        arrays["pixeldq2"] = EmptyArray((rows, columns), np.uint32)  # no reference has such flags yet
+    with job.create(roman=ramp_tree(raw, model), arrays=arrays) as product:
         product.status = "SKIPPED" if mask is None else "COMPLETE"
 
         def write_block(start, stop):

@@ -22,9 +22,9 @@ from rampflow.errors import RampflowError
 from rampflow.files.asdf_reader import AsdfFile
 from rampflow.files.asdf_writer import CompressedArray, create_asdf
 from rampflow.files.atomic import replacing
+from rampflow.files.data_models import data_model_of
 from rampflow.files.links import original
 from rampflow.files.models import check_product, metadata_schema, properties
-from rampflow.files.tags import WCS
 from rampflow.files.yaml_tree import tagged
 from rampflow.step.consistency import archive_names
 from rampflow.step.declaration import NOT_APPLICABLE
@@ -269,11 +269,12 @@ def write_wcs(image: Exposure, path: Path, name: str) -> None:
     name : str
         Its final name, for the metadata.
     """
-    names, _ = properties(metadata_schema(WCS))
+    tag = data_model_of(image.tag).wcs
+    names, _ = properties(metadata_schema(tag))
     meta = {key: value for key, value in image.meta.items() if key in names}
     meta["model_type"] = "WfiWcsModel"
     stamp(meta, name)
-    product = tagged({"meta": meta}, WCS)
+    product = tagged({"meta": meta}, tag)
     if image.meta.get("wcs") is not None:
         product["wcs_l2"], product["wcs_l1"] = image.meta["wcs"], with_border(image.meta["wcs"], BORDER)
     with create_asdf(path, {**image.tree, "roman": product}, image.file.standard):

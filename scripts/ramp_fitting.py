@@ -14,8 +14,8 @@ from rampflow import dq as flags
 from rampflow.detector import BORDER, MINIMUM_RESULTANTS, SCIENCE, SEARCHABLE_RESULTANTS
 from rampflow.errors import RampflowError
 from rampflow.files.asdf_writer import EmptyArray
+from rampflow.files.data_models import data_model_of
 from rampflow.files.stored_array import StoredArray
-from rampflow.files.tags import IMAGE
 from rampflow.files.yaml_tree import tagged
 from rampflow.step.declaration import Parameter, Range, Reference, Step
 from rampflow.step.exposure import Exposure
@@ -885,7 +885,10 @@ def create_image(job: Job, arrays: Mapping[str, np.ndarray | EmptyArray]) -> Ite
     ramp = job.exposure.roman
     photometry = ("conversion_megajanskys", "conversion_megajanskys_uncertainty", "pixel_area")
     carried = {name: ramp[name] for name in CARRIED_ARRAYS if name in ramp}
-    image = tagged({"meta": ramp["meta"], **carried}, IMAGE)
+    model = data_model_of(job.exposure.tag)
+    if model.has_second_flags:
+        carried["dq2"] = job.exposure.array("pixeldq2", 2).read()[SCIENCE]
+    image = tagged({"meta": ramp["meta"], **carried}, model.image)
     image["meta"].update(model_type="ImageModel", product_type="l2", photometry=dict.fromkeys(photometry, UNKNOWN_PHOTOMETRY))
     image["meta"].setdefault("wcs", None)
     with job.create(roman=image, arrays=dict(arrays)) as product:

@@ -444,7 +444,7 @@ def run(job: Job, *, skipped: bool = False) -> None:
     names = columns.column_names(fit_psf=job.parameters.fit_psf and job.references["epsf"] is not None, forced=bool(forced))
     found = sources.columns or dict.fromkeys(names, np.empty(0))
     labels = np.zeros(exposure.array("data", 2).shape, np.uint32) if sources.labels is None else sources.labels
-    meta = products.catalog_metadata(exposure.meta, job.references_used())
+    meta = products.catalog_metadata(exposure, job.references_used())
     table_meta = products.table_metadata(status, scale=sources.scale, energy=sources.energy)
     catalog_meta = meta | products.image_metadata(exposure.meta, forced)
     with replacing(job.outputs[0]) as catalog:

@@ -17,6 +17,7 @@ import numpy as np
 from rampflow.chain import LATER_STATUSES, STATUSES
 from rampflow.files.asdf_reader import AsdfFile
 from rampflow.files.asdf_writer import create_asdf
+from rampflow.files.data_models import data_model
 from rampflow.files.yaml_tree import tagged
 from rampflow.step.program import run_step
 from rampflow.workflow.environment import SCRIPTS
@@ -27,6 +28,8 @@ FRAME, TRIMMED = (ROWS, COLUMNS), (ROWS - 8, COLUMNS - 8)  # with and without th
 #: Arrays of an image.
 IMAGE_ARRAYS = ("data", "dq", "err", "var_poisson", "chisq", "dumo")
 FRAME_TIME = 3.16247
+#: Kind of each data model, in `rampflow.files.data_models.DataModel`.
+KINDS = {"ScienceRawModel": "raw", "RampModel": "ramp", "ImageModel": "image"}
 #: What placeholders of empty models say nothing about.
 META = {
     "exposure.type": "WFI_IMAGE",
@@ -50,7 +53,8 @@ def _empty_tree(model: str) -> dict:
 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "empty.asdf"
-        getattr(datamodels, model).create_fake_data(shape=(2, 8, 8)).save(path)
+        tag = getattr(data_model(), KINDS[model])  # roman_datamodels may be newer than the data model that is written
+        getattr(datamodels, model).create_fake_data(shape=(2, 8, 8), tag=tag).save(path)
         with AsdfFile(path) as file:
             roman = file.tree["roman"]
             return {"roman": tagged({"meta": roman["meta"]}, roman.tag)}

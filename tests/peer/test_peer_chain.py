@@ -6,6 +6,7 @@ small: romancal's constant of 4096 columns is replaced by a smaller one.
 
 import dataclasses
 import importlib
+import json
 from types import SimpleNamespace
 
 import numpy as np
@@ -20,7 +21,10 @@ from small_files import arrays_of, meta_of, run_here, succeed
 from rampflow import chain
 from rampflow import dq as flags
 from rampflow.detector import CHANNEL_WIDTH, SCIENCE, pixel_read_times
+from rampflow.files.asdf_reader import AsdfFile
+from rampflow.files.asdf_writer import create_asdf
 from rampflow.files.tags import ROMAN_PREFIX
+from rampflow.files.yaml_tree import tagged
 
 pytest.importorskip("romancal")
 
@@ -242,6 +246,32 @@ def test_older_raw_exposures_give_the_ramp_of_romancal(tmp_path, romancal, versi
         assert our.dtype == theirs[name].dtype
     with datamodels.open(tmp_path / "out.asdf") as ours:
         assert flags.has(np.asarray(ours.pixeldq)[48:68, 98:118], flags.DO_NOT_USE).all()
+
+
+def test_the_mosaic_pipeline_takes_products_of_newer_raw_files(tmp_path, romancal):
+    from romancal.pipeline import MosaicPipeline
+
+    raw, files = simulate(tmp_path, Case({}))
+    with AsdfFile(raw) as file:  # as RAD 1.2 writes it
+        roman = tagged(file.tree["roman"], f"{ROMAN_PREFIX}wfi_science_raw-2.2.0")
+        roman["meta"]["visit"]["wfi_acm_z_defocus_size"], roman["meta"]["ref_file"]["bam"] = 0.0, "N/A"
+        with create_asdf(tmp_path / "in_uncal.asdf", {**file.tree, "roman": roman}, file.standard):
+            pass
+    before = tmp_path / "in_uncal.asdf"
+    for step in chain.image_chain(chain.chain_of("WFI_IMAGE", "WFI01")):
+        our_step(step, before, tmp_path / f"{step}.asdf", files, {})
+        before = tmp_path / f"{step}.asdf"
+    succeed("finalize", before, tmp_path / "a_cal.asdf", tmp_path / "a_wcs.asdf")
+    members = [{"expname": str(tmp_path / "a_cal.asdf"), "exptype": "science"}]
+    association = {"asn_id": "a1", "asn_pool": "none", "products": [{"name": "mosaic", "members": members}]}
+    (tmp_path / "asn.json").write_text(json.dumps(association))
+    steps = {"source_catalog": {"skip": True}}
+    mosaic, *_ = MosaicPipeline.call(str(tmp_path / "asn.json"), steps=steps, resample_on_skycell=False)
+    assert mosaic.meta.cal_step.resample == mosaic.meta.cal_step.flux == "COMPLETE"
+    conversion = meta_of(tmp_path / "a_cal.asdf")["photometry"]["conversion_megajanskys"]
+    expected = np.nanmedian(arrays_of(tmp_path / "a_cal.asdf")["data"]) * conversion
+    assert np.isfinite(mosaic.data).mean() > 0.9
+    assert np.nanmedian(mosaic.data) == pytest.approx(expected, rel=0.05)
 
 
 def linear_ramp(before, romancal):

@@ -34,7 +34,7 @@ from rampflow.astrometry.region import Circle, Region, calendar_year, julian_yea
 from rampflow.astrometry.star_table import Origin, next_attempt, write_star_table
 from rampflow.errors import RampflowError
 from rampflow.files.asdf_writer import create_asdf
-from rampflow.files.tags import IMAGE
+from rampflow.files.data_models import data_model
 from rampflow.files.yaml_tree import tagged
 
 EPOCH = 2000 + (9769.5 + 84 / 86400) / 365.25  # Julian year of the images' mid_time
@@ -71,7 +71,7 @@ def write_exposure(path, ra=150.0, dec=2.0, **entries):
         },
     }
     set_entries(meta, entries)
-    roman = tagged({"meta": meta, "data": np.zeros((SIZE, SIZE), np.uint8)}, IMAGE)
+    roman = tagged({"meta": meta, "data": np.zeros((SIZE, SIZE), np.uint8)}, data_model().image)
     with create_asdf(path, {"roman": roman}):
         pass
     return path

@@ -144,9 +144,10 @@ def test_arrays_that_were_read_can_be_changed_without_effect_on_the_file(tmp_pat
         np.testing.assert_array_equal(stored.read(), array)
 
 
-@pytest.mark.parametrize("compression", [None, "lz4"])
+# asdf wrote an array and its views to one block until version 6, and writes each to a block of its own since.
+@pytest.mark.parametrize(("compression", "shared"), [(None, True), ("lz4", True), (None, False)])
 @pytest.mark.parametrize("view", ["offset", "strided", "transposed", "reversed rows"])
-def test_views_of_a_block_are_read(tmp_path, view, compression):
+def test_views_of_a_block_are_read(tmp_path, view, compression, shared):
     base = values(np.dtype("<f4"), (3, 20, 40))
     array = {
         "offset": base[1:],
@@ -154,9 +155,11 @@ def test_views_of_a_block_are_read(tmp_path, view, compression):
         "transposed": base.transpose(0, 2, 1),
         "reversed rows": base[:, ::-1],
     }[view]
-    asdf.AsdfFile({"whole": base, "view": array}).write_to(tmp_path / "a.asdf", all_array_compression=compression)
+    with asdf.config_context() as config:
+        config.default_array_save_base = shared
+        asdf.AsdfFile({"whole": base, "view": array}).write_to(tmp_path / "a.asdf", all_array_compression=compression)
     with AsdfFile(tmp_path / "a.asdf") as file:
-        assert file.tree["view"]._block == file.tree["whole"]._block  # one block, as asdf shares it
+        assert (file.tree["view"]._block == file.tree["whole"]._block) == shared
         np.testing.assert_array_equal(file.tree["whole"].read(), base)
         stored = file.tree["view"]
         np.testing.assert_array_equal(stored.read(), array)

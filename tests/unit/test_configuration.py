@@ -37,6 +37,13 @@ def test_an_empty_configuration_is_the_defaults():
         assert {name: config["steps"][step.name][name] for name in defaults} == defaults
 
 
+def test_the_data_model_is_one_that_is_known():
+    assert validated({})["data_model"] == "1.1"
+    for given in ("1.2", 1.2):  # the command line gives a number
+        assert validated({"data_model": given})["data_model"] == "1.2"
+    assert "data_model is '3.0'; it takes one of 1.1, 1.2" in refused({"data_model": "3.0"})
+
+
 def test_given_values_replace_defaults():
     given = {
         "input": "raw",

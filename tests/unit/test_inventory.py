@@ -5,6 +5,7 @@ CRDS keeps its configuration until the process ends, so each query of CRDS runs 
 
 import json
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -23,6 +24,8 @@ from rampflow.errors import RampflowError
 from rampflow.files import links
 from rampflow.files.asdf_reader import AsdfFile
 from rampflow.files.asdf_writer import create_asdf
+from rampflow.files.tags import ROMAN_PREFIX
+from rampflow.files.yaml_tree import tagged
 from rampflow.step.declaration import reference_types
 from rampflow.workflow import configuration, inventory
 
@@ -358,7 +361,7 @@ def test_all_bad_files_are_listed(visit, cache):
     expected = {
         "a": "is not an ASDF file",
         "b": "truncated",
-        "e": "holds the data model 'wfi_image-2.1.0'",
+        "e": "expected the data model 'wfi_science_raw', 'fps' or 'tvac', found 'wfi_image-2.1.0'",
         "f": "'WFI_SELFIE'",
         "g": "'WFI42'",
     }
@@ -479,6 +482,43 @@ def test_an_invalid_header_is_named(tmp_path, changes, message):
     with pytest.raises(RampflowError, match=r"b_uncal\.asdf: ") as error:
         inventory.read_header(tmp_path / "b_uncal.asdf")
     assert message in str(error.value)
+
+
+def with_tag(path, tag, changes=None):
+    """A raw file with another tag, and other entries."""
+    with AsdfFile(path) as file:
+        roman = tagged(file.tree["roman"], ROMAN_PREFIX + tag)
+        set_entries(roman, changes or {})
+        with create_asdf(path.with_name("b_uncal.asdf"), {**file.tree, "roman": roman}):
+            pass
+    return path.with_name("b_uncal.asdf")
+
+
+@pytest.mark.parametrize("tag", ["wfi_science_raw-2.2.0", "wfi_science_raw-2.9.0", "wfi_science_raw-1.8.0"])
+def test_every_version_of_raw_files_is_taken(tmp_path, tag):
+    path = write_exposure(tmp_path, "a")
+    assert inventory.read_header(with_tag(path, tag))["refusals"] == {}
+
+
+@pytest.mark.parametrize("tag", ["wfi_science_raw-3.0.0", "wfi_science_raw-2.1", "wfi_image-2.1.0"])
+def test_data_models_that_cant_be_read_are_refused(tmp_path, tag):
+    with pytest.raises(RampflowError, match=rf"b_uncal\.asdf: .*{re.escape(tag)}"):
+        inventory.read_header(with_tag(write_exposure(tmp_path, "a"), tag))
+
+
+@pytest.mark.parametrize("tag", ["wfi_science_raw-1.8.0", "wfi_science_raw-2.1.0", "wfi_science_raw-2.2.0"])
+@pytest.mark.parametrize(
+    ("field", "step"),
+    [
+        ("meta.exposure.frame_time", "dq_init"),
+        ("meta.guide_star.window_xstart", "dq_init"),
+        ("meta.wcsinfo.v2_ref", "assign_wcs"),
+        ("meta.visit.dither", "dq_init"),
+    ],
+)
+def test_missing_metadata_are_named_for_every_version(tmp_path, tag, field, step):
+    refusals = inventory.read_header(with_tag(write_exposure(tmp_path, "a"), tag, {field: ...}))["refusals"]
+    assert list(refusals) == [step] and f"{field}" in refusals[step] and "missing" in refusals[step]
 
 
 def test_the_header_is_what_crds_matches(tmp_path):

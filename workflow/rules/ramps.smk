@@ -22,7 +22,7 @@ rule dq_init:
         "../../envs/rampflow.yaml"
     threads: 1
     resources:
-        mem_mb=memory(90, frames=2, ramps=1.4),
+        mem_mb=memory(90, frames=2, ramps=0.4),
         runtime=minutes(5, per_gigabyte=5),
     params:
         options=of_exposure(plan.arguments, "dq_init"),

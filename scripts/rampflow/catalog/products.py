@@ -17,8 +17,8 @@ from rampflow.catalog.columns import Definition, define
 from rampflow.catalog.photometry import ANNULUS_RADII, APERTURE_RADII
 from rampflow.catalog.segments import KRON_PARAMETERS, NEIGHBOURS
 from rampflow.files.asdf_writer import CompressedArray, create_asdf
+from rampflow.files.data_models import data_model_of
 from rampflow.files.models import metadata_schema, required_part
-from rampflow.files.tags import SEGMENTATION_MAP
 from rampflow.files.yaml_tree import tagged
 from rampflow.step.exposure import Exposure
 from rampflow.step.logs import recorded_log
@@ -28,13 +28,13 @@ from rampflow.step.provenance import LOG_KEY, stamp
 RECORDED_PACKAGES = ("numpy", "scipy", "numba", "astropy", "photutils", "gwcs")
 
 
-def catalog_metadata(image: dict, references: dict) -> dict:
+def catalog_metadata(image: Exposure, references: dict) -> dict:
     """Compile the metadata that both products take from the image.
 
     Parameters
     ----------
-    image : dict
-        ``meta`` of the image.
+    image : Exposure
+        The image.
     references : dict
         Entries of ``meta.ref_file`` that this step adds.
 
@@ -43,7 +43,7 @@ def catalog_metadata(image: dict, references: dict) -> dict:
     dict
         ``meta`` of a segmentation map.
     """
-    meta = required_part(metadata_schema(SEGMENTATION_MAP), image)
+    meta = required_part(metadata_schema(data_model_of(image.tag).segmentation_map), image.meta)
     meta["calibration_software_name"], meta["calibration_software_version"] = SOFTWARE_NAME, __version__
     meta["ref_file"] = {**meta.get("ref_file", {}), **references}
     return meta
@@ -150,7 +150,7 @@ def write_segmentation(path: Path, meta: dict, labels: np.ndarray, detection: np
     content = {"meta": meta, "data": CompressedArray(labels.astype(np.uint32, copy=False))}
     if detection is not None:
         content["detection_image"] = detection
-    roman = tagged(content, SEGMENTATION_MAP)
+    roman = tagged(content, data_model_of(source.tag).segmentation_map)
     with create_asdf(path, {**source.tree, "roman": roman}, source.file.standard):
         pass
 

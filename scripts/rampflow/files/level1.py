@@ -1,20 +1,21 @@
-"""Conversion of raw exposures of other models and older versions to the newest one, with `roman_datamodels`."""
+"""Raw exposures of ground tests and of older versions, brought in place to the version that is written.
+
+Only the metadata change: the arrays stay in the file, and are read by rows as those of any exposure.
+"""
 
 from __future__ import annotations
 
-import contextlib
 import copy
-import tempfile
-from pathlib import Path
+import datetime
+from typing import Any
 
-from rampflow.errors import RampflowError
-from rampflow.files.tags import RAW, ROMAN_PREFIX
+from rampflow.files.data_models import GROUND_TEST_MODELS, DataModel, RawVersion, data_model, raw_version
+from rampflow.files.models import missing_entries, required_entries
+from rampflow.files.tags import ROMAN_PREFIX, TIME
+from rampflow.files.yaml_tree import TaggedDict, map_tree, tagged
 
-RAW_TAG = RAW.removeprefix(ROMAN_PREFIX)  #: the newest raw model, which is read without `roman_datamodels`
-GROUND_TEST_MODELS = ("fps", "tvac")  #: exposures of ground tests: arrays with units, reference read added back already
-ARRAYS = ("data", "amp33", "resultantdq")
-REFERENCE_ARRAYS = ("reference_read", "reference_amp33")  #: not for ground tests, which have it added back
-RAW_MODELS = ("wfi_science_raw", *GROUND_TEST_MODELS)
+#: Arrays of ground tests that a raw exposure has too. Their reference read has been added back to the data already.
+GROUND_TEST_ARRAYS = ("data", "amp33", "resultantdq")
 #: Entries of ``meta`` that the newest version has under another name, with the name in older versions or ground tests.
 RENAMED = {
     "exposure.engineering_quality": "visit.engineering_quality",
@@ -32,61 +33,122 @@ RENAMED = {
 }
 
 
-@contextlib.contextmanager
-def updated_raw_file(raw):
-    """Write a temporary file with an exposure in the newest version of the raw data model.
+def update_raw(raw: Any, target: DataModel) -> RawVersion:
+    """Bring a raw exposure to a data model, in place, if it is of an older one.
 
-    What the newest version asks for is taken from where the older one has it (`RENAMED`, `derive_entries`); what the file
-    doesn't have gets RAD's placeholders ("?", −999999). The statistics that ground-test files keep in ``meta`` go to
-    ``extras``, because that name means something else now.
+    What the data model asks for is taken from where the older one has it (`RENAMED`, `derive_entries`). What the older one
+    doesn't ask for gets RAD's placeholders ("?", −999999). What it does ask for and the file lacks stays missing: a placeholder
+    would hide it. The statistics that ground-test files keep in ``meta`` go to ``extras``, because that name means something
+    else now. Exposures of the same version or a newer one stay as they are.
 
     Parameters
     ----------
     raw : `rampflow.step.exposure.Exposure`
         The exposure as it came.
+    target : DataModel
+        The data model that is written.
 
-    Yields
-    ------
-    pathlib.Path
-        The file.
+    Returns
+    -------
+    RawVersion
+        The data model of the exposure as it came.
 
     Raises
     ------
     RampflowError
-        It is not a raw exposure, or `roman_datamodels` can't read it.
+        It is not a raw exposure, or one of an unknown version.
     """
-    if raw.tag.rpartition("-")[0] not in RAW_MODELS:
-        raise RampflowError(
-            f"{raw.path}: expected the data model 'wfi_science_raw', 'fps' or 'tvac', found {raw.tag or 'none'!r}; "
-            "give dq_init a raw exposure (_uncal.asdf)"
-        )
-    import asdf
-    from roman_datamodels import datamodels
+    version = raw_version(raw.path, raw.tag)
+    new = target.raw.removeprefix(ROMAN_PREFIX)
+    if not is_older(version.nearest, new):
+        return version
+    roman = _without_old_tags(raw.roman)
+    meta = roman["meta"]
+    spell_data_problem(meta)
+    rename_entries(meta)
+    derive_entries(meta)
+    add_placeholders(meta, version.nearest, new)
+    if version.model in GROUND_TEST_MODELS:
+        extras = {"extras": {"ground_test": {"statistics": meta.pop("statistics")}}} if "statistics" in meta else {}
+        arrays = {name: roman[name] for name in GROUND_TEST_ARRAYS if name in roman}
+        # They have units: a mapping of the array and its unit.
+        arrays = {name: node.get("value") if isinstance(node, TaggedDict) else node for name, node in arrays.items()}
+        roman = {"meta": meta, **arrays, **extras}
+    raw.roman = tagged(roman, target.raw)
+    return version
 
-    try:
-        with datamodels.open(raw.path) as old:
-            meta = copy.deepcopy(_plain(old["meta"]))
-            spell_data_problem(meta)
-            rename_entries(meta)
-            derive_entries(meta)
-            # Arrays of ground tests are quantities.
-            names = ARRAYS if raw.tag.rpartition("-")[0] in GROUND_TEST_MODELS else ARRAYS + REFERENCE_ARRAYS
-            arrays = {k: getattr(old[k], "value", old[k]) for k in names if k in old}
-            counts = {name: arrays.pop(name) for name in ("data", "amp33")}
-            extras = {"extras": {"ground_test": {"statistics": meta.pop("statistics")}}} if "statistics" in meta else {}
-            new = datamodels.ScienceRawModel.create_fake_data({"meta": meta, **counts, **arrays})
-            new["meta"]["exposure"]["read_pattern"] = meta["exposure"]["read_pattern"]
-            for name, value in {**arrays, **extras}.items():
-                new[name] = value
-            with tempfile.TemporaryDirectory(prefix="rampflow-") as folder:
-                path = Path(folder) / raw.path.name
-                new.to_asdf(path, all_array_compression=None)
-                yield path
-    except RampflowError:
-        raise
-    except (asdf.ValidationError, ValueError, KeyError, TypeError, AttributeError) as error:
-        message = " ".join(str(error).split())[:300]
-        raise RampflowError(f"{raw.path}: {raw.tag} can't be brought to {RAW_TAG}: {message}") from error
+
+def forget_extensions(tree: dict) -> None:
+    """Take the packages that wrote a raw file out of its tree, in place: they have not written what is made of it.
+
+    asdf warns of each file whose packages are newer than the installed ones. Other entries of the history stay.
+
+    Parameters
+    ----------
+    tree : dict
+        The whole tree of the file.
+    """
+    history = tree.get("history")
+    if isinstance(history, dict):
+        history.pop("extensions", None)
+        if not history:
+            del tree["history"]
+
+
+def is_older(name: str, than: str) -> bool:
+    """Tell whether a raw data model is older than another one.
+
+    Parameters
+    ----------
+    name, than : str
+        Names with their versions, ``wfi_science_raw-2.1.0`` for example.
+
+    Returns
+    -------
+    bool
+        Whether the first one has an older version, or is of a ground test.
+    """
+    versions = [[int(number) for number in text.rpartition("-")[2].split(".")] for text in (name, than)]
+    return name.rpartition("-")[0] != than.rpartition("-")[0] or versions[0] < versions[1]
+
+
+def missing_metadata(raw: Any) -> list[str]:
+    """List the metadata that a raw exposure lacks, and that the data model which is written by default requires.
+
+    Parameters
+    ----------
+    raw : `rampflow.step.exposure.Exposure`
+        The exposure, as `update_raw` leaves it.
+
+    Returns
+    -------
+    list of str
+        Dotted names, with ``meta``.
+    """
+    required = required_entries(data_model().raw.removeprefix(ROMAN_PREFIX))
+    return [f"meta.{name}" for name in required if not _has(raw.meta, name)]
+
+
+def add_placeholders(meta: dict, old: str, new: str) -> None:
+    """Add placeholders for the metadata that a version requires and an older one doesn't, in place.
+
+    Parameters
+    ----------
+    meta : dict
+        Metadata of a raw exposure.
+    old, new : str
+        Names of the two versions.
+    """
+    required = set(required_entries(old))
+    for name, value in missing_entries(old, new).items():
+        *sections, last = name.split(".")
+        if _has(meta, name) or RENAMED.get(name) in required:
+            continue
+        place: Any = meta
+        for section in sections:
+            place = place.setdefault(section, {}) if isinstance(place, dict) else None
+        if isinstance(place, dict):
+            place[last] = copy.copy(value)
 
 
 def spell_data_problem(meta: dict) -> None:
@@ -136,14 +198,17 @@ def derive_entries(meta: dict) -> None:
         meta["observation"]["wfi_parallel"] = sequence > 1
     start, duration = _entry(meta, "exposure.start_time"), _entry(meta, "exposure.exposure_time")
     if start is not None and _entry(meta, "exposure.end_time") is None and isinstance(duration, int | float) and duration > 0:
-        from astropy.time import TimeDelta
+        text = start.get("value") if isinstance(start, dict) else start
+        try:
+            end = datetime.datetime.fromisoformat(str(text)) + datetime.timedelta(seconds=duration)
+        except (ValueError, OverflowError):
+            return
+        meta["exposure"]["end_time"] = tagged(end.isoformat(timespec="milliseconds"), TIME)
 
-        meta["exposure"]["end_time"] = start + TimeDelta(duration, format="sec")
 
-
-def _entry(meta: dict, name: str):
+def _entry(meta: dict, name: str) -> Any:
     """The value of a dotted name, `None` where there is none."""
-    node = meta
+    node: Any = meta
     for part in name.split("."):
         if not isinstance(node, dict) or part not in node:
             return None
@@ -151,16 +216,24 @@ def _entry(meta: dict, name: str):
     return node
 
 
-def _plain(node):
-    """A tree without the classes of older versions: mappings as dict, sequences as list, tagged texts as str."""
-    from astropy.time import Time
+def _has(meta: dict, name: str) -> bool:
+    """Whether there is an entry of a dotted name, which may be null."""
+    *sections, last = name.split(".")
+    place = _entry(meta, ".".join(sections)) if sections else meta
+    return isinstance(place, dict) and last in place
 
-    if isinstance(node, Time):
-        return Time(node)
-    if isinstance(node, str):
-        return str(node)
-    if hasattr(node, "items"):
-        return {key: _plain(value) for key, value in node.items()}
-    if isinstance(node, list | tuple) or type(node).__name__ == "LNode":
-        return [_plain(value) for value in node]
-    return node
+
+def _without_old_tags(roman: dict) -> dict:
+    """A tree without the tags by which older versions name its sections and texts."""
+
+    def _untagged(node: Any) -> Any:
+        tag = getattr(node, "tag", "")
+        if not tag.startswith(ROMAN_PREFIX):
+            return node
+        if isinstance(node, dict):
+            return dict(node)
+        if isinstance(node, list):
+            return list(node)
+        return tagged(str(node), TIME) if "file_date" in tag else str(node)
+
+    return map_tree(roman, _untagged)

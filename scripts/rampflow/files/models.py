@@ -1,29 +1,44 @@
 """Schemas of the data models, and the check of products against them.
 
 roman_datamodels makes objects of a file, and trees of these to check them. The trees are in the files already: asdf checks them
-here against the same schemas, those of the package rad.
+here against the same schemas, those of the package rad. The installed rad may be older than a data model that is written; then
+`rampflow.files.newer_schemas` has the schemas.
 """
 
 from __future__ import annotations
 
+import copy
 import functools
+import json
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from rampflow.errors import RampflowError
-from rampflow.files.tags import ROMAN_PREFIX, ROMAN_SCHEMAS
-from rampflow.files.yaml_tree import load_yaml
+from rampflow.files.newer_schemas import SCHEMAS
+from rampflow.files.tags import ROMAN_PREFIX, ROMAN_SCHEMAS, TIME
+from rampflow.files.yaml_tree import load_yaml, tagged
 from rampflow.imports import asdf_with_schemas
+
+#: Metadata where a file has none: RAD's own placeholders.
+PLACEHOLDERS = {"string": "?", "number": -999999.0, "integer": -999999, "boolean": False, "array": [], "object": {}}
+EMPTY_TIME = "2020-01-01T00:00:00.000"
 
 
 @functools.cache
 def _known_schemas() -> Any:
-    """A context of asdf that knows the tags of all installed manifests."""
+    """A context of asdf that knows the tags of all installed manifests, and those of the newer schemas."""
     import asdf
 
     resources = asdf.get_config().resource_manager
-    return asdf_with_schemas([load_yaml(resources[uri]) for uri in resources if "/manifests/" in uri and "/core/" not in uri])
+    manifests = [load_yaml(resources[uri]) for uri in resources if "/manifests/" in uri and "/core/" not in uri]
+    known = {entry["tag_uri"] for manifest in manifests for entry in manifest.get("tags", ())}
+    newer = [name for name in SCHEMAS if "/" not in name and ROMAN_PREFIX + name not in known]
+    if newer:
+        uri = f"{ROMAN_PREFIX.removesuffix('tags/')}extensions/rampflow"
+        tags = [{"tag_uri": ROMAN_PREFIX + name, "schema_uri": ROMAN_SCHEMAS + name} for name in newer]
+        manifests.append({"id": uri, "extension_uri": uri, "tags": tags})
+    return asdf_with_schemas(manifests)
 
 
 def check_product(path: Path, model: str) -> None:
@@ -44,7 +59,12 @@ def check_product(path: Path, model: str) -> None:
     import asdf
 
     try:
-        asdf.schema.validate(asdf.util.load_yaml(path, tagged=True), _known_schemas())
+        with asdf.config_context() as config:
+            known = config.resource_manager
+            config.add_resource_mapping(
+                {ROMAN_SCHEMAS + name: text.encode() for name, text in SCHEMAS.items() if ROMAN_SCHEMAS + name not in known}
+            )
+            asdf.schema.validate(asdf.util.load_yaml(path, tagged=True), _known_schemas())
     except asdf.ValidationError as error:
         lines = str(error).strip().splitlines()
         raise RampflowError(f"{path}: is not a valid {model} ({lines[0]}; {lines[-1].strip()}); report it") from error
@@ -52,7 +72,7 @@ def check_product(path: Path, model: str) -> None:
 
 @functools.cache
 def schema(name: str) -> dict:
-    """Read a schema of the package rad.
+    """Read a schema of the package rad, or a newer one.
 
     Parameters
     ----------
@@ -64,7 +84,8 @@ def schema(name: str) -> dict:
     dict
         The schema.
     """
-    return load_yaml((files("rad") / "resources/schemas" / f"{name}.yaml").read_bytes())
+    path = files("rad") / "resources/schemas" / f"{name}.yaml"
+    return load_yaml(path.read_bytes()) if path.is_file() else json.loads(SCHEMAS[name])
 
 
 def resolved(node: dict) -> dict:
@@ -80,12 +101,25 @@ def resolved(node: dict) -> dict:
     dict
         The part, or what it refers to.
     """
-    while "$ref" in node:
-        name, _, place = node["$ref"].removeprefix(ROMAN_SCHEMAS).partition("#/")
+    # Older schemas refer to others by their tags. The schemas of other packages, as that of a time, have no entries.
+    while node.get("$ref", "").startswith(ROMAN_SCHEMAS) or node.get("tag", "").startswith(ROMAN_PREFIX):
+        if "$ref" in node:
+            name, _, place = node["$ref"].removeprefix(ROMAN_SCHEMAS).partition("#/")
+        else:
+            name, place = _schema_of_tag(node["tag"]), ""
         node = schema(name)
         for key in filter(None, place.split("/")):
             node = node[key]
     return node
+
+
+@functools.cache
+def _schema_of_tag(tag: str) -> str:
+    """Name of the schema of a tag: its own, or that of a single text or time in a folder of these."""
+    name = tag.removeprefix(ROMAN_PREFIX)
+    folder, _, last = name.rpartition("/")
+    is_scalar = not (files("rad") / "resources/schemas" / f"{name}.yaml").is_file() and name not in SCHEMAS
+    return f"{folder}/tagged_scalars/{last}".lstrip("/") if is_scalar else name
 
 
 def properties(node: dict) -> tuple[dict[str, dict], set[str]]:
@@ -150,3 +184,82 @@ def required_part(node: dict, values: dict) -> dict:
             nested = isinstance(values[name], dict) and properties(entries[name])[0]
             result[name] = required_part(entries[name], values[name]) if nested else values[name]
     return result
+
+
+def missing_entries(old: str, new: str) -> dict[str, Any]:
+    """List the metadata that one data model requires and another one doesn't.
+
+    Parameters
+    ----------
+    old, new : str
+        Tags of the two data models, without prefix.
+
+    Returns
+    -------
+    dict
+        RAD's placeholder of each such entry, by its dotted name in ``meta``.
+    """
+    return copy.deepcopy(_missing_entries(old, new))
+
+
+@functools.cache
+def _missing_entries(old: str, new: str) -> dict[str, Any]:
+    known = set(_required(metadata_schema(old)))
+    return {name: placeholder(node) for name, node in _required(metadata_schema(new)).items() if name not in known}
+
+
+@functools.cache
+def required_entries(tag: str) -> tuple[str, ...]:
+    """List the metadata that a data model requires.
+
+    Parameters
+    ----------
+    tag : str
+        Tag of the data model, without prefix.
+
+    Returns
+    -------
+    tuple of str
+        Dotted names in ``meta``.
+    """
+    return tuple(_required(metadata_schema(tag)))
+
+
+def _required(node: dict, prefix: str = "") -> dict[str, dict]:
+    """Schemas of the single values that a schema requires, by their dotted names."""
+    entries, required = properties(node)
+    result: dict[str, dict] = {}
+    for name in entries:
+        if name in required:
+            nested = _required(entries[name], f"{prefix}{name}.")
+            result |= nested or {f"{prefix}{name}": resolved(entries[name])}
+    return result
+
+
+def placeholder(node: dict) -> Any:
+    """Make a value that a schema accepts and that says nothing, as roman_datamodels does.
+
+    Parameters
+    ----------
+    node : dict
+        Schema of the entry.
+
+    Returns
+    -------
+    object
+        The first of the values that it lists, or RAD's placeholder of its type.
+    """
+    node = resolved(node)
+    for part in (node, *node.get("allOf", ())):
+        part = resolved(part)
+        if "enum" in part:
+            return "?" if "?" in part["enum"] else part["enum"][0]
+    if "anyOf" in node:
+        return placeholder(node["anyOf"][0])
+    if node.get("tag", "").startswith(TIME.rpartition("-")[0]):
+        return tagged(EMPTY_TIME, TIME)
+    for part in (node, *node.get("allOf", ())):
+        if "type" in resolved(part):
+            kind = resolved(part)["type"]
+            return copy.copy(PLACEHOLDERS[kind if isinstance(kind, str) else kind[0]])
+    return "?"

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from rampflow.chain import STEPS
 from rampflow.files.links import original
+from rampflow.files.tags import DATA_MODELS, DEFAULT_DATA_MODEL
 
 if TYPE_CHECKING:
     import numpy as np
@@ -390,6 +391,13 @@ class Step:
                 metavar="TYPES",
                 default="",
                 help="reference types, with commas, whose file CRDS's rules selected for this exposure's optical element",
+            )
+        if self.takes == "wfi_science_raw":  # the others write the data model of their input
+            parser.add_argument(
+                "--data_model",
+                choices=tuple(DATA_MODELS),
+                default=DEFAULT_DATA_MODEL,
+                help=f"version of the data model to write (default: {DEFAULT_DATA_MODEL})",
             )
         parser.add_argument("--threads", type=int, default=1, metavar="N", help="cores to use (default: 1)")
         parser.add_argument("--crds_context", metavar="NAME", help="CRDS context that chose the references, to be recorded")

@@ -17,7 +17,9 @@ from rampflow import SOFTWARE_NAME, __version__
 from rampflow.errors import RampflowError
 from rampflow.files.asdf_reader import AsdfFile
 from rampflow.files.asdf_writer import AsdfWriter, EmptyArray, create_asdf
+from rampflow.files.data_models import describe_newer_reference
 from rampflow.files.links import original
+from rampflow.files.tags import DEFAULT_DATA_MODEL
 from rampflow.files.yaml_tree import tagged
 from rampflow.step.declaration import NOT_APPLICABLE, Range, Reference, Step
 from rampflow.step.exposure import Exposure
@@ -65,6 +67,8 @@ class Job:
         The first of them: the exposure after this step.
     allow_mismatch : bool
         Whether to use references made for another detector or optical element.
+    data_model : str
+        Version of the data model that dq_init writes. The other steps write that of their input.
     log : logging.Logger
         The step's log.
 
@@ -88,6 +92,7 @@ class Job:
         self._references_read: set[str] = set()
         self._limits: dict[tuple[str, str], Range] = {}
         self.allow_mismatch = arguments.get("allow_mismatch", False)
+        self.data_model = arguments.get("data_model", DEFAULT_DATA_MODEL)
         self._chosen_by_crds = arguments.get("chosen_by_crds", "").split(",")
         for path in self.outputs:
             if path.resolve() == file.path.resolve():
@@ -142,6 +147,9 @@ class Job:
                 raise RampflowError(
                     f"{path}: is a {reference.get('meta.reftype', str)} reference; give one of {reftype.upper()}"
                 )
+            newer = describe_newer_reference(reference.tag)
+            if newer and reftype not in self._references_read:  # once, however often the step opens it
+                self.log.warning("%s: %s", path.name, newer)
             check_made_for(
                 reference,
                 self.exposure,

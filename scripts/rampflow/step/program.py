@@ -123,8 +123,10 @@ def find_damage(path: Path) -> str:
     except Exception:
         return ""  # an error of the reader is no damage to the file
     try:
-        with warnings.catch_warnings(action="ignore"), asdf.open(path):
-            return ""
+        with warnings.catch_warnings(action="ignore"), asdf.config_context() as config:
+            config.validate_on_read, config.warn_on_failed_conversion = True, False  # asdf 6 does neither by itself
+            with asdf.open(path):
+                return ""
     except Exception as error:
         reason = " ".join(str(error).split())[:200]
         return f"{path}: does not fit the schema of its data model ({reason}); get the file again"

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from rampflow.chain import STEPS
 from rampflow.errors import RampflowError
-from rampflow.files.tags import RAMP, ROMAN_PREFIX
+from rampflow.files.data_models import data_model
+from rampflow.files.tags import ROMAN_PREFIX
 from rampflow.step.exposure import Exposure
 
-RAMP_TAG = RAMP.removeprefix(ROMAN_PREFIX)
+RAMP_TAG = data_model().ramp.removeprefix(ROMAN_PREFIX)
 #: Steps that change the counts of a ramp: a second time would be wrong.
 CORRECTIONS = ("refpix", "dark_decay", "wfi18_transient", "linearity")
 

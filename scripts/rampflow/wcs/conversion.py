@@ -34,6 +34,7 @@ def wcs_of_tree(node: dict) -> Any:
             pass
         with asdf.config_context() as config:
             config.validate_on_read = False  # the file it comes from was valid; validation takes half of the time
+            config.warn_on_failed_conversion = False  # an error, as before asdf 6
             with asdf.open(path, lazy_load=False, memmap=False) as file:
                 return file["wcs"]
 

@@ -13,6 +13,7 @@ import yaml
 from rampflow.astrometry.parameters import SEARCH_PARAMETERS, SOURCE
 from rampflow.chain import STEPS
 from rampflow.errors import RampflowError
+from rampflow.files.tags import DATA_MODELS, DEFAULT_DATA_MODEL
 from rampflow.step.declaration import Parameter, Step, reference_types, spell
 from rampflow.workflow.association import SPECIAL, is_plain
 from rampflow.workflow.environment import SCRIPTS
@@ -35,6 +36,7 @@ def schema(steps: dict[str, Step]) -> dict:
     """
     result = yaml.safe_load(SCHEMA.read_text())
     types = reference_types(steps.values())
+    result["properties"]["data_model"]["enum"] = list(DATA_MODELS)
     result["properties"]["steps"]["properties"] = {name: step_schema(step) for name, step in steps.items()}
     result["properties"]["references"]["properties"]["override"]["properties"] = {t: {"type": "string"} for t in types}
     result["properties"]["keep_intermediates"]["anyOf"][1]["items"]["enum"] = list(steps)
@@ -136,6 +138,7 @@ def validated(config: dict, steps: dict[str, Step], given: dict | None = None) -
         "keep_intermediates": config.get("keep_intermediates", ["ramp_fitting"]),
         "references": {**reference_defaults, **config.get("references", {})},
         "astrometric_catalog": config.get("astrometric_catalog", SOURCE.default),
+        "data_model": config.get("data_model", DEFAULT_DATA_MODEL),
         "require_alignment": config.get("require_alignment", False),
         "scratch": config.get("scratch"),
         "steps": options,
@@ -195,6 +198,8 @@ def _interpret(value, schema: dict):
     }
     if value is None and kinds == {"object"}:
         return {}
+    if isinstance(value, float) and kinds == {"string"} and str(value) in schema.get("enum", ()):  # a version: 1.2
+        return str(value)
     if isinstance(value, str) and kinds and "string" not in kinds:
         try:
             value = yaml.safe_load(value)

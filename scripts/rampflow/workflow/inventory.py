@@ -23,8 +23,8 @@ from rampflow.errors import RampflowError, raise_problems
 from rampflow.files import links
 from rampflow.files.asdf_reader import AsdfFile
 from rampflow.files.atomic import replacing
-from rampflow.files.level1 import RAW_MODELS, RAW_TAG
-from rampflow.files.yaml_tree import TaggedDict
+from rampflow.files.data_models import data_model
+from rampflow.files.level1 import missing_metadata, update_raw
 from rampflow.step.declaration import NOT_APPLICABLE, Step
 from rampflow.step.exposure import Exposure
 from rampflow.step.provenance import is_fully_saturated
@@ -34,7 +34,7 @@ from rampflow.workflow.association import RAW_SUFFIX, SPECIAL, Member, find_memb
 from rampflow.workflow.overrides import override_mismatch
 from rampflow.workflow.step_parameters import StepParameters
 
-FORMAT = 5  #: version of the file's format; other versions are not read
+FORMAT = 6  #: version of the file's format; other versions are not read
 #: Parts of the metadata by which CRDS may choose references.
 CRDS_PARTS = ("instrument", "exposure", "visit", "observation")
 #: Numbers in the metadata that a step requires.
@@ -185,15 +185,11 @@ def read_header(path: Path) -> dict:
         raw = Exposure(file)
         if is_calibrated(path):
             return _header_of_image(raw)
-        if raw.tag.rpartition("-")[0] not in RAW_MODELS and not is_ramp(raw):
-            raise RampflowError(
-                f"{path}: holds the data model {raw.tag or 'of no name'!r}; give raw exposures (wfi_science_raw) or ramps"
-            )
-        if isinstance(raw.roman.get("data"), TaggedDict):  # a quantity (ground tests): counts with a unit
-            shape = raw.get("data.value").shape
-        else:
-            shape = raw.array("data").shape
-            _ = raw.read_pattern
+        chosen_by = _metadata_for_crds(raw)  # as the file has them: CRDS's rules know the versions
+        if not is_ramp(raw):
+            update_raw(raw, data_model())
+        shape = raw.array("data").shape
+        _ = raw.read_pattern
         check_shape(path, shape)
         kind, detector = raw.get("meta.exposure.type", str), raw.get("meta.instrument.detector", str)
         try:
@@ -201,19 +197,24 @@ def read_header(path: Path) -> dict:
         except RampflowError as error:
             raise RampflowError(f"{path}: {error}") from None
         raw.get("meta.instrument.optical_element", str)
-        return _header(raw, tuple(shape), find_refusals(raw, tuple(shape)))
+        return _header(raw, tuple(shape), chosen_by, find_refusals(raw, tuple(shape)))
 
 
-def _header(exposure: Exposure, shape: tuple[int, int, int], refusals: dict[str, str]) -> dict:
-    """What `read_header` returns."""
+def _metadata_for_crds(exposure: Exposure) -> dict[str, str]:
+    """The metadata by which CRDS may choose references, by their dotted names."""
     header: dict[str, str] = {}
     for part in CRDS_PARTS:
         _flatten(exposure.meta.get(part, {}), f"roman.meta.{part}", header)
+    return header
+
+
+def _header(exposure: Exposure, shape: tuple[int, int, int], chosen_by: dict[str, str], refusals: dict[str, str]) -> dict:
+    """What `read_header` returns."""
     return {
         "type": str(exposure.get("meta.exposure.type", str)),
         "detector": str(exposure.get("meta.instrument.detector", str)),
         "shape": list(shape),
-        "crds": header,
+        "crds": chosen_by,
         "content": exposure.file.content_digest(),
         "refusals": refusals,
     }
@@ -236,7 +237,7 @@ def _header_of_image(image: Exposure) -> dict:
             image.number(f"meta.wcsinfo.{name}")
     if not image.meta.get("group_id"):
         image.get("meta.observation.observation_id", str)
-    return _header(image, (1, *shape), {})
+    return _header(image, (1, *shape), _metadata_for_crds(image), {})
 
 
 def _files_beside(member: Member) -> tuple[str | None, str | None]:
@@ -262,7 +263,7 @@ def find_refusals(raw: Exposure, shape: tuple[int, int, int]) -> dict[str, str]:
     Parameters
     ----------
     raw : rampflow.step.exposure.Exposure
-        The raw exposure. Files of older models lack entries that dq_init adds; only their shape is checked.
+        The raw exposure, of the data model that is written by default or a newer one.
     shape : tuple of int
         Resultants, rows, columns.
 
@@ -277,8 +278,6 @@ def find_refusals(raw: Exposure, shape: tuple[int, int, int]) -> dict[str, str]:
             f"{raw.path}: the ramp has {shape[0]} resultant; ramp_fitting needs at least {MINIMUM_RESULTANTS}, "
             "because a slope is fitted to differences"
         )
-    if raw.tag != RAW_TAG and not is_ramp(raw):
-        return refusals
     try:
         _check_entries_of_dq_init(raw, shape)
     except RampflowError as error:
@@ -289,6 +288,11 @@ def find_refusals(raw: Exposure, shape: tuple[int, int, int]) -> dict[str, str]:
                 raw.number(field)
         except RampflowError as error:
             refusals[step] = str(error)
+    if not refusals and (missing := missing_metadata(raw)):
+        refusals["dq_init"] = (
+            f"{raw.path}: {', '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing, which the data model requires; "
+            "the file is incomplete, make it again"
+        )
     return refusals
 
 

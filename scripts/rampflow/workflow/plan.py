@@ -700,6 +700,8 @@ class Plan:
         # Only steps with a reference of the user's own take the option, so that it repeats the jobs of no others.
         if len(by_crds) < len(types) and self.settings["references"]["allow_mismatch"]:
             words.append("--allow_mismatch")
+        if self.declared[step].takes == "wfi_science_raw":
+            words.append(f"--data_model {self.settings['data_model']}")
         return " ".join([*words, self.parameters(stem, step)])
 
     def options(self, stem: str, step: str) -> dict[str, Any]:
