@@ -728,7 +728,7 @@ def expanded_flags(
     return rate, expanded
 
 
-def write_saturated(job: Job) -> None:
+def run_skipped(job: Job) -> None:
     """Write the image of a fully saturated exposure: zeros, flagged SATURATED.
 
     Parameters
@@ -859,4 +859,4 @@ def write_image(job: Job, arrays: dict[str, np.ndarray], status: str = "COMPLETE
 
 
 if __name__ == "__main__":
-    sys.exit(run_step(STEP, run, when_skipped=write_saturated))
+    sys.exit(run_step(STEP, run, when_skipped=run_skipped))
