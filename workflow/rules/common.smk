@@ -19,6 +19,7 @@ from snakemake.exceptions import WorkflowError
 
 import declarations
 import tweakreg
+from rampflow.chain import STEPS
 from rampflow.errors import RampflowError
 from rampflow.files import links
 from rampflow.workflow import recipes, rerun, resources, second_pass, summary
@@ -43,6 +44,7 @@ except RampflowError as error:
 
 RESULTS, INTERMEDIATES = plan.paths.results, plan.paths.intermediates
 KEPT_STEPS = plan.kept_steps()
+BY_EXPOSURE = rerun.exposures_in_one_job(plan)
 STARS_ARE_CURRENT = rerun.stars_are_current(plan)
 os.environ.update(plan.job_environment())
 
@@ -104,10 +106,21 @@ def options_of_inputs(*names):
 
 
 # ----------------------------------------------------------------------------------------------------- what a rule writes
-def exposure_after(step):
-    """Output of a step. It is temporary, unless the configuration keeps it or the alignment needs it."""
+def exposure_after(step, *, whole_chain=False):
+    """Output of a step. It is temporary, unless the configuration keeps it or the alignment needs it.
+
+    The rule of a single step makes none that the rule of a whole chain makes.
+    """
     path = plan.paths.exposure("{stem}", step)
+    if not whole_chain:
+        path = path.replace("{stem}", of_single_steps(step))
     return path if step in KEPT_STEPS else temp(path)
+
+
+def of_single_steps(step):
+    """Wildcard `stem` of an output of the rule of a step: the exposures for which no rule of a whole chain makes it."""
+    made = {stem for stem in BY_EXPOSURE if step in plan.written_steps(stem) or not STEPS[step].rewrites}
+    return f"{{stem,{match_any(set(plan.exposures) - made)}}}" if made else "{stem}"
 
 
 # -------------------------------------------------------------------------------------------------------------- resources

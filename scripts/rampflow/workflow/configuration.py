@@ -134,6 +134,7 @@ def validated(config: dict, steps: dict[str, Step]) -> dict:
         "astrometric_catalog": config.get("astrometric_catalog", SOURCE.default),
         "require_alignment": config.get("require_alignment", False),
         "scratch": config.get("scratch"),
+        "job_per": config.get("job_per", "step"),
         "steps": options,
     }
 
