@@ -25,7 +25,7 @@ from rampflow.files import links
 from rampflow.workflow import recipes, rerun, resources, second_pass, summary
 from rampflow.workflow.environment import SCRIPTS
 from rampflow.workflow.fingerprint import fingerprint
-from rampflow.workflow.paths import match_any
+from rampflow.workflow.paths import EXPOSURE_JOB, match_any
 from rampflow.workflow.plan import EXPOSURES_VARIABLE, INVENTORY, Plan, given_options, is_job, read_settings
 
 # Imported modules are never garbage. Without these two lines, Python searches them again and again: a second in each run.

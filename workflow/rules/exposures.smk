@@ -26,9 +26,9 @@ for rule_name, members in plan.chains(BY_EXPOSURE).items():
                 else {}
             ),
         log:
-            "logs/{stem}/exposure.log",
+            f"logs/{{stem}}/{EXPOSURE_JOB}.log",
         benchmark:
-            "benchmarks/{stem}/exposure.tsv"
+            f"benchmarks/{{stem}}/{EXPOSURE_JOB}.tsv"
         wildcard_constraints:
             stem=match_any(members),
         group:
