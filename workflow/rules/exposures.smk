@@ -37,8 +37,8 @@ for rule_name, members in plan.chains(BY_EXPOSURE).items():
             "../../envs/rampflow.yaml"
         threads: cores
         resources:
-            mem_mb=memory(500, frames=9, ramps=1.4),
-            runtime=minutes(20, per_gigabyte=15),
+            mem_mb=memory(500, frames=12, ramps=1.15),
+            runtime=minutes(30, per_gigabyte=10),
         params:
             written=" ".join(plan.written_steps(members[0])),
             steps=of_exposure(plan.step_lines),
