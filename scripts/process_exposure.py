@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import gc
 import importlib
 import shlex
 import sys
@@ -280,6 +281,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--threads", type=int, default=1, metavar="N", help="cores to use (default: 1)")
     parser.add_argument("--crds_context", metavar="NAME", help="CRDS context that chose the references, to be recorded")
     arguments = parser.parse_args(argv)
+    # Imported modules are never garbage, and arrays are freed without the collector: 0.6 of 12 s of processor time.
+    gc.set_threshold(100_000)
     with reported_errors("process_exposure") as outcome:
         tasks = read_tasks(sys.stdin.read())
         outcome.status = process_exposure(tasks, arguments)

@@ -37,7 +37,7 @@ for rule_name, members in plan.chains(BY_EXPOSURE).items():
             "../../envs/rampflow.yaml"
         threads: cores
         resources:
-            mem_mb=memory(500, frames=12, ramps=1.15),
+            mem_mb=memory(500, frames=12, ramps=1.3),
             runtime=minutes(30, per_gigabyte=10),
         params:
             written=" ".join(plan.written_steps(members[0])),
