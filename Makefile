@@ -22,7 +22,7 @@ VALIDATION ?= build/validate
 SIMULATOR ?= rampflow
 MEMORY ?= 14000
 # The oldest version that works (min_version of workflow/Snakefile).
-SNAKEMAKE ?= 9.0.0
+SNAKEMAKE ?= 9.2.0
 PIP := -m pip install --quiet --disable-pip-version-check
 
 .PHONY: env demo report test test-quick test-slurm test-snakemake test-peer bench validate check docs changelog lock clean

@@ -14,7 +14,7 @@ from rampflow.step.declaration import Range, Reference, Step
 from rampflow.step.exposure import Exposure
 from rampflow.step.job import Job
 from rampflow.step.program import run_step
-from rampflow.step.reference_checks import MANY_BAD, MANY_UNUSUAL, refuse_implausible, sample_rows
+from rampflow.step.reference_checks import MANY_BAD, refuse_implausible, sample_rows
 
 #: Linear term of a polynomial in DN.
 LINEAR_TERM = Range(0.2, 5, source="a polynomial is the identity with corrections of a few per cent", median=(0.5, 2), plane=1)
@@ -48,6 +48,16 @@ STEP = Step(
         ),
     ),
 )
+
+#: Polynomials that are used, for `rampflow.kernels.linearity.correct_rows`: those within the limits, or all.
+PLAUSIBLE_POLYNOMIALS = np.array(
+    [
+        TYPICAL,
+        *(LINEAR_TERM.minimum, LINEAR_TERM.maximum),
+        *(TYPICAL * NEAR_IDENTITY.minimum, TYPICAL * NEAR_IDENTITY.maximum),
+    ]
+)
+ANY_POLYNOMIAL = np.array([0, -np.inf, np.inf, -np.inf, np.inf])
 
 LARGEST_COUNT = 1e6  #: DN, many times the full well; larger values come from a bad polynomial
 
@@ -115,33 +125,6 @@ def grid_nonlinearity(value: np.ndarray, correction: np.ndarray) -> IntegralNonl
     return IntegralNonlinearity(float(whole[0]), float(step), on_grid.astype(np.float32))
 
 
-def usable_polynomials(coefficients: np.ndarray, *, near_identity: Range | None = None) -> np.ndarray:
-    """Set the linear term of implausible polynomials to zero, which marks a pixel without a polynomial.
-
-    A polynomial is implausible if its linear term is beyond `LINEAR_TERM`.
-
-    Parameters
-    ----------
-    coefficients : numpy.ndarray
-        Ascending powers, of shape (term, row, column).
-    near_identity : Range, optional
-        Limits of `response_ratio`, if it is to be checked too.
-
-    Returns
-    -------
-    numpy.ndarray
-        A copy, or `coefficients` itself if all are plausible.
-    """
-    implausible = ~LINEAR_TERM.contains(coefficients[1])
-    if near_identity is not None:
-        implausible |= ~near_identity.contains(response_ratio(coefficients))
-    if not implausible.any():
-        return coefficients
-    coefficients = coefficients.copy()
-    coefficients[1][implausible] = 0
-    return coefficients
-
-
 def correct_linearity(
     data: np.ndarray,
     groupdq: np.ndarray,
@@ -152,6 +135,7 @@ def correct_linearity(
     read_pattern: list[list[int]],
     *,
     nonlinearity: IntegralNonlinearity | None = None,
+    any_polynomial: bool = False,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Correct a ramp, or some rows of it, for non-linear response.
 
@@ -181,6 +165,8 @@ def correct_linearity(
         1-based reads of each resultant.
     nonlinearity : IntegralNonlinearity, optional
         Correction of the converters.
+    any_polynomial : bool
+        Use polynomials that are not plausible, too (beyond `LINEAR_TERM` or `NEAR_IDENTITY`).
 
     Returns
     -------
@@ -190,7 +176,7 @@ def correct_linearity(
         Flags, with DO_NOT_USE where the result was clipped or is not a number.
     pixeldq : numpy.ndarray
         Flags with those of `coefficients_dq`, and with NO_LIN_CORR where the identity replaces a polynomial that has a NaN
-        coefficient or no linear term.
+        coefficient, no linear term, or is not plausible.
 
     Raises
     ------
@@ -223,6 +209,7 @@ def correct_linearity(
         _by_channel(coefficients),
         _by_channel(coefficients_dq),
         _by_channel(inverse_coefficients),
+        ANY_POLYNOMIAL if any_polynomial else PLAUSIBLE_POLYNOMIALS,
         (np.concatenate(read_pattern) - means[0]).astype(np.float32),
         np.concatenate([[0], np.cumsum(counts)]).astype(np.intp),
         (means - means[0]).astype(np.float32),
@@ -262,7 +249,7 @@ def response_ratio(coefficients: np.ndarray) -> np.ndarray:
         return np.polynomial.polynomial.polyval(TYPICAL, coefficients.astype(np.float64)) / TYPICAL
 
 
-def check_polynomials(reference: Exposure, shape: tuple[int, int], reftype: str) -> Range | None:
+def check_polynomials(reference: Exposure, shape: tuple[int, int], reftype: str) -> None:
     """Refuse a reference whose polynomials don't fit the exposure, or are far from the identity.
 
     Parameters
@@ -273,12 +260,6 @@ def check_polynomials(reference: Exposure, shape: tuple[int, int], reftype: str)
         Rows and columns of the exposure.
     reftype : str
         Type of the reference, for the message.
-
-    Returns
-    -------
-    Range or None
-        Limits of the `response_ratio` of each pixel, if many pixels in a sample of rows are beyond them. `None` otherwise:
-        the ratio is not checked in each pixel then, since this takes a second on a full frame.
 
     Raises
     ------
@@ -299,7 +280,6 @@ def check_polynomials(reference: Exposure, shape: tuple[int, int], reftype: str)
     median = float(np.median(ratios)) if ratios.size else np.nan
     limits = NEAR_IDENTITY.minimum, NEAR_IDENTITY.maximum
     refuse_implausible(reference.path, f"coeffs at {TYPICAL:g} DN, as a ratio,", median, limits, "", reftype)
-    return NEAR_IDENTITY if np.mean(~NEAR_IDENTITY.contains(ratios)) > MANY_UNUSUAL else None
 
 
 def read_nonlinearity(reference: Exposure, columns: int) -> IntegralNonlinearity:
@@ -348,7 +328,6 @@ def correct_exposure(
     linearity: Exposure,
     inverse: Exposure,
     nonlinearity: IntegralNonlinearity | None,
-    near_identity: list[Range | None],
 ) -> None:
     """Correct an exposure by blocks of rows, and write it.
 
@@ -360,8 +339,6 @@ def correct_exposure(
         The references of both polynomials.
     nonlinearity : IntegralNonlinearity or None
         Correction of the converters.
-    near_identity : list of Range or None
-        From `check_polynomials`, for both references.
     """
     ramp = job.exposure.array("data")
     groupdq = job.exposure.array("groupdq")
@@ -377,17 +354,13 @@ def correct_exposure(
             flags = groupdq.read_rows(start, stop)
             pixel_flags = pixeldq.read_rows(start, stop)
             reference_dq = linearity.array("dq").read_rows(start, stop)
-            polynomials, inverse_polynomials = (
-                usable_polynomials(reference.array("coeffs").read_rows(start, stop), near_identity=limits)
-                for reference, limits in zip((linearity, inverse), near_identity, strict=True)
-            )
             corrected, corrected_dq, corrected_pixeldq = correct_linearity(
                 ramp.read_rows(start, stop),
                 flags,
                 pixel_flags,
-                polynomials,
+                linearity.array("coeffs").read_rows(start, stop),
                 reference_dq,
-                inverse_polynomials,
+                inverse.array("coeffs").read_rows(start, stop),
                 read_pattern,
                 nonlinearity=nonlinearity,
             )
@@ -405,9 +378,11 @@ def correct_exposure(
             job.log.log(
                 logging.WARNING if without_polynomial > MANY_BAD * science_pixels else logging.INFO,
                 "%d of %d pixels have polynomials that are not finite, or have no plausible linear term, or are far from the "
-                "identity: flagged NO_LIN_CORR, not corrected",
+                "identity, in %s or %s: flagged NO_LIN_CORR, not corrected",
                 without_polynomial,
                 science_pixels,
+                linearity.path.name,
+                inverse.path.name,
             )
         if implausible_values:
             job.log.warning(
@@ -434,11 +409,9 @@ def run(job: Job) -> None:
         with job.open_reference("integralnonlinearity") as reference:
             nonlinearity = read_nonlinearity(reference, columns)
     with job.open_reference("linearity") as linearity, job.open_reference("inverselinearity") as inverse:
-        near_identity = [
-            check_polynomials(linearity, (rows, columns), "linearity"),
-            check_polynomials(inverse, (rows, columns), "inverselinearity"),
-        ]
-        correct_exposure(job, linearity, inverse, nonlinearity, near_identity)
+        check_polynomials(linearity, (rows, columns), "linearity")
+        check_polynomials(inverse, (rows, columns), "inverselinearity")
+        correct_exposure(job, linearity, inverse, nonlinearity)
 
 
 if __name__ == "__main__":

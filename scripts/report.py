@@ -18,7 +18,7 @@ from rampflow.files.atomic import replacing
 from rampflow.pictures.alignment import residual_picture, sky_picture
 from rampflow.pictures.image import corners_of
 from rampflow.step.program import reported_errors
-from rampflow.workflow.summary import read_log
+from rampflow.workflow.summary import read_log, reason_without_error
 
 SYMBOLS = {"COMPLETE": "✓", "SKIPPED": "–", "FAILED": "✗", "N/A": "·", "INCOMPLETE": "?"}
 #: The jobs of an exposure in order, and the name of each in meta.cal_step, where it has one.
@@ -184,8 +184,8 @@ def association_pictures(exposures: list[dict], stars: Path | None) -> list[dict
     return [shown for shown in result if shown]
 
 
-def find_missing(stems: list[str], logs: Path) -> list[dict]:
-    """Find out why exposures are not on the page.
+def find_missing(stems: list[str], logs: Path, benchmarks: Path) -> list[dict]:
+    """Find out why exposures have no products.
 
     Parameters
     ----------
@@ -193,17 +193,26 @@ def find_missing(stems: list[str], logs: Path) -> list[dict]:
         Their names.
     logs : pathlib.Path
         Folder with the log of each step, ``STEM/STEP.log``.
+    benchmarks : pathlib.Path
+        Folder with the benchmark of each step that has ended with success, ``STEM/STEP.tsv``.
 
     Returns
     -------
     list of dict
-        ``stem``, ``step`` and ``reason`` of each: the step that failed and its error, both empty where none is logged.
+        ``stem`` and ``reason`` of each.
     """
     missing = []
     for stem in stems:
-        errors = ((log.stem, read_log(log)[0]) for log in sorted((logs / stem).glob("*.log")))
-        step, reason = next(((step, reason) for step, reason in errors if reason), ("", ""))
-        missing.append({"stem": stem, "step": step, "reason": reason.removeprefix(f"{step}: ")})
+        errors, killed = [], []
+        for log in sorted((logs / stem).glob("*.log"), key=lambda log: log.stat().st_mtime_ns):
+            benchmark = benchmarks / stem / f"{log.stem}.tsv"
+            ended = benchmark.exists() and benchmark.stat().st_mtime_ns >= log.stat().st_mtime_ns
+            if reason := read_log(log)[0]:
+                errors.append(f"{log.stem} failed: {reason.removeprefix(f'{log.stem}: ')}")
+            elif not ended and log.stat().st_size:  # an empty one is of a step that did not begin
+                killed.append(f"{log.stem} failed: {reason_without_error(log)}")
+        failed = next(iter(errors + killed), "it has not been processed")
+        missing.append({"stem": stem, "reason": failed})
     return missing
 
 
@@ -280,6 +289,9 @@ def main(argv: list[str] | None = None) -> int:
         "--missing", metavar="EXPOSURE", nargs="+", default=[], help="exposures of the association that have no products"
     )
     parser.add_argument(
+        "--excluded", metavar="EXPOSURE", nargs="+", default=[], help="exposures of it that the configuration excludes"
+    )
+    parser.add_argument(
         "--logs", metavar="FOLDER", type=Path, default=Path("logs"), help="with EXPOSURE/STEP.log (default: %(default)s)"
     )
     arguments = parser.parse_args(argv)
@@ -297,7 +309,10 @@ def main(argv: list[str] | None = None) -> int:
             {
                 "association": arguments.output.name.removesuffix("_report.html"),
                 "exposures": exposures,
-                "missing": find_missing(arguments.missing, arguments.logs),
+                "missing": [
+                    *find_missing(arguments.missing, arguments.logs, arguments.benchmarks),
+                    *({"stem": stem, "reason": "it was excluded"} for stem in arguments.excluded),
+                ],
                 "pictures": association_pictures(exposures, arguments.stars),
                 "summary": summary,
                 "symbols": SYMBOLS,

@@ -359,7 +359,11 @@ def find_sources(job: Job, field: photometry.Field, element: str) -> Sources:
         return sources
     options = {"fwhm": p.kernel_fwhm, "energy": sources.energy, "threads": job.threads}
     sources.labels = labels
-    sources.columns = measure(field, labels, detection, epsf=read_epsf(job), **options)
+    epsf = read_epsf(job)
+    if epsf is not None and sources.energy is not None:
+        names = (job.references[reftype].name for reftype in ("epsf", "apcorr"))
+        psf.compare_energy(epsf, sources.energy, field.pixel_scale, *names)
+    sources.columns = measure(field, labels, detection, epsf=epsf, **options)
     if p.forced_segmentation:
         remeasured = measure(field, labels, smoothed, **options)
         sources.columns = columns.merge_forced(sources.columns, remeasured)

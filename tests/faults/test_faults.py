@@ -701,8 +701,6 @@ WRONG_IN_A_PART = [
     ("ramp_fitting", "gain", "data", 8, dq.NO_GAIN_VALUE | dq.DO_NOT_USE),
     ("dark_current", "dark", "dark_slope", 1e4, dq.DO_NOT_USE),
     ("flatfield", "flat", "data", 5, dq.NO_FLAT_FIELD),
-    ("linearity", "linearity", "coeffs", 50, dq.NO_LIN_CORR),
-    ("linearity", "inverselinearity", "coeffs", 50, dq.NO_LIN_CORR),
 ]
 
 
@@ -712,28 +710,48 @@ def test_references_wrong_in_a_part_of_the_frame_are_flagged_there(files, tmp_pa
     """Too many for hot or otherwise bad pixels: they are flagged as such, and the others don't change."""
     values = arrays_of(files.folder / f"{reftype}.asdf")[array]
     part = np.s_[..., : round(share * values.shape[-1])]
-    if array == "coeffs":
-        values[2:][part] *= factor  # the terms that make the correction
-    else:
-        values[part] *= factor
+    values[part] *= factor
     bad = edited(files.folder / f"{reftype}.asdf", tmp_path / "bad.asdf", {array: values})
     status, said = files.run(name, tmp_path, **{reftype: bad})
     assert status == 0, said
     product = f"r_{chain.STEPS[name].suffix}.asdf"
     before, after = arrays_of(files.folder / product), arrays_of(tmp_path / product)
-    flags = "pixeldq" if name == "linearity" else "dq"
     columns = round(share * values.shape[-1]) - (0 if reftype == "flat" else 4)
-    flagged, known = (after[flags] & flag == flag) & (before[flags] & flag == 0), before[flags] & flag == 0
-    if name == "linearity":  # reference pixels have no correction
-        flagged, known = flagged[4:-4, 4:-4], known[4:-4, 4:-4]
+    flagged, known = (after["dq"] & flag == flag) & (before["dq"] & flag == 0), before["dq"] & flag == 0
     if share < 0.03:
         assert "WARNING" not in said and not flagged.any()
         return
     assert "WARNING" in said and "bad.asdf" in said
     assert flagged[:, :columns][known[:, :columns]].all() and not flagged[:, columns:].any()
     for field, plane in after.items():
-        if plane.shape[-2:] == after[flags].shape:
+        if plane.shape[-2:] == after["dq"].shape:
             np.testing.assert_array_equal(plane[..., columns + 4 :], before[field][..., columns + 4 :], err_msg=field)
+
+
+@pytest.mark.parametrize("rows", [1, 12, 128])
+@pytest.mark.parametrize("reftype", ["linearity", "inverselinearity"])
+def test_polynomials_wrong_in_a_band_of_rows_are_not_used_there(files, tmp_path, reftype, rows):
+    """However narrow the band is, and wherever it lies: each row is checked."""
+    values = arrays_of(files.folder / f"{reftype}.asdf")["coeffs"]
+    band = np.s_[101 : 101 + rows]
+    values[2:, band] *= 50  # the terms that make the correction
+    bad = edited(files.folder / f"{reftype}.asdf", tmp_path / "bad.asdf", {"coeffs": values})
+    status, said = files.run("linearity", tmp_path, **{reftype: bad})
+    assert status == 0 and "bad.asdf" in said and "flagged NO_LIN_CORR, not corrected" in said
+    assert ("WARNING" in said) == (rows > 0.01 * values.shape[1])
+    product = f"r_{chain.STEPS['linearity'].suffix}.asdf"
+    before, after = arrays_of(files.folder / product), arrays_of(tmp_path / product)
+    newly = (after["pixeldq"] & ~before["pixeldq"])[4:-4, 4:-4]
+    assert np.isin(newly, [0, dq.NO_LIN_CORR]).all()
+    known = (before["pixeldq"][4:-4, 4:-4] & dq.NO_LIN_CORR) == 0
+    assert newly[97 : 97 + rows][known[97 : 97 + rows]].all()
+    others = np.delete(newly, np.s_[97 : 97 + rows], axis=0)
+    assert not others.any()
+    for field, plane in after.items():
+        if plane.shape[-2:] == values.shape[1:]:
+            np.testing.assert_array_equal(
+                np.delete(plane, band, axis=-2), np.delete(before[field], band, axis=-2), err_msg=field
+            )
 
 
 #: What a reference says of what it was made for, where it isn't what the exposure (WFI18, F158, WFI_IMAGE) is.

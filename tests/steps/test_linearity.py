@@ -26,7 +26,19 @@ def polynomials(*terms):
     return np.broadcast_to(np.array(terms, np.float32)[:, None, None], (len(terms), *PIXELS)).copy()
 
 
-def correct(data, groupdq=None, pixeldq=None, *, lin=None, lin_dq=None, inverse=None, pattern=PATTERN, nonlinearity=None):
+def correct(
+    data,
+    groupdq=None,
+    pixeldq=None,
+    *,
+    lin=None,
+    lin_dq=None,
+    inverse=None,
+    pattern=PATTERN,
+    nonlinearity=None,
+    any_polynomial=True,
+):
+    """Correct a ramp, by default with polynomials that no detector has, whose results are simple numbers."""
     identity = polynomials(0, 1)
     return correct_linearity(
         np.asarray(data, np.float32),
@@ -37,6 +49,7 @@ def correct(data, groupdq=None, pixeldq=None, *, lin=None, lin_dq=None, inverse=
         identity if inverse is None else inverse,
         pattern,
         nonlinearity=nonlinearity,
+        any_polynomial=any_polynomial,
     )
 
 
@@ -251,6 +264,22 @@ def test_an_unusable_inverse_becomes_the_identity(term):
     identity, _, _ = correct(measured, lin=lin, inverse=polynomials(0, 1, 0))
     np.testing.assert_array_equal(corrected[:, 2, 5], identity[:, 2, 5])
     assert pixeldq[2, 5] == flags.NO_LIN_CORR and np.count_nonzero(pixeldq) == 1
+
+
+@pytest.mark.parametrize("reference", ["lin", "inverse"])
+@pytest.mark.parametrize("terms", [(0, 0.1, 0), (0, 6, 0), (0, -1, 0), (0, 1, 4e-5), (0, 1, -3e-5), (13000, 1, 0)])
+def test_polynomials_that_no_detector_has_are_not_used(reference, terms):
+    _, measured = simulate(rates(100.0))
+    polynomial = {"lin": polynomials(0, 1, 1e-6), "inverse": polynomials(0, 1, -1e-6)}
+    sound, _, _ = correct(measured, **polynomial, any_polynomial=False)
+    assert np.all(sound != measured)
+    polynomial[reference][:, 2, 5] = terms
+    corrected, _, pixeldq = correct(measured, **polynomial, any_polynomial=False)
+    assert np.argwhere(pixeldq).tolist() == [[2, 5]] and pixeldq[2, 5] == flags.NO_LIN_CORR
+    polynomial[reference][:, 2, 5] = 0, 1, 0
+    expected, _, _ = correct(measured, **polynomial)
+    np.testing.assert_array_equal(corrected, expected)
+    np.testing.assert_array_equal(np.delete(corrected, 5, axis=2), np.delete(sound, 5, axis=2))
 
 
 def test_implausible_values_are_clipped_and_flagged():

@@ -974,6 +974,45 @@ def test_an_invalid_apcorr_reference_is_named(catalogs, tmp_path):
     assert "falls.asdf: data.F158" in said and "ee_fractions" in said
 
 
+def check_contradiction(warning, share, factor):
+    """A warning has the names of both references, and the numbers of both."""
+    assert "WARNING" in warning
+    theirs = share * (1 - np.exp(-0.5 * (0.2 / SCALE / factor / SIGMA) ** 2))
+    numbers = [float(number) for number in re.findall(r"\b0\.\d{3}\b", warning)]
+    assert "other.asdf and epsf.asdf contradict each other" in warning and "within 0.2 arcsec" in warning
+    assert numbers[0] == pytest.approx(theirs, abs=0.002)
+    assert numbers[1] == pytest.approx(1 - np.exp(-0.5 * (0.2 / SCALE) ** 2 / (SIGMA**2 + 1 / 12)), abs=0.02)
+
+
+@pytest.mark.parametrize(("factor", "share"), [(1, 1), (1, 0.8), (1.8, 1)])
+def test_an_apcorr_reference_that_contradicts_the_epsf_is_named(catalogs, plain, tmp_path, factor, share):
+    """As with light that is missing, or radii of another PSF. No number changes but what follows from them."""
+    radii = np.linspace(0.2, 16, 60)
+    fractions = share * (1 - np.exp(-0.5 * (radii / factor / SIGMA) ** 2))
+    path = write_apcorr(tmp_path / "other.asdf", radii=radii, fractions=fractions)
+    catalog, _ = catalogs.read(references=(*catalogs.references[:2], "--apcorr", path))
+    warnings = [line for line in catalogs.said.splitlines() if "contradict" in line]
+    assert len(warnings) == ((factor, share) != (1, 1))
+    for warning in warnings:
+        check_contradiction(warning, share, factor)
+    for name in catalog.keys() - {"is_extended"}:
+        np.testing.assert_array_equal(catalog[name], plain[1][name], err_msg=name)
+
+
+@pytest.mark.parametrize("element", ["F062", "F158", "F213"])
+def test_the_encircled_energy_of_a_psf_is_that_of_the_optics(element):
+    """Integrated over the pixel once, as the stamps are, or twice, as the light of an aperture is."""
+    from simulator.optics import encircled_energy
+    from simulator.simulate_references import diffraction_psf
+
+    stamp = diffraction_psf(psf.wavelength_of(element), OVERSAMPLING, 20)
+    grid = psf_photometry.GriddedPSF(psf.integrate_over_pixel(stamp[None], OVERSAMPLING), [0], [0], OVERSAMPLING)
+    for radius in psf.COMPARED_RADII:
+        twice = encircled_energy(stamp, OVERSAMPLING, np.array([radius / SCALE]))[0]
+        assert psf.encircled_energy(grid, radius / SCALE) == pytest.approx(twice, abs=0.025)
+    assert np.isnan(psf.encircled_energy(grid, 21))
+
+
 # -------------------------------------------------------------------------------------------------------------- PSF parts
 def psf_of(folder, stamps, jitter=8.0, guide_star=None):
     with AsdfFile(write_epsf(folder / "epsf.asdf", stamps, jitter=jitter)) as file:

@@ -218,6 +218,31 @@ def test_members_are_finished_when_all_that_have_not_failed_are_ready(make_plan)
     assert second_pass.exposures_to_finish(plan, failed) == ["a2"]
     assert second_pass.exposures_to_finish(plan, [("a3", "refpix"), ("a", "tweakreg")]) == []
     assert second_pass.exposures_to_finish(plan, [*failed, ("a2", "finalize")]) == [], "nobody is left"
+    # An exposure that is not aligned takes part, for the report, when it is finished.
+    for name in plan.products("a3"):
+        assert second_pass.exposures_to_finish(plan, failed) == ["a2"]
+        Path(name).touch()
+    assert second_pass.exposures_to_finish(plan, failed) == ["a2", "a3"]
+
+
+def test_a_report_waits_for_exposures_that_are_not_aligned(make_plan):
+    plan = make_plan()
+    for name in (f(stem) for stem in ("a1", "a2") for f in (plan.calibrated_image, plan.catalog_to_align)):
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        Path(name).touch()
+    failed = [("a3", "refpix")]
+    assert second_pass.exposures_to_finish(plan, failed) == []
+    assert second_pass.exposures_to_finish(plan, failed, with_report=True) == ["a1", "a2"]
+    done = [*failed, ("a1", "finalize")]
+    assert second_pass.exposures_to_finish(plan, done, with_report=True) == [], "the alignment is done, with a1"
+
+
+def test_a_report_tells_failed_exposures_from_excluded_ones(make_plan, monkeypatch):
+    found = {"a": ["a1", "a2", "a3"]}
+    monkeypatch.setattr(plans, "find_excluded", lambda *arguments: found)
+    plan = make_plan()
+    assert plan.missing_options("a", ["a2", "b1"]) == "--excluded a1 a3 --missing a2"
+    assert plan.missing_options("a") == "--excluded a1 a2 a3" and plan.missing_options("b", ["a2"]) == ""
 
 
 def test_the_second_pass_repeats_the_command_without_what_failed(make_plan, monkeypatch, tmp_path):

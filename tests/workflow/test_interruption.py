@@ -156,6 +156,29 @@ def test_snakemake_killed_and_its_step_still_writing(workflow, inputs):
     assert not leftovers(workflow.folder), log.read_text()
 
 
+def test_two_working_folders_with_one_results_folder(workflow, inputs, tmp_path):
+    """The second run is refused before any job, while the first goes on; looking is allowed."""
+    results = f"results={tmp_path / 'results'}"
+    workflow.arguments.insert(1, results)
+    (tmp_path / "second").mkdir()
+    second = Interrupted(tmp_path / "second", inputs)
+    second.arguments.insert(1, results)
+    run, _ = workflow.start(stalling="saturation")
+    (mark,) = (tmp_path / "results").glob(".running-*.json")
+    refused = second.snakemake(*second.arguments)
+    said = refused.stdout + refused.stderr
+    assert refused.returncode != 0 and "Traceback" not in said
+    assert f"products of {STEM}" in said and f"in {tmp_path} (process {run.pid} on" in said and f"delete {mark}" in said
+    assert not (second.folder / "logs" / STEM).exists() and not list(second.folder.glob(".snakemake/locks/*"))
+    assert second.jobs(*second.arguments)
+    os.killpg(run.pid, signal.SIGKILL)
+    run.wait()
+    completed = second.snakemake(*second.arguments)
+    assert completed.returncode == 0, completed.stdout + completed.stderr
+    workflow.assert_equal(inputs)
+    assert not mark.exists() and not list((tmp_path / "results").glob(".running-*"))
+
+
 def test_a_run_ended_with_ctrl_c(workflow, inputs):
     """The terminal sends it to Snakemake and to the step."""
     run, _ = workflow.start(stalling="dark_decay")

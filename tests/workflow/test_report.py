@@ -5,6 +5,7 @@ import io
 import json
 import os
 import re
+import shutil
 from html.parser import HTMLParser
 
 import browser
@@ -257,12 +258,24 @@ def test_the_head_names_exposures_that_have_no_products(visit, report, tmp_path)
     (tmp_path / "logs" / "lost" / "dq_init.log").write_text(line.format("INFO", "begins"))
     (tmp_path / "logs" / "lost" / "saturation.log").write_text(line.format("ERROR", "lost.asdf: data is <not> an array"))
     page = tmp_path / "alone_report.html"
+    # Killed without an error message, while another step had ended.
+    (tmp_path / "logs" / "killed").mkdir()
+    (tmp_path / "killed").mkdir()
+    for step in ("dq_init", "refpix"):
+        (tmp_path / "logs" / "killed" / f"{step}.log").write_text(line.format("INFO", "begins"))
+    (tmp_path / "logs" / "killed" / "photom.log").touch()
+    (tmp_path / "killed" / "dq_init.tsv").touch()
+    # Excluded after it had failed.
+    shutil.copytree(tmp_path / "logs" / "lost", tmp_path / "logs" / "left")
     options = [f"--images={spectrum}_image_pictures.json", f"--ramps={spectrum}_ramp_pictures.json", f"--benchmarks={tmp_path}"]
+    options += [f"--logs={tmp_path / 'logs'}", *("--missing", "lost", "killed", "waiting"), *("--excluded", "left")]
     template = str(ROOT / "workflow" / "report" / "report.html.j2")
-    assert report_script.main([str(page), template, *options, f"--logs={tmp_path / 'logs'}", "--missing", "lost", "left"]) == 0
+    assert report_script.main([str(page), template, *options]) == 0
     head = page.read_text().split("</header>")[0]
     assert "lost is not on this page: saturation failed: lost.asdf: data is &lt;not&gt; an array" in head
-    assert "left is not on this page: it was excluded" in head and head.count("<li>") == 2
+    assert "killed is not on this page: refpix failed: ended without an error message, probably killed" in head
+    assert "waiting is not on this page: it has not been processed" in head
+    assert "left is not on this page: it was excluded" in head and head.count("<li>") == 4
 
 
 def test_the_head_names_every_version_and_context():
@@ -304,7 +317,36 @@ def test_the_list_of_products_shows_every_status_that_is_not_complete(tmp_path, 
     small_files.write_image(tmp_path / "r1_cal.asdf", small_files.image(), {"cal_step": states, "statistics": statistics})
     assert show_products.main([str(tmp_path)]) == 0
     header, row, *_ = capsys.readouterr().out.splitlines()
-    assert header.endswith("steps not COMPLETE") and row.endswith("50.0 %  FAILED: tweakreg; SKIPPED: refpix, dark_decay")
+    assert header.endswith("steps not COMPLETE")
+    assert row.endswith("50.0 %  _wcs.asdf, _cat.parquet, _segm.asdf  FAILED: tweakreg; SKIPPED: refpix, dark_decay")
+
+
+def test_the_list_of_products_names_what_is_missing_or_damaged(tmp_path, capsys):
+    """One image that can't be read does not hide the others."""
+    states = {"complete": {}, "image": {"source_catalog": "SKIPPED"}, "partial": {}, "cut": {}, "empty": {}, "foreign": {}}
+    for name, changed in states.items():
+        meta = {"cal_step": dict.fromkeys(STATUSES, "COMPLETE") | changed}
+        meta["statistics"] = {"image_median": 1.0, "good_pixel_fraction": 0.5}
+        small_files.write_image(tmp_path / f"{name}_cal.asdf", small_files.image(), meta)
+        for end in ("_wcs.asdf", *(("_cat.parquet", "_segm.asdf") if name in ("complete", "deleted") else ())):
+            (tmp_path / f"{name}{end}").touch()
+    (tmp_path / "deleted_wcs.asdf").touch()
+    cut = tmp_path / "cut_cal.asdf"
+    cut.write_bytes(cut.read_bytes()[:-1000])
+    (tmp_path / "empty_cal.asdf").write_text("")
+    (tmp_path / "foreign_cal.asdf").write_text("notes")
+    (tmp_path / "r_tweakreg.json").write_text(json.dumps({"exposures": {"complete": {}, "failed": {}}}))
+    assert show_products.main([str(tmp_path)]) == 1
+    shown = capsys.readouterr()
+    rows = dict(line.split(maxsplit=1) for line in shown.out.split("\n\n")[0].splitlines()[1:])
+    assert rows.keys() == {*states, "deleted", "failed"}
+    found = {name: re.split("  +", row)[-2:] for name, row in rows.items()}
+    assert found["complete"] == ["-", "-"] and found["image"] == ["-", "SKIPPED: source_catalog"]
+    assert found["partial"] == ["_cat.parquet, _segm.asdf", "-"]
+    assert found["deleted"] == ["_cal.asdf", "?"] and found["failed"] == ["_cal.asdf, _wcs.asdf", "?"]
+    assert all(found[name] == ["_cal.asdf is damaged", "?"] for name in ("cut", "empty", "foreign"))
+    assert "3 of 8 exposures have an image that can't be read; delete it" in shown.err and "Traceback" not in shown.err
+    assert all(f"{name}_cal.asdf: " in shown.err for name in ("cut", "empty", "foreign"))
 
 
 def test_warnings_are_those_of_the_exposure():

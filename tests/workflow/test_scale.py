@@ -17,14 +17,21 @@ from rampflow.workflow.plan import EXPOSURES_VARIABLE
 pytestmark = pytest.mark.workflow
 
 VISITS, DETECTORS = 10, 10
-#: Python imports it when it starts: it makes the steps write empty files.
+#: Python imports it when it starts: it makes the steps write files with nothing but the recipes of the steps so far. These
+#: stand in the first argument (the input); finalize takes those of all its inputs.
 STUB = """
 import os, sys
 words = sys.orig_argv
 if len(words) > 1 and os.path.dirname(words[1]) == os.environ.get("RAMPFLOW_SCRIPTS"):
+    step = os.path.basename(words[1]).removesuffix(".py")
+    made = [word for word in words[2:] if word.startswith("results/") and not os.path.exists(word)]
+    lines = [f"rampflow.{step} :: INFO :: Recipe {os.environ['RAMPFLOW_RECIPE']}"] if "RAMPFLOW_RECIPE" in os.environ else []
     for word in words[2:]:
-        if word.startswith("results/") and not os.path.exists(word):
-            open(word, "w").close()
+        if word not in made and word.startswith("results/") and (word == words[2] or step == "finalize"):
+            lines += [line for line in open(word).read().splitlines() if line.startswith("rampflow.")]
+    for word in made:
+        with open(word, "w") as file:
+            print("#ASDF 1.0.0", "#ASDF_STANDARD 1.6.0", "%YAML 1.1", "---", *lines, "...", sep="\\n", file=file)
     os._exit(0)
 """
 
@@ -57,6 +64,14 @@ def test_a_job_has_one_core_where_there_are_exposures_for_all(workflow, cores, t
     run = workflow.snakemake(*workflow.arguments, "--dry-run", "--printshellcmds", "--cores", cores)
     given = re.findall(r"ramp_fitting\.py .* --threads (\d+)", run.stdout + run.stderr)
     assert given == [threads] * VISITS * DETECTORS
+
+
+def test_with_cores_too_jobs_of_a_cluster_are_no_local_jobs(workflow):
+    """`--cores` limits the cores of all jobs together. Local ones would have one core each, and no memory for Snakemake."""
+    profile = ["--workflow-profile", str(ROOT / "workflow" / "profiles" / "slurm")]
+    run = workflow.snakemake(*workflow.arguments, "--dry-run", "--printshellcmds", "--cores", "4", *profile)
+    given = re.findall(r"ramp_fitting\.py .* --threads (\d+)", run.stdout + run.stderr)
+    assert given == ["2"] * VISITS * DETECTORS
 
 
 def test_a_hundred_exposures_run_through(workflow):

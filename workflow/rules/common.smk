@@ -109,7 +109,7 @@ def options_of_inputs(*names):
 def exposure_after(step, *, whole_chain=False):
     """Output of a step. It is temporary, unless the configuration keeps it or the alignment needs it.
 
-    The rule of a single step makes none that the rule of a whole chain makes.
+    A job of a single step makes none that a job of all steps makes.
     """
     path = plan.paths.exposure("{stem}", step)
     if not whole_chain:
@@ -118,7 +118,7 @@ def exposure_after(step, *, whole_chain=False):
 
 
 def of_single_steps(step):
-    """Wildcard `stem` of an output of the rule of a step: the exposures for which no rule of a whole chain makes it."""
+    """Wildcard `stem` in an output of a single step, without the exposures whose job of all steps makes it."""
     made = {stem for stem in BY_EXPOSURE if step in plan.written_steps(stem) or not STEPS[step].rewrites}
     return f"{{stem,{match_any(set(plan.exposures) - made)}}}" if made else "{stem}"
 
@@ -126,8 +126,10 @@ def of_single_steps(step):
 # -------------------------------------------------------------------------------------------------------------- resources
 def local_cores():
     """Cores of this machine that the run may use; None if the jobs are submitted to a cluster, or if this is such a job."""
+    if not IS_MAIN_PROCESS or resources.CLUSTER_VARIABLE in os.environ:
+        return None
     try:
-        return workflow.cores if IS_MAIN_PROCESS else None
+        return workflow.cores
     except WorkflowError:  # without --cores
         return None
 

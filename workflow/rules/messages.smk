@@ -1,10 +1,14 @@
-"""What a run does at its begin and its end: mark outdated files, finish held-back associations, write the summary."""
+"""What a run does at its begin and its end: refuse a second run, mark outdated files, finish held-back associations, report."""
+
+import atexit
 
 from rampflow.workflow import leftovers
 from rampflow.workflow.interruptions import Interruptions
+from rampflow.workflow.running import Running
 
 SUMMARY = Path("logs/summary.txt")
 INTERRUPTIONS = Interruptions()
+RUNNING = Running(Path(RESULTS).absolute(), {*plan.exposures, *plan.associations()})
 
 
 def show(text):
@@ -12,12 +16,22 @@ def show(text):
     print(text, file=sys.stderr, flush=True)
 
 
+def mark_as_running():
+    """Mark the results folder until the run ends; refuse to run if another working folder makes the same products."""
+    try:
+        RUNNING.begin()
+    except RampflowError as error:
+        raise WorkflowError(str(error)) from None
+    atexit.register(RUNNING.end)
+
+
 def finish_others():
     """Align and finish the exposures whose association waits for others that have failed; return their names."""
     failed = [(log.parent.name, log.stem) for log in summary.failed_jobs(summary.logs_of(plan), BEGUN)]
-    if stems := second_pass.exposures_to_finish(plan, failed):
+    with_report = "report" in sys.argv[1:]
+    if stems := second_pass.exposures_to_finish(plan, failed, with_report=with_report):
         names = sorted({name for name, _ in failed} & set(plan.exposures))
-        show(f"Running again without the failed exposures, to align the others of their association: {', '.join(names)}")
+        show(f"Running again without the failed exposures, to finish the others of their association: {', '.join(names)}")
         second_pass.run_second_pass(plan, stems, sys.argv[1:])
     return stems
 
@@ -55,6 +69,7 @@ if IS_MAIN_PROCESS:
 onstart:
     INTERRUPTIONS.watch()
     if not second_pass.is_second_pass():
+        mark_as_running()
         summary.report_begin(SUMMARY)
 
 
@@ -62,6 +77,7 @@ onsuccess:
     rerun.remember_made(plan, BEGUN, BY_EXPOSURE)
     if not second_pass.is_second_pass():
         show_summary(log, success=True)
+        RUNNING.end()
 
 
 onerror:
@@ -69,3 +85,4 @@ onerror:
     if not second_pass.is_second_pass():
         realigned = [] if INTERRUPTIONS.noted else finish_others()
         show_summary(log, realigned=realigned, success=False)
+        RUNNING.end()

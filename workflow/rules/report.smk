@@ -137,7 +137,7 @@ rule association_report:
         runtime=minutes(10),
     params:
         options=options_of_inputs("summary", "stars"),
-        missing=of_association(plan.missing_option),
+        missing=of_association(plan.missing_options, second_pass.left_out()),
         code=fingerprint("report"),
     message:
         "{wildcards.association}: report"

@@ -28,6 +28,9 @@ STAMP_SUM = Range(
 #: distance of the centroid of the core from the middle of the stamp (pixels), by which all fitted positions would be wrong.
 CORE, LEAST_IN_CORE, LARGEST_OFFSET = 3.6, 0.5, 0.3
 
+COMPARED_RADII = (0.2, 0.4)  #: arcsec, at which the encircled energies of the PSF and of apcorr are compared
+ENERGY_TOLERANCE = 0.1  #: larger differences are contradictions; those of neighbouring filters are half of it
+
 PRIMARY_MIRROR = 2.36  #: metres
 FWHM_OF_SIGMA = 8**0.5 * np.log(2) ** 0.5  #: FWHM of a Gaussian of σ = 1
 DIFFUSION = 0.25 * FWHM_OF_SIGMA  #: pixels, FWHM: charge diffusion and jitter
@@ -122,6 +125,63 @@ def check_core(path, stamps: np.ndarray, oversampling: int) -> None:
     offset = (np.hypot((core * x).sum(axis=(1, 2)), (core * y).sum(axis=(1, 2))) / light).max()
     what = "the distance of a stamp's centroid from its middle (psf)"
     refuse_implausible(path, what, offset, (0, LARGEST_OFFSET), "pixels", "epsf")
+
+
+def encircled_energy(psf: GriddedPSF, radius: float) -> float:
+    """Compute the fraction of a star's light within a circle around it, from the mean of the stamps of a PSF.
+
+    Parameters
+    ----------
+    psf : rampflow.catalog.psf_photometry.GriddedPSF
+        The PSF.
+    radius : float
+        Radius, pixels.
+
+    Returns
+    -------
+    float
+        Fraction; NaN if the circle is larger than the stamp.
+    """
+    middle = (psf.mean.shape[0] - 1) / 2
+    if radius * psf.oversampling > middle:
+        return np.nan
+    row, column = np.ogrid[: psf.mean.shape[0], : psf.mean.shape[1]]
+    distance = np.hypot(row - middle, column - middle)
+    inside = np.clip(radius * psf.oversampling - distance + 0.5, 0, 1)  # about the part of a sample that is within the circle
+    return float(np.vdot(inside, psf.mean)) / psf.oversampling**2
+
+
+def compare_energy(psf: GriddedPSF, energy: dict[float, float], scale: float, epsf: str, apcorr: str) -> None:
+    """Warn if the references of the PSF and of its encircled energy contradict each other.
+
+    Compared are the radii from which `is_extended` follows. Whether the light is integrated over a pixel, never, once or twice,
+    makes a difference of 0.03 there, and more within smaller radii.
+
+    Parameters
+    ----------
+    psf : rampflow.catalog.psf_photometry.GriddedPSF
+        The PSF.
+    energy : dict
+        Encircled energy by radius (arcsec), from the apcorr reference.
+    scale : float
+        Arcsec per pixel.
+    epsf, apcorr : str
+        Names of both references, for the message.
+    """
+    for radius in COMPARED_RADII:
+        fraction = encircled_energy(psf, radius / scale)
+        if abs(energy[radius] - fraction) > ENERGY_TOLERANCE:  # false for NaN
+            log.warning(
+                "%s and %s contradict each other: the encircled energy within %g arcsec is %.3f (ee_fractions) and %.3f (psf, "
+                "mean of its stamps). is_extended and ee_fractions follow the first, PSF fluxes the second; give an apcorr and "
+                "an epsf reference of the same PSF",
+                apcorr,
+                epsf,
+                radius,
+                energy[radius],
+                fraction,
+            )
+            return
 
 
 def wavelength_of(optical_element: str) -> float | None:

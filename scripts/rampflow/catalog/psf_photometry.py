@@ -60,6 +60,8 @@ class GriddedPSF:
         Positions of the columns and rows of the grid, pixels, ascending.
     coefficients : numpy.ndarray
         Coefficients of the splines, float64, shape (grid rows, grid columns, stamp rows, stamp columns).
+    mean : numpy.ndarray
+        Mean of the stamps.
     oversampling : int
         Samples per pixel along either axis.
 
@@ -73,6 +75,7 @@ class GriddedPSF:
         from scipy.ndimage import spline_filter
 
         self.x, self.y, self.oversampling = np.unique(x), np.unique(y), int(oversampling)
+        self.mean = stamps.mean(axis=0)
         self.coefficients = np.full((self.y.size, self.x.size, *stamps.shape[1:]), np.nan)
         for stamp, column, row in zip(stamps, np.searchsorted(self.x, x), np.searchsorted(self.y, y), strict=True):
             self.coefficients[row, column] = spline_filter(stamp, order=3, mode="mirror")

@@ -30,24 +30,31 @@ NOTHING = np.float32(0)
 
 
 @njit(cache=True, nogil=True, fastmath={"contract"})
-def _load(coefficients, row, chunk, without, deviation):
+def _load(coefficients, row, chunk, limits, without, value, deviation):
     # The deviation from the identity, D: the highest power first, with zeros before it to fill the rows. All zeros where
-    # there is no correction.
+    # there is no correction. The value of the polynomial at a typical count is summed on the way.
     terms, scale = coefficients.shape[0], 1 / UNIT
     highest = deviation.shape[0] - terms
     for k in range(terms):
         term = coefficients[k, row, chunk]
         for p in range(CHUNK):
             without[p] |= np.int32(term[p] != term[p])
+    typical, least, most, low, high = limits
+    power = 1.0
+    for p in range(CHUNK):
+        value[p] = ZERO
     for k in range(terms):
         term, into = coefficients[k, row, chunk], deviation[highest + terms - 1 - k]
         identity = 1.0 if k == 1 else 0.0
         for p in range(CHUNK):
-            into[p] = np.float64(term[p]) * scale - identity
+            coefficient = np.float64(term[p])
+            into[p] = coefficient * scale - identity
+            value[p] += coefficient * power
         scale *= UNIT
+        power *= typical
     term, any_without = coefficients[1, row, chunk], np.int32(0)
     for p in range(CHUNK):
-        without[p] |= np.int32(term[p] == 0)
+        without[p] |= np.int32(term[p] == 0) | np.int32(not least <= term[p] <= most) | np.int32(not low <= value[p] <= high)
         any_without |= without[p]
     if any_without:
         for k in range(highest, highest + terms):
@@ -143,6 +150,7 @@ def correct_rows(
     linearity,
     linearity_dq,
     inverse,
+    limits,
     read_offsets,
     first_reads,
     gaps,
@@ -173,6 +181,9 @@ def correct_rows(
         Their flags, uint32 of shape (row, channel, column).
     inverse : numpy.ndarray
         Polynomials from linear to measured counts, of shape (term, row, channel, column).
+    limits : numpy.ndarray
+        Plausible polynomials: a typical count (DN), smallest and largest linear term, smallest and largest value at the typical
+        count (DN), float64 of shape (5,). A polynomial that is beyond them is replaced by the identity.
     read_offsets : numpy.ndarray
         Number of each read minus the mean read number of the first resultant, float32, all resultants one after the other.
     first_reads : numpy.ndarray
@@ -226,8 +237,8 @@ def correct_rows(
         for chunk in range(channels):
             for p in range(CHUNK):
                 without[p] = without_inverse[p] = np.int32((linearity_dq[row, chunk, p] & no_correction_flag) != 0)
-            _load(linearity, row, chunk, without, to_linear)
-            _load(inverse, row, chunk, without_inverse, to_counts)
+            _load(linearity, row, chunk, limits, without, deviation, to_linear)
+            _load(inverse, row, chunk, limits, without_inverse, deviation, to_counts)
             for p in range(CHUNK):
                 lacking = no_correction_flag if without[p] | without_inverse[p] else np.uint32(0)
                 corrected_pixeldq[row, chunk, p] = pixeldq[row, chunk, p] | linearity_dq[row, chunk, p] | lacking

@@ -7,7 +7,7 @@ import os
 import shlex
 import shutil
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -744,21 +744,27 @@ class Plan:
         """
         return configuration.command_line(SEARCH_PARAMETERS, self.settings["steps"]["tweakreg"])
 
-    def missing_option(self, association: str) -> str:
-        """Write the option of report.py that names the exposures of an association that the configuration leaves out.
+    def missing_options(self, association: str, unfinished: Collection[str] = ()) -> str:
+        """Write the options of report.py that name the exposures of an association that the page lacks.
 
         Parameters
         ----------
         association : str
             Name of the association.
+        unfinished : collection of str
+            Exposures that a second pass leaves out, most of them because they have failed.
 
         Returns
         -------
         str
-            The option; empty if no exposure is left out.
+            The options; empty if no exposure is left out.
         """
-        excluded = find_excluded(self.settings["input"], Path.cwd(), self.settings["exclude"]).get(association, [])
-        return f"--missing {' '.join(excluded)}" if excluded else ""
+        absent = find_excluded(self.settings["input"], Path.cwd(), self.settings["exclude"]).get(association, [])
+        kinds = {
+            "--excluded": [stem for stem in absent if stem not in unfinished],
+            "--missing": [stem for stem in absent if stem in unfinished],
+        }
+        return " ".join(f"{option} {' '.join(stems)}" for option, stems in kinds.items() if stems)
 
     def requirement(self, stem: str) -> str:
         """Write the option of finalize.py that makes an exposure fail that should be aligned and is not.

@@ -11,6 +11,8 @@ from typing import Any
 #: Size of the raw exposure of a job: resultants, rows, columns.
 Shape = tuple[int, int, int]
 
+#: Environment variable that the profile of a cluster sets: with ``--cores``, jobs are submitted, too.
+CLUSTER_VARIABLE = "RAMPFLOW_CLUSTER"
 #: MB of the two processes of Snakemake that run beside the step in a cluster job.
 CLUSTER_OVERHEAD = 400
 

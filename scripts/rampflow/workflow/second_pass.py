@@ -70,8 +70,8 @@ def holds_back_alignment(plan: Plan, stem: str, step: str) -> bool:
     return step in image_chain(entry.chain) or step in ("source_catalog", EXPOSURE_JOB)
 
 
-def exposures_to_finish(plan: Plan, failed: Collection[tuple[str, str]]) -> list[str]:
-    """List the exposures that a second pass can align and finish.
+def exposures_to_finish(plan: Plan, failed: Collection[tuple[str, str]], *, with_report: bool = False) -> list[str]:
+    """List the exposures of a second pass: those that it can align and finish, and the finished ones of their associations.
 
     Parameters
     ----------
@@ -79,21 +79,31 @@ def exposures_to_finish(plan: Plan, failed: Collection[tuple[str, str]]) -> list
         Plan of the run.
     failed : collection of tuple of str
         Name and step of each failed job.
+    with_report : bool
+        Whether the run makes reports. A report is also held back by a failed exposure that is not aligned.
 
     Returns
     -------
     list of str
         Members of associations that a failed exposure holds back, where all members that have not failed are ready to be
-        aligned. A run that stops at the first failure leaves members that are not: nothing more is started for these.
+        aligned. A run that stops at the first failure leaves members that are not: nothing more is started for these. Members
+        that are not aligned are among them if they have all products, so that the report has them.
     """
     failed_stems = {name for name, _ in failed}
     waiting = {plan.exposures[stem].association for stem, step in failed if holds_back_alignment(plan, stem, step)}
+    if with_report:
+        # An association whose alignment is done must keep its members.
+        aligned = {plan.exposures[stem].association for stem in failed_stems & set(plan.with_step("tweakreg"))}
+        unaligned = failed_stems & set(plan.without_step("tweakreg"))
+        waiting |= {plan.exposures[stem].association for stem in unaligned} - aligned
     found = []
     for association in sorted(waiting):
         others = [stem for stem in plan.members_to_align(association) if stem not in failed_stems]
         needed = [name for stem in others for name in (plan.calibrated_image(stem), plan.paths.between(stem, "cat.parquet"))]
         if all(Path(name).exists() for name in needed):
             found += others
+            rest = set(plan.members(association)) - failed_stems - set(plan.members_to_align(association))
+            found += sorted(stem for stem in rest if all(Path(name).exists() for name in plan.products(stem)))
     return found
 
 
