@@ -18,11 +18,13 @@ from pathlib import Path
 import numpy as np
 
 from rampflow.astrometry import check_astrometric_catalog
+from rampflow.astrometry.hats import Description
 from rampflow.astrometry.parameters import SEARCH_PARAMETERS, SOURCE
 from rampflow.astrometry.region import survey_images
 from rampflow.astrometry.star_catalogs import CatalogUnavailable, fetch_stars
 from rampflow.astrometry.star_table import Origin, write_star_table
-from rampflow.files.links import original
+from rampflow.files.links import is_link, original
+from rampflow.files.path_lists import read_list
 from rampflow.step.declaration import add_parameters
 from rampflow.step.logs import step_logger
 from rampflow.step.program import reported_errors
@@ -62,7 +64,7 @@ def get_catalog(images: list[Path], source: str, *, margin: float, timeout: floa
         An image or the user's own catalog can't be read.
     """
     region, epochs = survey_images(images, margin)
-    stars, status, reason, epoch = {}, "SUCCESS", "", None
+    stars, status, reason, epoch, description = {}, "SUCCESS", "", None, Description(source)
     if not region.circles:
         status, reason = "FAILED", "no image can be aligned"
         log.warning("None of the %d images can be aligned: no stars are retrieved", len(images))
@@ -70,7 +72,7 @@ def get_catalog(images: list[Path], source: str, *, margin: float, timeout: floa
         epoch, span = float(np.mean(epochs)), max(epochs) - min(epochs)
         log.info("%d images to align, at the epoch %.4f (from %.4f to %.4f)", len(epochs), epoch, min(epochs), max(epochs))
         try:
-            stars, reason = fetch_stars(source, region, epoch, timeout)
+            stars, reason, description = fetch_stars(source, region, epoch, timeout)
         except CatalogUnavailable as error:
             status, reason = "FAILED", str(error)
         else:
@@ -85,7 +87,8 @@ def get_catalog(images: list[Path], source: str, *, margin: float, timeout: floa
                 )
     rows = len(stars["ra"]) if stars else 0
     region_list = [[c.ra, c.dec, c.radius] for c in region.circles]
-    return stars, Origin(source, epoch, region_list, rows, status, reason, attempt)
+    title, version, ref_epoch = description
+    return stars, Origin(source, epoch, region_list, rows, status, reason, attempt, title, version, ref_epoch)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -103,10 +106,9 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument(
         "--images",
         metavar="IMAGE",
-        type=Path,
         nargs="+",
         required=True,
-        help="images of the association, with their WCS (.asdf)",
+        help="images of the association, with their WCS (.asdf); @FILE reads their names from a file, one in each line",
     )
     result.add_argument(
         "--attempt", metavar="N", type=int, default=1, help="number of this attempt, which is recorded (default: %(default)s)"
@@ -131,9 +133,11 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser().parse_args(argv)
     with reported_errors("astrometric_catalog") as outcome:
         start = time.monotonic()
-        source = check_astrometric_catalog(str(original(arguments.astrometric_catalog)), Path.cwd())
+        given = arguments.astrometric_catalog
+        source = check_astrometric_catalog(str(original(given)) if is_link(given) else given, Path.cwd())
+        images = [Path(path) for path in read_list(arguments.images)]
         stars, origin = get_catalog(
-            arguments.images, source, margin=arguments.margin, timeout=arguments.vo_timeout, attempt=arguments.attempt
+            images, source, margin=arguments.margin, timeout=arguments.vo_timeout, attempt=arguments.attempt
         )
         write_star_table(arguments.output, stars, origin)
         if origin.unavailable:

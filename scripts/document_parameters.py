@@ -20,8 +20,8 @@ HEAD = """\
 # Configuration of rampflow: every key with its default. Written by scripts/document_parameters.py from the declarations in
 # scripts/; config/README.md explains each key. Change values with --config, or with your own file and --configfile.
 
-# Input: raw files (_uncal.asdf), folders of raw files, or association files (.json). One, or a list. Relative to the working
-# folder.
+# Input: raw files (_uncal.asdf) or ramps (_dqinit.asdf), folders of raw files, or association files (.json). One, or a list.
+# Relative to the working folder.
 input: []
 
 # Exposures of the input to leave out, by name, such as r0000101001001001001_0001_wfi01_f158. One, or a list.
@@ -40,6 +40,8 @@ references:
   override: {}
   # Accept overriding references of another detector or optical element, with a warning. false: refuse them.
   allow_mismatch: false
+  # Take parameters of the steps from CRDS (references pars-*), as romancal does. Values of your own have precedence.
+  step_parameters: true
 
 # Astrometric catalog: GAIADR3_S3 (Gaia DR3 on S3), GAIADR3, GAIADR2, GAIADR1 or GAIAREFCAT (a web service), a file with
 # columns ra and dec, or the folder of a HATS catalog.
@@ -80,6 +82,7 @@ An unknown key, a wrong type or a value out of range stops the run before any jo
 | `references.crds_context` | `null` | CRDS context; `null`: `CRDS_CONTEXT`, or the cache's default | `CRDS_CONTEXT` |
 | [`references.override`](#referencesoverride) | `{}` | reference files in place of CRDS's choice | `steps.STEP.override_TYPE` |
 | [`references.allow_mismatch`](#referencesoverride) | `false` | accept overriding references of another detector or optical element | |
+| [`references.step_parameters`](#referencesstep_parameters) | `true` | take parameters of the steps from CRDS | `STPIPE_DISABLE_CRDS_STEPPARS` |
 | [`astrometric_catalog`](#astrometric_catalog) | `GAIADR3_S3` | stars to which exposures are aligned | `steps.tweakreg.abs_refcat` |
 | [`require_alignment`](#require_alignment) | `false` | treat an exposure that isn't aligned as a failure | |
 | [`scratch`](#scratch) | `null` | folder on a disk of the cluster's nodes for files that only the next step reads | |
@@ -94,13 +97,14 @@ In `meta.cal_step`, a step that is left out or has no reference is `SKIPPED`.
 
 ### input
 
-- A raw file (`_uncal.asdf`).
+- A raw file (`_uncal.asdf`), or a ramp as dq_init leaves it (`_dqinit.asdf`, `_dq_init.asdf`, `_ramp.asdf`;
+  [what is done with it](../docs/algorithms.md#ramps-as-input)).
 - A folder of raw files. Each exposure is treated as an association with one member.
 - An association file (`.json`). Its members are relative to the file.
 
 ### exclude
 
-The name of an exposure is its raw file's name without `_uncal.asdf`, such as `r0000101001001001001_0001_wfi01_f158`.
+The name of an exposure is its file's name without `_uncal.asdf` (or a ramp's suffix), such as `r0000101001001001001_0001_wfi01_f158`.
 
 ### keep_intermediates
 
@@ -116,6 +120,20 @@ alignment takes seconds.
 
 `references.allow_mismatch: true` accepts files that were made for another detector or optical element, with a warning. By default
 they are refused.
+
+### references.step_parameters
+
+CRDS has parameters of the steps for some exposure types and dates, in references of the types `pars-rampfitstep`,
+`pars-exposurepipeline` and so on. A parameter has the first of these values:
+
+1. yours: `steps.STEP.PARAMETER` in `--config` or your `--configfile`, even if it is the default
+2. that of `pars-exposurepipeline`
+3. that of the step's reference
+4. the default in `config.yaml`
+
+Write only what you change into your own file: a copy of `config.yaml` replaces all of CRDS's values. `false` leaves CRDS's parameters
+out, and so does `STPIPE_DISABLE_CRDS_STEPPARS=true` in the environment. See
+[Parameters from CRDS](../docs/how-to/parameters.md#parameters-from-crds).
 
 ### astrometric_catalog
 

@@ -22,6 +22,7 @@ from rampflow.step.declaration import NOT_APPLICABLE, Parameter, Range, Referenc
 from rampflow.step.exposure import Exposure
 from rampflow.step.job import Job
 from rampflow.step.program import run_step
+from rampflow.step.ramp_input import check_ramp, is_decoded, is_ramp
 
 STEP = Step(
     name="dq_init",
@@ -305,7 +306,7 @@ def ramp_tree(raw: Exposure) -> dict:
     Parameters
     ----------
     raw : Exposure
-        Raw exposure of the newest model.
+        Raw exposure of the newest model, or a ramp, which keeps its log.
 
     Returns
     -------
@@ -314,7 +315,8 @@ def ramp_tree(raw: Exposure) -> dict:
     """
     meta = copy.deepcopy(raw.meta)
     meta["cal_step"] = dict.fromkeys((*STATUSES, *LATER_STATUSES), "INCOMPLETE")
-    meta["cal_logs"] = []
+    if not is_ramp(raw):
+        meta["cal_logs"] = []
     # Simulators write the references here that they made the exposure with. No step has read them.
     for reftype, name in meta.get("ref_file", {}).items():
         if isinstance(name, str) and name != "?":
@@ -335,25 +337,32 @@ def run(job: Job) -> None:
     """
     raw = job.exposure
     raw.file.verify()  # a single wrong reference pixel would spread over a whole channel
-    if raw.tag == RAW_TAG:
-        initialize(job, raw, ground_test=False)
+    if is_ramp(raw):
+        check_ramp(raw)
+        job.log.info("%s is a ramp: its flags are kept", raw.path.name)
+    if is_ramp(raw) or raw.tag == RAW_TAG:
+        initialize(job, raw, decoded=is_ramp(raw) and is_decoded(raw))
         return
     job.log.info("%s has the data model %s; it is converted to %s", raw.path.name, raw.tag or "of no name", RAW_TAG)
     with updated_raw_file(raw) as path, AsdfFile(path) as file:
         initialize(job, Exposure(file), ground_test=raw.tag.rpartition("-")[0] in GROUND_TEST_MODELS)
 
 
-def initialize(job: Job, raw: Exposure, *, ground_test: bool) -> None:
-    """Write the ramp of a raw exposure of the newest model.
+def initialize(job: Job, raw: Exposure, *, ground_test: bool = False, decoded: bool = False) -> None:
+    """Write the ramp of a raw exposure of the newest model, or of a ramp.
+
+    A ramp keeps its flags, to which those of the mask, the guide window and lost counts are added.
 
     Parameters
     ----------
     job : Job
         The run of the step.
     raw : Exposure
-        The raw exposure.
+        The raw exposure, or the ramp.
     ground_test : bool
         Whether it comes from a ground test: then the reference read has been added back already.
+    decoded : bool
+        Whether dq_init has processed it already: then the offset has been subtracted too.
 
     Raises
     ------
@@ -368,18 +377,21 @@ def initialize(job: Job, raw: Exposure, *, ground_test: bool) -> None:
     if amp33.shape[:2] != (resultants, rows):
         raise RampflowError(f"{raw.path}: amp33 has the shape {amp33.shape}, which doesn't fit data of shape {shape}")
     has_offset = raw.meta["instrument"].get("data_encoding_offset") is not None
-    offset = raw.number("meta.instrument.data_encoding_offset") if has_offset else 0
+    offset = raw.number("meta.instrument.data_encoding_offset") if has_offset and not decoded else 0
     reference_read = reference_amp33 = None
-    if not ground_test:
+    if not (ground_test or decoded):
         reference_read = _optional(raw, "reference_read", (rows, columns))
         reference_amp33 = _optional(raw, "reference_amp33", amp33.shape[1:])
         _warn_of_encoding(job, raw, offset, reference_read, reference_amp33)
-    resultantdq = _optional(raw, "resultantdq", shape)
+    flags_in = "groupdq" if is_ramp(raw) else "resultantdq"
+    brought = raw.array(flags_in, shape=shape) if raw.roman.get(flags_in) is not None else None
     for line in contradictions(raw.meta, resultants, job.exposure.path.name):
         job.log.warning("%s", line)
 
     mask = _read_mask(job, (rows, columns))
     pixeldq = np.zeros((rows, columns), np.uint32) if mask is None else mask
+    if is_ramp(raw):
+        pixeldq |= raw.array("pixeldq").read()
     _flag_guide_window(job, raw, pixeldq)
 
     def _read_block(start, stop):
@@ -397,7 +409,7 @@ def initialize(job: Job, raw: Exposure, *, ground_test: bool) -> None:
         "data": EmptyArray(shape, np.float32),
         "pixeldq": pixeldq,
         # A file made longer reads as zeros where nothing was written: no flags need no writing.
-        "groupdq": EmptyArray(shape, np.uint8) if resultantdq is None else resultantdq,
+        "groupdq": EmptyArray(shape, np.uint8) if brought is None else raw.roman[flags_in],
         "amp33": _decoded_amp33(job, raw, amp33.read(), reference_amp33, offset),
         **border_arrays(border, pixeldq),
     }
@@ -410,8 +422,8 @@ def initialize(job: Job, raw: Exposure, *, ground_test: bool) -> None:
             product.write_rows("border_ref_pix_left", start, block.counts[:, :, :BORDER])
             product.write_rows("border_ref_pix_right", start, block.counts[:, :, -BORDER:])
             if block.flags is not None:
-                brought = 0 if resultantdq is None else resultantdq[:, start:stop]
-                product.write_rows("groupdq", start, block.flags | brought)
+                flags = block.flags if brought is None else block.flags | brought.read_rows(start, stop)
+                product.write_rows("groupdq", start, flags)
             return block.at_limit, block.lost
 
         at_limit, lost = zip(*job.map_rows(write_block, rows, block=BLOCK), strict=True)

@@ -22,6 +22,7 @@ from rampflow.errors import RampflowError
 from rampflow.files.asdf_reader import AsdfFile
 from rampflow.files.asdf_writer import CompressedArray, create_asdf
 from rampflow.files.atomic import replacing
+from rampflow.files.links import original
 from rampflow.files.models import check_product, metadata_schema, properties
 from rampflow.files.tags import WCS
 from rampflow.files.yaml_tree import tagged
@@ -117,10 +118,16 @@ def record_catalog(meta: dict, table, name: str) -> None:
         File name of the final catalog.
     """
     recorded = table.schema.metadata
-    meta["cal_step"]["source_catalog"] = recorded[b"source_catalog.status"].decode()
+    # The product of another pipeline lacks entries that the calibrated image beside it has.
+    if status := recorded.get(b"source_catalog.status"):
+        meta["cal_step"]["source_catalog"] = status.decode()
     meta["source_catalog"] = {"tweakreg_catalog_name": name}
+    prefix = b"roman.meta.ref_file."
+    named = {key.removeprefix(prefix).decode(): name.decode() for key, name in recorded.items() if key.startswith(prefix)}
     for reftype in ("epsf", "apcorr"):
-        meta["ref_file"][reftype] = recorded.get(f"roman.meta.ref_file.{reftype}".encode(), NOT_APPLICABLE.encode()).decode()
+        meta["ref_file"][reftype] = named.get(reftype, meta["ref_file"].get(reftype, NOT_APPLICABLE))
+    # Those that not every catalog has: dust maps, and references with parameters. The context is named by the image already.
+    meta["ref_file"] |= {t: name for t, name in named.items() if t not in meta["ref_file"] and not t.startswith("crds.")}
     meta["cal_logs"] = [*meta.get("cal_logs", []), *json.loads(recorded.get(LOG_KEY, b"[]"))]
 
 
@@ -290,6 +297,31 @@ def check_alignment(stem: str, solution: dict) -> None:
         )
 
 
+def log_earlier_products(arguments: argparse.Namespace, image: Exposure) -> None:
+    """Log which products are written anew, if the image is one.
+
+    Parameters
+    ----------
+    arguments : argparse.Namespace
+        Values of the command line.
+    image : Exposure
+        The image after the last step.
+    """
+    name = str(image.meta.get("filename", ""))
+    if not name.endswith("_cal.asdf"):
+        return
+    given = [name, *(original(pair[0]).name for pair in (arguments.catalog, arguments.segmentation) if pair)]
+    date = image.meta.get("file_date")
+    log.info(
+        "Written anew from %s of %s %s, %s; its tweakreg was %s",
+        ", ".join(given),
+        image.meta.get("calibration_software_name", "unknown software"),
+        image.meta.get("calibration_software_version", ""),
+        date.get("value") if isinstance(date, dict) else date,
+        image.meta["cal_step"].get("tweakreg", "INCOMPLETE"),
+    )
+
+
 def write_products(arguments: argparse.Namespace, image: Exposure) -> None:
     """Write the products of an exposure: each appears whole, and all of them or none.
 
@@ -302,6 +334,7 @@ def write_products(arguments: argparse.Namespace, image: Exposure) -> None:
     """
     stem = arguments.cal.name.removesuffix("_cal.asdf")
     check_same_exposure(arguments.input, _identity(image.meta), image, stem)
+    log_earlier_products(arguments, image)
     solution = read_solution(arguments.solutions, stem) if arguments.solutions else {}
     if arguments.require_alignment:
         check_alignment(stem, solution)

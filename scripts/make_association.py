@@ -1,4 +1,4 @@
-"""Write an association file of raw exposures, with one product per visit.
+"""Write an association file of raw exposures or calibrated images, with one product per visit.
 
 The members of a product are aligned to each other and to the astrometric catalog jointly::
 
@@ -19,23 +19,7 @@ from pathlib import Path
 from rampflow.errors import RampflowError, raise_problems
 from rampflow.files.atomic import replacing
 from rampflow.step.program import reported_errors
-from rampflow.workflow.association import stem_of
-
-
-def visit_of(stem: str) -> str:
-    """Extract the name of the visit from the name of an exposure.
-
-    Parameters
-    ----------
-    stem : str
-        Name of the exposure.
-
-    Returns
-    -------
-    str
-        Name of the visit (``rPPPPPCCAAASSSOOOVVV``): all before the first ``_``.
-    """
-    return stem.partition("_")[0]
+from rampflow.workflow.association import stem_of, visit_of
 
 
 def make_association(exposures: list[Path], folder: Path) -> dict:
@@ -44,7 +28,7 @@ def make_association(exposures: list[Path], folder: Path) -> dict:
     Parameters
     ----------
     exposures : list of pathlib.Path
-        Raw files.
+        Raw files or calibrated images.
     folder : pathlib.Path
         Folder of the association file; the names of its members are relative to it.
 
@@ -56,7 +40,7 @@ def make_association(exposures: list[Path], folder: Path) -> dict:
     Raises
     ------
     RampflowError
-        A file doesn't exist, is given twice, or doesn't have the name of a raw exposure.
+        A file doesn't exist, is given twice, or has the name of neither.
     """
     given = Counter(path.absolute() for path in exposures)
     problems = [f"{path}: does not exist" for path in given if not path.is_file()]
@@ -87,7 +71,13 @@ def main(argv: list[str] | None = None) -> int:
         prog="make_association.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("output", metavar="OUTPUT", type=Path, help="association file to write (.json)")
-    parser.add_argument("exposures", metavar="EXPOSURE", type=Path, nargs="+", help="raw exposures (_uncal.asdf)")
+    parser.add_argument(
+        "exposures",
+        metavar="EXPOSURE",
+        type=Path,
+        nargs="+",
+        help="raw exposures (_uncal.asdf), ramps, or calibrated images (_cal.asdf)",
+    )
     arguments = parser.parse_args(argv)
     with reported_errors("make_association") as outcome:
         if arguments.output.suffix != ".json":

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from rampflow import dq as flags
-from rampflow.detector import BORDER, MINIMUM_RESULTANTS, SCIENCE
+from rampflow.detector import BORDER, MINIMUM_RESULTANTS, SCIENCE, SEARCHABLE_RESULTANTS
 from rampflow.errors import RampflowError
 from rampflow.files.stored_array import StoredArray
 from rampflow.files.tags import IMAGE
@@ -155,11 +155,11 @@ def difference_covariance(read_pattern: list[list[int]], frame_time: float) -> n
     Raises
     ------
     RampflowError
-        There are fewer than four resultants.
+        There is only one resultant.
     """
     if len(read_pattern) < MINIMUM_RESULTANTS:
         raise RampflowError(
-            f"the ramp has {len(read_pattern)} resultants; ramp_fitting needs at least {MINIMUM_RESULTANTS}, "
+            f"the ramp has {len(read_pattern)} resultant; ramp_fitting needs at least {MINIMUM_RESULTANTS}, "
             "so leave this exposure out"
         )
     times = [np.array(reads) * frame_time for reads in read_pattern]
@@ -256,6 +256,9 @@ def find_jumps(
     iteration those whose omission lowers χ² by the most beyond its threshold. It ends when no omission passes its threshold, or
     when at most three differences are left.
 
+    There is no search in ramps of two or three resultants. A single difference always fits, and of two that disagree, each may
+    be the one with the jump.
+
     Differences of saturated resultants are near zero at any count rate. Where they are the majority, a median that includes
     them underestimates the photon noise, and good differences are taken for jumps.
 
@@ -285,7 +288,8 @@ def find_jumps(
     """
     from rampflow.kernels import ramp_fitting as kernels
 
-    single, pair = (math.inf, math.inf) if rejection_threshold is None else jump_thresholds(rejection_threshold)
+    searched = rejection_threshold is not None and len(resultants) >= SEARCHABLE_RESULTANTS
+    single, pair = jump_thresholds(rejection_threshold) if searched else (math.inf, math.inf)
     rate = np.empty(gain.shape)
     jumps = np.zeros(groupdq.shape, np.uint8)
     network = kernels.sorting_network(len(resultants) - 1)
@@ -381,7 +385,7 @@ def fit_ramps(
     Raises
     ------
     RampflowError
-        There are fewer than four resultants.
+        There is only one resultant.
     """
     covariance = difference_covariance(read_pattern, frame_time)
     arrays = resultants, groupdq, gain, readnoise, covariance
@@ -423,7 +427,8 @@ def image_dq(pixeldq: np.ndarray, groupdq: np.ndarray, slope: np.ndarray, gain: 
 
     - JUMP_DET and SATURATED if any resultant has them;
     - DO_NOT_USE if fewer than two resultants are neither SATURATED nor DO_NOT_USE, or if the slope is not finite;
-    - NO_GAIN_VALUE and DO_NOT_USE if the gain is not plausible.
+    - NO_GAIN_VALUE and DO_NOT_USE if the gain is not plausible;
+    - UNRELIABLE_SLOPE if there are too few resultants to search for jumps, so that the slope may have one.
 
     romancal flags neither implausible gains nor slopes that are not finite, as of ramps without two successive good resultants.
 
@@ -450,6 +455,8 @@ def image_dq(pixeldq: np.ndarray, groupdq: np.ndarray, slope: np.ndarray, gain: 
     known = has_gain(gain)
     result[~known] |= np.uint32(flags.NO_GAIN_VALUE)
     result[(good <= 1) | ~known | ~np.isfinite(slope)] |= np.uint32(flags.DO_NOT_USE)
+    if len(groupdq) < SEARCHABLE_RESULTANTS:
+        result |= np.uint32(flags.UNRELIABLE_SLOPE)
     return result
 
 
@@ -671,10 +678,26 @@ def fit_exposure(job: Job, covariance: np.ndarray, readnoise: Exposure, gain: Ex
         jumps, without_gain, without_noise, *_ = _fit_image()
     job.log_bad_pixels("gain", "data", without_gain, pixels, "NO_GAIN_VALUE and DO_NOT_USE")
     job.log_bad_pixels("readnoise", "data", without_noise, pixels, "DO_NOT_USE")
-    job.log.info("Jumps found: %d", len(jumps))
+    if data.shape[0] < SEARCHABLE_RESULTANTS:
+        job.log.warning(
+            "%s: the ramp has %d resultants, too few to search for jumps (%d are needed): slopes may have cosmic rays in them. "
+            "All pixels are flagged UNRELIABLE_SLOPE",
+            job.exposure.path.name,
+            data.shape[0],
+            SEARCHABLE_RESULTANTS,
+        )
+    else:
+        job.log.info("Jumps found: %d", len(jumps))
     if parameters.record_jumps:
         image["jump_indices"] = jumps[np.argsort(jumps[:, 0], kind="stable")]
-    write_image(job, image)
+    usable = not flags.has(image["dq"], flags.DO_NOT_USE).all()
+    if not usable:
+        job.log.warning(
+            "%s: no pixel has a usable slope (all are DO_NOT_USE): the status is FAILED. Warnings of the earlier steps tell "
+            "of lost resultants, masked rows and bad references",
+            job.exposure.path.name,
+        )
+    write_image(job, image, status="COMPLETE" if usable else "FAILED")
 
 
 def expanded_flags(

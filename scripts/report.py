@@ -15,8 +15,10 @@ import numpy as np
 from rampflow import SOFTWARE_NAME, __version__
 from rampflow.chain import STEPS
 from rampflow.files.atomic import replacing
+from rampflow.files.path_lists import read_list
 from rampflow.pictures.alignment import residual_picture, sky_picture
 from rampflow.pictures.image import corners_of
+from rampflow.step.declaration import NOT_APPLICABLE
 from rampflow.step.program import reported_errors
 from rampflow.workflow.summary import read_log, reason_without_error
 
@@ -75,13 +77,15 @@ def total(jobs: list[dict], key: str, combine=sum):
     return combine(values) if values else None
 
 
-def exposure_of(images: Path, ramps: Path, summary: dict, benchmarks: Path) -> dict:
+def exposure_of(images: Path, ramps: Path | None, summary: dict, benchmarks: Path) -> dict:
     """Collect what the page says of one exposure.
 
     Parameters
     ----------
-    images, ramps : pathlib.Path
-        Files of image_pictures.py and ramp_pictures.py.
+    images : pathlib.Path
+        File of image_pictures.py.
+    ramps : pathlib.Path or None
+        File of ramp_pictures.py; `None` for an exposure without a ramp.
     summary : dict
         Summary of the alignment; empty where there was none.
     benchmarks : pathlib.Path
@@ -92,7 +96,7 @@ def exposure_of(images: Path, ramps: Path, summary: dict, benchmarks: Path) -> d
     dict
         What the template shows.
     """
-    content, ramp = json.loads(images.read_text()), json.loads(ramps.read_text())
+    content, ramp = json.loads(images.read_text()), json.loads(ramps.read_text()) if ramps else {"pictures": []}
     facts = content["facts"]
     folder = benchmarks / facts["stem"]
     jobs = []
@@ -266,15 +270,18 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("output", metavar="OUTPUT", type=Path, help="the page to write (ASSOCIATION_report.html)")
     parser.add_argument("template", metavar="TEMPLATE", type=Path, help="of the page (workflow/report/report.html.j2)")
     parser.add_argument(
-        "--images", metavar="FILE", type=Path, nargs="+", required=True, help="what image_pictures.py wrote of each exposure"
+        "--images",
+        metavar="FILE",
+        nargs="+",
+        required=True,
+        help="what image_pictures.py wrote of each exposure; @FILE reads the names from a file, one in each line",
     )
     parser.add_argument(
         "--ramps",
         metavar="FILE",
-        type=Path,
         nargs="+",
         required=True,
-        help="what ramp_pictures.py wrote of each, in order",
+        help=f"what ramp_pictures.py wrote of each, in order; {NOT_APPLICABLE} for none",
     )
     parser.add_argument("--summary", metavar="FILE", type=Path, help="summary of the alignment (ASSOCIATION_tweakreg.json)")
     parser.add_argument("--stars", metavar="FILE", type=Path, help="the astrometric catalog")
@@ -298,7 +305,8 @@ def main(argv: list[str] | None = None) -> int:
     with reported_errors("report") as outcome:
         summary = json.loads(arguments.summary.read_text()) if arguments.summary else {}
         exposures = [
-            exposure_of(*paths, summary, arguments.benchmarks) for paths in zip(arguments.images, arguments.ramps, strict=True)
+            exposure_of(Path(images), None if ramps == NOT_APPLICABLE else Path(ramps), summary, arguments.benchmarks)
+            for images, ramps in zip(read_list(arguments.images), read_list(arguments.ramps), strict=True)
         ]
         stems = [e["stem"] for e in exposures]
         for e in exposures:

@@ -6,7 +6,7 @@ import sys
 import numpy as np
 
 from rampflow import dq as dqflags
-from rampflow.catalog import columns, photometry, products, psf
+from rampflow.catalog import columns, dust, photometry, products, psf
 from rampflow.catalog.background import Background
 from rampflow.catalog.daofind import measure_daofind
 from rampflow.catalog.detection import find_segments
@@ -22,6 +22,18 @@ from rampflow.step.job import Job
 from rampflow.step.logs import step_logger
 from rampflow.step.program import run_step
 from rampflow.wcs.wcs_tree import Wcs
+
+
+def _dust_map(hemisphere: str) -> Reference:
+    return Reference(
+        f"dustmap_{hemisphere}",
+        f"E(B-V) of the {hemisphere}ern galactic hemisphere (FITS); without it, dust_ebv is NaN there",
+        made_for=(),
+        optional=True,
+        crds_type="dustmap",
+        selected_by={"roman.field": hemisphere},
+    )
+
 
 STEP = Step(
     name="source_catalog",
@@ -42,6 +54,8 @@ STEP = Step(
                 "data.{optical_element}.ee_radii": Range(0, 1000, "pixels", "a PSF is about ten pixels wide"),
             },
         ),
+        _dust_map("north"),
+        _dust_map("south"),
     ),
     parameters=(
         Parameter(
@@ -270,6 +284,34 @@ def read_epsf(job: Job) -> GriddedPSF | None:
         return psf.read_psf(reference, job.exposure.meta.get("guide_star", {}), element)
 
 
+def look_up_dust(job: Job, ra: np.ndarray, dec: np.ndarray) -> np.ndarray:
+    """Look up the reddening by dust at the positions of sources.
+
+    Parameters
+    ----------
+    job : Job
+        The job, with its ``dustmap_north`` and ``dustmap_south`` references.
+    ra, dec : numpy.ndarray
+        ICRS, degrees.
+
+    Returns
+    -------
+    numpy.ndarray
+        E(B-V), mag; NaN for sources without a position or a map.
+    """
+    maps, missing = {}, []
+    for name, inside in dust.hemispheres(ra, dec).items():
+        reftype = f"dustmap_{name}"
+        if inside.any():
+            if job.references[reftype] is None:
+                missing.append(f"{reftype} ({np.count_nonzero(inside)} sources)")
+            else:
+                maps[name] = job.use_reference(reftype)
+    if missing:
+        log.warning("No dust map is given: dust_ebv is NaN without %s", " and ".join(missing))
+    return dust.reddening(ra, dec, maps)
+
+
 def subtract_background(field: photometry.Field, box: int, threads: int) -> Background:
     """Subtract the background from the pixels that are not masked, in place.
 
@@ -367,6 +409,7 @@ def find_sources(job: Job, field: photometry.Field, element: str) -> Sources:
     if p.forced_segmentation:
         remeasured = measure(field, labels, smoothed, **options)
         sources.columns = columns.merge_forced(sources.columns, remeasured)
+    sources.columns["dust_ebv"] = look_up_dust(job, sources.columns["ra"], sources.columns["dec"])
     return sources
 
 

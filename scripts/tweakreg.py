@@ -14,11 +14,12 @@ from rampflow.errors import RampflowError
 from rampflow.files.asdf_reader import AsdfFile
 from rampflow.files.atomic import replacing
 from rampflow.files.links import original
-from rampflow.step.declaration import NOT_APPLICABLE, Parameter, Step, add_parameters
+from rampflow.files.path_lists import read_list
+from rampflow.step.declaration import NOT_APPLICABLE, Parameter, Step, add_parameter_sources, add_parameters
 from rampflow.step.exposure import Exposure
 from rampflow.step.logs import recorded_log, step_logger
 from rampflow.step.program import reported_errors
-from rampflow.step.provenance import is_fully_saturated
+from rampflow.step.provenance import describe_parameter_sources, is_fully_saturated
 
 _GEOMETRIES = ("shift", "rshift", "rscale", "general")
 
@@ -111,7 +112,14 @@ def parser() -> argparse.ArgumentParser:
         "output", metavar="OUTPUT", type=Path, help="file of the solutions to write (ASSOCIATION_tweakreg.asdf)"
     )
     result.add_argument("summary", metavar="SUMMARY", type=Path, help="summary to write (.json)")
-    result.add_argument("--images", metavar="FILE", type=Path, nargs="+", required=True, help="images (STEM_flat.asdf)")
+    result.add_argument(
+        "--images",
+        metavar="FILE",
+        nargs="+",
+        required=True,
+        help="images (STEM_flat.asdf, STEM_cal.asdf); @FILE reads the names of this list and the next ones from a file, one in "
+        "each line",
+    )
     result.add_argument(
         "--catalogs", metavar="FILE", nargs="+", required=True, help=f"source catalog of each image; {NOT_APPLICABLE} for none"
     )
@@ -136,6 +144,7 @@ def parser() -> argparse.ArgumentParser:
         help=f"source catalog that source_catalog made of each image, to check --catalogs against; {NOT_APPLICABLE} for none",
     )
     add_parameters(result, STEP.parameters)
+    add_parameter_sources(result)
     return result
 
 
@@ -370,17 +379,19 @@ def solution_of(member, outcome, catalog_name: str) -> dict:
     dict
         See `rampflow.alignment.product.write_solutions`.
     """
+    from rampflow.alignment.exposures import StoredWcs
     from rampflow.wcs.footprint import s_region
 
     if outcome.wcs is None:
         return {"status": "FAILED", "reason": outcome.reason, "wcs_fit_results": outcome.results}
-    outcome.wcs.name = f"FIT-LVL2-{Path(catalog_name).name}"  # without its folder, which another machine doesn't have
+    wcs = outcome.wcs.load()
+    wcs.name = f"FIT-LVL2-{Path(catalog_name).name}"  # without its folder, which another machine doesn't have
     return {
         "status": "COMPLETE",
         "reason": outcome.reason,
         "wcs_fit_results": outcome.results,
-        "s_region": s_region(outcome.wcs),
-        "wcs": outcome.wcs,
+        "s_region": s_region(wcs),
+        "wcs": StoredWcs(wcs),
     }
 
 
@@ -442,20 +453,25 @@ def run(arguments: dict) -> None:
 
     parameters = {p.name: arguments[p.name] for p in STEP.parameters}
     relative, absolute = matchings(parameters)
-    images, catalogs, name = arguments["images"], arguments["catalogs"], arguments["catalog_name"]
+    images = [Path(path) for path in read_list(arguments["images"])]
+    catalogs, own_catalogs = read_list(arguments["catalogs"]), read_list(arguments["own_catalogs"])
+    name = arguments["catalog_name"]
     if len(images) != len(catalogs):
         raise RampflowError(f"{len(images)} images and {len(catalogs)} catalogs are given; each image needs its own, or N/A")
-    if len(arguments["own_catalogs"]) not in (0, len(images)):
-        raise RampflowError(f"--own_catalogs names {len(arguments['own_catalogs'])} files for {len(images)} images")
+    if len(own_catalogs) not in (0, len(images)):
+        raise RampflowError(f"--own_catalogs names {len(own_catalogs)} files for {len(images)} images")
     stems = [stem_of_image(path) for path in images]
     if len(set(stems)) != len(stems):
         raise RampflowError("--images names an exposure twice; name each once")
     association = arguments["output"].name.removesuffix(f"_{STEP.suffix}.asdf")
     log.info("%s %s, step tweakreg: %d exposures of %s", SOFTWARE_NAME, __version__, len(images), association)
     log.info("Parameters: %s", ", ".join(f"{k}={v}" for k, v in parameters.items()))
+    if arguments.get("parameters_from"):
+        log.info("Parameters of CRDS: %s", describe_parameter_sources(arguments["parameters_from"]))
     stars, origin, reason = read_stars(arguments["astrometric_catalog"])
+    log.info("Astrometric catalog: %s", origin.described())
     stars_move = bool(np.isfinite(stars["pmra"]).any())
-    members, left_out, caveats = read_members(images, catalogs, arguments["own_catalogs"], with_epochs=stars_move)
+    members, left_out, caveats = read_members(images, catalogs, own_catalogs, with_epochs=stars_move)
     for stem, (status, why) in left_out.items():
         log.warning("%s: %s, %s", stem, status, why)
     directions = unit_vectors(np.asarray(stars["ra"]), np.asarray(stars["dec"]))
@@ -510,6 +526,7 @@ def run(arguments: dict) -> None:
         for entries in (solutions, summaries)
     )
     catalog = {"name": name, "status": "FAILED" if reason else "SUCCESS", "reason": reason, "n_stars": len(stars)}
+    catalog |= {"title": origin.title, "version": origin.version, "ref_epoch": origin.ref_epoch, "epoch": origin.epoch}
     header = {
         "association": association,
         "calibration_software_name": SOFTWARE_NAME,

@@ -12,6 +12,7 @@ from rampflow.step.program import run_step
 from rampflow.transient import (
     FULL_ROWS,
     MASKED_ROWS,
+    MEASURING_RESULTANTS,
     MIN_RESULTANTS,
     curvature,
     double_exponential,
@@ -77,12 +78,13 @@ def run(job: Job) -> None:
         resultant_times = mean_reads(read_pattern) * frame_time
 
         checked, groupdq = job.parameters.check_fit, ramp.array("groupdq", 3)
+        measuring = min(MEASURING_RESULTANTS, data.shape[0])
 
         def measure(start, stop):
-            counts = data.read_rows(start, stop, MIN_RESULTANTS)[..., BORDER:-BORDER]
+            counts = data.read_rows(start, stop, measuring)[..., BORDER:-BORDER]
             if not checked:
                 return transient_by_row(counts, resultant_times), np.nan
-            good = good_pixels(groupdq.read_rows(start, stop, MIN_RESULTANTS)[..., BORDER:-BORDER])
+            good = good_pixels(groupdq.read_rows(start, stop, measuring)[..., BORDER:-BORDER])
             middle = (stop - start) // 2
             row = slice(middle, middle + 1)  # one in a block shows the curvature
             return transient_by_row(counts, resultant_times, good), curvature(counts[:, row], resultant_times, good[row])

@@ -10,7 +10,12 @@ import numpy as np
 
 from rampflow import dq as dqflags
 
-MIN_RESULTANTS = 5  #: the fit needs two resultants to extrapolate from and two others to find dark pixels with
+#: The fit needs two resultants to extrapolate from, and one more to find dark pixels with and to see the ramps' curvature.
+MIN_RESULTANTS = 4
+MEASURING_RESULTANTS = 5  #: first resultants that the transient is measured with, where there are as many
+#: Of four resultants, the last pair shares one with the extrapolation. A cut at the median would select its noise and bias the
+#: rows by some DN; of a cut that is so many standard deviations above the median, 0.02 DN are left.
+LIT_SIGMA = 3.0
 #: Share of a row's pixels that must be left to measure the transient (of a sound row, half are), and of the rows to fit it.
 ENOUGH_PIXELS, ENOUGH_ROWS = 0.125, 0.5
 # What a fit of the transient must fulfil. T. Brandt (2025, STScI, in preparation) and romancal's start values describe a signal
@@ -54,15 +59,22 @@ def good_pixels(groupdq: np.ndarray) -> np.ndarray:
     Returns
     -------
     numpy.ndarray
-        Whether none of the first five resultants is SATURATED or DO_NOT_USE, bool of shape (row, column).
+        Whether none of the first five resultants (of all where there are four) is SATURATED or DO_NOT_USE, bool of shape
+        (row, column).
     """
-    return ~dqflags.has(np.bitwise_or.reduce(groupdq[:MIN_RESULTANTS]), dqflags.SATURATED | dqflags.DO_NOT_USE)
+    return ~dqflags.has(np.bitwise_or.reduce(groupdq[:MEASURING_RESULTANTS]), dqflags.SATURATED | dqflags.DO_NOT_USE)
 
 
 def _lit(data: np.ndarray) -> np.ndarray:
-    """Where more light than the row's median is collected between the fourth and the fifth resultant (bool)."""
-    collected = data[4] - data[3]
-    return collected > np.median(collected, axis=1, keepdims=True)
+    """Where more light than in the row's other pixels is collected between the last two of four or five resultants (bool)."""
+    last = min(len(data), MEASURING_RESULTANTS) - 1
+    collected = data[last] - data[last - 1]
+    limit = np.median(collected, axis=1, keepdims=True)
+    if len(data) < MEASURING_RESULTANTS:
+        from astropy.stats import mad_std
+
+        limit = limit + LIT_SIGMA * mad_std(collected, axis=1)[:, np.newaxis]
+    return collected > limit
 
 
 def _excess(first: np.ndarray, second: np.ndarray, third: np.ndarray, times: np.ndarray) -> np.ndarray:
@@ -76,12 +88,13 @@ def transient_by_row(data: np.ndarray, resultant_times: np.ndarray, good: np.nda
 
     The line through the second and third resultants predicts the first; the excess over it is the transient. The mean of a row,
     clipped at 3σ, is that of its faint half: the pixels that collect no more than the median between the fourth and the fifth
-    resultant. These don't enter the prediction, so that its noise doesn't select the pixels.
+    resultant. These don't enter the prediction, so that its noise doesn't select the pixels. With four resultants, it is that
+    of the pixels that collect no more than 3σ above the median between the third and the fourth.
 
     Parameters
     ----------
     data : numpy.ndarray
-        The first five resultants in DN (5, row, column), without the reference border.
+        The first five resultants, or all four, in DN (resultant, row, column), without the reference border.
     resultant_times : numpy.ndarray
         Their mean times in seconds.
     good : numpy.ndarray, optional
@@ -115,7 +128,7 @@ def curvature(data: np.ndarray, resultant_times: np.ndarray, good: np.ndarray) -
     Parameters
     ----------
     data : numpy.ndarray
-        The first five resultants of some rows in DN (5, row, column), without the reference border.
+        The first five resultants of some rows, or all four, in DN (resultant, row, column), without the reference border.
     resultant_times : numpy.ndarray
         Their mean times in seconds.
     good : numpy.ndarray

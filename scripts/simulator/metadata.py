@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from rampflow.detector import mean_reads
-from simulator.optics import FOCAL_PLANE_CENTER, V3_YANGLE, VPARITY, attitude, look
+from simulator.optics import FOCAL_PLANE_CENTER, V3_YANGLE, VPARITY, attitude, displacement, look
 
 # For about 6 km/s towards the source; the orbital velocity of 30 km/s gives at most 1e-4.
 ABERRATION_SCALE = 1.00002
@@ -22,6 +22,8 @@ def _average(*counts: int) -> list[list[int]]:
 
 #: Multi-accumulation tables by name: a number (assumed), and the 1-based reads averaged into each resultant.
 MA_TABLES = {
+    "one": (9006, _average(1)),
+    "two": (9007, _average(1, 2)),
     "three": (9003, _average(1, 2, 4)),
     "four": (9004, _average(1, 2, 4, 4)),
     "short": (9001, _average(1, 1, 2, 4, 4, 4, 4, 1)),
@@ -51,9 +53,9 @@ class Settings:
     focal_plane : bool
         The aperture is the centre of the focal plane, not that of the detector.
     dither : tuple of float
-        Offset of the telescope to the east and north, arcsec.
+        Offset of the telescope to the east and north, arcsec, along a great circle (see `simulator.optics.displacement`).
     pointing_error : tuple of float
-        Error of the header's position to the east and north, arcsec.
+        Error of the header's pointing to the east and north, arcsec, likewise.
     ma_table : str
         Key of `MA_TABLES`.
     frame_time : float
@@ -146,12 +148,8 @@ class Settings:
             Rotation matrix from the V frame to the sky, (3, 3).
         """
         aperture = FOCAL_PLANE_CENTER if self.focal_plane else (v2_ref, v3_ref)
-        return attitude(*aperture, *_move(self.ra, self.dec, self.dither), self.roll)
-
-
-def _move(ra: float, dec: float, offset: tuple[float, float]) -> tuple[float, float]:
-    """Move a position (degrees) east and north by arcsec."""
-    return ra + offset[0] / 3600 / np.cos(np.radians(dec)), dec + offset[1] / 3600
+        before = attitude(*aperture, self.ra, self.dec, self.roll)
+        return displacement(self.ra, self.dec, self.dither) @ before
 
 
 def fill_metadata(meta: Any, settings: Settings, filename: str, v2_ref: float, v3_ref: float, references: dict) -> None:
@@ -178,9 +176,9 @@ def fill_metadata(meta: Any, settings: Settings, filename: str, v2_ref: float, v
     start = Time(settings.start_time, format="isot", scale="utc")
     end, middle = (start + TimeDelta(seconds, format="sec") for seconds in (duration, duration / 2))
     mean_times = mean_reads(pattern) * frame_time
-    matrix = settings.attitude(v2_ref, v3_ref)
+    true = settings.attitude(v2_ref, v3_ref)
+    matrix = displacement(*look(true, v2_ref, v3_ref)[:2], settings.pointing_error) @ true
     ra_ref, dec_ref, roll_ref = look(matrix, v2_ref, v3_ref)
-    ra_ref, dec_ref = _move(ra_ref, dec_ref, settings.pointing_error)
     ra_v1, dec_v1, pa_v3 = look(matrix, 0, 0)
     position, velocity = get_body_barycentric_posvel("earth", middle)
     visit_id = f"{settings.program:05d}01001001{settings.observation:03d}{settings.visit:03d}"
@@ -261,7 +259,7 @@ def fill_metadata(meta: Any, settings: Settings, filename: str, v2_ref: float, v
             "ra_v1": ra_v1,
             "dec_v1": dec_v1,
             "target_aperture": "WFI_CEN" if settings.focal_plane else f"{settings.detector}_FULL",
-            "target_ra": settings.ra,
+            "target_ra": settings.ra % 360,
             "target_dec": settings.dec,
         }
     )

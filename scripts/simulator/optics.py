@@ -37,6 +37,31 @@ def attitude(v2: float, v3: float, ra: float, dec: float, roll: float) -> np.nda
     return (Rotation.from_euler("yz", [-dec, ra], degrees=True) * to_axis).as_matrix()
 
 
+def displacement(ra: float, dec: float, offset: tuple[float, float]) -> np.ndarray:
+    """Compute the rotation that moves a position along a great circle.
+
+    Applied to an attitude, it moves the telescope without turning it about its axis: directions keep their angle to the great
+    circle. Near a pole, where north turns by much within a few arcsec, the position angle of V3 changes accordingly.
+
+    Parameters
+    ----------
+    ra, dec : float
+        The position, degrees.
+    offset : tuple of float
+        Distance to the east and north, arcsec.
+
+    Returns
+    -------
+    numpy.ndarray
+        Rotation matrix, (3, 3).
+    """
+    from scipy.spatial.transform import Rotation
+
+    place, east, north = unit_vectors(ra, dec), unit_vectors(ra + 90, 0), unit_vectors(ra, dec + 90)
+    towards = np.radians(offset[0] / 3600) * east + np.radians(offset[1] / 3600) * north
+    return Rotation.from_rotvec(np.cross(place, towards)).as_matrix()
+
+
 def look(matrix: np.ndarray, v2: float, v3: float) -> tuple[float, float, float]:
     """Compute the position on the sky of a point of the focal plane.
 
@@ -50,11 +75,12 @@ def look(matrix: np.ndarray, v2: float, v3: float) -> tuple[float, float, float]
     Returns
     -------
     ra, dec : float
-        Its position on the sky, degrees; `ra` from 0 to 360.
+        Its position on the sky, degrees; `ra` from 0 to less than 360.
     roll : float
-        Position angle of V3 there, degrees from 0 to 360.
+        Position angle of V3 there, degrees from 0 to less than 360. At a pole, it is measured from the meridian of `ra`.
     """
     ra, dec = (float(angle) for angle in angles(matrix @ unit_vectors(v2 / 3600, v3 / 3600)))
+    ra %= 360  # the remainder of a tiny negative angle is 360
     east, north = unit_vectors(ra + 90, 0), unit_vectors(ra, dec + 90)
     v3_axis = matrix[:, 2]
     return ra, dec, float(np.degrees(np.arctan2(v3_axis @ east, v3_axis @ north)) % 360 % 360)
@@ -326,10 +352,11 @@ def render_sources(shape: tuple[int, int], sky, projection: Projection, spread: 
     sources["x"], sources["y"], sources["flux"], sources["count_rate"] = x, y, flux, flux * per_njy
 
     # The major axis on the image: towards a point 0.1 arcsec along the position angle.
-    angle, step = np.radians(sources["position_angle"]), 0.1 / 3600
-    ahead = projection.to_pixel(
-        sources["ra"] + step * np.sin(angle) / np.cos(np.radians(sources["dec"])), sources["dec"] + step * np.cos(angle)
-    )
+    ra, dec, angle = (np.asarray(sources[name]) for name in ("ra", "dec", "position_angle"))
+    east, north = unit_vectors(ra + 90, np.zeros_like(dec)), unit_vectors(ra, dec + 90)
+    sine, cosine = np.sin(np.radians(angle))[:, np.newaxis], np.cos(np.radians(angle))[:, np.newaxis]
+    step = np.radians(0.1 / 3600)
+    ahead = projection.to_pixel(*angles(unit_vectors(ra, dec) + step * (sine * east + cosine * north)))
     tilt = np.arctan2(ahead[1] - y, ahead[0] - x)
 
     image = np.zeros(shape)

@@ -749,6 +749,35 @@ MAKERS = {
     "epsf": make_epsf,
     "apcorr": make_apcorr,
 }
+#: Dust maps: no detector selects them. The value is that of CRDS's keyword ROMAN.FIELD.
+DUST_MAPS = {"dustmap_north": "north", "dustmap_south": "south"}
+DUST_MAP_SIZE, DUST_MAP_SCALE = 128, 1.3  # pixels, and degrees per pixel: a hemisphere is 162 degrees wide
+
+
+def make_dust_map(path: Path, hemisphere: str, seed: int) -> None:
+    """Make a map of the reddening E(B-V) of a galactic hemisphere, which grows towards the equator.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        File to write (FITS), in a zenithal equal-area projection as the maps of Schlegel, Finkbeiner & Davis (1998).
+    hemisphere : str
+        ``north`` or ``south``.
+    seed : int
+        Seed of the random numbers.
+    """
+    from astropy.io import fits
+
+    center = (DUST_MAP_SIZE + 1) / 2
+    header = fits.Header({"CTYPE1": "GLON-ZEA", "CTYPE2": "GLAT-ZEA", "CRPIX1": center, "CRPIX2": center, "BUNIT": "mag"})
+    header.update({"CRVAL1": 0.0, "CRVAL2": 90.0 if hemisphere == "north" else -90.0})
+    header.update({"CDELT1": -DUST_MAP_SCALE, "CDELT2": DUST_MAP_SCALE})
+    rows, columns = np.mgrid[1 : DUST_MAP_SIZE + 1, 1 : DUST_MAP_SIZE + 1] - center
+    distance = DUST_MAP_SCALE * np.hypot(rows, columns)
+    rng = np.random.default_rng([seed, zlib.crc32(hemisphere.encode())])
+    clouds = smooth_field(rng, (DUST_MAP_SIZE, DUST_MAP_SIZE), modes=20)
+    values = (0.02 + 0.5 * np.exp((distance - 81) / 10)) * np.exp(0.2 * clouds)
+    fits.PrimaryHDU(values.astype(np.float32), header).writeto(path, overwrite=True)
 
 
 # ----------------------------------------------------------------------------------------------------------------- cache
@@ -782,14 +811,17 @@ def write_mapping(path: Path, header: dict, selection: dict, *, rules: bool = Fa
     header : dict
         Header of the mapping; its name and checksum are set.
     selection : dict
-        Files by the values of the matching keywords.
+        Files by the values of the matching keywords; in a mapping of a type, with the time from which each is used, if any.
     rules : bool
         The mapping is one of a reference type (rmap).
     """
     header = {key: value for key, value in header.items() if key != "sha1sum"} | {"name": path.name}
     lines = ["header = {", *(f"    {key!r} : {value!r}," for key, value in sorted(header.items())), "}", ""]
     lines.append("selector = Match({" if rules else "selector = {")
-    lines += [f"    {key!r} : {f'UseAfter({value!r})' if rules else repr(value)}," for key, value in selection.items()]
+    lines += [
+        f"    {key!r} : {f'UseAfter({value!r})' if isinstance(value, dict) else repr(value)},"
+        for key, value in selection.items()
+    ]
     lines.append("})" if rules else "}")
     digest = hashlib.sha1("".join(f"{line}\n" for line in lines).encode()).hexdigest()
     lines.insert(lines.index("}"), f"    'sha1sum' : {digest!r},")
@@ -828,7 +860,8 @@ def make_cache(
     context : str
         Name of the context, ``roman_NNNN.pmap``; its number is in the names of the new files.
     new : tuple of str
-        Reference types to make. Other types, and other detectors of these types, are those of the context before.
+        Reference types to make, by default those of a detector; `DUST_MAPS` are others. Types that are not named, and other
+        detectors of these types, are those of the context before.
 
     Raises
     ------
@@ -839,8 +872,9 @@ def make_cache(
 
     if size % (2 * CHANNEL_WIDTH):
         raise RampflowError(f"size is {size}; it must be a multiple of {2 * CHANNEL_WIDTH}, for an even number of channels")
-    if unknown := set(new) - set(MAKERS):
-        raise RampflowError(f"unknown reference type {', '.join(sorted(unknown))}; known are {', '.join(MAKERS)}")
+    if unknown := set(new) - {*MAKERS, *DUST_MAPS}:
+        known = ", ".join((*MAKERS, *DUST_MAPS))
+        raise RampflowError(f"unknown reference type {', '.join(sorted(unknown))}; known are {known}")
     path, serial = Path(path), context.removeprefix("roman_").removesuffix(".pmap")
     config, mappings, references = path / "config/roman", path / "mappings/roman", path / "references/roman/wfi"
     for folder in (config, mappings, references):
@@ -849,13 +883,27 @@ def make_cache(
     rmaps = {}
     if earlier := sorted(name.name for name in mappings.glob("*.imap")):
         rmaps = read_mapping(mappings / earlier[-1])[1]
-    for reftype in new:
+
+    def _mapping_before(reftype):
         if reftype in rmaps:
             header, selection = read_mapping(mappings / rmaps[reftype])
         else:  # CRDS has the keywords that select a file
             header, selection = read_mapping(Path(crds.__file__).parent / f"roman/specs/wfi_{reftype}.rmap")
             selection = {}
-        header["derived_from"] = header["name"]
+        return header | {"derived_from": header["name"]}, selection
+
+    if made := [reftype for reftype in new if reftype in DUST_MAPS]:
+        header, selection = _mapping_before("dustmap")
+        for reftype in made:
+            filename = f"roman_wfi_{reftype}_{serial}.fits"
+            make_dust_map(references / filename, DUST_MAPS[reftype], seed)
+            selection[(DUST_MAPS[reftype],)] = filename
+        rmaps["dustmap"] = f"roman_wfi_dustmap_{serial}.rmap"
+        write_mapping(mappings / rmaps["dustmap"], header, selection, rules=True)
+    for reftype in new:
+        if reftype in DUST_MAPS:
+            continue
+        header, selection = _mapping_before(reftype)
         parkeys = header["parkey"][0]
         for name in detectors[:1] if parkeys == () else detectors:
             detector, served = Detector(name, size, seed), set()
@@ -902,7 +950,9 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=4096, help="rows and columns, with the border (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=1, help="equal seeds make equal references (default: %(default)s)")
     parser.add_argument("--context", default="roman_0001.pmap", help="context to make (default: %(default)s)")
-    parser.add_argument("--new", default=",".join(MAKERS), help="comma-separated reference types to make (default: all)")
+    parser.add_argument(
+        "--new", default=",".join((*MAKERS, *DUST_MAPS)), help="comma-separated reference types to make (default: all)"
+    )
     args = parser.parse_args()
     detectors, new = tuple(args.detectors.split(",")), tuple(args.new.split(","))
     try:

@@ -53,7 +53,7 @@ def make_two_contexts(path):
 
 
 def ask(folder, cache, config, **environment):
-    variables = {k: v for k, v in os.environ.items() if not k.startswith("CRDS_")}
+    variables = {k: v for k, v in os.environ.items() if not k.startswith(("CRDS_", "STPIPE_"))}
     variables |= {"PYTHONPATH": str(SCRIPTS), "CRDS_PATH": str(cache), "CRDS_SERVER_URL": SERVERLESS, **environment}
     return subprocess.run(
         [sys.executable, "-c", BUILD], input=json.dumps(config), cwd=folder, env=variables, capture_output=True, text=True

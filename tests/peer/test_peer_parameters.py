@@ -10,7 +10,7 @@ import document_parameters
 import pytest
 
 from rampflow.chain import STEPS
-from rampflow.workflow import configuration
+from rampflow.workflow import configuration, step_parameters
 from rampflow.workflow.environment import SCRIPTS
 
 pytest.importorskip("romancal")
@@ -39,6 +39,50 @@ def test_names_and_defaults_are_romancals(step):
     assert set(ours) - names == alone
     defaults = theirs().get_pars()
     assert {name: defaults[name] for name in set(ours) - alone} == {name: ours[name] for name in set(ours) - alone}
+
+
+def test_references_with_parameters_have_romancal_s_types():
+    from romancal.pipeline import ExposurePipeline
+
+    theirs = [ExposurePipeline.step_defs[step.romancal or name].get_config_reftype() for name, step in STEPS.items()]
+    assert step_parameters.reference_types(STEPS) == [*theirs, ExposurePipeline.get_config_reftype()]
+
+
+@pytest.mark.parametrize("value", ["true", "True", "t", "yes", "y", "false", "1", "", "TRUE"])
+def test_parameters_are_switched_off_by_the_values_of_stpipe(value, monkeypatch):
+    from stpipe.step import get_disable_crds_steppars
+
+    monkeypatch.setenv("STPIPE_DISABLE_CRDS_STEPPARS", value)
+    assert step_parameters.are_enabled({"step_parameters": True}) is not get_disable_crds_steppars()
+
+
+def test_references_are_merged_as_by_stpipe(tmp_path, monkeypatch):
+    """stpipe reads the same files, written in its own format by itself, and merges them to the same values."""
+    from romancal.pipeline import ExposurePipeline
+    from stpipe import crds_client
+    from stpipe._config import StepConfig
+
+    def section(name, values):
+        return StepConfig(f"romancal.{name}", name, values, [])
+
+    fit = section("rampfit", {"rejection_threshold": 5.0, "edge_size": 3})
+    steps = [section("rampfit", {"edge_size": 4}), section("source_catalog", {"npixels": 16})]
+    files = {}
+    for reftype, config in (
+        ("pars-rampfitstep", fit),
+        ("pars-exposurepipeline", StepConfig("romancal.ExposurePipeline", "ExposurePipeline", {}, steps)),
+    ):
+        files[reftype] = str(tmp_path / f"roman_wfi_{reftype}_0001.asdf")
+        config.to_asdf().write_to(files[reftype])
+    monkeypatch.setattr(crds_client, "get_reference_file", lambda parameters, reftype, observatory: files.get(reftype, "N/A"))
+    theirs = ExposurePipeline.get_config_from_reference({}, disable=False, crds_observatory="roman")["steps"]
+    contents = {path: step_parameters.read_reference(Path(path)) for path in files.values()}
+    config = configuration.validated({}, declarations.steps())
+    found = step_parameters.merged(files, contents, config, declarations.steps())
+    for name, step in STEPS.items():
+        merged = {key: value for key, value in theirs[step.romancal or name].items() if key not in ("name", "class")}
+        assert merged == {key: value for key, (value, _) in found.values.get(name, {}).items()}
+    assert found.values["ramp_fitting"].keys() == {"rejection_threshold", "edge_size"} and not found.ignored
 
 
 def test_the_migration_page_names_the_options_of_romancal():

@@ -4,10 +4,13 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import source_catalog
+from astropy.coordinates import SkyCoord
+from simulator import simulate_references
 from small_files import arrays_of, run_here
 from star_field import SIZE, STARS, gaussian_stamps, star_image, write_epsf, write_sky
 
 from rampflow import dq as flags
+from rampflow.catalog import dust
 
 romancal_source_catalog = pytest.importorskip("romancal.source_catalog")
 
@@ -142,3 +145,21 @@ def test_given_sources_are_measured_as_romancal_does(sky, tmp_path, monkeypatch)
     for name in ("forced_x_psf", "forced_y_psf"):
         a, b = (table[name].to_numpy() for table in tables)
         np.testing.assert_allclose(a, b, atol=1e-3, err_msg=name)
+
+
+def test_reddening_is_that_of_romancal(tmp_path):
+    """All over the sky, with positions near the galactic equator and poles, to 10⁻⁵ mag and better."""
+    from romancal.source_catalog._source_catalog import RomanSourceCatalog
+
+    paths = {name: tmp_path / f"{name}.fits" for name in ("north", "south")}
+    for name, path in paths.items():
+        simulate_references.make_dust_map(path, name, 1)
+    rng = np.random.default_rng(3)
+    latitude = np.concatenate([rng.uniform(-90, 90, 500), rng.normal(0, 1e-3, 500), [90, -90], 90 - rng.uniform(0, 1, 100)])
+    sky = SkyCoord(rng.uniform(0, 360, len(latitude)), latitude, unit="deg", frame="galactic").icrs
+    catalog = RomanSourceCatalog.__new__(RomanSourceCatalog)  # the method needs no image
+    theirs = {catalog.north_galactic_pole_id: paths["north"], catalog.south_galactic_pole_id: paths["south"]}
+    expected = catalog._get_dust_ebv(sky.ra.deg, sky.dec.deg, theirs)
+    found = dust.reddening(sky.ra.deg, sky.dec.deg, paths)
+    assert np.isfinite(expected).all() and found.dtype == expected.dtype
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6)

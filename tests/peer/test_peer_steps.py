@@ -10,7 +10,7 @@ from dark_decay import decay_factors, subtract_dark_decay
 from roman_datamodels import datamodels
 from saturation import checked_thresholds, flag_saturated
 from simulator.simulate_references import Detector, make_distortion
-from small_files import FRAME_TIME, PATTERN, image, succeed, write_image, write_raw, write_reference
+from small_files import FRAME_TIME, PATTERN, image, succeed, write_image, write_ramp, write_raw, write_reference
 from wfi18_transient import mask_affected_rows
 
 from rampflow import dq as flags
@@ -61,6 +61,43 @@ def test_dq_init(tmp_path, window, expand, full):
         theirs = do_dqinit(raw, mask, expand_gw_flagging=expand)
         succeed("dq_init", tmp_path / "in_uncal.asdf", tmp_path / "out.asdf", f"--mask={tmp_path / 'mask.asdf'}",
                 f"--expand_gw_flagging={expand}")  # fmt: skip
+        with datamodels.open(tmp_path / "out.asdf") as ours:
+            borders = [f"{dq}border_ref_pix_{side}" for dq in ("", "dq_") for side in ("left", "right", "top", "bottom")]
+            check_same(ours, theirs, ["data", "groupdq", "pixeldq", "amp33", *borders])
+            assert dict(ours.meta.cal_step.items()) == dict(theirs.meta.cal_step.items())
+
+
+@pytest.mark.parametrize("window", [None, (40, 56, 100, 116)])
+@pytest.mark.parametrize("encoded", [False, True])
+def test_dq_init_of_a_ramp(tmp_path, window, encoded):
+    from romancal.dq_init.dq_initialization import do_dqinit
+
+    rng, shape = np.random.default_rng(1), (len(PATTERN), SIZE, SIZE)
+    meta, extra = {"cal_step": small_files.statuses()}, {}
+    if window:
+        meta |= dict(zip((f"guide_star.window_{k}" for k in ("xstart", "xstop", "ystart", "ystop")), window, strict=True))
+    if encoded:
+        meta["instrument.data_encoding_offset"] = 300
+        extra = {
+            "reference_read": rng.integers(1000, 5000, shape[1:]).astype(np.uint16),
+            "reference_amp33": rng.integers(1000, 5000, (SIZE, 128)).astype(np.uint16),
+        }
+    pixeldq = rng.choice(np.array([0, 0, flags.PERSISTENCE, flags.OTHER_BAD_PIXEL], np.uint32), shape[1:])
+    groupdq = rng.choice(np.array([0, flags.DROPOUT], np.uint8), shape)
+    data = rng.integers(1, 65535, shape) + 0.5
+    write_ramp(tmp_path / "in_ramp.asdf", data, meta, groupdq=groupdq, pixeldq=pixeldq, **extra)
+    mask_dq = rng.choice(np.array([0, 0, flags.DEAD, flags.HOT | flags.DO_NOT_USE], np.uint32), shape[1:])
+    write_reference(tmp_path / "mask.asdf", dq=mask_dq)
+    mask = datamodels.MaskRefModel.create_fake_data(shape=shape[1:])
+    mask.dq = mask_dq
+    succeed("dq_init", tmp_path / "in_ramp.asdf", tmp_path / "out.asdf", f"--mask={tmp_path / 'mask.asdf'}")
+    with datamodels.open(tmp_path / "in_ramp.asdf") as ramp:
+        theirs = do_dqinit(ramp, mask)
+        if window:  # romancal replaces the ramp's flags in the columns of the window
+            columns = slice(*window[:2])
+            theirs.pixeldq[:, columns] |= pixeldq[:, columns]
+            theirs.dq_border_ref_pix_top[:, columns] |= pixeldq[:4, columns]
+            theirs.dq_border_ref_pix_bottom[:, columns] |= pixeldq[-4:, columns]
         with datamodels.open(tmp_path / "out.asdf") as ours:
             borders = [f"{dq}border_ref_pix_{side}" for dq in ("", "dq_") for side in ("left", "right", "top", "bottom")]
             check_same(ours, theirs, ["data", "groupdq", "pixeldq", "amp33", *borders])

@@ -1118,7 +1118,8 @@ def test_the_catalog_file_records_its_origin(tmp_path, image, hats_folder):
     assert table.column_names == COLUMNS
     assert {field.type for field in table.schema} == {pa.float64()}
     origin = json.loads(table.schema.metadata[b"astrometric_catalog"])
-    assert list(origin) == ["source", "epoch", "region", "rows", "status", "reason", "attempt"]
+    known = ["source", "epoch", "region", "rows", "status", "reason", "attempt", "title", "version", "ref_epoch"]
+    assert list(origin) == known and (origin["title"], origin["ref_epoch"]) == ("gaia", 2016.0)
     assert origin["rows"] == table.num_rows
 
 

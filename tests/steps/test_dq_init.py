@@ -17,13 +17,17 @@ from small_files import (
     opened,
     refuse,
     run_here,
+    statuses,
     succeed,
+    write_ramp,
     write_raw,
     write_reference,
 )
 
 from rampflow import dq as flags
 from rampflow.dq import has as dq_has
+from rampflow.files.asdf_reader import AsdfFile
+from rampflow.files.asdf_writer import create_asdf
 
 SHAPE = (len(PATTERN), ROWS, COLUMNS)
 GW, BAD = flags.GW_AFFECTED_DATA, flags.DO_NOT_USE
@@ -49,6 +53,84 @@ def mask(tmp_path):
 def initialize(folder, *options, mask="mask.asdf"):
     mask = mask if mask == "N/A" else folder / mask
     return succeed("dq_init", folder / "in_uncal.asdf", folder / "out.asdf", "--mask", mask, *options)
+
+
+# ------------------------------------------------------------------------------------------------------- ramps as input
+def write_input_ramp(folder, meta=None, **arrays):
+    """A ramp whose border arrays hold nothing, with random counts and flags; returns its data, groupdq and pixeldq."""
+    rng = np.random.default_rng(6)
+    data = (rng.integers(100, 60000, SHAPE) + 0.25).astype(np.float32)
+    groupdq = rng.choice(np.array([0, 0, flags.DROPOUT, flags.JUMP_DET], np.uint8), SHAPE)
+    pixeldq = rng.choice(np.array([0, 0, flags.PERSISTENCE, flags.OTHER_BAD_PIXEL], np.uint32), SHAPE[1:])
+    write_ramp(folder / "in_ramp.asdf", data, meta, groupdq=groupdq, pixeldq=pixeldq, **arrays)
+    return data, groupdq, pixeldq
+
+
+def initialize_ramp(folder):
+    return succeed("dq_init", folder / "in_ramp.asdf", folder / "out.asdf", "--mask", folder / "mask.asdf")
+
+
+def test_a_ramp_keeps_its_counts_and_flags(tmp_path, mask):
+    log = ["an earlier line"]
+    meta = {**window((40, 56), (20, 36)), "cal_logs": log, "cal_step": statuses("dq_init", "saturation")}
+    data, groupdq, pixeldq = write_input_ramp(tmp_path, meta)
+    assert "in_ramp.asdf is a ramp: its flags are kept" in initialize_ramp(tmp_path).stderr
+    expected = pixeldq | mask
+    expected[:, 40:56] |= GW
+    expected[20:36, 40:56] |= BAD
+    with opened(tmp_path / "out.asdf") as model:
+        np.testing.assert_array_equal(model.data, data)
+        np.testing.assert_array_equal(model.groupdq, groupdq)
+        np.testing.assert_array_equal(model.pixeldq, expected)
+        np.testing.assert_array_equal(model.dq_border_ref_pix_left, expected[:, :4])
+        np.testing.assert_array_equal(model.border_ref_pix_bottom, data[:, -4:])
+        assert dict(model.meta.cal_step.items()) == statuses("dq_init")
+        assert list(model.meta.cal_logs)[0] == log[0] and len(model.meta.cal_logs) > 1
+        assert model.meta.filename == "out.asdf"
+
+
+@pytest.mark.parametrize("status", ["COMPLETE", "SKIPPED", "INCOMPLETE"])
+def test_a_ramp_is_decoded_once(tmp_path, mask, status):
+    meta = {"instrument.data_encoding_offset": 300, "cal_step": statuses() | {"dq_init": status}}
+    reads = {"reference_read": np.full(SHAPE[1:], 4000, np.uint16), "reference_amp33": np.full((ROWS, 128), 900, np.uint16)}
+    data, _, _ = write_input_ramp(tmp_path, meta, **reads)
+    initialize_ramp(tmp_path)
+    arrays = arrays_of(tmp_path / "out.asdf")
+    added = 4000 - 300 if status == "INCOMPLETE" else 0
+    np.testing.assert_array_equal(arrays["data"], data + np.float32(added))
+    assert (arrays["amp33"] == (5000 + 900 - 300 if status == "INCOMPLETE" else 5000)).all()
+    assert "reference_read" not in arrays and "reference_amp33" not in arrays
+
+
+def test_what_dq_init_has_made_comes_out_the_same(tmp_path, mask):
+    raw = counts()
+    raw[2] = 65535  # lost, and replaced by a line
+    write_raw(tmp_path / "in_uncal.asdf", raw, {"instrument.data_encoding_offset": 50, **window((40, 56), (20, 36))})
+    initialize(tmp_path)
+    first = arrays_of(tmp_path / "out.asdf")
+    (tmp_path / "out.asdf").rename(tmp_path / "in_ramp.asdf")
+    initialize_ramp(tmp_path)
+    second = arrays_of(tmp_path / "out.asdf")
+    assert first.keys() == second.keys() and dq_has(first["groupdq"][2], flags.DROPOUT).all()
+    for name, values in first.items():
+        np.testing.assert_array_equal(second[name], values, err_msg=name)
+
+
+@pytest.mark.parametrize("step", ["refpix", "dark_decay", "wfi18_transient", "linearity"])
+def test_a_ramp_that_is_corrected_already_is_refused(tmp_path, mask, step):
+    write_input_ramp(tmp_path, {"cal_step": statuses("dq_init", "saturation", step)})
+    said = refuse("dq_init", tmp_path / "out.asdf", tmp_path / "in_ramp.asdf", tmp_path / "out.asdf", "--mask=N/A")
+    assert f"in_ramp.asdf: {step} changed the counts of this ramp already" in said
+
+
+def test_a_ramp_whose_arrays_do_not_fit_is_refused(tmp_path, mask):
+    write_input_ramp(tmp_path)
+    with AsdfFile(tmp_path / "in_ramp.asdf") as file:
+        file.tree["roman"]["pixeldq"] = np.zeros((5, 5), np.uint32)
+        with create_asdf(tmp_path / "bad.asdf", file.tree):
+            pass
+    said = refuse("dq_init", tmp_path / "out.asdf", tmp_path / "bad.asdf", tmp_path / "out.asdf", "--mask=N/A")
+    assert "bad.asdf: pixeldq has the shape (5, 5)" in said
 
 
 # ---------------------------------------------------------------------------------------------------------- the product

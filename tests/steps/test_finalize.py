@@ -14,6 +14,7 @@ from small_files import FRAME_TIME, arrays_of, image, meta_of, opened, ramp, run
 
 from rampflow import SOFTWARE_NAME, __version__
 from rampflow import dq as flags
+from rampflow.alignment.exposures import StoredWcs
 from rampflow.alignment.product import write_solutions
 from rampflow.chain import LATER_STATUSES, STATUSES
 from rampflow.files import models
@@ -265,7 +266,8 @@ def test_the_metadata_describe_each_product(tmp_path):
         distortion = wcs_of_tree(file.tree["roman"]["coordinate_distortion_transform"])
     wcs = build_wcs(distortion, pointing | {"dec_ref": 66.001}, 1.0, (SIZE, SIZE))
     results = {"status": "SUCCESS"}
-    solution = {"status": "COMPLETE", "reason": "", "wcs": wcs, "s_region": s_region(wcs), "wcs_fit_results": results}
+    solution = {"status": "COMPLETE", "reason": "", "wcs": StoredWcs(wcs), "s_region": s_region(wcs)}
+    solution["wcs_fit_results"] = results
     write_solutions(steps["tweakreg"], {"cal_logs": ["a line of tweakreg"]}, {STEM: solution})
     before = datetime.datetime.now(datetime.UTC).replace(tzinfo=None)
     final = finish(tmp_path, steps, catalog, "--solutions", steps["tweakreg"])

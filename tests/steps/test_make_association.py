@@ -25,9 +25,9 @@ def test_exposures_are_grouped_by_visit(tmp_path, capsys):
 
 
 def test_files_that_are_not_raw_exposures_are_refused(tmp_path, capsys):
-    for name in ("r1_cal.asdf", "r1_uncal.asdf"):
+    for name in ("r1_flat.asdf", "r1_uncal.asdf"):
         (tmp_path / name).write_text("")
-    image, raw, missing = (str(tmp_path / name) for name in ("r1_cal.asdf", "r1_uncal.asdf", "r2_uncal.asdf"))
+    image, raw, missing = (str(tmp_path / name) for name in ("r1_flat.asdf", "r1_uncal.asdf", "r2_uncal.asdf"))
     for output, exposures, expected in (
         ("a.json", [image], f"{image}: is not a raw exposure by its name"),
         ("a.json", [raw, missing], f"{missing}: does not exist"),

@@ -22,6 +22,7 @@ from ramp_fitting import (
     image_dq,
     jump_thresholds,
 )
+from small_files import opened
 
 from rampflow import dq as flags
 from rampflow.errors import RampflowError
@@ -410,9 +411,81 @@ def test_two_lone_resultants_are_not_a_ramp():
     assert image_dq(np.zeros((1, 1), np.uint32), groupdq, result.slope, planes((1, 1))[0]) == flags.DO_NOT_USE
 
 
-def test_fewer_than_four_resultants_are_refused():
-    with pytest.raises(RampflowError, match="3 resultants.*at least 4"):
-        fit(np.zeros((3, 5)), pattern=SINGLE[:3])
+# -------------------------------------------------------------------------------------------------------- few resultants
+FEW = {"two": UNEVEN[1:3], "three": UNEVEN[2:5], "two single": SINGLE[:2], "three single": SINGLE[:3]}
+
+
+@pytest.mark.parametrize("pattern", FEW.values(), ids=FEW.keys())
+@pytest.mark.parametrize("rate", [0.1, 5.0, 300.0, 3000.0])  # read noise dominates below some 5 DN/s, photon noise above
+def test_few_resultants_have_unbiased_slopes_and_right_errors(rate, pattern):
+    n = 200_000
+    result, jumps = fit(simulate(rate, n, pattern, seed=3), pattern=pattern)
+    slope, err = result.slope[0].astype(float), result.err[0].astype(float)
+    sigma = true_sigma(rate, pattern)
+    assert not jumps.any()
+    assert abs(slope.mean() - rate) < 4.5 * sigma / np.sqrt(n)
+    # 4.5 standard errors of a standard deviation are 0.7 %. Weights of an estimated noise add up to 0.1 %.
+    assert slope.std() == pytest.approx(sigma, rel=0.008)
+    # Where read noise dominates, a rate that comes out negative has no photon noise, others have some: err is up to 1 % high.
+    assert np.sqrt(np.mean(err**2)) == pytest.approx(sigma, rel=0.013 if rate < 1 else 0.006)
+    pulls = (slope - rate) / np.sqrt(np.mean(err**2))
+    assert abs(pulls.mean()) < 4.5 / np.sqrt(n)
+    np.testing.assert_allclose(result.var_poisson + result.var_rnoise, result.err**2, rtol=1e-5)
+    if len(pattern) == 3:
+        assert result.chisq.mean() == pytest.approx(1, abs=0.02)  # one degree of freedom
+    else:
+        assert np.abs(result.chisq).max() < 1e-6
+
+
+def true_sigma(rate, pattern):
+    """Standard deviation of the best slope, by the dense reference with the true noise."""
+    return np.sqrt(dense_fit(np.zeros(len(pattern)), np.ones(len(pattern) - 1), rate, pattern)[1])
+
+
+def test_two_resultants_give_their_difference():
+    pattern = [[1], [2, 3]]
+    ramps = np.array([[1000.0, 1000, 1000], [1030, 1000, 970]])
+    result, _ = fit(ramps, pattern=pattern)
+    step = 1.5 * FRAME_TIME
+    np.testing.assert_allclose(result.slope[0], [30 / step, 0, -30 / step], rtol=1e-6)
+    read = READNOISE**2 * (1 + 1 / 2) / step**2
+    # τ of reads 2 and 3 is (3 · 2 + 1 · 3) / 4 frames, that of read 1 one frame, and their covariance one frame.
+    photon = 30 / step / GAIN * (9 / 4 + 1 - 2) * FRAME_TIME / step**2
+    np.testing.assert_allclose(result.err[0] ** 2, [read + photon, read, read], rtol=1e-5)
+    np.testing.assert_allclose(result.var_poisson[0], [photon, 0, 0], rtol=1e-5)
+
+
+@pytest.mark.parametrize("resultants", [2, 3])
+def test_few_resultants_are_not_searched_for_jumps_and_say_so(resultants):
+    pattern = UNEVEN[:resultants]
+    ramps = simulate(5.0, 50, pattern, seed=2, jump=(5000, 2))
+    result, jumps = fit(ramps, pattern=pattern)
+    assert not jumps.any() and np.isfinite(result.slope).all()
+    groupdq = np.zeros(ramps.shape, np.uint8)
+    groupdq[1:, 0, 1] = flags.SATURATED
+    result, _ = fit(ramps, groupdq, pattern=pattern)
+    dq = image_dq(np.zeros((1, 50), np.uint32), groupdq, result.slope, planes((1, 50))[0])
+    assert dq[0, 0] == flags.UNRELIABLE_SLOPE
+    assert dq[0, 1] == flags.UNRELIABLE_SLOPE | flags.SATURATED | flags.DO_NOT_USE and np.isnan(result.slope[0, 1])
+
+
+@pytest.mark.parametrize("good", [2, 3])
+def test_a_long_ramp_with_few_good_resultants_is_fitted_like_a_short_one(good):
+    # The same slope and error, in the same pixels; it has four or more resultants, so that UNRELIABLE_SLOPE isn't set.
+    ramps = simulate(300.0, 1000, seed=4)
+    groupdq = np.zeros(ramps.shape, np.uint8)
+    groupdq[good:] = flags.SATURATED
+    long, _ = fit(ramps, groupdq, rejection_threshold=None)
+    short, _ = fit(ramps[:good], pattern=UNEVEN[:good])
+    for name in ("slope", "err", "var_poisson", "var_rnoise", "chisq"):
+        np.testing.assert_array_equal(getattr(long, name), getattr(short, name))
+    dq = image_dq(np.zeros((1, 1000), np.uint32), groupdq, long.slope, planes((1, 1000))[0])
+    assert (dq == flags.SATURATED).all()
+
+
+def test_one_resultant_is_refused():
+    with pytest.raises(RampflowError, match="1 resultant; .*at least 2"):
+        fit(np.zeros((1, 5)), pattern=SINGLE[:1])
 
 
 # ------------------------------------------------------------------------------------------------------- large events
@@ -698,14 +771,43 @@ def test_inconsistent_inputs_are_refused(folder, capsys):
     assert run_step(ramp_fitting.STEP, ramp_fitting.run, command(folder, "x.asdf", gain="wrong.asdf")) == 1
     assert "give the gain of this detector" in capsys.readouterr().err
     assert not (folder / "x.asdf").exists()
+    shorten(folder, 1)
+    assert run_step(ramp_fitting.STEP, ramp_fitting.run, command(folder, "x.asdf", source="short.asdf")) == 1
+    assert "short.asdf: the ramp has 1 resultant; ramp_fitting needs at least 2" in capsys.readouterr().err
+
+
+def shorten(folder, resultants, flag=0):
+    """Write the first resultants of the ramp as an exposure; `flag` is set in the last one."""
     with AsdfFile(folder / "ramp.asdf") as file:
         roman = file.tree["roman"]
-        roman["data"], roman["groupdq"] = roman["data"].read()[:3], roman["groupdq"].read()[:3]
-        roman["meta"]["exposure"]["read_pattern"] = UNEVEN[:3]
+        roman["data"], roman["groupdq"] = roman["data"].read()[:resultants], roman["groupdq"].read()[:resultants]
+        roman["groupdq"][-1] |= np.uint8(flag)
+        roman["meta"]["exposure"]["read_pattern"] = UNEVEN[:resultants]
         with create_asdf(folder / "short.asdf", file.tree):
             pass
-    assert run_step(ramp_fitting.STEP, ramp_fitting.run, command(folder, "x.asdf", source="short.asdf")) == 1
-    assert "short.asdf: the ramp has 3 resultants" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("resultants", [2, 3])
+@pytest.mark.parametrize("options", [[], ["--expand_large_events=true"]])
+def test_an_exposure_of_few_resultants_is_complete_and_says_that_it_was_not_searched(folder, capsys, resultants, options):
+    shorten(folder, resultants)
+    assert run_step(ramp_fitting.STEP, ramp_fitting.run, command(folder, "few.asdf", *options, source="short.asdf")) == 0
+    said = capsys.readouterr().err
+    assert f"short.asdf: the ramp has {resultants} resultants, too few to search for jumps (4 are needed)" in said
+    with opened(folder / "few.asdf") as image:
+        assert image.meta.cal_step.ramp_fit == "COMPLETE"
+        assert ((image.dq & flags.UNRELIABLE_SLOPE) != 0).all() and not (image.dq & flags.JUMP_DET).any()
+        assert image.jump_indices.shape == (0, 3)
+        good = (image.dq & flags.DO_NOT_USE) == 0
+        assert good.mean() > 0.5 and np.isfinite(image.data[good]).all() and (image.err[good] > 0).all()
+
+
+def test_an_exposure_without_a_usable_slope_is_failed(folder, capsys):
+    shorten(folder, 2, flags.DO_NOT_USE)
+    assert run_step(ramp_fitting.STEP, ramp_fitting.run, command(folder, "few.asdf", source="short.asdf")) == 0
+    assert "short.asdf: no pixel has a usable slope (all are DO_NOT_USE): the status is FAILED" in capsys.readouterr().err
+    with opened(folder / "few.asdf") as image:
+        assert image.meta.cal_step.ramp_fit == "FAILED"
 
 
 def test_ols_cas22_is_refused_by_name(folder, capsys):

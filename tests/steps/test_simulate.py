@@ -11,19 +11,25 @@ from pathlib import Path
 import numpy as np
 import pytest
 import roman_datamodels.datamodels as rdm
-from astropy.modeling.models import Scale
+from astropy.coordinates import SkyCoord
+from astropy.modeling.models import Scale, Shift
+from astropy.table import Table
 from photutils.aperture import CircularAperture
+from roman_datamodels.datamodels import ScienceRawModel
 from saturation import checked_thresholds, flag_saturated
 from scipy.ndimage import label
+from scipy.spatial.transform import Rotation
 from simulator import detector as electronics
 from simulator import simulate_exposure, simulate_references, simulate_sky
-from simulator.metadata import MA_TABLES, MODELS, OLDER_VERSIONS, Settings
-from simulator.optics import FOCAL_PLANE_CENTER, PointSpread, Projection, attitude, look
+from simulator.metadata import MA_TABLES, MODELS, OLDER_VERSIONS, Settings, fill_metadata
+from simulator.optics import FOCAL_PLANE_CENTER, PointSpread, Projection, attitude, look, render_sources
 
 from rampflow import dq as flags
+from rampflow.astrometry.region import unit_vectors
 from rampflow.catalog.photometry import encircled_energy
 from rampflow.detector import SCIENCE
 from rampflow.errors import RampflowError
+from rampflow.wcs.building import build_wcs
 
 SIZE = 256
 TRIMMED = SIZE - 8
@@ -455,7 +461,7 @@ def test_every_multiaccum_table_gives_its_resultants(references, name):
 
 def test_numbers_of_resultants():
     lengths = {name: len(pattern) for name, (_, pattern) in MA_TABLES.items()}
-    assert lengths == {"three": 3, "four": 4, "short": 8, "imaging": 9, "long": 16, "uneven": 8}
+    assert lengths == {"one": 1, "two": 2, "three": 3, "four": 4, "short": 8, "imaging": 9, "long": 16, "uneven": 8}
 
 
 def test_bright_stars_come_on_top(sky):
@@ -518,9 +524,86 @@ def test_pointing_error_moves_the_header_alone(references, sky, tmp_path):
         with rdm.open(path) as model:
             made.append((np.array(model.data), dict(model.meta.wcsinfo)))
     np.testing.assert_array_equal(made[0][0], made[1][0])
-    right, wrong = made[0][1], made[1][1]
-    assert (wrong["ra_ref"] - right["ra_ref"]) * 3600 * np.cos(np.radians(66)) == pytest.approx(0.3, abs=1e-6)
-    assert (wrong["dec_ref"] - right["dec_ref"]) * 3600 == pytest.approx(-0.4, abs=1e-6)
+    right, wrong = ((info["ra_ref"], info["dec_ref"]) for _, info in made)
+    assert offset_between(right, wrong) == pytest.approx((0.3, -0.4), abs=1e-8)
+
+
+def offset_between(a, b):
+    """Offset of a position from another to the east and north along the great circle, arcsec; by astropy."""
+    here, there = (SkyCoord(*place, unit="deg") for place in (a, b))
+    distance, angle = here.separation(there).arcsec, here.position_angle(there).rad
+    return distance * np.sin(angle), distance * np.cos(angle)
+
+
+@pytest.mark.parametrize("dec", [-90.0, -89.9999, -89.9, 0.0, 66.0, 89.9, 89.9999, 90.0])
+@pytest.mark.parametrize("ra", [0.0, 1e-5, 120.0, 359.99999])
+@pytest.mark.parametrize("roll", [0.0, 300.0])
+def test_a_pointing_error_moves_the_telescope_without_turning_it(references, ra, dec, roll):
+    v = simulate_exposure.reference_point(references["WFI01"])
+    attitudes, places = [], []
+    for error in ((0.0, 0.0), (4.0, -3.0)):
+        settings = dataclasses.replace(SETTINGS, ra=ra, dec=dec, roll=roll, pointing_error=error)
+        header = ScienceRawModel.create_fake_data(shape=(8, 12, 128))
+        fill_metadata(header.meta, settings, "r_uncal.asdf", *v, {})
+        info = header.meta.wcsinfo
+        assert 0 <= info.ra_ref < 360 and abs(info.dec_ref) <= 90 and 0 <= info.roll_ref < 360
+        places.append((info.ra_ref, info.dec_ref))
+        attitudes.append(attitude(*v, info.ra_ref, info.dec_ref, info.roll_ref))
+    right, wrong = attitudes
+    np.testing.assert_allclose(right, attitude(*v, ra, dec, roll), atol=1e-11)
+    turned = Rotation.from_matrix(wrong @ right.T)
+    # A rotation by 5 arcsec, about an axis across the direction of pointing: none about the pointing itself.
+    assert np.degrees(turned.magnitude()) * 3600 == pytest.approx(5, abs=1e-5)
+    assert abs(turned.as_rotvec() @ unit_vectors(*places[0])) < 1e-11
+    if abs(dec) < 90:
+        assert offset_between(*places) == pytest.approx((4, -3), abs=1e-5)
+
+
+@pytest.mark.parametrize("ra, dec", [(0.0, 66.0), (359.9999, 0.0), (0.0, 89.9), (200.0, -89.9), (0.0, 90.0), (30.0, -90.0)])
+def test_a_dither_moves_stars_by_the_same_pixels_everywhere(references, ra, dec):
+    of = references["WFI01"]
+    here = dataclasses.replace(SETTINGS, ra=ra, dec=dec, roll=25.0)
+    there = dataclasses.replace(here, dither=(1.1, 2.2))
+    x, y = np.meshgrid([10.0, 60.0, 110.0], [10.0, 60.0, 110.0])
+    before, after = (simulate_exposure.make_projection(settings, of) for settings in (here, there))
+    moved = np.subtract(after.to_pixel(*before.to_sky(x, y)), (x, y))
+    # All by the length of the dither, without a turn.
+    assert np.hypot(*moved) * 0.11 == pytest.approx(np.hypot(1.1, 2.2), rel=0.02)
+    assert np.ptp(moved[0]) < 0.05 and np.ptp(moved[1]) < 0.05
+
+
+@pytest.mark.parametrize("ra, dec", [(0.0, 0.0), (359.9999, 66.0), (0.0, 89.9), (200.0, -89.9), (0.0, 90.0), (30.0, -90.0)])
+def test_the_wcs_of_the_header_puts_the_sources_where_they_are(references, ra, dec):
+    of = references["WFI01"]
+    sky = simulate_sky.make_sky(ra, dec, 0.003, 30, 20, seed=3)
+    settings = dataclasses.replace(SETTINGS, ra=ra, dec=dec, roll=25.0)
+    image, truth = render_sources((TRIMMED, TRIMMED), sky, simulate_exposure.make_projection(settings, of), None, 1e-3)
+    assert len(truth) > 10 and np.isfinite(image).all() and image.sum() > 0
+    header = ScienceRawModel.create_fake_data(shape=(8, 12, 128))
+    fill_metadata(header.meta, settings, "r_uncal.asdf", *simulate_exposure.reference_point(of), {})
+    info, scale = header.meta.wcsinfo, header.meta.velocity_aberration.scale_factor
+    pointing = {name: info[name] for name in ("v2_ref", "v3_ref", "roll_ref", "ra_ref", "dec_ref")}
+    wcs = build_wcs(of["distortion"].coordinate_distortion_transform, pointing, scale, (TRIMMED, TRIMMED))
+    found = SkyCoord(*wcs(truth["x"], truth["y"]), unit="deg")
+    # The inverse distortion of the references is known to 1e-4 pixel.
+    assert found.separation(SkyCoord(truth["ra"], truth["dec"], unit="deg")).arcsec.max() < 1e-4
+
+
+@pytest.mark.parametrize("dec", [-90.0, -89.9999, 66.0, 89.9999, 90.0])
+def test_galaxies_lie_at_their_position_angle(dec):
+    # V1 points at the galaxy, with V3 at the position angle 35: the galaxy's at 80 is 45 degrees from V3 (y) towards V2 (x).
+    sky = Table({"ra": [0.0], "dec": [dec], "mag": [18.0], "type": ["galaxy"], "half_light_radius": [1.0]})
+    sky["axis_ratio"], sky["position_angle"] = 0.3, 80.0
+    matrix = attitude(0, 0, 0.0, dec, 35.0)
+    projection = Projection(Shift(-60.5) & Shift(-60.5) | Scale(0.11) & Scale(0.11), 0, 0, matrix, 1.0)
+    stamp = np.zeros((1, 41, 41))
+    stamp[0, 20, 20] = 1
+    spread = PointSpread(np.repeat(stamp, 4, axis=0), [0, 128, 0, 128], [0, 0, 128, 128], 4)
+    image, _ = render_sources((121, 121), sky, projection, spread, 1.0)
+    dy, dx = np.indices(image.shape) - 60.5
+    xx, yy, xy = (np.sum(image * a * b) for a, b in ((dx, dx), (dy, dy), (dx, dy)))
+    tilt = np.degrees(0.5 * np.arctan2(2 * xy, xx - yy))
+    assert tilt == pytest.approx(45, abs=1)
 
 
 def test_dither_moves_the_stars(references, sky, exposure):

@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 import source_catalog
 from photutils.aperture import CircularAperture
+from simulator import simulate_references
 from small_files import arrays_of, image, meta_of, opened, refuse, run_here, succeed, write_image
 from star_field import (
     AREA,
@@ -32,7 +33,18 @@ from star_field import (
 
 from rampflow import SOFTWARE_NAME
 from rampflow import dq as flags
-from rampflow.catalog import background, columns, detection, photometry, products, psf, psf_photometry, segments, smoothing
+from rampflow.catalog import (
+    background,
+    columns,
+    detection,
+    dust,
+    photometry,
+    products,
+    psf,
+    psf_photometry,
+    segments,
+    smoothing,
+)
 from rampflow.catalog.background import Background, clipped_statistics
 from rampflow.catalog.daofind import FWHM_TO_SIGMA, measure_daofind
 from rampflow.errors import RampflowError
@@ -223,6 +235,32 @@ def test_both_products_are_valid_and_named(catalogs, plain):
         assert model.meta.calibration_software_name == SOFTWARE_NAME
     assert arrays["data"].dtype == np.uint32 and arrays["detection_image"].dtype == np.float32
     assert not list(catalog.parent.glob(".*"))
+
+
+def test_reddening_is_looked_up_in_the_map_of_the_hemisphere(catalogs):
+    """The stars lie at a galactic latitude of 30 degrees: the southern map is not read."""
+    for hemisphere in ("north", "south"):
+        simulate_references.make_dust_map(catalogs.folder / f"{hemisphere}.fits", hemisphere, 1)
+    maps = [f"--dustmap_{name}={catalogs.folder / name}.fits" for name in ("north", "south")]
+    catalog, segmentation = catalogs.make(None, *maps)
+    said, metadata, found = catalogs.said, validate(catalog), read_catalog(catalog)
+    expected = dust.reddening(found["ra"], found["dec"], {"north": catalogs.folder / "north.fits"})
+    assert (found["dust_ebv"] == expected).all() and (expected > 0).all() and "WARNING" not in said
+    assert metadata["roman.meta.ref_file.dustmap_north"] == str(catalogs.folder / "north.fits")
+    assert "roman.meta.ref_file.dustmap_south" not in metadata
+    assert set(meta_of(segmentation)["ref_file"]) >= {"dustmap_north"}
+    # Without the map: NaN and a warning.
+    assert np.isnan(catalogs.read(None, maps[1])[0]["dust_ebv"]).all()
+    assert catalogs.said.count("WARNING") == 1
+    assert f"dust_ebv is NaN without dustmap_north ({len(found['ra'])} sources)" in catalogs.said
+
+
+def test_parameters_of_crds_are_recorded(catalogs):
+    given = "--parameters_from", "roman_wfi_pars-sourcecatalogstep_0001.asdf:npixels,deblend"
+    catalog, segmentation = catalogs.make(None, *given)
+    assert validate(catalog)["roman.meta.ref_file.pars-sourcecatalogstep"] == f"crds://{given[1].partition(':')[0]}"
+    assert meta_of(segmentation)["ref_file"]["pars-sourcecatalogstep"] == f"crds://{given[1].partition(':')[0]}"
+    assert "Parameters of CRDS: npixels, deblend from roman_wfi_pars-sourcecatalogstep_0001.asdf" in catalogs.said
 
 
 def test_the_crds_context_is_recorded(catalogs):

@@ -167,6 +167,16 @@ def test_rows_of_a_compressed_array_are_read_without_the_whole(tmp_path):
         np.testing.assert_array_equal(stored.read_plane(2), array[2])
 
 
+@pytest.mark.parametrize("shape", [(0,), (0, 3), (2, 0)])
+def test_arrays_without_values_keep_their_shape(tmp_path, shape):
+    write(tmp_path / "a.asdf", {"a": np.empty(shape, np.int16)})
+    asdf.AsdfFile({"a": np.empty(shape, np.int16)}).write_to(tmp_path / "b.asdf", all_array_storage="inline")
+    for name in ("a.asdf", "b.asdf"):
+        with AsdfFile(tmp_path / name) as file:
+            array = file.tree["a"]
+            assert (array.shape, array.dtype) == (shape, np.int16)
+
+
 @pytest.mark.parametrize("dtype", ["<f4", "<u2", "<i8", "?", "<c16"])
 def test_arrays_in_the_tree_are_read(tmp_path, dtype):
     array = values(np.dtype(dtype), (4, 5))

@@ -12,7 +12,7 @@ from rampflow.workflow.association import Member, find_excluded, find_members, r
 def folder(tmp_path):
     """Raw files r1 to r3 in a folder `raw`, beside other files."""
     (tmp_path / "raw").mkdir()
-    for name in ("r1_uncal.asdf", "r3_uncal.asdf", "r2_uncal.asdf", "r1_cal.asdf", "notes.txt"):
+    for name in ("r1_uncal.asdf", "r3_uncal.asdf", "r2_uncal.asdf", "r1_cal.asdf", "r1_flat.asdf", "notes.txt"):
         (tmp_path / "raw" / name).write_text("")
     (tmp_path / "raw" / "sub_uncal.asdf").mkdir()
     return tmp_path
@@ -82,6 +82,18 @@ def test_exposures_that_do_not_exist_are_listed_with_their_problem(folder):
     assert [stem_of(m.path) for m in find_members(inputs, folder, ["gone", "lost"])] == ["r1", "r2"]
 
 
+@pytest.mark.parametrize("suffix", ["dqinit", "dq_init", "ramp"])
+def test_a_ramp_may_stand_for_its_raw_file(folder, suffix):
+    (folder / f"raw/r9_{suffix}.asdf").write_text("")
+    (member,) = find_members(f"raw/r9_{suffix}.asdf", folder)
+    assert (stem_of(member.path), member.association, member.problem) == ("r9", "r9", "")
+    associate(folder, visit=[f"raw/r9_{suffix}.asdf", "raw/r1_uncal.asdf"])
+    assert [stem_of(m.path) for m in find_members("asn.json", folder)] == ["r9", "r1"]
+    assert [stem_of(m.path) for m in find_members(f"raw/lost_{suffix}.asdf", folder, ["lost"])] == []
+    # A folder may have the ramps of a run beside the raw files.
+    assert [stem_of(m.path) for m in find_members("raw", folder)] == ["r1", "r2", "r3"]
+
+
 def test_an_empty_input_gives_no_members(folder):
     assert find_members([], folder) == []
 
@@ -95,11 +107,12 @@ def test_a_tilde_is_the_home_folder(folder, monkeypatch):
     ("given", "message"),
     [
         ("nowhere", "input 'nowhere': does not exist"),
-        ("raw/r1_cal.asdf", "r1_cal.asdf: is not a raw exposure by its name, which must end in _uncal.asdf"),
+        ("raw/r1_flat.asdf", "r1_flat.asdf: is not a raw exposure by its name, which must end in _uncal.asdf"),
         ("empty", "input 'empty': the folder holds no file"),
         (["raw", "raw/r2_uncal.asdf"], "the exposure r2 is given twice in 'r2'"),
         (["raw/r2_uncal.asdf", "raw/../raw/r2_uncal.asdf"], "given twice"),
         (["raw", "copies"], "two files are named r1_uncal.asdf"),
+        (["ramps.json"], "two files are named r1_uncal.asdf and r1_dqinit.asdf"),
         (["asn.json", "raw"], "the exposure r1 is in two associations, 'visit' and 'r1'"),
         ("link_uncal.asdf", None),
     ],
@@ -109,6 +122,8 @@ def test_invalid_inputs_are_named(folder, given, message):
     (folder / "copies").mkdir()
     (folder / "copies/r1_uncal.asdf").write_text("")
     (folder / "link_uncal.asdf").symlink_to(folder / "raw/r1_uncal.asdf")
+    (folder / "raw/r1_dqinit.asdf").write_text("")
+    associate(folder, "ramps.json", visit=["raw/r1_uncal.asdf", "raw/r1_dqinit.asdf"])
     associate(folder, visit=["raw/r1_uncal.asdf"])
     if message is None:  # a link is a file with a name of its own
         assert [m.association for m in find_members(given, folder)] == ["link"]
@@ -154,7 +169,7 @@ def test_an_exposure_twice_in_an_association_is_refused(folder):
             '{"products": [{"name": "a", "members": [{"expname": "none_uncal.asdf"}]}]}',
             "'none_uncal.asdf' of 'a' does not exist",
         ),
-        ('{"products": [{"name": "a", "members": [{"expname": "raw/r1_cal.asdf"}]}]}', "must end in _uncal.asdf"),
+        ('{"products": [{"name": "a", "members": [{"expname": "raw/r1_flat.asdf"}]}]}', "must end in _uncal.asdf"),
     ],
 )
 def test_a_bad_association_is_named(folder, content, message):

@@ -25,7 +25,12 @@ def refused(config):
 def test_an_empty_configuration_is_the_defaults():
     config = validated({})
     assert config["input"] == [] and config["results"] == "results" and config["keep_intermediates"] == ["ramp_fitting"]
-    assert config["references"] == {"crds_context": None, "override": {}, "allow_mismatch": False}
+    assert config["references"] == {
+        "crds_context": None,
+        "override": {},
+        "allow_mismatch": False,
+        "step_parameters": True,
+    }
     assert set(config["steps"]) == set(STEPS)
     for step in declarations.steps().values():
         defaults = {"skip": False, **{p.name: p.default for p in step.parameters}}
@@ -44,8 +49,17 @@ def test_given_values_replace_defaults():
     assert config["steps"]["ramp_fitting"]["rejection_threshold"] == 5
     assert config["steps"]["ramp_fitting"]["algorithm"] == "likely"
     assert config["steps"]["refpix"]["skip"] is True
-    assert config["references"] == {"crds_context": None, "override": {"flat": "f.asdf"}, "allow_mismatch": False}
+    assert config["references"] == {**validated({})["references"], "override": {"flat": "f.asdf"}}
     assert (config["input"], config["results"], config["keep_intermediates"]) == ("raw", "out", ["linearity"])
+
+
+def test_parameters_that_the_user_gives_are_told_from_the_file_of_defaults():
+    """Only these have precedence over CRDS's parameters, even where they are equal to the default."""
+    own = {"steps": {"refpix": {"skip": "false"}, "saturation": None, "linearity": {}}}
+    shipped = {"steps": {"refpix": {"skip": False, "remove_trends": True}, "saturation": {"backup": 0}}}
+    config = configuration.validated(shipped, declarations.steps(), own)
+    assert config["given"] == {"refpix": ["skip"]}
+    assert validated(own)["given"] == config["given"] and validated({})["given"] == {}
 
 
 def test_command_line_texts_are_parsed():

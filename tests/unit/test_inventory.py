@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from inventories import DATA, SERVERLESS, SIZE, built, refused, write_exposure
 from simulator import simulate_references
-from small_files import SCRIPTS, set_entries, write_ramp, write_raw
+from small_files import SCRIPTS, set_entries, statuses, write_image, write_ramp, write_raw
 
 from rampflow.chain import STEPS
 from rampflow.errors import RampflowError
@@ -57,6 +57,9 @@ def test_each_exposure_has_its_chain_and_references(visit, cache):
         assert set(references) == set(reference_types(declarations.steps()[name] for name in chain))
         for reftype, path in references.items():
             assert Path(path).is_file() and Path(path).is_relative_to(cache / "references/roman")
+            if reftype.startswith("dustmap"):
+                assert Path(path).name == f"roman_wfi_{reftype}_0001.fits"
+                continue
             serial = "0002" if (reftype, detector) == ("flat", "WFI01") else "0001"
             name = "" if reftype == "darkdecaysignal" else f"_{detector.lower()}"
             name += "_f158" if reftype == "epsf" else ""
@@ -348,14 +351,14 @@ def test_all_bad_files_are_listed(visit, cache):
     (visit / "raw/a_uncal.asdf").write_text("nothing")
     content = (visit / "raw/b_uncal.asdf").read_bytes()
     (visit / "raw/b_uncal.asdf").write_bytes(content[: len(content) // 2])
-    write_ramp(visit / "raw/e_uncal.asdf", DATA)
+    write_image(visit / "raw/e_uncal.asdf", DATA[0, 4:-4, 4:-4])
     write_exposure(visit / "raw", "f", kind="WFI_SELFIE")
     write_exposure(visit / "raw", "g", detector="WFI42")
     *lines, remedy = refused(visit, cache).strip().splitlines()
     expected = {
         "a": "is not an ASDF file",
         "b": "truncated",
-        "e": "holds the data model 'ramp-2.1.0'",
+        "e": "holds the data model 'wfi_image-2.1.0'",
         "f": "'WFI_SELFIE'",
         "g": "'WFI42'",
     }
@@ -379,8 +382,29 @@ def change_raw(path, changes):
     path.with_name("changed").rename(path)
 
 
+def write_input_ramp(path, *complete):
+    meta = {"instrument.detector": "WFI01", "instrument.optical_element": "F158", "cal_step": statuses(*complete)}
+    return write_ramp(path, DATA, meta)
+
+
+def test_a_ramp_goes_through_the_same_steps_as_its_raw_file(visit, cache):
+    write_input_ramp(visit / "raw/d_dqinit.asdf", "dq_init", "saturation")
+    found = built(visit, cache, {"input": ["raw", "raw/d_dqinit.asdf"]})["exposures"]
+    assert found["d"][0] == "d" and found["d"][1:] == found["a"][1:]
+
+
+def test_ramps_that_can_not_be_processed_are_refused(visit, cache):
+    write_input_ramp(visit / "raw/d_ramp.asdf", "dq_init", "refpix")
+    (visit / "results").mkdir()
+    write_input_ramp(visit / "results/e_dqinit.asdf", "dq_init")
+    said = refused(visit, cache, {"input": ["raw", "raw/d_ramp.asdf"]})
+    assert "d_ramp.asdf: refpix changed the counts of this ramp already" in said and "exclude=[d]" in said
+    said = refused(visit, cache, {"input": ["raw", "results/e_dqinit.asdf"]})
+    assert "e_dqinit.asdf: lies in the folder of the results" in said
+
+
 def test_what_a_step_would_refuse_is_refused_with_all_other_bad_inputs(visit, cache):
-    write_raw(visit / "raw/short_uncal.asdf", DATA[:3], {"instrument.detector": "WFI01"})
+    write_raw(visit / "raw/short_uncal.asdf", DATA[:1], {"instrument.detector": "WFI01"})
     for name, changes in {
         "time": {"meta.exposure.frame_time": 0.0},
         "pointing": {"meta.wcsinfo.ra_ref": ...},
@@ -392,7 +416,7 @@ def test_what_a_step_would_refuse_is_refused_with_all_other_bad_inputs(visit, ca
     assert len(lines) == 5 and remedy == "to go on without: --config 'exclude=[a,guide,pointing,short,time]'"
     assert "guide_uncal.asdf: meta.guide_star.window_xstop is missing" in lines[1]
     assert "pointing_uncal.asdf: meta.wcsinfo.ra_ref is missing" in lines[2]
-    assert "short_uncal.asdf: the ramp has 3 resultants; ramp_fitting needs at least 4" in lines[3]
+    assert "short_uncal.asdf: the ramp has 1 resultant; ramp_fitting needs at least 2" in lines[3]
     assert "time_uncal.asdf: meta.exposure.frame_time is 0.0" in lines[4]
     # A skipped step refuses nothing.
     skipping = {"input": "raw", "exclude": ["a", "guide", "short", "time"], "steps": {"assign_wcs": {"skip": True}}}

@@ -9,6 +9,7 @@ import process_exposure
 import pytest
 
 from rampflow.chain import chain_of
+from rampflow.errors import RampflowError
 from rampflow.step.program import read_arguments
 from rampflow.workflow import plan as plans
 from rampflow.workflow import recipes, rerun, second_pass
@@ -111,6 +112,53 @@ def test_a_recipe_changes_with_what_a_step_is_made_from_alone(make_plan):
     assert differing == {"refpix", "tweakreg"}
     assert plan.recipe("a1", "dq_init") != plan.recipe("a2", "dq_init"), "another raw file"
     assert plan.recipe("a1", "tweakreg") == plan.recipe("a2", "tweakreg") == plan.association_recipe("a")
+
+
+def test_parameters_of_crds_are_those_of_the_exposure_and_change_its_recipes(make_plan):
+    def with_parameters(file="1", **values):
+        plan = make_plan(steps={"tweakreg": {"minobj": 12}})
+        sets = {name: (value, f"/c/roman_wfi_pars-{file}.asdf") for name, value in values.items()}
+        plan.exposures["a1"] = entry("a1", step_parameters={"tweakreg": sets, "saturation": {"backup": (2, "/c/s.asdf")}})
+        return plan
+
+    plan, before = with_parameters(abs_sigma=2.5, margin=20.0), make_plan(steps={"tweakreg": {"minobj": 12}})
+    assert "--backup 2" in plan.arguments("a1", "saturation") and "--parameters_from s.asdf:backup" in plan.arguments(
+        "a1", "saturation"
+    )
+    assert "--backup 0" in plan.arguments("a2", "saturation") and "--parameters_from" not in plan.arguments("a2", "saturation")
+    assert {step for step in plan.exposures["a1"].chain if plan.recipe("a1", step) != before.recipe("a1", step)} == {
+        "saturation",
+        "tweakreg",
+    }
+    # An association is aligned with the parameters of its first exposure.
+    assert "--abs_sigma 2.5" in plan.alignment_parameters("a") and "--minobj 12" in plan.alignment_parameters("a")
+    assert "--parameters_from roman_wfi_pars-1.asdf:abs_sigma" in plan.alignment_parameters("a")
+    assert plan.alignment_parameters("a", ["a2"]) == before.alignment_parameters("a")
+    assert "--margin 20.0" in plan.search_parameters("a") and "--margin 15.0" in plan.search_parameters("b")
+    # Another file with the same values is another recipe, because the product names the file.
+    assert with_parameters("2", abs_sigma=2.5).association_recipe("a") != with_parameters(abs_sigma=2.5).association_recipe("a")
+
+
+def test_the_next_step_records_that_crds_leaves_out_steps(make_plan):
+    plan = make_plan()
+    skip = {"skip": (True, "/c/p.asdf")}
+    chain = tuple(name for name in plan.exposures["a1"].chain if name not in ("photom", "flatfield"))
+    plan.exposures["a1"] = entry(
+        "a1", chain=chain, step_parameters={"photom": skip, "flatfield": skip, "refpix": {"skip": (False, "/c/r.asdf")}}
+    )
+    assert plan.parameters("a1", "source_catalog").endswith("--parameters_from p.asdf:flatfield.skip,photom.skip")
+    assert all("--parameters_from" not in plan.parameters("a1", name) for name in chain if name != "source_catalog")
+
+
+def test_contradicting_parameters_of_crds_are_refused_with_the_file(make_plan):
+    plan = make_plan()
+    plan.exposures["a1"] = entry("a1", step_parameters={"tweakreg": {"sigma": (2.0, "/c/p.asdf")}})
+
+    def refuse(options):
+        raise RampflowError(f"sigma {options['sigma']}")
+
+    with pytest.raises(RampflowError, match=r"/c/p\.asdf: with the parameters of tweakreg for a: sigma 2\.0"):
+        plan.check_alignments(refuse)
 
 
 def test_a_cluster_job_has_a_folder_of_its_own_on_the_disk_of_its_node(tmp_path, monkeypatch):

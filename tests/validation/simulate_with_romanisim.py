@@ -19,6 +19,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent / "scripts"))
 
 from simulator.metadata import MA_TABLES, Settings
+from simulator.optics import attitude, displacement, look
 
 #: romanisim multiplies and divides by references as they are: what stands in for values that are NaN or not positive.
 USUAL = {"flat": 1.0, "gain": 1.8, "saturation": 55000.0, "readnoise": 7.0, "dark": 0.01}
@@ -109,9 +110,11 @@ def name_exposure(meta, output: Path, args) -> None:
     meta["filename"] = output.name
     meta["observation"].update(ris_make_utils.parse_filename(output.name))
     meta["observation"].update({"visit_file_group": 1, "visit_file_sequence": 1, "visit_file_activity": "01"})
-    east, north = args.pointing_error
-    meta["wcsinfo"]["ra_ref"] += east / 3600 / np.cos(np.radians(args.dec))
-    meta["wcsinfo"]["dec_ref"] += north / 3600
+    wcsinfo = meta["wcsinfo"]
+    true = attitude(*(wcsinfo[name] for name in ("v2_ref", "v3_ref", "ra_ref", "dec_ref", "roll_ref")))
+    seen = displacement(wcsinfo["ra_ref"], wcsinfo["dec_ref"], args.pointing_error) @ true
+    pointing = look(seen, wcsinfo["v2_ref"], wcsinfo["v3_ref"])
+    wcsinfo.update(zip(("ra_ref", "dec_ref", "roll_ref"), pointing, strict=True))
     if args.guide_window:
         x, y = args.guide_window
         meta["guide_star"].update({"window_xstart": x, "window_ystart": y, "window_xstop": x + 16, "window_ystop": y + 16})

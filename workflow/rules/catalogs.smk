@@ -3,9 +3,10 @@
 
 rule source_catalog:
     input:
-        exposure=of_exposure(plan.exposure_before, "source_catalog"),
+        exposure=file_of_exposure(plan.exposure_before, "source_catalog"),
         references=ancient(of_exposure(plan.references, "source_catalog")),
         forced_segmentation=ancient(lambda wildcards: plan.forced_segmentation()),
+        redo=redo_image("source_catalog"),
     output:
         catalog=f"{INTERMEDIATES}/{of_single_steps('source_catalog')}_cat.parquet",
         segmentation=f"{INTERMEDIATES}/{of_single_steps('source_catalog')}_segm.asdf",
@@ -54,22 +55,23 @@ rule astrometric_catalog:
         mem_mb=memory(1000),
         runtime=minutes(30),
     params:
+        images=list_of_inputs("images"),
         source=lambda wildcards: plan.star_source(),
         attempt=of_association(plan.star_attempt),
-        options=plan.search_parameters(),
+        options=of_association(plan.search_parameters),
         code=fingerprint("astrometric_catalog"),
     message:
         "{wildcards.association}: astrometric catalog"
     shell:
-        'python "$RAMPFLOW_SCRIPTS"/astrometric_catalog.py {output.stars:q} --images {input.images:q}'
+        'python "$RAMPFLOW_SCRIPTS"/astrometric_catalog.py {output.stars:q} --images {params.images}'
         " --astrometric_catalog {params.source:q} --attempt {params.attempt} {params.options} > {log:q} 2>&1"
 
 
 rule tweakreg:
     input:
-        images=of_association(plan.images_to_align),
-        catalogs=get_catalogs_to_align,
-        own_catalogs=of_association(plan.made_catalogs),
+        images=files_of_association(plan.images_to_align),
+        catalogs=files_of_association(plan.catalogs_to_align),
+        own_catalogs=files_of_association(plan.made_catalogs),
         stars=rules.astrometric_catalog.output.stars,
     output:
         solutions=f"{INTERMEDIATES}/{{association}}_tweakreg.asdf",
@@ -82,15 +84,18 @@ rule tweakreg:
         "../../envs/rampflow.yaml"
     threads: 1
     resources:
-        mem_mb=memory(1000),
+        mem_mb=memory_of_association(1000, per_member=1.5),
         runtime=minutes(30),
     params:
+        images=list_of_inputs("images"),
+        catalogs=list_of_inputs("catalogs"),
+        own_catalogs=list_of_inputs("own_catalogs"),
         name=Path(settings["astrometric_catalog"]).name,
-        options=plan.parameters("tweakreg"),
+        options=of_association(plan.alignment_parameters),
         recipe=of_association(plan.association_recipe),
     message:
         "{wildcards.association}: alignment of all exposures"
     shell:
-        'RAMPFLOW_RECIPE={params.recipe} python "$RAMPFLOW_SCRIPTS"/tweakreg.py {output.solutions:q} {output.summary:q} --images {input.images:q}'
-        " --catalogs {input.catalogs:q} --own_catalogs {input.own_catalogs:q} --astrometric_catalog {input.stars:q} --catalog_name {params.name:q}"
+        'RAMPFLOW_RECIPE={params.recipe} python "$RAMPFLOW_SCRIPTS"/tweakreg.py {output.solutions:q} {output.summary:q} --images {params.images}'
+        " --catalogs {params.catalogs} --own_catalogs {params.own_catalogs} --astrometric_catalog {input.stars:q} --catalog_name {params.name:q}"
         " {params.options} > {log:q} 2>&1"

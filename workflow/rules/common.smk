@@ -22,6 +22,8 @@ import tweakreg
 from rampflow.chain import STEPS
 from rampflow.errors import RampflowError
 from rampflow.files import links
+from rampflow.files.path_lists import write_list
+from rampflow.step.declaration import NOT_APPLICABLE
 from rampflow.workflow import recipes, rerun, resources, second_pass, summary
 from rampflow.workflow.environment import SCRIPTS
 from rampflow.workflow.fingerprint import fingerprint
@@ -35,10 +37,11 @@ gc.set_threshold(100_000)
 IS_MAIN_PROCESS = not is_job()
 DECLARED = declarations.steps()
 try:
-    settings = read_settings(config, DECLARED, Path.cwd())
+    settings = read_settings(config, DECLARED, Path.cwd(), GIVEN)
     settings["exclude"] = [*settings["exclude"], *second_pass.left_out()]
     tweakreg.matchings(settings["steps"]["tweakreg"])
     plan = Plan.of_run(settings, DECLARED, Path.cwd())
+    plan.check_alignments(tweakreg.matchings)
 except RampflowError as error:
     raise WorkflowError(str(error)) from None
 
@@ -69,6 +72,21 @@ def of_association(question, *arguments):
     return lambda wildcards: question(wildcards.association, *arguments)
 
 
+def file_of_exposure(question, *arguments):
+    """Input function: the file that the plan names for the exposure of a job. A file of the input is `ancient`."""
+    return lambda wildcards: ancient_inputs([question(wildcards.stem, *arguments)])
+
+
+def ancient_inputs(paths):
+    """Files that a job reads. Those of the input are `ancient`: the name of their link depends on their content."""
+    return [ancient(path) if links.is_link(path) else path for path in paths]
+
+
+def redo_image(step):
+    """Input function: the stamp of an exposure whose calibrated image is the input, if its first job is that of a step."""
+    return lambda wildcards: plan.redone_images(wildcards.stem, step) and redo_stamp("exposure", "stem")(wildcards)
+
+
 def redo_stamp(kind, wildcard):
     """Input function: the file that is touched when an exposure or an association must be processed again."""
     return lambda wildcards: rerun.stamp_file(RESULTS, kind, wildcards[wildcard])
@@ -90,19 +108,32 @@ def get_pointings(wildcards):
     `ancient` inputs, if these are made again.
     """
     images = plan.images_to_align(wildcards.association)
-    return [ancient(image) for image in images] if STARS_ARE_CURRENT else images
+    return [ancient(image) for image in images] if STARS_ARE_CURRENT else ancient_inputs(images)
 
 
-def get_catalogs_to_align(wildcards):
-    """Catalog of each image. A catalog that the association names is `ancient`: the name of its link depends on its content."""
-    given = plan.given_catalogs(wildcards.association)
-    catalogs = plan.catalogs_to_align(wildcards.association)
-    return [ancient(catalog) if catalog in given else catalog for catalog in catalogs]
+def files_of_association(question):
+    """Input function: the files that the plan names for the association of a job. Files of the input are `ancient`."""
+    return lambda wildcards: ancient_inputs(question(wildcards.association))
+
+
+def get_ramp_pictures(wildcards):
+    """Pictures of the ramps of an association; a calibrated image has none."""
+    return [path for path in plan.ramp_pictures(wildcards.association) if path != NOT_APPLICABLE]
 
 
 def options_of_inputs(*names):
     """Parameter function: arguments of the script for those of the named inputs that the job has."""
     return lambda wildcards, input: given_options(input, names)
+
+
+def list_of_inputs(name):
+    """Parameter function: argument of the script that stands for a list of inputs, which may be too long for a command line."""
+
+    def write(wildcards, input):
+        files = input.get(name, [])
+        return write_list([files] if isinstance(files, str) else files)
+
+    return write
 
 
 # ----------------------------------------------------------------------------------------------------- what a rule writes
@@ -136,3 +167,10 @@ def local_cores():
 
 jobs = resources.Resources({stem: plan.shape(stem) for stem in plan.exposures}, local_cores)
 cores, memory, minutes = jobs.cores, jobs.memory, jobs.minutes
+
+
+def memory_of_association(base, per_member):
+    """Resource function: memory of a job of an association, MB, with so much for each of its exposures."""
+    return lambda wildcards, attempt: memory(base + per_member * len(plan.members_to_align(wildcards.association)))(
+        wildcards, attempt
+    )

@@ -50,6 +50,9 @@ def show_summary(logs, *, realigned=(), success):
             success=success,
         )
     )
+    if plan.inventory.notices:
+        with SUMMARY.open("a") as file:
+            file.writelines(f"warning: {notice}\n" for notice in plan.inventory.notices)
     if stale := plan.stale_files():
         show(leftovers.describe_stale(stale))
         with SUMMARY.open("a") as file:
@@ -64,6 +67,8 @@ if IS_MAIN_PROCESS:
         raise WorkflowError(str(error)) from None
     if outdated:
         show(recipes.describe_outdated(outdated))
+    for notice in plan.inventory.notices:
+        show(f"Warning: {notice}")
 
 
 onstart:

@@ -4,10 +4,11 @@
 # finalize writes the products of an exposure with a source catalog, finalize_image those of others.
 rule finalize:
     input:
-        image=of_exposure(plan.calibrated_image),
-        catalog=f"{INTERMEDIATES}/{{stem}}_cat.parquet",
-        segmentation=f"{INTERMEDIATES}/{{stem}}_segm.asdf",
+        image=file_of_exposure(plan.calibrated_image),
+        catalog=file_of_exposure(plan.own_catalog),
+        segmentation=file_of_exposure(plan.own_segmentation),
         solutions=of_exposure(plan.solution),
+        redo=redo_image("finalize"),
     output:
         cal=f"{RESULTS}/{{stem}}_cal.asdf",
         wcs=f"{RESULTS}/{{stem}}_wcs.asdf",
@@ -18,7 +19,7 @@ rule finalize:
     benchmark:
         "benchmarks/{stem}/finalize.tsv"
     wildcard_constraints:
-        stem=match_any(plan.with_step("source_catalog")),
+        stem=match_any(plan.cataloged()),
     group:
         "finalize"
     conda:
@@ -30,7 +31,7 @@ rule finalize:
     params:
         solutions=options_of_inputs("solutions"),
         require=of_exposure(plan.requirement),
-        recipe=fingerprint("finalize"),
+        recipe=of_exposure(plan.product_recipe),
     message:
         "{wildcards.stem}: products"
     shell:
@@ -49,7 +50,7 @@ rule finalize_image:
     benchmark:
         "benchmarks/{stem}/finalize.tsv"
     wildcard_constraints:
-        stem=match_any(plan.without_step("source_catalog")),
+        stem=match_any(plan.cataloged(yes=False)),
     group:
         "exposure"
     conda:

@@ -113,10 +113,7 @@ rule association_report:
             f"{INTERMEDIATES}/{{stem}}_image_pictures.json",
             stem=plan.members(wildcards.association),
         ),
-        ramps=lambda wildcards: expand(
-            f"{INTERMEDIATES}/{{stem}}_ramp_pictures.json",
-            stem=plan.members(wildcards.association),
-        ),
+        ramps=get_ramp_pictures,
         template=SCRIPTS.parent / "workflow" / "report" / "report.html.j2",
     output:
         report(
@@ -136,11 +133,13 @@ rule association_report:
         mem_mb=memory(1000),
         runtime=minutes(10),
     params:
+        images=list_of_inputs("images"),
+        ramps=lambda wildcards: write_list(plan.ramp_pictures(wildcards.association)),
         options=options_of_inputs("summary", "stars"),
         missing=of_association(plan.missing_options, second_pass.left_out()),
         code=fingerprint("report"),
     message:
         "{wildcards.association}: report"
     shell:
-        'python "$RAMPFLOW_SCRIPTS"/report.py {output:q} {input.template:q} --images {input.images:q} --ramps {input.ramps:q}'
+        'python "$RAMPFLOW_SCRIPTS"/report.py {output:q} {input.template:q} --images {params.images} --ramps {params.ramps}'
         " {params.options} {params.missing} --benchmarks benchmarks --logs logs > {log:q} 2>&1"

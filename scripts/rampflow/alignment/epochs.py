@@ -144,7 +144,9 @@ def _moved(member: CatalogedExposure, source: np.ndarray, shift: np.ndarray) -> 
     x, y = member.sources.x.astype(float), member.sources.y.astype(float)
     here = member.plane[source]
     # How positions in the plane change along a row and along a column, at each source.
-    along = [member.plane_of(x[source] + dx, y[source] + dy) - here for dx, dy in ((1, 0), (0, 1))]
+    n = len(source)
+    moves = member.plane_of(np.r_[x[source] + 1, x[source]], np.r_[y[source], y[source] + 1])
+    along = [moves[:n] - here, moves[n:] - here]
     pixels = np.linalg.solve(np.stack(along, axis=-1), shift[..., None])[..., 0]
     x[source] += pixels[:, 0]
     y[source] += pixels[:, 1]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+
 import numpy as np
 
 from rampflow.alignment.affine import NO_CORRECTION, Affine
@@ -12,6 +14,29 @@ from rampflow.step.exposure import Exposure
 from rampflow.wcs.conversion import wcs_of_tree
 
 ARCSEC = np.pi / 180 / 3600  #: radians
+
+
+class StoredWcs:
+    """A WCS in a compact form: 50 kB instead of the megabyte of its objects, so that thousands fit into memory.
+
+    Parameters
+    ----------
+    wcs : gwcs.wcs.WCS
+        The WCS.
+    """
+
+    def __init__(self, wcs):
+        self._content = pickle.dumps(wcs)
+
+    def load(self):
+        """Make the WCS.
+
+        Returns
+        -------
+        gwcs.wcs.WCS
+            A new object.
+        """
+        return pickle.loads(self._content)
 
 
 class CatalogedExposure:
@@ -38,7 +63,7 @@ class CatalogedExposure:
 
     Attributes
     ----------
-    stem, group, wcs, angles, sources, epoch
+    stem, group, angles, sources, epoch
         See above.
     plane : numpy.ndarray
         Positions of the sources in the tangent plane, (n, 2), arcsec.
@@ -53,18 +78,18 @@ class CatalogedExposure:
     """
 
     def __init__(self, stem: str, group: str, wcs, angles: dict, sources: SourcePositions, epoch: float | None = None):
-        self.stem, self.group, self.wcs, self.angles, self.epoch = stem, group, wcs, angles, epoch
+        self.stem, self.group, self.angles, self.epoch = stem, group, angles, epoch
+        self._wcs = StoredWcs(wcs)
         (x0, x1), (y0, y1) = wcs.bounding_box
         inside = (sources.x > x0) & (sources.x < x1) & (sources.y > y0) & (sources.y < y1)
         self.sources = SourcePositions(sources.x[inside], sources.y[inside], sources.error[inside])
         corrector = self.corrector()
-        earlier = _correction_in(wcs)
+        earlier = self._earlier = _correction_in(wcs)
         self.rotation = _rotation_of(corrector, earlier)
         self.corners = earlier.undo(np.array(corrector.det_to_tanp([x0, x1, x1, x0], [y0, y0, y1, y1])).T)
         side = self.corners[[1, 3]] - self.corners[0]
         self.pixel_scale = float(np.sqrt(abs(np.linalg.det(side)) / ((x1 - x0) * (y1 - y0))))
-        self._corrector, self._earlier = corrector, earlier
-        self.plane = self.plane_of(self.sources.x, self.sources.y)
+        self.plane = self._plane_by(corrector, self.sources.x, self.sources.y)
         self.error = self.pixel_scale * self.sources.error
 
     def plane_of(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -80,7 +105,21 @@ class CatalogedExposure:
         numpy.ndarray
             Positions, (n, 2), arcsec.
         """
-        return self._earlier.undo(np.array(self._corrector.det_to_tanp(x, y), float).reshape(2, -1).T)
+        return self._plane_by(self.corrector(), x, y)
+
+    def _plane_by(self, corrector, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        return self._earlier.undo(np.array(corrector.det_to_tanp(x, y), float).reshape(2, -1).T)
+
+    @property
+    def wcs(self):
+        """The WCS of the image.
+
+        Returns
+        -------
+        gwcs.wcs.WCS
+            A new object.
+        """
+        return self._wcs.load()
 
     def corrector(self, **meta):
         """Make a corrector of tweakwcs for the WCS of the image.

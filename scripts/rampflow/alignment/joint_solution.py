@@ -5,7 +5,9 @@ in several exposures, their positions must agree, and where it is in the astrome
 stars k and their observations m, of ``w_m |y_m + D_m θ − t_k|²``, with w = 1/σ² and y the observed offset from the star's
 mean position, is minimal in the terms θ and the positions t. The positions are eliminated, so that the normal equations have
 as many unknowns as the exposures have terms. (As in the block adjustment of overlapping plates: Eichhorn 1960, Astron. Nachr.
-285, 233.)
+285, 233.) Their matrix couples all exposures that share stars: for a thousand exposures of one field it would have no zeros.
+So it is never made; conjugate gradients need only its product with a vector, and time and memory grow with the number of
+observations.
 
 Terms that the stars don't determine are constrained by priors: errors of the pointing are common to the exposures of one
 group (rotation, and scale by the aberration of light), and the distortion is stable. So the linear terms of each exposure
@@ -15,6 +17,7 @@ scatter about those of its group. A few stars then give an exposure a shift of i
 from __future__ import annotations
 
 import dataclasses
+import functools
 
 import numpy as np
 from scipy import sparse
@@ -36,6 +39,8 @@ LEAST_STAR_ERROR = 1e-5
 MIN_TO_JUDGE = 10
 #: Newton steps: the second converges to rounding error, for corrections of arcseconds in a plane of arcminutes.
 STEPS = 2
+#: Largest residual of the linear equations of a step, relative to their right-hand side, in the norm of the gradient.
+PRECISION = 1e-12
 
 _CATALOG = -1
 
@@ -110,7 +115,7 @@ def solve(
                 if (used == before).all():
                     break
             observations = observations.weighed(used)
-    return [_fit(index, affine_of_terms(terms[index]), observations, used) for index in range(len(members))]
+    return _fits([affine_of_terms(own) for own in terms], observations, used)
 
 
 # ---------------------------------------------------------------------------------------------------------- observations
@@ -129,6 +134,12 @@ class _Observations:
     @property
     def n_stars(self) -> int:
         return int(self.star[-1]) + 1 if self.star.size else 0
+
+    @functools.cached_property
+    def of_members(self) -> list[np.ndarray]:
+        """Indices of the observations by the catalog, then by each exposure up to the last one that has some."""
+        order = np.argsort(self.member, kind="stable")
+        return np.split(order, np.searchsorted(self.member[order], np.arange(self.member.max(initial=_CATALOG) + 1)))
 
     @property
     def weight(self) -> np.ndarray:
@@ -157,9 +168,8 @@ class _Observations:
     def moved(self, members, terms) -> _Observations:
         """The observations with the corrections of other terms (n_members, n_terms)."""
         direction = self.direction.copy()
-        for index, member in enumerate(members):
-            own = self.member == index
-            direction[own] = member.to_sky(affine_of_terms(terms[index])(member.plane[self.row[own]]))
+        for member, own_terms, own in zip(members, terms, self.of_members[1:], strict=False):
+            direction[own] = member.to_sky(affine_of_terms(own_terms)(member.plane[self.row[own]]))
         return dataclasses.replace(self, direction=direction)
 
     def reduced(self) -> np.ndarray:
@@ -232,12 +242,44 @@ def clusters(directions: np.ndarray, radius: float) -> np.ndarray:
     Returns
     -------
     numpy.ndarray
-        Number of the group of each direction, (n,).
+        Number of the group of each direction, (n,). Groups are numbered in the order of their first members.
+
+    Notes
+    -----
+    A star that a thousand exposures see has half a million pairs of observations, so that the pairs are not listed. Space is
+    divided into cells whose diagonal is the distance: all members of a cell belong together. Two cells belong together if the
+    boxes around their members tell so, and else if their nearest members do.
     """
-    pairs = (
-        cKDTree(directions).query_pairs(radius * ARCSEC, output_type="ndarray") if len(directions) else np.empty((0, 2), int)
-    )
-    graph = sparse.coo_array((np.ones(len(pairs), bool), pairs.T), shape=(len(directions),) * 2)
+    count = len(directions)
+    if not count:
+        return np.empty(0, int)
+    distance = radius * ARCSEC
+    cells = np.floor(directions / (distance / np.sqrt(3))).astype(np.int64)
+    order = np.lexsort(cells.T)
+    is_first = np.r_[True, (np.diff(cells[order], axis=0) != 0).any(axis=1)]
+    begins = np.flatnonzero(is_first)
+    ordered = directions[order]
+    lower, upper = (extreme.reduceat(ordered, begins) for extreme in (np.minimum, np.maximum))
+    first, second = cKDTree((lower + upper) / 2).query_pairs(2 * distance, output_type="ndarray").T
+    nearest = np.linalg.norm(np.maximum(0, np.maximum(lower[second] - upper[first], lower[first] - upper[second])), axis=1)
+    farthest = np.linalg.norm(np.maximum(upper[second] - lower[first], upper[first] - lower[second]), axis=1)
+    linked = farthest <= distance
+    label = _connected(first[linked], second[linked], len(begins))
+    open_pairs = np.flatnonzero((nearest <= distance) & ~linked & (label[first] != label[second]))
+    members = np.split(ordered, begins[1:])
+    for pair in open_pairs:
+        tree = cKDTree(members[first[pair]])
+        linked[pair] = np.isfinite(tree.query(members[second[pair]], distance_upper_bound=distance)[0]).any()
+    label = _connected(first[linked], second[linked], len(begins))
+    result = np.empty(count, int)
+    result[order] = label[np.cumsum(is_first) - 1]
+    _, appears, inverse = np.unique(result, return_index=True, return_inverse=True)
+    return np.argsort(np.argsort(appears))[inverse]
+
+
+def _connected(first: np.ndarray, second: np.ndarray, size: int) -> np.ndarray:
+    """The number of the connected component of each node, of edges between nodes `first` and `second`."""
+    graph = sparse.coo_array((np.ones(len(first), bool), (first, second)), shape=(size, size))
     return sparse.csgraph.connected_components(graph, directed=False)[1]
 
 
@@ -256,70 +298,129 @@ def _summation(star: np.ndarray, n_stars: int):
 # --------------------------------------------------------------------------------------------------------------- solving
 def _step(members, observations, used, terms, start) -> np.ndarray:
     """Newton's step of all terms (n_members, n_terms)."""
-    n_members, n_terms = terms.shape
-    matrix, gradient = _priors(members, terms, start)
+    priors, gradient = _priors(members, terms, start)
     kept = used[observations.star] if observations.n_stars else np.zeros(0, bool)
-    if kept.any():
-        offset, axes = observations.offsets()
-        values, columns = np.zeros((len(kept), 2, n_terms)), np.zeros((len(kept), 2, n_terms), int)
-        for index, member in enumerate(members):
-            own = np.flatnonzero(observations.member == index)
-            plane = member.plane[observations.row[own]]
-            # d(direction)/d(plane), across the direction, in arcsec per arcsec; the plane's scale grows with the distance.
-            stretch = np.sqrt(1 + ((affine_of_terms(terms[index])(plane) * ARCSEC) ** 2).sum(axis=1))
-            across = axes[own] @ member.rotation[:, 1:] / stretch[:, None, None]
-            values[own] = across @ design(plane, n_terms)
-            columns[own] = index * n_terms + np.arange(n_terms)
-        weight = np.where(kept, observations.weight, 0)
-        summation = sparse.kron(_summation(observations.star, observations.n_stars), sparse.eye_array(2), format="csr")
-        rows = np.repeat(np.arange(2 * len(kept)), n_terms)
-        derivative = sparse.csr_array((values.ravel(), (rows, columns.ravel())), shape=(2 * len(kept), matrix.shape[0]))
-        weights = sparse.diags_array(np.repeat(weight, 2))
-        weighted = weights @ derivative
-        per_star = summation @ weighted
-        total = np.repeat(observations.sums(weight), 2)
-        inverse = sparse.diags_array(np.divide(1, total, out=np.zeros_like(total), where=total > 0))
-        matrix = matrix + (derivative.T @ weighted - per_star.T @ inverse @ per_star).toarray()
-        y = offset.ravel()
-        gradient = gradient + weighted.T @ y - per_star.T @ (inverse @ (summation @ (weights @ y)))
-    return -np.linalg.solve(matrix, gradient)[: terms.size].reshape(terms.shape)
+    if not kept.any():
+        return -sparse.linalg.spsolve(priors, gradient)[: terms.size].reshape(terms.shape)
+    offset, axes = observations.offsets()
+    weight = np.where(kept, observations.weight, 0)
+    total = observations.sums(weight)
+    inverse = np.divide(1, total, out=np.zeros_like(total), where=total > 0)
+
+    def _weighted(values):
+        """Weights times what each star's observations, (n, 2), differ by from their mean."""
+        mean = inverse[:, None] * observations.sums(weight[:, None] * values)
+        return weight[:, None] * (values - mean[observations.star])
+
+    derivative, blocks = _derivative(members, observations, terms, axes, weight * (1 - weight * inverse[observations.star]))
+
+    def _product(vector):
+        """The normal matrix times a vector."""
+        weighted = _weighted((derivative @ vector[: terms.size]).reshape(-1, 2))
+        result = priors @ vector
+        result[: terms.size] += derivative.T @ weighted.ravel()
+        return result
+
+    gradient[: terms.size] += derivative.T @ _weighted(offset).ravel()
+    # The part of each exposure by itself, with the priors, which alone couple exposures: its factors have few elements.
+    padding = sparse.csr_array((priors.shape[0] - terms.size,) * 2)
+    alone = sparse.linalg.splu(sparse.csc_array(priors + sparse.block_diag([*blocks, padding])), permc_spec="MMD_AT_PLUS_A")
+    return conjugate_gradients(_product, -gradient, alone.solve)[: terms.size].reshape(terms.shape)
 
 
-def _priors(members, terms, start) -> tuple[np.ndarray, np.ndarray]:
-    """Normal matrix and gradient of the priors; the unknowns are the terms, then the groups' linear terms.
+def _derivative(members, observations, terms, axes, weight):
+    """Derivatives of the offsets (2 n) by the terms, a sparse array; and for each exposure their square with these weights."""
+    n_terms = terms.shape[1]
+    count = len(observations.member)
+    values, columns = np.zeros((count, 2, n_terms)), np.zeros((count, 2, n_terms), np.int32)
+    blocks = [np.zeros((n_terms, n_terms))] * len(members)
+    for index, own in enumerate(observations.of_members[1:]):
+        member = members[index]
+        plane = member.plane[observations.row[own]]
+        # d(direction)/d(plane), across the direction, in arcsec per arcsec; the plane's scale grows with the distance.
+        stretch = np.sqrt(1 + ((affine_of_terms(terms[index])(plane) * ARCSEC) ** 2).sum(axis=1))
+        across = axes[own] @ member.rotation[:, 1:] / stretch[:, None, None]
+        values[own] = across @ design(plane, n_terms)
+        columns[own] = index * n_terms + np.arange(n_terms)
+        blocks[index] = np.einsum("nij,nik,n->jk", values[own], values[own], weight[own], optimize=True)
+    begins = np.arange(0, 2 * count * n_terms + 1, n_terms)
+    return sparse.csr_array((values.ravel(), columns.ravel(), begins), shape=(2 * count, terms.size)), blocks
+
+
+def conjugate_gradients(product, values: np.ndarray, precondition) -> np.ndarray:
+    """Solve linear equations by preconditioned conjugate gradients (Hestenes & Stiefel 1952).
+
+    Parameters
+    ----------
+    product : callable
+        Product of the matrix, which is symmetric and positive definite, with a vector.
+    values : numpy.ndarray
+        Right-hand side, (n,).
+    precondition : callable
+        Product of an approximation of the inverse matrix with a vector.
+
+    Returns
+    -------
+    numpy.ndarray
+        The solution, (n,), to `PRECISION`.
+    """
+    step = np.zeros_like(values)
+    residual = np.array(values)
+    preconditioned = precondition(residual)
+    search, squared = preconditioned, residual @ preconditioned
+    least = PRECISION**2 * squared
+    for _ in range(10 * len(values)):
+        if squared <= least:
+            break
+        ahead = product(search)
+        length = squared / (search @ ahead)
+        step += length * search
+        residual -= length * ahead
+        preconditioned = precondition(residual)
+        before, squared = squared, residual @ preconditioned
+        search = preconditioned + squared / before * search
+    return step
+
+
+def _priors(members, terms, start):
+    """Normal matrix (sparse) and gradient of the priors; the unknowns are the terms, then the groups' linear terms.
 
     The groups' terms are linear in the others, so that each step solves for them from zero.
     """
-    n_terms = terms.shape[1]
+    n_members, n_terms = terms.shape
     n_linear = n_terms - 2
     groups = {group: number for number, group in enumerate(dict.fromkeys(m.group for m in members))}
     size = terms.size + len(groups) * n_linear
-    matrix, gradient = np.zeros((size, size)), np.zeros(size)
-    linear = np.arange(n_linear)
-    for index, member in enumerate(members):
-        shift = index * n_terms + np.arange(2)
-        matrix[shift, shift] += SHIFT_SCATTER**-2
-        gradient[shift] += (terms[index, :2] - start[index, :2]) / SHIFT_SCATTER**2
-        own, common = index * n_terms + 2 + linear, terms.size + groups[member.group] * n_linear + linear
-        weight = LINEAR_SCATTER**-2
-        matrix[own, own] += weight
-        matrix[common, common] += weight
-        matrix[own, common] -= weight
-        matrix[common, own] -= weight
-        gradient[own] += weight * terms[index, 2:]
-        gradient[common] -= weight * terms[index, 2:]
-    of_groups = np.arange(terms.size, size)
-    matrix[of_groups, of_groups] += np.tile(np.array(GROUP_SCATTER[:n_linear]) ** -2.0, len(groups))
-    return matrix, gradient
+    number = np.array([groups[m.group] for m in members])
+    # Unknowns of each exposure, (n_members, 2 or n_linear): its shift, its linear terms, and those of its group.
+    shift, own = np.split(np.arange(terms.size).reshape(n_members, n_terms), [2], axis=1)
+    common = terms.size + number[:, None] * n_linear + np.arange(n_linear)
+    diagonal, gradient = np.zeros(size), np.zeros(size)
+    diagonal[shift] = SHIFT_SCATTER**-2
+    gradient[shift] = (terms[:, :2] - start[:, :2]) / SHIFT_SCATTER**2
+    weight = LINEAR_SCATTER**-2
+    diagonal[own] = weight
+    gradient[own] = weight * terms[:, 2:]
+    np.add.at(diagonal, common, weight)
+    np.add.at(gradient, common, -weight * terms[:, 2:])
+    diagonal[terms.size :] += np.tile(np.array(GROUP_SCATTER[:n_linear]) ** -2.0, len(groups))
+    rows, columns = np.concatenate([own.ravel(), common.ravel()]), np.concatenate([common.ravel(), own.ravel()])
+    coupling = sparse.coo_array((np.full(rows.size, -weight), (rows, columns)), shape=(size, size))
+    return sparse.csr_array(sparse.diags_array(diagonal) + coupling), gradient
 
 
-def _fit(index: int, affine: Affine, observations: _Observations, used: np.ndarray) -> Fit:
-    """The solution for one exposure."""
-    own = (observations.member == index) & (used[observations.star] if observations.n_stars else False)
+def _fits(affines: list[Affine], observations: _Observations, used: np.ndarray) -> list[Fit]:
+    """The solution for each exposure."""
     row_in_catalog = np.full(observations.n_stars, -1)
     from_catalog = observations.member == _CATALOG
     row_in_catalog[observations.star[from_catalog]] = observations.row[from_catalog]
     exposures = np.bincount(observations.star[~from_catalog], minlength=observations.n_stars)
-    star, source = observations.star[own], observations.row[own]
-    matched = row_in_catalog[star] >= 0
-    return Fit(affine, row_in_catalog[star][matched], source[matched], int((exposures[star] > 1).sum()))
+    nothing = np.empty(0, int)
+    seen = observations.of_members[1:]
+    fits = []
+    for affine, own in zip(affines, seen + [nothing] * (len(affines) - len(seen)), strict=True):
+        own = own[used[observations.star[own]]]
+        star, source = observations.star[own], observations.row[own]
+        matched = row_in_catalog[star] >= 0
+        fits.append(Fit(affine, row_in_catalog[star][matched], source[matched], int((exposures[star] > 1).sum())))
+    return fits

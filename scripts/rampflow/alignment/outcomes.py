@@ -10,7 +10,7 @@ import numpy as np
 from rampflow.alignment.affine import NO_CORRECTION, Affine
 from rampflow.alignment.common_fit import correction_of, fit_common_correction
 from rampflow.alignment.epochs import MovingStars, at_one_epoch, groups_by_epoch
-from rampflow.alignment.exposures import ARCSEC, CatalogedExposure
+from rampflow.alignment.exposures import ARCSEC, CatalogedExposure, StoredWcs
 from rampflow.alignment.joint_solution import STAR_RADIUS, Fit, solve
 from rampflow.alignment.matching import Matching, log
 from rampflow.alignment.starts import find_starts
@@ -23,7 +23,7 @@ class Outcome:
 
     Attributes
     ----------
-    wcs : gwcs.wcs.WCS or None
+    wcs : rampflow.alignment.exposures.StoredWcs or None
         The aligned WCS; `None` if the alignment failed.
     results : dict
         ``meta.wcs_fit_results``, with romancal's keys: lengths in arcsec in the tangent plane, angles in degrees.
@@ -39,7 +39,7 @@ class Outcome:
         Mean number of matches that a correction makes by chance; `None` if no correction was found.
     """
 
-    wcs: object | None
+    wcs: StoredWcs | None
     results: dict
     reason: str = ""
     affine: Affine = NO_CORRECTION
@@ -205,7 +205,7 @@ def _common_outcomes(members, catalog, relative, absolute, options) -> list[Outc
         affine = correction_of(member, wcs)
         star, source = _nearest(member, affine, catalog)
         results = plain(report) | {"n_detector": len(members)}
-        outcomes.append(Outcome(wcs, results, "", affine, star, source))
+        outcomes.append(Outcome(StoredWcs(wcs), results, "", affine, star, source))
     judged = [outcomes[i] for i in tried]
     affines, counts = [o.affine for o in judged], [len(o.star) for o in judged]
     verdicts = Judgement([members[i] for i in tried], affines, counts, catalog, relative, absolute).verdicts
@@ -298,7 +298,7 @@ def _joint_outcome(
         "nmatches": len(fit.star),
         "n_detector": n_members,
     }
-    return Outcome(corrector.wcs, results, reason, affine, fit.star, fit.source, fit.n_shared)
+    return Outcome(StoredWcs(corrector.wcs), results, reason, affine, fit.star, fit.source, fit.n_shared)
 
 
 def _reported_by_tweakwcs(member: CatalogedExposure, fit: Fit, geometry: str) -> tuple[Affine, dict]:

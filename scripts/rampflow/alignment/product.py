@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import copy
+import tempfile
 from pathlib import Path
+
+import numpy as np
 
 from rampflow.errors import RampflowError
 from rampflow.files.asdf_reader import AsdfFile
 from rampflow.files.asdf_writer import create_asdf
+from rampflow.files.atomic import replacing
 from rampflow.wcs.conversion import tree_of_wcs
 from rampflow.wcs.wcs_tree import Wcs
 
@@ -29,6 +33,9 @@ COORDINATES = (
 def write_solutions(path: Path, header: dict, solutions: dict[str, dict]) -> None:
     """Write the alignment of an association as an ASDF file, with each WCS as the object that asdf and gwcs make of it.
 
+    The entries are written one after the other, as the trees of a thousand take gigabytes. No entry has an alias of another's
+    node, which would keep `read_solution` from reading one exposure alone.
+
     Parameters
     ----------
     path : pathlib.Path
@@ -38,15 +45,41 @@ def write_solutions(path: Path, header: dict, solutions: dict[str, dict]) -> Non
     solutions : dict of dict
         For each stem ``status`` (for ``meta.cal_step.tweakreg``: COMPLETE, FAILED or SKIPPED), ``reason`` and the numbers of
         the summary; where it was tried ``wcs_fit_results`` and ``catalog``, the file name of its source catalog; where it
-        succeeded ``wcs`` (`gwcs.wcs.WCS`) and ``s_region``.
+        succeeded ``wcs`` (`rampflow.alignment.exposures.StoredWcs`) and ``s_region``.
     """
-    # Copies, because an alias of a node of another exposure would keep `read_solution` from reading one exposure alone.
-    exposures = {
-        stem: {key: tree_of_wcs(value) if key == "wcs" else copy.deepcopy(value) for key, value in solution.items()}
-        for stem, solution in solutions.items()
-    }
-    with create_asdf(path, {_KEY: {**header, "exposures": exposures}}):
-        pass
+    empty = b"\n  exposures: {}\n"
+    before, after = _document({_KEY: {**header, "exposures": {}}}).split(empty)
+    with replacing(path) as partial, partial.open("wb") as file:
+        file.write(before + (empty if not solutions else b"\n  exposures:\n"))
+        for stem, solution in solutions.items():
+            entry = {key: tree_of_wcs(value.load()) if key == "wcs" else value for key, value in solution.items()}
+            text = _document({stem: _without_aliases(entry)}).removesuffix(b"...\n").rstrip(b"\n")
+            lines = text[text.index(b"\n---") :].splitlines()[2:]  # below the begin of the document
+            file.writelines(b"    " + line + b"\n" for line in lines)
+        file.write(after)
+
+
+def _without_aliases(node):
+    """A tree in which no node appears twice: YAML writes an alias for the second, and names of aliases must not repeat."""
+    if isinstance(node, dict):
+        same = copy.copy(node)
+        same.update((key, _without_aliases(value)) for key, value in node.items())
+    elif isinstance(node, list):
+        same = copy.copy(node)
+        same[:] = [_without_aliases(value) for value in node]
+    else:
+        same = np.array(node) if isinstance(node, np.ndarray) else node
+    return same
+
+
+def _document(tree: dict) -> bytes:
+    """The text of an ASDF file with a tree without large arrays."""
+    with tempfile.TemporaryDirectory(prefix="rampflow-") as folder:
+        path = Path(folder) / "tree.asdf"
+        with create_asdf(path, tree):
+            pass
+        with AsdfFile(path, parse=False) as file:
+            return file.text
 
 
 def read_solution(path: Path, stem: str) -> dict:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 
 import numpy as np
-from scipy import sparse
 
 from rampflow.alignment.affine import Affine, fit_affine
 from rampflow.alignment.evidence import RADII, Pairs, aligned_sources, count_pairs, pairs_of, stars_on
@@ -205,12 +204,22 @@ class Judgement:
     def _tied_sets(self) -> list[list[int]]:
         """Sets of exposures that are not accepted and are tied to each other."""
         left = self._indices(False)
-        ties = [(a, b) for n, a in enumerate(left) for b in left[:n] if self._tied(a, b)]
-        size = len(self.members)
-        graph = sparse.coo_array((np.ones(len(ties), bool), np.array(ties, int).reshape(-1, 2).T), shape=(size, size))
-        label = sparse.csgraph.connected_components(graph, directed=False)[1]
-        sets = [[i for i in left if label[i] == one] for one in np.unique(label[left])] if left else []
+        label = {index: index for index in left}  # of the set that it is in: the first of its members
+        for n, a in enumerate(left):
+            for b in left[:n]:
+                if label[a] != label[b] and self._may_be_tied(a, b) and self._tied(a, b):
+                    first, second = sorted((label[a], label[b]))
+                    label = {index: first if one == second else one for index, one in label.items()}
+        sets = [[index for index in left if label[index] == one] for one in dict.fromkeys(label.values())]
         return [indices for indices in sets if len(indices) > 1]
+
+    def _may_be_tied(self, a: int, b: int) -> bool:
+        """Whether two exposures are detectors of one, or so near each other that they could share stars."""
+        first, second = self.members[a], self.members[b]
+        if first.group == second.group:
+            return True
+        reach = sum(np.linalg.norm(self.affines[i](self.members[i].corners), axis=1).max() for i in (a, b)) + STAR_RADIUS
+        return bool(np.linalg.norm(first.rotation[:, 0] - second.rotation[:, 0]) < reach * ARCSEC)
 
     def _tied(self, a: int, b: int) -> bool:
         """Whether two exposures are detectors of one that agree, or share stars."""

@@ -151,7 +151,7 @@ def _check_positions(path: Path, ra: np.ndarray, dec: np.ndarray) -> None:
 
 def _check_motions(path: Path, stars: dict[str, np.ndarray], names: list[str]) -> None:
     """Refuse motions that can't be applied; set placeholders to NaN, in place."""
-    others = {name: other for other in names for name in [_quantity_of(other)] if name and name not in stars}
+    others = {name: other for other in names for name in [quantity_of(other)] if name and name not in stars}
     motions = [name for name in ("pmra", "pmdec") if name in stars or name in others]
     needed = ("pmra", "pmdec", "ref_epoch") if motions else ()
     missing = [name for name in needed if name not in stars]
@@ -174,8 +174,19 @@ def _check_motions(path: Path, stars: dict[str, np.ndarray], names: list[str]) -
         stars["ref_epoch"][wrong] = np.nan
 
 
-def _quantity_of(name: str) -> str | None:
-    """The quantity of a column with a name of other catalogs; `None` for any other name."""
+def quantity_of(name: str) -> str | None:
+    """Recognize the name that another catalog has for a quantity of `NAMES`.
+
+    Parameters
+    ----------
+    name : str
+        Name of a column.
+
+    Returns
+    -------
+    str or None
+        ``pmra``, ``pmdec`` or ``ref_epoch``; `None` for any other name.
+    """
     plain = re.sub(r"[\W_]", "", name.lower())
     return next((quantity for pattern, quantity in OTHER_NAMES.items() if re.fullmatch(pattern, plain)), None)
 

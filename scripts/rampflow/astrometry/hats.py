@@ -1,8 +1,9 @@
-"""Stars from a HATS catalog, in a folder or on S3. Only the partitions and rows in the region are read.
+"""Stars from a HATS catalog: a folder, a bucket of S3 or a web server. Only the partitions in the region are read.
 
-HATS divides the sky into HEALPix pixels of different orders, with a parquet file for each; ``partition_info.csv`` lists them.
-The column ``_healpix_29`` has the order-29 pixel (nested) of each row, and the rows are sorted by it
-(https://hats.readthedocs.io).
+HATS divides the sky into HEALPix pixels of different orders, with a parquet file or a folder of such files for each;
+``partition_info.csv`` lists them. A properties file names the columns with the positions and with the pixel of each row
+(nested, of a high order), by which the rows are sorted. A collection is a folder of such catalogs, of which one is the primary
+(https://www.ivoa.net/documents/Notes/HATS, https://hats.readthedocs.io).
 """
 
 from __future__ import annotations
@@ -10,85 +11,254 @@ from __future__ import annotations
 import functools
 import math
 import operator
+import re
+from typing import NamedTuple
 
 import numpy as np
 
+from rampflow.astrometry import partition_cache
+from rampflow.astrometry.files import NAMES, quantity_of
 from rampflow.astrometry.region import Region
+from rampflow.astrometry.stores import Store, is_remote
 
 ORDER = 29  #: of the pixels in the column `INDEX`
 INDEX = "_healpix_29"
 INFO = "partition_info.csv"
+COLLECTION = "collection.properties"
+PROPERTIES = ("hats.properties", "properties")
 GAIA_DR3 = "stpubdata/gaia/gaia_dr3/public/hats/gaia"  #: bucket and prefix
-GAIA_DR3_S3_REGION = "us-east-1"
-
-#: Columns that are read: name in this package, and name in the catalog.
-NAMES = {
-    "ra": "ra",
-    "dec": "dec",
-    "mag": "phot_g_mean_mag",
-    "pmra": "pmra",
-    "pmdec": "pmdec",
-    "parallax": "parallax",
-    "ref_epoch": "ref_epoch",
-    "ra_error": "ra_error",
-    "dec_error": "dec_error",
-    "pmra_error": "pmra_error",
-    "pmdec_error": "pmdec_error",
-}
+#: Kinds of tables with positions; other kinds (margin, association, index, map) are parts of a collection.
+KINDS = ("object", "source")
+FRAMES = ("equatorial", "icrs")
 
 #: Maximum number of ranges in the filter of the rows: more would take longer than reading a few extra rows.
 _MOST_RANGES = 64
 
 
-def read_hats(filesystem, root: str, region: Region) -> dict[str, np.ndarray]:
+class Description(NamedTuple):
+    """What a catalog says of itself.
+
+    Attributes
+    ----------
+    title : str
+        Name of the catalog.
+    version : str
+        Its version or date; empty if unknown.
+    epoch : float or None
+        Epoch of its positions, Julian year; `None` if unknown.
+    """
+
+    title: str
+    version: str = ""
+    epoch: float | None = None
+
+
+def find_catalog(names: list[str]) -> str | None:
+    """Find the file by which a folder is known for a HATS catalog or collection.
+
+    Parameters
+    ----------
+    names : list of str
+        Names of the files in the folder.
+
+    Returns
+    -------
+    str or None
+        Name of the file; `None` if there is none.
+    """
+    return next((name for name in (COLLECTION, INFO, *PROPERTIES) if name in names), None)
+
+
+def parse_properties(text: str) -> dict[str, str]:
+    """Parse a properties file: ``key = value`` in each line.
+
+    Parameters
+    ----------
+    text : str
+        Content of the file.
+
+    Returns
+    -------
+    dict of str
+        The values by key.
+    """
+    lines = (line.strip() for line in text.splitlines())
+    pairs = (re.split(r"\s*[=:]\s*", line, maxsplit=1) for line in lines if line and line[0] not in "#!")
+    # Java escapes the separators in values.
+    return {pair[0]: re.sub(r"\\([=:#! ])", r"\1", pair[1]) if len(pair) > 1 else "" for pair in pairs}
+
+
+def read_hats(store: Store, region: Region) -> tuple[dict[str, np.ndarray], Description]:
     """Read the stars of a HATS catalog that lie in a region.
 
     Parameters
     ----------
-    filesystem : pyarrow.fs.FileSystem
-        File system of the catalog.
-    root : str
-        Folder of the catalog in the file system.
+    store : Store
+        Place of the catalog or of the collection.
     region : Region
         The region.
 
     Returns
     -------
-    dict of numpy.ndarray
-        The columns of `NAMES` that the catalog has, (n,) each: degrees, mas, Julian years; NaN where null.
+    stars : dict of numpy.ndarray
+        The columns of `rampflow.astrometry.files.NAMES` that the catalog has, (n,) each: degrees, mas, Julian years; NaN where
+        null. The epoch is that of the properties (``hats_coordinate_epoch``) if there is no column for it.
+    description : Description
+        What the catalog says of itself.
 
     Raises
     ------
     OSError
         The catalog, or a file of it, doesn't exist or can't be read.
     ValueError
-        The catalog is not a valid HATS catalog.
+        The catalog is not a valid HATS catalog, or not one of stars.
     """
-    import pyarrow.csv
-    import pyarrow.dataset
+    from pyarrow import parquet
 
-    with filesystem.open_input_stream(f"{root}/{INFO}") as stream:
-        info = pyarrow.csv.read_csv(stream)
+    folder, properties = _open_catalog(store)
+    description = _describe(store, properties)
+    ranges = covering_ranges(region)
+    orders, pixels = _partitions(store, folder)
+    suffix = properties.get("hats_npix_suffix", ".parquet")
+    names = []
+    for order, pixel in overlapping(orders, pixels, ranges):
+        name = f"{folder}dataset/Norder={order}/Dir={pixel // 10000 * 10000}/Npix={pixel}{suffix.rstrip('/')}"
+        found = store.files_in(name) if suffix.endswith("/") else [name]
+        if not found:
+            raise FileNotFoundError(f"{store.address}/{name}: this partition has no files")
+        names += found
+    if not names:
+        return {"ra": np.empty(0), "dec": np.empty(0)}, description
+    with store.open(names[0]) as file:
+        known = parquet.read_schema(file).names
+    columns, index = _columns(known, properties)
+    shift = 2 * (ORDER - int(properties.get("hats_col_healpix_order") or ORDER))
+    rows = _filter(index, ranges >> shift, ranges[:, 1] + (1 << shift) - 1 >> shift) if index else None
+    wanted = list(dict.fromkeys([*columns.values(), *([index] if index else [])]))
+    tables = [_read_rows(store, name, wanted, rows) for name in names]
+    stars = {
+        name: np.concatenate([table[column].to_numpy(zero_copy_only=False).astype(float) for table in tables])
+        for name, column in columns.items()
+    }
+    inside = region.contains(stars["ra"], stars["dec"])
+    stars = {name: values[inside] for name, values in stars.items()}
+    if "ref_epoch" not in stars and description.epoch is not None:
+        stars["ref_epoch"] = np.full(int(inside.sum()), description.epoch)
+    if description.epoch is None and np.isfinite(stars.get("ref_epoch", np.nan)).any():
+        description = description._replace(epoch=float(np.nanmedian(stars["ref_epoch"])))
+    return stars, description
+
+
+def _read_optional(store: Store, name: str) -> str | None:
+    """The content of a file; `None` if there is none."""
+    try:
+        return store.read(name).decode(errors="replace")
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        if "ACCESS_DENIED" in str(error):  # what S3 says of a missing file in a bucket that may not be listed
+            return None
+        raise
+
+
+def _open_catalog(store: Store) -> tuple[str, dict[str, str]]:
+    """The folder of the primary catalog in the place, with a slash at its end if it is not empty, and its properties."""
+    folder = ""
+    collection = _read_optional(store, COLLECTION)
+    if collection is not None:
+        primary = parse_properties(collection).get("hats_primary_table_url", "").strip("/")
+        if not primary or is_remote(primary) or ".." in primary.split("/"):
+            raise ValueError(
+                f"its {COLLECTION} has hats_primary_table_url={primary or 'nothing'}; it must name a folder below it"
+            )
+        folder = f"{primary}/"
+    texts = (_read_optional(store, f"{folder}{name}") for name in PROPERTIES)
+    properties = parse_properties(next((text for text in texts if text is not None), ""))
+    kind = properties.get("dataproduct_type", KINDS[0])
+    if kind not in KINDS:
+        raise ValueError(f"it is a table of the kind {kind} (dataproduct_type); give the catalog of objects, or its collection")
+    frame = properties.get("hats_frame", FRAMES[0])
+    if frame.lower() not in FRAMES:
+        raise ValueError(f"its positions are {frame} (hats_frame); they must be ICRS")
+    return folder, properties
+
+
+def _describe(store: Store, properties: dict[str, str]) -> Description:
+    """What the properties say of a catalog."""
+    title = properties.get("obs_collection") or store.address.rpartition("/")[2]
+    created, count = properties.get("hats_creation_date"), properties.get("hats_nrows")
+    version = ", ".join(filter(None, [created and f"HATS of {created}", count and f"{count} rows"]))
+    year = re.fullmatch(r"[JB]?(\d{4}(?:\.\d*)?)", properties.get("hats_coordinate_epoch", "").strip())
+    return Description(title, version, float(year[1]) if year else None)
+
+
+def _partitions(store: Store, folder: str) -> tuple[np.ndarray, np.ndarray]:
+    """Order and number of all partitions, by their list, or by the names of their files if there is none."""
+    import pyarrow.csv
+
+    try:
+        info = pyarrow.csv.read_csv(pyarrow.BufferReader(store.read(f"{folder}{INFO}")))
+    except FileNotFoundError:
+        found = {
+            (int(match[1]), int(match[2]))
+            for name in store.files_in(f"{folder}dataset")
+            if (match := re.search(r"/Norder=(\d+)/.*Npix=(\d+)", name))
+        }
+        if not found:
+            raise
+        orders, pixels = np.array(sorted(found), int).T
+        return orders, pixels
     if not {"Norder", "Npix"} <= set(info.column_names):
         raise ValueError(f"its {INFO} has no columns Norder and Npix")
-    ranges = covering_ranges(region)
-    paths = [
-        f"{root}/dataset/Norder={order}/Dir={pixel // 10000 * 10000}/Npix={pixel}.parquet"
-        for order, pixel in overlapping(info["Norder"].to_numpy(), info["Npix"].to_numpy(), ranges)
-    ]
-    if not paths:
-        return {"ra": np.empty(0), "dec": np.empty(0)}
-    # Without `partitioning=None` the names of the folders, as Norder, would be read as columns.
-    dataset = pyarrow.dataset.dataset(paths, format="parquet", filesystem=filesystem, partitioning=None)
-    columns = {name: column for name, column in NAMES.items() if column in dataset.schema.names}
-    if missing := {INDEX, "ra", "dec"} - set(dataset.schema.names):
+    return info["Norder"].to_numpy(), info["Npix"].to_numpy()
+
+
+def _columns(known: list[str], properties: dict[str, str]) -> tuple[dict[str, str], str | None]:
+    """Names in the catalog of the columns to read, and of the one with the pixels; `None` if it has none."""
+    lower: dict[str, str] = {}
+    for name in known:
+        lower.setdefault(name.lower(), name)
+    columns = {name: lower[c] for name, (candidates, _) in NAMES.items() for c in candidates[::-1] if c in lower}
+    for axis in ("ra", "dec"):
+        if given := properties.get(f"hats_col_{axis}"):
+            columns[axis] = given
+    index: str | None = properties.get("hats_col_healpix") or INDEX
+    missing = {columns.get(axis, axis) for axis in ("ra", "dec")} - set(known)
+    if index not in known:
+        missing |= set() if properties else {INDEX}
+        index = None
+    if missing:
         raise ValueError(f"its partitions have no column {' and '.join(sorted(missing))}")
-    index = pyarrow.dataset.field(INDEX)
-    rows = functools.reduce(operator.or_, [(index >= int(start)) & (index < int(stop)) for start, stop in ranges])
-    table = dataset.to_table(columns=list(columns.values()), filter=rows)
-    stars = {name: np.asarray(table[column].to_numpy(), float) for name, column in columns.items()}
-    inside = region.contains(stars["ra"], stars["dec"])
-    return {name: values[inside] for name, values in stars.items()}
+    others = {quantity_of(name): name for name in known if name not in columns.values()}
+    if lost := [f"{others[name]} for {name}" for name in ("pmra", "pmdec") if name in others and name not in columns]:
+        raise ValueError(
+            f"its proper motions have other names ({', '.join(lost)}); they must be pmra, with the factor cos dec, and pmdec"
+        )
+    return columns, index
+
+
+def _filter(index: str, starts: np.ndarray, stops: np.ndarray):
+    """The filter of the rows whose pixels are in some ranges."""
+    import pyarrow.dataset
+
+    field = pyarrow.dataset.field(index)
+    parts = [(field >= int(start)) & (field < int(stop)) for start, stop in zip(starts[:, 0], stops, strict=True)]
+    return functools.reduce(operator.or_, parts)
+
+
+def _read_rows(store: Store, name: str, columns: list[str], rows):
+    """Rows of a partition; with a cache, those of all of its rows that are kept there."""
+    from pyarrow import parquet
+
+    def _read(filters=None):
+        with store.open(name) as file:
+            # Without `partitioning=None` the names of the folders, as Norder, would be read as columns.
+            return parquet.read_table(file, columns=columns, filters=filters, partitioning=None)
+
+    if not (is_remote(store.address) and partition_cache.is_used()):
+        return _read(rows)
+    table = partition_cache.cached_table(f"{store.address}/{name}", store.stamp(name), columns, _read)
+    return table if rows is None else table.filter(rows)
 
 
 def covering_ranges(region: Region) -> np.ndarray:

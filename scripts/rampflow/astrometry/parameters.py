@@ -9,7 +9,7 @@ SOURCE = Parameter(
     str,
     GAIA_S3,
     "source of the stars: GAIADR3_S3 (Gaia DR3 on S3), GAIADR3, GAIADR2, GAIADR1 or GAIAREFCAT (a web service), a file with "
-    "columns ra and dec, or the folder of a HATS catalog",
+    "columns ra and dec, or a HATS catalog or collection (a folder, or an address with s3:// or https://)",
 )
 SEARCH_PARAMETERS = (
     Parameter("vo_timeout", float, 1200.0, "total timeout for retrieving the astrometric catalog", unit="s", minimum=0),

@@ -9,6 +9,7 @@ import threading
 import time
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -17,7 +18,9 @@ from rampflow.astrometry.duplicates import RADIUS, merge_duplicates
 from rampflow.astrometry.files import SUFFIXES, describe_stars, read_file
 from rampflow.astrometry.motion import COLUMNS, at_epoch, find_movable, has_motions
 from rampflow.astrometry.region import Region
+from rampflow.astrometry.stores import is_remote, open_store
 from rampflow.errors import RampflowError
+from rampflow.files.links import content_of
 from rampflow.step.logs import step_logger
 
 log = step_logger("astrometric_catalog")
@@ -25,15 +28,14 @@ log = step_logger("astrometric_catalog")
 GAIA_S3 = "GAIADR3_S3"
 CATALOGS = (GAIA_S3, *web.CATALOGS)
 ACCEPTED = (
-    f"it takes {', '.join(CATALOGS)}, a file ({', '.join(SUFFIXES)}) with columns ra and dec, or the folder of a HATS catalog"
+    f"it takes {', '.join(CATALOGS)}, a file ({', '.join(SUFFIXES)}) with columns ra and dec, or the folder of a HATS catalog "
+    "(a path, or an address with s3:// or https://)"
 )
 
 #: Maximum number of attempts if the network fails, and the first pause between them (s), which doubles each time: half a
 #: minute in total, so that a computer without a network doesn't wait for `vo_timeout`.
 ATTEMPTS = 6
 FIRST_PAUSE = 1.0
-
-_CONNECT_TIMEOUT = 10  # seconds
 
 
 class CatalogUnavailable(Exception):
@@ -46,14 +48,14 @@ def check_astrometric_catalog(name: str, folder: Path) -> str:
     Parameters
     ----------
     name : str
-        Name of a catalog (in any case), a file, or the folder of a HATS catalog.
+        Name of a catalog (in any case), a file, or the folder or address of a HATS catalog.
     folder : pathlib.Path
         Folder of a relative path.
 
     Returns
     -------
     str
-        The catalog's name in upper case, or the path.
+        The catalog's name in upper case, the path, or the address.
 
     Raises
     ------
@@ -62,9 +64,11 @@ def check_astrometric_catalog(name: str, folder: Path) -> str:
     """
     if str(name).upper() in CATALOGS:
         return str(name).upper()
+    if is_remote(str(name)):
+        return str(name).rstrip("/")
     path = Path(folder) / os.path.expanduser(str(name))
     if path.is_dir():
-        if not (path / hats.INFO).is_file():
+        if not hats.find_catalog(os.listdir(path)):
             raise RampflowError(f"astrometric_catalog: the folder {path} holds no HATS catalog ({hats.INFO}); {ACCEPTED}")
     elif path.is_file():
         if path.suffix.lower() not in SUFFIXES:
@@ -88,16 +92,37 @@ def source_files(source: str) -> list[str]:
     -------
     list of str
         The file; for a HATS catalog its list of partitions, its properties and the statistics of all partitions, as far as it
-        has them: writing a partition rewrites these.
+        has them: writing a partition rewrites these. For a collection, those of all its catalogs.
     """
     path = Path(source)
     if path.is_dir():
         names = (hats.INFO, "properties", "hats.properties", "dataset/_metadata")
-        return [str(path / name) for name in names if (path / name).is_file()]
+        found = [path / hats.COLLECTION, *(path / name for name in names)]
+        found += [below / name for below in sorted(path.iterdir()) for name in names] if found[0].is_file() else []
+        return [str(file) for file in found if file.is_file()]
     return [source] if path.is_file() else []
 
 
-def fetch_stars(source: str, region: Region, epoch: float, timeout: float) -> tuple[dict[str, np.ndarray], str]:
+class Retrieved(NamedTuple):
+    """The stars of a catalog in a region.
+
+    Attributes
+    ----------
+    stars : dict of numpy.ndarray
+        Columns ra, dec (degrees, ICRS), mag, ra_error, dec_error (mas), pmra, pmdec (mas per year), parallax (mas), (n,) each;
+        NaN where unknown.
+    reason : str
+        Why there are no stars; empty if there are some.
+    description : rampflow.astrometry.hats.Description
+        Name, version and epoch of the catalog.
+    """
+
+    stars: dict[str, np.ndarray]
+    reason: str
+    description: hats.Description
+
+
+def fetch_stars(source: str, region: Region, epoch: float, timeout: float) -> Retrieved:
     """Retrieve the stars of a catalog in a region, at an epoch, without duplicates.
 
     Parameters
@@ -113,11 +138,8 @@ def fetch_stars(source: str, region: Region, epoch: float, timeout: float) -> tu
 
     Returns
     -------
-    stars : dict of numpy.ndarray
-        Columns ra, dec (degrees, ICRS), mag, ra_error, dec_error (mas), pmra, pmdec (mas per year), parallax (mas), (n,) each;
-        NaN where unknown.
-    reason : str
-        Why there are no stars; empty if there are some.
+    Retrieved
+        The stars.
 
     Raises
     ------
@@ -131,14 +153,17 @@ def fetch_stars(source: str, region: Region, epoch: float, timeout: float) -> tu
         # The service moves the stars to the epoch.
         found = query_with_retries(lambda deadline: web.query(source, region, epoch, deadline), timeout)
         stars = {name: found.get(name, np.full(len(found["ra"]), np.nan)) for name in COLUMNS}
-    elif source == GAIA_S3 or Path(source).is_dir():
-        found = (
-            query_with_retries(lambda deadline: _read_s3(region, deadline), timeout)
-            if source == GAIA_S3
+        description = hats.Description(source)
+    elif source == GAIA_S3 or is_remote(source) or Path(source).is_dir():
+        found, description = (
+            query_with_retries(lambda deadline: _read_remote(source, region, deadline), timeout)
+            if source == GAIA_S3 or is_remote(source)
             else _read_folder(Path(source), region)
         )
         if source != GAIA_S3:
             _check_hats_motions(source, found)
+            if not has_motions(found):
+                _report_motions(description.title, found, epoch)
         stars = at_epoch(found, epoch)
         left_out = len(found["ra"]) - len(stars["ra"])
         if left_out:
@@ -150,6 +175,7 @@ def fetch_stars(source: str, region: Region, epoch: float, timeout: float) -> tu
         if not len(found["ra"]):
             reason = f"the catalog has no stars there: {describe_stars(Path(source))}"
         stars = at_epoch(found, epoch, need_parallax=False)
+        description = _describe_file(Path(source), found)
         _report_motions(Path(source).name, found, epoch)
         if len(found["ra"]) and not len(stars["ra"]):
             reason = f"all {len(found['ra'])} stars there have no proper motion or ref_epoch, and are left out"
@@ -162,7 +188,14 @@ def fetch_stars(source: str, region: Region, epoch: float, timeout: float) -> tu
             n_entries + len(stars["ra"]),
             RADIUS,
         )
-    return stars, "" if len(stars["ra"]) else reason
+    return Retrieved(stars, "" if len(stars["ra"]) else reason, description)
+
+
+def _describe_file(path: Path, found: dict[str, np.ndarray]) -> hats.Description:
+    """Name and version (the begin of the hash of its content) of a file, and the median epoch of its stars."""
+    known = np.isfinite(found.get("ref_epoch", np.nan)).any()
+    version = f"sha256 {content_of(path, trusted=False)}"
+    return hats.Description(path.name, version, float(np.nanmedian(found["ref_epoch"])) if known else None)
 
 
 def _report_motions(name: str, found: dict[str, np.ndarray], epoch: float) -> None:
@@ -203,20 +236,21 @@ def _check_hats_motions(source: str, stars: dict[str, np.ndarray]) -> None:
         )
 
 
-def _read_s3(region: Region, deadline: float) -> dict[str, np.ndarray]:
+def _read_remote(source: str, region: Region, deadline: float) -> tuple[dict[str, np.ndarray], hats.Description]:
     # In a process of its own, which can be ended: pyarrow's client has no total timeout, and a program that has used it waits
     # at its exit for the answer of a slow server.
     context = multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=_send_s3, args=(sender, region, hats.GAIA_DR3), daemon=True)
+    left = deadline - time.monotonic()
+    process = context.Process(target=_send_stars, args=(sender, source, hats.GAIA_DR3, region, left), daemon=True)
     process.start()
     sender.close()
     try:
         if not receiver.poll(max(deadline - time.monotonic(), 0)):
-            raise TimeoutError("the bucket didn't answer in time")
+            raise TimeoutError("the server of the catalog didn't answer in time")
         answer = receiver.recv()
     except EOFError:
-        raise OSError("the process that reads the bucket ended without an answer") from None
+        raise OSError("the process that reads the catalog ended without an answer") from None
     finally:
         process.kill()
         process.join()
@@ -225,28 +259,19 @@ def _read_s3(region: Region, deadline: float) -> dict[str, np.ndarray]:
     return answer
 
 
-def _send_s3(sender: Connection, region: Region, path: str) -> None:
-    from pyarrow import fs
-
+def _send_stars(sender: Connection, source: str, gaia: str, region: Region, timeout: float) -> None:
     try:
-        # The environment variables of the AWS command line, for a mirror.
-        endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
-        filesystem = fs.S3FileSystem(
-            anonymous=True,
-            region=hats.GAIA_DR3_S3_REGION,
-            endpoint_override=endpoint,
-            connect_timeout=_CONNECT_TIMEOUT,
-        )
-        sender.send(hats.read_hats(filesystem, path, region))
+        deadline = time.monotonic() + timeout
+        is_gaia = source == GAIA_S3
+        store = open_store(f"s3://{gaia}" if is_gaia else source, deadline, public=is_gaia)
+        sender.send(hats.read_hats(store, region))
     except Exception as error:  # the other process raises it
         sender.send(error)
 
 
-def _read_folder(folder: Path, region: Region) -> dict[str, np.ndarray]:
-    from pyarrow import fs
-
+def _read_folder(folder: Path, region: Region) -> tuple[dict[str, np.ndarray], hats.Description]:
     try:
-        return hats.read_hats(fs.LocalFileSystem(), str(folder.resolve()), region)
+        return hats.read_hats(open_store(str(folder)), region)
     except (OSError, ValueError) as error:
         raise RampflowError(f"{folder}: this HATS catalog can't be read ({_one_line(error)})") from None
 

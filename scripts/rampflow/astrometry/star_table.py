@@ -47,6 +47,10 @@ class Origin:
         Why there are no stars; empty if there are some.
     attempt : int
         Number of runs that queried the catalog, up to and including the one that succeeded.
+    title, version : str
+        Name and version of the catalog, as far as it has them.
+    ref_epoch : float or None
+        Epoch of the positions in the catalog, before they were moved, Julian year (the median); `None` if unknown.
     """
 
     source: str
@@ -56,6 +60,22 @@ class Origin:
     status: str
     reason: str
     attempt: int = 1
+    title: str = ""
+    version: str = ""
+    ref_epoch: float | None = None
+
+    def described(self) -> str:
+        """Describe the catalog for a log.
+
+        Returns
+        -------
+        str
+            Its source, name, version and epochs.
+        """
+        parts = [self.source, *(part for part in (self.title, self.version) if part and part != self.source)]
+        parts += [f"positions of {self.ref_epoch:.4f}"] if self.ref_epoch is not None else []
+        parts += [f"moved to {self.epoch:.4f}"] if self.epoch is not None else []
+        return ", ".join(parts)
 
     @property
     def unavailable(self) -> bool:

@@ -43,12 +43,12 @@ PSF_QUALITY = ("psf_flags", "psf_gof")
 #: Columns that a catalog of given sources has twice: of the given shapes and positions, and of those in this image.
 REMEASURED = ("flagged_spatial_id", *CENTROID, *SKY, *SHAPE, *NEIGHBOUR)
 
-#: Columns of the format that are not measured, and their value, as in romancal.
+#: Columns of the format that are not measured in the image, and their value, as in romancal.
 UNMEASURED: dict[str, float] = dict.fromkeys(
     ("flagged_spatial_id", "image_flags", *(name for name in (*CENTROID, *WINDOWED) if name.endswith("_err"))), 0
 )
 UNMEASURED |= dict.fromkeys((name for name in (*SKY, *SKY_WINDOWED, *SKY_PSF) if name.endswith("_err")), 0)
-UNMEASURED |= {"dust_ebv": np.nan}
+UNMEASURED |= {"dust_ebv": np.nan}  # looked up in a map afterwards
 
 FORCED = "forced_"
 

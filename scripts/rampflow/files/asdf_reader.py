@@ -274,7 +274,11 @@ class AsdfFile:
         try:
             if "source" not in node:
                 datatype = node.get("datatype", "float64")
-                return np.array(node["data"], numpy_dtype(datatype, "little")) if isinstance(datatype, str) else node
+                if not isinstance(datatype, str):
+                    return node
+                values = np.array(node["data"], numpy_dtype(datatype, "little"))
+                # Nested lists without any value don't tell the other axes.
+                return values if values.size else values.reshape(node.get("shape", values.shape))
             if type(node["source"]) is not int or node["source"] < 0:
                 raise ValueError("it is not in a block of this file")
             if node["source"] < len(self._blocks):

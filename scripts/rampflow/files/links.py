@@ -149,6 +149,22 @@ def record_fetched(link: Path, path: Path) -> None:
     point(link, path.absolute())
 
 
+def is_link(path: str | Path) -> bool:
+    """Test whether a path is one of these links.
+
+    Parameters
+    ----------
+    path : str or pathlib.Path
+        Path.
+
+    Returns
+    -------
+    bool
+        Whether it is, by its name.
+    """
+    return Path(path).parts[-4:-2] == FOLDER.parts
+
+
 def original(path: str | Path) -> Path:
     """Find the file that a link leads to.
 
@@ -163,6 +179,6 @@ def original(path: str | Path) -> Path:
         The file under its own name; any other path as it is.
     """
     path = Path(path)
-    if path.parts[-4:-2] == FOLDER.parts and path.is_symlink():
+    if is_link(path) and path.is_symlink():
         return path.readlink()
     return path

@@ -45,6 +45,8 @@ def sorting_network(n: int) -> np.ndarray:
     numpy.ndarray
         Pairs i < j of places that are put in order one after the other, int of shape (comparisons, 2).
     """
+    if n < 2:
+        return np.empty((0, 2), int)
     pairs, top = [], 1 << ((n - 1).bit_length() - 1)
     p = top
     while p:

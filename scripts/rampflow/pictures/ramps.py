@@ -50,12 +50,14 @@ def choose_pixels(rate: np.ndarray, flags: np.ndarray, dumo: np.ndarray) -> dict
     Returns
     -------
     dict
-        Row and column of each. sky: at the median of the pixels without a flag; bright: at their 99.99th percentile; jump:
-        where it changes the rate most; saturated: the highest rate among those that saturate and still have one.
+        Row and column of each. sky: at the median of the pixels without a flag, or with UNRELIABLE_SLOPE alone; bright: at
+        their 99.99th percentile; jump: where it changes the rate most; saturated: the highest rate among those that saturate
+        and still have one.
     """
     chosen = {}
     usable = np.isfinite(rate) & ~dq.has(flags, dq.DO_NOT_USE)
-    clean = np.flatnonzero(usable & (flags == 0))
+    # All pixels of an exposure of two or three resultants are UNRELIABLE_SLOPE.
+    clean = np.flatnonzero(usable & (flags & ~np.uint32(dq.UNRELIABLE_SLOPE) == 0))
     if clean.size:
         values = rate.ravel()[clean]
         for name, level in (("sky", 50), ("bright", 99.99)):

@@ -142,6 +142,23 @@ def add_parameters(parser: argparse.ArgumentParser, parameters: tuple[Parameter,
         parser.add_argument(f"--{p.name}", type=p.parse, default=p.default, metavar=accepted, help=text)
 
 
+def add_parameter_sources(parser: argparse.ArgumentParser) -> None:
+    """Add the option that records which parameters are CRDS's.
+
+    Parameters
+    ----------
+    parser : argparse.ArgumentParser
+        The command line to add to.
+    """
+    parser.add_argument(
+        "--parameters_from",
+        metavar="FILE:NAMES",
+        action="append",
+        default=[],
+        help="reference of CRDS that has set these parameters (names with commas), to be recorded; once for each file",
+    )
+
+
 @dataclasses.dataclass(frozen=True)
 class Range:
     """Plausible values of a number or an array of a reference.
@@ -248,6 +265,12 @@ class Reference:
         Metadata that must be the same in the reference and the exposure: ``detector``, ``optical_element``,
         ``exposure_type``. These are the keywords by which CRDS selects references of this type, without ``detector`` if one
         file serves all detectors.
+    optional : bool
+        Whether CRDS may lack it, and the option of the command line may be left out; both mean N/A.
+    crds_type : str
+        Type in CRDS, where several references of one step have the same; by default, `type`.
+    selected_by : dict
+        Keywords by which CRDS selects it, besides the instrument, with their values; by default, those of the exposure.
     """
 
     type: str
@@ -255,6 +278,9 @@ class Reference:
     needed: bool = False
     plausible: dict[str, Range] = dataclasses.field(default_factory=dict)
     made_for: tuple[str, ...] = ("detector",)
+    optional: bool = False
+    crds_type: str = ""
+    selected_by: dict[str, str] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -347,10 +373,12 @@ class Step:
             parser.add_argument(
                 f"--{reference.type}",
                 metavar="FILE",
-                required=True,
+                required=not reference.optional,
+                default=NOT_APPLICABLE,
                 help=reference.meaning + ("" if reference.needed else f"; {NOT_APPLICABLE} for none"),
             )
         add_parameters(parser, self.parameters)
+        add_parameter_sources(parser)
         if self.references:
             parser.add_argument(
                 "--allow_mismatch",

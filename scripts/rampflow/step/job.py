@@ -23,7 +23,7 @@ from rampflow.files.yaml_tree import tagged
 from rampflow.step.declaration import NOT_APPLICABLE, Range, Reference, Step
 from rampflow.step.exposure import Exposure
 from rampflow.step.logs import recorded_log, step_logger
-from rampflow.step.provenance import crds_version, reference_name, stamp
+from rampflow.step.provenance import crds_version, describe_parameter_sources, parameter_sources, reference_name, stamp
 from rampflow.step.reference_checks import (
     MANY_BAD,
     MANY_UNUSUAL,
@@ -109,6 +109,9 @@ class Job:
         self.log.info("%s %s, step %s: %s -> %s", SOFTWARE_NAME, __version__, step.name, file.path.name, self.output.name)
         if step.parameters:
             self.log.info("Parameters: %s", ", ".join(f"{k}={v}" for k, v in vars(self.parameters).items()))
+        self._parameters_from = arguments.get("parameters_from", [])
+        if self._parameters_from:
+            self.log.info("Parameters of CRDS: %s", describe_parameter_sources(self._parameters_from))
 
     @staticmethod
     def _reference_path(reference: Reference, given: str) -> Path | None:
@@ -162,6 +165,24 @@ class Job:
             check_plausible(reference, declaration, instrument)
             self._references_read.add(reftype)
             yield reference
+
+    def use_reference(self, reftype: str) -> Path:
+        """Record a reference that is no ASDF file in the log and in ``meta.ref_file``.
+
+        Parameters
+        ----------
+        reftype : str
+            Type of the reference.
+
+        Returns
+        -------
+        pathlib.Path
+            The file.
+        """
+        path = self._path(reftype)
+        self.log.info("Using %s reference file: %s", reftype.upper(), path)
+        self._references_read.add(reftype)
+        return path
 
     def _path(self, reftype: str) -> Path:
         path = self.references[reftype]
@@ -369,13 +390,15 @@ class Job:
         Returns
         -------
         dict
-            Entries for ``meta.ref_file``: the name of each reference by its type, N/A for those that were not read, and the
-            CRDS context.
+            Entries for ``meta.ref_file``: the name of each reference by its type, N/A for those that were not read (without
+            optional ones), those that have set parameters, and the CRDS context.
         """
         used: dict[str, Any] = {
             reftype: reference_name(path) if path and reftype in self._references_read else NOT_APPLICABLE
             for reftype, path in self.references.items()
+            if reftype in self._references_read or not self.step.reference(reftype).optional
         }
+        used |= parameter_sources(self._parameters_from)
         if self._crds_context:
             used["crds"] = {"context": self._crds_context, "version": crds_version()}
         return used

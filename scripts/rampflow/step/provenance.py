@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import datetime
 import os
+import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from rampflow import SOFTWARE_NAME, __version__
@@ -67,6 +69,39 @@ def reference_name(path: Path) -> str:
     parts = path.parts
     in_cache = any(parts[i : i + 2] == ("references", "roman") for i in range(len(parts) - 1))
     return f"crds://{path.name}" if in_cache else os.fspath(path)
+
+
+def parameter_sources(options: Sequence[str]) -> dict[str, str]:
+    """List the references of CRDS that have set parameters of a step.
+
+    Parameters
+    ----------
+    options : sequence of str
+        Values of the option ``--parameters_from``: the file's name, a colon, and the parameters.
+
+    Returns
+    -------
+    dict
+        Entries for ``meta.ref_file``: name of the file by its type (``pars-rampfitstep``), which is a part of the name.
+    """
+    files = [option.partition(":")[0] for option in options]
+    return {found[1]: f"crds://{file}" for file in files if (found := re.search(r"_(pars-[a-z0-9]+)_", file))}
+
+
+def describe_parameter_sources(options: Sequence[str]) -> str:
+    """Describe for the log which parameters are CRDS's.
+
+    Parameters
+    ----------
+    options : sequence of str
+        Values of the option ``--parameters_from``.
+
+    Returns
+    -------
+    str
+        Each file with its parameters.
+    """
+    return "; ".join(f"{names.replace(',', ', ')} from {file}" for file, _, names in (o.partition(":") for o in options))
 
 
 def crds_version() -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 import re
@@ -12,6 +13,9 @@ from typing import NamedTuple
 from rampflow.errors import RampflowError, raise_problems
 
 RAW_SUFFIX = "_uncal.asdf"
+RAMP_SUFFIXES = ("_dqinit.asdf", "_dq_init.asdf", "_ramp.asdf")  #: ends of the names of ramps, as romancal knows them
+#: End of the name of a calibrated image, which is aligned and written anew.
+CALIBRATED_SUFFIX = "_cal.asdf"
 #: Maximum length of a name, bytes: with the suffixes of the workflow it must fit into the 255 of a file system.
 LONGEST = 200
 SPECIAL = "{}<>;?#%"  #: in a path, Snakemake interprets the first four, and asdf the others as parts of a URL
@@ -39,28 +43,63 @@ class Member(NamedTuple):
     Attributes
     ----------
     path : pathlib.Path
-        Raw file of the exposure.
+        Raw file or calibrated image of the exposure.
     association : str
         Name of its association.
     tweakreg_catalog : pathlib.Path or None
         Catalog to align it with in place of its own.
     problem : str
         Message about a file of it that doesn't exist; empty if there is none. The exposure can be excluded.
+    loose : bool
+        Whether it is a calibrated image that no association file names.
     """
 
     path: Path
     association: str
     tweakreg_catalog: Path | None = None
     problem: str = ""
+    loose: bool = False
 
 
-def stem_of(path: Path) -> str:
-    """Return the name of an exposure: the name of its raw file without ``_uncal.asdf``.
+def is_calibrated(path: Path) -> bool:
+    """Test whether a file is a calibrated image by its name.
 
     Parameters
     ----------
     path : pathlib.Path
-        Raw file.
+        File of an exposure.
+
+    Returns
+    -------
+    bool
+        Whether the name ends in ``_cal.asdf``.
+    """
+    return path.name.endswith(CALIBRATED_SUFFIX)
+
+
+def visit_of(stem: str) -> str:
+    """Extract the name of the visit from the name of an exposure.
+
+    Parameters
+    ----------
+    stem : str
+        Name of the exposure.
+
+    Returns
+    -------
+    str
+        Name of the visit (``rPPPPPCCAAASSSOOOVVV``): all before the first ``_``.
+    """
+    return stem.partition("_")[0]
+
+
+def stem_of(path: Path) -> str:
+    """Return the name of an exposure: the name of its file without ``_uncal.asdf``, ``_cal.asdf`` or one of `RAMP_SUFFIXES`.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        Raw file, ramp or calibrated image.
 
     Returns
     -------
@@ -72,11 +111,20 @@ def stem_of(path: Path) -> str:
     RampflowError
         The file name doesn't end so, or `check_name` refuses the rest.
     """
-    if not path.name.endswith(RAW_SUFFIX) or path.name == RAW_SUFFIX:
-        raise RampflowError(f"{path}: is not a raw exposure by its name, which must end in {RAW_SUFFIX}")
-    stem = path.name.removesuffix(RAW_SUFFIX)
+    stem = _without_suffix(path.name)
+    if stem in ("", path.name):
+        raise RampflowError(
+            f"{path}: is not a raw exposure by its name, which must end in {RAW_SUFFIX} (that of a ramp: in "
+            f"{', '.join(RAMP_SUFFIXES[:-1])} or {RAMP_SUFFIXES[-1]}; that of a calibrated image: in {CALIBRATED_SUFFIX})"
+        )
     check_name(path, stem)
     return stem
+
+
+def _without_suffix(name: str) -> str:
+    """The name of a file without the suffix of a raw exposure, a calibrated image or a ramp; unchanged if it has none."""
+    suffix = next((suffix for suffix in (RAW_SUFFIX, CALIBRATED_SUFFIX, *RAMP_SUFFIXES) if name.endswith(suffix)), "")
+    return name.removesuffix(suffix)
 
 
 def check_name(path: Path, name: str) -> None:
@@ -112,7 +160,9 @@ def find_members(inputs: list[str] | str, folder: Path, exclude: Sequence[str] =
     Parameters
     ----------
     inputs : list of str or str
-        Raw files, folders of them (each exposure is then on its own), or association files (``.json``).
+        Raw files, calibrated images, patterns of their names (``*_cal.asdf``), folders of them, or association files
+        (``.json``). Of a folder with raw files, calibrated images are not taken. Ramps may be named in place of raw files; they
+        are not looked for in folders, which may have those of a run.
     folder : pathlib.Path
         Where relative names are taken from.
     exclude : sequence of str
@@ -121,7 +171,8 @@ def find_members(inputs: list[str] | str, folder: Path, exclude: Sequence[str] =
     Returns
     -------
     list of Member
-        A file named alone, or found in a folder, is an association of its own with the exposure's stem for a name. Members
+        A raw file named alone, or found in a folder, is an association of its own with the exposure's stem for a name.
+        Calibrated images without an association file are one association for each visit, with the visit's name. Members
         whose files don't exist are listed with the `Member.problem`: the caller reports them with what else is wrong.
 
     Raises
@@ -146,7 +197,7 @@ def find_members(inputs: list[str] | str, folder: Path, exclude: Sequence[str] =
             continue
         again = {m.path.name for m in found} & {m.path.name for m in members}
         shared = {m.association for m in found} & {m.association for m in members}
-        if shared and not again:
+        if shared and not again and not all(m.loose for m in (*found, *members) if m.association in shared):
             problems.append(
                 f"input {name!r}: another input has an association of the name {min(shared)!r} too; their products would have "
                 "the same names: rename one"
@@ -186,23 +237,33 @@ def find_excluded(inputs: list[str] | str, folder: Path, exclude: Sequence[str])
     return found
 
 
+def _alone(path: Path, problem: str = "") -> Member:
+    """The member of a file without an association file."""
+    stem, loose = stem_of(path), is_calibrated(path)
+    return Member(path, visit_of(stem) if loose else stem, problem=problem, loose=loose)
+
+
 def _members_of(name: str, folder: Path, exclude: Sequence[str]) -> list[Member]:
     """The exposures of one input."""
     path = folder / os.path.expanduser(name)
     if path.is_dir():
-        names = [n for n in os.listdir(path) if n.endswith(RAW_SUFFIX) and not n.startswith(".")]  # without hidden files
-        found = sorted(path / n for n in names if not (path / n).is_dir())
-        if not found:
-            raise RampflowError(f"input {name!r}: the folder holds no file that ends in {RAW_SUFFIX}")
-        return [Member(p, stem_of(p)) for p in found]
+        names = [n for n in os.listdir(path) if not n.startswith(".")]  # without hidden files
+        for suffix in (RAW_SUFFIX, CALIBRATED_SUFFIX):
+            if found := sorted(path / n for n in names if n.endswith(suffix) and not (path / n).is_dir()):
+                return [_alone(p) for p in found]
+        raise RampflowError(f"input {name!r}: the folder holds no file that ends in {RAW_SUFFIX} or {CALIBRATED_SUFFIX}")
     if path.suffix == ".json" and path.is_file():
         return read_association(path, exclude)
-    if path.exists() or path.name.removesuffix(RAW_SUFFIX) in exclude:
-        return [Member(path, stem_of(path))]
+    if path.exists():
+        return [_alone(path)]
+    if found := sorted(map(Path, glob.glob(str(path)))):
+        return [_alone(p) for p in found]
+    if _without_suffix(path.name) in exclude:
+        return [_alone(path)]
     problem = f"input {name!r}: does not exist (relative names are taken from {folder})"
-    if not path.name.endswith(RAW_SUFFIX):
+    if _without_suffix(path.name) == path.name or glob.has_magic(name):
         raise RampflowError(problem)
-    return [Member(path, stem_of(path), problem=problem)]
+    return [_alone(path, problem)]
 
 
 def read_association(path: Path, exclude: Sequence[str] = ()) -> list[Member]:
@@ -304,8 +365,9 @@ def _checked(members: list[Member]) -> list[Member]:
         if earlier is member:
             result.append(member)
         elif earlier.path.resolve() != member.path.resolve():
+            names = dict.fromkeys((earlier.path.name, member.path.name))
             problems.append(
-                f"input: two files are named {stem}{RAW_SUFFIX} ({earlier.path} and {member.path}); their products would "
+                f"input: two files are named {' and '.join(names)} ({earlier.path} and {member.path}); their products would "
                 "have the same names: process them in two runs"
             )
         elif earlier.association != member.association:

@@ -78,7 +78,7 @@ def step_schema(step: Step) -> dict:
     return {"type": "object", "additionalProperties": False, "properties": properties}
 
 
-def validated(config: dict, steps: dict[str, Step]) -> dict:
+def validated(config: dict, steps: dict[str, Step], given: dict | None = None) -> dict:
     """Check the configuration and add all defaults.
 
     Parameters
@@ -87,11 +87,15 @@ def validated(config: dict, steps: dict[str, Step]) -> dict:
         What the files and the command line gave.
     steps : dict
         Declaration of each step, by its name.
+    given : dict, optional
+        The same without the file of defaults. Its parameters of the steps have precedence over those of CRDS. By default,
+        all of `config` do.
 
     Returns
     -------
     dict
-        The settings: every key of the configuration, with the default where it is not given.
+        The settings: every key of the configuration, with the default where it is not given. Its key ``given`` has the names
+        of the parameters of each step that `given` has.
 
     Raises
     ------
@@ -113,30 +117,36 @@ def validated(config: dict, steps: dict[str, Step]) -> dict:
         )
     options = {}
     for step in steps.values():
-        given = config.get("steps", {}).get(step.name, {})
-        for name, value in given.items():
+        own = config.get("steps", {}).get(step.name, {})
+        for name, value in own.items():
             if isinstance(value, float) and not math.isfinite(value):
                 raise RampflowError(f"configuration: steps.{step.name}.{name} is {value}; it takes a finite number")
-        options[step.name] = {"skip": False, **{p.name: p.default for p in parameters_of(step)}, **given}
+        options[step.name] = {"skip": False, **{p.name: p.default for p in parameters_of(step)}, **own}
     if config.get("require_alignment") and (options["tweakreg"]["skip"] or options["source_catalog"]["skip"]):
         raise RampflowError(
             "configuration: require_alignment is true, and steps.tweakreg.skip or steps.source_catalog.skip leaves the "
             "alignment out; change one of them"
         )
     excluded = config.get("exclude", [])
-    reference_config = {"crds_context": None, "override": {}, "allow_mismatch": False, **config.get("references", {})}
+    reference_defaults: dict = {"crds_context": None, "override": {}, "allow_mismatch": False, "step_parameters": True}
     return {
         "input": config.get("input", []),
         "exclude": [excluded] if isinstance(excluded, str) else excluded,
         "results": results,
         "keep_intermediates": config.get("keep_intermediates", ["ramp_fitting"]),
-        "references": reference_config,
+        "references": {**reference_defaults, **config.get("references", {})},
         "astrometric_catalog": config.get("astrometric_catalog", SOURCE.default),
         "require_alignment": config.get("require_alignment", False),
         "scratch": config.get("scratch"),
         "job_per": config.get("job_per", "step"),
         "steps": options,
+        "given": _names_given(config if given is None else _interpret(given, schema(steps))),
     }
+
+
+def _names_given(config: dict) -> dict[str, list[str]]:
+    """List the parameters of each step that a configuration has."""
+    return {step: sorted(values) for step, values in config.get("steps", {}).items() if values}
 
 
 #: Parameters of steps that name a file.

@@ -13,10 +13,11 @@ import os
 import secrets
 import shlex
 import sys
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from rampflow.chain import chain_of
+from rampflow.chain import STEPS, chain_of
 from rampflow.detector import MINIMUM_RESULTANTS, check_shape
 from rampflow.errors import RampflowError, raise_problems
 from rampflow.files import links
@@ -24,13 +25,16 @@ from rampflow.files.asdf_reader import AsdfFile
 from rampflow.files.atomic import replacing
 from rampflow.files.level1 import RAW_MODELS, RAW_TAG
 from rampflow.files.yaml_tree import TaggedDict
-from rampflow.step.declaration import NOT_APPLICABLE, Step, reference_types
+from rampflow.step.declaration import NOT_APPLICABLE, Step
 from rampflow.step.exposure import Exposure
-from rampflow.workflow import references
-from rampflow.workflow.association import SPECIAL, Member, find_members, is_plain, stem_of
+from rampflow.step.provenance import is_fully_saturated
+from rampflow.step.ramp_input import check_ramp, is_ramp
+from rampflow.workflow import references, step_parameters
+from rampflow.workflow.association import RAW_SUFFIX, SPECIAL, Member, find_members, is_calibrated, is_plain, stem_of
 from rampflow.workflow.overrides import override_mismatch
+from rampflow.workflow.step_parameters import StepParameters
 
-FORMAT = 4  #: version of the file's format; other versions are not read
+FORMAT = 5  #: version of the file's format; other versions are not read
 #: Parts of the metadata by which CRDS may choose references.
 CRDS_PARTS = ("instrument", "exposure", "visit", "observation")
 #: Numbers in the metadata that a step requires.
@@ -46,7 +50,7 @@ class ExposureEntry:
     stem : str
         Name of the exposure.
     path : str
-        Its raw file.
+        Its raw file or calibrated image.
     association : str
         Name of its association.
     exposure_type : str
@@ -54,13 +58,18 @@ class ExposureEntry:
     detector : str
         Name of the detector, as ``WFI01``.
     shape : tuple of int
-        Shape of the raw data: resultants, rows, columns.
+        Shape of the data: resultants (1 for a calibrated image), rows, columns.
     chain : tuple of str
         The steps that it goes through, in order.
     references : dict
         Reference type to path of the file, or "N/A".
     tweakreg_catalog : str or None
         Catalog for its alignment in place of its own.
+    catalog, segmentation : str or None
+        Source catalog and segmentation map beside a calibrated image, if it has both.
+    step_parameters : dict
+        For each step, the parameters that CRDS sets and the configuration does not: value and path of the reference, by name
+        (see `rampflow.workflow.step_parameters.StepParameters`).
     """
 
     stem: str
@@ -72,6 +81,42 @@ class ExposureEntry:
     chain: tuple[str, ...]
     references: dict[str, str]
     tweakreg_catalog: str | None
+    catalog: str | None = None
+    segmentation: str | None = None
+    step_parameters: dict[str, dict[str, Sequence]] = dataclasses.field(default_factory=dict)
+
+    @property
+    def is_calibrated(self) -> bool:
+        """Whether the input is a calibrated image.
+
+        Returns
+        -------
+        bool
+            False for a raw exposure.
+        """
+        return is_calibrated(Path(self.path))
+
+    @property
+    def is_cataloged(self) -> bool:
+        """Whether the exposure has a source catalog.
+
+        Returns
+        -------
+        bool
+            Whether one is made, or lies beside the calibrated image.
+        """
+        return "source_catalog" in self.chain or self.catalog is not None
+
+    @property
+    def files(self) -> list[str]:
+        """The files of the exposure that are read, besides its references.
+
+        Returns
+        -------
+        list of str
+            Paths of the raw file, or of the calibrated image, its source catalog and its segmentation map.
+        """
+        return [path for path in (self.path, self.catalog, self.segmentation) if path]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,11 +132,14 @@ class Inventory:
     links : dict
         For the path of each raw file and reference, the link that stands for its content (see `rampflow.files.links`). The
         rules read the link.
+    notices : tuple of str
+        What users should know of the parameters that CRDS sets: those without effect, and steps that are left out.
     """
 
     exposures: dict[str, ExposureEntry]
     context: str | None
     links: dict[str, str]
+    notices: tuple[str, ...] = ()
 
     def references(self) -> list[str]:
         """List the paths of all references.
@@ -115,12 +163,12 @@ class Inventory:
 
 
 def read_header(path: Path) -> dict:
-    """Read and check what the inventory needs from a raw file.
+    """Read and check what the inventory needs from a raw file or a calibrated image.
 
     Parameters
     ----------
     path : pathlib.Path
-        Raw file.
+        Raw file or calibrated image, see `rampflow.workflow.association.is_calibrated`.
 
     Returns
     -------
@@ -131,13 +179,15 @@ def read_header(path: Path) -> dict:
     Raises
     ------
     RampflowError
-        The file is damaged, not a raw exposure, or lacks an entry.
+        The file is damaged, not what its name says, or lacks an entry.
     """
     with AsdfFile(path) as file:
         raw = Exposure(file)
-        if raw.tag.rpartition("-")[0] not in RAW_MODELS:
+        if is_calibrated(path):
+            return _header_of_image(raw)
+        if raw.tag.rpartition("-")[0] not in RAW_MODELS and not is_ramp(raw):
             raise RampflowError(
-                f"{path}: holds the data model {raw.tag or 'of no name'!r}; give raw exposures (wfi_science_raw)"
+                f"{path}: holds the data model {raw.tag or 'of no name'!r}; give raw exposures (wfi_science_raw) or ramps"
             )
         if isinstance(raw.roman.get("data"), TaggedDict):  # a quantity (ground tests): counts with a unit
             shape = raw.get("data.value").shape
@@ -151,17 +201,59 @@ def read_header(path: Path) -> dict:
         except RampflowError as error:
             raise RampflowError(f"{path}: {error}") from None
         raw.get("meta.instrument.optical_element", str)
-        header: dict[str, str] = {}
-        for part in CRDS_PARTS:
-            _flatten(raw.meta.get(part, {}), f"roman.meta.{part}", header)
-        return {
-            "type": str(kind),
-            "detector": str(detector),
-            "shape": list(shape),
-            "crds": header,
-            "content": file.content_digest(),
-            "refusals": find_refusals(raw, tuple(shape)),
-        }
+        return _header(raw, tuple(shape), find_refusals(raw, tuple(shape)))
+
+
+def _header(exposure: Exposure, shape: tuple[int, int, int], refusals: dict[str, str]) -> dict:
+    """What `read_header` returns."""
+    header: dict[str, str] = {}
+    for part in CRDS_PARTS:
+        _flatten(exposure.meta.get(part, {}), f"roman.meta.{part}", header)
+    return {
+        "type": str(exposure.get("meta.exposure.type", str)),
+        "detector": str(exposure.get("meta.instrument.detector", str)),
+        "shape": list(shape),
+        "crds": header,
+        "content": exposure.file.content_digest(),
+        "refusals": refusals,
+    }
+
+
+def _header_of_image(image: Exposure) -> dict:
+    """What `read_header` returns for a calibrated image, which must have all that its alignment reads."""
+    image.expect_model("wfi_image", "tweakreg")
+    kind = image.get("meta.exposure.type", str)
+    if kind not in STEPS["tweakreg"].exposure_types:
+        raise RampflowError(
+            f"{image.path}: is a calibrated image of type {kind}, which isn't aligned; there is nothing to do for it"
+        )
+    shape = image.array("data", 2).shape
+    cal_step = image.get("meta.cal_step", dict)
+    without_wcs = is_fully_saturated(cal_step) or cal_step.get("assign_wcs") == "SKIPPED"
+    if not without_wcs:
+        image.get("meta.wcs")
+        for name in ("v2_ref", "v3_ref", "roll_ref"):
+            image.number(f"meta.wcsinfo.{name}")
+    if not image.meta.get("group_id"):
+        image.get("meta.observation.observation_id", str)
+    return _header(image, (1, *shape), {})
+
+
+def _files_beside(member: Member) -> tuple[str | None, str | None]:
+    """Source catalog and segmentation map beside a calibrated image; None for a raw file, or without both."""
+    if not is_calibrated(member.path):
+        return None, None
+    catalog, segmentation = (member.path.with_name(f"{stem_of(member.path)}_{end}") for end in ("cat.parquet", "segm.asdf"))
+    return (str(catalog), str(segmentation)) if catalog.is_file() and segmentation.is_file() else (None, None)
+
+
+def _chain(member: Member, header: dict, skipped: frozenset[str]) -> list[str]:
+    """The steps that a member of an association goes through: of a calibrated image, those that it still needs."""
+    chain = chain_of(header["type"], header["detector"], skipped)
+    if not is_calibrated(member.path):
+        return chain
+    done = ("source_catalog",) if _files_beside(member)[0] else ()
+    return [name for name in chain if name in ("source_catalog", "tweakreg") and name not in done]
 
 
 def find_refusals(raw: Exposure, shape: tuple[int, int, int]) -> dict[str, str]:
@@ -182,10 +274,10 @@ def find_refusals(raw: Exposure, shape: tuple[int, int, int]) -> dict[str, str]:
     refusals = {}
     if shape[0] < MINIMUM_RESULTANTS:
         refusals["ramp_fitting"] = (
-            f"{raw.path}: the ramp has {shape[0]} resultants; ramp_fitting needs at least {MINIMUM_RESULTANTS}, "
-            "to tell a jump from a bad fit"
+            f"{raw.path}: the ramp has {shape[0]} resultant; ramp_fitting needs at least {MINIMUM_RESULTANTS}, "
+            "because a slope is fitted to differences"
         )
-    if raw.tag != RAW_TAG:
+    if raw.tag != RAW_TAG and not is_ramp(raw):
         return refusals
     try:
         _check_entries_of_dq_init(raw, shape)
@@ -202,6 +294,8 @@ def find_refusals(raw: Exposure, shape: tuple[int, int, int]) -> dict[str, str]:
 
 def _check_entries_of_dq_init(raw: Exposure, shape: tuple[int, int, int]) -> None:
     """Refuse an exposure whose timing, guide window, encoding or arrays dq_init would refuse."""
+    if is_ramp(raw):
+        check_ramp(raw)
     _ = raw.frame_time
     for name in ("xstart", "xstop", "ystart", "ystop"):
         raw.get(f"meta.guide_star.window_{name}", int)
@@ -254,18 +348,20 @@ def build(config: dict, folder: Path, store: Path, steps: dict[str, Step]) -> In
     skipped = frozenset(name for name, options in config["steps"].items() if options.get("skip"))
     headers = _read_headers(members, known.get("headers", {}), skipped, config["exclude"])
     override = {t: _overriding(t, given, folder) for t, given in config["references"]["override"].items()}
-    chains = {m: chain_of(headers[str(m.path)]["type"], headers[str(m.path)]["detector"], skipped) for m in members}
+    chains = {m: _chain(m, headers[str(m.path)], skipped) for m in members}
+    _check_calibrated(chains, Path(config["results"]), folder)
     context = None
-    types_of = {m: reference_types(steps[name] for name in chain) for m, chain in chains.items()}
-    if any(set(types) - set(override) for types in types_of.values()):
+    if _is_crds_needed(chains.values(), override, config["references"]["crds_context"], steps):
         context = references.resolve_context(config["references"]["crds_context"])
     asked = [references.source(), context, context and references.context_stamp(context)]
     recommended = known.get("recommended", {}) if known.get("asked") == asked else {}
+    choice = _Choice(context, recommended, steps, override)
     exposures = {}
+    parameters = _read_parameters(config, chains, headers, choice) if context else {}
+    for member, found in parameters.items():
+        chains[member] = [name for name in chains[member] if not found.values.get(name, {}).get("skip", (False,))[0]]
     for member, chain in chains.items():
         header = headers[str(member.path)]
-        types = types_of[member]
-        chosen = _recommend(header["crds"], [t for t in types if t not in override], context, recommended, member.path)
         exposures[stem_of(member.path)] = ExposureEntry(
             stem=stem_of(member.path),
             path=str(member.path),
@@ -274,16 +370,22 @@ def build(config: dict, folder: Path, store: Path, steps: dict[str, Step]) -> In
             detector=header["detector"],
             shape=tuple(header["shape"]),
             chain=tuple(chain),
-            references={t: override.get(t) or chosen[t] for t in types},
+            references=choice.paths(header["crds"], chain, member.path),
             tweakreg_catalog=str(member.tweakreg_catalog) if member.tweakreg_catalog else None,
+            step_parameters=parameters[member].values if member in parameters else {},
+            **dict(zip(("catalog", "segmentation"), _files_beside(member), strict=True)),
         )
-    inventory = Inventory(exposures, context, {})
+    inventory = Inventory(exposures, context, {}, _notices(exposures, parameters.values()))
+    _check_alignment_is_possible(config, inventory)
     if not config["references"].get("allow_mismatch"):
         _check_overrides(override, chains, headers, steps)
     _check_paths(inventory)
+    _check_place(inventory, folder / os.path.expanduser(config["results"]))
     _check_references(inventory, steps)
     contents = known.get("contents", {})
-    contents |= _read_contents(inventory.references(), set(override.values()), contents)
+    beside = {path for entry in exposures.values() for path in entry.files[1:]}
+    own = set(override.values()) | beside
+    contents |= _read_contents([*inventory.references(), *sorted(beside)], own, contents)
     inventory.links.update(_link_all(inventory, headers, contents, folder))
     _save(store, {"asked": asked, "headers": headers, "recommended": recommended, "contents": contents})
     _save(
@@ -347,8 +449,9 @@ def exposures_file(config: dict, store: Path) -> Path:
     pathlib.Path
         A file beside `store`.
     """
-    skipped = sorted(name for name, options in config["steps"].items() if options.get("skip"))
-    asked = json.dumps([config["input"], config["exclude"], config["references"], skipped, references.source()], sort_keys=True)
+    # CRDS's parameters leave out steps, and those of the configuration have precedence.
+    own = {name: [options.get("skip", False), config["given"].get(name, [])] for name, options in config["steps"].items()}
+    asked = json.dumps([config["input"], config["exclude"], config["references"], own, references.source()], sort_keys=True)
     return store.with_name(f"exposures-{hashlib.sha256(asked.encode()).hexdigest()[:16]}.json")
 
 
@@ -391,7 +494,7 @@ def _read_headers(members: list[Member], known: dict, skipped: frozenset[str], e
     bad = {}
     for member, (header, error) in zip(members, results, strict=True):
         if header:
-            chain = chain_of(header["type"], header["detector"], skipped)
+            chain = _chain(member, header, skipped)
             error = next((header["refusals"][step] for step in chain if step in header["refusals"]), None)
         if error:
             bad[stem_of(member.path)] = error
@@ -439,19 +542,148 @@ def _overriding(reftype: str, given: str, folder: Path) -> str:
     return str(path)
 
 
-def _recommend(header: dict, types: list[str], context: str | None, recommended: dict, path: Path) -> dict[str, str]:
-    """Paths (or N/A) of the references of these types. Exposures with the same values that CRDS chooses by share them."""
-    if context is None or not types:  # `build` resolves a context if any type is asked for
+def _is_crds_needed(chains: Iterable[list[str]], override: dict, named: str | None, steps: dict[str, Step]) -> bool:
+    """Tell whether CRDS is to be asked: for a reference that the steps need, or because a context is named.
+
+    A run whose references are all the user's own needs no cache. Parameters and optional references are then CRDS's only if a
+    context is named.
+    """
+    declared = {r.type: r for chain in chains for name in chain for r in steps[name].references}
+    if any(not reference.optional for reftype, reference in declared.items() if reftype not in override):
+        return True
+    return bool(declared) and references.is_context_named(named)
+
+
+@dataclasses.dataclass
+class _Choice:
+    """CRDS's choice of references. Exposures with the same values that CRDS chooses by share it.
+
+    Attributes
+    ----------
+    context : str or None
+        The CRDS context. None: CRDS is not asked.
+    recommended : dict
+        Answers so far, by the values that CRDS chooses by, and by type. New ones are added.
+    steps : dict
+        Declaration of each step.
+    override : dict
+        Path or N/A of each type that the configuration names.
+    """
+
+    context: str | None
+    recommended: dict[str, dict[str, str]]
+    steps: dict[str, Step]
+    override: dict[str, str]
+
+    def ask(self, header: dict, types: list[str], path: Path) -> dict[str, str]:
+        """Return CRDS's answer for each type, and ask for those that are not known."""
+        if self.context is None:
+            return dict.fromkeys(types, references.NOT_FOUND)
+        key = "|".join(header.get(name, "") for name in references.MATCHED)
+        known = self.recommended.setdefault(key, {})
+        if wanted := [t for t in types if t not in known]:
+            try:
+                known |= references.recommendations(header, wanted, self.context)
+            except RampflowError as error:
+                raise RampflowError(f"{path}: {error}") from None
+        return {t: known[t] for t in types}
+
+    def types(self, chain: list[str]) -> list[str]:
+        """List the types of the references that CRDS chooses by the exposure for the steps of a chain."""
+        declared = {r.type: r for name in chain for r in self.steps[name].references}
+        return [t for t, reference in declared.items() if t not in self.override and not reference.selected_by]
+
+    def paths(self, header: dict, chain: list[str], path: Path) -> dict[str, str]:
+        """Choose the path (or N/A) of each reference of an exposure."""
+        answers = self.ask(header, self.types(chain), path)
+        chosen = {}
+        for reference in {r.type: r for name in chain for r in self.steps[name].references}.values():
+            reftype = reference.type
+            if reftype in self.override:
+                chosen[reftype] = self.override[reftype]
+                continue
+            if reference.selected_by:
+                crds_type = reference.crds_type or reftype
+                answer = self.ask(references.INSTRUMENT | reference.selected_by, [crds_type], path)[crds_type]
+            else:
+                answer = answers[reftype]
+            if references.is_found(answer):
+                chosen[reftype] = answer if answer == NOT_APPLICABLE else str(references.cache_path(answer))
+            elif reference.optional:
+                chosen[reftype] = NOT_APPLICABLE
+            else:
+                error = references.not_found_error(header, reftype, answer, self.context or "no context")
+                raise RampflowError(f"{path}: {error}")
+        return chosen
+
+
+def _read_parameters(
+    config: dict, chains: dict[Member, list[str]], headers: dict, choice: _Choice
+) -> dict[Member, StepParameters]:
+    """Read the parameters that CRDS sets for each exposure; empty if they are switched off."""
+    if choice.context is None or not step_parameters.are_enabled(config["references"]):
         return {}
-    key = "|".join(header.get(name, "") for name in references.MATCHED)
-    chosen = recommended.setdefault(key, {})
-    if wanted := [t for t in types if t not in chosen]:
-        try:
-            found = references.best_references(header, wanted, context)
-        except RampflowError as error:
-            raise RampflowError(f"{path}: {error}") from None
-        chosen |= found
-    return {t: n if (n := chosen[t]) == NOT_APPLICABLE else str(references.cache_path(n)) for t in types}
+    contents: dict[str, dict] = {}
+    result = {}
+    for member, chain in chains.items():
+        header = headers[str(member.path)]["crds"]
+        types = step_parameters.reference_types(chain)
+        # Together with the references: CRDS is asked once for each exposure.
+        answers = choice.ask(header, [*choice.types(chain), *types], member.path)
+        paths = {}
+        for reftype in types:
+            name = answers[reftype]
+            if name != NOT_APPLICABLE and references.is_found(name):
+                paths[reftype] = str(references.cache_path(name))
+                if paths[reftype] not in contents:
+                    contents[paths[reftype]] = step_parameters.read_reference(_in_cache(name, choice.context))
+        result[member] = step_parameters.merged(paths, contents, config, {name: choice.steps[name] for name in chain})
+    return result
+
+
+def _in_cache(name: str, context: str) -> Path:
+    """Path of a reference that is read before the first job; it is fetched if the cache lacks it."""
+    path = references.cache_path(name)
+    if not path.is_file():
+        if references.is_serverless():
+            raise RampflowError(
+                f"{path}: this reference of {context} is not in the CRDS cache, and there is no server to fetch it from; copy "
+                "it there, set CRDS_SERVER_URL, or leave CRDS's parameters out with references: {step_parameters: false}"
+            )
+        references.fetch(name, context)
+    return path
+
+
+def _notices(exposures: dict[str, ExposureEntry], parameters: Iterable[StepParameters]) -> tuple[str, ...]:
+    """Lines on parameters of CRDS that have no effect, steps that they leave out, and associations whose members differ."""
+    ignored = dict.fromkeys(line for found in parameters for line in found.ignored)
+    lines = [f"{line}: rampflow has no such parameter and ignores it" for line in ignored]
+    left_out: dict[tuple[str, str], list[str]] = {}
+    groups: dict[str, dict[str, dict]] = {}
+    for stem, entry in exposures.items():
+        for step, values in entry.step_parameters.items():
+            skip, path = values.get("skip", (False, ""))
+            if skip:
+                left_out.setdefault((path, step), []).append(stem)
+        if "tweakreg" in entry.chain:
+            groups.setdefault(entry.association, {})[stem] = entry.step_parameters
+    for (path, step), stems in left_out.items():
+        others = f" and {len(stems) - 1} others" if len(stems) > 1 else ""
+        lines.append(f"{path}: steps.{step}.skip is true: {step} is left out for {stems[0]}{others}")
+    differing = [step_parameters.differing_alignments(members, name) for name, members in groups.items()]
+    return (*lines, *(line for line in differing if line))
+
+
+def _check_alignment_is_possible(config: dict, inventory: Inventory) -> None:
+    """Refuse parameters of CRDS that leave out the alignment if the configuration requires it."""
+    for entry in inventory.exposures.values() if config.get("require_alignment") else ():
+        for step in ("source_catalog", "tweakreg"):
+            skip, path = entry.step_parameters.get(step, {}).get("skip", (False, ""))
+            if skip:
+                raise RampflowError(
+                    f"{path}: steps.{step}.skip is true for {entry.stem}, and require_alignment is true in the configuration; "
+                    f"change one of them: steps: {{{step}: {{skip: false}}}} in the configuration keeps the step"
+                )
 
 
 def _read_contents(paths: list[str], own: set[str], known: dict) -> dict:
@@ -480,7 +712,9 @@ def _link_all(inventory: Inventory, headers: dict, contents: dict, folder: Path)
     The content of a reference that is still to be fetched is not known. Its link stands for the content that a file of its name
     had before, or has a folder of its own, which then stands for what is fetched (see `rampflow.files.links.record_fetched`).
     """
-    folders = {path: headers[path]["content"] for path in (e.path for e in inventory.exposures.values())}
+    exposures = inventory.exposures.values()
+    folders = {entry.path: headers[entry.path]["content"] for entry in exposures}
+    folders |= {path: contents[path]["content"] for entry in exposures for path in entry.files[1:]}
     before = {Path(path).name: found["content"] for path, found in contents.items()}
     for path in inventory.references():
         name = Path(path).name
@@ -494,14 +728,45 @@ def _link_all(inventory: Inventory, headers: dict, contents: dict, folder: Path)
     return {path: str(link) for path, link in found.items()}
 
 
+def _check_calibrated(chains: dict[Member, list[str]], results: Path, folder: Path) -> None:
+    """Refuse calibrated images that can't be aligned, or whose products would take their place."""
+    lines = []
+    for member in (member for member in chains if is_calibrated(member.path)):
+        if "tweakreg" not in chains[member]:
+            lines.append(f"{member.path}: is a calibrated image, and steps.tweakreg.skip is true: nothing is left to do for it")
+        elif "source_catalog" not in chains[member] and not _files_beside(member)[0]:
+            lines.append(
+                f"{member.path}: has no {stem_of(member.path)}_cat.parquet and _segm.asdf beside it, and "
+                "steps.source_catalog.skip is true: set it to false, so that the sources are found again"
+            )
+        if (folder / results).resolve() == member.path.parent.resolve():
+            lines.append(
+                f"{member.path}: its products would be written over it and the files beside it; choose another folder with "
+                "--config results=FOLDER"
+            )
+    raise_problems(lines)
+
+
 def _check_paths(inventory: Inventory) -> None:
     """Refuse files whose paths Snakemake or asdf would misread."""
-    paths = {p for e in inventory.exposures.values() for p in (e.path, e.tweakreg_catalog, *e.references.values()) if p}
+    paths = {p for e in inventory.exposures.values() for p in (*e.files, e.tweakreg_catalog, *e.references.values()) if p}
     raise_problems(
         [
             f"{path!r}: a path can't have any of {SPECIAL} and control characters; rename it, or link to it"
             for path in sorted(paths)
             if not is_plain(path)
+        ]
+    )
+
+
+def _check_place(inventory: Inventory, results: Path) -> None:
+    """Refuse ramps in the folder of the results: dq_init writes files of the same names there."""
+    inside = [path for e in inventory.exposures.values() if Path(path := e.path).resolve().is_relative_to(results.resolve())]
+    raise_problems(
+        [
+            f"{path}: lies in the folder of the results ({results}), where dq_init would overwrite it; copy it elsewhere"
+            for path in inside
+            if not path.endswith(RAW_SUFFIX)
         ]
     )
 

@@ -49,7 +49,7 @@ def expected_files(visit: Inventory, results: Path) -> Iterator[Path]:
     intermediates = results / "intermediates"
     for stem, entry in visit.exposures.items():
         cataloged, aligned = "source_catalog" in entry.chain, "tweakreg" in entry.chain
-        yield from (results / f"{stem}{end}" for end in PRODUCTS[: 6 if cataloged else 4])
+        yield from (results / f"{stem}{end}" for end in PRODUCTS[: 6 if entry.is_cataloged else 4])
         yield results / f"{entry.association}_report.html"
         yield from (intermediates / f"{stem}_{STEPS[step].suffix}.asdf" for step in image_chain(entry.chain))
         yield from (intermediates / f"{stem}{end}" for end in INTERMEDIATES[: 2 if cataloged else 0] + INTERMEDIATES[4:])

@@ -7,13 +7,15 @@ import os
 import shlex
 import shutil
 import tempfile
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from rampflow.astrometry import check_astrometric_catalog, next_attempt, source_files
 from rampflow.astrometry.parameters import SEARCH_PARAMETERS
 from rampflow.chain import STEPS, image_chain
+from rampflow.errors import RampflowError
 from rampflow.files import links
 from rampflow.step.declaration import NOT_APPLICABLE, Step
 from rampflow.workflow import configuration, inventory, recipes
@@ -23,13 +25,14 @@ from rampflow.workflow.fingerprint import fingerprint
 from rampflow.workflow.inventory import Inventory
 from rampflow.workflow.leftovers import stale_files
 from rampflow.workflow.paths import CATALOG_PRODUCTS, Paths, intermediates_folder
+from rampflow.workflow.step_parameters import source_options
 
 INVENTORY = Path(".rampflow/inventory.json")
 #: Environment variable that tells the jobs of a run the file with its exposures. Its main process sets it.
 EXPOSURES_VARIABLE = "RAMPFLOW_EXPOSURES"
 
 
-def read_settings(config: dict, declared: dict[str, Step], folder: Path) -> dict:
+def read_settings(config: dict, declared: dict[str, Step], folder: Path, given: dict | None = None) -> dict:
     """Check the configuration, with defaults for what it lacks and links for the files that it names.
 
     Parameters
@@ -40,6 +43,8 @@ def read_settings(config: dict, declared: dict[str, Step], folder: Path) -> dict
         Declaration of each step, by its name.
     folder : pathlib.Path
         Where relative paths are taken from.
+    given : dict, optional
+        The same without the file of defaults, see `rampflow.workflow.configuration.validated`.
 
     Returns
     -------
@@ -51,7 +56,7 @@ def read_settings(config: dict, declared: dict[str, Step], folder: Path) -> dict
     RampflowError
         A key is unknown, a value is not one that its key takes, or a file does not exist.
     """
-    settings = configuration.validated(config, declared)
+    settings = configuration.validated(config, declared, given)
     settings["astrometric_catalog"] = check_astrometric_catalog(settings["astrometric_catalog"], folder)
     options = settings["steps"]["source_catalog"]
     options |= {name: link_to(path) for name, path in configuration.existing_files(options, folder).items()}
@@ -273,7 +278,7 @@ class Plan:
         list of str
             Paths of the products.
         """
-        return self.paths.products(stem, cataloged="source_catalog" in self.exposures[stem].chain)
+        return self.paths.products(stem, cataloged=self.exposures[stem].is_cataloged)
 
     def all_products(self) -> list[str]:
         """List the products of every exposure, and the summary of every alignment.
@@ -310,11 +315,26 @@ class Plan:
         return {*kept, *self._last_steps(self.with_step("tweakreg"))}
 
     def _last_steps(self, stems: Iterable[str]) -> set[str]:
-        return {image_chain(self.exposures[stem].chain)[-1] for stem in stems}
+        return {step for stem in stems for step in image_chain(self.exposures[stem].chain)[-1:]}
+
+    def cataloged(self, *, yes: bool = True) -> list[str]:
+        """List the exposures that have a source catalog.
+
+        Parameters
+        ----------
+        yes : bool
+            False: list those that have none.
+
+        Returns
+        -------
+        list of str
+            Names of the exposures.
+        """
+        return [stem for stem, entry in self.exposures.items() if entry.is_cataloged == yes]
 
     # -------------------------------------------------------------------------------------------------- what a job reads
     def raw_exposure(self, stem: str) -> str:
-        """Name the raw exposure by the link that stands for its content.
+        """Name the raw exposure, or the calibrated image of the input, by the link that stands for its content.
 
         Parameters
         ----------
@@ -344,7 +364,12 @@ class Plan:
             Path of the file.
         """
         chain = self.exposures[stem].chain
-        return self.paths.exposure(stem, image_chain(chain[: chain.index(step)])[-1])
+        return self._exposure_after(stem, chain[: chain.index(step)])
+
+    def _exposure_after(self, stem: str, chain: Sequence[str]) -> str:
+        """The exposure after some steps, of which a calibrated image has none."""
+        steps = image_chain(chain)
+        return self.paths.exposure(stem, steps[-1]) if steps else self.raw_exposure(stem)
 
     def calibrated_image(self, stem: str) -> str:
         """Name the exposure after the last step that changes it.
@@ -359,7 +384,39 @@ class Plan:
         str
             Path of the file.
         """
-        return self.paths.exposure(stem, image_chain(self.exposures[stem].chain)[-1])
+        return self._exposure_after(stem, self.exposures[stem].chain)
+
+    def own_catalog(self, stem: str) -> str:
+        """Name the source catalog that was made of the image.
+
+        Parameters
+        ----------
+        stem : str
+            Name of the exposure.
+
+        Returns
+        -------
+        str
+            Path of the catalog.
+        """
+        given = self.exposures[stem].catalog
+        return self.links[given] if given else self.paths.between(stem, "cat.parquet")
+
+    def own_segmentation(self, stem: str) -> str:
+        """Name the segmentation map that was made of the image.
+
+        Parameters
+        ----------
+        stem : str
+            Name of the exposure.
+
+        Returns
+        -------
+        str
+            Path of the map.
+        """
+        given = self.exposures[stem].segmentation
+        return self.links[given] if given else self.paths.between(stem, "segm.asdf")
 
     def references(self, stem: str, step: str) -> list[str]:
         """List the reference files that a step reads.
@@ -435,7 +492,26 @@ class Plan:
             Path of the catalog.
         """
         given = self.exposures[stem].tweakreg_catalog
-        return link_to(given) if given else self.paths.between(stem, "cat.parquet")
+        return link_to(given) if given else self.own_catalog(stem)
+
+    def redone_images(self, stem: str, step: str) -> list[str]:
+        """List the exposure if its calibrated image is the input and its first job is that of a step.
+
+        Parameters
+        ----------
+        stem : str
+            Name of the exposure.
+        step : str
+            ``source_catalog`` or ``finalize``.
+
+        Returns
+        -------
+        list of str
+            Name of the exposure, or nothing.
+        """
+        entry = self.exposures[stem]
+        first = "source_catalog" if "source_catalog" in entry.chain else "finalize"
+        return [stem] if entry.is_calibrated and step == first else []
 
     def given_catalogs(self, association: str) -> list[str]:
         """List the catalogs that the association names for its members.
@@ -483,7 +559,7 @@ class Plan:
         """
         if not self.given_catalogs(association):
             return []
-        return [self.paths.between(stem, "cat.parquet") for stem in self.members_to_align(association)]
+        return [self.own_catalog(stem) for stem in self.members_to_align(association)]
 
     def star_source(self) -> str:
         """Name the astrometric catalog.
@@ -506,6 +582,24 @@ class Plan:
         return [self.star_source()] if source_files(self.settings["astrometric_catalog"]) else []
 
     # ------------------------------------------------------------------------------------------------ what the report reads
+    def ramp_pictures(self, association: str) -> list[str]:
+        """List the files with the pictures of the ramps of an association.
+
+        Parameters
+        ----------
+        association : str
+            Name of the association.
+
+        Returns
+        -------
+        list of str
+            Path of the file of each exposure, in order; N/A for a calibrated image, which has no ramp.
+        """
+        return [
+            NOT_APPLICABLE if self.exposures[stem].is_calibrated else self.paths.between(stem, "ramp_pictures.json")
+            for stem in self.members(association)
+        ]
+
     def ramps_around_refpix(self, stem: str) -> list[str]:
         """List the ramp before and after refpix.
 
@@ -553,11 +647,11 @@ class Plan:
         """
         entry = self.exposures[stem]
         files = {}
-        if "source_catalog" in entry.chain:
+        if entry.is_cataloged:
             files["catalog"] = self.paths.product(stem, "cat.parquet")
             files["segmentation"] = self.paths.product(stem, "segm.asdf")
             if "tweakreg" in entry.chain:
-                files["unaligned"] = self.paths.between(stem, "cat.parquet")
+                files["unaligned"] = self.own_catalog(stem)
                 files["stars"] = self.paths.between(entry.association, "astrometric.parquet")
         return files
 
@@ -717,13 +811,33 @@ class Plan:
         # Only steps with a reference of the user's own take the option, so that it repeats the jobs of no others.
         if len(by_crds) < len(types) and self.settings["references"]["allow_mismatch"]:
             words.append("--allow_mismatch")
-        return " ".join([*words, self.parameters(step)])
+        return " ".join([*words, self.parameters(stem, step)])
 
-    def parameters(self, step: str) -> str:
-        """Write the parameters of a step as arguments of its script.
+    def options(self, stem: str, step: str) -> dict[str, Any]:
+        """Return the parameters of a step for an exposure: those of the configuration, of CRDS, or the defaults.
 
         Parameters
         ----------
+        stem : str
+            Name of the exposure.
+        step : str
+            Name of the step.
+
+        Returns
+        -------
+        dict
+            Value of each parameter, by its name.
+        """
+        from_crds = self.exposures[stem].step_parameters.get(step, {})
+        return self.settings["steps"][step] | {name: value for name, (value, _) in from_crds.items()}
+
+    def parameters(self, stem: str, step: str) -> str:
+        """Write the parameters of a step as arguments of its script, with the references of CRDS that some of them are from.
+
+        Parameters
+        ----------
+        stem : str
+            Name of the exposure.
         step : str
             Name of the step.
 
@@ -732,17 +846,89 @@ class Plan:
         str
             The arguments, quoted for a shell.
         """
-        return configuration.command_line(self.declared[step].parameters, self.settings["steps"][step])
+        declared, entry = self.declared[step].parameters, self.exposures[stem]
+        names = {p.name for p in declared}
+        from_crds = {k: v for k, v in entry.step_parameters.get(step, {}).items() if k in names}
+        from_crds |= {f"{name}.skip": entry.step_parameters[name]["skip"] for name in self._left_out_before(stem, step)}
+        words = [configuration.command_line(declared, self.options(stem, step)), shlex.join(source_options(from_crds))]
+        return " ".join(word for word in words if word)
 
-    def search_parameters(self) -> str:
-        """Write the parameters of the search for the astrometric catalog as arguments of its script.
+    def _left_out_before(self, stem: str, step: str) -> list[str]:
+        """Steps between the previous one of the chain and this one that CRDS leaves out: this one records it."""
+        entry, order = self.exposures[stem], list(STEPS)
+        before = order.index(entry.chain[entry.chain.index(step) - 1]) if step != entry.chain[0] else -1
+        between = order[before + 1 : order.index(step)]
+        return [name for name in between if entry.step_parameters.get(name, {}).get("skip", (False,))[0]]
+
+    def alignment_options(self, association: str) -> dict[str, Any]:
+        """Return the parameters of tweakreg for an association: those of its first exposure that is aligned, as in romancal.
+
+        Parameters
+        ----------
+        association : str
+            Name of the association.
+
+        Returns
+        -------
+        dict
+            Value of each parameter, by its name.
+        """
+        return self.options(self.members_to_align(association)[0], "tweakreg")
+
+    def check_alignments(self, check: Callable[[dict], Any]) -> None:
+        """Check the parameters of tweakreg that CRDS sets together with the others.
+
+        Parameters
+        ----------
+        check : callable
+            Takes the parameters, and raises a `RampflowError` if they contradict each other.
+
+        Raises
+        ------
+        RampflowError
+            They do; the message names the references.
+        """
+        for association in self.aligned_associations():
+            from_crds = self.exposures[self.members_to_align(association)[0]].step_parameters.get("tweakreg", {})
+            try:
+                if from_crds:
+                    check(self.alignment_options(association))
+            except RampflowError as error:
+                files = ", ".join(sorted({path for _, path in from_crds.values()}))
+                raise RampflowError(f"{files}: with the parameters of tweakreg for {association}: {error}") from None
+
+    def alignment_parameters(self, association: str, members: Sequence[str] | None = None) -> str:
+        """Write the parameters of tweakreg for an association as arguments of its script.
+
+        Parameters
+        ----------
+        association : str
+            Name of the association.
+        members : sequence of str, optional
+            The exposures that are aligned, in the order of the association; by default, all.
 
         Returns
         -------
         str
             The arguments, quoted for a shell.
         """
-        return configuration.command_line(SEARCH_PARAMETERS, self.settings["steps"]["tweakreg"])
+        members = self.members_to_align(association) if members is None else members
+        return self.parameters(members[0], "tweakreg") if members else ""
+
+    def search_parameters(self, association: str) -> str:
+        """Write the parameters of the search for the astrometric catalog as arguments of its script.
+
+        Parameters
+        ----------
+        association : str
+            Name of the association.
+
+        Returns
+        -------
+        str
+            The arguments, quoted for a shell.
+        """
+        return configuration.command_line(SEARCH_PARAMETERS, self.alignment_options(association))
 
     def missing_options(self, association: str, unfinished: Collection[str] = ()) -> str:
         """Write the options of report.py that name the exposures of an association that the page lacks.
@@ -840,14 +1026,41 @@ class Plan:
         members = self.members_to_align(association) if members is None else members
         return recipes.recipe(
             *members,
+            *(link for stem in members for link in self._links_of_image(stem)),
             *(recipes.content(self.exposures[stem].tweakreg_catalog or "") for stem in members),
-            self.parameters("tweakreg"),
+            self.alignment_parameters(association, members),
             fingerprint("tweakreg"),
-            self.star_recipe(),
+            self.star_recipe(association),
         )
 
-    def star_recipe(self) -> str:
+    def product_recipe(self, stem: str) -> str:
+        """Hash what the products of an exposure are made from, besides the output of its steps and its alignment.
+
+        Parameters
+        ----------
+        stem : str
+            Name of the exposure.
+
+        Returns
+        -------
+        str
+            The hash, see `rampflow.workflow.recipes.recipe`.
+        """
+        given = self._links_of_image(stem)
+        return recipes.recipe(fingerprint("finalize"), *given) if given else fingerprint("finalize")
+
+    def _links_of_image(self, stem: str) -> list[str]:
+        """The links that stand for the content of a calibrated image and the files beside it; empty for a raw exposure."""
+        entry = self.exposures[stem]
+        return [self.links[path] for path in entry.files] if entry.is_calibrated else []
+
+    def star_recipe(self, association: str) -> str:
         """Hash what an astrometric catalog is made from, besides where the images point.
+
+        Parameters
+        ----------
+        association : str
+            Name of the association.
 
         Returns
         -------
@@ -855,7 +1068,7 @@ class Plan:
             The hash, see `rampflow.workflow.recipes.recipe`.
         """
         source = recipes.content(self.settings["astrometric_catalog"])
-        return recipes.recipe(source, self.search_parameters(), fingerprint("astrometric_catalog"))
+        return recipes.recipe(source, self.search_parameters(association), fingerprint("astrometric_catalog"))
 
 
 def is_job() -> bool:

@@ -33,10 +33,11 @@ def _crds():
     return crds
 
 
-#: What the choice of references depends on besides the context, and where they lie.
+#: What the choice of references and parameters depends on besides the context, and where they lie.
 _ENVIRONMENT = (
     *("CRDS_PATH", "CRDS_SERVER_URL", "CRDS_CONTEXT", "CRDS_MODE", "CRDS_READONLY_CACHE", "CRDS_OBSERVATORY"),
     *("CRDS_MAPPATH", "CRDS_REFPATH", "CRDS_CFGPATH", "CRDS_MAP_SUBDIR_MODE", "CRDS_REF_SUBDIR_MODE"),
+    "STPIPE_DISABLE_CRDS_STEPPARS",
 )
 
 
@@ -109,8 +110,8 @@ def resolve_context(name: str | None) -> str:
         return heavy_client.get_context_name(OBSERVATORY, name)
 
 
-def best_references(header: dict, types: list[str], context: str) -> dict[str, str]:
-    """Find the reference that CRDS recommends for each type.
+def recommendations(header: dict, types: list[str], context: str) -> dict[str, str]:
+    """Ask CRDS for the reference that it recommends for each type.
 
     Parameters
     ----------
@@ -124,38 +125,90 @@ def best_references(header: dict, types: list[str], context: str) -> dict[str, s
     Returns
     -------
     dict
-        Type to file name, or to "N/A" where CRDS says that the exposure needs none.
+        Type to file name, to "N/A" where CRDS says that the exposure needs none, or to a text that begins with "NOT FOUND".
 
     Raises
     ------
     RampflowError
-        The context can't be read, or it has no match for a type.
+        The context can't be read.
     """
     crds = _crds()
     with _asked(f"CRDS can't choose references with {context}"):
         found = crds.getrecommendations(header, reftypes=tuple(types), context=context, observatory=OBSERVATORY)
     result = {}
     for reftype in types:
-        name = found.get(reftype) or found.get(reftype.upper()) or "NOT FOUND"
-        if name.upper() in ("N/A", "NOT FOUND N/A"):
-            result[reftype] = NOT_APPLICABLE
-        elif name.upper().startswith("NOT FOUND"):
-            wanted = ", ".join(f"{key.rpartition('.')[2]} {header[key]}" for key in MATCHED if key in header)
-            raise RampflowError(
-                f"CRDS has no {reftype} reference in {context} for {wanted} ({name}); "
-                f"name one in references.override.{reftype} (N/A for none), or use another context"
-            )
-        else:
-            result[reftype] = name
+        name = found.get(reftype) or found.get(reftype.upper()) or NOT_FOUND
+        result[reftype] = NOT_APPLICABLE if name.upper() in ("N/A", f"{NOT_FOUND} N/A") else name
     return result
 
 
+def is_found(recommendation: str) -> bool:
+    """Test whether CRDS has an answer for a type: a file, or that none is needed.
+
+    Parameters
+    ----------
+    recommendation : str
+        Answer of `recommendations` for the type.
+
+    Returns
+    -------
+    bool
+        False if the context has no match.
+    """
+    return not recommendation.upper().startswith(NOT_FOUND)
+
+
+def not_found_error(header: dict, reftype: str, recommendation: str, context: str) -> RampflowError:
+    """Make the error for an exposure that CRDS has no reference for.
+
+    Parameters
+    ----------
+    header : dict
+        Metadata of the exposure, see `recommendations`.
+    reftype : str
+        Type of the reference.
+    recommendation : str
+        CRDS's answer.
+    context : str
+        Name of the CRDS context.
+
+    Returns
+    -------
+    RampflowError
+        The error, with the remedy.
+    """
+    wanted = ", ".join(f"{key.rpartition('.')[2]} {header[key]}" for key in MATCHED if key in header)
+    return RampflowError(
+        f"CRDS has no {reftype} reference in {context} for {wanted} ({recommendation}); "
+        f"name one in references.override.{reftype} (N/A for none), or use another context"
+    )
+
+
+INSTRUMENT = {"roman.meta.instrument.name": "WFI"}  #: what CRDS needs to know for references that no exposure selects
+NOT_FOUND = "NOT FOUND"  #: how CRDS's answer begins where a context has no match
 MATCHED = (
     "roman.meta.instrument.detector",
     "roman.meta.instrument.optical_element",
     "roman.meta.exposure.type",
     "roman.meta.exposure.start_time",
+    "roman.field",
 )
+
+
+def is_context_named(name: str | None) -> bool:
+    """Test whether the user names a context, and does not only leave it to the default.
+
+    Parameters
+    ----------
+    name : str or None
+        Context of the configuration.
+
+    Returns
+    -------
+    bool
+        True if the configuration or CRDS_CONTEXT names one.
+    """
+    return bool(name or os.environ.get("CRDS_CONTEXT"))
 
 
 def context_stamp(context: str) -> list[int]:

@@ -11,7 +11,6 @@ from pathlib import Path
 
 from rampflow.chain import STEPS
 from rampflow.workflow import recipes
-from rampflow.workflow.fingerprint import fingerprint
 from rampflow.workflow.plan import Plan
 
 
@@ -32,13 +31,15 @@ def exposure_recipes(plan: Plan, stem: str) -> dict[Path, dict[str, str]]:
     """
     chain = plan.exposures[stem].chain
     steps = {step: plan.recipe(stem, step) for step in chain}
+    # The log of a calibrated image names the steps of its own run.
+    earlier = recipes.recipes_in(Path(plan.exposures[stem].path)) if plan.exposures[stem].is_calibrated else {}
     files = {}
     for number, step in enumerate(chain, start=1):
         if STEPS[step].rewrites:
             files[Path(plan.paths.exposure(stem, step))] = {name: steps[name] for name in chain[:number]}
     if "source_catalog" in chain:
         files[Path(plan.paths.between(stem, "cat.parquet"))] = {"source_catalog": steps["source_catalog"]}
-    return files | {Path(plan.paths.product(stem, "cal.asdf")): steps | {"finalize": fingerprint("finalize")}}
+    return files | {Path(plan.paths.product(stem, "cal.asdf")): earlier | steps | {"finalize": plan.product_recipe(stem)}}
 
 
 def solution_recipes(plan: Plan) -> dict[Path, dict[str, str]]:
@@ -71,8 +72,8 @@ def star_recipes(plan: Plan) -> dict[Path, dict[str, str]]:
     dict
         For each file, the recipe of the astrometric catalog.
     """
-    files = [Path(plan.paths.between(name, "astrometric.parquet")) for name in plan.aligned_associations()]
-    return {path: {"astrometric_catalog": plan.star_recipe()} for path in files}
+    files = {name: Path(plan.paths.between(name, "astrometric.parquet")) for name in plan.aligned_associations()}
+    return {path: {"astrometric_catalog": plan.star_recipe(name)} for name, path in files.items()}
 
 
 def _solution_file(plan: Plan, association: str) -> Path:
@@ -108,7 +109,13 @@ def is_current(plan: Plan, stem: str, realigned: Collection[str] = ()) -> bool:
         if stem in realigned:
             members = [name for name in members if name in realigned]
             recipe = recipe | {"tweakreg": plan.association_recipe(association, members)}
-    inputs = [name for member in members for name in (plan.calibrated_image(member), plan.paths.between(member, "cat.parquet"))]
+    # Of a calibrated image as input, the recipe has the content.
+    inputs = [
+        name
+        for member in members
+        if not plan.exposures[member].is_calibrated
+        for name in (plan.calibrated_image(member), plan.own_catalog(member))
+    ]
     made = image.stat().st_mtime_ns
     return (
         # Previews are made of the image; the other products are made together with it.
@@ -119,7 +126,7 @@ def is_current(plan: Plan, stem: str, realigned: Collection[str] = ()) -> bool:
 
 
 def exposures_in_one_job(plan: Plan) -> list[str]:
-    """List the exposures whose steps one job runs, as `job_per` of the configuration says.
+    """List the raw exposures whose steps one job runs, as `job_per` of the configuration says.
 
     Finished exposures stay with the rules that have made them: Snakemake would take other rules for a reason to run again.
 
@@ -133,8 +140,11 @@ def exposures_in_one_job(plan: Plan) -> list[str]:
     list of str
         Names of the exposures.
     """
+    raw = [
+        stem for stem, entry in plan.exposures.items() if not entry.is_calibrated
+    ]  # an image has at most one step of its own
     files, stem_of = {}, {}
-    for stem in plan.exposures:
+    for stem in raw:
         steps = {step: plan.recipe(stem, step) for step in plan.steps_of_exposure(stem)}
         image = Path(plan.calibrated_image(stem))
         images = {step: recipe for step, recipe in steps.items() if STEPS[step].rewrites}
@@ -142,7 +152,7 @@ def exposures_in_one_job(plan: Plan) -> list[str]:
             files[path], stem_of[path] = recipes_of_file, stem
     known = {stem_of[path]: whole for path, whole in recipes.made_in_one_job(files).items()}
     configured = plan.settings["job_per"] == "exposure"
-    return [stem for stem in plan.exposures if known.get(stem, configured)]
+    return [stem for stem in raw if known.get(stem, configured)]
 
 
 def stars_are_current(plan: Plan) -> bool:

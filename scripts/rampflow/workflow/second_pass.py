@@ -99,7 +99,7 @@ def exposures_to_finish(plan: Plan, failed: Collection[tuple[str, str]], *, with
     found = []
     for association in sorted(waiting):
         others = [stem for stem in plan.members_to_align(association) if stem not in failed_stems]
-        needed = [name for stem in others for name in (plan.calibrated_image(stem), plan.paths.between(stem, "cat.parquet"))]
+        needed = [name for stem in others for name in (plan.calibrated_image(stem), plan.own_catalog(stem))]
         if all(Path(name).exists() for name in needed):
             found += others
             rest = set(plan.members(association)) - failed_stems - set(plan.members_to_align(association))

@@ -1,0 +1,269 @@
+"""HATS catalogs as they are published: collections, partitions as folders, other columns, addresses, and the shared cache."""
+
+import http.server
+import os
+import shutil
+import threading
+from pathlib import Path
+from urllib.parse import unquote
+
+import astropy.units as u
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from astropy_healpix import HEALPix
+
+from rampflow.astrometry import check_astrometric_catalog, hats, partition_cache, source_files
+from rampflow.astrometry.region import Circle, Region
+from rampflow.astrometry.star_catalogs import CatalogUnavailable, fetch_stars
+from rampflow.astrometry.stores import open_store
+from rampflow.errors import RampflowError
+
+RA, DEC = 150.0, 2.0
+REGION = Region((Circle(RA, DEC, 0.05),))
+EPOCH = 2027.0
+STARS = np.random.default_rng(4).uniform(-0.1, 0.1, (2, 400)) + [[RA], [DEC]]
+INSIDE = np.sort(STARS[0][REGION.contains(*STARS)])
+PROPERTIES = {
+    "obs_collection": "two_micron",
+    "dataproduct_type": "object",
+    "hats_nrows": "400",
+    "hats_creation_date": "2026-01-02T03\\:04UTC",
+    "hats_coordinate_epoch": "J2000.5",
+}
+
+
+def write_catalog(
+    folder, *, suffix=".parquet", ra="ra", dec="dec", index="_healpix_29", order=29, info=True, extra=(), **changes
+):
+    """A HATS catalog of `STARS` in partitions of order 6, by the rules of the IVOA's note."""
+    grid = {k: HEALPix(2**k, order="nested").lonlat_to_healpix(*(STARS * u.deg)) for k in (6, order)}
+    partitions = []
+    for pixel in np.unique(grid[6]):
+        rows = np.flatnonzero(grid[6] == pixel)
+        rows = rows[np.argsort(grid[order][rows])]
+        columns = {ra: STARS[0][rows], dec: STARS[1][rows], **{name: np.full(len(rows), value) for name, value in extra}}
+        table = pa.table(columns | ({index: grid[order][rows]} if index else {}))
+        place = folder / f"dataset/Norder=6/Dir={pixel // 10000 * 10000}"
+        place.mkdir(parents=True, exist_ok=True)
+        if suffix == "/":
+            (place / f"Npix={pixel}").mkdir()
+            half = len(table) // 2
+            pq.write_table(table[:half], place / f"Npix={pixel}" / "part0.parquet")
+            pq.write_table(table[half:], place / f"Npix={pixel}" / "part1.snappy.parquet")
+            (place / f"Npix={pixel}" / "_SUCCESS").write_text("")
+        else:
+            pq.write_table(table, place / f"Npix={pixel}{suffix}")
+        partitions.append(f"6,{pixel}\n")
+    if info:
+        (folder / "partition_info.csv").write_text("Norder,Npix\n" + "".join(partitions))
+    known = PROPERTIES | {"hats_npix_suffix": suffix, "hats_col_ra": ra, "hats_col_dec": dec} | changes
+    lines = ["# HATS catalog", *(f"{key}={value}" for key, value in known.items())]
+    (folder / "hats.properties").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+def ras(retrieved):
+    return np.sort(retrieved.stars["ra"])
+
+
+@pytest.mark.parametrize(
+    "layout",
+    [
+        {},
+        {"suffix": "/"},
+        {"suffix": ".parq"},
+        {"ra": "RAJ2000", "dec": "DEJ2000"},
+        {"index": "healpix13", "order": 13, "hats_col_healpix": "healpix13", "hats_col_healpix_order": 13},
+        {"index": None},
+        {"info": False},
+        {"info": False, "suffix": "/"},
+    ],
+    ids=str,
+)
+def test_the_stars_are_the_same_in_every_layout(tmp_path, layout):
+    folder = write_catalog(tmp_path / "catalog", **layout)
+    assert check_astrometric_catalog(str(folder), tmp_path) == str(folder) and source_files(str(folder))
+    found = fetch_stars(str(folder), REGION, EPOCH, 10)
+    np.testing.assert_array_equal(ras(found), INSIDE)
+    assert found.description == ("two_micron", "HATS of 2026-01-02T03:04UTC, 400 rows", 2000.5)
+
+
+def test_a_collection_gives_its_primary_catalog(tmp_path):
+    write_catalog(tmp_path / "main")
+    write_catalog(tmp_path / "main_margin", dataproduct_type="margin")
+    (tmp_path / hats.COLLECTION).write_text(
+        "obs_collection=both\nhats_primary_table_url=main\nall_margins=main_margin\ndefault_margin=main_margin\n"
+    )
+    assert check_astrometric_catalog(str(tmp_path), tmp_path) == str(tmp_path)
+    np.testing.assert_array_equal(ras(fetch_stars(str(tmp_path), REGION, EPOCH, 10)), INSIDE)
+    assert {Path(name).parent.name for name in source_files(str(tmp_path))} == {tmp_path.name, "main", "main_margin"}
+    with pytest.raises(RampflowError, match="table of the kind margin .*; give the catalog of objects, or its collection"):
+        fetch_stars(str(tmp_path / "main_margin"), REGION, EPOCH, 10)
+
+
+def test_proper_motions_need_an_epoch_which_the_properties_may_have(tmp_path):
+    motions = [("pmRA", 100.0), ("pmDEC", 0.0)]
+    moved = fetch_stars(str(write_catalog(tmp_path / "a", extra=motions)), REGION, EPOCH, 10).stars
+    expected = 100.0 * (EPOCH - 2000.5) / 3.6e6 / np.cos(np.radians(DEC))
+    np.testing.assert_allclose(np.sort(moved["ra"]) - INSIDE, expected, rtol=1e-3)
+    with pytest.raises(RampflowError, match="no column ref_epoch"):
+        fetch_stars(str(write_catalog(tmp_path / "b", extra=motions, hats_coordinate_epoch="")), REGION, EPOCH, 10)
+    with pytest.raises(RampflowError, match="pmDE for pmdec"):
+        fetch_stars(str(write_catalog(tmp_path / "c", extra=[("pmRA", 1.0), ("pmDE", 1.0)])), REGION, EPOCH, 10)
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"hats_frame": "galactic"}, "positions are galactic"),
+        ({"hats_col_ra": "alpha"}, "no column alpha"),
+        ({"dataproduct_type": "index"}, "of the kind index"),
+    ],
+)
+def test_catalogs_without_usable_positions_are_refused(tmp_path, changes, says):
+    folder = write_catalog(tmp_path / "a")
+    with (folder / "hats.properties").open("a") as file:
+        file.writelines(f"{key} = {value}\n" for key, value in changes.items())
+    with pytest.raises(RampflowError, match=says):
+        fetch_stars(str(folder), REGION, EPOCH, 10)
+
+
+# ----------------------------------------------------------------------------------------------------------- the network
+class Server:
+    """A web server of the files below a folder, with ranges or without; `requests` are the method and path of each."""
+
+    def __init__(self, folder, *, ranges=True):
+        self.requests = requests = []
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_GET(self):
+                requests.append((self.command, unquote(self.path)))
+                path = folder / unquote(self.path).lstrip("/")
+                if not path.is_file():
+                    self.send_error(404)
+                    return
+                body, status = path.read_bytes(), 200
+                size = len(body)
+                given = self.headers.get("Range")
+                if given and ranges:
+                    start, stop = map(int, given.removeprefix("bytes=").split("-"))
+                    body, status = body[start : stop + 1], 206
+                self.send_response(status)
+                self.send_header("Content-Length", str(len(body) if self.command == "GET" else size))
+                self.send_header("ETag", f'"{path.stat().st_mtime_ns}"')
+                self.end_headers()
+                if self.command == "GET":
+                    self.wfile.write(body)
+
+            do_HEAD = do_GET
+
+            def log_message(self, *arguments):
+                pass
+
+        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.address = f"http://127.0.0.1:{self._server.server_port}"
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+
+    def partitions(self):
+        """Requests for the content of partitions."""
+        return [path for method, path in self.requests if method == "GET" and "/Npix=" in path]
+
+
+@pytest.mark.parametrize("ranges", [True, False])
+def test_a_catalog_is_read_from_a_web_server(tmp_path, ranges):
+    write_catalog(tmp_path / "catalog")
+    server = Server(tmp_path, ranges=ranges)
+    source = check_astrometric_catalog(f"{server.address}/catalog/", tmp_path)
+    stars, description = hats.read_hats(open_store(source), REGION)
+    np.testing.assert_array_equal(np.sort(stars["ra"]), INSIDE)
+    assert description.title == "two_micron" and server.partitions()
+
+
+def test_an_address_without_a_catalog_is_a_reason(tmp_path):
+    server = Server(tmp_path)
+    with pytest.raises(CatalogUnavailable, match="partition_info.csv|can't be listed"):
+        fetch_stars(f"{server.address}/nothing", REGION, EPOCH, 60)
+
+
+def test_partitions_as_folders_of_a_web_server_are_refused(tmp_path):
+    write_catalog(tmp_path / "catalog", suffix="/")
+    with pytest.raises(CatalogUnavailable, match="can't be listed on a web server; give the catalog by s3://"):
+        fetch_stars(f"{Server(tmp_path).address}/catalog", REGION, EPOCH, 60)
+
+
+def test_the_cache_is_shared_and_follows_the_content(tmp_path, monkeypatch):
+    write_catalog(tmp_path / "catalog")
+    cache = tmp_path / "cache"
+    monkeypatch.setenv(partition_cache.VARIABLE, str(cache))
+    server = Server(tmp_path)
+
+    def read():
+        server.requests.clear()
+        return np.sort(hats.read_hats(open_store(f"{server.address}/catalog"), REGION)[0]["ra"])
+
+    np.testing.assert_array_equal(read(), INSIDE)
+    first = server.partitions()
+    files = sorted(cache.iterdir())
+    assert len(files) == len(set(first)) and all(path.suffix == ".parquet" for path in files)
+    np.testing.assert_array_equal(read(), INSIDE)
+    assert len(server.partitions()) < len(first), "only the schema is read again"
+    # Damaged: read again. Another content on the server: another file.
+    files[0].write_bytes(b"PAR1 damaged")
+    np.testing.assert_array_equal(read(), INSIDE)
+    for path in (tmp_path / "catalog").rglob("*.parquet"):
+        os.utime(path, ns=(1, 1))
+    np.testing.assert_array_equal(read(), INSIDE)
+    assert len(list(cache.iterdir())) == 2 * len(files)
+
+
+def test_a_cache_that_can_not_be_written_is_no_hindrance(tmp_path, monkeypatch, caplog):
+    write_catalog(tmp_path / "catalog")
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv(partition_cache.VARIABLE, str(tmp_path / "file" / "cache"))
+    stars, _ = hats.read_hats(open_store(f"{Server(tmp_path).address}/catalog"), REGION)
+    np.testing.assert_array_equal(np.sort(stars["ra"]), INSIDE)
+
+
+def test_the_oldest_files_of_a_full_cache_are_removed(tmp_path):
+    for number in range(5):
+        path = tmp_path / f"{number}.parquet"
+        path.write_bytes(bytes(1000))
+        os.utime(path, (number, number))
+    (tmp_path / "notes.txt").write_text("kept")
+    partition_cache.remove_oldest(tmp_path, 2.5e-6)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["3.parquet", "4.parquet", "notes.txt"]
+
+
+@pytest.fixture
+def bucket(tmp_path, monkeypatch):
+    """A collection with partitions as folders in a bucket; its address."""
+    import boto3
+    from moto.server import ThreadedMotoServer
+
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    write_catalog(tmp_path / "stars" / "main", suffix="/")
+    (tmp_path / "stars" / hats.COLLECTION).write_text("hats_primary_table_url=main\n")
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    address = "http://{}:{}".format(*server.get_host_and_port())
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", address)
+    client = boto3.client("s3", endpoint_url=address, region_name="us-east-1", aws_access_key_id="x", aws_secret_access_key="x")
+    client.create_bucket(Bucket="public", ACL="public-read")
+    for path in (tmp_path / "stars").rglob("*"):
+        if path.is_file():
+            client.upload_file(str(path), "public", str(path.relative_to(tmp_path)), {"ACL": "public-read"})
+    yield "s3://public/stars"
+    server.stop()
+
+
+def test_a_collection_is_read_from_any_bucket_and_kept_in_the_cache(tmp_path, bucket, monkeypatch):
+    monkeypatch.setenv(partition_cache.VARIABLE, str(tmp_path / "cache"))
+    assert check_astrometric_catalog(bucket, tmp_path) == bucket
+    for _ in range(2):
+        np.testing.assert_array_equal(ras(fetch_stars(bucket, REGION, EPOCH, 120)), INSIDE)
+    assert len(list((tmp_path / "cache").iterdir())) >= 2
+    shutil.rmtree(tmp_path / "cache")
+    np.testing.assert_array_equal(ras(fetch_stars(bucket, REGION, EPOCH, 120)), INSIDE)

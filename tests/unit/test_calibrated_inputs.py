@@ -1,0 +1,109 @@
+"""Which calibrated images are taken as input, and into which association."""
+
+import declarations
+import pytest
+from small_files import write_image
+
+from rampflow.errors import RampflowError
+from rampflow.files.path_lists import read_list, write_list
+from rampflow.workflow import inventory
+from rampflow.workflow.association import find_members
+from rampflow.workflow.configuration import validated
+
+DECLARED = declarations.steps()
+VISIT = "r0000101001001001001"
+STEMS = [f"{VISIT}_0001_wfi0{number}_f158" for number in (1, 2)]
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A working folder with two calibrated images, each with its catalog and segmentation map."""
+    monkeypatch.chdir(tmp_path)
+    for stem in STEMS:
+        write(tmp_path / f"{stem}_cal.asdf")
+        for ending in ("cat.parquet", "segm.asdf"):
+            (tmp_path / f"{stem}_{ending}").write_text(ending)
+    return tmp_path
+
+
+def write(path, **meta):
+    import numpy as np
+
+    known = {"wcs": {}, **{f"wcsinfo.{name}": 1.0 for name in ("v2_ref", "v3_ref", "roll_ref")}}
+    return write_image(path, np.zeros((8, 8)), known | meta)
+
+
+def build(folder, **config):
+    config = {"input": "*_cal.asdf", "results": "out"} | config
+    return inventory.build(validated(config, DECLARED), folder, folder / ".rampflow" / "inventory.json", DECLARED)
+
+
+def test_images_of_one_visit_are_one_association_and_only_aligned(folder):
+    entries = build(folder).exposures
+    assert list(entries) == STEMS
+    for stem, entry in entries.items():
+        assert (entry.association, entry.chain, entry.shape) == (VISIT, ("tweakreg",), (1, 8, 8))
+        assert entry.is_calibrated and entry.is_cataloged and entry.catalog.endswith(f"{stem}_cat.parquet")
+    assert inventory.read(inventory.exposures_file(validated({"input": "*_cal.asdf", "results": "out"}, DECLARED),
+                                                   folder / ".rampflow" / "inventory.json")).exposures == entries  # fmt: skip
+
+
+def test_names_patterns_and_folders_give_the_same_association(folder):
+    files = [f"{stem}_cal.asdf" for stem in STEMS]
+    expected = find_members(files, folder)
+    assert [member.association for member in expected] == [VISIT, VISIT]
+    assert find_members(["*_cal.asdf"], folder) == find_members(["."], folder) == expected
+
+
+def test_a_folder_with_raw_files_gives_these_alone(folder):
+    (folder / "r1_uncal.asdf").write_text("")
+    assert [member.path.name for member in find_members(["."], folder)] == ["r1_uncal.asdf"]
+
+
+def test_links_change_with_the_content_of_the_files_beside_an_image(folder):
+    before = build(folder).links
+    (folder / f"{STEMS[0]}_cat.parquet").write_text("another")
+    changed = {path for path, link in build(folder).links.items() if before[path] != link}
+    assert changed == {str(folder / f"{STEMS[0]}_cat.parquet")}
+
+
+@pytest.mark.parametrize(
+    ("config", "says"),
+    [
+        ({"results": "."}, "its products would be written over it"),
+        ({"steps": {"tweakreg": {"skip": True}}}, "steps.tweakreg.skip is true: nothing is left to do"),
+        ({"input": "*_none_cal.asdf"}, "does not exist"),
+    ],
+)
+def test_images_with_nothing_to_do_or_in_the_way_are_refused(folder, config, says):
+    with pytest.raises(RampflowError, match=says):
+        build(folder, **config)
+
+
+@pytest.mark.parametrize(
+    ("meta", "says"),
+    [
+        ({"exposure.type": "WFI_SPECTRAL"}, "type WFI_SPECTRAL, which isn't aligned"),
+        ({"wcsinfo.v2_ref": "far"}, "v2_ref"),
+    ],
+)
+def test_images_that_can_not_be_aligned_are_refused_before_any_job(folder, meta, says):
+    write(folder / f"{STEMS[0]}_cal.asdf", **meta)
+    with pytest.raises(RampflowError, match=says):
+        build(folder)
+
+
+def test_a_catalog_is_needed_where_sources_are_not_found_again(folder):
+    (folder / f"{STEMS[0]}_segm.asdf").unlink()
+    with pytest.raises(RampflowError, match="source_catalog.skip is true"):
+        build(folder, steps={"source_catalog": {"skip": True}})
+
+
+def test_a_long_list_of_files_is_one_short_argument(folder):
+    paths = [f"{'long' * 30}/{number}.asdf" for number in range(1200)]
+    argument = write_list(paths)
+    assert len(argument) < 60 and read_list(["first", argument]) == ["first", *paths]
+    assert write_list(paths) == argument != write_list(paths[:-1])
+    assert write_list([]) == ""
+    with pytest.raises(RampflowError, match="nowhere"):
+        read_list(["@nowhere"])
