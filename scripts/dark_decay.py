@@ -102,7 +102,7 @@ def run(job: Job) -> None:
     job.log.info("Amplitude %.4g DN, time constant %.4g s", amplitude, time_constant)
     times = pixel_read_times(data.shape[1:], frame_time, ramp.detector)
     borders = ramp.border_columns
-    with job.create(rewrite=("data", *borders)) as product:
+    with job.create(update=("data", *borders)) as product:
 
         def correct_rows(start, stop):
             rows = data.read_rows(start, stop)

@@ -348,7 +348,7 @@ def correct_exposure(
     science_pixels = (rows - 2 * BORDER) * (columns - 2 * BORDER)
 
     borders = job.exposure.border_columns
-    with job.create(rewrite=("data", "groupdq", "pixeldq", *borders)) as product:
+    with job.create(update=("data", "groupdq", "pixeldq", *borders)) as product:
 
         def correct_block(start, stop):
             flags = groupdq.read_rows(start, stop)

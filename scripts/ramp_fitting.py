@@ -759,7 +759,7 @@ def expanded_flags(
     return rate, expanded
 
 
-def write_saturated(job: Job) -> None:
+def run_skipped(job: Job) -> None:
     """Write the image of a fully saturated exposure: zeros, flagged SATURATED.
 
     Parameters
@@ -896,4 +896,4 @@ def create_image(job: Job, arrays: Mapping[str, np.ndarray | EmptyArray]) -> Ite
 
 
 if __name__ == "__main__":
-    sys.exit(run_step(STEP, run, when_skipped=write_saturated))
+    sys.exit(run_step(STEP, run, when_skipped=run_skipped))

@@ -706,7 +706,7 @@ def run(job: Job) -> None:
     borders = {
         name: EmptyArray((resultants, rows, BORDER), np.float32) for name in ("border_ref_pix_left", "border_ref_pix_right")
     }
-    with job.create(rewrite=("data", "amp33"), change=("groupdq",), arrays=borders) as product:
+    with job.create(update=("data", "amp33"), change=("groupdq",), arrays=borders) as product:
         # The same memory for all: the system clears what it gives.
         held = np.empty((RESULTANTS_AT_ONCE, rows, columns), np.float32)
         for first in range(0, resultants, RESULTANTS_AT_ONCE):

@@ -185,7 +185,9 @@ def run(job: Job) -> None:
                 "give the saturation reference of this detector"
             )
 
-        with job.create(rewrite=("groupdq", "pixeldq")) as product:
+        # With a halo, a block reads flags that another block may have written.
+        arrays = {"rewrite": ("groupdq",), "update": ("pixeldq",)} if halo else {"update": ("groupdq", "pixeldq")}
+        with job.create(**arrays) as product:
 
             def flag_rows(start, stop):
                 first, last = max(start - halo, 0), min(stop + halo, rows)

@@ -107,7 +107,15 @@ def stop(pid_file):
 
 
 class ClusterWorkflow(Workflow):
-    """Runs of Snakemake that submit their jobs, with short intervals between queries of the queue."""
+    """Runs of Snakemake that submit their jobs, with short intervals between queries of the queue.
+
+    Attributes
+    ----------
+    configuration : list of str
+        Options with the configuration; a file in it replaces that of the profile.
+    """
+
+    configuration = CONFIGURATION
 
     def command(self, *arguments):
         """Words of the command line."""
@@ -115,7 +123,7 @@ class ClusterWorkflow(Workflow):
             *(sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"), "--directory", str(self.folder)),
             *("--workflow-profile", str(PROFILE), "--slurm-status-command", "squeue", "--latency-wait", "5"),
             *("--slurm-init-seconds-before-status-checks", "1", "--seconds-between-status-checks", "1"),
-            *CONFIGURATION,
+            *self.configuration,
             *arguments,
         ]
 

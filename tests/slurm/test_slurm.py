@@ -73,6 +73,22 @@ def test_an_exposure_is_one_job_and_the_products_are_the_same(workflow, undistur
     assert again.returncode == 0 and "Nothing to be done" in again.stdout, again.stdout
 
 
+def test_all_steps_of_an_exposure_run_in_one_process(workflow, undisturbed):
+    """As the profile has it, without a configuration file of one's own."""
+    settings = ("input=demo/visit_asn.json", "results=results", "astrometric_catalog=demo/astrometric.ecsv")
+    workflow.configuration = ["--config", *settings]
+    run = workflow.submit()
+    assert run.returncode == 0, run.stdout
+    assert len(submitted_jobs(run.stdout)) == 3 + 1 + 3, "each exposure, tweakreg, and the products of each"
+    assert_same_products(workflow.folder / "results", undisturbed.folder / "results")
+    kept = {path.name for path in (workflow.folder / "results" / "intermediates").iterdir()}
+    assert kept == {path.name for path in (undisturbed.folder / "results" / "intermediates").iterdir()}
+    assert "Step 3 of 11: refpix" in (workflow.folder / "logs" / IMAGE / "exposure.log").read_text()
+    assert "rampflow.refpix" in (workflow.folder / "logs" / IMAGE / "refpix.log").read_text()
+    again = workflow.submit("--dry-run")
+    assert again.returncode == 0 and "Nothing to be done" in again.stdout, again.stdout
+
+
 def test_a_job_takes_several_exposures_and_keeps_their_files_on_its_node(workflow, undisturbed, tmp_path):
     node = tmp_path / "disk of the node"
     run = workflow.submit("--group-components", "exposure=3", "finalize=3", "--config", f"scratch={node}/used")

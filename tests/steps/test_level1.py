@@ -6,7 +6,7 @@ import pytest
 from astropy import units
 from astropy.time import Time
 from roman_datamodels import datamodels
-from small_files import meta_of, opened, refuse, run_here, set_entries, write_ramp, write_reference
+from small_files import meta_of, opened, refuse, run_here, set_entries, write_reference
 
 from rampflow import dq as flags
 from rampflow.errors import RampflowError
@@ -304,12 +304,6 @@ def test_ground_tests_become_ramps(tmp_path, name, with_statistics, with_read):
         assert "statistics" not in ramp.meta
         if with_statistics:
             assert set(ramp["extras"]["ground_test"]["statistics"]) == set(STATISTICS)
-
-
-def test_a_ramp_as_raw_exposure_is_refused(tmp_path):
-    write_ramp(tmp_path / "in_uncal.asdf", np.zeros(SHAPE))
-    said = refuse("dq_init", tmp_path / "o.asdf", tmp_path / "in_uncal.asdf", tmp_path / "o.asdf", "--mask=N/A")
-    assert "in_uncal.asdf: expected the data model 'wfi_science_raw', 'fps' or 'tvac', found 'ramp-2.1.0'" in said
 
 
 @pytest.mark.parametrize("damage", ["no amp33", "no read pattern", "data of two axes", "not a model"])

@@ -19,9 +19,9 @@ from small_files import image, meta_of, opened, ramp, write_image, write_ramp, w
 from rampflow.errors import RampflowError
 from rampflow.files.asdf_reader import AsdfFile
 from rampflow.files.asdf_writer import CompressedArray, EmptyArray, create_asdf
+from rampflow.files.held_arrays import HeldArray, InMemory
 from rampflow.files.stored_array import StoredArray
 from rampflow.files.yaml_tree import TaggedDict, TaggedList, TaggedStr, tagged
-from rampflow.step.exposure import InlineArray
 
 NAMES = ("u1", "<u2", ">u2", "<u4", ">u4", "<f2", ">f2", "<f4", ">f4", "<f8", ">f8", "?", "<c16", ">c16", "<i2", ">i8")
 DTYPES = [np.dtype(name) for name in NAMES]
@@ -215,7 +215,7 @@ def test_arrays_in_the_tree_are_read(tmp_path, dtype):
 
 def test_an_array_in_the_tree_is_read_as_one_in_a_block():
     array = values(np.dtype("<u2"), (3, 11, 4))
-    check_reads(InlineArray(array), array)
+    check_reads(HeldArray(array), array)
 
 
 def test_not_a_number_in_the_tree(tmp_path):
@@ -649,3 +649,48 @@ def test_an_entry_of_a_damaged_tree_is_refused(tmp_path):
     path.write_bytes(path.read_bytes().replace(b"b: 1", b"{: 1"))
     with AsdfFile(path, parse=False) as file, pytest.raises(RampflowError, match=r"a\.asdf: its YAML tree is damaged"):
         file.entry("two")
+
+
+# ----------------------------------------------------------------------------------------------------------- in memory
+def test_an_exposure_is_written_in_memory_as_to_a_file(tmp_path):
+    old, given, inline = values(np.dtype("<f4"), (3, 40, 30)), values(np.dtype("<u2"), (40, 30)), np.arange(5)
+    write(tmp_path / "before.asdf", {"stored": values(np.dtype("<f8"), (3, 40, 30))})
+    results = []
+    with AsdfFile(tmp_path / "before.asdf") as before:
+        for create in (create_asdf, (destination := InMemory()).create):
+            kept = old.copy()
+            tree = {
+                "new": EmptyArray((3, 40, 30), np.uint8),
+                "replaced": EmptyArray(kept.shape, kept.dtype, replaces=kept),
+                "given": given,
+                "inline": inline,
+                "stored": before.tree["stored"],
+            }
+            with create(tmp_path / "a.asdf", tree) as writer:
+                writer.write_rows(tree["new"], 10, np.ones((3, 5, 30), np.uint8))
+                writer.write_plane(tree["replaced"], 1, np.full((40, 30), 7.0))
+                for plane in (0, 2):
+                    writer.write_plane(tree["replaced"], plane, old[plane])
+            results.append(kept)
+    with AsdfFile(tmp_path / "a.asdf") as file:
+        for name, node in file.tree.items():
+            expected = node.read() if isinstance(node, StoredArray) else node
+            held = destination.file.tree[name]
+            assert held.dtype == expected.dtype
+            np.testing.assert_array_equal(held, expected)
+    assert destination.file.tree["given"] is given, "handed on, not copied"
+    assert destination.file.tree["replaced"] is results[1] and (results[1][1] == 7).all(), "written in place"
+    np.testing.assert_array_equal(results[0], old)
+
+
+def test_what_does_not_fit_an_array_in_memory_is_refused(tmp_path):
+    array = EmptyArray((2, 8, 4), np.float32)
+    with InMemory().create(tmp_path / "a.asdf", {"a": array}) as writer:
+        with pytest.raises(ValueError, match="rows of shape"):
+            writer.write_rows(array, 6, np.zeros((2, 3, 4)))
+        with pytest.raises(ValueError, match="a plane of shape"):
+            writer.write_plane(array, 0, np.zeros((4, 4)))
+        with pytest.raises(ValueError, match="values of shape"):
+            writer.write(array, np.zeros((8, 4)))
+        with pytest.raises(ValueError, match="not in the tree"):
+            writer.write(EmptyArray((1,), np.float32), np.zeros(1))

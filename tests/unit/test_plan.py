@@ -5,10 +5,12 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import declarations
+import process_exposure
 import pytest
 
 from rampflow.chain import chain_of
 from rampflow.errors import RampflowError
+from rampflow.step.program import read_arguments
 from rampflow.workflow import plan as plans
 from rampflow.workflow import recipes, rerun, second_pass
 from rampflow.workflow.configuration import validated
@@ -176,6 +178,67 @@ def test_options_are_those_of_the_inputs_that_a_job_has():
     assert plans.given_options(files, ("none",)) == ""
 
 
+# ------------------------------------------------------------------------------------------------- an exposure as one job
+def test_each_kind_of_chain_has_a_rule(make_plan):
+    plan = make_plan()
+    assert plan.chains(plan.exposures) == {
+        "exposure_to_source_catalog": ["a1", "a2", "b1"],
+        "exposure_to_photom": ["a3"],
+    }
+    longer = ("dq_init", "saturation", "wfi18_transient", "ramp_fitting", "photom", "source_catalog", "tweakreg")
+    plan.exposures["b1"] = entry("b1", chain=longer)
+    plan.exposures["a2"] = entry("a2", chain=tuple(step for step in longer if step != "wfi18_transient"))
+    assert plan.chains(["b1", "a2"]) == {
+        "exposure_to_source_catalog_with_wfi18_transient": ["b1"],
+        "exposure_to_source_catalog": ["a2"],
+    }
+    assert plan.chains([]) == {}
+
+
+def test_a_job_for_all_steps_writes_what_is_kept_and_the_last_image(make_plan):
+    plan = make_plan()
+    assert plan.written_steps("a1") == ["ramp_fitting", "flatfield"]
+    assert plan.written_steps("a3") == ["ramp_fitting", "photom"]
+    assert make_plan(keep_intermediates=False).written_steps("a1") == ["flatfield"]
+    kept = make_plan(keep_intermediates=["refpix", "wfi18_transient", "flatfield"])
+    assert kept.written_steps("a3") == ["refpix", "photom"]
+
+
+def test_a_job_for_all_steps_has_their_command_lines(make_plan):
+    plan = make_plan(steps={"saturation": {"n_pix_grow_sat": 2}})
+    tasks = process_exposure.read_tasks(plan.step_lines("a1"))
+    assert [task.name for task in tasks] == plan.steps_of_exposure("a1")
+    files = ["links/a1_uncal.asdf"]
+    for task in tasks:
+        assert task.recipe == plan.recipe("a1", task.name)
+        given = read_arguments(DECLARED[task.name], task.arguments)
+        assert str(given["input"]) == files[-1]
+        outputs = [str(given[name]) for name, _ in DECLARED[task.name].outputs]
+        files += outputs if len(outputs) == 1 else []
+        assert given.get("n_pix_grow_sat", 2) == 2
+    assert files[1:3] == ["a1_dqinit.asdf", "a1_saturation.asdf"], "not written, so they are nowhere"
+    assert files[-1] == "results/intermediates/a1_flat.asdf"
+    assert outputs == ["results/intermediates/a1_cat.parquet", "results/intermediates/a1_segm.asdf"]
+
+
+def test_finished_exposures_stay_with_the_rules_that_have_made_them(make_plan):
+    plan = make_plan(job_per="exposure")
+    assert rerun.exposures_in_one_job(plan) == ["a1", "a2", "a3", "b1"]
+    assert rerun.exposures_in_one_job(make_plan()) == []
+    for stem in ("a1", "a2"):
+        path = Path(plan.calibrated_image(stem))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(stem)
+    rerun.remember_made(plan, 0, ["a2"])
+    assert rerun.exposures_in_one_job(plan) == ["a2", "a3", "b1"]
+    assert rerun.exposures_in_one_job(make_plan()) == ["a2"]
+    other = {"steps": {"saturation": {"n_pix_grow_sat": 1}}}
+    assert rerun.exposures_in_one_job(make_plan(job_per="exposure", **other)) == ["a1", "a2", "a3", "b1"], "made again"
+    assert rerun.exposures_in_one_job(make_plan(**other)) == []
+    Path(plan.calibrated_image("a2")).write_text("other")
+    assert rerun.exposures_in_one_job(make_plan()) == []
+
+
 # ------------------------------------------------------------------------------------------------------- the second pass
 @pytest.mark.parametrize(
     ("stem", "step", "expected"),
@@ -186,6 +249,7 @@ def test_options_are_those_of_the_inputs_that_a_job_has():
         ("a1", "finalize", False),
         ("a3", "dq_init", False),  # it is not aligned
         ("a", "tweakreg", False),
+        ("a1", "exposure", True),  # the job of all its steps
     ],
 )
 def test_which_failures_hold_back_an_alignment(make_plan, stem, step, expected):

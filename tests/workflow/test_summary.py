@@ -102,6 +102,33 @@ def test_steps_of_a_cluster_job_that_did_not_begin_have_not_failed(logs):
     assert [line.split(":")[0] for line in summarize(never).failures] == ["r1 refpix"]
 
 
+def test_of_a_job_for_all_steps_the_step_that_failed_is_named(logs):
+    """The job's own log ends with that of the step."""
+    warning, error = ("rampflow.refpix", "WARNING", "odd"), ("rampflow", "ERROR", "refpix: r1_uncal.asdf: data is missing")
+    done, failed = logs("logs/r1/dq_init.log", INFO), logs("logs/r1/refpix.log", warning, error)
+    benchmark(done)
+    job = logs("logs/r1/exposure.log", ("rampflow.process_exposure", "INFO", "Step 2 of 3: refpix"), warning, error)
+    failures, warnings, _ = summarize(done, failed, job)
+    assert failures == ["r1 refpix: r1_uncal.asdf: data is missing [logs/r1/refpix.log]"]
+    assert warnings == ["r1 refpix: odd [logs/r1/refpix.log]"]
+    killed = logs("logs/r1/refpix.log", INFO)
+    job = logs("logs/r1/exposure.log", ("rampflow.process_exposure", "INFO", "Step 2 of 3: refpix"))
+    (line,) = summarize(done, killed, job).failures
+    assert line.startswith("r1 refpix: ended without an error message, probably killed")
+    (line,) = summarize(done, job).failures
+    assert line.startswith("r1 exposure: ") and line.endswith("its last line: Step 2 of 3: refpix [logs/r1/exposure.log]")
+
+
+def test_a_job_for_all_steps_counts_once(logs):
+    names = [logs(f"logs/r1/{step}.log", INFO) for step in ("dq_init", "refpix", "exposure", "finalize")]
+    for log in names:
+        benchmark(log)
+    paths_of_logs = [Path(log) for log in names]
+    assert summary.count_done(paths_of_logs, BEGUN) == 2
+    logs(names[2], INFO, age=10)
+    assert summary.count_done(paths_of_logs, BEGUN) == 4, "this run has had a job for each step"
+
+
 def test_what_an_interruption_ends_has_not_failed(logs):
     ended = logs("logs/r1/refpix.log", INFO)
     failed = logs("logs/r2/refpix.log", INFO, ("rampflow", "ERROR", "refpix: no data"))

@@ -8,8 +8,8 @@ rule source_catalog:
         forced_segmentation=ancient(lambda wildcards: plan.forced_segmentation()),
         redo=redo_image("source_catalog"),
     output:
-        catalog=f"{INTERMEDIATES}/{{stem}}_cat.parquet",
-        segmentation=f"{INTERMEDIATES}/{{stem}}_segm.asdf",
+        catalog=f"{INTERMEDIATES}/{of_single_steps('source_catalog')}_cat.parquet",
+        segmentation=f"{INTERMEDIATES}/{of_single_steps('source_catalog')}_segm.asdf",
     log:
         "logs/{stem}/source_catalog.log",
     benchmark:

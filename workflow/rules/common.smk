@@ -19,6 +19,7 @@ from snakemake.exceptions import WorkflowError
 
 import declarations
 import tweakreg
+from rampflow.chain import STEPS
 from rampflow.errors import RampflowError
 from rampflow.files import links
 from rampflow.files.path_lists import write_list
@@ -26,7 +27,7 @@ from rampflow.step.declaration import NOT_APPLICABLE
 from rampflow.workflow import recipes, rerun, resources, second_pass, summary
 from rampflow.workflow.environment import SCRIPTS
 from rampflow.workflow.fingerprint import fingerprint
-from rampflow.workflow.paths import match_any
+from rampflow.workflow.paths import EXPOSURE_JOB, match_any
 from rampflow.workflow.plan import EXPOSURES_VARIABLE, INVENTORY, Plan, given_options, is_job, read_settings
 
 # Imported modules are never garbage. Without these two lines, Python searches them again and again: a second in each run.
@@ -46,6 +47,7 @@ except RampflowError as error:
 
 RESULTS, INTERMEDIATES = plan.paths.results, plan.paths.intermediates
 KEPT_STEPS = plan.kept_steps()
+BY_EXPOSURE = rerun.exposures_in_one_job(plan)
 STARS_ARE_CURRENT = rerun.stars_are_current(plan)
 os.environ.update(plan.job_environment())
 
@@ -135,10 +137,21 @@ def list_of_inputs(name):
 
 
 # ----------------------------------------------------------------------------------------------------- what a rule writes
-def exposure_after(step):
-    """Output of a step. It is temporary, unless the configuration keeps it or the alignment needs it."""
+def exposure_after(step, *, whole_chain=False):
+    """Output of a step. It is temporary, unless the configuration keeps it or the alignment needs it.
+
+    A job of a single step makes none that a job of all steps makes.
+    """
     path = plan.paths.exposure("{stem}", step)
+    if not whole_chain:
+        path = path.replace("{stem}", of_single_steps(step))
     return path if step in KEPT_STEPS else temp(path)
+
+
+def of_single_steps(step):
+    """Wildcard `stem` in an output of a single step, without the exposures whose job of all steps makes it."""
+    made = {stem for stem in BY_EXPOSURE if step in plan.written_steps(stem) or not STEPS[step].rewrites}
+    return f"{{stem,{match_any(set(plan.exposures) - made)}}}" if made else "{stem}"
 
 
 # -------------------------------------------------------------------------------------------------------------- resources

@@ -79,14 +79,14 @@ onstart:
 
 
 onsuccess:
-    rerun.remember_made(plan, BEGUN)
+    rerun.remember_made(plan, BEGUN, BY_EXPOSURE)
     if not second_pass.is_second_pass():
         show_summary(log, success=True)
         RUNNING.end()
 
 
 onerror:
-    rerun.remember_made(plan, BEGUN)
+    rerun.remember_made(plan, BEGUN, BY_EXPOSURE)
     if not second_pass.is_second_pass():
         realigned = [] if INTERRUPTIONS.noted else finish_others()
         show_summary(log, realigned=realigned, success=False)

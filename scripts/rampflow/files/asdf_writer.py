@@ -32,6 +32,9 @@ class EmptyArray:
         Length of each axis.
     dtype : dtype-like
         Type of its values.
+    replaces : numpy.ndarray, optional
+        An array in memory of this shape and type that nobody needs any more once its values are written. What is written in
+        memory takes its place; a file does not use it.
 
     Attributes
     ----------
@@ -41,11 +44,14 @@ class EmptyArray:
         Type of its values.
     nbytes : int
         Number of its bytes.
+    replaces : numpy.ndarray or None
+        The array in memory that it replaces.
     """
 
-    def __init__(self, shape: Sequence[int], dtype: npt.DTypeLike):
+    def __init__(self, shape: Sequence[int], dtype: npt.DTypeLike, replaces: np.ndarray | None = None):
         self.shape, self.dtype = tuple(int(n) for n in shape), np.dtype(dtype)
         self.nbytes = math.prod(self.shape) * self.dtype.itemsize
+        self.replaces = replaces
 
 
 class CompressedArray:
@@ -144,8 +150,7 @@ class AsdfWriter:
         place = self._place(array)
         *planes, rows, columns = array.shape
         n_planes = math.prod(planes)
-        if values.shape != (*planes, values.shape[-2], columns) or start + values.shape[-2] > rows:
-            raise ValueError(f"rows of shape {values.shape} from {start} on don't fit an array of shape {array.shape}")
+        check_rows(array.shape, start, values)
         values = np.ascontiguousarray(values, array.dtype).reshape(n_planes, -1, columns)
         for plane in range(n_planes):
             write_bytes(self._descriptor, values[plane], place + (plane * rows + start) * columns * array.dtype.itemsize)
@@ -167,8 +172,7 @@ class AsdfWriter:
         ValueError
             The plane doesn't fit the array, or the array is not in the tree.
         """
-        if values.shape != array.shape[1:]:
-            raise ValueError(f"a plane of shape {values.shape} doesn't fit an array of shape {array.shape}")
+        check_plane(array.shape, values)
         values = np.ascontiguousarray(values, array.dtype)
         write_bytes(self._descriptor, values, self._place(array) + index * values.nbytes)
 
@@ -254,6 +258,47 @@ class AsdfWriter:
     def _text(self) -> bytes:
         version = f"#ASDF {tags.FILE_FORMAT}\n#ASDF_STANDARD {self._standard}\n"
         return version.encode() + dump_tree(map_tree(self.tree, self._describe))
+
+
+def check_rows(shape: tuple[int, ...], start: int, values: np.ndarray) -> None:
+    """Refuse rows that don't fit an array.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Shape of the array, (…, row, column).
+    start : int
+        Number of the first row.
+    values : numpy.ndarray
+        The rows, of shape (…, row, column).
+
+    Raises
+    ------
+    ValueError
+        They have other planes or columns than the array, or go beyond its last row.
+    """
+    *planes, rows, columns = shape
+    if values.shape != (*planes, values.shape[-2], columns) or start + values.shape[-2] > rows:
+        raise ValueError(f"rows of shape {values.shape} from {start} on don't fit an array of shape {shape}")
+
+
+def check_plane(shape: tuple[int, ...], values: np.ndarray) -> None:
+    """Refuse a plane that doesn't fit an array.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Shape of the array, (plane, row, column).
+    values : numpy.ndarray
+        The plane, of shape (row, column).
+
+    Raises
+    ------
+    ValueError
+        It has another shape than the planes of the array.
+    """
+    if values.shape != shape[1:]:
+        raise ValueError(f"a plane of shape {values.shape} doesn't fit an array of shape {shape}")
 
 
 @contextlib.contextmanager

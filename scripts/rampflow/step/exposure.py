@@ -1,4 +1,4 @@
-"""One exposure in a file, with errors that name the file and the field."""
+"""One exposure, in a file or in memory, with errors that name the file and the field."""
 
 from __future__ import annotations
 
@@ -6,11 +6,10 @@ import math
 import reprlib
 from typing import Any
 
-import numpy as np
-
 from rampflow.detector import BORDER, BORDER_COLUMNS, check_shape, detector_number
 from rampflow.errors import RampflowError
 from rampflow.files.asdf_reader import AsdfFile
+from rampflow.files.held_arrays import HeldArray, HeldFile
 from rampflow.files.stored_array import StoredArray
 from rampflow.files.tags import ROMAN_PREFIX
 
@@ -32,23 +31,23 @@ _KINDS = {"u": "an unsigned integer", "i": "a signed integer", "f": "a real numb
 
 
 class Exposure:
-    """The ``roman`` tree of an exposure in a file, with errors that name the file and the field.
+    """The ``roman`` tree of an exposure, with errors that name the file and the field.
 
     Parameters
     ----------
-    file : AsdfFile
-        The file, open.
+    file : AsdfFile or HeldFile
+        The file, open, or what it would hold.
 
     Attributes
     ----------
-    file : AsdfFile
+    file : AsdfFile or HeldFile
         The file.
     path : pathlib.Path
         Its name.
     tree : dict
         The whole tree of the file.
     roman : dict
-        Arrays (`StoredArray`) and ``meta``.
+        Arrays (`StoredArray` or `numpy.ndarray`) and ``meta``.
 
     Raises
     ------
@@ -56,8 +55,8 @@ class Exposure:
         The file holds no Roman data model, or a part of its metadata has the wrong type.
     """
 
-    def __init__(self, file: AsdfFile):
-        self.file = file
+    def __init__(self, file: AsdfFile | HeldFile):
+        self.file: Any = file
         self.path = file.path
         self.tree = file.tree
         self.roman: Any = file.tree.get("roman")
@@ -166,7 +165,7 @@ class Exposure:
 
     def array(
         self, name: str, ndim: int | None = None, *, shape: tuple[int, ...] | None = None, kinds: str | None = None
-    ) -> StoredArray | InlineArray:
+    ) -> StoredArray | HeldArray:
         """Look up an array, without reading its values.
 
         Parameters
@@ -183,7 +182,7 @@ class Exposure:
 
         Returns
         -------
-        StoredArray or InlineArray
+        StoredArray or HeldArray
             The array.
 
         Raises
@@ -194,8 +193,8 @@ class Exposure:
         array = self.get(name)
         if not hasattr(array, "dtype"):
             raise RampflowError(f"{self.path}: {name} is not an array")
-        if not isinstance(array, StoredArray):  # inline in the tree
-            array = InlineArray(array)
+        if not isinstance(array, StoredArray):  # in memory, or inline in the tree
+            array = HeldArray(array)
         accepted = kinds or ("u" if "dq" in name else "fiu")
         if array.dtype.kind not in accepted:
             expected = " or ".join(_KINDS.get(kind, kind) for kind in accepted)
@@ -309,68 +308,3 @@ class Exposure:
         if not 0 < value < math.inf:
             raise RampflowError(f"{self.path}: meta.exposure.frame_time is {value}; it must be a positive number of seconds")
         return float(value)
-
-
-class InlineArray:
-    """An array written in the tree itself, with the attributes and methods of `StoredArray`.
-
-    Parameters
-    ----------
-    array : numpy.ndarray
-        The array.
-    """
-
-    def __init__(self, array: np.ndarray):
-        self._array = array
-        self.shape = array.shape
-        self.dtype = array.dtype
-        self.ndim = array.ndim
-        self.nbytes = array.nbytes
-
-    def read(self) -> np.ndarray:
-        """Copy the array, as `StoredArray.read`.
-
-        Returns
-        -------
-        numpy.ndarray
-            The copy.
-        """
-        return self._array.copy()
-
-    def read_rows(self, start: int, stop: int, first_planes: int | None = None) -> np.ndarray:
-        """Copy rows of every plane, or of the first ones, as `StoredArray.read_rows`.
-
-        Parameters
-        ----------
-        start, stop : int
-            The first row, and the one after the last.
-        first_planes : int, optional
-            Number of planes to copy; by default all.
-
-        Returns
-        -------
-        numpy.ndarray
-            The copy, of shape (…, row, column).
-        """
-        array = self._array if first_planes is None else self._array[:first_planes]
-        return array[..., max(start, 0) : stop, :].copy()
-
-    def read_plane(self, index: int, out: np.ndarray | None = None) -> np.ndarray:
-        """Copy one plane, as `StoredArray.read_plane`.
-
-        Parameters
-        ----------
-        index : int
-            Number of the plane.
-        out : numpy.ndarray, optional
-            Array of the same shape and dtype to copy it to; by default a new one.
-
-        Returns
-        -------
-        numpy.ndarray
-            The plane, of shape (row, column).
-        """
-        if out is None:
-            return self._array[index].copy()
-        out[...] = self._array[index]
-        return out

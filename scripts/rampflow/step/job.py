@@ -18,6 +18,7 @@ from rampflow.errors import RampflowError
 from rampflow.files.asdf_reader import AsdfFile
 from rampflow.files.asdf_writer import AsdfWriter, EmptyArray, create_asdf
 from rampflow.files.data_models import describe_newer_reference
+from rampflow.files.held_arrays import HeldFile, HeldWriter
 from rampflow.files.links import original
 from rampflow.files.tags import DEFAULT_DATA_MODEL
 from rampflow.files.yaml_tree import tagged
@@ -44,10 +45,12 @@ class Job:
     ----------
     step : Step
         Declaration of the step.
-    file : AsdfFile
-        The exposure's file, open.
+    file : AsdfFile or HeldFile
+        The exposure's file, open, or the exposure in memory.
     arguments : dict
         Values of the command line, by name.
+    create : callable
+        Writes an exposure: `create_asdf` to a file, or `rampflow.files.held_arrays.InMemory.create` in memory.
 
     Attributes
     ----------
@@ -79,8 +82,15 @@ class Job:
         takes.
     """
 
-    def __init__(self, step: Step, file: AsdfFile, arguments: dict):
+    def __init__(
+        self,
+        step: Step,
+        file: AsdfFile | HeldFile,
+        arguments: dict,
+        create: Callable[..., contextlib.AbstractContextManager] = create_asdf,
+    ):
         self.step = step
+        self._create = create
         self.exposure = Exposure(file)
         self.log = step_logger(step.name)
         self.threads = arguments["threads"]
@@ -318,6 +328,7 @@ class Job:
         self,
         *,
         rewrite: tuple[str, ...] = (),
+        update: tuple[str, ...] = (),
         change: tuple[str, ...] = (),
         arrays: dict | None = None,
         roman: dict | None = None,
@@ -329,8 +340,12 @@ class Job:
         rewrite : tuple of str
             Arrays of the input that are replaced by others of the same shape and dtype. The step writes all their values with
             the methods of `Product`.
+        update : tuple of str
+            As `rewrite`, for arrays that the step processes in one pass: it reads no row or plane again that it has written. In
+            memory, the new values then take the place of the old ones.
         change : tuple of str
-            Arrays of the input that are copied, and of which the step then overwrites a part.
+            Arrays of the input that are copied, and of which the step then overwrites a part, which it does not read again. In
+            memory, they are not copied.
         arrays : dict, optional
             New arrays by name, or arrays with a new shape or dtype: a `numpy.ndarray`, or an `EmptyArray` whose values the step
             writes.
@@ -349,13 +364,14 @@ class Job:
         """
         source: Any = self.exposure.roman if roman is None else roman
         new = tagged(source, source.tag)
-        for name in rewrite:
-            old = self.exposure.array(name)
-            new[name] = EmptyArray(old.shape, old.dtype.newbyteorder("="))
+        for name in (*rewrite, *update):
+            old, node = self.exposure.array(name), self.exposure.get(name)
+            in_memory = node if name in update and isinstance(self.exposure.file, HeldFile) else None
+            new[name] = EmptyArray(old.shape, old.dtype.newbyteorder("="), replaces=in_memory)
         new.update(arrays or {})
         tree = dict(self.exposure.tree, roman=new)
-        with create_asdf(self.output, tree, self.exposure.file.standard) as writer:
-            product = Product(writer, new, {*rewrite, *change, *(arrays or {})})
+        with self._create(self.output, tree, self.exposure.file.standard) as writer:
+            product = Product(writer, new, {*rewrite, *update, *change, *(arrays or {})})
             yield product
             self._record(new["meta"], product.status)
 
@@ -412,8 +428,8 @@ class Product:
 
     Parameters
     ----------
-    writer : AsdfWriter
-        The file.
+    writer : AsdfWriter or HeldWriter
+        The file, or the exposure in memory.
     roman : dict
         The tree of the exposure in it.
     named : set of str
@@ -429,7 +445,7 @@ class Product:
         Status of the step, for ``meta.cal_step``.
     """
 
-    def __init__(self, writer: AsdfWriter, roman: dict, named: set[str]):
+    def __init__(self, writer: AsdfWriter | HeldWriter, roman: dict, named: set[str]):
         self._writer = writer
         self._named = named
         self.roman = roman

@@ -1,10 +1,11 @@
-"""The log of a step: to standard error, and kept for ``meta.cal_logs``."""
+"""The log of a step: to standard error or a file, and kept for ``meta.cal_logs``."""
 
 from __future__ import annotations
 
 import logging
 import sys
 import time
+from typing import TextIO
 
 from rampflow import SOFTWARE_NAME
 
@@ -23,13 +24,19 @@ class _MemoryHandler(logging.Handler):
 _memory = _MemoryHandler()
 
 
-def configure_logging() -> None:
-    """Send the log to standard error, and keep it for ``meta.cal_logs``, in romancal's form with times in UTC."""
+def configure_logging(stream: TextIO | None = None) -> None:
+    """Begin a log, and keep it for ``meta.cal_logs``, in romancal's form with times in UTC.
+
+    Parameters
+    ----------
+    stream : file, optional
+        Where the log goes; standard error by default.
+    """
     formatter = logging.Formatter("%(asctime)s.%(msecs)03dZ :: %(name)s :: %(levelname)s :: %(message)s", "%Y-%m-%dT%H:%M:%S")
     formatter.converter = time.gmtime
     log.handlers.clear()
     _memory.lines.clear()
-    for handler in (logging.StreamHandler(sys.stderr), _memory):
+    for handler in (logging.StreamHandler(stream or sys.stderr), _memory):
         handler.setFormatter(formatter)
         log.addHandler(handler)
     log.setLevel(logging.INFO)
@@ -39,7 +46,7 @@ def configure_logging() -> None:
 
 
 def recorded_log() -> list[str]:
-    """List the lines that this program has logged so far.
+    """List the lines that have been logged since `configure_logging`.
 
     Returns
     -------

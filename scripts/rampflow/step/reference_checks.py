@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 
 from rampflow.errors import RampflowError
+from rampflow.files.held_arrays import HeldArray
 from rampflow.files.stored_array import StoredArray
 from rampflow.step.declaration import Range, Reference
-from rampflow.step.exposure import Exposure, InlineArray
+from rampflow.step.exposure import Exposure
 
 #: Values of an unknown or arbitrary entry. They match any other value.
 UNSET = frozenset(("", "?", "N/A", "NONE", "NULL", "ANY", "NOT_CONFIGURED"))
@@ -234,12 +235,12 @@ def refuse_implausible(path: Path, field: str, value: float, limits: tuple[float
     )
 
 
-def sample_rows(array: StoredArray | InlineArray) -> np.ndarray:
+def sample_rows(array: StoredArray | HeldArray) -> np.ndarray:
     """Read rows spread over a frame, from which its median is estimated.
 
     Parameters
     ----------
-    array : StoredArray or InlineArray
+    array : StoredArray or HeldArray
         A frame (row, column), planes of frames, or a table (one axis).
 
     Returns
@@ -310,7 +311,7 @@ def check_plausible(reference: Exposure, declaration: Reference, names: dict[str
                 _check_array(reference, declaration.type, field, array, limits)
 
 
-def _check_array(reference: Exposure, reftype: str, field: str, array: StoredArray | InlineArray, limits: Range) -> None:
+def _check_array(reference: Exposure, reftype: str, field: str, array: StoredArray | HeldArray, limits: Range) -> None:
     values = sample_rows(array)
     if limits.plane is not None:
         field = f"{field}[{limits.plane}]"

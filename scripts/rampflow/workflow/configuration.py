@@ -141,6 +141,7 @@ def validated(config: dict, steps: dict[str, Step], given: dict | None = None) -
         "data_model": config.get("data_model", DEFAULT_DATA_MODEL),
         "require_alignment": config.get("require_alignment", False),
         "scratch": config.get("scratch"),
+        "job_per": config.get("job_per", "step"),
         "steps": options,
         "given": _names_given(config if given is None else _interpret(given, schema(steps))),
     }

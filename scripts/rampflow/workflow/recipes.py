@@ -16,6 +16,7 @@ import hashlib
 import json
 import os
 import re
+from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -156,7 +157,7 @@ def differing(expected: dict[Path, dict[str, str]], store: Path = STORE) -> dict
     return result
 
 
-def remember(files: dict[Path, dict[str, str]], since: float, store: Path = STORE) -> None:
+def remember(files: dict[Path, dict[str, str]], since: float, in_one_job: Collection[Path] = (), store: Path = STORE) -> None:
     """Record which files a run has made, with their recipes. Snakemake knows what these were made from.
 
     Parameters
@@ -165,6 +166,8 @@ def remember(files: dict[Path, dict[str, str]], since: float, store: Path = STOR
         For each file that the run may have made, the recipe of each step.
     since : float
         When the run began, as a file's time of modification; older files are passed over.
+    in_one_job : collection of pathlib.Path
+        Those that belong to an exposure whose steps one job has run.
     store : pathlib.Path
         File with what is known of files.
     """
@@ -172,9 +175,32 @@ def remember(files: dict[Path, dict[str, str]], since: float, store: Path = STOR
     for path, steps in files.items():
         stamp = _stamp(path)
         if stamp and stamp[1] >= since * 1e9:
-            made[str(path)] = {"stamp": stamp, "recipes": steps, "made_here": True}
+            made[str(path)] = {"stamp": stamp, "recipes": steps, "made_here": True, "in_one_job": path in in_one_job}
     if made:
         _save(store, _load(store) | made)
+
+
+def made_in_one_job(files: dict[Path, dict[str, str]], store: Path = STORE) -> dict[Path, bool]:
+    """Tell whether one job has run the steps of an exposure, for the files that were made in this working folder.
+
+    Parameters
+    ----------
+    files : dict
+        For each file of an exposure, the recipes of the steps that count.
+    store : pathlib.Path
+        File with what is known of files.
+
+    Returns
+    -------
+    dict of pathlib.Path to bool
+        False if a job has run each step. Without the files that were made elsewhere, have changed since, or have other recipes.
+    """
+    known, found = _load(store), {}
+    for path, steps in files.items():
+        entry = known.get(str(path), {})
+        if entry.get("made_here") and steps.items() <= entry["recipes"].items() and entry["stamp"] == _stamp(path):
+            found[path] = entry.get("in_one_job", False)
+    return found
 
 
 def are_as_remembered(files: dict[Path, dict[str, str]], store: Path = STORE) -> bool:

@@ -125,6 +125,36 @@ def is_current(plan: Plan, stem: str, realigned: Collection[str] = ()) -> bool:
     )
 
 
+def exposures_in_one_job(plan: Plan) -> list[str]:
+    """List the raw exposures whose steps one job runs, as `job_per` of the configuration says.
+
+    Finished exposures stay with the rules that have made them: Snakemake would take other rules for a reason to run again.
+
+    Parameters
+    ----------
+    plan : rampflow.workflow.plan.Plan
+        Plan of the run.
+
+    Returns
+    -------
+    list of str
+        Names of the exposures.
+    """
+    raw = [
+        stem for stem, entry in plan.exposures.items() if not entry.is_calibrated
+    ]  # an image has at most one step of its own
+    files, stem_of = {}, {}
+    for stem in raw:
+        steps = {step: plan.recipe(stem, step) for step in plan.steps_of_exposure(stem)}
+        image = Path(plan.calibrated_image(stem))
+        images = {step: recipe for step, recipe in steps.items() if STEPS[step].rewrites}
+        for path, recipes_of_file in ((image, images), (Path(plan.paths.product(stem, "cal.asdf")), steps)):
+            files[path], stem_of[path] = recipes_of_file, stem
+    known = {stem_of[path]: whole for path, whole in recipes.made_in_one_job(files).items()}
+    configured = plan.settings["job_per"] == "exposure"
+    return [stem for stem in raw if known.get(stem, configured)]
+
+
 def stars_are_current(plan: Plan) -> bool:
     """Test whether all astrometric catalogs were made in this working folder, from the present parameters and code.
 
@@ -195,7 +225,7 @@ def mark_outdated(plan: Plan) -> dict[Path, list[str]]:
     return differing
 
 
-def remember_made(plan: Plan, since: float) -> None:
+def remember_made(plan: Plan, since: float, in_one_job: Collection[str] = ()) -> None:
     """Record which files a run has made: those that are newer than its begin.
 
     Parameters
@@ -204,6 +234,10 @@ def remember_made(plan: Plan, since: float) -> None:
         Plan of the run.
     since : float
         When the run began, as a file's time of modification.
+    in_one_job : collection of str
+        Exposures whose steps one job has run, see `exposures_in_one_job`.
     """
-    files = {path: steps for stem in plan.exposures for path, steps in exposure_recipes(plan, stem).items()}
-    recipes.remember(files | solution_recipes(plan) | star_recipes(plan), since)
+    files = {stem: exposure_recipes(plan, stem) for stem in plan.exposures}
+    paths = {path: steps for of_exposure in files.values() for path, steps in of_exposure.items()}
+    whole = {path for stem in in_one_job for path in files[stem]}
+    recipes.remember(paths | solution_recipes(plan) | star_recipes(plan), since, whole)

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from rampflow import SOFTWARE_NAME
+from rampflow.chain import STEPS
 from rampflow.workflow import rerun
-from rampflow.workflow.paths import LOGS, benchmark_of
+from rampflow.workflow.paths import EXPOSURE_JOB, LOGS, benchmark_of
 from rampflow.workflow.plan import Plan
 
 MAXIMUM_SHOWN = 20  #: lines of each kind that are shown; the file has all of them
@@ -131,7 +132,11 @@ def count_done(logs: Iterable[Path], since: float) -> int:
     int
         Number of jobs.
     """
-    return sum(benchmark_of(log).exists() and benchmark_of(log).stat().st_mtime >= since for log in logs)
+    logs = list(logs)
+    # One job has written the logs and benchmarks of these steps.
+    together = {log.parent for log in logs if log.stem == EXPOSURE_JOB and log.stat().st_mtime >= since}
+    jobs = [log for log in logs if log.parent not in together or log.stem not in STEPS]
+    return sum(benchmark_of(log).exists() and benchmark_of(log).stat().st_mtime >= since for log in jobs)
 
 
 def count_planned(logs: Iterable[Path]) -> int | None:
@@ -179,9 +184,11 @@ def failed_jobs(logs: Iterable[Path], since: float, *, interrupted: bool = False
             failures[log] = reason.removeprefix(f"{log.stem}: ")
         elif not (interrupted or log.stem == FETCH or ended_well(log)):
             failures[log] = reason_without_error(log)
-    # Of a cluster job that takes several steps, Snakemake makes empty logs for the steps after the one that failed.
-    begun = {log.parent for log in failures if log.stat().st_size}
-    return {log: reason for log, reason in failures.items() if log.stat().st_size or log.parent not in begun}
+    # Of a cluster job that takes several steps, Snakemake makes empty logs for the steps after the one that failed. The log of
+    # a job for all steps of an exposure ends with that of the step that failed.
+    steps = {log for log in failures if log.stat().st_size and log.stem != EXPOSURE_JOB}
+    begun = {log.parent for log in steps}
+    return {log: reason for log, reason in failures.items() if log in steps or log.parent not in begun}
 
 
 def summarize(logs: Iterable[Path], since: float, *, interrupted: bool = False) -> Findings:
@@ -207,6 +214,8 @@ def summarize(logs: Iterable[Path], since: float, *, interrupted: bool = False) 
     warnings: dict[tuple[str, str], list[str]] = {}
     earlier: dict[tuple[str, str], list[str]] = {}
     for log in logs:
+        if log.stem == EXPOSURE_JOB:  # the logs of its steps have the warnings
+            continue
         reason, warned = read_log(log)
         is_earlier = log.stat().st_mtime < since
         for text in [] if reason and is_earlier else warned:

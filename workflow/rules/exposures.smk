@@ -1,0 +1,51 @@
+"""An exposure as one job: all steps from the raw exposure to the source catalog in one process, with arrays in memory.
+
+A rule for each kind of chain, as the files of a rule are the same for all of its exposures. The rules of single steps still make
+the files that these jobs don't write, where something else needs them: the pictures of the report.
+"""
+
+for rule_name, members in plan.chains(BY_EXPOSURE).items():
+    last_step = plan.steps_of_exposure(members[0])[-1]
+
+    rule:
+        name:
+            rule_name
+        input:
+            exposure=ancient(of_exposure(plan.raw_exposure)),
+            references=ancient(of_exposure(plan.references_of_exposure)),
+            forced_segmentation=ancient(of_exposure(plan.forced_segmentation_of_exposure)),
+            redo=redo_stamp("exposure", "stem"),
+        output:
+            **{step: exposure_after(step, whole_chain=True) for step in plan.written_steps(members[0])},
+            **(
+                {
+                    "catalog": f"{INTERMEDIATES}/{{stem}}_cat.parquet",
+                    "segmentation": f"{INTERMEDIATES}/{{stem}}_segm.asdf",
+                }
+                if last_step == "source_catalog"
+                else {}
+            ),
+        log:
+            f"logs/{{stem}}/{EXPOSURE_JOB}.log",
+        benchmark:
+            f"benchmarks/{{stem}}/{EXPOSURE_JOB}.tsv"
+        wildcard_constraints:
+            stem=match_any(members),
+        group:
+            "exposure"
+        conda:
+            "../../envs/rampflow.yaml"
+        threads: cores
+        resources:
+            mem_mb=memory(500, frames=12, ramps=1.3),
+            runtime=minutes(30, per_gigabyte=10),
+        params:
+            written=" ".join(plan.written_steps(members[0])),
+            steps=of_exposure(plan.step_lines),
+            code=fingerprint("process_exposure"),
+        message:
+            f"{{wildcards.stem}}: from the raw exposure to {last_step}"
+        shell:
+            'OPENBLAS_NUM_THREADS=1 python "$RAMPFLOW_SCRIPTS"/process_exposure.py --write {params.written} --logs logs/{wildcards.stem:q}'
+            ' --benchmarks benchmarks/{wildcards.stem:q} --crds_context "$RAMPFLOW_CONTEXT" --threads {threads} > {log:q} 2>&1'
+            " <<'STEPS'\n{params.steps}\nSTEPS\n"
