@@ -182,8 +182,9 @@ only the name of their folder changes.
 | `step` | one for each step, and one for the products | in files |
 | `exposure` | one for all steps, and one for the products | in memory |
 
-The products are the same. `exposure` needs a third less processor time and a quarter of the disk traffic, but more memory, and a job
-that fails begins again with the raw exposure ([One job per exposure](../docs/how-to/one-job.md)). The profile for SLURM uses it.
+The products are the same. `exposure` needs a quarter to a third less processor time and a quarter of the disk traffic, but more memory,
+and a job that fails begins again with the raw exposure ([One job per exposure](../docs/how-to/one-job.md)). The profile for SLURM uses
+it.
 
 ## Plausible references
 

@@ -8,7 +8,7 @@ import sys
 
 import numpy as np
 import pytest
-from small_files import COLUMNS, ROWS, arrays_of, every_reference, meta_of, ramp, succeed, write_raw
+from small_files import COLUMNS, ROWS, arrays_of, every_reference, meta_of, ramp, statuses, succeed, write_ramp, write_raw
 
 from rampflow.errors import RampflowError
 from rampflow.workflow.environment import SCRIPTS
@@ -71,6 +71,21 @@ def test_files_and_logs_are_those_of_a_process_for_each_step(chain):
         ours.pop("file_date"), theirs.pop("file_date")
         assert ours == theirs
     assert np.count_nonzero(arrays_of(chain.file("saturation", "memory"))["groupdq"]) > 20 * 30 * 3, "flags have grown"
+
+
+def test_flags_of_a_ramp_as_input_are_kept_and_added_to(chain):
+    """They lie in its file, and dq_init adds to them in memory."""
+    data = ramp()
+    data[2] = 777.0  # a resultant that was lost
+    groupdq = np.full(data.shape, 1, np.uint8)
+    chain.raw = write_ramp(chain.folder / f"{NAME}_ramp.asdf", data, {"cal_step": statuses()}, groupdq=groupdq)
+    done = chain.process("--write", *STEPS)
+    assert done.returncode == 0, done.stderr
+    for step in STEPS:
+        succeed(step, *chain.arguments(step, "files"))
+        ours, theirs = (arrays_of(chain.file(step, kind)) for kind in ("memory", "files"))
+        assert {k: v.tobytes() for k, v in ours.items()} == {k: v.tobytes() for k, v in theirs.items()}, step
+    assert (arrays_of(chain.file("dq_init", "memory"))["groupdq"] & 1).all()
 
 
 def test_only_files_that_are_asked_for_are_written(chain):
