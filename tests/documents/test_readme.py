@@ -105,9 +105,11 @@ def test_snakemake_commands_of_the_readme_run(shell, line):
     if " remove_stale " in line:
         assert counts == {"remove_stale": "1", "total": "1"}
         return
-    assert counts["ramp_fitting"] == counts["finalize"] == ("1" if "exclude" in line else "2")
+    in_one_job = "job_per=exposure" in line or "profiles/slurm" in line
+    chain = "exposure_to_source_catalog" if in_one_job else "ramp_fitting"
+    assert counts[chain] == counts["finalize"] == ("1" if "exclude" in line else "2")
     assert counts["tweakreg"] == "1"
-    assert ("refpix" in counts) == ("skip: true" not in line)
+    assert ("refpix" in counts) == ("skip: true" not in line and not in_one_job)
     assert ("association_report" in counts) == (" report " in line)
 
 
