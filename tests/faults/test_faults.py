@@ -26,7 +26,7 @@ import pytest
 from inventories import DATA, ask, write_exposure
 from repository import ROOT
 from simulator import simulate_references
-from small_files import PATTERN, SCRIPTS, ramp, set_entries, write_ramp, write_raw
+from small_files import PATTERN, SCRIPTS, ramp, set_entries, write_image, write_raw
 from snakemake_runs import Workflow
 
 from rampflow import chain, dq
@@ -42,7 +42,14 @@ from rampflow.workflow.association import LONGEST, find_members
 SIZE = 256
 STEPS = [name for name in chain.STEPS if name != "tweakreg"]  # it takes associations, and is tested below
 #: Each step and what it reads: the exposure, or a reference by its type.
-READ = [(name, what) for name in STEPS for what in ("exposure", *(r.type for r in declarations.steps()[name].references))]
+
+
+def asdf_references(name):
+    """Types of a step's references that are ASDF files. The others are the dust maps, which tests/unit/test_dust.py damages."""
+    return [r.type for r in declarations.steps()[name].references if not r.type.startswith("dustmap")]
+
+
+READ = [(name, what) for name in STEPS for what in ("exposure", *asdf_references(name))]
 #: source_catalog takes seconds, where others take hundredths.
 QUICK = [(name, what) for name, what in READ if name != "source_catalog"]
 REFERENCES = [(name, what) for name, what in QUICK if what != "exposure"]
@@ -79,7 +86,7 @@ class Files:
         """
         step, module = declarations.steps()[name], importlib.import_module(name)
         outputs = [into / f"r_{step.suffix}.asdf"] if len(step.outputs) == 1 else [into / "r_cat.parquet", into / "r_segm.asdf"]
-        references = [f"--{r.type}={given.get(r.type, self.folder / f'{r.type}.asdf')}" for r in step.references]
+        references = [f"--{t}={given.get(t, self.folder / f'{t}.asdf')}" for t in asdf_references(name)]
         said = io.StringIO()
         try:
             with contextlib.redirect_stderr(said), time_limit(seconds):
@@ -478,15 +485,20 @@ def test_an_unknown_optical_element_has_no_photometry(files, tmp_path):
 def test_swapped_exposures_and_references_are_refused(files, tmp_path, name):
     exposures = {files.folder / f"r_{suffix}.asdf" for suffix in ("uncal", "dqinit", "rampfit")}
     takes = chain.STEPS[name].takes
-    own = {"wfi_science_raw": "uncal", "ramp": "dqinit", "wfi_image": "rampfit"}[takes]
-    for wrong in (*(exposures - {files.folder / f"r_{own}.asdf"}), files.folder / "flat.asdf", files.folder / "photom.asdf"):
+    # dq_init takes ramps, too.
+    taken = {"wfi_science_raw": ("uncal", "dqinit"), "ramp": ("dqinit",), "wfi_image": ("rampfit",)}[takes]
+    for wrong in (
+        *(exposures - {files.folder / f"r_{suffix}.asdf" for suffix in taken}),
+        files.folder / "flat.asdf",
+        files.folder / "photom.asdf",
+    ):
         line = refusal(*files.run(name, tmp_path, exposure=wrong), wrong.name)
         assert foreseen(line) and "expected the data model" in line
-    for reference in declarations.steps()[name].references:
+    for reftype in asdf_references(name):
         for wrong in ("mask", "gain", "r_uncal"):
-            if wrong == reference.type:
+            if wrong == reftype:
                 continue
-            status, said = files.run(name, tmp_path, **{reference.type: files.folder / f"{wrong}.asdf"})
+            status, said = files.run(name, tmp_path, **{reftype: files.folder / f"{wrong}.asdf"})
             assert foreseen(refusal(status, said, f"{wrong}.asdf"))
     assert not any(tmp_path.iterdir())
 
@@ -916,10 +928,10 @@ def test_all_bad_inputs_are_listed_in_one_error(raw):
     write_association(raw, ("a", [{"expname": "none1_uncal.asdf"}, {"expname": "none2_uncal.asdf"}, {}]))
     (raw / "broken.json").write_text("{")
     with pytest.raises(RampflowError) as error:
-        find_members(["nowhere", "asn.json", "broken.json", "r1_uncal.asdf", "r1_cal.asdf"], raw)
+        find_members(["nowhere", "asn.json", "broken.json", "r1_uncal.asdf", "r2_cal.asdf"], raw)
     lines = str(error.value).splitlines()
     assert len(lines) == 6
-    for line, said in zip(lines, ("nowhere", "none1", "none2", "no 'expname'", "broken.json", "r1_cal.asdf"), strict=True):
+    for line, said in zip(lines, ("nowhere", "none1", "none2", "no 'expname'", "broken.json", "r2_cal.asdf"), strict=True):
         assert said in line
     with pytest.raises(RampflowError) as error:
         find_members([f"nowhere{n}" for n in range(1000)], raw)
@@ -985,7 +997,8 @@ def test_hidden_files_of_a_folder_are_ignored_and_broken_ones_are_named(raw):
     (raw / "link_uncal.asdf").symlink_to("nowhere")
     os.mkfifo(raw / "pipe_uncal.asdf")
     (raw / "empty_uncal.asdf").write_text("")
-    config = {"input": ".", "exclude": [], "references": {"override": {}, "crds_context": None}, "steps": {}}
+    references = {"override": {}, "crds_context": None}
+    config = {"input": ".", "exclude": [], "results": "results", "references": references, "steps": {}}
     with time_limit(20), pytest.raises(RampflowError) as error:
         inventory.build(config, raw, raw / ".rampflow/inventory.json", declarations.steps())
     *lines, remedy = str(error.value).splitlines()
@@ -1000,7 +1013,8 @@ def alone(tmp_path):
     """Input of the inventory of one exposure with all references overridden, so that CRDS is not queried."""
     (tmp_path / "mine.asdf").write_text("")
     override = {t: str(tmp_path / "mine.asdf") for t in reference_types(declarations.steps().values())}
-    config = {"input": "r1_uncal.asdf", "exclude": [], "references": {"override": override, "crds_context": None}, "steps": {}}
+    references = {"override": override, "crds_context": None}
+    config = {"input": "r1_uncal.asdf", "exclude": [], "results": "results", "references": references, "steps": {}}
     write_exposure(tmp_path, "r1")
     return tmp_path, config
 
@@ -1053,7 +1067,7 @@ def test_an_incomplete_crds_cache_is_reported_in_one_line(raw, cache, tmp_path, 
     """Users see no traceback of CRDS."""
     damage, named = CACHES[fault]
     half = tmp_path / "cache"
-    shutil.copytree(cache, half, ignore=shutil.ignore_patterns("*.asdf"))
+    shutil.copytree(cache, half, ignore=shutil.ignore_patterns("*.asdf", "*.fits"))
     (half / "references/roman/wfi").mkdir(parents=True, exist_ok=True)
     for path in (cache / "references/roman/wfi").iterdir():
         os.link(path, half / "references/roman/wfi" / path.name)
@@ -1129,7 +1143,7 @@ def test_all_bad_inputs_are_listed_before_any_job(cache, tmp_path):
     (tmp_path / "raw/empty_uncal.asdf").write_bytes(b"")
     (tmp_path / "raw/link_uncal.asdf").symlink_to("nowhere")
     write_exposure(tmp_path / "raw", "nobody", detector="WFI99")
-    write_ramp(tmp_path / "raw/ramp_uncal.asdf", DATA)
+    write_image(tmp_path / "raw/image_uncal.asdf", DATA[0])
     done = Workflow(tmp_path, cache).snakemake("--config", "input=raw")
     said = done.stdout + done.stderr
     assert done.returncode == 1 and "Traceback" not in said
@@ -1138,7 +1152,7 @@ def test_all_bad_inputs_are_listed_before_any_job(cache, tmp_path):
         ("empty", "not an ASDF"),
         ("link", "can't be"),
         ("nobody", "WFI99"),
-        ("ramp", "'ramp"),
+        ("image", "'wfi_image"),
     ):
         (line,) = [line for line in said.splitlines() if f"{name}_uncal.asdf: " in line]
         assert reason in line

@@ -82,8 +82,8 @@ def reference_options(step, references):
     """Options for a step's references, from the folder of a cache."""
     options = []
     for reference in declarations.steps()[step].references:
-        found = sorted(references.glob(f"roman_wfi_{reference.type}_*0001.asdf"))
-        mine = [f for f in found if "_wfi18_0001" in f.name or "_wfi18_f158_" in f.name]
+        found = sorted(references.glob(f"roman_wfi_{reference.type}_*0001.*")) or ["N/A"]  # no dust maps
+        mine = [f for f in found if "_wfi18_0001" in str(f) or "_wfi18_f158_" in str(f)]
         options += [f"--{reference.type}", (mine or found)[0]]
     return options
 

@@ -149,7 +149,7 @@ def test_an_input_that_doesn_t_exist_is_named(files, tmp_path, name):
 @pytest.mark.parametrize("name", EXPOSURE_STEPS)
 def test_another_model_is_refused(files, tmp_path, name):
     takes = chain.STEPS[name].takes
-    other = files / ("ramp.asdf" if takes != "ramp" else "wfi_image.asdf")
+    other = files / ("ramp.asdf" if takes == "wfi_image" else "wfi_image.asdf")
     references = [f"--{r.type}={files / 'mask.asdf'}" for r in declarations.steps()[name].references]
     said = one_line(refuse(name, tmp_path / "o.asdf", other, tmp_path / "o.asdf", *references))
     assert other.name in said and "expected the data model" in said and takes in said

@@ -67,7 +67,7 @@ def test_a_file_is_opened_once_as_long_as_it_stays_the_same(flat, tmp_path, monk
 def test_files_of_this_run_are_left_to_snakemake(flat, tmp_path):
     """Snakemake knows their parameters: it repeats from the step that changed, not the whole exposure."""
     store, expected = tmp_path / "made.json", {flat: {"flatfield": NEW}}
-    recipes.remember(expected, flat.stat().st_mtime - 1, store)
+    recipes.remember(expected, flat.stat().st_mtime - 1, store=store)
     assert recipes.differing(expected, store) == {} and recipes.are_as_remembered(expected, store)
     other = {flat: {"flatfield": OLD}}
     assert recipes.differing(other, store) == {} and not recipes.are_as_remembered(other, store)
@@ -80,7 +80,7 @@ def test_files_of_this_run_are_left_to_snakemake(flat, tmp_path):
 
 def test_older_files_were_not_made_by_this_run(flat, tmp_path):
     store = tmp_path / "made.json"
-    recipes.remember({flat: {}}, flat.stat().st_mtime + 1, store)
+    recipes.remember({flat: {}}, flat.stat().st_mtime + 1, store=store)
     assert recipes.differing({flat: {}}, store) == {flat: ["dark_current", "flatfield"]}
 
 

@@ -70,7 +70,7 @@ def test_with_cores_too_jobs_of_a_cluster_are_no_local_jobs(workflow):
     """`--cores` limits the cores of all jobs together. Local ones would have one core each, and no memory for Snakemake."""
     profile = ["--workflow-profile", str(ROOT / "workflow" / "profiles" / "slurm")]
     run = workflow.snakemake(*workflow.arguments, "--dry-run", "--printshellcmds", "--cores", "4", *profile)
-    given = re.findall(r"ramp_fitting\.py .* --threads (\d+)", run.stdout + run.stderr)
+    given = re.findall(r"process_exposure\.py .* --threads (\d+)", run.stdout + run.stderr)
     assert given == ["2"] * VISITS * DETECTORS
 
 

@@ -667,7 +667,7 @@ def test_truncated_files_and_files_of_another_model_are_named_before_any_job(vis
         (line,) = [line for line in text.splitlines() if f"{faults.raw.parent}/cut{size}_uncal.asdf" in line]
         assert "truncated" in line
     (line,) = [line for line in text.splitlines() if "product_uncal.asdf: " in line]
-    assert "wfi_image" in line and "give raw exposures" in line
+    assert "wfi_image" in line and "give a raw exposure" in line
     assert no_job_ran(faults.workflow)
 
 
