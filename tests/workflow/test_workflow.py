@@ -333,6 +333,26 @@ def test_a_renamed_results_folder_is_checked_by_its_recipes(visit, single, defau
     assert visit.jobs(*changed) == {}
 
 
+@pytest.mark.parametrize("end", ["_cal.asdf", "_wcs.asdf", "_segm.asdf", "_cat.parquet", "_cal.png", "_cal_thumb.png"])
+def test_damaged_products_are_made_again(visit, default_run, end):
+    """Snakemake has records of them, and sees only that they exist and are new."""
+    options, results = default_run
+    path = results / f"{FIRST}{end}"
+    content, times = path.read_bytes(), path.stat()
+    assert visit.jobs(*options) == {}
+    try:
+        path.write_bytes(content[: len(content) // 2])
+        listed = subprocess.run(
+            [sys.executable, ROOT / "scripts" / "show_products.py", results], capture_output=True, text=True, check=False
+        )
+        assert "damaged" in listed.stdout or path.suffix == ".png"
+        assert visit.jobs(*options)["finalize"] == 1
+    finally:
+        path.write_bytes(content)
+        os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert visit.jobs(*options) == {}
+
+
 def test_a_partial_run_does_not_count_the_products_of_other_parameters(visit, single, default_run):
     copy_folder(default_run[1], visit.folder / "partial")
     changed = [*single, "results=partial", "steps={flatfield: {include_var_flat: true}}"]
