@@ -353,6 +353,16 @@ def test_damaged_products_are_made_again(visit, default_run, end):
     assert visit.jobs(*options) == {}
 
 
+def test_files_that_the_run_makes_are_no_input(visit, default_run):
+    options, results = default_run
+    segmentation, catalog = results / "intermediates" / f"{FIRST}_segm.asdf", results / f"{FIRST}_cat.parquet"
+    for setting in (f"steps={{source_catalog: {{forced_segmentation: {segmentation}}}}}", f"astrometric_catalog={catalog}"):
+        kept = [word for word in options if not word.startswith(setting.partition("=")[0])]
+        run = visit.snakemake(*kept, setting, "--dry-run")
+        assert run.returncode != 0 and "this run makes this file anew" in run.stderr + run.stdout
+    assert segmentation.exists() and catalog.exists()
+
+
 def test_a_partial_run_does_not_count_the_products_of_other_parameters(visit, single, default_run):
     copy_folder(default_run[1], visit.folder / "partial")
     changed = [*single, "results=partial", "steps={flatfield: {include_var_flat: true}}"]

@@ -124,7 +124,7 @@ def _save(store: Path, known: dict) -> None:
 def differing(
     expected: dict[Path, dict[str, str]],
     store: Path = STORE,
-    read: Callable[[Path], dict[str, str]] = recipes_in,
+    read: Callable[[Path], dict[str, str]] | None = None,
 ) -> dict[Path, list[str]]:
     """Find existing files that no run of this working folder has made and whose recipes are not those that they should have.
 
@@ -134,8 +134,8 @@ def differing(
         For each file, the recipe of each step that it should have gone through.
     store : pathlib.Path
         File with what is known of files already.
-    read : callable
-        Function that reads the recipes of a file.
+    read : callable, optional
+        Function that reads the recipes of a file; `recipes_in` by default.
 
     Returns
     -------
@@ -148,7 +148,7 @@ def differing(
         stamp, entry = _stamp(path), known.get(str(path))
         if stamp is None or (entry and entry["stamp"] == stamp):
             return stamp and entry
-        return {"stamp": stamp, "recipes": read(path)}
+        return {"stamp": stamp, "recipes": (read or recipes_in)(path)}
 
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         found = {str(path): entry for path, entry in zip(expected, pool.map(_read, expected), strict=True) if entry}
