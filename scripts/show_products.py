@@ -11,6 +11,7 @@ from rampflow.errors import RampflowError
 from rampflow.files.asdf_reader import AsdfFile
 from rampflow.step.exposure import Exposure
 from rampflow.step.program import reported_errors
+from rampflow.workflow.intact import find_fault
 
 #: Ends of the names of an exposure's products: those of every exposure, and those of one with a source catalog.
 ALWAYS, CATALOGED = ("_cal.asdf", "_wcs.asdf"), ("_cat.parquet", "_segm.asdf")
@@ -60,8 +61,8 @@ def describe(folder: Path, stem: str) -> tuple[str, ...]:
     Returns
     -------
     tuple of str
-        Name, type, detector, optical element, median, part of good pixels, missing products, and by status the steps that are
-        not COMPLETE.
+        Name, type, detector, optical element, median, part of good pixels, products that are missing or damaged, and by
+        status the steps that are not COMPLETE.
 
     Raises
     ------
@@ -82,6 +83,9 @@ def describe(folder: Path, stem: str) -> tuple[str, ...]:
                 outcomes.setdefault(status, []).append(name)
         if "source_catalog" in outcomes.get("SKIPPED", ()):
             missing = [end for end in missing if end not in CATALOGED]
+        others = [folder / f"{stem}{end}" for end in (*ALWAYS[1:], *CATALOGED)]
+        faults = {other: find_fault(other) for other in others if other.exists()}
+        missing += [f"{other.name.removeprefix(stem)}: {fault}" for other, fault in faults.items() if fault]
         return (
             stem,
             image.get("meta.exposure.type"),

@@ -76,6 +76,8 @@ STEP = Step(
 log = step_logger(STEP.name)
 
 MAS_PER_ARCSEC = 1000
+#: Largest plausible difference of a correction's scale from 1. The distortion is known to 1e-5, velocity aberration is 1e-4.
+LARGEST_SCALE_ERROR = 1e-3
 #: Entry of an exposure in the summary, without values.
 UNKNOWN = dict.fromkeys(
     (
@@ -500,6 +502,11 @@ def run(arguments: dict) -> None:
         if solution["status"] == "FAILED":
             solution["wcs_fit_results"] = {"status": "FAILED", "nmatches": 0, "n_detector": len(members)}
     for member, outcome in zip(members, outcomes, strict=True):
+        _, scale = outcome.affine.rotation_and_scale()
+        if outcome.wcs is not None and abs(scale - 1) > LARGEST_SCALE_ERROR:
+            doubt = f"its scale differs from that of the stars by {100 * (scale - 1):.2g} %, more than the distortion's error"
+            log.warning("%s: %s; check the positions of the astrometric catalog", member.stem, doubt)
+            outcome = outcome.with_caveat(doubt)
         solutions[member.stem] = solution_of(member, outcome, name)
         seen = moving.directions(member.epoch) if moving else directions
         summaries[member.stem] = report = summary_of(member, outcome, seen)

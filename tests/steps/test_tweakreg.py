@@ -360,6 +360,49 @@ def test_one_shared_star_is_not_enough_for_an_alignment(tmp_path):
     assert_failed(result, "other")
 
 
+@pytest.mark.parametrize("refine", [True, False])
+@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
+def test_stars_listed_a_second_time_elsewhere_give_no_alignment(tmp_path, share, refine):
+    """Two lists 3 arcsec apart; `share` is the part of the stars in the second one. Which list is right can't be known."""
+    sky = Sky(tmp_path)
+    sky.expose("a", error=(0.3, -0.4))
+    sky.expose("b", error=(0.3, -0.4), dither=(30, 20))
+    ra, dec = sky.catalog_stars
+    second = np.random.default_rng(5).random(len(ra)) < share
+    both = {"ra": np.append(ra, ra[second]), "dec": np.append(dec, dec[second] + 3 / 3600)}
+    sky.catalog = sky.write_catalog("twice.parquet", both)
+    result = sky.align(refine=refine)
+    if share < 0.5:
+        assert max(result.offset("a"), result.offset("b")) < 1
+    else:
+        assert_failed(result, "a", "b")
+        assert "about as many do after another shift of" in result.said
+        assert sky.align("near", refine=refine, abs_searchrad=1).offset("a") < 1
+
+
+@pytest.mark.parametrize("refine", [True, False])
+def test_exposures_do_not_confirm_each_other_without_a_star_that_fits(tmp_path, refine):
+    """Positions rounded to 10⁻⁴ degrees: stars near the sources, none of which is left after clipping."""
+    sky = Sky(tmp_path)
+    for name, dither in (("a", (0, 0)), ("b", (30, 20)), ("c", (-20, 40))):
+        sky.expose(name, error=(0.3, -0.4), dither=dither)
+    ra, dec = sky.catalog_stars
+    sky.catalog = sky.write_catalog("rounded.parquet", {"ra": np.round(ra, 4), "dec": np.round(dec, 4)})
+    for entry in sky.align(refine=refine).summary["exposures"].values():
+        assert entry["status"] == "FAILED" or entry["n_matches"] >= 5
+
+
+def test_an_implausible_scale_gives_a_warning(tmp_path):
+    sky = Sky(tmp_path)
+    sky.expose("a", error=(0.3, -0.4))
+    ra, dec = sky.catalog_stars
+    assert "scale differs" not in sky.align("usual").said
+    sky.catalog = sky.write_catalog("wide.parquet", {"ra": RA + 1.004 * (ra - RA), "dec": DEC + 1.004 * (dec - DEC)})
+    result = sky.align("wide")
+    assert "scale differs from that of the stars" in result.said
+    assert "scale differs" in result.summary["exposures"]["a"]["reason"]
+
+
 def test_a_fit_that_clips_all_stars_fails(dithers):
     assert_failed(dithers.align("clipped", without=["b"], abs_sigma=1e-3), "a")
 

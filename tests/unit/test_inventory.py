@@ -218,6 +218,22 @@ def test_another_content_of_the_same_name_has_another_link(visit, cache, tmp_pat
     assert links_of(built(visit, cache), "flat", "dark") == before, "and back"
 
 
+def test_another_file_of_the_same_size_and_time_is_noticed(visit, cache):
+    """As two references of one program that are copied with their times, one over the other."""
+    mine = visit / "mine.asdf"
+    flat = Path(built(visit, cache)["exposures"]["a"][-1]["flat"])
+    content, times = flat.read_bytes(), (1.7e9, 1.7e9)
+    found = []
+    for byte in (content[-1], content[-1] ^ 1):
+        (visit / "new.asdf").write_bytes(content[:-1] + bytes([byte]))
+        os.utime(visit / "new.asdf", times)
+        (visit / "new.asdf").replace(mine)
+        found += links_of(
+            built(visit, cache, {"input": "raw/a_uncal.asdf", "references": {"override": {"flat": str(mine)}}}), "flat"
+        )
+    assert found[0] != found[1]
+
+
 def test_changed_rules_of_the_same_context_are_evaluated_again(visit, tmp_path):
     """A cache that was replaced in the same place."""
     types = tuple(reference_types(declarations.steps().values()))

@@ -184,6 +184,10 @@ def test_the_file_has_every_line_and_the_screen_some(tmp_path):
     assert told(path) == f"rampflow: nothing failed, no warning, 3 of 3 exposures have their products ({path})"
 
 
+def test_the_first_line_counts_exposures_that_are_not_aligned(tmp_path):
+    assert ": nothing failed, 2 not aligned, no warning, " in told(tmp_path / "summary.txt", unaligned=2)
+
+
 def test_an_interrupted_run_reports_its_progress(tmp_path):
     head = told(tmp_path / "summary.txt", products=(0, 0, 3), jobs=(7, 41), interrupted=True, success=False)
     assert head.startswith("rampflow: interrupted: 7 of 41 jobs done; the same command goes on, no warning, 0 of 3 ")

@@ -333,6 +333,36 @@ def test_a_renamed_results_folder_is_checked_by_its_recipes(visit, single, defau
     assert visit.jobs(*changed) == {}
 
 
+@pytest.mark.parametrize("end", ["_cal.asdf", "_wcs.asdf", "_segm.asdf", "_cat.parquet", "_cal.png", "_cal_thumb.png"])
+def test_damaged_products_are_made_again(visit, default_run, end):
+    """Snakemake has records of them, and sees only that they exist and are new."""
+    options, results = default_run
+    path = results / f"{FIRST}{end}"
+    content, times = path.read_bytes(), path.stat()
+    assert visit.jobs(*options) == {}
+    try:
+        path.write_bytes(content[: len(content) // 2])
+        listed = subprocess.run(
+            [sys.executable, ROOT / "scripts" / "show_products.py", results], capture_output=True, text=True, check=False
+        )
+        assert "damaged" in listed.stdout or path.suffix == ".png"
+        assert visit.jobs(*options)["finalize"] == 1
+    finally:
+        path.write_bytes(content)
+        os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert visit.jobs(*options) == {}
+
+
+def test_files_that_the_run_makes_are_no_input(visit, default_run):
+    options, results = default_run
+    segmentation, catalog = results / "intermediates" / f"{FIRST}_segm.asdf", results / f"{FIRST}_cat.parquet"
+    for setting in (f"steps={{source_catalog: {{forced_segmentation: {segmentation}}}}}", f"astrometric_catalog={catalog}"):
+        kept = [word for word in options if not word.startswith(setting.partition("=")[0])]
+        run = visit.snakemake(*kept, setting, "--dry-run")
+        assert run.returncode != 0 and "this run makes this file anew" in run.stderr + run.stdout
+    assert segmentation.exists() and catalog.exists()
+
+
 def test_a_partial_run_does_not_count_the_products_of_other_parameters(visit, single, default_run):
     copy_folder(default_run[1], visit.folder / "partial")
     changed = [*single, "results=partial", "steps={flatfield: {include_var_flat: true}}"]
@@ -456,6 +486,7 @@ def test_without_an_astrometric_catalog_products_are_delivered_unaligned(visit, 
     assert summary["astrometric_catalog"]["status"] == "FAILED" and summary["astrometric_catalog"]["reason"]
     log = (visit.folder / "logs" / FIRST / "astrometric_catalog.log").read_text()
     assert "WARNING :: The astrometric catalog GAIADR3_S3 couldn't be retrieved" in log
+    assert "rampflow: nothing failed, 1 not aligned, " in run.stdout + run.stderr
     again = {"astrometric_catalog": 1, "tweakreg": 1, "finalize": 1, "preview": 1}
     for _ in range(2):  # each run tries again
         assert visit.jobs(*without_network) == again

@@ -62,11 +62,14 @@ def show_summary(logs, *, realigned=(), success):
 if IS_MAIN_PROCESS:
     BEGUN = INVENTORY.stat().st_mtime  # by the clock of the disk that the logs are on
     try:
-        outdated = rerun.mark_outdated(plan)
+        outdated, damaged = rerun.mark_outdated(plan)
     except RampflowError as error:
         raise WorkflowError(str(error)) from None
     if outdated:
         show(recipes.describe_outdated(outdated))
+    if damaged:
+        others = f" and {len(damaged) - 1} others" if len(damaged) > 1 else ""
+        show(f"{damaged[0]}{others}: is damaged, or is the product of another exposure or run; damaged files are made again")
     for notice in plan.inventory.notices:
         show(f"Warning: {notice}")
 

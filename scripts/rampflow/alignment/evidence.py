@@ -27,6 +27,12 @@ RADII = np.array([STAR_RADIUS, 0.03, 0.01])
 #: Pairs between these distances (arcsec) are by chance: they exclude a source's own star. The inner annulus is for clusters of
 #: stars, the outer one for sparse fields.
 CHANCE_RADII = np.array([0.5, 5.0, 30.0])
+#: Part of the pairs of a correction that another shift must have to contradict it.
+RIVAL_SHARE = 0.5
+#: Width of the cells in which the pairs of another shift are counted, arcsec. The cells overlap by half.
+RIVAL_CELL = 2 * STAR_RADIUS
+#: Maximum numbers of sources and of pairs to search for another shift.
+RIVAL_SOURCES, RIVAL_PAIRS = 1000, 2e6
 
 
 @dataclasses.dataclass(frozen=True)
@@ -201,3 +207,55 @@ def stars_on(member: CatalogedExposure, affine: Affine, stars: np.ndarray) -> in
     offsets = plane[:, None] - corners
     turns = sides[:, 0] * offsets[..., 1] - sides[:, 1] * offsets[..., 0]
     return int(((turns > 0).all(axis=1) | (turns < 0).all(axis=1)).sum())
+
+
+def rival_shift(member: CatalogedExposure, affine: Affine, stars: np.ndarray, largest: float) -> np.ndarray | None:
+    """Find a shift of the aligned sources that fits the stars about as well as none.
+
+    A catalog that lists its stars a second time elsewhere, as two joined catalogs in different frames do, fits an image at
+    two positions. Each has more pairs than chance explains.
+
+    Parameters
+    ----------
+    member : CatalogedExposure
+        The exposure.
+    affine : Affine
+        The correction.
+    stars : numpy.ndarray
+        Directions, (m, 3).
+    largest : float
+        Largest shift of an exposure that the search for the correction allows, arcsec.
+
+    Returns
+    -------
+    numpy.ndarray or None
+        The shift, (2,), arcsec in the tangent plane. `None` if no shift has `RIVAL_SHARE` of the pairs of the correction and
+        more than chance explains.
+    """
+    center = member.corners.mean(axis=0)
+    moved = affine(center[None])[0] - center
+    reach = largest + float(np.linalg.norm(moved))
+    places = member.to_plane(stars[member.near(stars, reach)])
+    if not len(places) or not len(member.plane) or reach <= CHANCE_RADII[0]:
+        return None
+    extent = np.linalg.norm(member.corners, axis=1).max() + reach
+    n_sources = int(np.clip(RIVAL_PAIRS * (extent / reach) ** 2 / len(places), 50, RIVAL_SOURCES))
+    sources = affine(member.plane)[:: -(-len(member.plane) // n_sources)]
+    pairs = cKDTree(sources).sparse_distance_matrix(cKDTree(places), reach, output_type="coo_matrix")
+    source, offset = pairs.row, places[pairs.col] - sources[pairs.row]
+    distance = np.linalg.norm(offset, axis=1)
+    own = len(np.unique(source[distance < STAR_RADIUS]))
+    other = (distance > CHANCE_RADII[0]) & (np.linalg.norm(offset + moved, axis=1) < largest)
+    source, offset = source[other], offset[other]
+    chance = len(offset) * RIVAL_CELL**2 / (np.pi * largest**2)
+    trials = 4 * np.pi * (largest / RIVAL_CELL) ** 2
+    for corner in np.array([(0, 0), (0, 1), (1, 0), (1, 1)]) * RIVAL_CELL / 2:
+        cells, cell = np.unique(np.floor((offset + corner) / RIVAL_CELL), axis=0, return_inverse=True)
+        counts = np.bincount(np.unique(np.column_stack([cell.ravel(), source]), axis=0)[:, 0], minlength=1)
+        best = int(counts.argmax())
+        if counts[best] < RIVAL_SHARE * own:
+            continue
+        tail = float(poisson_tail(counts[[best]], np.array([chance]))[0])
+        if tail + np.log10(trials) <= np.log10(FALSE_ALARM):
+            return np.median(offset[cell.ravel() == best], axis=0)
+    return None

@@ -76,7 +76,18 @@ class Matching(NamedTuple):
         float
             Shift, arcsec; romancal's limit.
         """
-        return 2 * (self.tolerance + (self.searchrad if self.use2dhist else 0))
+        return 2 * self.largest_shift
+
+    @property
+    def largest_shift(self) -> float:
+        """Largest shift that the matching looks for.
+
+        Returns
+        -------
+        float
+            Shift, arcsec.
+        """
+        return self.tolerance + (self.searchrad if self.use2dhist else 0)
 
     @property
     def advice(self) -> str:
@@ -108,7 +119,7 @@ class Matching(NamedTuple):
         differ by a quarter of the radius count as different. The linear terms are fitted to pairs within the tolerance, so
         that none of them moves a position by more than that.
         """
-        shifts = 1 + 8 * (self.tolerance + (self.searchrad if self.use2dhist else 0)) / radius
+        shifts = 1 + 8 * self.largest_shift / radius
         linear = 1 + 2 * self.tolerance / radius
         return shifts**2 * linear ** (TERMS[self.fitgeometry] - 2)
 

@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 
 from rampflow.alignment.affine import Affine, fit_affine
-from rampflow.alignment.evidence import RADII, Pairs, aligned_sources, count_pairs, pairs_of, stars_on
+from rampflow.alignment.evidence import RADII, Pairs, aligned_sources, count_pairs, pairs_of, rival_shift, stars_on
 from rampflow.alignment.exposures import ARCSEC, CatalogedExposure
 from rampflow.alignment.joint_solution import STAR_RADIUS, clusters
 from rampflow.alignment.matching import Matching
@@ -32,11 +32,14 @@ class Verdict:
         Why it is rejected; empty if it is accepted.
     group_affine : Affine or None
         The correction that the other detectors of its exposure imply, if its own stars don't suffice for another.
+    is_ambiguous : bool
+        Whether the stars fit another shift about as well, so that other exposures are no evidence for this one.
     """
 
     pairs: Pairs
     reason: str = ""
     group_affine: Affine | None = None
+    is_ambiguous: bool = False
 
     @property
     def accepted(self) -> bool:
@@ -126,6 +129,8 @@ class Judgement:
        confirm it or are too few to do so;
     4. its part in a set of exposures that are tied to each other by 2 or 3 and fulfil 1 as a set.
 
+    It is rejected where the stars fit another shift about as well: which of the two is right can't be known.
+
     Parameters
     ----------
     members : list of CatalogedExposure
@@ -147,11 +152,19 @@ class Judgement:
 
     def __init__(self, members, affines, n_matches, catalog, relative, absolute):
         self.members, self.affines, self.catalog = members, affines, catalog
-        self.relative, self.absolute = relative, absolute
+        self.relative, self.absolute, self.n_matches = relative, absolute, n_matches
         self.verdicts = []
         for member, affine, count in zip(members, affines, n_matches, strict=True):
             pairs = pairs_of(member, affine, catalog)
-            self.verdicts.append(Verdict(pairs, reason_against(pairs, count, absolute)))
+            reason = reason_against(pairs, count, absolute)
+            rival = None if reason else rival_shift(member, affine, catalog, absolute.largest_shift)
+            if rival is not None:
+                reason = (
+                    f"{pairs.n_pairs} of {pairs.n_sources} sources matched, and about as many do after another shift of "
+                    f"({rival[0]:.2f}, {rival[1]:.2f}) arcsec: the catalog lists its stars twice; remove one of the two "
+                    "lists, or set a smaller abs_searchrad"
+                )
+            self.verdicts.append(Verdict(pairs, reason, is_ambiguous=rival is not None))
         self._accept_by_others()
         for indices in self._tied_sets():
             self._accept_set(indices)
@@ -159,6 +172,10 @@ class Judgement:
 
     def _indices(self, accepted: bool) -> list[int]:
         return [index for index, verdict in enumerate(self.verdicts) if verdict.accepted == accepted]
+
+    def _open(self) -> list[int]:
+        """Exposures that other exposures may still be evidence for."""
+        return [index for index in self._indices(False) if not self.verdicts[index].is_ambiguous]
 
     def _accept(self, index: int, **changes) -> None:
         self.verdicts[index] = dataclasses.replace(self.verdicts[index], reason="", **changes)
@@ -173,7 +190,7 @@ class Judgement:
         while accepted != (accepted := self._indices(True)) and accepted and len(accepted) < len(self.members):
             stars = np.concatenate([self.catalog, *(self._sources(index) for index in accepted)])
             _, first = np.unique(clusters(stars, STAR_RADIUS), return_index=True)
-            for index in self._indices(False):
+            for index in self._open():
                 if self._shares_stars(pairs_of(self.members[index], self.affines[index], stars[first])):
                     self._accept(index)
                 else:
@@ -203,7 +220,7 @@ class Judgement:
     # ---------------------------------------------------------------------------------------------------- as one of a set
     def _tied_sets(self) -> list[list[int]]:
         """Sets of exposures that are not accepted and are tied to each other."""
-        left = self._indices(False)
+        left = self._open()
         label = {index: index for index in left}  # of the set that it is in: the first of its members
         for n, a in enumerate(left):
             for b in left[:n]:
@@ -231,7 +248,13 @@ class Judgement:
         return self._shares_stars(pairs_of(first, self.affines[a], self._sources(b)))
 
     def _accept_set(self, indices: list[int]) -> None:
-        """Accept tied exposures if their sources as one set, each position on the sky once, are enough evidence."""
+        """Accept tied exposures if their sources as one set, each position on the sky once, are enough evidence.
+
+        As for a single exposure, stars of the catalog must be left after clipping: without any, the joint solution has
+        placed the exposures by each other alone.
+        """
+        if sum(self.n_matches[index] for index in indices) < least_after_clipping(self.absolute):
+            return
         sources = np.concatenate([self._sources(index) for index in indices])
         _, first = np.unique(clusters(sources, STAR_RADIUS), return_index=True)
         pairs = count_pairs(sources[first], self.catalog)

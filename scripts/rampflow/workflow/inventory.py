@@ -474,6 +474,11 @@ def _load(store: Path) -> dict:
     return known if isinstance(known, dict) and known.get("format") == FORMAT else {}
 
 
+def _stamp_of(status: os.stat_result) -> list[int]:
+    """What changes whenever a file does: a copy may keep the time of modification, but not the time of the last change."""
+    return [status.st_size, status.st_mtime_ns, status.st_ctime_ns]
+
+
 def _read_headers(members: list[Member], known: dict, skipped: frozenset[str], excluded: list[str]) -> dict:
     """Headers of the raw files, from `known` where a file has not changed; those that a step will refuse are errors."""
 
@@ -484,7 +489,7 @@ def _read_headers(members: list[Member], known: dict, skipped: frozenset[str], e
             status = member.path.stat()
         except OSError as error:  # a link to nowhere, a folder that may not be read
             return None, f"{member.path}: can't be opened ({error.strerror})"
-        stamp = [status.st_size, status.st_mtime_ns]
+        stamp = _stamp_of(status)
         header = known.get(str(member.path))
         if header and header["stamp"] == stamp:
             return header, None
@@ -701,7 +706,7 @@ def _read_contents(paths: list[str], own: set[str], known: dict) -> dict:
             status = os.stat(path)
         except OSError:
             return None
-        stamp = [status.st_size, status.st_mtime_ns]
+        stamp = _stamp_of(status)
         if (found := known.get(path)) and found["stamp"] == stamp:
             return found
         return {"stamp": stamp, "content": links.content_of(Path(path), trusted=path not in own)}

@@ -23,7 +23,7 @@ from rampflow.workflow.association import find_excluded
 from rampflow.workflow.environment import job_environment
 from rampflow.workflow.fingerprint import fingerprint
 from rampflow.workflow.inventory import Inventory
-from rampflow.workflow.leftovers import stale_files
+from rampflow.workflow.leftovers import expected_files, stale_files
 from rampflow.workflow.paths import CATALOG_PRODUCTS, Paths, intermediates_folder
 from rampflow.workflow.step_parameters import source_options
 
@@ -142,7 +142,39 @@ class Plan:
         """
         found = inventory.read(Path(os.environ[EXPOSURES_VARIABLE])) if is_job() else None  # written before the first job
         found = found or inventory.build(settings, folder, INVENTORY, declared)
-        return cls(settings, declared, found, scratch_folder(settings))
+        plan = cls(settings, declared, found, scratch_folder(settings))
+        if not is_job():
+            plan.refuse_own_files()
+        return plan
+
+    def refuse_own_files(self) -> None:
+        """Refuse a configuration that names a file that the run itself writes.
+
+        Snakemake removes it before the job that makes it anew, and its content would be another one after each run.
+
+        Raises
+        ------
+        RampflowError
+            A segmentation map, catalog or reference is such a file.
+        """
+        given = {
+            "steps.source_catalog.forced_segmentation": links.original(self.forced_segmentation()[0])
+            if self.forced_segmentation()
+            else None,
+            "astrometric_catalog": links.original(self.star_source()),
+            **{f"tweakreg_catalog of {e.stem}": e.tweakreg_catalog for e in self.exposures.values()},
+            **{f"references.override.{name}": path for name, path in self.settings["references"]["override"].items()},
+        }
+        named = {setting: Path(path).resolve() for setting, path in given.items() if path}
+        if not named:
+            return
+        own = {path.resolve() for path in expected_files(self.inventory, Path(self.settings["results"]))}
+        for setting, path in named.items():
+            if path in own:
+                raise RampflowError(
+                    f"{setting}: {path}: this run makes this file anew and would remove it; copy it to another folder, and "
+                    "name the copy"
+                )
 
     @cached_property
     def exposures_file(self) -> Path:

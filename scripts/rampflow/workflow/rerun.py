@@ -11,6 +11,7 @@ from pathlib import Path
 
 from rampflow.chain import STEPS
 from rampflow.workflow import recipes
+from rampflow.workflow.intact import find_fault
 from rampflow.workflow.plan import Plan
 
 
@@ -74,6 +75,23 @@ def star_recipes(plan: Plan) -> dict[Path, dict[str, str]]:
     """
     files = {name: Path(plan.paths.between(name, "astrometric.parquet")) for name in plan.aligned_associations()}
     return {path: {"astrometric_catalog": plan.star_recipe(name)} for name, path in files.items()}
+
+
+def product_faults(plan: Plan) -> dict[Path, dict[str, str]]:
+    """List the products that `exposure_recipes` and `solution_recipes` don't have, each without a fault.
+
+    Parameters
+    ----------
+    plan : rampflow.workflow.plan.Plan
+        Plan of the run.
+
+    Returns
+    -------
+    dict
+        For each product, in the form of a recipe, that nothing is wrong with it.
+    """
+    paths = (Path(path) for path in plan.all_products())
+    return {path: {"fault": ""} for path in paths if not path.name.endswith("_cal.asdf")}
 
 
 def _solution_file(plan: Plan, association: str) -> Path:
@@ -193,8 +211,8 @@ def stamp_file(results: str, kind: str, name: str) -> str:
     return f".rampflow/redo/{recipes.recipe(results)}/{kind}/{name}"
 
 
-def mark_outdated(plan: Plan) -> dict[Path, list[str]]:
-    """Set the stamps of a run, so that Snakemake makes outdated files again.
+def mark_outdated(plan: Plan) -> tuple[dict[Path, list[str]], list[Path]]:
+    """Set the stamps of a run, so that Snakemake makes outdated and damaged files again.
 
     Parameters
     ----------
@@ -203,8 +221,10 @@ def mark_outdated(plan: Plan) -> dict[Path, list[str]]:
 
     Returns
     -------
-    dict
+    outdated : dict
         Outdated files, each with the steps whose parameters, references or code have changed.
+    damaged : list of pathlib.Path
+        Products that are damaged, or are not those of their exposure.
 
     Raises
     ------
@@ -214,15 +234,18 @@ def mark_outdated(plan: Plan) -> dict[Path, list[str]]:
     files = {stem: exposure_recipes(plan, stem) for stem in plan.exposures}
     expected = {path: steps for of_exposure in files.values() for path, steps in of_exposure.items()}
     differing = recipes.differing(solution_recipes(plan) | expected)
+    damaged = sorted(recipes.differing(product_faults(plan), read=lambda path: {"fault": find_fault(path)}))
     results = plan.settings["results"]
     for name in plan.aligned_associations():
         paths = [_solution_file(plan, name), *(path for stem in plan.members(name) for path in files[stem])]
         outdated = any("tweakreg" in differing.get(path, ()) for path in paths)
+        outdated = outdated or Path(plan.paths.product(name, "tweakreg.json")) in damaged
         recipes.set_stamp(Path(stamp_file(results, "association", name)), outdated=outdated)
     for stem, paths_of_exposure in files.items():
         outdated = any(set(differing.get(path, ())) - {"tweakreg"} for path in paths_of_exposure)
+        outdated = outdated or not set(map(Path, plan.products(stem))).isdisjoint(damaged)
         recipes.set_stamp(Path(stamp_file(results, "exposure", stem)), outdated=outdated)
-    return differing
+    return differing, damaged
 
 
 def remember_made(plan: Plan, since: float, in_one_job: Collection[str] = ()) -> None:
@@ -240,4 +263,4 @@ def remember_made(plan: Plan, since: float, in_one_job: Collection[str] = ()) ->
     files = {stem: exposure_recipes(plan, stem) for stem in plan.exposures}
     paths = {path: steps for of_exposure in files.values() for path, steps in of_exposure.items()}
     whole = {path for stem in in_one_job for path in files[stem]}
-    recipes.remember(paths | solution_recipes(plan) | star_recipes(plan), since, whole)
+    recipes.remember(paths | solution_recipes(plan) | star_recipes(plan) | product_faults(plan), since, whole)

@@ -6,6 +6,8 @@ A log is ``logs/NAME/STEP.log``, NAME an exposure or an association; its lines a
 
 from __future__ import annotations
 
+import contextlib
+import json
 import re
 from collections.abc import Collection, Iterable
 from pathlib import Path
@@ -264,6 +266,7 @@ def report(
     jobs: tuple[int, int | None],
     interrupted: bool,
     success: bool,
+    unaligned: int = 0,
 ) -> str:
     """Write the summary to a file, and return what to show of it.
 
@@ -282,6 +285,8 @@ def report(
         Whether somebody or a batch system ended the run.
     success : bool
         Whether Snakemake ended with success.
+    unaligned : int
+        Number of exposures whose alignment is FAILED.
 
     Returns
     -------
@@ -299,6 +304,8 @@ def report(
         parts.append(f"interrupted: {progress} done; the same command goes on")
     if failures or not interrupted:
         parts.append(f"{len(failures) or 'nothing'} failed")
+    if unaligned:
+        parts.append(f"{unaligned} not aligned")
     parts.append(count(len(findings.warnings), "warning"))
     if findings.earlier:
         parts.append(f"{count(len(findings.earlier), 'warning')} of earlier runs")
@@ -383,4 +390,26 @@ def report_run(
         jobs=(count_done(logs, since), count_planned(snakemake_logs)),
         interrupted=interrupted,
         success=success,
+        unaligned=count_unaligned(plan),
     )
+
+
+def count_unaligned(plan: Plan) -> int:
+    """Count the exposures of a run whose alignment is FAILED, by the summaries of the alignments.
+
+    Parameters
+    ----------
+    plan : rampflow.workflow.plan.Plan
+        Plan of the run.
+
+    Returns
+    -------
+    int
+        Number of exposures; those without a summary of their alignment don't count.
+    """
+    failed: set[str] = set()
+    for association in plan.aligned_associations():
+        with contextlib.suppress(OSError, ValueError, LookupError, TypeError, AttributeError):
+            entries = json.loads(Path(plan.paths.product(association, "tweakreg.json")).read_text())["exposures"]
+            failed |= {stem for stem, entry in entries.items() if entry["status"] == "FAILED"}
+    return len(failed & set(plan.exposures))
