@@ -1,4 +1,4 @@
-"""Reddening by dust: galactic coordinates, the projection of the maps and the interpolation, against astropy and scipy."""
+"""Reddening by dust: windows of the maps, hemispheres and damaged maps, against whole maps read by astropy."""
 
 import numpy as np
 import pytest
@@ -12,6 +12,7 @@ from rampflow.catalog import dust
 from rampflow.errors import RampflowError
 
 SIZE, SCALE = 96, 1.75
+POLE = np.array([0.0]), np.array([90.0])
 #: Headers of maps: as CRDS's, and as the files of Schlegel, Finkbeiner & Davis have it (another zero of longitude).
 KINDS = {
     "cdelt": {"CDELT1": -SCALE, "CDELT2": SCALE, "CRVAL1": 0.0, "CUNIT1": "deg", "CUNIT2": "deg"},
@@ -57,23 +58,14 @@ def expected(path, ra, dec):
         return map_coordinates(file[0].data.astype(float), [y, x], order=3, mode="nearest")
 
 
-def test_galactic_coordinates_are_astropy_s():
-    ra, dec = positions(2000)
-    ra, dec = np.append(ra, [0, 0, 192.8594812065348]), np.append(dec, [90, -90, 27.12825118085622])
-    sky = SkyCoord(ra * units.deg, dec * units.deg).galactic
-    found = SkyCoord(*dust.galactic(ra, dec), unit="deg", frame="galactic")
-    assert sky.separation(found).arcsec.max() < 1e-6
-
-
 @pytest.mark.parametrize("latitude", [90.0, -90.0])
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_projection_is_that_of_the_header(kind, latitude, tmp_path):
     path = write_map(tmp_path / "map.fits", kind, latitude)
     longitude, distance = positions(500)[0], np.geomspace(1e-6, 90, 500)
-    found = dust.open_map(path).locate(longitude, np.sign(latitude) * (90 - distance))
-    with fits.open(path) as file:
-        theirs = WCS(file[0].header).wcs_world2pix(longitude, np.sign(latitude) * (90 - distance), 0)
-    np.testing.assert_allclose(found, theirs, rtol=0, atol=1e-9)
+    sky = SkyCoord(longitude * units.deg, np.sign(latitude) * (90 - distance) * units.deg, frame="galactic").icrs
+    found = dust.interpolate_map(path, longitude, np.sign(latitude) * (90 - distance))
+    np.testing.assert_allclose(found, expected(path, sky.ra.deg, sky.dec.deg), rtol=0, atol=1e-9)
 
 
 @pytest.mark.parametrize("spread", [0.05, 20.0])
@@ -136,16 +128,14 @@ def test_integers_are_scaled(tmp_path):
     [
         ({"CTYPE1": "RA---TAN"}, "CTYPE1 is RA---TAN; it takes GLON-ZEA"),
         ({"CTYPE2": "LAMBERT--Y"}, "CTYPE2 is LAMBERT--Y; it takes GLAT-ZEA"),
-        ({"CUNIT1": "rad"}, "CUNIT1 is rad; it takes deg"),
-        ({"CROTA2": 3.0}, "CROTA2 is 3.0; it takes 0"),
-        ({"CDELT1": 0.0}, "CDELT1 is 0.0; it takes a scale other than 0"),
-        ({"CRVAL2": "north"}, "CRVAL2 is north; it takes a number"),
+        ({"CDELT1": 0.0}, "can't be read as a dust map"),
+        ({"CUNIT1": "spam"}, "can't be read as a dust map"),
     ],
 )
 def test_another_projection_is_refused(tmp_path, changes, said):
     path = write_map(tmp_path / "map.fits", **changes)
     with pytest.raises(RampflowError, match=f"map.fits: {said}"):
-        dust.open_map(path)
+        dust.interpolate_map(path, *POLE)
 
 
 def test_a_damaged_map_is_refused(tmp_path):
@@ -153,12 +143,12 @@ def test_a_damaged_map_is_refused(tmp_path):
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
     with pytest.raises(RampflowError, match=r"map\.fits: is truncated"):
-        dust.open_map(path)
+        dust.interpolate_map(path, *POLE)
     for content in (b"", whole[:2000], b"#ASDF 1.0.0\n" + whole, whole.replace(b"END     ", b"ENDE    ", 1)):
         path.write_bytes(content)
-        with pytest.raises(RampflowError, match=r"map\.fits: is no FITS file, or its header is damaged"):
-            dust.open_map(path)
+        with pytest.raises(RampflowError, match=r"map\.fits: can't be read as a dust map"):
+            dust.interpolate_map(path, *POLE)
     cube = fits.PrimaryHDU(np.zeros((2, 3, 4), np.float32))
     cube.writeto(path, overwrite=True)
     with pytest.raises(RampflowError, match="NAXIS is 3; it takes 2"):
-        dust.open_map(path)
+        dust.interpolate_map(path, *POLE)
