@@ -23,7 +23,7 @@ from rampflow.chain import STEPS
 from rampflow.errors import RampflowError
 from rampflow.files.asdf_reader import AsdfFile
 from rampflow.files.asdf_writer import create_asdf
-from rampflow.files.held_arrays import HeldFile, InMemory
+from rampflow.files.in_memory import InMemory, MemoryFile
 from rampflow.step.declaration import Step
 from rampflow.step.job import Job
 from rampflow.step.logs import configure_logging, step_logger
@@ -106,8 +106,8 @@ def import_step(name: str) -> tuple[Step, Callable[[Job], None], Callable[[Job],
 
 
 def run_task(
-    task: Task, options: list[str], file: HeldFile | None, log_path: Path, *, keep: bool
-) -> tuple[int, HeldFile | None]:
+    task: Task, options: list[str], file: MemoryFile | None, log_path: Path, *, keep: bool
+) -> tuple[int, MemoryFile | None]:
     """Run a step.
 
     Parameters
@@ -116,7 +116,7 @@ def run_task(
         The step.
     options : list of str
         Arguments that all steps have.
-    file : HeldFile or None
+    file : MemoryFile or None
         The exposure as the previous step left it; `None` to read it from the step's input file.
     log_path : pathlib.Path
         File of the step's log.
@@ -127,7 +127,7 @@ def run_task(
     -------
     status : int
         0, or 1 after an error message in the log.
-    file : HeldFile or None
+    file : MemoryFile or None
         The exposure as this step left it.
     """
     destination = InMemory()

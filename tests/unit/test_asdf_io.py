@@ -19,7 +19,7 @@ from small_files import image, meta_of, opened, ramp, write_image, write_ramp, w
 from rampflow.errors import RampflowError
 from rampflow.files.asdf_reader import AsdfFile
 from rampflow.files.asdf_writer import CompressedArray, EmptyArray, create_asdf
-from rampflow.files.held_arrays import HeldArray, InMemory
+from rampflow.files.in_memory import InMemory, MemoryArray
 from rampflow.files.stored_array import StoredArray
 from rampflow.files.yaml_tree import TaggedDict, TaggedList, TaggedStr, tagged
 
@@ -215,7 +215,7 @@ def test_arrays_in_the_tree_are_read(tmp_path, dtype):
 
 def test_an_array_in_the_tree_is_read_as_one_in_a_block():
     array = values(np.dtype("<u2"), (3, 11, 4))
-    check_reads(HeldArray(array), array)
+    check_reads(MemoryArray(array), array)
 
 
 def test_not_a_number_in_the_tree(tmp_path):

@@ -9,7 +9,7 @@ from typing import Any
 from rampflow.detector import BORDER, BORDER_COLUMNS, check_shape, detector_number
 from rampflow.errors import RampflowError
 from rampflow.files.asdf_reader import AsdfFile
-from rampflow.files.held_arrays import HeldArray, HeldFile
+from rampflow.files.in_memory import MemoryArray, MemoryFile
 from rampflow.files.stored_array import StoredArray
 from rampflow.files.tags import ROMAN_PREFIX
 
@@ -35,12 +35,12 @@ class Exposure:
 
     Parameters
     ----------
-    file : AsdfFile or HeldFile
+    file : AsdfFile or MemoryFile
         The file, open, or what it would hold.
 
     Attributes
     ----------
-    file : AsdfFile or HeldFile
+    file : AsdfFile or MemoryFile
         The file.
     path : pathlib.Path
         Its name.
@@ -55,7 +55,7 @@ class Exposure:
         The file holds no Roman data model, or a part of its metadata has the wrong type.
     """
 
-    def __init__(self, file: AsdfFile | HeldFile):
+    def __init__(self, file: AsdfFile | MemoryFile):
         self.file: Any = file
         self.path = file.path
         self.tree = file.tree
@@ -165,7 +165,7 @@ class Exposure:
 
     def array(
         self, name: str, ndim: int | None = None, *, shape: tuple[int, ...] | None = None, kinds: str | None = None
-    ) -> StoredArray | HeldArray:
+    ) -> StoredArray | MemoryArray:
         """Look up an array, without reading its values.
 
         Parameters
@@ -182,7 +182,7 @@ class Exposure:
 
         Returns
         -------
-        StoredArray or HeldArray
+        StoredArray or MemoryArray
             The array.
 
         Raises
@@ -194,7 +194,7 @@ class Exposure:
         if not hasattr(array, "dtype"):
             raise RampflowError(f"{self.path}: {name} is not an array")
         if not isinstance(array, StoredArray):  # in memory, or inline in the tree
-            array = HeldArray(array)
+            array = MemoryArray(array)
         accepted = kinds or ("u" if "dq" in name else "fiu")
         if array.dtype.kind not in accepted:
             expected = " or ".join(_KINDS.get(kind, kind) for kind in accepted)

@@ -18,7 +18,7 @@ from rampflow.errors import RampflowError
 from rampflow.files.asdf_reader import AsdfFile
 from rampflow.files.asdf_writer import AsdfWriter, EmptyArray, create_asdf
 from rampflow.files.data_models import describe_newer_reference
-from rampflow.files.held_arrays import HeldFile, HeldWriter
+from rampflow.files.in_memory import MemoryFile, MemoryWriter
 from rampflow.files.links import original
 from rampflow.files.tags import DEFAULT_DATA_MODEL
 from rampflow.files.yaml_tree import tagged
@@ -45,12 +45,12 @@ class Job:
     ----------
     step : Step
         Declaration of the step.
-    file : AsdfFile or HeldFile
+    file : AsdfFile or MemoryFile
         The exposure's file, open, or the exposure in memory.
     arguments : dict
         Values of the command line, by name.
     create : callable
-        Writes an exposure: `create_asdf` to a file, or `rampflow.files.held_arrays.InMemory.create` in memory.
+        Writes an exposure: `create_asdf` to a file, or `rampflow.files.in_memory.InMemory.create` in memory.
 
     Attributes
     ----------
@@ -85,7 +85,7 @@ class Job:
     def __init__(
         self,
         step: Step,
-        file: AsdfFile | HeldFile,
+        file: AsdfFile | MemoryFile,
         arguments: dict,
         create: Callable[..., contextlib.AbstractContextManager] = create_asdf,
     ):
@@ -366,7 +366,7 @@ class Job:
         new = tagged(source, source.tag)
         for name in (*rewrite, *update):
             old, node = self.exposure.array(name), self.exposure.get(name)
-            in_memory = node if name in update and isinstance(self.exposure.file, HeldFile) else None
+            in_memory = node if name in update and isinstance(self.exposure.file, MemoryFile) else None
             new[name] = EmptyArray(old.shape, old.dtype.newbyteorder("="), replaces=in_memory)
         new.update(arrays or {})
         tree = dict(self.exposure.tree, roman=new)
@@ -428,7 +428,7 @@ class Product:
 
     Parameters
     ----------
-    writer : AsdfWriter or HeldWriter
+    writer : AsdfWriter or MemoryWriter
         The file, or the exposure in memory.
     roman : dict
         The tree of the exposure in it.
@@ -445,7 +445,7 @@ class Product:
         Status of the step, for ``meta.cal_step``.
     """
 
-    def __init__(self, writer: AsdfWriter | HeldWriter, roman: dict, named: set[str]):
+    def __init__(self, writer: AsdfWriter | MemoryWriter, roman: dict, named: set[str]):
         self._writer = writer
         self._named = named
         self.roman = roman

@@ -15,7 +15,7 @@ from rampflow.files.stored_array import StoredArray
 from rampflow.files.yaml_tree import map_tree, tagged
 
 
-class HeldFile(NamedTuple):
+class MemoryFile(NamedTuple):
     """An exposure in memory, with the attributes of an open `rampflow.files.asdf_reader.AsdfFile` that steps use.
 
     Attributes
@@ -33,7 +33,7 @@ class HeldFile(NamedTuple):
     standard: str
 
 
-class HeldArray:
+class MemoryArray:
     """An array in memory, with the attributes and methods of `StoredArray`.
 
     Parameters
@@ -98,7 +98,7 @@ class HeldArray:
         return out
 
 
-class HeldWriter:
+class MemoryWriter:
     """A tree whose arrays are written in memory, with the methods of `rampflow.files.asdf_writer.AsdfWriter`.
 
     Parameters
@@ -218,15 +218,15 @@ class InMemory:
 
     Attributes
     ----------
-    file : HeldFile or None
+    file : MemoryFile or None
         The result, once `create` has ended without an error.
     """
 
     def __init__(self) -> None:
-        self.file: HeldFile | None = None
+        self.file: MemoryFile | None = None
 
     @contextlib.contextmanager
-    def create(self, path: Path, tree: dict, standard: str = tags.STANDARD) -> Iterator[HeldWriter]:
+    def create(self, path: Path, tree: dict, standard: str = tags.STANDARD) -> Iterator[MemoryWriter]:
         """Write an exposure in memory, as `rampflow.files.asdf_writer.create_asdf` writes one to a file.
 
         Parameters
@@ -240,9 +240,9 @@ class InMemory:
 
         Yields
         ------
-        HeldWriter
+        MemoryWriter
             The exposure, for the arrays that are still to be written.
         """
-        writer = HeldWriter(tree)
+        writer = MemoryWriter(tree)
         yield writer
-        self.file = HeldFile(path, writer.finish(), standard)
+        self.file = MemoryFile(path, writer.finish(), standard)
