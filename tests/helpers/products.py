@@ -1,11 +1,35 @@
-"""Compare the products of two runs."""
+"""Small products by name, and the comparison of those of two runs."""
 
 import json
 from collections.abc import Mapping
 
 import asdf
 import numpy as np
+import pyarrow as pa
 from pyarrow import parquet
+
+from rampflow.files.asdf_writer import create_asdf
+
+PICTURE = bytes.fromhex("89504e470d0a1a0a") + bytes(100) + b"IEND\xaeB`\x82"
+ENDS = ("cal.asdf", "wcs.asdf", "segm.asdf", "cat.parquet", "cal.png", "tweakreg.json")
+
+
+def write_products(folder, stem, date="2026-11-29T03:02:34.166", ends=ENDS):
+    """Write products of an exposure, as far as their names and dates go."""
+    folder.mkdir(exist_ok=True)
+    for end in ends:
+        path = folder / f"{stem}_{end}"
+        if path.suffix == ".asdf":
+            with create_asdf(path, {"roman": {"meta": {"filename": path.name, "file_date": date}}}):
+                pass
+        elif path.suffix == ".parquet":
+            meta = {"filename": path.name, "image.file_date": date.replace("T", " ") + "000"}
+            schema = pa.schema([("ra", pa.float64())], metadata={f"roman.meta.{key}": value for key, value in meta.items()})
+            parquet.write_table(pa.table({"ra": [1.0]}, schema=schema), path)
+        elif path.suffix == ".png":
+            path.write_bytes(PICTURE)
+        else:
+            path.write_text(json.dumps({"association": stem}))
 
 
 def arrays_of(path):
@@ -35,9 +59,12 @@ def arrays_of(path):
 
 
 def assert_same_products(results, expected):
-    """The same files, with the same arrays, byte for byte; without hidden files, such as the mark of a run in progress."""
-    names, ours = (sorted(p.name for p in folder.glob("[!.]*") if p.is_file()) for folder in (expected, results))
-    assert ours == names
+    """The same files, with the same arrays, byte for byte; without the report, and the hidden mark of a run in progress."""
+    names, ours = (
+        sorted(p.name for p in folder.glob("[!.]*") if p.is_file() and not p.name.endswith("_report.html"))
+        for folder in (expected, results)
+    )
+    assert ours == names, set(ours) ^ set(names)
     for name in names:
         ours, theirs = arrays_of(results / name), arrays_of(expected / name)
         assert ours.keys() == theirs.keys(), name

@@ -1,30 +1,11 @@
 """Products that are damaged, or are those of another exposure or run."""
 
-import json
 import shutil
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
+from products import write_products
 
-from rampflow.files.asdf_writer import create_asdf
 from rampflow.workflow.intact import find_fault
-
-PICTURE = bytes.fromhex("89504e470d0a1a0a") + bytes(100) + b"IEND\xaeB`\x82"
-
-
-def write_products(folder, stem, date):
-    """The products of an exposure, as far as their names and dates go."""
-    folder.mkdir(exist_ok=True)
-    for kind in ("cal", "wcs", "segm"):
-        name = f"{stem}_{kind}.asdf"
-        with create_asdf(folder / name, {"roman": {"meta": {"filename": name, "file_date": date}}}):
-            pass
-    meta = {"filename": f"{stem}_cat.parquet", "image.file_date": date.replace("T", " ") + "000"}
-    schema = pa.schema([("ra", pa.float64())], metadata={f"roman.meta.{key}": value for key, value in meta.items()})
-    pq.write_table(pa.table({"ra": [1.0]}, schema=schema), folder / f"{stem}_cat.parquet")
-    (folder / f"{stem}_cal.png").write_bytes(PICTURE)
-    (folder / f"{stem}_tweakreg.json").write_text(json.dumps({"association": stem}))
 
 
 @pytest.fixture

@@ -21,6 +21,7 @@ import small_files
 from demo_visit import ALIGNED, ASSOCIATION, CATALOGED, FIRST, SATURATED, STEMS
 from PIL import Image
 from preview import make_preview
+from products import write_products
 from repository import ROOT
 from roman_datamodels.dqflags import pixel
 from scipy.stats import chi2
@@ -325,12 +326,11 @@ def test_the_list_of_products_names_what_is_missing_or_damaged(tmp_path, capsys)
     """One image that can't be read does not hide the others."""
     states = {"complete": {}, "image": {"source_catalog": "SKIPPED"}, "partial": {}, "cut": {}, "empty": {}, "foreign": {}}
     for name, changed in states.items():
-        meta = {"cal_step": dict.fromkeys(STATUSES, "COMPLETE") | changed}
+        meta = {"cal_step": dict.fromkeys(STATUSES, "COMPLETE") | changed, "file_date": "2026-11-29T03:02:34.166"}
         meta["statistics"] = {"image_median": 1.0, "good_pixel_fraction": 0.5}
         small_files.write_image(tmp_path / f"{name}_cal.asdf", small_files.image(), meta)
-        for end in ("_wcs.asdf", *(("_cat.parquet", "_segm.asdf") if name in ("complete", "deleted") else ())):
-            (tmp_path / f"{name}{end}").touch()
-    (tmp_path / "deleted_wcs.asdf").touch()
+        write_products(tmp_path, name, ends=("wcs.asdf", *(("cat.parquet", "segm.asdf") if name == "complete" else ())))
+    write_products(tmp_path, "deleted", ends=("wcs.asdf",))
     cut = tmp_path / "cut_cal.asdf"
     cut.write_bytes(cut.read_bytes()[:-1000])
     (tmp_path / "empty_cal.asdf").write_text("")
