@@ -40,9 +40,9 @@ def cache(tmp_path_factory):
     return make_once(tmp_path_factory, "crds", make_two_contexts)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def visit(tmp_path_factory):
-    """The demonstration's visit, simulated and processed with all intermediates kept; this worker's own copy."""
+    """The demonstration's visit, simulated and processed with all intermediates kept; a copy of each module's own."""
     made = make_once(tmp_path_factory, "processed_visit", process_visit)
     folder = tmp_path_factory.mktemp("visit")
     copy_folder(made, folder)
