@@ -47,3 +47,13 @@ def visit(tmp_path_factory):
     folder = tmp_path_factory.mktemp("visit")
     copy_folder(made, folder)
     return workflow_of(folder)
+
+
+@pytest.fixture
+def make_plan(tmp_path, monkeypatch):
+    """Makes the plan of a run of four exposures in two associations, in an empty working folder."""
+    from small_plans import plan_of  # imports all steps
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "own.parquet").write_text("a catalog")
+    return plan_of

@@ -3,9 +3,9 @@
 
 rule source_catalog:
     input:
-        exposure=file_of_exposure(plan.exposure_before, "source_catalog"),
-        references=ancient(of_exposure(plan.references, "source_catalog")),
-        forced_segmentation=ancient(lambda wildcards: plan.forced_segmentation()),
+        exposure=file_of_exposure(job_inputs.exposure_before, "source_catalog"),
+        references=ancient(of_exposure(job_inputs.references, "source_catalog")),
+        forced_segmentation=ancient(lambda wildcards: job_inputs.forced_segmentation()),
         redo=redo_image("source_catalog"),
     output:
         catalog=f"{INTERMEDIATES}/{of_single_steps('source_catalog')}_cat.parquet",
@@ -23,8 +23,8 @@ rule source_catalog:
         mem_mb=memory(500, frames=14),
         runtime=minutes(20),
     params:
-        options=of_exposure(plan.arguments, "source_catalog"),
-        recipe=of_exposure(plan.recipe, "source_catalog"),
+        options=of_exposure(job_arguments.step_arguments, "source_catalog"),
+        recipe=of_exposure(job_recipes.step_recipe, "source_catalog"),
     message:
         "{wildcards.stem}: source catalog and segmentation map"
     shell:
@@ -40,7 +40,7 @@ localrules:
 rule astrometric_catalog:
     input:
         images=get_pointings,
-        source=ancient(lambda wildcards: plan.star_file()),
+        source=ancient(lambda wildcards: job_inputs.star_file()),
         redo=redo_stamp("association", "association"),
     output:
         stars=f"{INTERMEDIATES}/{{association}}_astrometric.parquet",
@@ -56,9 +56,9 @@ rule astrometric_catalog:
         runtime=minutes(30),
     params:
         images=list_of_inputs("images"),
-        source=lambda wildcards: plan.star_source(),
-        attempt=of_association(plan.star_attempt),
-        options=of_association(plan.search_parameters),
+        source=lambda wildcards: job_inputs.star_source(),
+        attempt=of_association(job_arguments.star_attempt),
+        options=of_association(job_arguments.search_parameters),
         code=fingerprint("astrometric_catalog"),
     message:
         "{wildcards.association}: astrometric catalog"
@@ -69,9 +69,9 @@ rule astrometric_catalog:
 
 rule tweakreg:
     input:
-        images=files_of_association(plan.images_to_align),
-        catalogs=files_of_association(plan.catalogs_to_align),
-        own_catalogs=files_of_association(plan.made_catalogs),
+        images=files_of_association(job_inputs.images_to_align),
+        catalogs=files_of_association(job_inputs.catalogs_to_align),
+        own_catalogs=files_of_association(job_inputs.made_catalogs),
         stars=rules.astrometric_catalog.output.stars,
     output:
         solutions=f"{INTERMEDIATES}/{{association}}_tweakreg.asdf",
@@ -91,8 +91,8 @@ rule tweakreg:
         catalogs=list_of_inputs("catalogs"),
         own_catalogs=list_of_inputs("own_catalogs"),
         name=Path(settings["astrometric_catalog"]).name,
-        options=of_association(plan.alignment_parameters),
-        recipe=of_association(plan.association_recipe),
+        options=of_association(job_arguments.alignment_parameters),
+        recipe=of_association(job_recipes.association_recipe),
     message:
         "{wildcards.association}: alignment of all exposures"
     shell:

@@ -1,4 +1,4 @@
-"""What the rules of all files use: the plan of the run, and functions of wildcards that ask it."""
+"""What the rules of all files use: the plan of the run, what knows its jobs, and functions of wildcards that ask them."""
 
 import gc
 import inspect
@@ -24,26 +24,35 @@ from rampflow.errors import RampflowError
 from rampflow.files import links
 from rampflow.files.path_lists import write_list
 from rampflow.step.declaration import NOT_APPLICABLE
-from rampflow.workflow import recipes, rerun, resources, second_pass, summary
+from rampflow.workflow import recipes, rerun, resources, run_start, second_pass, summary
 from rampflow.workflow.environment import SCRIPTS
+from rampflow.workflow.exposure_jobs import ExposureJobs
 from rampflow.workflow.fingerprint import fingerprint
+from rampflow.workflow.job_arguments import JobArguments, given_options
+from rampflow.workflow.job_inputs import JobInputs
+from rampflow.workflow.job_recipes import JobRecipes
 from rampflow.workflow.paths import EXPOSURE_JOB, match_any
-from rampflow.workflow.plan import EXPOSURES_VARIABLE, INVENTORY, Plan, given_options, is_job, read_settings
+from rampflow.workflow.plan import EXPOSURES_VARIABLE, INVENTORY
+from rampflow.workflow.report_inputs import ReportInputs
 
 # Imported modules are never garbage. Without these two lines, Python searches them again and again: a second in each run.
 gc.freeze()
 gc.set_threshold(100_000)
 
-IS_MAIN_PROCESS = not is_job()
+IS_MAIN_PROCESS = not run_start.is_job()
 DECLARED = declarations.steps()
 try:
-    settings = read_settings(config, DECLARED, Path.cwd(), GIVEN)
+    settings = run_start.read_settings(config, DECLARED, Path.cwd(), GIVEN)
     settings["exclude"] = [*settings["exclude"], *second_pass.left_out()]
     tweakreg.matchings(settings["steps"]["tweakreg"])
-    plan = Plan.of_run(settings, DECLARED, Path.cwd())
-    plan.check_alignments(tweakreg.matchings)
+    plan = run_start.plan_run(settings, DECLARED, Path.cwd())
+    run_start.check_alignments(plan, tweakreg.matchings)
 except RampflowError as error:
     raise WorkflowError(str(error)) from None
+
+# What the rules ask.
+job_inputs, job_arguments, job_recipes = JobInputs(plan), JobArguments(plan), JobRecipes(plan)
+exposure_jobs, report_inputs = ExposureJobs(plan), ReportInputs(plan)
 
 RESULTS, INTERMEDIATES = plan.paths.results, plan.paths.intermediates
 KEPT_STEPS = plan.kept_steps()
@@ -63,17 +72,17 @@ wildcard_constraints:
 
 # ------------------------------------------------------------------------------------------------------ what a rule reads
 def of_exposure(question, *arguments):
-    """Input or parameter function: the answer of the plan for the exposure of a job."""
+    """Input or parameter function: the answer for the exposure of a job."""
     return lambda wildcards: question(wildcards.stem, *arguments)
 
 
 def of_association(question, *arguments):
-    """Input or parameter function: the answer of the plan for the association of a job."""
+    """Input or parameter function: the answer for the association of a job."""
     return lambda wildcards: question(wildcards.association, *arguments)
 
 
 def file_of_exposure(question, *arguments):
-    """Input function: the file that the plan names for the exposure of a job. A file of the input is `ancient`."""
+    """Input function: the file that a question names for the exposure of a job. A file of the input is `ancient`."""
     return lambda wildcards: ancient_inputs([question(wildcards.stem, *arguments)])
 
 
@@ -84,7 +93,7 @@ def ancient_inputs(paths):
 
 def redo_image(step):
     """Input function: the stamp of an exposure whose calibrated image is the input, if its first job is that of a step."""
-    return lambda wildcards: plan.redone_images(wildcards.stem, step) and redo_stamp("exposure", "stem")(wildcards)
+    return lambda wildcards: job_inputs.redone_images(wildcards.stem, step) and redo_stamp("exposure", "stem")(wildcards)
 
 
 def redo_stamp(kind, wildcard):
@@ -107,18 +116,18 @@ def get_pointings(wildcards):
     If parameters have changed, the images are not `ancient`. Snakemake doesn't compare the parameters of a job that has only
     `ancient` inputs, if these are made again.
     """
-    images = plan.images_to_align(wildcards.association)
+    images = job_inputs.images_to_align(wildcards.association)
     return [ancient(image) for image in images] if STARS_ARE_CURRENT else ancient_inputs(images)
 
 
 def files_of_association(question):
-    """Input function: the files that the plan names for the association of a job. Files of the input are `ancient`."""
+    """Input function: the files that a question names for the association of a job. Files of the input are `ancient`."""
     return lambda wildcards: ancient_inputs(question(wildcards.association))
 
 
 def get_ramp_pictures(wildcards):
     """Pictures of the ramps of an association; a calibrated image has none."""
-    return [path for path in plan.ramp_pictures(wildcards.association) if path != NOT_APPLICABLE]
+    return [path for path in report_inputs.ramp_pictures(wildcards.association) if path != NOT_APPLICABLE]
 
 
 def options_of_inputs(*names):
@@ -150,7 +159,7 @@ def exposure_after(step, *, whole_chain=False):
 
 def of_single_steps(step):
     """Wildcard `stem` in an output of a single step, without the exposures whose job of all steps makes it."""
-    made = {stem for stem in BY_EXPOSURE if step in plan.written_steps(stem) or not STEPS[step].rewrites}
+    made = {stem for stem in BY_EXPOSURE if step in exposure_jobs.written_steps(stem) or not STEPS[step].rewrites}
     return f"{{stem,{match_any(set(plan.exposures) - made)}}}" if made else "{stem}"
 
 

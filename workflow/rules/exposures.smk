@@ -4,19 +4,19 @@ A rule for each kind of chain, as the files of a rule are the same for all of it
 the files that these jobs don't write, where something else needs them: the pictures of the report.
 """
 
-for rule_name, members in plan.chains(BY_EXPOSURE).items():
-    last_step = plan.steps_of_exposure(members[0])[-1]
+for rule_name, members in exposure_jobs.chains(BY_EXPOSURE).items():
+    last_step = exposure_jobs.steps_of_exposure(members[0])[-1]
 
     rule:
         name:
             rule_name
         input:
-            exposure=ancient(of_exposure(plan.raw_exposure)),
-            references=ancient(of_exposure(plan.references_of_exposure)),
-            forced_segmentation=ancient(of_exposure(plan.forced_segmentation_of_exposure)),
+            exposure=ancient(of_exposure(job_inputs.raw_exposure)),
+            references=ancient(of_exposure(exposure_jobs.references_of_exposure)),
+            forced_segmentation=ancient(of_exposure(exposure_jobs.forced_segmentation_of_exposure)),
             redo=redo_stamp("exposure", "stem"),
         output:
-            **{step: exposure_after(step, whole_chain=True) for step in plan.written_steps(members[0])},
+            **{step: exposure_after(step, whole_chain=True) for step in exposure_jobs.written_steps(members[0])},
             **(
                 {
                     "catalog": f"{INTERMEDIATES}/{{stem}}_cat.parquet",
@@ -40,8 +40,8 @@ for rule_name, members in plan.chains(BY_EXPOSURE).items():
             mem_mb=memory(500, frames=12, ramps=1.3),
             runtime=minutes(30, per_gigabyte=10),
         params:
-            written=" ".join(plan.written_steps(members[0])),
-            steps=of_exposure(plan.step_lines),
+            written=" ".join(exposure_jobs.written_steps(members[0])),
+            steps=of_exposure(exposure_jobs.step_lines),
             code=fingerprint("process_exposure"),
         message:
             f"{{wildcards.stem}}: from the raw exposure to {last_step}"

@@ -3,8 +3,8 @@
 
 rule dark_current:
     input:
-        exposure=of_exposure(plan.exposure_before, "dark_current"),
-        references=ancient(of_exposure(plan.references, "dark_current")),
+        exposure=of_exposure(job_inputs.exposure_before, "dark_current"),
+        references=ancient(of_exposure(job_inputs.references, "dark_current")),
     output:
         exposure=exposure_after("dark_current"),
     log:
@@ -20,8 +20,8 @@ rule dark_current:
         mem_mb=memory(90, frames=0.5),
         runtime=minutes(5, per_gigabyte=5),
     params:
-        options=of_exposure(plan.arguments, "dark_current"),
-        recipe=of_exposure(plan.recipe, "dark_current"),
+        options=of_exposure(job_arguments.step_arguments, "dark_current"),
+        recipe=of_exposure(job_recipes.step_recipe, "dark_current"),
     message:
         "{wildcards.stem}: dark current"
     shell:
@@ -31,8 +31,8 @@ rule dark_current:
 
 rule assign_wcs:
     input:
-        exposure=of_exposure(plan.exposure_before, "assign_wcs"),
-        references=ancient(of_exposure(plan.references, "assign_wcs")),
+        exposure=of_exposure(job_inputs.exposure_before, "assign_wcs"),
+        references=ancient(of_exposure(job_inputs.references, "assign_wcs")),
     output:
         exposure=exposure_after("assign_wcs"),
     log:
@@ -48,8 +48,8 @@ rule assign_wcs:
         mem_mb=memory(200),
         runtime=minutes(5, per_gigabyte=5),
     params:
-        options=of_exposure(plan.arguments, "assign_wcs"),
-        recipe=of_exposure(plan.recipe, "assign_wcs"),
+        options=of_exposure(job_arguments.step_arguments, "assign_wcs"),
+        recipe=of_exposure(job_recipes.step_recipe, "assign_wcs"),
     message:
         "{wildcards.stem}: world coordinate system"
     shell:
@@ -59,8 +59,8 @@ rule assign_wcs:
 
 rule photom:
     input:
-        exposure=of_exposure(plan.exposure_before, "photom"),
-        references=ancient(of_exposure(plan.references, "photom")),
+        exposure=of_exposure(job_inputs.exposure_before, "photom"),
+        references=ancient(of_exposure(job_inputs.references, "photom")),
     output:
         exposure=exposure_after("photom"),
     log:
@@ -76,8 +76,8 @@ rule photom:
         mem_mb=memory(60, ramps=0.05),
         runtime=minutes(5, per_gigabyte=5),
     params:
-        options=of_exposure(plan.arguments, "photom"),
-        recipe=of_exposure(plan.recipe, "photom"),
+        options=of_exposure(job_arguments.step_arguments, "photom"),
+        recipe=of_exposure(job_recipes.step_recipe, "photom"),
     message:
         "{wildcards.stem}: photometric calibration"
     shell:
@@ -87,8 +87,8 @@ rule photom:
 
 rule flatfield:
     input:
-        exposure=of_exposure(plan.exposure_before, "flatfield"),
-        references=ancient(of_exposure(plan.references, "flatfield")),
+        exposure=of_exposure(job_inputs.exposure_before, "flatfield"),
+        references=ancient(of_exposure(job_inputs.references, "flatfield")),
     output:
         exposure=exposure_after("flatfield"),
     log:
@@ -104,8 +104,8 @@ rule flatfield:
         mem_mb=memory(90, frames=0.5),
         runtime=minutes(5, per_gigabyte=5),
     params:
-        options=of_exposure(plan.arguments, "flatfield"),
-        recipe=of_exposure(plan.recipe, "flatfield"),
+        options=of_exposure(job_arguments.step_arguments, "flatfield"),
+        recipe=of_exposure(job_recipes.step_recipe, "flatfield"),
     message:
         "{wildcards.stem}: flat field"
     shell:

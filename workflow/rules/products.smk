@@ -4,10 +4,10 @@
 # finalize writes the products of an exposure with a source catalog, finalize_image those of others.
 rule finalize:
     input:
-        image=file_of_exposure(plan.calibrated_image),
-        catalog=file_of_exposure(plan.own_catalog),
-        segmentation=file_of_exposure(plan.own_segmentation),
-        solutions=of_exposure(plan.solution),
+        image=file_of_exposure(job_inputs.calibrated_image),
+        catalog=file_of_exposure(job_inputs.own_catalog),
+        segmentation=file_of_exposure(job_inputs.own_segmentation),
+        solutions=of_exposure(job_inputs.solution),
         redo=redo_image("finalize"),
     output:
         cal=f"{RESULTS}/{{stem}}_cal.asdf",
@@ -30,8 +30,8 @@ rule finalize:
         runtime=minutes(5, per_gigabyte=5),
     params:
         solutions=options_of_inputs("solutions"),
-        require=of_exposure(plan.requirement),
-        recipe=of_exposure(plan.product_recipe),
+        require=of_exposure(job_arguments.requirement),
+        recipe=of_exposure(job_recipes.product_recipe),
     message:
         "{wildcards.stem}: products"
     shell:
@@ -41,7 +41,7 @@ rule finalize:
 
 rule finalize_image:
     input:
-        image=of_exposure(plan.calibrated_image),
+        image=of_exposure(job_inputs.calibrated_image),
     output:
         cal=f"{RESULTS}/{{stem}}_cal.asdf",
         wcs=f"{RESULTS}/{{stem}}_wcs.asdf",

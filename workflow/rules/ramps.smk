@@ -7,8 +7,8 @@ and which take 0.1 s to start.
 
 rule dq_init:
     input:
-        exposure=ancient(of_exposure(plan.raw_exposure)),
-        references=ancient(of_exposure(plan.references, "dq_init")),
+        exposure=ancient(of_exposure(job_inputs.raw_exposure)),
+        references=ancient(of_exposure(job_inputs.references, "dq_init")),
         redo=redo_stamp("exposure", "stem"),
     output:
         exposure=exposure_after("dq_init"),
@@ -25,8 +25,8 @@ rule dq_init:
         mem_mb=memory(90, frames=2, ramps=0.4),
         runtime=minutes(5, per_gigabyte=5),
     params:
-        options=of_exposure(plan.arguments, "dq_init"),
-        recipe=of_exposure(plan.recipe, "dq_init"),
+        options=of_exposure(job_arguments.step_arguments, "dq_init"),
+        recipe=of_exposure(job_recipes.step_recipe, "dq_init"),
     message:
         "{wildcards.stem}: raw exposure to ramp with data-quality arrays"
     shell:
@@ -36,8 +36,8 @@ rule dq_init:
 
 rule saturation:
     input:
-        exposure=of_exposure(plan.exposure_before, "saturation"),
-        references=ancient(of_exposure(plan.references, "saturation")),
+        exposure=of_exposure(job_inputs.exposure_before, "saturation"),
+        references=ancient(of_exposure(job_inputs.references, "saturation")),
     output:
         exposure=exposure_after("saturation"),
     log:
@@ -53,8 +53,8 @@ rule saturation:
         mem_mb=memory(100, frames=0.5, ramps=0.05),
         runtime=minutes(5, per_gigabyte=5),
     params:
-        options=of_exposure(plan.arguments, "saturation"),
-        recipe=of_exposure(plan.recipe, "saturation"),
+        options=of_exposure(job_arguments.step_arguments, "saturation"),
+        recipe=of_exposure(job_recipes.step_recipe, "saturation"),
     message:
         "{wildcards.stem}: flag saturation"
     shell:
@@ -64,8 +64,8 @@ rule saturation:
 
 rule refpix:
     input:
-        exposure=of_exposure(plan.exposure_before, "refpix"),
-        references=ancient(of_exposure(plan.references, "refpix")),
+        exposure=of_exposure(job_inputs.exposure_before, "refpix"),
+        references=ancient(of_exposure(job_inputs.references, "refpix")),
     output:
         exposure=exposure_after("refpix"),
     log:
@@ -81,8 +81,8 @@ rule refpix:
         mem_mb=memory(250, frames=11, ramps=0.05),
         runtime=minutes(5, per_gigabyte=5),
     params:
-        options=of_exposure(plan.arguments, "refpix"),
-        recipe=of_exposure(plan.recipe, "refpix"),
+        options=of_exposure(job_arguments.step_arguments, "refpix"),
+        recipe=of_exposure(job_recipes.step_recipe, "refpix"),
     message:
         "{wildcards.stem}: reference-pixel correction"
     shell:
@@ -92,8 +92,8 @@ rule refpix:
 
 rule dark_decay:
     input:
-        exposure=of_exposure(plan.exposure_before, "dark_decay"),
-        references=ancient(of_exposure(plan.references, "dark_decay")),
+        exposure=of_exposure(job_inputs.exposure_before, "dark_decay"),
+        references=ancient(of_exposure(job_inputs.references, "dark_decay")),
     output:
         exposure=exposure_after("dark_decay"),
     log:
@@ -109,8 +109,8 @@ rule dark_decay:
         mem_mb=memory(60, frames=2.5, ramps=0.1),
         runtime=minutes(5, per_gigabyte=5),
     params:
-        options=of_exposure(plan.arguments, "dark_decay"),
-        recipe=of_exposure(plan.recipe, "dark_decay"),
+        options=of_exposure(job_arguments.step_arguments, "dark_decay"),
+        recipe=of_exposure(job_recipes.step_recipe, "dark_decay"),
     message:
         "{wildcards.stem}: dark decay"
     shell:
@@ -120,8 +120,8 @@ rule dark_decay:
 
 rule wfi18_transient:
     input:
-        exposure=of_exposure(plan.exposure_before, "wfi18_transient"),
-        references=ancient(of_exposure(plan.references, "wfi18_transient")),
+        exposure=of_exposure(job_inputs.exposure_before, "wfi18_transient"),
+        references=ancient(of_exposure(job_inputs.references, "wfi18_transient")),
     output:
         exposure=exposure_after("wfi18_transient"),
     log:
@@ -137,8 +137,8 @@ rule wfi18_transient:
         mem_mb=memory(120, frames=4.5, ramps=0.05),
         runtime=minutes(5, per_gigabyte=5),
     params:
-        options=of_exposure(plan.arguments, "wfi18_transient"),
-        recipe=of_exposure(plan.recipe, "wfi18_transient"),
+        options=of_exposure(job_arguments.step_arguments, "wfi18_transient"),
+        recipe=of_exposure(job_recipes.step_recipe, "wfi18_transient"),
     message:
         "{wildcards.stem}: first-read transient of WFI18"
     shell:
@@ -148,8 +148,8 @@ rule wfi18_transient:
 
 rule linearity:
     input:
-        exposure=of_exposure(plan.exposure_before, "linearity"),
-        references=ancient(of_exposure(plan.references, "linearity")),
+        exposure=of_exposure(job_inputs.exposure_before, "linearity"),
+        references=ancient(of_exposure(job_inputs.references, "linearity")),
     output:
         exposure=exposure_after("linearity"),
     log:
@@ -165,8 +165,8 @@ rule linearity:
         mem_mb=memory(450, frames=2),
         runtime=minutes(5, per_gigabyte=5),
     params:
-        options=of_exposure(plan.arguments, "linearity"),
-        recipe=of_exposure(plan.recipe, "linearity"),
+        options=of_exposure(job_arguments.step_arguments, "linearity"),
+        recipe=of_exposure(job_recipes.step_recipe, "linearity"),
     message:
         "{wildcards.stem}: linearity"
     shell:
@@ -176,8 +176,8 @@ rule linearity:
 
 rule ramp_fitting:
     input:
-        exposure=of_exposure(plan.exposure_before, "ramp_fitting"),
-        references=ancient(of_exposure(plan.references, "ramp_fitting")),
+        exposure=of_exposure(job_inputs.exposure_before, "ramp_fitting"),
+        references=ancient(of_exposure(job_inputs.references, "ramp_fitting")),
     output:
         exposure=exposure_after("ramp_fitting"),
     log:
@@ -193,8 +193,8 @@ rule ramp_fitting:
         mem_mb=memory(240, frames=6, ramps=0.05),
         runtime=minutes(5, per_gigabyte=5),
     params:
-        options=of_exposure(plan.arguments, "ramp_fitting"),
-        recipe=of_exposure(plan.recipe, "ramp_fitting"),
+        options=of_exposure(job_arguments.step_arguments, "ramp_fitting"),
+        recipe=of_exposure(job_recipes.step_recipe, "ramp_fitting"),
     message:
         "{wildcards.stem}: ramp fit"
     shell:

@@ -49,10 +49,10 @@ rule preview:
 # steps that write these files.
 rule ramp_pictures:
     input:
-        ramp=of_exposure(plan.exposure_before, "ramp_fitting"),
+        ramp=of_exposure(job_inputs.exposure_before, "ramp_fitting"),
         image=plan.paths.exposure("{stem}", "ramp_fitting"),
-        refpix=of_exposure(plan.ramps_around_refpix),
-        transient=of_exposure(plan.ramp_with_transient),
+        refpix=of_exposure(report_inputs.ramps_around_refpix),
+        transient=of_exposure(report_inputs.ramp_with_transient),
     output:
         f"{INTERMEDIATES}/{{stem}}_ramp_pictures.json",
     log:
@@ -79,7 +79,7 @@ rule ramp_pictures:
 
 rule image_pictures:
     input:
-        unpack(of_exposure(plan.catalog_files)),
+        unpack(of_exposure(report_inputs.catalog_files)),
         image=f"{RESULTS}/{{stem}}_cal.asdf",
         preview=f"{RESULTS}/{{stem}}_cal.png",
     output:
@@ -108,7 +108,7 @@ rule image_pictures:
 
 rule association_report:
     input:
-        unpack(of_association(plan.alignment_files)),
+        unpack(of_association(report_inputs.alignment_files)),
         images=lambda wildcards: expand(
             f"{INTERMEDIATES}/{{stem}}_image_pictures.json",
             stem=plan.members(wildcards.association),
@@ -134,9 +134,9 @@ rule association_report:
         runtime=minutes(10),
     params:
         images=list_of_inputs("images"),
-        ramps=lambda wildcards: write_list(plan.ramp_pictures(wildcards.association)),
+        ramps=lambda wildcards: write_list(report_inputs.ramp_pictures(wildcards.association)),
         options=options_of_inputs("summary", "stars"),
-        missing=of_association(plan.missing_options, second_pass.left_out()),
+        missing=of_association(job_arguments.missing_options, second_pass.left_out()),
         code=fingerprint("report"),
     message:
         "{wildcards.association}: report"

@@ -11,7 +11,10 @@ from pathlib import Path
 
 from rampflow.chain import STEPS
 from rampflow.workflow import recipes
+from rampflow.workflow.exposure_jobs import ExposureJobs
 from rampflow.workflow.intact import find_fault
+from rampflow.workflow.job_inputs import JobInputs
+from rampflow.workflow.job_recipes import JobRecipes
 from rampflow.workflow.plan import Plan
 
 
@@ -31,7 +34,8 @@ def exposure_recipes(plan: Plan, stem: str) -> dict[Path, dict[str, str]]:
         For each file, the recipe of each step that it should have gone through.
     """
     chain = plan.exposures[stem].chain
-    steps = {step: plan.recipe(stem, step) for step in chain}
+    job_recipes = JobRecipes(plan)
+    steps = {step: job_recipes.step_recipe(stem, step) for step in chain}
     # The log of a calibrated image names the steps of its own run.
     earlier = recipes.recipes_in(Path(plan.exposures[stem].path)) if plan.exposures[stem].is_calibrated else {}
     files = {}
@@ -40,7 +44,9 @@ def exposure_recipes(plan: Plan, stem: str) -> dict[Path, dict[str, str]]:
             files[Path(plan.paths.exposure(stem, step))] = {name: steps[name] for name in chain[:number]}
     if "source_catalog" in chain:
         files[Path(plan.paths.between(stem, "cat.parquet"))] = {"source_catalog": steps["source_catalog"]}
-    return files | {Path(plan.paths.product(stem, "cal.asdf")): earlier | steps | {"finalize": plan.product_recipe(stem)}}
+    return files | {
+        Path(plan.paths.product(stem, "cal.asdf")): earlier | steps | {"finalize": job_recipes.product_recipe(stem)}
+    }
 
 
 def solution_recipes(plan: Plan) -> dict[Path, dict[str, str]]:
@@ -57,7 +63,7 @@ def solution_recipes(plan: Plan) -> dict[Path, dict[str, str]]:
         For each file, the recipe of tweakreg.
     """
     names = plan.aligned_associations()
-    return {_solution_file(plan, name): {"tweakreg": plan.association_recipe(name)} for name in names}
+    return {_solution_file(plan, name): {"tweakreg": JobRecipes(plan).association_recipe(name)} for name in names}
 
 
 def star_recipes(plan: Plan) -> dict[Path, dict[str, str]]:
@@ -74,7 +80,7 @@ def star_recipes(plan: Plan) -> dict[Path, dict[str, str]]:
         For each file, the recipe of the astrometric catalog.
     """
     files = {name: Path(plan.paths.between(name, "astrometric.parquet")) for name in plan.aligned_associations()}
-    return {path: {"astrometric_catalog": plan.star_recipe(name)} for name, path in files.items()}
+    return {path: {"astrometric_catalog": JobRecipes(plan).star_recipe(name)} for name, path in files.items()}
 
 
 def product_faults(plan: Plan) -> dict[Path, dict[str, str]]:
@@ -126,13 +132,14 @@ def is_current(plan: Plan, stem: str, realigned: Collection[str] = ()) -> bool:
         members = plan.members_to_align(association)
         if stem in realigned:
             members = [name for name in members if name in realigned]
-            recipe = recipe | {"tweakreg": plan.association_recipe(association, members)}
+            recipe = recipe | {"tweakreg": JobRecipes(plan).association_recipe(association, members)}
+    job_inputs = JobInputs(plan)
     # Of a calibrated image as input, the recipe has the content.
     inputs = [
         name
         for member in members
         if not plan.exposures[member].is_calibrated
-        for name in (plan.calibrated_image(member), plan.own_catalog(member))
+        for name in (job_inputs.calibrated_image(member), job_inputs.own_catalog(member))
     ]
     made = image.stat().st_mtime_ns
     return (
@@ -163,8 +170,8 @@ def exposures_in_one_job(plan: Plan) -> list[str]:
     ]  # an image has at most one step of its own
     files, stem_of = {}, {}
     for stem in raw:
-        steps = {step: plan.recipe(stem, step) for step in plan.steps_of_exposure(stem)}
-        image = Path(plan.calibrated_image(stem))
+        steps = {step: JobRecipes(plan).step_recipe(stem, step) for step in ExposureJobs(plan).steps_of_exposure(stem)}
+        image = Path(JobInputs(plan).calibrated_image(stem))
         images = {step: recipe for step, recipe in steps.items() if STEPS[step].rewrites}
         for path, recipes_of_file in ((image, images), (Path(plan.paths.product(stem, "cal.asdf")), steps)):
             files[path], stem_of[path] = recipes_of_file, stem

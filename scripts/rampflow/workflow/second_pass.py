@@ -14,6 +14,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from rampflow.chain import image_chain
+from rampflow.workflow.job_inputs import JobInputs
 from rampflow.workflow.paths import EXPOSURE_JOB
 from rampflow.workflow.plan import EXPOSURES_VARIABLE, Plan
 
@@ -96,10 +97,10 @@ def exposures_to_finish(plan: Plan, failed: Collection[tuple[str, str]], *, with
         aligned = {plan.exposures[stem].association for stem in failed_stems & set(plan.with_step("tweakreg"))}
         unaligned = failed_stems & set(plan.without_step("tweakreg"))
         waiting |= {plan.exposures[stem].association for stem in unaligned} - aligned
-    found = []
+    job_inputs, found = JobInputs(plan), []
     for association in sorted(waiting):
         others = [stem for stem in plan.members_to_align(association) if stem not in failed_stems]
-        needed = [name for stem in others for name in (plan.calibrated_image(stem), plan.own_catalog(stem))]
+        needed = [name for stem in others for name in (job_inputs.calibrated_image(stem), job_inputs.own_catalog(stem))]
         if all(Path(name).exists() for name in needed):
             found += others
             rest = set(plan.members(association)) - failed_stems - set(plan.members_to_align(association))

@@ -1,0 +1,41 @@
+"""The arguments of the scripts that jobs start."""
+
+from small_plans import entry
+
+from rampflow.workflow import job_arguments
+from rampflow.workflow.job_arguments import JobArguments, given_options
+
+
+def test_the_alignment_is_required_of_exposures_that_have_one(make_plan):
+    required, optional = JobArguments(make_plan(require_alignment=True)), JobArguments(make_plan())
+    assert (required.requirement("a1"), required.requirement("a3"), optional.requirement("a1")) == (
+        "--require_alignment",
+        "",
+        "",
+    )
+
+
+def test_the_next_step_records_that_crds_leaves_out_steps(make_plan):
+    plan = make_plan()
+    skip = {"skip": (True, "/c/p.asdf")}
+    chain = tuple(name for name in plan.exposures["a1"].chain if name not in ("photom", "flatfield"))
+    plan.exposures["a1"] = entry(
+        "a1", chain=chain, step_parameters={"photom": skip, "flatfield": skip, "refpix": {"skip": (False, "/c/r.asdf")}}
+    )
+    written = {name: JobArguments(plan).parameters("a1", name) for name in chain}
+    assert written.pop("source_catalog").endswith("--parameters_from p.asdf:flatfield.skip,photom.skip")
+    assert all("--parameters_from" not in text for text in written.values())
+
+
+def test_options_are_those_of_the_inputs_that_a_job_has():
+    files = {"refpix": ["a b", "c"], "transient": [], "stars": "s"}
+    assert given_options(files, ("refpix", "transient", "stars")) == "--refpix 'a b' c --stars s"
+    assert given_options(files, ("none",)) == ""
+
+
+def test_a_report_tells_failed_exposures_from_excluded_ones(make_plan, monkeypatch):
+    found = {"a": ["a1", "a2", "a3"]}
+    monkeypatch.setattr(job_arguments, "find_excluded", lambda *arguments: found)
+    arguments = JobArguments(make_plan())
+    assert arguments.missing_options("a", ["a2", "b1"]) == "--excluded a1 a3 --missing a2"
+    assert arguments.missing_options("a") == "--excluded a1 a2 a3" and arguments.missing_options("b", ["a2"]) == ""

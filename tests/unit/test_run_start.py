@@ -1,0 +1,33 @@
+"""The start of a run: contradictions, and the folder on the disk of a node."""
+
+from pathlib import Path
+
+import pytest
+from small_plans import entry
+
+from rampflow.errors import RampflowError
+from rampflow.workflow import run_start
+from rampflow.workflow.plan import EXPOSURES_VARIABLE
+from rampflow.workflow.run_start import scratch_folder
+
+
+def test_contradicting_parameters_of_crds_are_refused_with_the_file(make_plan):
+    plan = make_plan()
+    plan.exposures["a1"] = entry("a1", step_parameters={"tweakreg": {"sigma": (2.0, "/c/p.asdf")}})
+
+    def refuse(options):
+        raise RampflowError(f"sigma {options['sigma']}")
+
+    with pytest.raises(RampflowError, match=r"/c/p\.asdf: with the parameters of tweakreg for a: sigma 2\.0"):
+        run_start.check_alignments(plan, refuse)
+
+
+def test_a_cluster_job_has_a_folder_of_its_own_on_the_disk_of_its_node(tmp_path, monkeypatch):
+    monkeypatch.setenv("NODE", str(tmp_path / "a disk"))
+    settings = {"scratch": "$NODE", "results": "out"}
+    assert scratch_folder({"scratch": None}) is None
+    assert scratch_folder(settings) == "out/intermediates/scratch", "the main process never sees these files"
+    monkeypatch.setenv(EXPOSURES_VARIABLE, "x.json")
+    folders = {Path(scratch_folder(settings)) for _ in range(2)}
+    assert len(folders) == 2 and {folder.parent for folder in folders} == {tmp_path / "a disk"}
+    assert all(folder.is_dir() for folder in folders)
