@@ -16,7 +16,7 @@ NOT_QUICK = (
     "test_astrometric_catalog.py",
     "test_costs.py",
     "test_faults.py",
-    "test_inventory.py",
+    "test_inventory_building.py",
     "test_kernels.py",
     "test_simulate.py",
 )

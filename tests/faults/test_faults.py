@@ -38,6 +38,7 @@ from rampflow.step.declaration import reference_types
 from rampflow.step.program import run_step
 from rampflow.workflow import inventory
 from rampflow.workflow.association import LONGEST, find_members
+from rampflow.workflow.inventory_building import build_inventory
 
 SIZE = 256
 STEPS = [name for name in chain.STEPS if name != "tweakreg"]  # it takes associations, and is tested below
@@ -1000,7 +1001,7 @@ def test_hidden_files_of_a_folder_are_ignored_and_broken_ones_are_named(raw):
     references = {"override": {}, "crds_context": None}
     config = {"input": ".", "exclude": [], "results": "results", "references": references, "steps": {}}
     with time_limit(20), pytest.raises(RampflowError) as error:
-        inventory.build(config, raw, raw / ".rampflow/inventory.json", declarations.steps())
+        build_inventory(config, raw, raw / ".rampflow/inventory.json", declarations.steps())
     *lines, remedy = str(error.value).splitlines()
     assert [line.partition(": ")[0].rpartition("/")[2] for line in lines] == [
         f"{n}_uncal.asdf" for n in ("empty", "link", "pipe")
@@ -1023,7 +1024,7 @@ def test_a_damaged_inventory_is_built_again(alone):
     """The inventory is a cache: a damaged one is built again."""
     folder, config = alone
     store, rng = folder / ".rampflow/inventory.json", random.Random(2)
-    expected = inventory.build(config, folder, store, declarations.steps())
+    expected = build_inventory(config, folder, store, declarations.steps())
     kept = {path: path.read_bytes() for path in store.parent.iterdir()}
     for n in range(200):
         for path, content in kept.items():
@@ -1031,7 +1032,7 @@ def test_a_damaged_inventory_is_built_again(alone):
             damaged[rng.randrange(len(damaged))] ^= 1 << rng.randrange(8)
             path.write_bytes(damaged[: rng.randrange(len(damaged))] if n % 4 == 0 else damaged)
         assert inventory.read(inventory.exposures_file(config, store)) is None
-        assert inventory.build(config, folder, store, declarations.steps()) == expected
+        assert build_inventory(config, folder, store, declarations.steps()) == expected
 
 
 def test_paths_with_special_characters_of_snakemake_are_refused(alone):
@@ -1041,7 +1042,7 @@ def test_paths_with_special_characters_of_snakemake_are_refused(alone):
     (folder / "{flat}.asdf").write_text("")
     config["references"]["override"]["flat"] = str(folder / "{flat}.asdf")
     with pytest.raises(RampflowError, match="a path can't have") as error:
-        inventory.build(config | {"input": "a {b}"}, folder, folder / ".rampflow/inventory.json", declarations.steps())
+        build_inventory(config | {"input": "a {b}"}, folder, folder / ".rampflow/inventory.json", declarations.steps())
     assert len(str(error.value).splitlines()) == 2
 
 

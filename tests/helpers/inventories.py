@@ -24,7 +24,8 @@ import declarations
 from rampflow import errors
 from rampflow.files import asdf_reader
 from rampflow.step.declaration import reference_types
-from rampflow.workflow import configuration, inventory
+from rampflow.workflow import configuration
+from rampflow.workflow.inventory_building import build_inventory
 opened, open_file = [], asdf_reader.AsdfFile.__init__
 def counted(self, path, *, parse=True):
     if parse:
@@ -33,7 +34,7 @@ def counted(self, path, *, parse=True):
 asdf_reader.AsdfFile.__init__ = counted
 config = configuration.validated(json.load(sys.stdin), declarations.steps())
 try:
-    found = inventory.build(config, Path.cwd(), Path(".rampflow/inventory.json"), declarations.steps())
+    found = build_inventory(config, Path.cwd(), Path(".rampflow/inventory.json"), declarations.steps())
 except errors.RampflowError as error:
     sys.exit(f"refused: {error}")
 exposures = {

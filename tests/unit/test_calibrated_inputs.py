@@ -9,6 +9,7 @@ from rampflow.files.path_lists import read_list, write_list
 from rampflow.workflow import inventory
 from rampflow.workflow.association import find_members
 from rampflow.workflow.configuration import validated
+from rampflow.workflow.inventory_building import build_inventory
 
 DECLARED = declarations.steps()
 VISIT = "r0000101001001001001"
@@ -35,7 +36,7 @@ def write(path, **meta):
 
 def build(folder, **config):
     config = {"input": "*_cal.asdf", "results": "out"} | config
-    return inventory.build(validated(config, DECLARED), folder, folder / ".rampflow" / "inventory.json", DECLARED)
+    return build_inventory(validated(config, DECLARED), folder, folder / ".rampflow" / "inventory.json", DECLARED)
 
 
 def test_images_of_one_visit_are_one_association_and_only_aligned(folder):

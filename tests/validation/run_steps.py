@@ -29,7 +29,8 @@ import declarations  # noqa: E402
 
 from rampflow import __version__  # noqa: E402
 from rampflow.chain import image_chain  # noqa: E402
-from rampflow.workflow import configuration, inventory  # noqa: E402
+from rampflow.workflow import configuration  # noqa: E402
+from rampflow.workflow.inventory_building import build_inventory  # noqa: E402
 
 PRODUCTS = ("cal.asdf", "wcs.asdf", "cat.parquet", "segm.asdf")
 
@@ -165,7 +166,7 @@ def main() -> int:
     args = parser.parse_args()
     args.work.mkdir(parents=True, exist_ok=True)
     settings = configuration.validated({"input": str(args.input), "steps": args.parameters}, declarations.steps())
-    visit = inventory.build(settings, Path.cwd(), args.work / "inventory.json", declarations.steps())
+    visit = build_inventory(settings, Path.cwd(), args.work / "inventory.json", declarations.steps())
     failed = bool(args.measured and json.loads(args.measured.read_text())["error"])
 
     comparison = Comparison(settings, args.romancal, args.work, args.threads, visit.context)

@@ -51,6 +51,24 @@ def content_of(path: Path, *, trusted: bool) -> str:
         raise RampflowError(f"{path}: can't be read ({error.strerror})") from None
 
 
+def stamp_of(status: os.stat_result) -> list[int]:
+    """Return what changes whenever a file does.
+
+    A copy may keep the time of modification, but not the time of the last change.
+
+    Parameters
+    ----------
+    status : os.stat_result
+        Status of the file.
+
+    Returns
+    -------
+    list of int
+        Size, and the times of modification and last change, in nanoseconds.
+    """
+    return [status.st_size, status.st_mtime_ns, status.st_ctime_ns]
+
+
 def link_of(content: str, name: str) -> Path:
     """Name the link to a file.
 

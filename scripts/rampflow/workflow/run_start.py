@@ -15,6 +15,7 @@ from rampflow.errors import RampflowError
 from rampflow.files import links
 from rampflow.step.declaration import Step
 from rampflow.workflow import configuration, inventory
+from rampflow.workflow.inventory_building import build_inventory
 from rampflow.workflow.job_arguments import JobArguments
 from rampflow.workflow.job_inputs import JobInputs, link_to
 from rampflow.workflow.leftovers import expected_files
@@ -76,7 +77,7 @@ def plan_run(settings: dict, declared: dict[str, Step], folder: Path) -> Plan:
         Something is wrong with an input or a reference; the message names it.
     """
     found = inventory.read(Path(os.environ[EXPOSURES_VARIABLE])) if is_job() else None  # written before the first job
-    found = found or inventory.build(settings, folder, INVENTORY, declared)
+    found = found or build_inventory(settings, folder, INVENTORY, declared)
     plan = Plan(settings, declared, found, scratch_folder(settings))
     if not is_job():
         refuse_own_files(plan)

@@ -1,0 +1,299 @@
+"""Headers of the raw files and calibrated images of a run, and what the steps will refuse in them."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from rampflow.chain import STEPS, chain_of
+from rampflow.detector import MINIMUM_RESULTANTS, check_shape
+from rampflow.errors import RampflowError, raise_problems
+from rampflow.files import links
+from rampflow.files.asdf_reader import AsdfFile
+from rampflow.files.data_models import data_model
+from rampflow.files.level1 import missing_metadata, update_raw
+from rampflow.step.exposure import Exposure
+from rampflow.step.provenance import is_fully_saturated
+from rampflow.step.ramp_input import check_ramp, is_ramp
+from rampflow.workflow.association import Member, is_calibrated, stem_of
+
+#: Parts of the metadata by which CRDS may choose references.
+CRDS_PARTS = ("instrument", "exposure", "visit", "observation")
+#: Numbers in the metadata that a step requires.
+NUMBERS_READ = {"assign_wcs": tuple(f"meta.wcsinfo.{name}" for name in ("v2_ref", "v3_ref", "roll_ref", "ra_ref", "dec_ref"))}
+
+
+def read_headers(members: list[Member], known: dict, skipped: frozenset[str], excluded: list[str]) -> dict:
+    """Read the headers of the files of a run; those of unchanged files are known.
+
+    Parameters
+    ----------
+    members : list of rampflow.workflow.association.Member
+        Members of the associations.
+    known : dict
+        Headers of an earlier run, by the paths of their files.
+    skipped : frozenset of str
+        Steps that the configuration leaves out.
+    excluded : list of str
+        Exposures that the configuration leaves out, for the advice in a message.
+
+    Returns
+    -------
+    dict
+        Header of each file, by its path, see `read_header`, with a ``stamp`` that changes with the file.
+
+    Raises
+    ------
+    RampflowError
+        A file can't be read, or a step of its chain will refuse it; the message lists all of these files.
+    """
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        results = list(pool.map(lambda member: _header_or_problem(member, known), members))
+    bad = {}
+    for member, (header, error) in zip(members, results, strict=True):
+        if header:
+            chain = remaining_chain(member, header, skipped)
+            error = next((header["refusals"][step] for step in chain if step in header["refusals"]), None)
+        if error:
+            bad[stem_of(member.path)] = error
+    leave_out = f"to go on without: {exclude_option([*excluded, *bad], sys.argv)}" if len(bad) < len(members) else ""
+    raise_problems(list(bad.values()), leave_out)
+    return {str(member.path): header for member, (header, _) in zip(members, results, strict=True)}
+
+
+def _header_or_problem(member: Member, known: dict) -> tuple[dict | None, str | None]:
+    """The header of a file, from `known` if it has not changed, or what is wrong with it."""
+    if member.problem:
+        return None, member.problem
+    try:
+        status = member.path.stat()
+    except OSError as error:  # a link to nowhere, a folder that may not be read
+        return None, f"{member.path}: can't be opened ({error.strerror})"
+    stamp = links.stamp_of(status)
+    header = known.get(str(member.path))
+    if header and header["stamp"] == stamp:
+        return header, None
+    try:
+        return {**read_header(member.path), "stamp": stamp}, None
+    except RampflowError as error:
+        return None, str(error)
+
+
+def read_header(path: Path) -> dict:
+    """Read and check what the inventory needs from a raw file or a calibrated image.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        Raw file or calibrated image, see `rampflow.workflow.association.is_calibrated`.
+
+    Returns
+    -------
+    dict
+        Entries ``type``, ``detector``, ``shape``, ``crds`` (metadata by which CRDS chooses), ``content`` (digest) and
+        ``refusals`` (see `find_refusals`).
+
+    Raises
+    ------
+    RampflowError
+        The file is damaged, not what its name says, or lacks an entry.
+    """
+    with AsdfFile(path) as file:
+        raw = Exposure(file)
+        if is_calibrated(path):
+            return _header_of_image(raw)
+        chosen_by = _metadata_for_crds(raw)  # as the file has them: CRDS's rules know the versions
+        if not is_ramp(raw):
+            update_raw(raw, data_model())
+        shape = raw.array("data").shape
+        _ = raw.read_pattern
+        check_shape(path, shape)
+        kind, detector = raw.get("meta.exposure.type", str), raw.get("meta.instrument.detector", str)
+        try:
+            chain_of(kind, detector)
+        except RampflowError as error:
+            raise RampflowError(f"{path}: {error}") from None
+        raw.get("meta.instrument.optical_element", str)
+        return _header(raw, tuple(shape), chosen_by, find_refusals(raw, tuple(shape)))
+
+
+def _metadata_for_crds(exposure: Exposure) -> dict[str, str]:
+    """The metadata by which CRDS may choose references, by their dotted names."""
+    header: dict[str, str] = {}
+    for part in CRDS_PARTS:
+        _flatten(exposure.meta.get(part, {}), f"roman.meta.{part}", header)
+    return header
+
+
+def _header(exposure: Exposure, shape: tuple[int, int, int], chosen_by: dict[str, str], refusals: dict[str, str]) -> dict:
+    """What `read_header` returns."""
+    return {
+        "type": str(exposure.get("meta.exposure.type", str)),
+        "detector": str(exposure.get("meta.instrument.detector", str)),
+        "shape": list(shape),
+        "crds": chosen_by,
+        "content": exposure.file.content_digest(),
+        "refusals": refusals,
+    }
+
+
+def _header_of_image(image: Exposure) -> dict:
+    """What `read_header` returns for a calibrated image, which must have all that its alignment reads."""
+    image.expect_model("wfi_image", "tweakreg")
+    kind = image.get("meta.exposure.type", str)
+    if kind not in STEPS["tweakreg"].exposure_types:
+        raise RampflowError(
+            f"{image.path}: is a calibrated image of type {kind}, which isn't aligned; there is nothing to do for it"
+        )
+    shape = image.array("data", 2).shape
+    cal_step = image.get("meta.cal_step", dict)
+    without_wcs = is_fully_saturated(cal_step) or cal_step.get("assign_wcs") == "SKIPPED"
+    if not without_wcs:
+        image.get("meta.wcs")
+        for name in ("v2_ref", "v3_ref", "roll_ref"):
+            image.number(f"meta.wcsinfo.{name}")
+    if not image.meta.get("group_id"):
+        image.get("meta.observation.observation_id", str)
+    return _header(image, (1, *shape), _metadata_for_crds(image), {})
+
+
+def find_refusals(raw: Exposure, shape: tuple[int, int, int]) -> dict[str, str]:
+    """Find what the steps will refuse, from the header alone.
+
+    Parameters
+    ----------
+    raw : rampflow.step.exposure.Exposure
+        The raw exposure, of the data model that is written by default or a newer one.
+    shape : tuple of int
+        Resultants, rows, columns.
+
+    Returns
+    -------
+    dict
+        Message for each step that will refuse the exposure.
+    """
+    refusals = {}
+    if shape[0] < MINIMUM_RESULTANTS:
+        refusals["ramp_fitting"] = (
+            f"{raw.path}: the ramp has {shape[0]} resultant; ramp_fitting needs at least {MINIMUM_RESULTANTS}, "
+            "because a slope is fitted to differences"
+        )
+    try:
+        _check_entries_of_dq_init(raw, shape)
+    except RampflowError as error:
+        refusals["dq_init"] = str(error)
+    for step, fields in NUMBERS_READ.items():
+        try:
+            for field in fields:
+                raw.number(field)
+        except RampflowError as error:
+            refusals[step] = str(error)
+    if not refusals and (missing := missing_metadata(raw)):
+        refusals["dq_init"] = (
+            f"{raw.path}: {', '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing, which the data model requires; "
+            "the file is incomplete, make it again"
+        )
+    return refusals
+
+
+def _check_entries_of_dq_init(raw: Exposure, shape: tuple[int, int, int]) -> None:
+    """Refuse an exposure whose timing, guide window, encoding or arrays dq_init would refuse."""
+    if is_ramp(raw):
+        check_ramp(raw)
+    _ = raw.frame_time
+    for name in ("xstart", "xstop", "ystart", "ystop"):
+        raw.get(f"meta.guide_star.window_{name}", int)
+    if raw.meta["instrument"].get("data_encoding_offset") is not None:
+        raw.number("meta.instrument.data_encoding_offset")
+    amp33 = raw.array("amp33", 3)
+    if amp33.shape[:2] != shape[:2]:
+        raise RampflowError(f"{raw.path}: amp33 has the shape {amp33.shape}, which doesn't fit data of shape {shape}")
+    for name, expected in (("reference_read", shape[1:]), ("reference_amp33", amp33.shape[1:]), ("resultantdq", shape)):
+        if raw.roman.get(name) is not None:
+            raw.array(name, shape=expected)
+
+
+def _flatten(node, name: str, result: dict) -> None:
+    if isinstance(node, dict) and isinstance(node.get("value"), str) and hasattr(node, "tag"):
+        node = node["value"]  # a tagged time
+    if isinstance(node, dict):
+        for key, value in node.items():
+            _flatten(value, f"{name}.{key}", result)
+    elif isinstance(node, str | int | float):
+        result[name] = str(node)
+
+
+def files_beside(member: Member) -> tuple[str | None, str | None]:
+    """Find the source catalog and the segmentation map beside a calibrated image.
+
+    Parameters
+    ----------
+    member : rampflow.workflow.association.Member
+        Member of an association.
+
+    Returns
+    -------
+    tuple
+        Paths of the catalog and the map; None and None for a raw file, or without both.
+    """
+    if not is_calibrated(member.path):
+        return None, None
+    catalog, segmentation = (member.path.with_name(f"{stem_of(member.path)}_{end}") for end in ("cat.parquet", "segm.asdf"))
+    return (str(catalog), str(segmentation)) if catalog.is_file() and segmentation.is_file() else (None, None)
+
+
+def remaining_chain(member: Member, header: dict, skipped: frozenset[str]) -> list[str]:
+    """List the steps that a member of an association goes through: of a calibrated image, those that it still needs.
+
+    Parameters
+    ----------
+    member : rampflow.workflow.association.Member
+        Member of an association.
+    header : dict
+        Its header, see `read_header`.
+    skipped : frozenset of str
+        Steps that the configuration leaves out.
+
+    Returns
+    -------
+    list of str
+        Names of the steps, in order.
+    """
+    chain = chain_of(header["type"], header["detector"], skipped)
+    if not is_calibrated(member.path):
+        return chain
+    done = ("source_catalog",) if files_beside(member)[0] else ()
+    return [name for name in chain if name in ("source_catalog", "tweakreg") and name not in done]
+
+
+def exclude_option(names: list[str], arguments: list[str]) -> str:
+    """Write the option ``--config`` that leaves out these exposures and keeps what the command line already configures.
+
+    Snakemake takes the last ``--config`` only, so a second one would replace the user's.
+
+    Parameters
+    ----------
+    names : list of str
+        All exposures to leave out.
+    arguments : list of str
+        The command line.
+
+    Returns
+    -------
+    str
+        The option, quoted for a shell.
+    """
+    given: list[str] = []
+    inside = False
+    for word in arguments:
+        if word in ("--config", "-C") or word.startswith("--config="):
+            given, inside = [word.partition("=")[2]] * word.startswith("--config="), True
+        elif word.startswith("-"):
+            inside = False
+        elif inside:
+            given.append(word)
+    kept = [word for word in given if not word.startswith("exclude=")]
+    return " ".join(["--config", *(shlex.quote(word) for word in kept), f"'exclude=[{','.join(dict.fromkeys(names))}]'"])

@@ -1,0 +1,184 @@
+"""What is refused before the first job: inputs and references that can't be processed together."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rampflow.errors import RampflowError, raise_problems
+from rampflow.step.declaration import NOT_APPLICABLE, Step
+from rampflow.workflow import references
+from rampflow.workflow.association import RAW_SUFFIX, SPECIAL, Member, is_calibrated, is_plain, stem_of
+from rampflow.workflow.headers import files_beside
+from rampflow.workflow.inventory import Inventory
+from rampflow.workflow.overrides import override_mismatch
+
+
+def check_calibrated(chains: dict[Member, list[str]], results: Path, folder: Path) -> None:
+    """Refuse calibrated images that can't be aligned, or whose products would take their place.
+
+    Parameters
+    ----------
+    chains : dict
+        Steps that each member of an association goes through.
+    results : pathlib.Path
+        Folder of the products.
+    folder : pathlib.Path
+        Where relative names are taken from.
+
+    Raises
+    ------
+    RampflowError
+        There are such images; the message lists them.
+    """
+    lines = []
+    for member in (member for member in chains if is_calibrated(member.path)):
+        if "tweakreg" not in chains[member]:
+            lines.append(f"{member.path}: is a calibrated image, and steps.tweakreg.skip is true: nothing is left to do for it")
+        elif "source_catalog" not in chains[member] and not files_beside(member)[0]:
+            lines.append(
+                f"{member.path}: has no {stem_of(member.path)}_cat.parquet and _segm.asdf beside it, and "
+                "steps.source_catalog.skip is true: set it to false, so that the sources are found again"
+            )
+        if (folder / results).resolve() == member.path.parent.resolve():
+            lines.append(
+                f"{member.path}: its products would be written over it and the files beside it; choose another folder with "
+                "--config results=FOLDER"
+            )
+    raise_problems(lines)
+
+
+def check_alignment_is_possible(config: dict, inventory: Inventory) -> None:
+    """Refuse parameters of CRDS that leave out the alignment if the configuration requires it.
+
+    Parameters
+    ----------
+    config : dict
+        The validated configuration.
+    inventory : Inventory
+        Inventory of the run.
+
+    Raises
+    ------
+    RampflowError
+        There are such parameters; the message names the reference.
+    """
+    for entry in inventory.exposures.values() if config.get("require_alignment") else ():
+        for step in ("source_catalog", "tweakreg"):
+            skip, path = entry.step_parameters.get(step, {}).get("skip", (False, ""))
+            if skip:
+                raise RampflowError(
+                    f"{path}: steps.{step}.skip is true for {entry.stem}, and require_alignment is true in the configuration; "
+                    f"change one of them: steps: {{{step}: {{skip: false}}}} in the configuration keeps the step"
+                )
+
+
+def check_overrides(override: dict[str, str], chains: dict[Member, list[str]], headers: dict, steps: dict[str, Step]) -> None:
+    """Refuse references made for another detector or optical element than the exposures that will read them.
+
+    Parameters
+    ----------
+    override : dict
+        Path or N/A of each type of reference that the configuration names.
+    chains : dict
+        Steps that each member of an association goes through.
+    headers : dict
+        Header of each file, by its path, see `rampflow.workflow.headers.read_headers`.
+    steps : dict
+        Declaration of each step, by its name.
+
+    Raises
+    ------
+    RampflowError
+        There are such references; the message lists them.
+    """
+    lines = []
+    for reftype, path in override.items():
+        declarations, readers = [], {}
+        for member, chain in chains.items():
+            if found := [r for name in chain for r in steps[name].references if r.type == reftype]:
+                known = headers[str(member.path)]["crds"]
+                names = ("name", "detector", "optical_element")
+                readers[str(member.path)] = {"instrument": {n: known.get(f"roman.meta.instrument.{n}") for n in names}}
+                declarations = found
+        if declarations and (line := override_mismatch(path, declarations[0], readers)):
+            lines.append(line)
+    raise_problems(lines)
+
+
+def check_paths(inventory: Inventory) -> None:
+    """Refuse files whose paths Snakemake or asdf would misread.
+
+    Parameters
+    ----------
+    inventory : Inventory
+        Inventory of the run.
+
+    Raises
+    ------
+    RampflowError
+        There are such files; the message lists them.
+    """
+    paths = {p for e in inventory.exposures.values() for p in (*e.files, e.tweakreg_catalog, *e.references.values()) if p}
+    raise_problems(
+        [
+            f"{path!r}: a path can't have any of {SPECIAL} and control characters; rename it, or link to it"
+            for path in sorted(paths)
+            if not is_plain(path)
+        ]
+    )
+
+
+def check_place(inventory: Inventory, results: Path) -> None:
+    """Refuse ramps in the folder of the results: dq_init writes files of the same names there.
+
+    Parameters
+    ----------
+    inventory : Inventory
+        Inventory of the run.
+    results : pathlib.Path
+        Folder of the products.
+
+    Raises
+    ------
+    RampflowError
+        There are such ramps; the message lists them.
+    """
+    inside = [path for e in inventory.exposures.values() if Path(path := e.path).resolve().is_relative_to(results.resolve())]
+    raise_problems(
+        [
+            f"{path}: lies in the folder of the results ({results}), where dq_init would overwrite it; copy it elsewhere"
+            for path in inside
+            if not path.endswith(RAW_SUFFIX)
+        ]
+    )
+
+
+def check_references(inventory: Inventory, steps: dict[str, Step]) -> None:
+    """Refuse a needed reference that is N/A, and one that can't be fetched.
+
+    Parameters
+    ----------
+    inventory : Inventory
+        Inventory of the run.
+    steps : dict
+        Declaration of each step, by its name.
+
+    Raises
+    ------
+    RampflowError
+        There is such a reference; the message names it.
+    """
+    for entry in inventory.exposures.values():
+        for name in entry.chain:
+            for reference in steps[name].references:
+                if reference.needed and entry.references[reference.type] == NOT_APPLICABLE:
+                    raise RampflowError(
+                        f"{entry.path}: CRDS says that no {reference.type} reference applies, and {name} can't do without; "
+                        f"name one in references.override.{reference.type}"
+                    )
+    missing = inventory.missing_references()
+    if missing and references.is_serverless():
+        raise RampflowError(
+            f"{missing[0]}: this reference of {inventory.context} is not in the CRDS cache, and there is no server to fetch it "
+            f"from ({len(missing)} missing in all); copy it there, set CRDS_SERVER_URL, or name another in references.override"
+        )

@@ -1,0 +1,99 @@
+"""Headers of raw files: what is read, and what is refused."""
+
+import json
+import re
+import shlex
+
+import numpy as np
+import pytest
+from inventories import SIZE, write_exposure
+from small_files import set_entries
+
+from rampflow.errors import RampflowError
+from rampflow.files.asdf_reader import AsdfFile
+from rampflow.files.asdf_writer import create_asdf
+from rampflow.files.tags import ROMAN_PREFIX
+from rampflow.files.yaml_tree import tagged
+from rampflow.workflow import headers
+
+
+def test_the_suggested_command_keeps_the_given_configuration():
+    def advise(words, names=("a", "b")):
+        return headers.exclude_option(list(names), shlex.split(words))
+
+    assert advise("snakemake --cores 2") == "--config 'exclude=[a,b]'"
+    given = "snakemake --config input=x.json steps='{refpix: {skip: true}}' exclude=a --cores 2 report"
+    assert shlex.split(advise(given)) == ["--config", "input=x.json", "steps={refpix: {skip: true}}", "exclude=[a,b]"]
+    assert advise("snakemake --config input=x -k -C results=y") == "--config results=y 'exclude=[a,b]'"
+    assert advise("snakemake --config=input=x", names=["a", "a"]) == "--config input=x 'exclude=[a]'"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"meta.exposure.read_pattern": [[1], [2]]}, "lists 2 resultants and data has 4"),
+        ({"meta.exposure.type": ...}, "meta.exposure.type is missing"),
+        ({"meta.instrument.optical_element": 5}, "optical_element is 5"),
+        ({"data": ...}, "data is missing"),
+        ({"data": np.zeros((4, SIZE, 200), np.uint16)}, "columns a multiple of 128"),
+        ({"data": np.zeros((SIZE, SIZE), np.uint16)}, "data has 256"),
+        ({"data": "text"}, "data is not an array"),
+    ],
+)
+def test_an_invalid_header_is_named(tmp_path, changes, message):
+    write_exposure(tmp_path, "a")
+    with AsdfFile(tmp_path / "a_uncal.asdf") as file:
+        set_entries(file.tree["roman"], changes)
+        with create_asdf(tmp_path / "b_uncal.asdf", file.tree):
+            pass
+    with pytest.raises(RampflowError, match=r"b_uncal\.asdf: ") as error:
+        headers.read_header(tmp_path / "b_uncal.asdf")
+    assert message in str(error.value)
+
+
+def with_tag(path, tag, changes=None):
+    """A raw file with another tag, and other entries."""
+    with AsdfFile(path) as file:
+        roman = tagged(file.tree["roman"], ROMAN_PREFIX + tag)
+        set_entries(roman, changes or {})
+        with create_asdf(path.with_name("b_uncal.asdf"), {**file.tree, "roman": roman}):
+            pass
+    return path.with_name("b_uncal.asdf")
+
+
+@pytest.mark.parametrize("tag", ["wfi_science_raw-2.2.0", "wfi_science_raw-2.9.0", "wfi_science_raw-1.8.0"])
+def test_every_version_of_raw_files_is_taken(tmp_path, tag):
+    path = write_exposure(tmp_path, "a")
+    assert headers.read_header(with_tag(path, tag))["refusals"] == {}
+
+
+@pytest.mark.parametrize("tag", ["wfi_science_raw-3.0.0", "wfi_science_raw-2.1", "wfi_image-2.1.0"])
+def test_data_models_that_cant_be_read_are_refused(tmp_path, tag):
+    with pytest.raises(RampflowError, match=rf"b_uncal\.asdf: .*{re.escape(tag)}"):
+        headers.read_header(with_tag(write_exposure(tmp_path, "a"), tag))
+
+
+@pytest.mark.parametrize("tag", ["wfi_science_raw-1.8.0", "wfi_science_raw-2.1.0", "wfi_science_raw-2.2.0"])
+@pytest.mark.parametrize(
+    ("field", "step"),
+    [
+        ("meta.exposure.frame_time", "dq_init"),
+        ("meta.guide_star.window_xstart", "dq_init"),
+        ("meta.wcsinfo.v2_ref", "assign_wcs"),
+        ("meta.visit.dither", "dq_init"),
+    ],
+)
+def test_missing_metadata_are_named_for_every_version(tmp_path, tag, field, step):
+    refusals = headers.read_header(with_tag(write_exposure(tmp_path, "a"), tag, {field: ...}))["refusals"]
+    assert list(refusals) == [step] and f"{field}" in refusals[step] and "missing" in refusals[step]
+
+
+def test_the_header_is_what_crds_matches(tmp_path):
+    header = headers.read_header(write_exposure(tmp_path, "a"))
+    assert (header["type"], header["detector"], header["shape"]) == ("WFI_IMAGE", "WFI01", [4, SIZE, SIZE])
+    assert header["crds"]["roman.meta.instrument.detector"] == "WFI01"
+    assert header["crds"]["roman.meta.instrument.optical_element"] == "F158"
+    assert header["crds"]["roman.meta.exposure.type"] == "WFI_IMAGE"
+    assert header["crds"]["roman.meta.exposure.start_time"].startswith("2020-01-01")
+    assert all(isinstance(value, str) for value in header["crds"].values())
+    json.dumps(header)
