@@ -19,7 +19,8 @@ from rampflow.files.stored_array import StoredArray
 from rampflow.files.yaml_tree import tagged
 from rampflow.step.declaration import Parameter, Range, Reference, Step
 from rampflow.step.exposure import Exposure
-from rampflow.step.job import Job, Product
+from rampflow.step.job import Job
+from rampflow.step.product import Product
 from rampflow.step.program import run_step
 
 LARGEST_EVENT_WIDTH = 200  #: pixels; limit of the full axes of an expanded event

@@ -11,20 +11,19 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
-
 from rampflow import SOFTWARE_NAME, __version__
 from rampflow.errors import RampflowError
 from rampflow.files.asdf_reader import AsdfFile
-from rampflow.files.asdf_writer import AsdfWriter, EmptyArray, create_asdf
+from rampflow.files.asdf_writer import EmptyArray, create_asdf
 from rampflow.files.data_models import describe_newer_reference
-from rampflow.files.in_memory import MemoryFile, MemoryWriter
+from rampflow.files.in_memory import MemoryFile
 from rampflow.files.links import original
 from rampflow.files.tags import DEFAULT_DATA_MODEL
 from rampflow.files.yaml_tree import tagged
 from rampflow.step.declaration import NOT_APPLICABLE, Range, Reference, Step
 from rampflow.step.exposure import Exposure
 from rampflow.step.logs import recorded_log, step_logger
+from rampflow.step.product import Product
 from rampflow.step.provenance import crds_version, describe_parameter_sources, parameter_sources, reference_name, stamp
 from rampflow.step.reference_checks import (
     MANY_BAD,
@@ -419,93 +418,3 @@ class Job:
         stamp(meta, self.output.name)
         self.log.info("Step %s: %s", self.step.name, status)
         meta["cal_logs"] = [*meta.get("cal_logs", []), *recorded_log()]
-
-
-class Product:
-    """The output of a step while it is written.
-
-    A step writes each array that it named in `Job.create`, and can't write any other.
-
-    Parameters
-    ----------
-    writer : AsdfWriter or MemoryWriter
-        The file, or the exposure in memory.
-    roman : dict
-        The tree of the exposure in it.
-    named : set of str
-        Arrays that the step may write.
-
-    Attributes
-    ----------
-    roman : dict
-        The tree of the exposure.
-    meta : dict
-        Its metadata, which may change until the file is finished.
-    status : str
-        Status of the step, for ``meta.cal_step``.
-    """
-
-    def __init__(self, writer: AsdfWriter | MemoryWriter, roman: dict, named: set[str]):
-        self._writer = writer
-        self._named = named
-        self.roman = roman
-        self.meta = roman["meta"]
-        self.status = "COMPLETE"
-
-    def _array(self, name: str) -> Any:
-        if name not in self._named:
-            raise ValueError(f"the step writes {name}, which it did not name in Job.create")
-        return self.roman[name]
-
-    def write(self, name: str, values: np.ndarray) -> None:
-        """Write a whole array.
-
-        Parameters
-        ----------
-        name : str
-            Name of the array.
-        values : numpy.ndarray
-            Its values.
-        """
-        self._writer.write(self._array(name), values)
-
-    def write_rows(self, name: str, start: int, values: np.ndarray) -> None:
-        """Write rows of every plane of an array.
-
-        Parameters
-        ----------
-        name : str
-            Name of the array.
-        start : int
-            Number of the first row.
-        values : numpy.ndarray
-            The rows, of shape (…, row, column).
-        """
-        self._writer.write_rows(self._array(name), start, values)
-
-    def write_plane(self, name: str, index: int, values: np.ndarray) -> None:
-        """Write one plane (one resultant) of an array.
-
-        Parameters
-        ----------
-        name : str
-            Name of the array.
-        index : int
-            Number of the plane.
-        values : numpy.ndarray
-            The plane, of shape (row, column).
-        """
-        self._writer.write_plane(self._array(name), index, values)
-
-    def append(self, name: str, values: np.ndarray) -> None:
-        """Add an array whose shape was not known when the output was created.
-
-        Parameters
-        ----------
-        name : str
-            Name of the array.
-        values : numpy.ndarray
-            Its values.
-        """
-        self._writer.append(values)
-        self.roman[name] = values
