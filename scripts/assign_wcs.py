@@ -208,7 +208,7 @@ def run(job: Job) -> None:
         return
     known = image.meta.get("velocity_aberration", {}).get("scale_factor") is not None
     scale = usable_aberration_scale(image.number("meta.velocity_aberration.scale_factor") if known else None)
-    shape = image.array("data", 2).shape
+    shape = image.array("data", 2).plane_shape
     with job.open_reference("distortion") as reference:
         distortion = read_distortion(reference)
     job.refuse_implausible("distortion", "coordinate_distortion_transform", pixel_width(distortion, shape))

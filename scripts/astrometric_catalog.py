@@ -64,7 +64,8 @@ def get_catalog(images: list[Path], source: str, *, margin: float, timeout: floa
         An image or the user's own catalog can't be read.
     """
     region, epochs = survey_images(images, margin)
-    stars, status, reason, epoch, description = {}, "SUCCESS", "", None, Description(source)
+    stars: dict[str, np.ndarray] = {}
+    status, reason, epoch, description = "SUCCESS", "", None, Description(source)
     if not region.circles:
         status, reason = "FAILED", "no image can be aligned"
         log.warning("None of the %d images can be aligned: no stars are retrieved", len(images))

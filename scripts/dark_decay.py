@@ -100,7 +100,7 @@ def run(job: Job) -> None:
         amplitude, time_constant = _decay_of(reference, f"WFI{ramp.detector:02d}")
     factors = decay_factors(time_constant, frame_time, ramp.read_pattern)
     job.log.info("Amplitude %.4g DN, time constant %.4g s", amplitude, time_constant)
-    times = pixel_read_times(data.shape[1:], frame_time, ramp.detector)
+    times = pixel_read_times(data.plane_shape, frame_time, ramp.detector)
     borders = ramp.border_columns
     with job.create(update=("data", *borders)) as product:
 

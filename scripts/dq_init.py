@@ -88,7 +88,7 @@ def flag_guide_window(pixeldq: np.ndarray, x: tuple[int, int], y: tuple[int, int
     return True
 
 
-def decode_counts(raw: np.ndarray, reference_read: np.ndarray | None, offset: int) -> np.ndarray:
+def decode_counts(raw: np.ndarray, reference_read: np.ndarray | None, offset: float) -> np.ndarray:
     """Decode the counts of a raw exposure: add the reference read, and subtract the offset.
 
     Parameters
@@ -97,7 +97,7 @@ def decode_counts(raw: np.ndarray, reference_read: np.ndarray | None, offset: in
         Counts as they came, DN; the last two axes are rows and columns.
     reference_read : numpy.ndarray or None
         The read that was subtracted on board, DN, of the shape of one resultant; it is added back.
-    offset : int
+    offset : float
         ``meta.instrument.data_encoding_offset``, DN, which was added; it is subtracted.
 
     Returns
@@ -208,7 +208,7 @@ class DecodedBlock:
 
 
 def decode_block(
-    raw: np.ndarray, reference_read: np.ndarray | None, offset: int, read_pattern: list[list[int]], border: np.ndarray
+    raw: np.ndarray, reference_read: np.ndarray | None, offset: float, read_pattern: list[list[int]], border: np.ndarray
 ) -> DecodedBlock:
     """Decode some rows of a raw exposure, and flag the counts that are lost.
 
@@ -218,7 +218,7 @@ def decode_block(
         Counts as they came, DN, uint16 of shape (resultant, row, column).
     reference_read : numpy.ndarray or None
         The read that was subtracted on board, DN, of shape (row, column).
-    offset : int
+    offset : float
         ``meta.instrument.data_encoding_offset``, DN.
     read_pattern : list of list of int
         1-based reads of each resultant.
@@ -243,12 +243,12 @@ def decode_block(
     counts[(flags != 0) & border] = 0
     replace_resultants(counts, lost, read_pattern)
     flags[lost] = 0
-    at_limit = np.count_nonzero(flags)
+    at_limit = int(np.count_nonzero(flags))
     flags[lost] = dqflags.DROPOUT | dqflags.DO_NOT_USE
     return DecodedBlock(counts, flags, at_limit, lost)
 
 
-def decode_amp33(raw: np.ndarray, reference_read: np.ndarray | None, offset: int) -> tuple[np.ndarray, int, int]:
+def decode_amp33(raw: np.ndarray, reference_read: np.ndarray | None, offset: float) -> tuple[np.ndarray, int, int]:
     """Decode the samples of amplifier 33.
 
     Parameters
@@ -257,7 +257,7 @@ def decode_amp33(raw: np.ndarray, reference_read: np.ndarray | None, offset: int
         Samples as they came, DN, uint16 (resultant, row, column).
     reference_read : numpy.ndarray or None
         The read that was subtracted on board, DN, (row, column); it is added back.
-    offset : int
+    offset : float
         ``meta.instrument.data_encoding_offset``, DN; it is subtracted.
 
     Returns
@@ -272,7 +272,7 @@ def decode_amp33(raw: np.ndarray, reference_read: np.ndarray | None, offset: int
     at_limit = ((raw == 0) | (raw == LARGEST_RAW)) & encoded
     out_of_range = ((decoded < 0) | (decoded > LARGEST_RAW)) & ~at_limit
     samples = np.where(at_limit | out_of_range, 0, decoded).astype(np.uint16)
-    return samples, np.count_nonzero(at_limit), np.count_nonzero(out_of_range)
+    return samples, int(np.count_nonzero(at_limit)), int(np.count_nonzero(out_of_range))
 
 
 def border_arrays(data: dict[str, np.ndarray], pixeldq: np.ndarray) -> dict[str, np.ndarray]:
@@ -290,7 +290,7 @@ def border_arrays(data: dict[str, np.ndarray], pixeldq: np.ndarray) -> dict[str,
     dict
         Counts and flags of each side, by the names of the ramp data model.
     """
-    sides = {
+    sides: dict[str, slice | tuple[slice, slice]] = {
         "left": np.s_[:, :BORDER],
         "right": np.s_[:, -BORDER:],
         "top": np.s_[:BORDER],
@@ -486,7 +486,9 @@ def _flag_guide_window(job: Job, raw: Exposure, pixeldq: np.ndarray) -> None:
         job.log.info("The guide window does not lie on the detector: %s", window)
 
 
-def _warn_of_encoding(job, raw, offset, reference_read, reference_amp33) -> None:
+def _warn_of_encoding(
+    job: Job, raw: Exposure, offset: float, reference_read: np.ndarray | None, reference_amp33: np.ndarray | None
+) -> None:
     """Warn where the metadata and the arrays disagree on what was done for the downlink."""
     for name, read, other in (
         ("reference_read", reference_read, reference_amp33),
@@ -504,7 +506,9 @@ def _warn_of_encoding(job, raw, offset, reference_read, reference_amp33) -> None
             job.log.warning("%s: %s is zero everywhere: nothing is added back", raw.path.name, name)
 
 
-def _decoded_amp33(job, raw, samples, reference_amp33, offset) -> np.ndarray:
+def _decoded_amp33(
+    job: Job, raw: Exposure, samples: np.ndarray, reference_amp33: np.ndarray | None, offset: float
+) -> np.ndarray:
     """Amplifier 33 decoded, with a word on what is lost."""
     decoded, at_limit, out_of_range = decode_amp33(samples, reference_amp33, offset)
     if at_limit or out_of_range:

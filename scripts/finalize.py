@@ -11,6 +11,7 @@ import contextlib
 import json
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -33,6 +34,9 @@ from rampflow.step.logs import recorded_log, step_logger
 from rampflow.step.program import reported_errors
 from rampflow.step.provenance import LOG_KEY, stamp
 from rampflow.wcs.wcs_tree import with_border
+
+if TYPE_CHECKING:
+    import pyarrow
 
 log = step_logger("finalize")
 
@@ -147,7 +151,7 @@ def measure_statistics(image: Exposure) -> dict:
     return image_statistics(values[:count], values.size)
 
 
-def record_catalog(meta: dict, table, name: str) -> None:
+def record_catalog(meta: dict, table: pyarrow.Table, name: str) -> None:
     """Record an image's source catalog in its ``meta``, in place.
 
     Parameters
@@ -173,7 +177,7 @@ def record_catalog(meta: dict, table, name: str) -> None:
     meta["cal_logs"] = [*meta.get("cal_logs", []), *json.loads(recorded.get(LOG_KEY, b"[]"))]
 
 
-def final_catalog(table, name: str, image: dict):
+def final_catalog(table: pyarrow.Table, name: str, image: dict) -> pyarrow.Table:
     """Give a source catalog the metadata of the final one.
 
     Parameters
@@ -193,7 +197,7 @@ def final_catalog(table, name: str, image: dict):
     """
     from rampflow.catalog.products import flattened
 
-    own = {}
+    own: dict[str, Any] = {}
     stamp(own, name)
     own |= {"image": {"filename": image["filename"], "file_date": image["file_date"]}}
     if (region := image.get("wcsinfo", {}).get("s_region")) is not None:

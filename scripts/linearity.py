@@ -227,7 +227,7 @@ def correct_linearity(
     return corrected, corrected_groupdq, corrected_pixeldq
 
 
-def _by_channel(array):
+def _by_channel(array: np.ndarray) -> np.ndarray:
     """View the last axis of an array, the columns, as two: channel and column."""
     return array.reshape(*array.shape[:-1], -1, CHANNEL_WIDTH)
 
@@ -246,7 +246,7 @@ def response_ratio(coefficients: np.ndarray) -> np.ndarray:
         Ratios, float64 of shape (row, column); near 1 for a sound detector.
     """
     with np.errstate(over="ignore", invalid="ignore"):
-        return np.polynomial.polynomial.polyval(TYPICAL, coefficients.astype(np.float64)) / TYPICAL
+        return np.asarray(np.polynomial.polynomial.polyval(TYPICAL, coefficients.astype(np.float64))) / TYPICAL
 
 
 def check_polynomials(reference: Exposure, shape: tuple[int, int], reftype: str) -> None:

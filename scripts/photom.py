@@ -2,6 +2,7 @@
 
 import math
 import sys
+from pathlib import Path
 
 from rampflow.errors import RampflowError
 from rampflow.step.declaration import Range, Reference, Step
@@ -71,7 +72,7 @@ def photometry_of(phot_table: dict, optical_element: str) -> dict | None:
     return result
 
 
-def check_uncertainty(path, optical_element: str, found: dict) -> None:
+def check_uncertainty(path: Path, optical_element: str, found: dict) -> None:
     """Refuse a calibration whose uncertainty is larger than itself: their units differ.
 
     Parameters
@@ -112,7 +113,7 @@ def wcs_pixel_area(job: Job) -> float | None:
     from rampflow.wcs.wcs_tree import Wcs
 
     try:
-        area = pixel_solid_angle(Wcs(job.exposure.meta["wcs"]), job.exposure.array("data", 2).shape)
+        area = pixel_solid_angle(Wcs(job.exposure.meta["wcs"]), job.exposure.array("data", 2).plane_shape)
     except (AttributeError, LookupError, TypeError, ValueError) as error:  # what comes of a damaged tree has no common name
         reason = " ".join(str(error).split())[:200]
         job.log.warning("meta.wcs can't be evaluated (%s): the pixel area of the reference is not checked", reason)

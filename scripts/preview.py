@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -15,10 +16,13 @@ from rampflow.pictures import image as pictures
 from rampflow.step.exposure import Exposure
 from rampflow.step.program import reported_errors
 
+if TYPE_CHECKING:
+    from PIL import Image
+
 SIZE, THUMBNAIL = 1080, 300  #: pixels a side at most; those of the previews in the Roman archive
 
 
-def make_preview(image: np.ndarray, flags: np.ndarray, s_region: str | None):
+def make_preview(image: np.ndarray, flags: np.ndarray, s_region: str | None) -> Image.Image:
     """Draw a calibrated image.
 
     Parameters

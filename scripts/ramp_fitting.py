@@ -7,6 +7,7 @@ import functools
 import math
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import numpy as np
 
@@ -15,10 +16,9 @@ from rampflow.detector import BORDER, MINIMUM_RESULTANTS, SCIENCE, SEARCHABLE_RE
 from rampflow.errors import RampflowError
 from rampflow.files.asdf_writer import EmptyArray
 from rampflow.files.data_models import data_model_of
-from rampflow.files.stored_array import StoredArray
 from rampflow.files.yaml_tree import tagged
 from rampflow.step.declaration import Parameter, Range, Reference, Step
-from rampflow.step.exposure import Exposure
+from rampflow.step.exposure import Exposure, ExposureArray
 from rampflow.step.job import Job
 from rampflow.step.product import Product
 from rampflow.step.program import run_step
@@ -47,7 +47,7 @@ READNOISE = Range(
 class _Algorithm(Parameter):
     """The algorithm; the error for romancal's deprecated one names the replacement."""
 
-    def parse(self, text: str):
+    def parse(self, text: str) -> Any:
         if text == "ols_cas22":
             raise argparse.ArgumentTypeError("ols_cas22 is deprecated in romancal and not offered here; use likely")
         return super().parse(text)
@@ -293,7 +293,7 @@ def find_jumps(
     from rampflow.kernels import ramp_fitting as kernels
 
     searched = rejection_threshold is not None and len(resultants) >= SEARCHABLE_RESULTANTS
-    single, pair = jump_thresholds(rejection_threshold) if searched else (math.inf, math.inf)
+    single, pair = (math.inf, math.inf) if rejection_threshold is None or not searched else jump_thresholds(rejection_threshold)
     rate = np.empty(gain.shape)
     jumps = np.zeros(groupdq.shape, np.uint8)
     network = kernels.sorting_network(len(resultants) - 1)
@@ -474,7 +474,7 @@ class _Event:
     minor: float
     angle: float  # of the major axis, radians
 
-    def along_axes(self, row, column):
+    def along_axes(self, row: float, column: float) -> tuple[float, float]:
         """Offsets from the centre along the major and the minor axis."""
         row = row - self.row
         column = column - self.column
@@ -495,10 +495,10 @@ class _Event:
         """Rows and columns of the pixels in the ellipse with the same centre and angle, and the given full axes (pixels)."""
         from skimage.draw import ellipse
 
-        radii = [round(min(axis, LARGEST_EVENT_WIDTH) / 2) for axis in (major, minor)]
-        if not all(radii):
+        along, across = (round(min(axis, LARGEST_EVENT_WIDTH) / 2) for axis in (major, minor))
+        if not along or not across:
             return np.empty(0, int), np.empty(0, int)
-        return ellipse(round(self.row), round(self.column), *radii, shape=shape, rotation=self.angle)
+        return ellipse(round(self.row), round(self.column), along, across, shape=shape, rotation=self.angle)
 
 
 def _find_events(mask: np.ndarray, minimum_area: float) -> list[_Event]:
@@ -511,8 +511,9 @@ def _find_events(mask: np.ndarray, minimum_area: float) -> list[_Event]:
         if region.area_bbox < minimum_area or region.area_filled < minimum_area:
             continue
         # One pixel less, as in stcal: the axes are those of the centres of the pixels.
-        axes = (max(length - 1, 0.0) for length in (region.axis_major_length, region.axis_minor_length))
-        events.append(_Event(*map(float, region.centroid), *axes, region.orientation % math.pi))
+        major, minor = (max(length - 1, 0.0) for length in (region.axis_major_length, region.axis_minor_length))
+        row, column = map(float, region.centroid)
+        events.append(_Event(row, column, major, minor, region.orientation % math.pi))
     return events
 
 
@@ -625,8 +626,8 @@ def fit_exposure(job: Job, covariance: np.ndarray, readnoise: Exposure, gain: Ex
     read_pattern = job.exposure.read_pattern
     frame_time = job.exposure.frame_time
     data, groupdq, pixeldq = ramp_arrays(job)
-    read_gain = row_reader(gain, "gain", data.shape[1:])
-    read_noise = row_reader(readnoise, "readnoise", data.shape[1:])
+    read_gain = row_reader(gain, "gain", data.plane_shape)
+    read_noise = row_reader(readnoise, "readnoise", data.plane_shape)
     search_options = {
         "rejection_threshold": parameters.rejection_threshold if parameters.use_ramp_jump_detection else None,
         "saturated_in_median": parameters.saturated_in_median,
@@ -770,13 +771,13 @@ def run_skipped(job: Job) -> None:
     """
     data, groupdq, pixeldq = ramp_arrays(job)
     shape = [n - 2 * BORDER for n in data.shape[1:]]
-    image = {name: np.zeros(shape, dtype) for name, dtype in image_dtypes(job).items()}
+    image: dict[str, np.ndarray] = {name: np.zeros(shape, dtype) for name, dtype in image_dtypes(job).items()}
     image["dq"][:] = (pixeldq.read() | groupdq.read_plane(0) | np.uint32(flags.SATURATED))[SCIENCE]
     with create_image(job, image) as product:
         product.status = "SKIPPED"
 
 
-def ramp_arrays(job: Job) -> tuple[StoredArray, StoredArray, StoredArray]:
+def ramp_arrays(job: Job) -> tuple[ExposureArray, ExposureArray, ExposureArray]:
     """Get the stored arrays of the ramp.
 
     Parameters
@@ -786,11 +787,11 @@ def ramp_arrays(job: Job) -> tuple[StoredArray, StoredArray, StoredArray]:
 
     Returns
     -------
-    data : StoredArray
+    data : ExposureArray
         Counts, DN.
-    groupdq : StoredArray
+    groupdq : ExposureArray
         Flags per resultant.
-    pixeldq : StoredArray
+    pixeldq : ExposureArray
         Flags per pixel.
     """
     return job.exposure.array("data"), job.exposure.array("groupdq"), job.exposure.array("pixeldq")

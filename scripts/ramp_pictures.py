@@ -80,7 +80,7 @@ def transient_of(ramp: Exposure) -> dict | None:
     data = ramp.array("data", 3)
     if data.shape[0] < transient.MIN_RESULTANTS:
         return None
-    pixel_times = pixel_read_times(data.shape[1:], ramp.frame_time, TRANSIENT_DETECTOR)[SCIENCE]
+    pixel_times = pixel_read_times(data.plane_shape, ramp.frame_time, TRANSIENT_DETECTOR)[SCIENCE]
     times, resultant_times = pixel_times.mean(axis=1), mean_reads(ramp.read_pattern) * ramp.frame_time
     groupdq, numbers = ramp.array("groupdq", 3), range(min(transient.MEASURING_RESULTANTS, data.shape[0]))
     first, flags = (np.stack([array.read_plane(i)[SCIENCE] for i in numbers]) for array in (data, groupdq))

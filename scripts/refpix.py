@@ -191,7 +191,7 @@ def replace_lost_samples(samples: np.ndarray, *, remove_offset: bool = True) -> 
     counts = samples.astype(np.float32, copy=False)
     offset = counts.mean(axis=0) if remove_offset else np.zeros_like(counts[0])
     lost = (samples <= 0) | (samples >= LARGEST_COUNT)
-    in_part = lost.any(axis=0)
+    in_part = np.asarray(lost.any(axis=0))
     in_part[in_part] = (samples[:, in_part] != samples[0, in_part]).any(axis=0)
     lost &= in_part
     if not in_part.any():
@@ -334,12 +334,12 @@ def reference_streams(
     times = sample_times(rows)
     ends = np.r_[:BORDER, rows - BORDER : rows]
 
-    def _without_offset(values, values_offset):
+    def _without_offset(values: np.ndarray, values_offset: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         # A missing sample is zero in all resultants, and so it is without the offset; one that equals its mean may be there.
         rest = values - values_offset
         return rest, (rest if mean_is_missing else values) != 0
 
-    def _trend_of(values, values_offset, number):
+    def _trend_of(values: np.ndarray, values_offset: np.ndarray, number: int) -> tuple[float, float]:
         if not remove_trends:
             return 0.0, 0.0
         return fit_trend(*_without_offset(values[ends], values_offset[ends]), in_read_order(times, number)[ends])
@@ -347,9 +347,9 @@ def reference_streams(
     trends = [_trend_of(resultant[_columns_of(n)], offset[_columns_of(n)], n) for n in range(last + 1)]
     streams = np.zeros((3, rows, SAMPLES), np.float32)
     for stream, number, border in ((streams[0], 0, np.s_[:BORDER]), (streams[1], last, np.s_[-BORDER:])):
-        values = _without_offset(resultant[_columns_of(number)][:, border], offset[_columns_of(number)][:, border])
+        values, there = _without_offset(resultant[_columns_of(number)][:, border], offset[_columns_of(number)][:, border])
         on_detector = in_read_order(stream[:, :CHANNEL_WIDTH], number)
-        on_detector[:, border] = remove_trend(*values, in_read_order(times, number)[:, border], trends[number])
+        on_detector[:, border] = remove_trend(values, there, in_read_order(times, number)[:, border], trends[number])
 
     values, there = _without_offset(amp33.astype(np.float32), amp33_offset)
     trend = _trend_of(amp33.astype(np.float32), amp33_offset, 0)
@@ -367,7 +367,7 @@ def _columns_of(channel):
 
 
 def correct_resultants(
-    resultants: Sequence[np.ndarray],
+    resultants: Sequence[np.ndarray] | np.ndarray,
     amp33: np.ndarray,
     offset: np.ndarray,
     amp33_offset: np.ndarray,
@@ -426,8 +426,8 @@ def correct_resultants(
         )
 
     with ThreadPoolExecutor(threads) as pool:
-        streams, trends = zip(*pool.map(_streams_of, resultants, amp33), strict=True)
-        streams = np.stack(streams)
+        of_resultants, trends = zip(*pool.map(_streams_of, resultants, amp33), strict=True)
+        streams = np.stack(of_resultants)
         spectra = fft.rfft(streams.reshape(*streams.shape[:2], length) / length, workers=threads)
         spectra[:, :2] *= np.float32(SAMPLES / BORDER)  # a border weighs as if all samples of its stream were there
 
@@ -677,8 +677,9 @@ def run(job: Job) -> None:
         bad = start * columns + np.flatnonzero(dq.has(pixeldq.read_rows(start, stop), dq.BAD_REF_PIXEL))
         return counts, lost, bad, still
 
-    counts, lost, bad, still = zip(*job.map_rows(_average_rows, rows), strict=True)
-    counts, lost, bad = np.concatenate(counts, axis=1), np.concatenate(lost, axis=1), np.concatenate(bad)
+    blocks = list(zip(*job.map_rows(_average_rows, rows), strict=True))
+    counts, lost = (np.concatenate(arrays, axis=1) for arrays in blocks[:2])
+    bad, still = np.concatenate(blocks[2]), blocks[3]
     offset.flat[bad] = 0
     pixels = np.flatnonzero(border_pixels(0, rows, (rows, columns)))
     warn_of_channels(job, np.sum(still, axis=0) / (rows * CHANNEL_WIDTH), resultants)
@@ -734,7 +735,7 @@ def run(job: Job) -> None:
                 product.write_plane("border_ref_pix_left", i, plane[:, :BORDER])
                 product.write_plane("border_ref_pix_right", i, plane[:, -BORDER:])
         groupdq = exposure.array("groupdq", shape=ramp.shape)
-        for resultant in unused:
+        for resultant in unused.tolist():
             product.write_plane("groupdq", resultant, groupdq.read_plane(resultant) | np.uint8(dq.DO_NOT_USE))
 
 

@@ -8,6 +8,7 @@ import csv
 import datetime
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -48,7 +49,7 @@ def read_benchmark(path: Path | None) -> dict:
     return {"seconds": _number(row, "s"), "cpu": _number(row, "cpu_time"), "memory": _number(row, "max_rss")}
 
 
-def _number(row, column):
+def _number(row: dict, column: str) -> float | None:
     """Read a number in a row of a table; `None` where it is missing or no number."""
     try:
         return float(row[column])
@@ -56,7 +57,7 @@ def _number(row, column):
         return None
 
 
-def total(jobs: list[dict], key: str, combine=sum):
+def total(jobs: list[dict], key: str, combine: Callable[[list[float]], float] = sum) -> float | None:
     """Sum up the known values of jobs.
 
     Parameters

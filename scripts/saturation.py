@@ -113,26 +113,26 @@ def flag_saturated(
         if n_pix_grow_sat:
             flags |= _grow(dqflags.has(flags, dqflags.SATURATED), n_pix_grow_sat) * np.uint8(dqflags.SATURATED)
     # The other passes concern the few pixels that saturate.
-    pixels = np.nonzero(dqflags.has(np.bitwise_or.reduce(groupdq, axis=0), dqflags.SATURATED))
-    if not len(pixels[0]):
+    rows, columns = np.nonzero(dqflags.has(np.bitwise_or.reduce(groupdq, axis=0), dqflags.SATURATED))
+    if not rows.size:
         return
-    counts, flags, limit = data[:, *pixels], groupdq[:, *pixels], threshold[pixels]
+    counts, flags, limit = data[:, rows, columns], groupdq[:, rows, columns], threshold[rows, columns]
     partly = _partly_saturated(counts, flags, limit, read_pattern)
     if n_pix_grow_sat:
         for flags_of_resultant, of_pixels in zip(groupdq, partly, strict=True):
             grown = np.zeros(threshold.shape, bool)
-            grown[pixels] = of_pixels
+            grown[rows, columns] = of_pixels
             flags_of_resultant |= _grow(grown, n_pix_grow_sat) * np.uint8(dqflags.DO_NOT_USE)
     if len(data) > 2:
         partly[1] |= _second_is_suspect(counts, flags, limit, read_pattern)
-    groupdq[:, *pixels] |= partly * np.uint8(dqflags.DO_NOT_USE)
+    groupdq[:, rows, columns] |= partly * np.uint8(dqflags.DO_NOT_USE)
     for _ in range(backup):
         for reads, flags, following in zip(read_pattern, groupdq[:-1], groupdq[1:], strict=False):
             if len(reads) > 1:
                 flags |= following & np.uint8(dqflags.SATURATED)
 
 
-def _partly_saturated(counts, flags, limit, read_pattern):
+def _partly_saturated(counts: np.ndarray, flags: np.ndarray, limit: np.ndarray, read_pattern: list[list[int]]) -> np.ndarray:
     """The backward pass on the ramps of some pixels: whether each resultant is partly saturated (resultant, pixel)."""
     before, after = flags[:-1], flags[1:]
     averaged = np.array([len(reads) > 1 for reads in read_pattern[: len(before)]], bool)[:, None]
@@ -144,7 +144,7 @@ def _partly_saturated(counts, flags, limit, read_pattern):
     return partly
 
 
-def _second_is_suspect(counts, flags, limit, read_pattern):
+def _second_is_suspect(counts: np.ndarray, flags: np.ndarray, limit: np.ndarray, read_pattern: list[list[int]]) -> np.ndarray:
     """The pass on the second resultant, on the ramps of some pixels: whether it may hold saturated reads (pixel)."""
     first, second = counts[:2]
     suspect = first / np.mean(read_pattern[0]) * read_pattern[2][-1] < limit
@@ -236,14 +236,14 @@ def run(job: Job) -> None:
                     "All science pixels with a threshold in %s are saturated in all resultants, but these are only %.2g %% of "
                     "them (the others are flagged NO_SAT_CHECK): the exposure does not count as fully saturated; check the "
                     "reference",
-                    job.references["saturation"].name,
+                    job.reference_file("saturation").name,
                     100 * share,
                 )
             elif 1 - share > MANY_UNCHECKED:
                 job.log.warning(
                     "%s: %.3g %% of the science pixels have no threshold (NaN in data, or NO_SAT_CHECK in dq) and are never "
                     "flagged as saturated, so their count rates may be wrong; check the reference",
-                    job.references["saturation"].name,
+                    job.reference_file("saturation").name,
                     100 * (1 - share),
                 )
 
@@ -265,7 +265,7 @@ def warn_of_thresholds(job: Job, beyond: np.ndarray, pixels: int) -> None:
             "%s: the thresholds (data) of %d pixels (%.2g %%, with a median of %.6g DN) are above %d DN, the largest count of "
             "the converter, so these pixels are never flagged as saturated; check the unit, and flag pixels that must not be "
             "checked NO_SAT_CHECK",
-            job.references["saturation"].name,
+            job.reference_file("saturation").name,
             beyond.size,
             100 * beyond.size / pixels,
             np.median(beyond),

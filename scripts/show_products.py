@@ -76,7 +76,8 @@ def describe(folder: Path, stem: str) -> tuple[str, ...]:
     with AsdfFile(path) as file:
         image = Exposure(file)
         statistics = image.get("meta.statistics", dict)
-        outcomes = {}  # the steps of each status; later pipelines' steps and those of other detectors are left out
+        # The steps of each status. Later pipelines' steps and those of other detectors are left out.
+        outcomes: dict[str, list[str]] = {}
         for name in STATUSES:
             status = image.get("meta.cal_step", dict).get(name, "INCOMPLETE")
             if status not in ("COMPLETE", "N/A"):
@@ -107,7 +108,9 @@ def main(argv: list[str] | None = None) -> int:
         exposures = find_exposures(folder)
         if not exposures:
             raise RampflowError(f"{folder}: holds no product (_cal.asdf)")
-        table = [("exposure", "type", "detector", "element", "median DN/s", "good", "missing products", "steps not COMPLETE")]
+        table: list[tuple[str, ...]] = [
+            ("exposure", "type", "detector", "element", "median DN/s", "good", "missing products", "steps not COMPLETE")
+        ]
         damaged = []
         for stem in exposures:
             try:

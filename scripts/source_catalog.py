@@ -409,7 +409,7 @@ def find_sources(job: Job, field: photometry.Field, element: str) -> Sources:
     sources.labels = labels
     epsf = read_epsf(job)
     if epsf is not None and sources.energy is not None:
-        names = (job.references[reftype].name for reftype in ("epsf", "apcorr"))
+        names = (job.reference_file(reftype).name for reftype in ("epsf", "apcorr"))
         psf.compare_energy(epsf, sources.energy, field.pixel_scale, *names)
     sources.columns = measure(field, labels, detection, epsf=epsf, **options)
     if p.forced_segmentation:

@@ -6,6 +6,7 @@ import argparse
 import json
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -20,6 +21,15 @@ from rampflow.step.exposure import Exposure
 from rampflow.step.logs import recorded_log, step_logger
 from rampflow.step.program import reported_errors
 from rampflow.step.provenance import describe_parameter_sources, is_fully_saturated
+
+if TYPE_CHECKING:
+    from astropy.table import Table
+
+    from rampflow.alignment.exposures import CatalogedExposure
+    from rampflow.alignment.matching import Matching
+    from rampflow.alignment.outcomes import Outcome
+    from rampflow.alignment.source_positions import SourcePositions
+    from rampflow.astrometry.star_table import Origin
 
 _GEOMETRIES = ("shift", "rshift", "rscale", "general")
 
@@ -150,7 +160,7 @@ def parser() -> argparse.ArgumentParser:
     return result
 
 
-def matchings(parameters: dict):
+def matchings(parameters: dict) -> tuple[Matching, Matching]:
     """Make the matching between exposures, and the one with the astrometric catalog.
 
     Parameters
@@ -191,7 +201,9 @@ def stem_of_image(image: Path) -> str:
     return image.name.rpartition("_")[0] or image.stem
 
 
-def read_members(images: list[Path], catalogs: list[str], own_catalogs: list[str], *, with_epochs: bool = False):
+def read_members(
+    images: list[Path], catalogs: list[str], own_catalogs: list[str], *, with_epochs: bool = False
+) -> tuple[list[CatalogedExposure], dict[str, tuple[str, str]], dict[str, str]]:
     """Read the exposures of an association.
 
     Parameters
@@ -249,7 +261,7 @@ def read_members(images: list[Path], catalogs: list[str], own_catalogs: list[str
     return members, left_out, caveats
 
 
-def sources_of(stem: str, image: Exposure, path: Path, own: Path | None = None):
+def sources_of(stem: str, image: Exposure, path: Path, own: Path | None = None) -> tuple[SourcePositions, str]:
     """Read the positions of the source catalog of an exposure; the log names the file and the columns.
 
     Parameters
@@ -316,7 +328,7 @@ def sources_of(stem: str, image: Exposure, path: Path, own: Path | None = None):
     return sources, caveat
 
 
-def read_stars(path: Path):
+def read_stars(path: Path) -> tuple[Table, Origin, str]:
     """Read the astrometric catalog.
 
     Parameters
@@ -347,7 +359,7 @@ def read_stars(path: Path):
     return stars, origin, "" if len(stars) else origin.reason or "the catalog has no stars there"
 
 
-def star_errors(stars) -> np.ndarray:
+def star_errors(stars: Table) -> np.ndarray:
     """Compute the standard deviation of a coordinate of each star.
 
     Parameters
@@ -364,7 +376,7 @@ def star_errors(stars) -> np.ndarray:
     return np.nan_to_num(np.sqrt((errors**2).mean(axis=0))) / MAS_PER_ARCSEC
 
 
-def solution_of(member, outcome, catalog_name: str) -> dict:
+def solution_of(member: CatalogedExposure, outcome: Outcome, catalog_name: str) -> dict:
     """Convert the outcome for an exposure to its entry in the file of solutions.
 
     Parameters
@@ -397,7 +409,7 @@ def solution_of(member, outcome, catalog_name: str) -> dict:
     }
 
 
-def summary_of(member, outcome, catalog: np.ndarray) -> dict:
+def summary_of(member: CatalogedExposure, outcome: Outcome, catalog: np.ndarray) -> dict:
     """Convert the outcome for an exposure to its entry in the summary.
 
     Parameters
@@ -477,7 +489,7 @@ def run(arguments: dict) -> None:
     for stem, (status, why) in left_out.items():
         log.warning("%s: %s, %s", stem, status, why)
     directions = unit_vectors(np.asarray(stars["ra"]), np.asarray(stars["dec"]))
-    moving = MovingStars(stars, origin.epoch) if stars_move else None
+    moving = MovingStars(stars, origin.epoch) if stars_move and origin.epoch is not None else None
     if reason:
         results = {"status": "FAILED", "nmatches": 0, "n_detector": len(members)}
         outcomes = [Outcome(None, results, f"no astrometric catalog: {reason}") for _ in members]
@@ -496,7 +508,7 @@ def run(arguments: dict) -> None:
     else:
         outcomes = []
     outcomes = [outcome.with_caveat(caveats.get(member.stem)) for member, outcome in zip(members, outcomes, strict=True)]
-    solutions = {stem: {"status": status, "reason": why} for stem, (status, why) in left_out.items()}
+    solutions: dict[str, dict[str, Any]] = {stem: {"status": status, "reason": why} for stem, (status, why) in left_out.items()}
     summaries = {stem: dict(solution) for stem, solution in solutions.items()}
     for solution in solutions.values():
         if solution["status"] == "FAILED":
@@ -508,7 +520,7 @@ def run(arguments: dict) -> None:
             log.warning("%s: %s; check the positions of the astrometric catalog", member.stem, doubt)
             outcome = outcome.with_caveat(doubt)
         solutions[member.stem] = solution_of(member, outcome, name)
-        seen = moving.directions(member.epoch) if moving else directions
+        seen = moving.directions(member.epoch) if moving and member.epoch is not None else directions
         summaries[member.stem] = report = summary_of(member, outcome, seen)
         if outcome.wcs is None:
             log.warning("%s: FAILED, %s; its WCS is unchanged", member.stem, outcome.reason)
@@ -524,7 +536,7 @@ def run(arguments: dict) -> None:
                 report["rmse_after_mas"],
             )
     if parameters["save_abs_catalog"]:
-        counts = np.bincount(np.concatenate([o.star for o in outcomes] or [[]]).astype(int), minlength=len(stars))
+        counts = np.bincount(np.concatenate([o.star for o in outcomes] or [np.empty(0)]).astype(int), minlength=len(stars))
         write_matched(arguments["output"].with_name(f"{association}_fit_{Path(name).name.lower()}_ref.ecsv"), stars, counts)
     # File names without their folders, which another machine doesn't have.
     names = {stem: Path(catalog).name for stem, catalog in zip(stems, catalogs, strict=True) if catalog != NOT_APPLICABLE}
@@ -549,7 +561,7 @@ def run(arguments: dict) -> None:
         partial.write_text(json.dumps(content, indent=2) + "\n")
 
 
-def write_matched(path: Path, stars, counts: np.ndarray) -> None:
+def write_matched(path: Path, stars: Table, counts: np.ndarray) -> None:
     """Write the stars of the astrometric catalog that were matched.
 
     Parameters

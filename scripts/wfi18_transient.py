@@ -74,7 +74,7 @@ def run(job: Job) -> None:
             MIN_RESULTANTS,
         )
     else:
-        times = pixel_read_times(data.shape[1:], frame_time, TRANSIENT_DETECTOR)
+        times = pixel_read_times(data.plane_shape, frame_time, TRANSIENT_DETECTOR)
         resultant_times = mean_reads(read_pattern) * frame_time
 
         checked, groupdq = job.parameters.check_fit, ramp.array("groupdq", 3)

@@ -45,6 +45,7 @@ def write(path, tree, **kwargs):
 
 def check_reads(stored, expected):
     """Compare all ways to read an array with the array itself."""
+    assert stored.plane_shape == expected.shape[-2:]
     assert stored.shape == expected.shape and stored.ndim == expected.ndim and stored.nbytes == expected.nbytes
     for found, wanted in (
         (stored.read(), expected),

@@ -49,6 +49,18 @@ class MemoryArray:
         self.ndim = array.ndim
         self.nbytes = array.nbytes
 
+    @property
+    def plane_shape(self) -> tuple[int, int]:
+        """Shape of a plane, as `StoredArray.plane_shape`.
+
+        Returns
+        -------
+        tuple of int
+            Rows, columns.
+        """
+        rows, columns = self.shape[-2:]
+        return rows, columns
+
     def read(self) -> np.ndarray:
         """Copy the array, as `StoredArray.read`.
 

@@ -74,6 +74,18 @@ class StoredArray:
         return len(self.shape)
 
     @property
+    def plane_shape(self) -> tuple[int, int]:
+        """Shape of a plane: of an image itself, or of each resultant of a ramp.
+
+        Returns
+        -------
+        tuple of int
+            Rows, columns.
+        """
+        rows, columns = self.shape[-2:]
+        return rows, columns
+
+    @property
     def _plain(self) -> bool:
         return self._block.compression == UNCOMPRESSED and self._strides is None
 

@@ -13,6 +13,7 @@ from rampflow.files.in_memory import MemoryArray, MemoryFile
 from rampflow.files.stored_array import StoredArray
 from rampflow.files.tags import ROMAN_PREFIX
 
+ExposureArray = StoredArray | MemoryArray  #: an array of an exposure, in its file or in memory
 #: Sections of the metadata that steps read or add to. Each of them is a mapping if it is present.
 SECTIONS = (
     "cal_step",
@@ -165,7 +166,7 @@ class Exposure:
 
     def array(
         self, name: str, ndim: int | None = None, *, shape: tuple[int, ...] | None = None, kinds: str | None = None
-    ) -> StoredArray | MemoryArray:
+    ) -> ExposureArray:
         """Look up an array, without reading its values.
 
         Parameters

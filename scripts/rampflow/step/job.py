@@ -147,7 +147,7 @@ class Job:
         RampflowError
             The reference is of another type, or made for another detector or optical element, or its values are implausible.
         """
-        path = self._path(reftype)
+        path = self.reference_file(reftype)
         declaration = self.step.reference(reftype)
         self.log.info("Using %s reference file: %s", reftype.upper(), path)
         with AsdfFile(path) as file:
@@ -186,12 +186,29 @@ class Job:
         pathlib.Path
             The file.
         """
-        path = self._path(reftype)
+        path = self.reference_file(reftype)
         self.log.info("Using %s reference file: %s", reftype.upper(), path)
         self._references_read.add(reftype)
         return path
 
-    def _path(self, reftype: str) -> Path:
+    def reference_file(self, reftype: str) -> Path:
+        """Return the path of a reference that the step reads.
+
+        Parameters
+        ----------
+        reftype : str
+            Type of the reference.
+
+        Returns
+        -------
+        pathlib.Path
+            The file.
+
+        Raises
+        ------
+        ValueError
+            The reference is N/A, so that the step can't read it.
+        """
         path = self.references[reftype]
         if path is None:
             raise ValueError(f"the step {self.step.name} opens the reference {reftype}, which is N/A")
@@ -214,7 +231,8 @@ class Job:
         """
         limits = self.step.reference(reftype).plausible[field]
         quantity = f"{limits.quantity} ({field})"
-        refuse_implausible(self._path(reftype), quantity, value, (limits.minimum, limits.maximum), limits.unit, reftype)
+        path = self.reference_file(reftype)
+        refuse_implausible(path, quantity, value, (limits.minimum, limits.maximum), limits.unit, reftype)
 
     def plausible(self, reftype: str, field: str) -> Range:
         """Look up the limits of the pixels of a reference.
@@ -255,7 +273,7 @@ class Job:
         self.log.warning(
             "%s: %.3g %% of %s lie beyond %g to %g%s, too many for single bad pixels: they count as bad pixels; check the "
             "reference",
-            self._path(reftype).name,
+            self.reference_file(reftype).name,
             100 * unusual / total,
             field,
             limits.minimum,

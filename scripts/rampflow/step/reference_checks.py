@@ -11,10 +11,8 @@ from typing import Any
 import numpy as np
 
 from rampflow.errors import RampflowError
-from rampflow.files.in_memory import MemoryArray
-from rampflow.files.stored_array import StoredArray
 from rampflow.step.declaration import Range, Reference
-from rampflow.step.exposure import Exposure
+from rampflow.step.exposure import Exposure, ExposureArray
 
 #: Values of an unknown or arbitrary entry. They match any other value.
 UNSET = frozenset(("", "?", "N/A", "NONE", "NULL", "ANY", "NOT_CONFIGURED"))
@@ -235,12 +233,12 @@ def refuse_implausible(path: Path, field: str, value: float, limits: tuple[float
     )
 
 
-def sample_rows(array: StoredArray | MemoryArray) -> np.ndarray:
+def sample_rows(array: ExposureArray) -> np.ndarray:
     """Read rows spread over a frame, from which its median is estimated.
 
     Parameters
     ----------
-    array : StoredArray or MemoryArray
+    array : ExposureArray
         A frame (row, column), planes of frames, or a table (one axis).
 
     Returns
@@ -311,7 +309,7 @@ def check_plausible(reference: Exposure, declaration: Reference, names: dict[str
                 _check_array(reference, declaration.type, field, array, limits)
 
 
-def _check_array(reference: Exposure, reftype: str, field: str, array: StoredArray | MemoryArray, limits: Range) -> None:
+def _check_array(reference: Exposure, reftype: str, field: str, array: ExposureArray, limits: Range) -> None:
     values = sample_rows(array)
     if limits.plane is not None:
         field = f"{field}[{limits.plane}]"
