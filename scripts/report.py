@@ -15,10 +15,10 @@ import numpy as np
 
 from rampflow import SOFTWARE_NAME, __version__
 from rampflow.chain import STEPS
-from rampflow.files.atomic import replacing
 from rampflow.files.path_lists import read_list
 from rampflow.pictures.alignment import residual_picture, sky_picture
 from rampflow.pictures.image import corners_of
+from rampflow.pictures.pages import write_page
 from rampflow.step.declaration import NOT_APPLICABLE
 from rampflow.step.program import reported_errors
 from rampflow.workflow.summary import read_log, reason_without_error
@@ -219,50 +219,6 @@ def find_missing(stems: list[str], logs: Path, benchmarks: Path) -> list[dict]:
         failed = next(iter(errors + killed), "it has not been processed")
         missing.append({"stem": stem, "reason": failed})
     return missing
-
-
-def write_page(path: Path, template: Path, content: dict) -> None:
-    """Write the page that a template makes of its content.
-
-    Parameters
-    ----------
-    path : pathlib.Path
-        The page.
-    template : pathlib.Path
-        The template, of Jinja.
-    content : dict
-        Values of the template's variables.
-    """
-    import jinja2
-
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(template.parent),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    environment.filters["number"] = spell
-    with replacing(path) as partial:
-        partial.write_text(environment.get_template(template.name).render(content), encoding="utf-8")
-
-
-def spell(value: float | None, form: str = ".3g") -> str:
-    """Write a number as text.
-
-    Parameters
-    ----------
-    value : float or None
-        The number.
-    form : str
-        Its format, as `format` takes it.
-
-    Returns
-    -------
-    str
-        The text; a dash where there is no number.
-    """
-    return "–" if value is None or not np.isfinite(value) else format(value, form)
 
 
 def main(argv: list[str] | None = None) -> int:

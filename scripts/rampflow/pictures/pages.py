@@ -1,0 +1,53 @@
+"""Pages of HTML, made of a template and its content."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from rampflow.files.atomic import replacing
+
+
+def write_page(path: Path, template: Path, content: dict) -> None:
+    """Write the page that a template makes of its content.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        The page.
+    template : pathlib.Path
+        The template, of Jinja.
+    content : dict
+        Values of the template's variables.
+    """
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(template.parent),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    environment.filters["number"] = spell
+    with replacing(path) as partial:
+        partial.write_text(environment.get_template(template.name).render(content), encoding="utf-8")
+
+
+def spell(value: float | None, form: str = ".3g") -> str:
+    """Write a number as text.
+
+    Parameters
+    ----------
+    value : float or None
+        The number.
+    form : str
+        Its format, as `format` takes it.
+
+    Returns
+    -------
+    str
+        The text; a dash where there is no number.
+    """
+    return "–" if value is None or not np.isfinite(value) else format(value, form)

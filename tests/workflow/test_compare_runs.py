@@ -1,0 +1,136 @@
+"""compare_runs.py on the products of a visit: equal folders, a changed flat, threshold and WCS, and damaged products."""
+
+import json
+import shutil
+import subprocess
+import sys
+
+import asdf
+import numpy as np
+import pytest
+from demo_visit import FIRST
+from pyarrow import parquet
+from repository import ROOT
+
+pytestmark = pytest.mark.workflow
+
+ENDS = ("cal.asdf", "cat.parquet", "segm.asdf")
+
+
+def compare(old, new, out, *options):
+    """Run the program; returns its exit status, its output, and the row of the first exposure."""
+    command = [sys.executable, str(ROOT / "scripts" / "compare_runs.py"), str(old), str(new), str(out), *options]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    rows = parquet.read_table(out / "comparison.parquet").to_pylist() if done.returncode != 2 else [None]
+    return done.returncode, done.stdout + done.stderr, rows[0]
+
+
+@pytest.fixture
+def old(visit, tmp_path):
+    """The products of one exposure."""
+    folder = tmp_path / "old"
+    folder.mkdir()
+    for end in ENDS:
+        shutil.copy(visit.results / f"{FIRST}_{end}", folder)
+    return folder
+
+
+@pytest.fixture
+def new(old, tmp_path):
+    """Their copy, to be changed."""
+    return shutil.copytree(old, tmp_path / "new")
+
+
+def change_image(folder, change):
+    path = folder / f"{FIRST}_cal.asdf"
+    with asdf.open(path, memmap=False, lazy_load=False) as file:
+        change(file.tree["roman"])
+        file.write_to(folder / "changed.asdf")
+    (folder / "changed.asdf").replace(path)
+
+
+def test_a_folder_and_its_copy_are_equal(visit, tmp_path):
+    status, text, row = compare(
+        visit.results, shutil.copytree(visit.results, tmp_path / "copy"), tmp_path / "out", "--cores", "2"
+    )
+    assert status == 0, text
+    assert "10 exposures: 10 equal" in text and row["verdict"] == "equal" and row["reasons"] == ""
+    page = (tmp_path / "out" / "comparison.html").read_text()
+    assert "10 equal" in page and "http" not in page.replace("http://www.w3.org", "")
+
+
+def test_a_brighter_image_is_found_and_measured(old, new, tmp_path):
+    def brighten(roman):
+        roman["data"] = (roman["data"] + 2 * roman["err"].astype(np.float32)).astype(np.float32)
+
+    change_image(new, brighten)
+    status, text, row = compare(old, new, tmp_path / "out")
+    assert status == 1 and row["verdict"] == "different" and row["arrays"] == "data", text
+    assert row["image_median"] == pytest.approx(2, rel=1e-5) and row["image_rms"] == pytest.approx(2, rel=1e-5)
+    assert row["flags_different"] == row["wcs_shift_max"] == row["sources_gained"] == 0
+    assert "<img" in (tmp_path / "out" / "comparison.html").read_text()
+
+
+def test_tolerances_decide_about_the_measures_they_name(old, new, tmp_path):
+    def brighten(roman):
+        roman["data"] = (roman["data"] + 0.1 * roman["err"].astype(np.float32)).astype(np.float32)
+
+    change_image(new, brighten)
+    status, text, row = compare(old, new, tmp_path / "out", "--tolerance", "image_rms=0.2", "flags_different=0")
+    assert (status, row["verdict"]) == (0, "within tolerance"), text
+    status, text, row = compare(old, new, tmp_path / "out", "--tolerance", "image_rms=0.05")
+    assert (status, row["verdict"]) == (1, "different") and "image_rms is 0.1, beyond 0.05" in row["reasons"], text
+
+
+def test_a_wcs_that_moved_is_found_in_mas(visit, old, new, tmp_path):
+    """The image before the alignment stands for one with another WCS: the visit has a pointing error."""
+
+    def move(roman):
+        with asdf.open(visit.results / "intermediates" / f"{FIRST}_flat.asdf", memmap=False, lazy_load=False) as file:
+            roman["meta"]["wcs"] = file.tree["roman"]["meta"]["wcs"]
+
+    change_image(new, move)
+    status, text, row = compare(old, new, tmp_path / "out")
+    summary = json.loads(next(visit.results.glob("*_tweakreg.json")).read_text())["exposures"][FIRST]
+    assert status == 1 and row["arrays"] == "" and "the WCS moved" in row["reasons"], (text, summary)
+    with (
+        asdf.open(old / f"{FIRST}_cal.asdf") as one,
+        asdf.open(new / f"{FIRST}_cal.asdf") as other,
+    ):
+        middle = [file.tree["roman"]["meta"]["wcs"](256, 256) for file in (one, other)]
+    distance = np.hypot((middle[1][0] - middle[0][0]) * np.cos(np.radians(middle[0][1])), middle[1][1] - middle[0][1]) * 3.6e6
+    assert row["wcs_shift_median"] == pytest.approx(distance, rel=0.05)
+
+
+def test_changed_references_parameters_and_flags_are_named(old, new, tmp_path):
+    def change(roman):
+        roman["meta"]["ref_file"]["flat"] = "my_flat.asdf"
+        logs = [line.replace("rejection_threshold=", "rejection_threshold=1") for line in roman["meta"]["cal_logs"]]
+        roman["meta"]["cal_logs"] = logs
+        roman["dq"] = roman["dq"].copy()
+        roman["dq"][100, 100:110] |= 1 << 11
+
+    change_image(new, change)
+    status, text, row = compare(old, new, tmp_path / "out")
+    origins = json.loads(row["origins"])
+    assert status == 1 and origins["references"]["flat"][1] == "my_flat.asdf", text
+    assert [name for name in origins["parameters"] if "rejection_threshold" in name], origins
+    assert json.loads(row["flags"]).keys() == {"HOT"} and row["arrays"] == "dq"
+
+
+def test_missing_and_damaged_products_are_never_equal(old, new, tmp_path):
+    (new / f"{FIRST}_cat.parquet").unlink()
+    status, text, row = compare(old, new, tmp_path / "out")
+    assert status == 1 and "cat.parquet is missing" in row["reasons"], text
+    status, text, row = compare(old, new, tmp_path / "out", "--tolerance", "image_rms=1")
+    assert status == 1 and row["verdict"] == "different", "a tolerance does not excuse a missing product"
+    (new / f"{FIRST}_cal.asdf").write_bytes((old / f"{FIRST}_cal.asdf").read_bytes()[:100_000])
+    status, text, row = compare(old, new, tmp_path / "out")
+    assert (status, row["verdict"]) == (1, "unreadable") and "truncated" in row["reasons"], text
+
+
+def test_folders_without_images_and_unknown_measures_are_errors(old, tmp_path):
+    status, text, _ = compare(old, tmp_path / "nothing", tmp_path / "out")
+    assert status == 2 and "holds no calibrated image" in text
+    status, text, _ = compare(old, old, tmp_path / "out", "--tolerance", "rms=1")
+    assert status == 2 and "unknown measure 'rms'" in text
