@@ -91,8 +91,7 @@ An unknown key, a wrong type or a value out of range stops the run before any jo
 | [`require_alignment`](#require_alignment) | `false` | treat an exposure that isn't aligned as a failure | |
 | [`scratch`](#scratch) | `null` | folder on a disk of the cluster's nodes for files that only the next step reads | |
 | [`job_per`](#job_per) | `step` | `step`: each step of an exposure is a job; `exposure`: all steps of an exposure are one job | |
-| `steps.STEP.skip` | `false` | leave the step out (every step except dq_init and ramp_fitting) | [`job_per`](#job_per) | `step` | `step`: each step of an exposure is a job; `exposure`: all steps of an exposure are one job | |
-| `steps.STEP.skip` |
+| `steps.STEP.skip` | `false` | leave the step out (every step except dq_init and ramp_fitting) | `steps.STEP.skip` |
 | `steps.STEP.PARAMETER` | | see [Parameters of the steps](#parameters-of-the-steps) | `steps.STEP.PARAMETER` |
 
 In `meta.cal_step`, a step that is left out or has no reference is `SKIPPED`.
