@@ -474,7 +474,7 @@ class _Event:
     angle: float  # of the major axis, radians
 
     def along_axes(self, row, column):
-        """Offsets from the centre along the major and the minor axis."""
+        """Offsets from the center along the major and the minor axis."""
         row = row - self.row
         column = column - self.column
         cosine = math.cos(self.angle)
@@ -491,7 +491,7 @@ class _Event:
         return not all(distance <= x <= n - distance for x, n in zip((self.row, self.column), shape, strict=True))
 
     def draw(self, shape: tuple[int, int], major: float, minor: float) -> tuple[np.ndarray, np.ndarray]:
-        """Rows and columns of the pixels in the ellipse with the same centre and angle, and the given full axes (pixels)."""
+        """Rows and columns of the pixels in the ellipse with the same center and angle, and the given full axes (pixels)."""
         from skimage.draw import ellipse
 
         radii = [round(min(axis, LARGEST_EVENT_WIDTH) / 2) for axis in (major, minor)]
@@ -501,7 +501,7 @@ class _Event:
 
 
 def _find_events(mask: np.ndarray, minimum_area: float) -> list[_Event]:
-    """Connected regions (8 neighbours) of at least `minimum_area` pixels, holes included."""
+    """Connected regions (8 neighbors) of at least `minimum_area` pixels, holes included."""
     from skimage.measure import label, regionprops
 
     events = []
@@ -509,7 +509,7 @@ def _find_events(mask: np.ndarray, minimum_area: float) -> list[_Event]:
         # The area of the bounding box first: most regions are single pixels, and filling holes in each takes ten times as long.
         if region.area_bbox < minimum_area or region.area_filled < minimum_area:
             continue
-        # One pixel less, as in stcal: the axes are those of the centres of the pixels.
+        # One pixel less, as in stcal: the axes are those of the centers of the pixels.
         axes = (max(length - 1, 0.0) for length in (region.axis_major_length, region.axis_minor_length))
         events.append(_Event(*map(float, region.centroid), *axes, region.orientation % math.pi))
     return events
@@ -528,7 +528,7 @@ def expand_large_events(
 ) -> tuple[np.ndarray, int]:
     """Flag the surroundings of large events (snowballs), whose charge is too faint to be found in single ramps.
 
-    A large event is a connected area of jumps in one resultant that contains the centre of a core. A core is a connected area
+    A large event is a connected area of jumps in one resultant that contains the center of a core. A core is a connected area
     of pixels that saturate in this resultant or in the next one.
 
     The minor axis of the event's ellipse is multiplied by `expand_factor`, and its major axis grows by the same number of
@@ -538,7 +538,7 @@ def expand_large_events(
     Parameters
     ----------
     groupdq : numpy.ndarray
-        Flags with the jumps found, uint8, shape (resultants, rows, columns).
+        Flags with the jumps found, uint8 of shape (resultant, row, column).
     min_sat_area, min_jump_area : float
         Minimum areas of a core and of an event, pixels.
     expand_factor : float
@@ -619,6 +619,11 @@ def fit_exposure(job: Job, covariance: np.ndarray, readnoise: Exposure, gain: Ex
         From `difference_covariance`.
     readnoise, gain : Exposure
         The references.
+
+    Raises
+    ------
+    RampflowError
+        The shape of a reference is not that of the ramp.
     """
     parameters = job.parameters
     read_pattern = job.exposure.read_pattern
