@@ -63,7 +63,7 @@ def median_in_place(values: np.ndarray) -> float:
     Parameters
     ----------
     values : numpy.ndarray
-        Finite values; their order changes.
+        Finite values, 1-D; their order changes.
 
     Returns
     -------
@@ -83,7 +83,7 @@ def good_values(image: np.ndarray, dq: np.ndarray, err: np.ndarray) -> np.ndarra
     Parameters
     ----------
     image, dq, err : numpy.ndarray
-        Count rate (DN/s), flags, error (DN/s).
+        Count rate (DN/s), flags, error (DN/s), of shape (row, column).
 
     Returns
     -------

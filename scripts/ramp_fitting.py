@@ -212,12 +212,12 @@ def has_gain(gain: np.ndarray) -> np.ndarray:
     Parameters
     ----------
     gain : numpy.ndarray
-        Gain, electron/DN.
+        Gain, electron/DN, of any shape.
 
     Returns
     -------
     numpy.ndarray
-        Whether it is within `GAIN`, bool; values that are not finite or not positive are not.
+        Whether it is within `GAIN`, bool of the same shape; values that are not finite or not positive are not.
     """
     return GAIN.contains(gain)
 
@@ -270,11 +270,11 @@ def find_jumps(
     resultants : numpy.ndarray
         Ramps, DN, float32 of shape (resultant, row, column).
     groupdq : numpy.ndarray
-        Their flags, uint8. A difference with a flagged resultant is not used.
+        Their flags, uint8 of the same shape. A difference with a flagged resultant is not used.
     gain : numpy.ndarray
         Gain, electron/DN, float32 of shape (row, column).
     readnoise : numpy.ndarray
-        Noise of one read, DN, float32.
+        Noise of one read, DN, float32 of shape (row, column).
     covariance : numpy.ndarray
         From `difference_covariance`.
     rejection_threshold : float or None
@@ -321,13 +321,13 @@ def fit_slopes(
     resultants : numpy.ndarray
         Ramps, DN, float32 of shape (resultant, row, column).
     groupdq : numpy.ndarray
-        Their flags, uint8. A difference with a flagged resultant is not used.
+        Their flags, uint8 of the same shape. A difference with a flagged resultant is not used.
     jumps : numpy.ndarray
         Nonzero at the second resultant of each difference to leave out, uint8 of the shape of `resultants`.
     gain : numpy.ndarray
         Gain, electron/DN, float32 of shape (row, column).
     readnoise : numpy.ndarray
-        Noise of one read, DN, float32.
+        Noise of one read, DN, float32 of shape (row, column).
     covariance : numpy.ndarray
         From `difference_covariance`.
     rate : numpy.ndarray
@@ -364,11 +364,11 @@ def fit_ramps(
     resultants : numpy.ndarray
         Ramps, DN, float32 of shape (resultant, row, column).
     groupdq : numpy.ndarray
-        Their flags, uint8.
+        Their flags, uint8 of the same shape.
     gain : numpy.ndarray
         Gain, electron/DN, float32 of shape (row, column).
     readnoise : numpy.ndarray
-        Noise of one read, DN, float32.
+        Noise of one read, DN, float32 of shape (row, column).
     read_pattern : list of list of int
         1-based reads of each resultant.
     frame_time : float
@@ -442,9 +442,9 @@ def image_dq(pixeldq: np.ndarray, groupdq: np.ndarray, slope: np.ndarray, gain: 
     groupdq : numpy.ndarray
         Flags per resultant with the jumps found, uint8 of shape (resultant, row, column).
     slope : numpy.ndarray
-        Count rate, DN/s.
+        Count rate, DN/s, of shape (row, column).
     gain : numpy.ndarray
-        Gain, electron/DN.
+        Gain, electron/DN, of shape (row, column).
 
     Returns
     -------

@@ -58,9 +58,9 @@ def checked_thresholds(threshold: np.ndarray, dq: np.ndarray) -> tuple[np.ndarra
     Returns
     -------
     threshold : numpy.ndarray
-        Thresholds, DN, float32; 65536 where the reference is NaN or flagged NO_SAT_CHECK.
+        Thresholds, DN, float32 of the same shape; 65536 where the reference is NaN or flagged NO_SAT_CHECK.
     dq : numpy.ndarray
-        Flags, with NO_SAT_CHECK where the threshold was NaN.
+        Flags, uint32 of the same shape, with NO_SAT_CHECK where the threshold was NaN.
     """
     dq = np.where(np.isnan(threshold), dq | np.uint32(dqflags.NO_SAT_CHECK), dq)
     unchecked = dqflags.has(dq, dqflags.NO_SAT_CHECK)
@@ -168,6 +168,11 @@ def run(job: Job) -> None:
     ----------
     job : Job
         The run of the step.
+
+    Raises
+    ------
+    RampflowError
+        The shape of the reference is not that of the exposure.
     """
     if job.references["saturation"] is None:
         job.skip("There is no saturation reference")
