@@ -203,8 +203,8 @@ def final_catalog(table, name: str, image: dict):
     return table.replace_schema_metadata(metadata | {key.encode(): text.encode() for key, text in texts.items()})
 
 
-def write_segmentation(given: Path, path: Path, image: Exposure, stem: str, name: str, final: dict) -> None:
-    """Write a segmentation map with the metadata of the final one.
+def finish_segmentation(given: Path, path: Path, image: Exposure, stem: str, name: str, final: dict) -> None:
+    """Write the final segmentation map: that of source_catalog with the metadata of the aligned image.
 
     Parameters
     ----------
@@ -403,7 +403,7 @@ def write_products(arguments: argparse.Namespace, image: Exposure) -> None:
         if arguments.segmentation:
             given, final = arguments.segmentation
             segmentation = files.enter_context(replacing(final))
-            write_segmentation(given, segmentation, image, stem, final.name, final_meta)
+            finish_segmentation(given, segmentation, image, stem, final.name, final_meta)
             check_product(segmentation, "SegmentationMapModel")
         write_wcs(image, wcs, arguments.wcs.name)
         check_product(wcs, "WfiWcsModel")
