@@ -694,8 +694,8 @@ def fit_exposure(job: Job, covariance: np.ndarray, readnoise: Exposure, gain: Ex
         job.log_bad_pixels("readnoise", "data", without_noise, pixels, "DO_NOT_USE")
         if data.shape[0] < SEARCHABLE_RESULTANTS:
             job.log.warning(
-                "%s: the ramp has %d resultants, too few to search for jumps (%d are needed): slopes may have cosmic rays in "
-                "them. All pixels are flagged UNRELIABLE_SLOPE",
+                "%s: the ramp has %d resultants, too few to search for jumps (%d are needed): slopes may include cosmic "
+                "rays. All pixels are flagged UNRELIABLE_SLOPE",
                 job.exposure.path.name,
                 data.shape[0],
                 SEARCHABLE_RESULTANTS,
@@ -706,8 +706,8 @@ def fit_exposure(job: Job, covariance: np.ndarray, readnoise: Exposure, gain: Ex
             product.append("jump_indices", jumps[np.argsort(jumps[:, 0], kind="stable")])
         if not usable:
             job.log.warning(
-                "%s: no pixel has a usable slope (all are DO_NOT_USE): the status is FAILED. Warnings of the earlier steps "
-                "tell of lost resultants, masked rows and bad references",
+                "%s: no pixel has a usable slope (all are DO_NOT_USE): the status is FAILED. Look for lost resultants, "
+                "masked rows and bad references in the warnings of the earlier steps",
                 job.exposure.path.name,
             )
             product.status = "FAILED"

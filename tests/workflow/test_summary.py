@@ -190,10 +190,10 @@ def test_the_first_line_counts_exposures_that_are_not_aligned(tmp_path):
 
 def test_an_interrupted_run_reports_its_progress(tmp_path):
     head = report_of(tmp_path / "summary.txt", products=(0, 0, 3), jobs=(7, 41), interrupted=True, success=False)
-    assert head.startswith("rampflow: interrupted: 7 of 41 jobs done; the same command goes on, no warning, 0 of 3 ")
+    assert head.startswith("rampflow: interrupted: 7 of 41 jobs done; the same command continues, no warning, 0 of 3 ")
     assert "nothing failed" not in head
     head = report_of(tmp_path / "summary.txt", jobs=(1, None), interrupted=True, success=False)
-    assert head.startswith("rampflow: interrupted: 1 job done; the same command goes on, "), "with --quiet"
+    assert head.startswith("rampflow: interrupted: 1 job done; the same command continues, "), "with --quiet"
 
 
 def test_the_number_of_all_jobs_is_that_of_the_first_table_of_snakemakes_logs(tmp_path):
