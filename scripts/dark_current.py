@@ -45,18 +45,18 @@ def subtract_dark_current(
     dq : numpy.ndarray
         Its flags, uint32 of the same shape.
     dark_slope : numpy.ndarray
-        Dark current, DN/s, float32 with the reference border.
+        Dark current, DN/s, float32 of shape (row, column), with the reference border.
     dark_dq : numpy.ndarray
-        Its flags, uint32 with the reference border.
+        Its flags, uint32 of the same shape.
     plausible : Range
         Limits of the dark current, DN/s.
 
     Returns
     -------
     image : numpy.ndarray
-        Count rate without the dark current, DN/s.
+        Count rate without the dark current, DN/s, of the shape of `image`.
     dq : numpy.ndarray
-        Flags with those of the dark current, and DO_NOT_USE where it is not plausible.
+        Flags with those of the dark current, and DO_NOT_USE where it is not plausible, uint32 of the same shape.
     """
     unknown = ~plausible.contains(dark_slope[SCIENCE])
     return image - dark_slope[SCIENCE], dq | dark_dq[SCIENCE] | unknown * np.uint32(dqflags.DO_NOT_USE)
@@ -69,6 +69,11 @@ def run(job: Job) -> None:
     ----------
     job : Job
         The run of the step.
+
+    Raises
+    ------
+    RampflowError
+        The shape of the reference is not that of the exposure.
     """
     if job.references["dark"] is None:
         job.skip("There is no dark reference")

@@ -44,7 +44,7 @@ references:
   step_parameters: true
 
 # Astrometric catalog: GAIADR3_S3 (Gaia DR3 on S3), GAIADR3, GAIADR2, GAIADR1 or GAIAREFCAT (a web service), a file with
-# columns ra and dec, or the folder of a HATS catalog.
+# columns ra and dec, or a HATS catalog: a folder, s3://BUCKET/FOLDER or https://SERVER/FOLDER.
 astrometric_catalog: GAIADR3_S3
 
 # Version of the data model (RAD) of all files that are written. "1.1": that of the newest released romancal. "1.2": the newest.
@@ -91,8 +91,7 @@ An unknown key, a wrong type or a value out of range stops the run before any jo
 | [`require_alignment`](#require_alignment) | `false` | treat an exposure that isn't aligned as a failure | |
 | [`scratch`](#scratch) | `null` | folder on a disk of the cluster's nodes for files that only the next step reads | |
 | [`job_per`](#job_per) | `step` | `step`: each step of an exposure is a job; `exposure`: all steps of an exposure are one job | |
-| `steps.STEP.skip` | `false` | leave the step out (every step except dq_init and ramp_fitting) | [`job_per`](#job_per) | `step` | `step`: each step of an exposure is a job; `exposure`: all steps of an exposure are one job | |
-| `steps.STEP.skip` |
+| `steps.STEP.skip` | `false` | leave the step out (every step except dq_init and ramp_fitting) | `steps.STEP.skip` |
 | `steps.STEP.PARAMETER` | | see [Parameters of the steps](#parameters-of-the-steps) | `steps.STEP.PARAMETER` |
 
 In `meta.cal_step`, a step that is left out or has no reference is `SKIPPED`.
@@ -146,7 +145,7 @@ out, and so does `STPIPE_DISABLE_CRDS_STEPPARS=true` in the environment. See
 | `GAIADR3_S3` | Gaia DR3 in a public bucket on S3 |
 | `GAIADR3`, `GAIADR2`, `GAIADR1`, `GAIAREFCAT` | a web service, at `ASTROMETRIC_CATALOG_URL` |
 | a file (ecsv, parquet, csv, fits) | columns `ra` and `dec` (degrees, ICRS) |
-| a folder | a HATS catalog |
+| a folder, `s3://BUCKET/FOLDER` or `https://SERVER/FOLDER` | a HATS catalog or collection |
 
 A file may have proper motions, `pmra` and `pmdec` (mas/yr; `pmra` includes the factor cos δ). It then needs `ref_epoch`, the Julian
 year of the positions. `parallax` (mas) is optional.
@@ -158,10 +157,10 @@ year of the positions. `parallax` (mas) is optional.
 | `1.1` | `ramp-2.1.0`, `wfi_image-2.1.0`, `wfi_wcs-2.1.0`, `segmentation_map-2.1.0` | romancal 1.1, roman_datamodels 1.1 and newer |
 | `1.2` | `ramp-2.2.0`, `wfi_image-2.2.0`, `wfi_wcs-2.2.0`, `segmentation_map-2.2.0` | roman_datamodels 1.2 and newer |
 
-`1.2` adds a second array of flags, `pixeldq2` in ramps and `dq2` in images. It is zero: no reference has such flags yet. It also asks
-for `meta.visit.wfi_acm_z_defocus_size` and `meta.ref_file.bam`, which get placeholders (−999999 and `?`) where the raw file has none.
-All other values are the same. Raw files and references of both versions, and of all older ones, are read with either value. A step
-script by hand writes the data model of its input; dq_init has the option `--data_model`.
+`1.2` adds a second array of flags, `pixeldq2` in ramps and `dq2` in images. Both are zero, because no reference has such flags yet.
+`1.2` also requires `meta.visit.wfi_acm_z_defocus_size` and `meta.ref_file.bam`, which get placeholders (−999999 and `?`) where the raw
+file has none. All other values are the same. Raw files and references of both versions, and of all older ones, are read with either
+value. A step script that you start by hand writes the data model of its input; dq_init has the option `--data_model`.
 
 ### require_alignment
 
@@ -172,8 +171,8 @@ saturated exposures are among them.
 ### scratch
 
 A folder on a disk of the cluster's nodes, such as `$TMPDIR`, for files that only the next step reads: 16 times the size of a raw
-file. Each cluster job uses its own folder in it, and removes it at its end. `null`: with the other intermediates. Without a cluster,
-only the name of their folder changes.
+file. Each cluster job uses its own folder in it, and removes it at its end. `null`: these files lie with the other intermediates. Without
+a cluster, only the name of their folder changes.
 
 ### job_per
 
@@ -191,16 +190,16 @@ it.
 A step refuses a reference with implausible values. The message names file, field, value and limits. The sections below list the
 limits, which the scripts of the steps declare.
 
-- Of a frame, the median must lie within the limits. A frame without any finite value is refused.
+- The median of a frame must lie within the limits. A frame without any finite value is refused.
 - A pixel beyond the limits is treated as one without a reference value. If more than 3 % of the pixels lie beyond the limits of the
   median, these pixels are treated in the same way, with a warning.
-- Of a table, every value must lie within the limits.
+- Every value of a table must lie within the limits.
 
-A reference for another detector or optical element is refused too. The metadata that count are `meta.instrument.detector` and
-`meta.instrument.optical_element`, or several values in `p_detector` and `p_optical_element` with `|` between them. `N/A`, `?` and
-missing entries match everything. CRDS may select one file for several optical elements. The optical element of a file that CRDS
-selected is therefore not compared. `references.allow_mismatch: true`, or `--allow_mismatch` of a step, turns the refusal into a warning. In the
-configuration this applies to the files of `references.override` only.
+A reference for another detector or optical element is refused too. `meta.instrument.detector` and `meta.instrument.optical_element`
+of the reference are compared with those of the exposure. `p_detector` and `p_optical_element` may list several values, separated by
+`|`. `N/A`, `?` and missing entries match everything. The optical element of a file that CRDS selected is not compared, because CRDS
+may select one file for several optical elements. `references.allow_mismatch: true`, or `--allow_mismatch` of a step, turns the
+refusal into a warning. In the configuration this applies to the files of `references.override` only.
 
 ## Parameters of the steps
 
@@ -360,7 +359,7 @@ def readme_section(step: Step) -> str:
         ]
         lines.append("")
     if parameters := configuration.parameters_of(step):
-        lines += ["| parameter | takes | default | unit | meaning | romancal |", "|---|---|---|---|---|---|"]
+        lines += ["| parameter | accepts | default | unit | meaning | romancal |", "|---|---|---|---|---|---|"]
         for p in parameters:
             cells = f"`{p.name}`", accepted_values(p), f"`{as_yaml(p.default)}`", p.unit, p.meaning, romancal_name(step, p)
             lines.append(f"| {' | '.join(cells)} |")

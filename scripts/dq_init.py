@@ -119,7 +119,7 @@ def flag_lost_counts(raw: np.ndarray) -> np.ndarray:
     Parameters
     ----------
     raw : numpy.ndarray
-        Counts as they came, DN, uint16.
+        Counts of the raw exposure, DN, uint16 of shape (resultant, row, column).
 
     Returns
     -------

@@ -67,7 +67,7 @@ def median_in_place(values: np.ndarray) -> float:
     Parameters
     ----------
     values : numpy.ndarray
-        Finite values; their order changes.
+        Finite values, 1-D; their order changes.
 
     Returns
     -------
@@ -87,7 +87,7 @@ def good_values(image: np.ndarray, dq: np.ndarray, err: np.ndarray) -> np.ndarra
     Parameters
     ----------
     image, dq, err : numpy.ndarray
-        Count rate (DN/s), flags, error (DN/s).
+        Count rate (DN/s), flags, error (DN/s), of shape (row, column).
 
     Returns
     -------
@@ -207,8 +207,8 @@ def final_catalog(table: pyarrow.Table, name: str, image: dict) -> pyarrow.Table
     return table.replace_schema_metadata(metadata | {key.encode(): text.encode() for key, text in texts.items()})
 
 
-def write_segmentation(given: Path, path: Path, image: Exposure, stem: str, name: str, final: dict) -> None:
-    """Write a segmentation map with the metadata of the final one.
+def finish_segmentation(given: Path, path: Path, image: Exposure, stem: str, name: str, final: dict) -> None:
+    """Write the final segmentation map: that of source_catalog with the metadata of the aligned image.
 
     Parameters
     ----------
@@ -407,7 +407,7 @@ def write_products(arguments: argparse.Namespace, image: Exposure) -> None:
         if arguments.segmentation:
             given, final = arguments.segmentation
             segmentation = files.enter_context(replacing(final))
-            write_segmentation(given, segmentation, image, stem, final.name, final_meta)
+            finish_segmentation(given, segmentation, image, stem, final.name, final_meta)
             check_product(segmentation, "SegmentationMapModel")
         write_wcs(image, wcs, arguments.wcs.name)
         check_product(wcs, "WfiWcsModel")

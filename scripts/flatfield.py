@@ -45,14 +45,14 @@ def usable_flat(flat: np.ndarray, dq: np.ndarray, *, plausible: Range = FLAT) ->
     flat : numpy.ndarray
         Flat field of the reference, float32 of shape (row, column).
     dq : numpy.ndarray
-        Its flags, uint32; the flat is not used where NO_FLAT_FIELD is set.
+        Its flags, uint32 of the same shape; the flat is not used where NO_FLAT_FIELD is set.
     plausible : Range
         Limits of the flat field.
 
     Returns
     -------
     flat : numpy.ndarray
-        Flat field, float32; 1 where it is not usable.
+        Flat field, float32 of the same shape; 1 where it is not usable.
     dq : numpy.ndarray
         Flags, with NO_FLAT_FIELD where the flat field is not plausible, as NaN, zero and negative values are not.
     """
@@ -66,9 +66,9 @@ def flat_variance(image: np.ndarray, flat: np.ndarray, flat_err: np.ndarray) -> 
     Parameters
     ----------
     image : numpy.ndarray
-        Count rate already divided by the flat field, DN/s.
+        Count rate already divided by the flat field, DN/s, of shape (row, column).
     flat, flat_err : numpy.ndarray
-        Flat field from `usable_flat`, and its error.
+        Flat field from `usable_flat`, and its error, of the same shape.
 
     Returns
     -------

@@ -47,7 +47,7 @@ def preview_picture(path: Path) -> dict:
     return {"title": "Calibrated image", "caption": caption, "source": data_uri(buffer.getvalue())}
 
 
-def facts_of(image: Exposure, flags: np.ndarray, counts: dict[str, int]) -> dict:
+def summarize_image(image: Exposure, flags: np.ndarray, counts: dict[str, int]) -> dict:
     """Collect what the report's tables say of an exposure.
 
     Parameters
@@ -177,7 +177,7 @@ def main(argv: list[str] | None = None) -> int:
         image.expect_model("wfi_image", "image_pictures")
         flags = image.array("dq", 2).read()
         counts = flag_counts(flags)
-        facts = facts_of(image, flags, counts)
+        facts = summarize_image(image, flags, counts)
         pictures = [preview_picture(arguments.preview), flag_maps(flags, counts)]
         if facts["statuses"][STEPS["ramp_fitting"].status] == "COMPLETE":
             times = mean_reads(image.get("meta.exposure.read_pattern", list)) * image.frame_time

@@ -171,9 +171,9 @@ def correct_linearity(
     Returns
     -------
     data : numpy.ndarray
-        Linear counts, DN, float32, clipped to ±1e6.
+        Linear counts, DN, float32 of the shape of `data`, clipped to ±1e6.
     groupdq : numpy.ndarray
-        Flags, with DO_NOT_USE where the result was clipped or is not a number.
+        Flags, uint8 of the same shape, with DO_NOT_USE where the result was clipped or is not a number.
     pixeldq : numpy.ndarray
         Flags with those of `coefficients_dq`, and with NO_LIN_CORR where the identity replaces a polynomial that has a NaN
         coefficient, no linear term, or is not plausible.
@@ -399,6 +399,11 @@ def run(job: Job) -> None:
     ----------
     job : Job
         The run of the step.
+
+    Raises
+    ------
+    RampflowError
+        A reference does not fit the exposure, or its values are not plausible.
     """
     if job.references["linearity"] is None or job.references["inverselinearity"] is None:
         job.skip("There is no linearity or no inverselinearity reference")

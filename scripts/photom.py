@@ -114,7 +114,7 @@ def wcs_pixel_area(job: Job) -> float | None:
 
     try:
         area = pixel_solid_angle(Wcs(job.exposure.meta["wcs"]), job.exposure.array("data", 2).plane_shape)
-    except (AttributeError, LookupError, TypeError, ValueError) as error:  # what comes of a damaged tree has no common name
+    except (AttributeError, LookupError, TypeError, ValueError) as error:  # of a damaged tree
         reason = " ".join(str(error).split())[:200]
         job.log.warning("meta.wcs can't be evaluated (%s): the pixel area of the reference is not checked", reason)
         return None
@@ -128,6 +128,11 @@ def run(job: Job) -> None:
     ----------
     job : Job
         The run of the step.
+
+    Raises
+    ------
+    RampflowError
+        The entry of the optical element in the reference is damaged or not plausible.
     """
     if job.references["photom"] is None:
         job.skip("There is no photom reference")

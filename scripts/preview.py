@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from rampflow import dq
+from rampflow import SOFTWARE_NAME, __version__, dq
 from rampflow.files.asdf_reader import AsdfFile
 from rampflow.files.atomic import replacing
 from rampflow.pictures import image as pictures
@@ -50,15 +50,19 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("preview", metavar="PREVIEW", type=Path, help=f"the picture to write, {SIZE} pixels at most (.png)")
     parser.add_argument("thumbnail", metavar="THUMBNAIL", type=Path, help=f"the thumbnail to write, {THUMBNAIL} pixels (.png)")
     arguments = parser.parse_args(argv)
+    from PIL.PngImagePlugin import PngInfo
+
+    software = PngInfo()
+    software.add_text("Software", f"{SOFTWARE_NAME} {__version__}")
     with reported_errors("preview", arguments.input) as outcome, AsdfFile(arguments.input) as file:
         exposure = Exposure(file)
         exposure.expect_model("wfi_image", "preview")
         data, flags = (exposure.array(name, 2).read() for name in ("data", "dq"))
         picture = make_preview(data, flags, exposure.meta.get("wcsinfo", {}).get("s_region"))
         with replacing(arguments.preview) as large, replacing(arguments.thumbnail) as small:
-            picture.save(large, "PNG")
+            picture.save(large, "PNG", pnginfo=software)
             picture.thumbnail((THUMBNAIL, THUMBNAIL))
-            picture.save(small, "PNG")
+            picture.save(small, "PNG", pnginfo=software)
     return outcome.status
 
 

@@ -213,12 +213,12 @@ def has_gain(gain: np.ndarray) -> np.ndarray:
     Parameters
     ----------
     gain : numpy.ndarray
-        Gain, electron/DN.
+        Gain, electron/DN, of any shape.
 
     Returns
     -------
     numpy.ndarray
-        Whether it is within `GAIN`, bool; values that are not finite or not positive are not.
+        Whether it is within `GAIN`, bool of the same shape; values that are not finite or not positive are not.
     """
     return GAIN.contains(gain)
 
@@ -271,11 +271,11 @@ def find_jumps(
     resultants : numpy.ndarray
         Ramps, DN, float32 of shape (resultant, row, column).
     groupdq : numpy.ndarray
-        Their flags, uint8. A difference with a flagged resultant is not used.
+        Their flags, uint8 of the same shape. A difference with a flagged resultant is not used.
     gain : numpy.ndarray
         Gain, electron/DN, float32 of shape (row, column).
     readnoise : numpy.ndarray
-        Noise of one read, DN, float32.
+        Noise of one read, DN, float32 of shape (row, column).
     covariance : numpy.ndarray
         From `difference_covariance`.
     rejection_threshold : float or None
@@ -322,13 +322,13 @@ def fit_slopes(
     resultants : numpy.ndarray
         Ramps, DN, float32 of shape (resultant, row, column).
     groupdq : numpy.ndarray
-        Their flags, uint8. A difference with a flagged resultant is not used.
+        Their flags, uint8 of the same shape. A difference with a flagged resultant is not used.
     jumps : numpy.ndarray
         Nonzero at the second resultant of each difference to leave out, uint8 of the shape of `resultants`.
     gain : numpy.ndarray
         Gain, electron/DN, float32 of shape (row, column).
     readnoise : numpy.ndarray
-        Noise of one read, DN, float32.
+        Noise of one read, DN, float32 of shape (row, column).
     covariance : numpy.ndarray
         From `difference_covariance`.
     rate : numpy.ndarray
@@ -365,11 +365,11 @@ def fit_ramps(
     resultants : numpy.ndarray
         Ramps, DN, float32 of shape (resultant, row, column).
     groupdq : numpy.ndarray
-        Their flags, uint8.
+        Their flags, uint8 of the same shape.
     gain : numpy.ndarray
         Gain, electron/DN, float32 of shape (row, column).
     readnoise : numpy.ndarray
-        Noise of one read, DN, float32.
+        Noise of one read, DN, float32 of shape (row, column).
     read_pattern : list of list of int
         1-based reads of each resultant.
     frame_time : float
@@ -443,9 +443,9 @@ def image_dq(pixeldq: np.ndarray, groupdq: np.ndarray, slope: np.ndarray, gain: 
     groupdq : numpy.ndarray
         Flags per resultant with the jumps found, uint8 of shape (resultant, row, column).
     slope : numpy.ndarray
-        Count rate, DN/s.
+        Count rate, DN/s, of shape (row, column).
     gain : numpy.ndarray
-        Gain, electron/DN.
+        Gain, electron/DN, of shape (row, column).
 
     Returns
     -------
@@ -475,7 +475,7 @@ class _Event:
     angle: float  # of the major axis, radians
 
     def along_axes(self, row: float, column: float) -> tuple[float, float]:
-        """Offsets from the centre along the major and the minor axis."""
+        """Offsets from the center along the major and the minor axis."""
         row = row - self.row
         column = column - self.column
         cosine = math.cos(self.angle)
@@ -492,7 +492,7 @@ class _Event:
         return not all(distance <= x <= n - distance for x, n in zip((self.row, self.column), shape, strict=True))
 
     def draw(self, shape: tuple[int, int], major: float, minor: float) -> tuple[np.ndarray, np.ndarray]:
-        """Rows and columns of the pixels in the ellipse with the same centre and angle, and the given full axes (pixels)."""
+        """Rows and columns of the pixels in the ellipse with the same center and angle, and the given full axes (pixels)."""
         from skimage.draw import ellipse
 
         along, across = (round(min(axis, LARGEST_EVENT_WIDTH) / 2) for axis in (major, minor))
@@ -502,7 +502,7 @@ class _Event:
 
 
 def _find_events(mask: np.ndarray, minimum_area: float) -> list[_Event]:
-    """Connected regions (8 neighbours) of at least `minimum_area` pixels, holes included."""
+    """Connected regions (8 neighbors) of at least `minimum_area` pixels, holes included."""
     from skimage.measure import label, regionprops
 
     events = []
@@ -510,7 +510,7 @@ def _find_events(mask: np.ndarray, minimum_area: float) -> list[_Event]:
         # The area of the bounding box first: most regions are single pixels, and filling holes in each takes ten times as long.
         if region.area_bbox < minimum_area or region.area_filled < minimum_area:
             continue
-        # One pixel less, as in stcal: the axes are those of the centres of the pixels.
+        # One pixel less, as in stcal: the axes are those of the centers of the pixels.
         major, minor = (max(length - 1, 0.0) for length in (region.axis_major_length, region.axis_minor_length))
         row, column = map(float, region.centroid)
         events.append(_Event(row, column, major, minor, region.orientation % math.pi))
@@ -530,7 +530,7 @@ def expand_large_events(
 ) -> tuple[np.ndarray, int]:
     """Flag the surroundings of large events (snowballs), whose charge is too faint to be found in single ramps.
 
-    A large event is a connected area of jumps in one resultant that contains the centre of a core. A core is a connected area
+    A large event is a connected area of jumps in one resultant that contains the center of a core. A core is a connected area
     of pixels that saturate in this resultant or in the next one.
 
     The minor axis of the event's ellipse is multiplied by `expand_factor`, and its major axis grows by the same number of
@@ -540,7 +540,7 @@ def expand_large_events(
     Parameters
     ----------
     groupdq : numpy.ndarray
-        Flags with the jumps found, uint8, shape (resultants, rows, columns).
+        Flags with the jumps found, uint8 of shape (resultant, row, column).
     min_sat_area, min_jump_area : float
         Minimum areas of a core and of an event, pixels.
     expand_factor : float
@@ -621,6 +621,11 @@ def fit_exposure(job: Job, covariance: np.ndarray, readnoise: Exposure, gain: Ex
         From `difference_covariance`.
     readnoise, gain : Exposure
         The references.
+
+    Raises
+    ------
+    RampflowError
+        The shape of a reference is not that of the ramp.
     """
     parameters = job.parameters
     read_pattern = job.exposure.read_pattern
@@ -691,8 +696,8 @@ def fit_exposure(job: Job, covariance: np.ndarray, readnoise: Exposure, gain: Ex
         job.log_bad_pixels("readnoise", "data", without_noise, pixels, "DO_NOT_USE")
         if data.shape[0] < SEARCHABLE_RESULTANTS:
             job.log.warning(
-                "%s: the ramp has %d resultants, too few to search for jumps (%d are needed): slopes may have cosmic rays in "
-                "them. All pixels are flagged UNRELIABLE_SLOPE",
+                "%s: the ramp has %d resultants, too few to search for jumps (%d are needed): slopes may include cosmic "
+                "rays. All pixels are flagged UNRELIABLE_SLOPE",
                 job.exposure.path.name,
                 data.shape[0],
                 SEARCHABLE_RESULTANTS,
@@ -703,8 +708,8 @@ def fit_exposure(job: Job, covariance: np.ndarray, readnoise: Exposure, gain: Ex
             product.append("jump_indices", jumps[np.argsort(jumps[:, 0], kind="stable")])
         if not usable:
             job.log.warning(
-                "%s: no pixel has a usable slope (all are DO_NOT_USE): the status is FAILED. Warnings of the earlier steps "
-                "tell of lost resultants, masked rows and bad references",
+                "%s: no pixel has a usable slope (all are DO_NOT_USE): the status is FAILED. Look for lost resultants, "
+                "masked rows and bad references in the warnings of the earlier steps",
                 job.exposure.path.name,
             )
             product.status = "FAILED"

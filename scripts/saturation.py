@@ -58,9 +58,9 @@ def checked_thresholds(threshold: np.ndarray, dq: np.ndarray) -> tuple[np.ndarra
     Returns
     -------
     threshold : numpy.ndarray
-        Thresholds, DN, float32; 65536 where the reference is NaN or flagged NO_SAT_CHECK.
+        Thresholds, DN, float32 of the same shape; 65536 where the reference is NaN or flagged NO_SAT_CHECK.
     dq : numpy.ndarray
-        Flags, with NO_SAT_CHECK where the threshold was NaN.
+        Flags, uint32 of the same shape, with NO_SAT_CHECK where the threshold was NaN.
     """
     dq = np.where(np.isnan(threshold), dq | np.uint32(dqflags.NO_SAT_CHECK), dq)
     unchecked = dqflags.has(dq, dqflags.NO_SAT_CHECK)
@@ -78,13 +78,15 @@ def flag_saturated(
 ) -> None:
     """Flag saturated resultants, in place.
 
-    Three passes. Forward: from the first resultant at or above the threshold on, all are SATURATED, but a lost one (DROPOUT)
-    doesn't count as the first; a count ≤ 0 is below the
-    A/D floor (AD_FLOOR and DO_NOT_USE) in that resultant alone. Backward: a resultant averages several reads, of which only
-    the last may be saturated. A ramp that reaches the threshold in the resultant's last read averages d = mean(reads) / last
-    read of it, so a resultant at or above d × threshold before a SATURATED one is marked DO_NOT_USE. Second resultant: where
-    the first does not predict saturation by the end of the third and yet the third is saturated (a cosmic ray), the second
-    may hold saturated reads: it is marked DO_NOT_USE if it rose by more than one of its reads at the threshold would add.
+    There are three passes:
+
+    - Forward: from the first resultant at or above the threshold on, all are SATURATED. A lost one (DROPOUT) doesn't count as
+      the first. A count ≤ 0 is below the A/D floor (AD_FLOOR and DO_NOT_USE) in that resultant alone.
+    - Backward: a resultant averages several reads, of which only the last may be saturated. A ramp that reaches the threshold
+      in the last read of a resultant has the mean d × threshold there, with d = mean(reads) / last read. A resultant at or
+      above this before a SATURATED one is marked DO_NOT_USE.
+    - Second resultant: a cosmic ray can saturate the third resultant where the first does not predict it. The second then may
+      hold saturated reads. It is marked DO_NOT_USE if it rose by more than one of its reads at the threshold would add.
 
     Parameters
     ----------
@@ -99,7 +101,7 @@ def flag_saturated(
     n_pix_grow_sat : int
         Saturated (and partly saturated) regions grow by this many pixels on each side, corners included.
     backup : int
-        So many times, in ascending order, a resultant of several reads takes SATURATED from the next one.
+        Number of repetitions of a pass in which each resultant of several reads takes SATURATED from the next one.
     """
     saturated = np.zeros(threshold.shape, bool)
     lost = bool(np.bitwise_or.reduce(groupdq, axis=None) & dqflags.DROPOUT)
@@ -166,6 +168,11 @@ def run(job: Job) -> None:
     ----------
     job : Job
         The run of the step.
+
+    Raises
+    ------
+    RampflowError
+        The shape of the reference is not that of the exposure.
     """
     if job.references["saturation"] is None:
         job.skip("There is no saturation reference")

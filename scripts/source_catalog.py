@@ -297,12 +297,12 @@ def look_up_dust(job: Job, ra: np.ndarray, dec: np.ndarray) -> np.ndarray:
     job : Job
         The job, with its ``dustmap_north`` and ``dustmap_south`` references.
     ra, dec : numpy.ndarray
-        ICRS, degrees.
+        Positions of the sources, ICRS, degrees, of shape (sources,).
 
     Returns
     -------
     numpy.ndarray
-        E(B-V), mag; NaN for sources without a position or a map.
+        E(B-V), mag, of the same shape; NaN for sources without a position or a map.
     """
     maps, missing = {}, []
     for name, inside in dust.hemispheres(ra, dec).items():
@@ -428,6 +428,11 @@ def run(job: Job, *, skipped: bool = False) -> None:
         The job.
     skipped : bool
         Whether an earlier step skipped the exposure. Its catalog is then empty, and its segmentation map zero.
+
+    Raises
+    ------
+    RampflowError
+        The image has no WCS, a parameter is out of range, or a reference or the segmentation map can't be used.
     """
     exposure = job.exposure
     forced = job.parameters.forced_segmentation

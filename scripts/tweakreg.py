@@ -61,24 +61,24 @@ STEP = Step(
             "refine",
             bool,
             True,
-            "joint solution with a correction of each exposure; false: romancal's method, one correction common to all after "
-            "a relative alignment",
+            "solve all exposures together, with a correction for each; false: romancal's method, a relative alignment, then "
+            "one common correction",
         ),
         Parameter(
             "enforce_user_order",
             bool,
             False,
-            "relative alignment in the association's order; false: by overlap (for the common correction)",
+            "align in the order of the association; false: in the order of the overlaps (applies with refine: false)",
         ),
         Parameter(
             "expand_refcat",
             bool,
             False,
-            "use of the sources of aligned exposures to align the next (for the common correction; always true with a catalog "
-            "other than GAIADR3_S3, as in romancal)",
+            "use the sources of aligned exposures to align the next one (applies with refine: false; always true with a "
+            "catalog other than GAIADR3_S3, as in romancal)",
         ),
         *_matching_parameters("", "between exposures", 2.0),
-        Parameter("save_abs_catalog", bool, False, "output of the matched stars of the astrometric catalog, as ECSV"),
+        Parameter("save_abs_catalog", bool, False, "write the matched stars of the astrometric catalog, as ECSV"),
         *_matching_parameters("abs_", "with the astrometric catalog", 6.0),
     ),
 )

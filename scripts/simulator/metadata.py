@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from rampflow.detector import mean_reads
-from simulator.optics import FOCAL_PLANE_CENTER, V3_YANGLE, VPARITY, attitude, displacement, look
+from simulator.optics import FOCAL_PLANE_CENTER, V3_YANGLE, VPARITY, attitude, displacement, pointing_at
 
 # For about 6 km/s towards the source; the orbital velocity of 30 km/s gives at most 1e-4.
 ABERRATION_SCALE = 1.00002
@@ -177,9 +177,9 @@ def fill_metadata(meta: Any, settings: Settings, filename: str, v2_ref: float, v
     end, middle = (start + TimeDelta(seconds, format="sec") for seconds in (duration, duration / 2))
     mean_times = mean_reads(pattern) * frame_time
     true = settings.attitude(v2_ref, v3_ref)
-    matrix = displacement(*look(true, v2_ref, v3_ref)[:2], settings.pointing_error) @ true
-    ra_ref, dec_ref, roll_ref = look(matrix, v2_ref, v3_ref)
-    ra_v1, dec_v1, pa_v3 = look(matrix, 0, 0)
+    matrix = displacement(*pointing_at(true, v2_ref, v3_ref)[:2], settings.pointing_error) @ true
+    ra_ref, dec_ref, roll_ref = pointing_at(matrix, v2_ref, v3_ref)
+    ra_v1, dec_v1, pa_v3 = pointing_at(matrix, 0, 0)
     position, velocity = get_body_barycentric_posvel("earth", middle)
     visit_id = f"{settings.program:05d}01001001{settings.observation:03d}{settings.visit:03d}"
     window = settings.guide_window

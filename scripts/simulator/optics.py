@@ -62,7 +62,7 @@ def displacement(ra: float, dec: float, offset: tuple[float, float]) -> np.ndarr
     return Rotation.from_rotvec(np.cross(place, towards)).as_matrix()
 
 
-def look(matrix: np.ndarray, v2: float, v3: float) -> tuple[float, float, float]:
+def pointing_at(matrix: np.ndarray, v2: float, v3: float) -> tuple[float, float, float]:
     """Compute the position on the sky of a point of the focal plane.
 
     Parameters

@@ -165,3 +165,11 @@ def test_every_rule_with_a_script_can_run_in_the_conda_environment():
         for rule in re.split(r"^ *rule ", path.read_text(), flags=re.MULTILINE)[1:]:
             if "shell:" in rule:
                 assert "envs/rampflow.yaml" in rule, rule.partition(":")[0]
+
+
+def test_the_oldest_snakemake_is_the_same_everywhere():
+    """What the workflow asks for, what is tested, and what the README says."""
+    oldest = re.search(r'^min_version\("([\d.]+)"\)', (ROOT / "workflow" / "Snakefile").read_text(), re.MULTILINE)[1]
+    assert re.search(rf"^SNAKEMAKE \?= {re.escape(oldest)}\.0$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert f'snakemake: ["{oldest}.0", "9.*"]' in (ROOT / ".github" / "workflows" / "ci.yml").read_text()
+    assert f"Snakemake {oldest} or newer" in (ROOT / "README.md").read_text()

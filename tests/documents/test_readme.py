@@ -206,3 +206,16 @@ def test_paths_in_the_text_exist(name):
         named |= set(re.findall(r"(?:workflow|scripts|tests)/\w+", layout))
     for pattern in named:
         assert list(ROOT.glob(pattern.replace("STEP", "*"))), pattern
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_rows_of_a_table_have_its_columns(name):
+    columns = None
+    for number, line in enumerate((ROOT / name).read_text().splitlines(), 1):
+        if not line.startswith("|"):
+            columns = None
+            continue
+        # The bars in code and escaped ones separate no cells.
+        bars = re.sub(r"`[^`]*`|\\\|", "", line).count("|")
+        columns = columns or bars
+        assert bars == columns, f"{name}, line {number}: {line[:100]}"

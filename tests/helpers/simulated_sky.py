@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import tweakreg
-from simulator.optics import FOCAL_PLANE_CENTER, Projection, attitude, look
+from simulator.optics import FOCAL_PLANE_CENTER, Projection, attitude, pointing_at
 from simulator.simulate_references import Detector, detector_center, make_distortion
 from small_files import write_image
 
@@ -112,7 +112,7 @@ class Sky:
         ra, dec = self.ra + dither[0] / 3600 / cosine, self.dec + dither[1] / 3600
         pointing = FOCAL_PLANE_CENTER if group else (v2, v3)
         matrix = attitude(*pointing, ra, dec, ROLL)
-        ra_ref, dec_ref, roll_ref = look(matrix, v2, v3)
+        ra_ref, dec_ref, roll_ref = pointing_at(matrix, v2, v3)
         wcsinfo = {
             "v2_ref": v2,
             "v3_ref": v3,

@@ -204,7 +204,7 @@ def test_every_tag_of_a_product_is_checked_against_the_schema_that_asdf_has_for_
     tags = set()
 
     def collect(node):
-        tags.add(getattr(node, "_tag", None))
+        tags.add(asdf.tagged.get_tag(node))
         for value in node.values() if isinstance(node, dict) else node if isinstance(node, list) else ():
             collect(value)
 

@@ -22,7 +22,7 @@ from scipy.spatial.transform import Rotation
 from simulator import detector as electronics
 from simulator import simulate_exposure, simulate_references, simulate_sky
 from simulator.metadata import MA_TABLES, MODELS, OLDER_VERSIONS, Settings, fill_metadata
-from simulator.optics import FOCAL_PLANE_CENTER, PointSpread, Projection, attitude, look, render_sources
+from simulator.optics import FOCAL_PLANE_CENTER, PointSpread, Projection, attitude, pointing_at, render_sources
 
 from rampflow import dq as flags
 from rampflow.astrometry.region import unit_vectors
@@ -211,7 +211,7 @@ def test_odd_number_of_channels_is_refused(tmp_path):
 # --------------------------------------------------------------------------------------------------------------- optics
 def test_the_attitude_points_at_its_target():
     matrix = attitude(*FOCAL_PLANE_CENTER, 83.0, -12.0, 35.0)
-    assert look(matrix, *FOCAL_PLANE_CENTER) == pytest.approx((83.0, -12.0, 35.0))
+    assert pointing_at(matrix, *FOCAL_PLANE_CENTER) == pytest.approx((83.0, -12.0, 35.0))
 
 
 def test_projection_on_both_sides_of_the_v1_axis():

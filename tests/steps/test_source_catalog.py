@@ -1048,8 +1048,8 @@ def test_the_encircled_energy_of_a_psf_is_that_of_the_optics(element):
     grid = psf_photometry.GriddedPSF(psf.integrate_over_pixel(stamp[None], OVERSAMPLING), [0], [0], OVERSAMPLING)
     for radius in psf.COMPARED_RADII:
         twice = encircled_energy(stamp, OVERSAMPLING, np.array([radius / SCALE]))[0]
-        assert psf.encircled_energy(grid, radius / SCALE) == pytest.approx(twice, abs=0.025)
-    assert np.isnan(psf.encircled_energy(grid, 21))
+        assert psf.energy_within(grid, radius / SCALE) == pytest.approx(twice, abs=0.025)
+    assert np.isnan(psf.energy_within(grid, 21))
 
 
 # -------------------------------------------------------------------------------------------------------------- PSF parts

@@ -310,7 +310,7 @@ def test_a_reference_that_is_fetched_keeps_its_link(visit, cache, tmp_path, monk
     assert gain_link() == link and not (visit / link).exists()
     # The server may give another one now.
     gain.write_text("another")
-    with pytest.raises(RampflowError, match="is not what a reference of this name held .* run again"):
+    with pytest.raises(RampflowError, match="differs from the reference of this name .* run again"):
         links.record_fetched(Path(link), gain)
     assert gain_link() != link
 

@@ -172,7 +172,7 @@ def _leaves(node, name: str = ""):
     import gwcs
 
     if isinstance(node, asdf.tags.core.NDArrayType):
-        node = node._make_array()
+        node = np.asarray(node)
     if isinstance(node, gwcs.WCS | np.ndarray):
         yield name, node
     elif hasattr(node, "items"):

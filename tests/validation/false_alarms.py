@@ -55,14 +55,14 @@ TAIL = 0.02
 @functools.cache
 def full_detector():
     """The WCS of a full detector and its reference angles."""
-    from simulator.optics import attitude, look
+    from simulator.optics import attitude, pointing_at
     from simulator.simulate_references import Detector, detector_center, make_distortion
 
     from rampflow.wcs.building import build_wcs
 
     detector = Detector("WFI07", SIZE + 8, 1)
     v2, v3 = detector_center(detector)
-    pointing = look(attitude(v2, v3, 270.0, 66.0, 60.0), v2, v3)
+    pointing = pointing_at(attitude(v2, v3, 270.0, 66.0, 60.0), v2, v3)
     header = dict(zip(("ra_ref", "dec_ref", "roll_ref", "v2_ref", "v3_ref"), map(float, (*pointing, v2, v3)), strict=True))
     distortion = next(iter(make_distortion(detector).values())).coordinate_distortion_transform
     wcs = build_wcs(distortion, header, 1.0, (SIZE, SIZE))

@@ -19,7 +19,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent / "scripts"))
 
 from simulator.metadata import MA_TABLES, Settings
-from simulator.optics import attitude, displacement, look
+from simulator.optics import attitude, displacement, pointing_at
 
 #: romanisim multiplies and divides by references as they are: what stands in for values that are NaN or not positive.
 USUAL = {"flat": 1.0, "gain": 1.8, "saturation": 55000.0, "readnoise": 7.0, "dark": 0.01}
@@ -113,7 +113,7 @@ def name_exposure(meta, output: Path, args) -> None:
     wcsinfo = meta["wcsinfo"]
     true = attitude(*(wcsinfo[name] for name in ("v2_ref", "v3_ref", "ra_ref", "dec_ref", "roll_ref")))
     seen = displacement(wcsinfo["ra_ref"], wcsinfo["dec_ref"], args.pointing_error) @ true
-    pointing = look(seen, wcsinfo["v2_ref"], wcsinfo["v3_ref"])
+    pointing = pointing_at(seen, wcsinfo["v2_ref"], wcsinfo["v3_ref"])
     wcsinfo.update(zip(("ra_ref", "dec_ref", "roll_ref"), pointing, strict=True))
     if args.guide_window:
         x, y = args.guide_window

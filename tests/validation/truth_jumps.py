@@ -33,7 +33,7 @@ CHANCE = 6.8e-6  #: that noise passes 4.5 sigma, on both sides
 FEWEST = 20
 
 
-def look(exposures):
+def read_jumps(exposures):
     """Hits, what both pipelines made of them, pixels that nothing hit, and the chance of a false alarm.
 
     Returns
@@ -75,7 +75,7 @@ def look(exposures):
 
 
 def measure(hits, found, pull, pixels, alarms, chance) -> dict:
-    """The numbers, from `look`; see the module."""
+    """The numbers, from `read_jumps`; see the module."""
     rate, charge, resultant = hits
 
     def fate(chosen) -> dict:
@@ -158,7 +158,7 @@ def draw(numbers):
 def main() -> int:
     """Run from the command line."""
     args = truth.parser(__doc__).parse_args()
-    numbers = measure(*look(truth.exposures(args)))
+    numbers = measure(*read_jumps(truth.exposures(args)))
     truth.write(args, draw(numbers), numbers)
     return 0
 

@@ -66,7 +66,7 @@ def residuals(sources: Table, catalog: dict[str, np.ndarray]) -> np.ndarray:
     return result
 
 
-def look(exposures):
+def read_residuals(exposures):
     """True magnitudes of the stars, and their residuals by pipeline."""
     magnitudes, found = [], {name: [] for name in truth.PIPELINES}
     for true, paths in exposures:
@@ -126,7 +126,7 @@ def draw(magnitude, found, bins):
 def main() -> int:
     """Run from the command line."""
     args = truth.parser(__doc__).parse_args()
-    magnitude, found, loss = look(truth.exposures(args))
+    magnitude, found, loss = read_residuals(truth.exposures(args))
     numbers = measure(magnitude, found, loss)
     if not numbers["bins"]:
         raise SystemExit("no star of the truth is in both catalogs")

@@ -216,7 +216,7 @@ def summary_of(workflow):
 def assert_interrupted(workflow, done):
     """The summary reports the interruption, and no failure."""
     head, *lines = summary_of(workflow)
-    assert head.startswith(f"rampflow: interrupted: {done} of {len(STEPS)} jobs done; the same command goes on, ")
+    assert head.startswith(f"rampflow: interrupted: {done} of {len(STEPS)} jobs done; the same command continues, ")
     assert " failed" not in head and not [line for line in lines if line.startswith("failed")]
 
 

@@ -103,6 +103,15 @@ def test_a_ramp_has_no_preview(tmp_path):
     assert not thumbnail.exists()
 
 
+def test_a_preview_names_the_software_that_made_it(tmp_path):
+    image = small_files.write_image(tmp_path / "x_cal.asdf", small_files.image())
+    previews = tmp_path / "x_cal.png", tmp_path / "x_cal_thumb.png"
+    small_files.succeed("preview", image, *previews, RAMPFLOW_VERSION="1.2.3")
+    for path in previews:
+        with Image.open(path) as picture:
+            assert picture.text == {"Software": "rampflow 1.2.3"}
+
+
 def test_an_image_without_a_good_pixel_has_a_black_preview(tmp_path):
     dark = np.full((8, 8), dq.DO_NOT_USE, np.uint32)
     assert not np.asarray(make_preview(np.ones((8, 8), np.float32), dark, None)).any()

@@ -167,33 +167,33 @@ def test_warnings_of_many_exposures_are_one_line(logs):
     ]
 
 
-def told(path, failures=(), warnings=(), earlier=(), **state):
+def report_of(path, failures=(), warnings=(), earlier=(), **state):
     state = {"products": (3, 0, 3), "jobs": (41, 41), "interrupted": False, "success": not failures} | state
     return summary.report(summary.Findings(list(failures), list(warnings), list(earlier)), path, **state)
 
 
 def test_the_file_has_every_line_and_the_screen_some(tmp_path):
     path = tmp_path / "logs" / "summary.txt"
-    shown = told(path, [f"r{n} refpix: x" for n in range(50)], ["w"], ["e"], products=(2, 1, 52)).splitlines()
+    shown = report_of(path, [f"r{n} refpix: x" for n in range(50)], ["w"], ["e"], products=(2, 1, 52)).splitlines()
     written = path.read_text().splitlines()
     head = "rampflow: 50 failed, 1 warning, 1 warning of earlier runs, 2 of 52 exposures have their products"
     head += ", 1 has outdated ones"
     assert shown[0] == f"{head} ({path})" and written[0] == head
     assert written[1:] == [*(f"failed: r{n} refpix: x" for n in range(50)), "warning: w", "earlier warning: e"]
     assert shown[1:] == [*written[1 : 1 + summary.MAXIMUM_SHOWN], f"... and 30 more in {path}", "warning: w"]
-    assert told(path) == f"rampflow: nothing failed, no warning, 3 of 3 exposures have their products ({path})"
+    assert report_of(path) == f"rampflow: nothing failed, no warning, 3 of 3 exposures have their products ({path})"
 
 
 def test_the_first_line_counts_exposures_that_are_not_aligned(tmp_path):
-    assert ": nothing failed, 2 not aligned, no warning, " in told(tmp_path / "summary.txt", unaligned=2)
+    assert ": nothing failed, 2 not aligned, no warning, " in report_of(tmp_path / "summary.txt", unaligned=2)
 
 
 def test_an_interrupted_run_reports_its_progress(tmp_path):
-    head = told(tmp_path / "summary.txt", products=(0, 0, 3), jobs=(7, 41), interrupted=True, success=False)
-    assert head.startswith("rampflow: interrupted: 7 of 41 jobs done; the same command goes on, no warning, 0 of 3 ")
+    head = report_of(tmp_path / "summary.txt", products=(0, 0, 3), jobs=(7, 41), interrupted=True, success=False)
+    assert head.startswith("rampflow: interrupted: 7 of 41 jobs done; the same command continues, no warning, 0 of 3 ")
     assert "nothing failed" not in head
-    head = told(tmp_path / "summary.txt", jobs=(1, None), interrupted=True, success=False)
-    assert head.startswith("rampflow: interrupted: 1 job done; the same command goes on, "), "with --quiet"
+    head = report_of(tmp_path / "summary.txt", jobs=(1, None), interrupted=True, success=False)
+    assert head.startswith("rampflow: interrupted: 1 job done; the same command continues, "), "with --quiet"
 
 
 def test_the_number_of_all_jobs_is_that_of_the_first_table_of_snakemakes_logs(tmp_path):
@@ -205,7 +205,7 @@ def test_the_number_of_all_jobs_is_that_of_the_first_table_of_snakemakes_logs(tm
 
 
 def test_a_failed_run_never_reports_success(tmp_path):
-    shown = told(tmp_path / "summary.txt", success=False)
+    shown = report_of(tmp_path / "summary.txt", success=False)
     assert shown.startswith("rampflow: 1 failed, ") and "failed: the run: Snakemake ended with an error" in shown
 
 

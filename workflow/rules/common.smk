@@ -6,7 +6,7 @@ import os
 import sys
 from pathlib import Path
 
-# The folder of this clone. Of a hosted repository, Snakemake fetches a file only when it is named: files.txt lists those of a run.
+# The folder of this clone. Snakemake fetches only those files of a hosted repository that are named: files.txt lists what a run needs.
 HOME = Path(inspect.getfile(lambda: None)).parent.parent.parent
 if not HOME.is_dir():
     listed = Path(workflow.source_path("../files.txt"))
@@ -179,7 +179,7 @@ cores, memory, minutes = jobs.cores, jobs.memory, jobs.minutes
 
 
 def memory_of_association(base, per_member):
-    """Resource function: memory of a job of an association, MB, with so much for each of its exposures."""
+    """Resource function: memory of a job of an association, MB: `base`, and `per_member` for each exposure."""
     return lambda wildcards, attempt: memory(base + per_member * len(plan.members_to_align(wildcards.association)))(
         wildcards, attempt
     )

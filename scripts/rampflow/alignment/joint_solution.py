@@ -114,7 +114,7 @@ def solve(
                 used, before = observations.agreeing(sigma), used
                 if (used == before).all():
                     break
-            observations = observations.weighed(used)
+            observations = observations.with_inflated_variances(used)
     return _fits([affine_of_terms(own) for own in terms], observations, used)
 
 
@@ -183,7 +183,7 @@ class _Observations:
         # χ² of two degrees of freedom has the median 2 ln 2; the clipping threshold is in standard deviations.
         return reduced < sigma**2 * np.median(reduced) / np.log(2) if reduced.size else np.ones(0, bool)
 
-    def weighed(self, used: np.ndarray) -> _Observations:
+    def with_inflated_variances(self, used: np.ndarray) -> _Observations:
         """The observations with variances inflated to the observed scatter of the stars in use.
 
         Years after the epoch of a catalog, its faint stars are less accurate than their listed errors. Most sources that the

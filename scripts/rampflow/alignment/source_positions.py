@@ -409,7 +409,8 @@ def _read_table(path: Path, start: bytes) -> SourceCatalog:
             name: np.ma.filled(np.ma.asarray(table[name]).astype(float), np.nan) for name in table.colnames if _is_used(name)
         }
     except Exception as error:  # readers of other formats raise all kinds
-        raise RampflowError(f"{path}: can't be read as a table ({str(error).strip().splitlines()[0]})") from None
+        reason = str(error).strip().split("\n")[0] or type(error).__name__
+        raise RampflowError(f"{path}: can't be read as a table ({reason}); give parquet or ECSV") from None
     return SourceCatalog(path, columns, len(table), _identity(_flat(table.meta)))
 
 

@@ -242,7 +242,7 @@ def _find(path: Path, names: list[str], wanted: str) -> str | None:
     """The column of a name, in any case; `None` if there is none."""
     found = [name for name in names if name.lower() == wanted]
     if len(found) > 1:
-        raise RampflowError(f"{path}: has several columns {wanted} ({', '.join(found)}); which one counts can't be known")
+        raise RampflowError(f"{path}: has several columns {wanted} ({', '.join(found)}); keep one of them")
     return found[0] if found else None
 
 

@@ -29,7 +29,7 @@ def measure_daofind(image: np.ndarray, x: np.ndarray, y: np.ndarray, fwhm: float
     image : numpy.ndarray
         Background-subtracted image, shape (rows, columns).
     x, y : numpy.ndarray
-        Positions, pixels.
+        Positions of the sources, pixels, shape (sources,).
     fwhm : float
         Full width at half maximum of the Gaussian that a source is compared with, pixels.
 

@@ -25,14 +25,14 @@ def galactic(ra: np.ndarray, dec: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     Parameters
     ----------
     ra, dec : numpy.ndarray
-        ICRS, degrees.
+        ICRS, degrees, of the same shape.
 
     Returns
     -------
     longitude : numpy.ndarray
-        Galactic longitude, 0 to 360 degrees.
+        Galactic longitude, 0 to 360 degrees, of this shape.
     latitude : numpy.ndarray
-        Galactic latitude, degrees.
+        Galactic latitude, degrees, of this shape.
     """
     from astropy.coordinates import SkyCoord
 
@@ -48,12 +48,12 @@ def interpolate_map(path: Path, longitude: np.ndarray, latitude: np.ndarray) -> 
     path : pathlib.Path
         FITS file with an image in the projection ``GLON-ZEA``, ``GLAT-ZEA``.
     longitude, latitude : numpy.ndarray
-        Galactic coordinates, finite, degrees; at least one.
+        Galactic coordinates, finite, degrees, of shape (positions,); at least one.
 
     Returns
     -------
     numpy.ndarray
-        E(B-V), mag.
+        E(B-V), mag, of the same shape.
 
     Raises
     ------
@@ -102,7 +102,7 @@ def hemispheres(ra: np.ndarray, dec: np.ndarray) -> dict[str, np.ndarray]:
     Parameters
     ----------
     ra, dec : numpy.ndarray
-        ICRS, degrees; NaN belongs to none.
+        ICRS, degrees, of shape (positions,); NaN belongs to none.
 
     Returns
     -------
@@ -119,7 +119,7 @@ def reddening(ra: np.ndarray, dec: np.ndarray, maps: dict[str, Path]) -> np.ndar
     Parameters
     ----------
     ra, dec : numpy.ndarray
-        ICRS, degrees.
+        ICRS, degrees, of shape (positions,).
     maps : dict
         Map of the ``north`` and of the ``south``, which may be missing.
 

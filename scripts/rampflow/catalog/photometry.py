@@ -106,7 +106,7 @@ def sky_position(wcs, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndar
     wcs : rampflow.wcs.wcs_tree.Wcs or None
         WCS of the image.
     x, y : numpy.ndarray
-        Pixels.
+        Pixels, of the same shape.
 
     Returns
     -------
@@ -182,7 +182,7 @@ def ab_magnitude(flux: np.ndarray, err: np.ndarray) -> tuple[np.ndarray, np.ndar
     Parameters
     ----------
     flux, err : numpy.ndarray
-        Flux densities and their errors, nJy.
+        Flux densities and their errors, nJy, shape (sources,).
 
     Returns
     -------
@@ -218,7 +218,7 @@ def measure_apertures(field: Field, x: np.ndarray, y: np.ndarray) -> dict[str, n
     field : Field
         The image. Masked pixels count, as in romancal.
     x, y : numpy.ndarray
-        Positions, pixels.
+        Positions of the sources, pixels, shape (sources,).
 
     Returns
     -------
@@ -372,9 +372,9 @@ def find_neighbours(label: np.ndarray, x: np.ndarray, y: np.ndarray, scale: floa
     Parameters
     ----------
     label : numpy.ndarray
-        Labels of the sources.
+        Labels of the sources, shape (sources,).
     x, y : numpy.ndarray
-        Positions, pixels.
+        Positions, pixels, same shape.
     scale : float
         Arcsec per pixel.
 
@@ -402,7 +402,7 @@ def flag_sources(dq: np.ndarray, x: np.ndarray, y: np.ndarray, masked: np.ndarra
     dq : numpy.ndarray
         Flags of the image, uint32, shape (rows, columns).
     x, y : numpy.ndarray
-        Centroids, pixels.
+        Centroids of the sources, pixels, shape (sources,).
     masked : numpy.ndarray of bool
         Whether a masked pixel touches the segment or lies in the Kron aperture of the source, so that light is missing.
     unreliable : numpy.ndarray of bool

@@ -127,7 +127,7 @@ def check_core(path, stamps: np.ndarray, oversampling: int) -> None:
     refuse_implausible(path, what, offset, (0, LARGEST_OFFSET), "pixels", "epsf")
 
 
-def encircled_energy(psf: GriddedPSF, radius: float) -> float:
+def energy_within(psf: GriddedPSF, radius: float) -> float:
     """Compute the fraction of a star's light within a circle around it, from the mean of the stamps of a PSF.
 
     Parameters
@@ -169,7 +169,7 @@ def compare_energy(psf: GriddedPSF, energy: dict[float, float], scale: float, ep
         Names of both references, for the message.
     """
     for radius in COMPARED_RADII:
-        fraction = encircled_energy(psf, radius / scale)
+        fraction = energy_within(psf, radius / scale)
         if abs(energy[radius] - fraction) > ENERGY_TOLERANCE:  # false for NaN
             log.warning(
                 "%s and %s contradict each other: the encircled energy within %g arcsec is %.3f (ee_fractions) and %.3f (psf, "

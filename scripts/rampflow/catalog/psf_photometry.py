@@ -89,7 +89,7 @@ def group_sources(x: np.ndarray, y: np.ndarray, separation: float) -> list[np.nd
     Parameters
     ----------
     x, y : numpy.ndarray
-        Positions, pixels.
+        Positions of the sources, pixels, shape (sources,).
     separation : float
         Largest distance of a member to the next one, pixels.
 
@@ -136,7 +136,7 @@ def fit_psf(
     mask : numpy.ndarray
         True where a pixel does not count, same shape.
     x, y : numpy.ndarray
-        Initial positions, pixels.
+        Initial positions of the sources, pixels, shape (sources,).
     unit : float
         Flux density of 1 DN/s, nJy. The trust region measures fluxes in nJy and positions in pixels: fits that converge
         slowly depend on this unit.

@@ -13,7 +13,7 @@ def finite_positions(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     Parameters
     ----------
     x, y : numpy.ndarray
-        Positions, pixels.
+        Positions of the sources, pixels, shape (sources,).
 
     Returns
     -------

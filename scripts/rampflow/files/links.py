@@ -159,8 +159,8 @@ def record_fetched(link: Path, path: Path) -> None:
     if standing_for(content, path.name) != chosen:
         if os.path.lexists(link):
             raise RampflowError(
-                f"{path}: is not what a reference of this name held when it was last read in this working folder; it is in the "
-                "cache now: run again, and what reads it is made anew"
+                f"{path}: differs from the reference of this name that was last read in this working folder. It is in the "
+                "cache now: run again, to repeat the steps that read it"
             )
         with replacing(_note_of(content, path.name), shared=True) as partial:
             partial.write_text(f"{chosen}\n")

@@ -30,12 +30,12 @@ def write_page(path: Path, template: Path, content: dict) -> None:
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    environment.filters["number"] = spell
+    environment.filters["number"] = format_number
     with replacing(path) as partial:
         partial.write_text(environment.get_template(template.name).render(content), encoding="utf-8")
 
 
-def spell(value: float | None, form: str = ".3g") -> str:
+def format_number(value: float | None, form: str = ".3g") -> str:
     """Write a number as text.
 
     Parameters

@@ -140,7 +140,7 @@ def check_name(path: Path, name: str) -> None:
     Raises
     ------
     RampflowError
-        The name has a special character or a dot at its beginning, is too long, or ends in one part twenty times.
+        The name has a special character or a dot at its beginning, is too long, or ends in twenty repetitions of one text.
     """
     size = len(name.encode(errors="replace"))
     if name.startswith(".") or "/" in name or not is_plain(name):
@@ -149,7 +149,7 @@ def check_name(path: Path, name: str) -> None:
             f"{SPECIAL}, control characters and a dot at its beginning"
         )
     if re.search(r"(.+)\1{19}$", name):  # Snakemake would report a rule that calls itself endlessly
-        raise RampflowError(f"{path}: the name {name!r} ends in one part twenty times; choose another")
+        raise RampflowError(f"{path}: the name {name!r} ends in twenty repetitions of one text; choose another")
     if size > LONGEST:
         raise RampflowError(f"{path}: the name {name[:40]!r}... has {size} bytes; choose one of at most {LONGEST}")
 

@@ -27,7 +27,7 @@ class Code(NamedTuple):
     imports: tuple[str, ...]
 
 
-def _is_wordless(statement: ast.stmt) -> bool:
+def _is_docstring_or_version(statement: ast.stmt) -> bool:
     """Whether a statement is a docstring or the version number."""
     if isinstance(statement, ast.Expr):
         return isinstance(statement.value, ast.Constant) and isinstance(statement.value.value, str)
@@ -61,7 +61,7 @@ def spell_out(node: ast.AST) -> str:
                 if content == [] or field in _WORDLESS:
                     continue
                 if field == "body" and isinstance(value, _WITH_DOCSTRING):
-                    content = [statement for statement in content if not _is_wordless(statement)]
+                    content = [statement for statement in content if not _is_docstring_or_version(statement)]
                 _add(content, f"{field}=")
             pieces.append(")")
         elif isinstance(value, list):

@@ -61,25 +61,25 @@ def _remedy() -> str:
 
 
 @contextlib.contextmanager
-def _asked(failure: str):
-    """Ask CRDS something; when it can't answer, its messages and tracebacks become one line that begins with `failure`."""
-    said = io.StringIO()
+def _in_one_line(failure: str):
+    """Turn the messages and the traceback of a failing request to CRDS into one error, which begins with `failure`."""
+    captured = io.StringIO()
     handlers = [h for h in logging.getLogger("CRDS").handlers if isinstance(h, logging.StreamHandler)]
-    streams = [handler.setStream(said) for handler in handlers]
+    streams = [handler.setStream(captured) for handler in handlers]
     try:
-        with contextlib.redirect_stderr(said):
+        with contextlib.redirect_stderr(captured):
             yield
     except CRDS_FAILURES as error:
-        errors = [line.partition("ERROR - ")[2] for line in said.getvalue().splitlines() if "CRDS - ERROR - " in line]
+        errors = [line.partition("ERROR - ")[2] for line in captured.getvalue().splitlines() if "CRDS - ERROR - " in line]
         causes = [] if isinstance(error, SystemExit) else [str(error)]
         cause = error.__context__
         while cause:
             causes += [str(cause)] if isinstance(cause, OSError) else []
             cause = cause.__context__
         words = " ".join([*errors, *causes])
-        raise RampflowError(f"{failure} ({' '.join(words.split())[:400] or 'it says nothing'}). {_remedy()}") from None
+        raise RampflowError(f"{failure} ({' '.join(words.split())[:400] or 'no message'}). {_remedy()}") from None
     else:
-        sys.stderr.write(said.getvalue())
+        sys.stderr.write(captured.getvalue())
     finally:
         for handler, stream in zip(handlers, streams, strict=True):
             handler.setStream(stream)
@@ -106,7 +106,7 @@ def resolve_context(name: str | None) -> str:
     _crds()
     from crds.core import heavy_client
 
-    with _asked(f"CRDS knows no context {name or 'by default'}"):
+    with _in_one_line(f"CRDS knows no context {name or 'by default'}"):
         return heavy_client.get_context_name(OBSERVATORY, name)
 
 
@@ -133,7 +133,7 @@ def recommendations(header: dict, types: list[str], context: str) -> dict[str, s
         The context can't be read.
     """
     crds = _crds()
-    with _asked(f"CRDS can't choose references with {context}"):
+    with _in_one_line(f"CRDS can't choose references with {context}"):
         found = crds.getrecommendations(header, reftypes=tuple(types), context=context, observatory=OBSERVATORY)
     result = {}
     for reftype in types:
@@ -286,7 +286,7 @@ def fetch(name: str, context: str) -> Path:
     path = cache_path(name)
     try:
         if not path.is_file():
-            with replacing(path, shared=True) as partial, _asked(f"the reference {name} can't be fetched"):
+            with replacing(path, shared=True) as partial, _in_one_line(f"the reference {name} can't be fetched"):
                 api.FileCacher(context).download_files([name], {name: str(partial)})
     except RampflowError:
         if not path.is_file():  # another run may have brought it meanwhile

@@ -53,7 +53,7 @@ class Mark(NamedTuple):
     names: list[str]
 
     def is_alive(self, age: float) -> bool:
-        """Test whether the run goes on.
+        """Test whether the run continues.
 
         Parameters
         ----------

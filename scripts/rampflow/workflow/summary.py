@@ -301,7 +301,7 @@ def report(
     if interrupted:
         done, planned = jobs
         progress = count(done, "job") if planned is None else f"{done} of {count(planned, 'job')}"
-        parts.append(f"interrupted: {progress} done; the same command goes on")
+        parts.append(f"interrupted: {progress} done; the same command continues")
     if failures or not interrupted:
         parts.append(f"{len(failures) or 'nothing'} failed")
     if unaligned:
@@ -340,7 +340,7 @@ def report_begin(path: Path) -> None:
         The file. It may hold the summary of an earlier run.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(f"{SOFTWARE_NAME}: not ended: the run goes on, or was killed; then the same command goes on\n")
+    path.write_text(f"{SOFTWARE_NAME}: not ended: the run continues, or was killed: then start the same command again\n")
 
 
 def report_run(
