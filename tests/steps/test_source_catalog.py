@@ -912,6 +912,22 @@ def test_sharpness_and_roundness_tell_shapes_apart():
     assert bar == pytest.approx(turned["sharpness"][0], rel=1e-5)
 
 
+def test_a_nan_beyond_the_circle_of_daofind_does_not_count():
+    """romancal convolves with `scipy.ndimage`, which leaves out the pixels whose weight is zero."""
+    rng = np.random.default_rng(9)
+    row, column = np.mgrid[:41, :41]
+    sky = 50 * np.exp(-((row - 20) ** 2 + (column - 20) ** 2) / 4) + rng.normal(0, 1, (41, 41))
+    place = np.array([20.0])
+    whole = measure_daofind(sky, place, place, 2.0)
+    for dy, dx, counts in ((4, 4, False), (-4, 3, False), (4, 2, True), (0, 3, True)):
+        damaged = sky.copy()
+        damaged[20 + dy, 20 + dx] = np.nan
+        found = measure_daofind(damaged, place, place, 2.0)
+        assert np.isnan(found["roundness1"][0]) == counts, (dy, dx)
+        assert counts or found["roundness1"] == pytest.approx(whole["roundness1"], rel=1e-12)
+        assert found["sharpness"] == pytest.approx(whole["sharpness"], rel=1e-12)  # its 5 x 5 pixels are whole
+
+
 def test_sharpness_and_roundness_agree_with_photutils():
     from photutils.detection import DAOStarFinder
 
