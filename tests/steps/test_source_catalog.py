@@ -1140,6 +1140,20 @@ def test_psf_fits_agree_with_photutils(tmp_path):
     assert np.allclose(found["psf_flux"][10:12], close[:2, 2], rtol=0.02)
 
 
+@pytest.mark.parametrize("unit", [1.0, 115.0, 1e-3])
+@pytest.mark.parametrize(("dx", "dy"), [(1.4, -1.1), (-2.0, -1.5), (-1.7, 2.7)])
+def test_a_fit_that_begins_pixels_away_reaches_the_minimum(tmp_path, dx, dy, unit):
+    """The centroid of two stars in one segment. A trust region in nJy and pixels ends far from the star."""
+    flux, place = 4e5, np.array([[80.3, 120.7]])
+    data = star_image(np.array([[*place[0], flux]])) - np.float32(LEVEL)
+    err = np.sqrt(NOISE**2 + 0.01 * np.abs(data)).astype(np.float32)
+    grid = psf_of(tmp_path, gaussian_stamps(widths=(0.8, 0.8, 0.8, 0.8)))
+    found = psf_photometry.fit_psf(grid, data, err, data > 1e9, place[:, 0] + dx, place[:, 1] + dy, unit=unit)
+    assert found["psf_flux"][0] == pytest.approx(flux * unit, rel=0.02)
+    assert np.hypot(found["x_psf"] - place[:, 0], found["y_psf"] - place[:, 1])[0] < 0.01
+    assert found["psf_gof"][0] < 20 and found["psf_flags"][0] == 0
+
+
 def test_a_source_outside_the_image_is_not_fitted(tmp_path):
     grid, data = psf_of(tmp_path, gaussian_stamps()), star_image()
     nowhere = psf_photometry.fit_psf(
