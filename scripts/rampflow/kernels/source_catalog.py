@@ -229,7 +229,7 @@ def fit_group(values, errors, columns, rows, start, coefficients, grid_x, grid_y
     """Fit flux, x and y of a group of sources by weighted least squares in a trust region.
 
     The trust region measures each parameter in units of the error that it has alone (Moré 1978, Lect. Notes Math. 630, 105;
-    `scipy.optimize.least_squares` with ``x_scale="jac"``), so that the result does not depend on the units of flux and position.
+    `scipy.optimize.least_squares` with ``x_scale="jac"``), so that the units of flux and position don't matter.
 
     Parameters
     ----------
