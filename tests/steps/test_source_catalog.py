@@ -912,6 +912,22 @@ def test_sharpness_and_roundness_tell_shapes_apart():
     assert bar == pytest.approx(turned["sharpness"][0], rel=1e-5)
 
 
+def test_a_nan_beyond_the_circle_of_daofind_does_not_count():
+    """romancal convolves with `scipy.ndimage`, which leaves out the pixels whose weight is zero."""
+    rng = np.random.default_rng(9)
+    row, column = np.mgrid[:41, :41]
+    sky = 50 * np.exp(-((row - 20) ** 2 + (column - 20) ** 2) / 4) + rng.normal(0, 1, (41, 41))
+    place = np.array([20.0])
+    whole = measure_daofind(sky, place, place, 2.0)
+    for dy, dx, counts in ((4, 4, False), (-4, 3, False), (4, 2, True), (0, 3, True)):
+        damaged = sky.copy()
+        damaged[20 + dy, 20 + dx] = np.nan
+        found = measure_daofind(damaged, place, place, 2.0)
+        assert np.isnan(found["roundness1"][0]) == counts, (dy, dx)
+        assert counts or found["roundness1"] == pytest.approx(whole["roundness1"], rel=1e-12)
+        assert found["sharpness"] == pytest.approx(whole["sharpness"], rel=1e-12)  # its 5 x 5 pixels are whole
+
+
 def test_sharpness_and_roundness_agree_with_photutils():
     from photutils.detection import DAOStarFinder
 
@@ -1122,6 +1138,20 @@ def test_psf_fits_agree_with_photutils(tmp_path):
         np.testing.assert_allclose(found[f"{ours}_err"], expected[theirs.replace("fit", "err")], rtol=1e-3)
     np.testing.assert_allclose(found["psf_gof"], expected["reduced_chi2"], rtol=1e-5)
     assert np.allclose(found["psf_flux"][10:12], close[:2, 2], rtol=0.02)
+
+
+@pytest.mark.parametrize("unit", [1.0, 115.0, 1e-3])
+@pytest.mark.parametrize(("dx", "dy"), [(1.4, -1.1), (-2.0, -1.5), (-1.7, 2.7)])
+def test_a_fit_that_begins_pixels_away_reaches_the_minimum(tmp_path, dx, dy, unit):
+    """The centroid of two stars in one segment. A trust region in nJy and pixels ends far from the star."""
+    flux, place = 4e5, np.array([[80.3, 120.7]])
+    data = star_image(np.array([[*place[0], flux]])) - np.float32(LEVEL)
+    err = np.sqrt(NOISE**2 + 0.01 * np.abs(data)).astype(np.float32)
+    grid = psf_of(tmp_path, gaussian_stamps(widths=(0.8, 0.8, 0.8, 0.8)))
+    found = psf_photometry.fit_psf(grid, data, err, data > 1e9, place[:, 0] + dx, place[:, 1] + dy, unit=unit)
+    assert found["psf_flux"][0] == pytest.approx(flux * unit, rel=0.02)
+    assert np.hypot(found["x_psf"] - place[:, 0], found["y_psf"] - place[:, 1])[0] < 0.01
+    assert found["psf_gof"][0] < 20 and found["psf_flags"][0] == 0
 
 
 def test_a_source_outside_the_image_is_not_fitted(tmp_path):

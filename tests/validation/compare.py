@@ -13,7 +13,8 @@ the metadata or WCS, each with ``name``, ``kind``, ``compared`` (how many values
 ``beyond``
     Share of values whose difference is larger than 1e-4 + 1e-5 relative (float32), one unit in the last place (float16).
 ``flags``
-    Of data-quality arrays: flags that differ, by name, and how many values have them in ours alone and in romancal's alone.
+    Of data-quality arrays and `warning_flags`: flags that differ, by name, and how many values have them in ours alone and in
+    romancal's alone.
 ``ours``, ``romancal``
     The values, where there is one (metadata), or how many are in one alone (jump_indices); shapes, where these differ.
 """
@@ -135,13 +136,21 @@ def compare_arrays(name: str, ours: np.ndarray, theirs: np.ndarray) -> dict:
     if ours.shape != theirs.shape:
         shapes = {"ours": list(ours.shape), "romancal": list(theirs.shape)}
         return row | {"kind": "shape", "compared": theirs.size, "differing": theirs.size} | shapes
-    if "dq" in name.rpartition(".")[2]:
+    if "dq" in name.rpartition(".")[2] or name == "warning_flags":
         return row | {"kind": "flags"} | compare_flags(ours, theirs, flag_names(ours.dtype))
+    if name.startswith("orientation_"):
+        ours = nearest_angle(ours, theirs)
     if theirs.dtype.kind == "f":
         return row | compare_floats(ours, theirs)
     if theirs.dtype.kind in "iub":
         return row | compare_floats(ours.astype(np.float64), theirs.astype(np.float64))
     return row | {"compared": theirs.size, "differing": int((ours != theirs).sum())}
+
+
+def nearest_angle(ours: np.ndarray, theirs: np.ndarray) -> np.ndarray:
+    """Angles in degrees, plus or minus the full circle where that is nearer to the others: 0.5 and 359.5 are 1 degree apart."""
+    turns = np.where(np.isfinite(ours) & np.isfinite(theirs), np.round((theirs - ours) / 360), 0)
+    return np.where(turns == 0, ours, ours + 360 * turns).astype(ours.dtype)
 
 
 def _planes(array: np.ndarray):
@@ -252,7 +261,7 @@ def compare_catalogs(ours: Path, theirs: Path) -> list[dict]:
             continue
         row = compare_arrays(name, *(np.asarray(t[name].to_numpy(zero_copy_only=False)) for t in (mine, yours)))
         if row["differing"] or "dtype" in row:
-            rows.append(row | _worst(row, mine[name].to_numpy(), yours[name].to_numpy()))
+            rows.append(row | _worst(name, mine[name].to_numpy(), yours[name].to_numpy()))
         else:
             agreeing, values = agreeing + 1, values + row["compared"]
     metadata, their_metadata = ({k.decode(): v.decode() for k, v in (t.schema.metadata or {}).items()} for t in (mine, yours))
@@ -260,8 +269,10 @@ def compare_catalogs(ours: Path, theirs: Path) -> list[dict]:
     return [{"name": f"{agreeing} columns", "kind": "column", "compared": values, "differing": 0}, *rows]
 
 
-def _worst(row: dict, ours: np.ndarray, theirs: np.ndarray) -> dict:
+def _worst(name: str, ours: np.ndarray, theirs: np.ndarray) -> dict:
     """The largest relative difference of a column."""
+    if name.startswith("orientation_"):
+        ours = nearest_angle(ours, theirs)
     if theirs.dtype.kind != "f" or ours.dtype.kind != "f":
         return {}
     with np.errstate(all="ignore"):

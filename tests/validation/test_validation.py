@@ -166,3 +166,121 @@ def test_the_document_matches_the_table(tmp_path, monkeypatch):
     assert write_document.main() == 0, "a row has no explanation"
     assert (tmp_path / "validation.md").read_text() == (DOCUMENTS / "validation.md").read_text()
     assert pq.read_table(tmp_path / "validation" / table.name).equals(pq.read_table(table))
+
+
+# ----------------------------------------------------------------------------------------------------------------- bounds
+EXPLANATIONS = write_document.read_explanations(Path(write_document.__file__).with_name("explanations.yaml"))
+
+
+@pytest.fixture(scope="module")
+def explained():
+    """Rows of the kept table that an explanation explains, by its id; a flag of a data-quality array is a row of its own."""
+    cases = write_document.read_table(DOCUMENTS / "validation" / "differences.parquet").values()
+    found = {explanation.id: [] for explanation in EXPLANATIONS}
+    for difference in (d for case in cases for d in case.rows if write_document.differs(d.row)):
+        difference.judge(EXPLANATIONS)
+        parts = difference.row.get("flags") or {"": None}
+        for (part, counts), reason in zip(parts.items(), difference.reasons, strict=True):
+            found[reason].append(difference.row | ({"differing": sum(counts.values())} if part else {}))
+    return found
+
+
+@pytest.mark.parametrize("explanation", EXPLANATIONS, ids=lambda explanation: explanation.id)
+def test_a_difference_beyond_the_bounds_is_not_explained(explained, explanation):
+    """Each row that it explains, enlarged in each of its measures that has a bound."""
+    for row in explained[explanation.id]:
+        measured = write_document.sizes(row)
+        assert not explanation.excess(row, {})
+        if write_document.is_numeric(row, measured):
+            bounded = explanation.at_most.keys() & measured.keys()
+            assert bounded, f"{row['name']} has no bound"
+            for key in bounded:
+                assert explanation.excess(enlarged(row, key, explanation.at_most[key]), {}), f"{row['name']}: {key}"
+
+
+def enlarged(row: dict, key: str, bound: float) -> dict:
+    """The row with a measure that is larger than a bound."""
+    if key in ("share", "count"):
+        return row | (
+            {"differing": bound * row["compared"] + 1} if key == "share" else {"beyond": (bound + 1) / row["compared"]}
+        )
+    if key == "nan":
+        return row | {"nan": {"ours": bound, "romancal": 1}}
+    if row["kind"] == "meta" and key in ("largest", "relative"):
+        values = write_document.numbers(row["romancal"])
+        step = 1.01 * bound * (1 if key == "largest" else abs(values[0]) or 1)
+        return row | {"romancal": values, "ours": [v + step for v in values]}
+    return row | {key: 1.01 * bound + (key == "differing")}
+
+
+@pytest.mark.parametrize("explanation", EXPLANATIONS, ids=lambda explanation: explanation.id)
+def test_a_bound_is_near_what_is_measured_or_argued(explained, explanation):
+    sizes = [write_document.sizes(row) for row in explained[explanation.id]]
+    for key, bound in explanation.at_most.items():
+        measured = [size[key] for size in sizes if key in size]
+        if measured and not explanation.bound:
+            assert bound <= 10 * max(measured), f"{key}: the largest is {max(measured):.3g}; say where {bound:g} comes from"
+
+
+def test_a_difference_of_numbers_needs_a_bound():
+    text = {"name": "meta.x", "kind": "meta", "compared": 1, "differing": 1, "ours": "a", "romancal": "b"}
+    number = text | {"ours": 1.5, "romancal": 2.5}
+    unknown = text | {"ours": 1.5, "romancal": -999999}
+    explanation = write_document.Explanation("because", "x", name="*")
+    assert not explanation.excess(text, {}) and not explanation.excess(unknown, {})
+    for row in (number, DIFFERENT):
+        assert explanation.excess(row, {}) == ["x bounds neither the number nor the size of the differences"]
+    assert not write_document.Explanation("because", "x", at_most={"largest": 1}).excess(number, {})
+    assert write_document.Explanation("because", "x", at_most={"relative": 0.3}).excess(number, {})
+    assert write_document.Explanation("because", "x", at_most={"p999": 0.5}).excess(DIFFERENT | {"p999": None}, {})
+
+
+def test_values_that_one_pipeline_lacks_need_a_bound_of_their_number():
+    row = DIFFERENT | {"nan": {"ours": 2, "romancal": 0}}
+    for bounds, explains in (({"largest": 1}, False), ({"largest": 1, "nan": 1}, False), ({"largest": 1, "nan": 2}, True)):
+        assert (not write_document.Explanation("because", "x", at_most=bounds).excess(row, {})) == explains
+    assert not write_document.Explanation("because", "x", at_most={"count": 3}).excess(row, {})
+
+
+def test_an_explanation_of_an_older_version_does_not_explain_a_new_run():
+    explanation = write_document.Explanation("because", "x", case="plain", measured_before="2026-11-29")
+    assert explanation.fits("2026-11-28", case="plain")
+    assert not explanation.fits("2026-11-29", case="plain") and not explanation.fits("2026-11-28", case="dark")
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (2, [2.0]),
+        (True, []),
+        (-999999, []),
+        ([1, [2, 3.5]], [1.0, 2.0, 3.5]),
+        ([1, "a"], []),
+        ("[0.47 1e-3  -2.]", [0.47, 1e-3, -2.0]),
+        ("POLYGON ICRS  12.5 -31.25", [12.5, -31.25]),
+        ("2026-11-29T10:00:00", []),
+        (None, []),
+    ],
+)
+def test_numbers_of_an_entry_of_the_metadata(value, expected):
+    assert write_document.numbers(value) == expected
+
+
+def test_columns_with_several_numbers_say_what_they_are():
+    rows = [{"magnitude": 17.5, "rampflow": {"psf": [-0.1, 0.0, 0.2], "east": [-1, 0, 1.5]}}]
+    header, _, cells, _ = write_document.table_of(rows, "stars")
+    assert header == "| magnitude | rampflow psf: 16, 50, 84 % (mag) | rampflow east: 16, 50, 84 % (mas) |"
+    assert cells == "| 17.5 | -0.1, 0, 0.2 | -1, 0, 1.5 |"
+    slopes = write_document.table_of([{"low": 1, "romancal": {"bias": [0.5, 0.25], "chisq": None}}], "slopes")
+    assert slopes[0] == "| low | romancal bias: mean ± uncertainty (DN/s) | romancal chisq |"
+    assert slopes[2] == "| 1 | 0.5 ± 0.25 | – |"
+    with pytest.raises(KeyError, match="fwhm"):
+        write_document.table_of([{"fwhm": [1, 2]}], "stars")
+
+
+def test_the_document_says_where_a_bound_comes_from():
+    explanation = write_document.Explanation(
+        "because.", "x", at_most={"largest": 0.5}, bound="Half a pixel.", measured_before="2026-11-29"
+    )
+    expected = "because. At most: largest 0.5. Half a pixel. Explains only cases measured before 2026-11-29."
+    assert write_document.described(explanation) == expected

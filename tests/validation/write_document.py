@@ -5,7 +5,8 @@
 VALIDATION has the working folders of the Snakefile beside this file, one of each simulator. What a finished case measured there
 goes to docs/validation/differences.parquet and replaces the case's earlier rows; the document shows all cases of that file, so
 that cases need not be run at the same time. The exit status is 1, and the differences are named, when one has no explanation in
-explanations.yaml or is larger than the explanation, or the limits of `LIMITS`, allow.
+explanations.yaml or is larger than the explanation, or the limits of `LIMITS`, allow. A difference of numbers is explained only
+by an explanation that bounds how many values differ or by how much.
 
 The table has a row per compared array, catalog column, WCS or entry of the metadata, in the order of the comparison:
 
@@ -46,6 +47,23 @@ END_TO_END = "end to end"
 LONGEST_TEXT = 160  #: characters of a value that are kept and shown
 RESULTS = ("case", "romancal", "rampflow", "steps", "products")  #: the files of a case, .json
 TABLE = "differences.parquet"
+PLACEHOLDER = -999999  #: RAD's value of a number that is not known
+#: Measures that count values, so that a bound on one of them bounds values that are NaN in one pipeline alone, too.
+COUNTS = ("differing", "share", "count", "beyond", "nan")
+NOT_NUMBERS = ("meta", "error", "file", "column", "shape")  #: kinds of rows that compare words, files or names
+#: What the numbers of a column with several are, by truth_*.py and the end of the column's name, and how they are written.
+SEVERAL = {
+    "stars": {
+        **dict.fromkeys(("psf", "aperture"), (": 16, 50, 84 % (mag)", ", ")),
+        **dict.fromkeys(("east", "north"), (": 16, 50, 84 % (mas)", ", ")),
+    },
+    "slopes": {
+        "bias": (": mean ± uncertainty (DN/s)", " ± "),
+        "relative": (": mean ± uncertainty (of the rate)", " ± "),
+        "sigma": (": mean ± uncertainty (of the quoted error)", " ± "),
+    },
+    "jumps": {"rate": (": from, to (e⁻/s)", " to "), "height": (": from, to (e⁻)", " to ")},
+}
 SIMULATORS = {"rampflow": "", "romanisim": "_romanisim"}  #: folders of results, and what they add to the names of cases
 
 
@@ -61,8 +79,12 @@ class Explanation:
         Name in the document and in the table.
     case, table, exposure, step, product, name, flag : str or tuple of str
         Patterns of the rows that it explains: `table` of the case's ``ma-table``, `flag` of the flags in a data-quality array.
+    measured_before : str
+        Date, as "2026-11-29": it explains only cases that were measured before, by an older version of rampflow.
     at_most : dict
-        Bounds by the keys of a row, as ``largest`` or ``beyond``; ``share`` is that of the values that differ.
+        Bounds by the measures of `sizes`, as ``largest`` or ``count``.
+    bound : str
+        Where a bound comes from that is more than ten times as large as what is measured.
     """
 
     why: str
@@ -74,19 +96,73 @@ class Explanation:
     product: str | tuple = "*"
     name: str | tuple = "*"
     flag: str | tuple = "*"
+    measured_before: str = ""
     at_most: dict = dataclasses.field(default_factory=dict)
+    bound: str = ""
 
-    def fits(self, **row: str) -> bool:
-        """Whether it speaks of a row (or a flag in it)."""
+    def fits(self, date: str, **row: str) -> bool:
+        """Whether it speaks of a row (or a flag in it) of a case that was measured on this date."""
+        if self.measured_before and date >= self.measured_before:
+            return False
         return all(any(fnmatch.fnmatchcase(value, p) for p in patterns(getattr(self, key))) for key, value in row.items())
 
     def excess(self, row: dict, limits: dict) -> list[str]:
-        """What of a row is larger than it may be."""
-        values = row | {"share": row["differing"] / max(row["compared"], 1)}
-        bounds = limits | self.at_most
+        """What of a row is larger than it may be, or has no bound."""
+        measured, bounds = sizes(row), limits | self.at_most
+        if "nan" in measured and not bounds.keys() & set(COUNTS):
+            bounds["nan"] = 0
+        if is_numeric(row, measured) and not bounds.keys() & measured.keys():
+            return [f"{self.id} bounds neither the number nor the size of the differences"]
         return [
-            f"{key} is {values[key]:.3g}, more than {bound:g}" for key, bound in bounds.items() if values.get(key, 0) > bound
+            f"{key} is {measured[key]:.3g}, more than {bound:g}"
+            for key, bound in bounds.items()
+            if measured.get(key, 0) > bound
         ]
+
+
+def sizes(row: dict) -> dict[str, float]:
+    """Number and size of the differences of a row, by the names that bounds have.
+
+    Parameters
+    ----------
+    row : dict
+        Row of `compare`.
+
+    Returns
+    -------
+    dict of str to float
+        ``differing``, ``largest``, ``relative``, ``beyond`` and ``p999`` where the row has them; ``share`` of the values that
+        differ; ``count`` of the values that are not small; ``nan``, how many are finite in one pipeline alone. Of metadata,
+        ``largest`` and ``relative`` follow from the two values.
+    """
+    measured = {key: row[key] for key in ("differing", "largest", "relative", "beyond", "p999") if row.get(key) is not None}
+    measured["share"] = row["differing"] / max(row["compared"], 1)
+    if "beyond" in measured:
+        measured["count"] = round(row["beyond"] * row["compared"])
+    if row.get("nan"):
+        measured["nan"] = sum(row["nan"].values())
+    first, second = (numbers(row.get(which)) for which in ("ours", "romancal"))
+    if row["kind"] == "meta" and first and len(first) == len(second):
+        pairs = [(abs(a - b), abs(b)) for a, b in zip(first, second, strict=True)]
+        measured["largest"] = max(difference for difference, _ in pairs)
+        measured["relative"] = max((difference / size for difference, size in pairs if size), default=0.0)
+    return measured
+
+
+def numbers(value) -> list[float]:
+    """The numbers of an entry of the metadata: a number, a list or printed array of them, or a footprint; none if unknown."""
+    if isinstance(value, list):
+        parts = [numbers(v) for v in value]
+        return [n for part in parts for n in part] if all(parts) else []
+    if isinstance(value, str) and value.startswith(("[", "POLYGON")):
+        return [float(n) for n in re.findall(r"[-+]?[0-9]+\.?[0-9]*(?:e[-+]?[0-9]+)?", value)]
+    known = isinstance(value, int | float) and not isinstance(value, bool) and value != PLACEHOLDER
+    return [float(value)] if known else []
+
+
+def is_numeric(row: dict, measured: dict) -> bool:
+    """Whether a row compares numbers, so that its explanation needs a bound."""
+    return row["kind"] not in NOT_NUMBERS or "largest" in measured
 
 
 def read_explanations(path: Path) -> list[Explanation]:
@@ -140,7 +216,8 @@ class Difference:
 
     Attributes
     ----------
-    case, table, exposure, step, product : str
+    case, table, date, exposure, step, product : str
+        `date` on which the case was measured.
     row : dict
     reasons : list of str
         Ids of the explanations.
@@ -150,6 +227,7 @@ class Difference:
 
     case: str
     table: str
+    date: str
     exposure: str
     step: str
     product: str
@@ -168,7 +246,7 @@ class Difference:
             row = self.row | ({"differing": sum(self.row["flags"][part].values())} if part else {})
             excesses = []
             for explanation in explanations:
-                if explanation.fits(**place, **flag):
+                if explanation.fits(self.date, **place, **flag):
                     if not (excess := explanation.excess(row, limits)):
                         self.reasons.append(explanation.id)
                         break
@@ -238,11 +316,16 @@ class Case:
         """The multi-accumulation table of its exposures."""
         return self.settings.get("common", {}).get("ma-table", "imaging")
 
+    @property
+    def date(self) -> str:
+        """When it was measured."""
+        return self.rampflow["date"]
+
     def _differences(self, steps: list[dict], products: dict[str, list[dict]]) -> Iterator[Difference]:
         for step in steps:
             for product, rows in step["products"].items():
                 for row in rows:
-                    yield Difference(self.name, self.table, step["exposure"], step["step"], product, row)
+                    yield Difference(self.name, self.table, self.date, step["exposure"], step["step"], product, row)
             if step["error"]:
                 yield self._failure(step["exposure"], step["step"], step["error"], None)
         if self.romancal["error"] or self.rampflow["error"]:
@@ -250,11 +333,11 @@ class Case:
         for name, rows in products.items():
             stem, _, product = name.partition(".")[0].rpartition("_")
             for row in rows:
-                yield Difference(self.name, self.table, stem, END_TO_END, product, row)
+                yield Difference(self.name, self.table, self.date, stem, END_TO_END, product, row)
 
     def _failure(self, exposure: str, step: str, ours: str | None, theirs: str | None) -> Difference:
         row = {"name": "error", "kind": "error", "compared": 1, "differing": 1, "ours": ours, "romancal": theirs}
-        return Difference(self.name, self.table, exposure, step, "", row)
+        return Difference(self.name, self.table, self.date, exposure, step, "", row)
 
     def romancal_step(self, exposure: str, step: str) -> dict:
         """What romancal's step took: its alignment is that of all exposures."""
@@ -327,7 +410,7 @@ def read_table(path: Path) -> dict[str, Case]:
     for stored in pq.read_table(path).to_pylist():
         case = cases[stored["case"]]
         place = {name: stored[name] for name in ("exposure", "step", "product")}
-        case.rows.append(Difference(case.name, case.table, row=_restored(stored), **place))
+        case.rows.append(Difference(case.name, case.table, case.date, row=_restored(stored), **place))
     return cases
 
 
@@ -336,7 +419,7 @@ def table(header: list[str], rows: list[list]) -> list[str]:
     """Lines of a Markdown table; a column whose header ends with a colon is aligned to the right."""
     rules = ["---:" if name.endswith(":") else "---" for name in header]
     return [
-        "| " + " | ".join(name.rstrip(":") for name in header) + " |",
+        "| " + " | ".join(name.removesuffix(":") for name in header) + " |",
         "|" + "|".join(rules) + "|",
         *("| " + " | ".join(str(cell).replace("|", "\\|") for cell in row) + " |" for row in rows),
         "",
@@ -520,16 +603,20 @@ def truth_section(cases: list[Case], pictures: str) -> list[str]:
             lines += [f"### Truth of {what}", "", f"Case {case.name}, measured by tests/validation/truth_{what}.py.", ""]
             lines += [f"![{what}]({pictures}/{what}.png)", "", "<details><summary>Numbers</summary>", ""]
             for key, rows in numbers.items():
-                lines += [f"{key}:", "", *table_of(rows)] if isinstance(rows, list) else [f"{key}: {number(rows)}", ""]
+                lines += [f"{key}:", "", *table_of(rows, what)] if isinstance(rows, list) else [f"{key}: {number(rows)}", ""]
             lines += ["</details>", ""]
     return ["## Against the truth", "", *lines] if lines else []
 
 
-def table_of(rows: list[dict]) -> list[str]:
-    """A table of mappings; a mapping in one of them is several columns, a list several numbers in one."""
+def table_of(rows: list[dict], what: str) -> list[str]:
+    """A table of mappings of one of truth_*.py; a mapping in one of them is several columns, a list several numbers in one."""
     flat = [dict(_flat(row)) for row in rows]
-    cells = [[" ".join(number(v) for v in value) for value in row.values()] for row in flat]
-    return table([f"{name}:" for name in flat[0]], cells) if flat else []
+    if not flat:
+        return []
+    several = {name: SEVERAL[what][name.split()[-1]] for name, value in flat[0].items() if len(value) > 1}
+    header = [name + several.get(name, ("",))[0] + ":" for name in flat[0]]
+    cells = [[several.get(name, ("", " "))[1].join(map(number, value)) for name, value in row.items()] for row in flat]
+    return table(header, cells)
 
 
 def _flat(row: dict, prefix: str = ""):
@@ -577,12 +664,31 @@ def document(cases: list[Case], explanations: list[Explanation], missing: list[s
     lines += truth_section(cases, kept)
     for case in cases:
         lines += case_section(case)
-    lines += ["## Explanations", "", "The bounds are checked whenever this page is written.", ""]
+    lines += [
+        "## Explanations",
+        "",
+        "The bounds are checked whenever this page is written. A difference of numbers is explained only by an explanation",
+        "with a bound:",
+        "",
+        "- **differing**, **share**: number of values that differ, and their share.",
+        "- **count**, **beyond**: number of values that are not small, and their share.",
+        "- **nan**: number of values that are finite in one pipeline alone.",
+        "- **largest**, **relative**, **p999**: largest difference, absolute and relative, and its 99.9 % quantile.",
+        "",
+    ]
     for explanation in explanations:
         if explanation.id in used:
-            bounds = ", ".join(f"{key} {bound:g}" for key, bound in explanation.at_most.items())
-            lines += [f"### {explanation.id}", "", explanation.why + (f" At most: {bounds}." if bounds else ""), ""]
+            lines += [f"### {explanation.id}", "", described(explanation), ""]
     return "\n".join(lines).rstrip("\n") + "\n"
+
+
+def described(explanation: Explanation) -> str:
+    """The text of an explanation, with its bounds."""
+    bounds = ", ".join(f"{key} {bound:g}" for key, bound in explanation.at_most.items())
+    parts = [explanation.why, f"At most: {bounds}." if bounds else "", explanation.bound]
+    if explanation.measured_before:
+        parts.append(f"Explains only cases measured before {explanation.measured_before}.")
+    return " ".join(part for part in parts if part)
 
 
 def main() -> int:

@@ -50,7 +50,8 @@ def measure_daofind(image: np.ndarray, x: np.ndarray, y: np.ndarray, fwhm: float
 
     stamps, in_image = cut_stamps(image, finite_positions(x, y), size, margin=reach)
     data, in_image = (array[:, reach:-reach, reach:-reach] for array in (stamps, in_image))
-    density = np.einsum("nyxij,ij->nyx", np.lib.stride_tricks.sliding_window_view(stamps, (size, size), axis=(1, 2)), kernel)
+    windows = np.lib.stride_tricks.sliding_window_view(stamps, (size, size), axis=(1, 2))
+    density = windows[..., inside] @ kernel[inside]  # a NaN in the corner of a window, beyond the circle, does not count
     density[~in_image] = 0
     peak, height = data[:, centre, centre], density[:, centre, centre].copy()
     around = (np.sum(data * inside, axis=(1, 2)) - peak) / (inside.sum() - 1)

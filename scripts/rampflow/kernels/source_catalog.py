@@ -218,8 +218,18 @@ def _limited_step(projection, singular, directions, radius):
 
 
 @njit(cache=True, nogil=True)
+def _enlarge_scale(scale, jacobian):
+    """Raise the inverse error of each parameter to the length of its column in the Jacobian, in place; 1 if there is none."""
+    for i in range(scale.size):
+        scale[i] = max(scale[i], _norm(jacobian[:, i])) or 1.0
+
+
+@njit(cache=True, nogil=True)
 def fit_group(values, errors, columns, rows, start, coefficients, grid_x, grid_y, oversampling):
     """Fit flux, x and y of a group of sources by weighted least squares in a trust region.
+
+    The trust region measures each parameter in units of the error that it has alone (Moré 1978, Lect. Notes Math. 630, 105;
+    `scipy.optimize.least_squares` with ``x_scale="jac"``), so that the units of flux and position don't matter.
 
     Parameters
     ----------
@@ -246,7 +256,8 @@ def fit_group(values, errors, columns, rows, start, coefficients, grid_x, grid_y
     converged : bool
         False if the fit did not end within 100 evaluations of the model.
     """
-    xtol, ftol, gtol, evaluations_allowed = 1e-7, 1e-8, 1e-8, 100  # astropy's TRFLSQFitter, 100 of PSFPhotometry
+    ftol, gtol, evaluations_allowed = 1e-8, 1e-8, 100  # as photutils' PSFPhotometry
+    shortest = 1e-5  # a step of this length changes no parameter by more than 1e-5 of its error
     psf = (coefficients, grid_x, grid_y, oversampling)
     size = start.size
     parameters = start.copy().reshape(size)
@@ -254,22 +265,25 @@ def fit_group(values, errors, columns, rows, start, coefficients, grid_x, grid_y
     jacobian, trial_jacobian = np.empty((values.size, size)), np.empty((values.size, size))
     _model(columns, rows, values, errors, parameters, psf, residuals, jacobian)
     cost = 0.5 * np.sum(residuals * residuals)
-    radius = _norm(parameters)
+    scale = np.zeros(size)
+    _enlarge_scale(scale, jacobian)
+    radius = _norm(parameters * scale)
     if radius == 0.0:
         radius = 1.0
     evaluations, converged = 1, False
     while not converged and evaluations < evaluations_allowed:
-        if np.abs(jacobian.T @ residuals).max() < gtol:
+        scaled = jacobian / scale
+        if np.abs(scaled.T @ residuals).max() < gtol:
             converged = True
             break
-        left, singular, directions = np.linalg.svd(jacobian, full_matrices=False)
+        left, singular, directions = np.linalg.svd(scaled, full_matrices=False)
         projection = left.T @ residuals
         gain = -1.0
         while gain <= 0.0 and not converged and evaluations < evaluations_allowed:
             step = _limited_step(projection, singular, directions, radius)
-            change = jacobian @ step
+            change = scaled @ step
             predicted = -np.sum(change * (0.5 * change + residuals))
-            trial = parameters + step
+            trial = parameters + step / scale
             _model(columns, rows, values, errors, trial, psf, trial_residuals, trial_jacobian)
             evaluations += 1
             length = _norm(step)
@@ -283,11 +297,12 @@ def fit_group(values, errors, columns, rows, start, coefficients, grid_x, grid_y
                 radius = 0.25 * length
             elif ratio > 0.75 and length > 0.95 * radius:
                 radius *= 2.0
-            converged = (gain < ftol * cost and ratio > 0.25) or length < xtol * (xtol + _norm(parameters))
+            converged = (gain < ftol * cost and ratio > 0.25) or length < shortest
         if gain > 0.0:
             parameters, cost = trial, trial_cost
             residuals, trial_residuals = trial_residuals, residuals
             jacobian, trial_jacobian = trial_jacobian, jacobian
+            _enlarge_scale(scale, jacobian)
     _, singular, directions = np.linalg.svd(jacobian, full_matrices=False)
     inverse = np.zeros(size)
     for i in range(size):
