@@ -6,8 +6,10 @@ import argparse
 import contextlib
 import json
 import sys
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -64,7 +66,7 @@ def read_images(old: Path, new: Path) -> tuple[dict, list[str], np.ndarray]:
             {name: exposure.array(name, 2, shape=shapes[0]).read() for name in ("data", "err", "dq")} for exposure in exposures
         ]
         measures, flags, significance = compare_images(*arrays)
-        measures |= compare_wcs(*(exposure.meta.get("wcs") for exposure in exposures), shapes[0])
+        measures |= compare_wcs(exposures[0].meta.get("wcs"), exposures[1].meta.get("wcs"), shapes[0])
         found = {**measures, "flags": flags, "origins": compare_origins(*(exposure.meta for exposure in exposures))}
         return found, different_arrays(*exposures), significance
 
@@ -146,7 +148,7 @@ def compare_exposure(old: Path, new: Path, stem: str, tolerances: dict[str, floa
         ``exposure``, ``verdict``, ``reasons`` (list of str), the measures, and what differs by kind: ``arrays``, ``columns``,
         ``flags`` and ``origins``; ``picture`` where one was drawn.
     """
-    row = {"exposure": stem, "reasons": [], "arrays": [], "columns": [], "flags": {}, "origins": {}}
+    row: dict[str, Any] = {"exposure": stem, "reasons": [], "arrays": [], "columns": [], "flags": {}, "origins": {}}
     paths = {end: (old / f"{stem}{end}", new / f"{stem}{end}") for end in (IMAGE, CATALOG, SEGMENTS)}
     alone = {}  # ends of the products that only one of the folders has
     for end, pair in paths.items():
@@ -292,7 +294,7 @@ def main(argv: list[str] | None = None) -> int:
         arguments.out.mkdir(parents=True, exist_ok=True)
         rows = []
         with contextlib.ExitStack() as stack:
-            apply = map
+            apply: Callable = map
             if arguments.cores > 1:
                 apply = stack.enter_context(ProcessPoolExecutor(arguments.cores)).map
             names = sorted(stems)
