@@ -475,7 +475,7 @@ class _Event:
     angle: float  # of the major axis, radians
 
     def along_axes(self, row: float, column: float) -> tuple[float, float]:
-        """Offsets from the centre along the major and the minor axis."""
+        """Offsets from the center along the major and the minor axis."""
         row = row - self.row
         column = column - self.column
         cosine = math.cos(self.angle)
@@ -492,7 +492,7 @@ class _Event:
         return not all(distance <= x <= n - distance for x, n in zip((self.row, self.column), shape, strict=True))
 
     def draw(self, shape: tuple[int, int], major: float, minor: float) -> tuple[np.ndarray, np.ndarray]:
-        """Rows and columns of the pixels in the ellipse with the same centre and angle, and the given full axes (pixels)."""
+        """Rows and columns of the pixels in the ellipse with the same center and angle, and the given full axes (pixels)."""
         from skimage.draw import ellipse
 
         along, across = (round(min(axis, LARGEST_EVENT_WIDTH) / 2) for axis in (major, minor))
@@ -510,7 +510,7 @@ def _find_events(mask: np.ndarray, minimum_area: float) -> list[_Event]:
         # The area of the bounding box first: most regions are single pixels, and filling holes in each takes ten times as long.
         if region.area_bbox < minimum_area or region.area_filled < minimum_area:
             continue
-        # One pixel less, as in stcal: the axes are those of the centres of the pixels.
+        # One pixel less, as in stcal: the axes are those of the centers of the pixels.
         major, minor = (max(length - 1, 0.0) for length in (region.axis_major_length, region.axis_minor_length))
         row, column = map(float, region.centroid)
         events.append(_Event(row, column, major, minor, region.orientation % math.pi))
@@ -530,7 +530,7 @@ def expand_large_events(
 ) -> tuple[np.ndarray, int]:
     """Flag the surroundings of large events (snowballs), whose charge is too faint to be found in single ramps.
 
-    A large event is a connected area of jumps in one resultant that contains the centre of a core. A core is a connected area
+    A large event is a connected area of jumps in one resultant that contains the center of a core. A core is a connected area
     of pixels that saturate in this resultant or in the next one.
 
     The minor axis of the event's ellipse is multiplied by `expand_factor`, and its major axis grows by the same number of

@@ -29,9 +29,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from rampflow import dq as flags
 from rampflow.chain import EXPOSURE_TYPES
-from rampflow.detector import BORDER, CHANNEL_DEAD_COLUMNS, CHANNEL_WIDTH, SCIENCE, detector_number
+from rampflow.detector import BORDER, CHANNEL_DEAD_COLUMNS, CHANNEL_WIDTH, PIXEL_SCALE, SCIENCE, detector_number
 from rampflow.errors import RampflowError
-from simulator.optics import FOCAL_PLANE_CENTER, PIXEL_SCALE, V3_YANGLE, VPARITY, encircled_energy
+from simulator.optics import FOCAL_PLANE_CENTER, V3_YANGLE, VPARITY, encircled_energy
 
 #: Effective wavelength (µm) of the imaging filters: their names have it in hundredths of a micron.
 FILTERS = {name: int(name[1:]) / 100 for name in ("F062", "F087", "F106", "F129", "F146", "F158", "F184", "F213")}
@@ -39,7 +39,7 @@ UNFILTERED = ("GRISM", "PRISM", "DARK")
 USEAFTER = "2020-01-01 00:00:00"
 
 FOCAL_PLANE_COLUMNS = 6  #: the 18 detectors are in 3 rows of 6
-FOCAL_PLANE_PITCH = 1.1  #: centre-to-centre distance of the detectors, relative to their side
+FOCAL_PLANE_PITCH = 1.1  #: center-to-center distance of the detectors, relative to their side
 
 GAIN = 1.8  #: electron / DN
 READ_NOISE = 7.0  #: DN
@@ -209,7 +209,7 @@ def diffraction_psf(wavelength: float, oversample: int, half: int, broadening: f
     oversample : int
         Samples per pixel.
     half : int
-        Distance from the centre to the stamp's edge, pixels.
+        Distance from the center to the stamp's edge, pixels.
     broadening : float
         Factor on the width.
 
@@ -229,7 +229,7 @@ def diffraction_psf(wavelength: float, oversample: int, half: int, broadening: f
 
 
 def detector_center(detector: Detector) -> tuple[float, float]:
-    """Compute the position of a detector's centre in the focal plane, which scales with the size of the detectors.
+    """Compute the position of a detector's center in the focal plane, which scales with the size of the detectors.
 
     Parameters
     ----------
@@ -524,7 +524,7 @@ def _make_photom(detector: Detector) -> dict:
     return {(): model}
 
 
-EPSF_OVERSAMPLE, EPSF_HALF, EPSF_GRID = 4, 22, 3  #: samples per pixel; pixels from centre to edge; positions per axis
+EPSF_OVERSAMPLE, EPSF_HALF, EPSF_GRID = 4, 22, 3  #: samples per pixel; pixels from center to edge; positions per axis
 
 
 def _make_epsf(detector: Detector) -> dict:
@@ -562,7 +562,7 @@ def _make_epsf(detector: Detector) -> dict:
 
 
 def _make_apcorr(detector: Detector) -> dict:
-    """Make the encircled energy of each filter's point-spread function at the centre of the detector.
+    """Make the encircled energy of each filter's point-spread function at the center of the detector.
 
     The radii, in pixels, extend beyond the largest aperture of source_catalog, 1.6 arcsec.
     """
