@@ -119,18 +119,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run as a program.
-
-    Parameters
-    ----------
-    argv : list of str, optional
-        Command line without the program's name.
-
-    Returns
-    -------
-    int
-        Exit status.
-    """
+    """Run as a program."""
     arguments = parser().parse_args(argv)
     with reported_errors("astrometric_catalog") as outcome:
         start = time.monotonic()

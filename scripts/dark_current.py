@@ -104,11 +104,7 @@ def run(job: Job) -> None:
                 product.write_rows("dq", start, flags)
                 return np.count_nonzero(~limits.contains(slope[SCIENCE])), limits.count_unusual(slope[SCIENCE])
 
-            pixels = image.shape[0] * image.shape[1]
-            bad, unusual = np.sum(job.map_rows(subtract_rows, image.shape[0]), axis=0)
-            if job.narrow_limits("dark", "dark_slope", unusual, pixels):
-                bad, _ = np.sum(job.map_rows(subtract_rows, image.shape[0]), axis=0)
-            job.log_bad_pixels("dark", "dark_slope", bad, pixels, "DO_NOT_USE")
+            job.map_rows_with("dark", "dark_slope", subtract_rows, image.plane_shape, "DO_NOT_USE")
 
 
 if __name__ == "__main__":

@@ -118,11 +118,7 @@ def run(job: Job) -> None:
                     product.write_rows(name, start, rows)
                 return np.count_nonzero(flags != reference_dq), limits.count_unusual(values)
 
-            pixels = data.shape[0] * data.shape[1]
-            bad, unusual = np.sum(job.map_rows(divide_rows, data.shape[0]), axis=0)
-            if job.narrow_limits("flat", "data", unusual, pixels):
-                bad, _ = np.sum(job.map_rows(divide_rows, data.shape[0]), axis=0)
-            job.log_bad_pixels("flat", "data", bad, pixels, "NO_FLAT_FIELD, not divided")
+            job.map_rows_with("flat", "data", divide_rows, data.plane_shape, "NO_FLAT_FIELD, not divided")
 
 
 if __name__ == "__main__":

@@ -55,18 +55,7 @@ def make_association(exposures: list[Path], folder: Path) -> dict:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run as a program.
-
-    Parameters
-    ----------
-    argv : list of str, optional
-        Command line without the program's name.
-
-    Returns
-    -------
-    int
-        Exit status.
-    """
+    """Run as a program."""
     parser = argparse.ArgumentParser(
         prog="make_association.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

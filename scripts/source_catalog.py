@@ -11,9 +11,9 @@ from rampflow.catalog.background import Background
 from rampflow.catalog.daofind import measure_daofind
 from rampflow.catalog.detection import find_segments
 from rampflow.catalog.forced import read_segments
-from rampflow.catalog.psf import NOMINAL_SCALE
 from rampflow.catalog.psf_photometry import GriddedPSF, fit_psf
 from rampflow.catalog.smoothing import smooth
+from rampflow.detector import PIXEL_SCALE
 from rampflow.errors import RampflowError
 from rampflow.files.atomic import replacing
 from rampflow.files.links import original
@@ -201,7 +201,7 @@ def read_field(job: Job) -> photometry.Field:
     elif job.exposure.meta["cal_step"].get("assign_wcs") == "SKIPPED":  # without a valid pointing
         wcs = None
         north = np.nan
-        scale = float(np.degrees(np.sqrt(area)) * 3600) if area > 0 else NOMINAL_SCALE
+        scale = float(np.degrees(np.sqrt(area)) * 3600) if area > 0 else PIXEL_SCALE
         log.info("The image has no WCS: sky positions are NaN, and the pixel scale is taken as %.4f arcsec", scale)
     else:
         raise RampflowError(f"{job.exposure.path}: meta.wcs is missing; run assign_wcs first")

@@ -580,18 +580,7 @@ def write_matched(path: Path, stars: Table, counts: np.ndarray) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run as a program.
-
-    Parameters
-    ----------
-    argv : list of str, optional
-        Command line without the program's name.
-
-    Returns
-    -------
-    int
-        Exit status.
-    """
+    """Run as a program."""
     arguments = vars(parser().parse_args(argv))
     with reported_errors(STEP.name) as outcome:
         run(arguments)

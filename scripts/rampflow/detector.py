@@ -9,6 +9,7 @@ import numpy as np
 from rampflow.errors import RampflowError
 
 BORDER = 4  #: reference pixels on each side of a detector
+PIXEL_SCALE = 0.11  #: width of a pixel on the sky, arcsec, mean of the detectors
 CHANNEL_WIDTH = 128  #: columns of a readout channel, and of amplifier 33
 CHANNEL_DEAD_COLUMNS = 12  #: columns' worth of clock between two rows in the reference-pixel correction
 CLOCK_PERIOD = 4.915263e-6  #: seconds per pixel clock

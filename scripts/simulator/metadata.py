@@ -51,7 +51,7 @@ class Settings:
     roll : float
         Position angle of V3 there, degrees.
     focal_plane : bool
-        The aperture is the centre of the focal plane, not that of the detector.
+        The aperture is the center of the focal plane, not that of the detector.
     dither : tuple of float
         Offset of the telescope to the east and north, arcsec, along a great circle (see `simulator.optics.displacement`).
     pointing_error : tuple of float

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from rampflow.astrometry.region import angles, unit_vectors
+from rampflow.detector import PIXEL_SCALE
 
-PIXEL_SCALE = 0.11  #: arcsec
 FOCAL_PLANE_CENTER = (1546.38, -892.79)  #: V2, V3 (arcsec) of the aperture WFI_CEN
 V3_YANGLE, VPARITY = -60.0, -1  #: angle from V3 to the detectors' y axis, degrees; x runs opposite to V2
 AB_ZERO_FLUX = 3.6307805e12  #: nJy, of a source of AB magnitude 0
@@ -222,7 +222,7 @@ class PointSpread:
         image : numpy.ndarray
             The image, (rows, columns).
         x, y : float
-            Centre, pixels.
+            Center, pixels.
         flux : float
             Total flux, in the unit of the image.
         radius : float
@@ -285,7 +285,7 @@ def encircled_energy(stamp: np.ndarray, oversample: int, radii: np.ndarray) -> n
 
 
 def add_trace(image: np.ndarray, x: float, y: float, flux: float) -> None:
-    """Add a featureless spectrum along y, centred on the source, to an image, in place.
+    """Add a featureless spectrum along y, centered on the source, to an image, in place.
 
     Parameters
     ----------
@@ -308,7 +308,7 @@ def _interval(points: np.ndarray, value: float) -> tuple[int, float]:
 
 
 def _window(shape, x, y, half) -> tuple[slice, slice]:
-    """Rows and columns of the image whose centres lie within `half` of a position."""
+    """Rows and columns of the image whose centers lie within `half` of a position."""
     rows, columns = (
         slice(max(int(np.ceil(c - half)), 0), min(int(np.floor(c + half)) + 1, n)) for c, n in ((y, shape[0]), (x, shape[1]))
     )
@@ -344,7 +344,7 @@ def render_sources(shape: tuple[int, int], sky, projection: Projection, spread: 
     image : numpy.ndarray
         Count rate, DN/s, float64, of `shape`.
     truth : astropy.table.Table
-        Sources whose centre lies on the image, with x, y (pixels), flux (nJy) and count_rate (DN/s).
+        Sources whose center lies on the image, with x, y (pixels), flux (nJy) and count_rate (DN/s).
     """
     sources = sky.copy()
     x, y = projection.to_pixel(sources["ra"], sources["dec"])

@@ -183,7 +183,7 @@ def _render_scene(settings, sky, references, trimmed):
 
 
 def reference_point(references) -> tuple[float, float]:
-    """Compute the position of the detector's centre in the focal plane.
+    """Compute the position of the detector's center in the focal plane.
 
     Parameters
     ----------
@@ -410,16 +410,16 @@ def main() -> int:
         "--ra",
         type=float,
         default=default.ra,
-        help="position of the detector's centre on the sky, degrees (default: %(default)s)",
+        help="position of the detector's center on the sky, degrees (default: %(default)s)",
     )
     add(
         "--dec",
         type=float,
         default=default.dec,
-        help="position of the detector's centre on the sky, degrees (default: %(default)s)",
+        help="position of the detector's center on the sky, degrees (default: %(default)s)",
     )
     add("--roll", type=float, default=default.roll, help="position angle of V3 there, degrees (default: %(default)s)")
-    add("--focal-plane", action="store_true", help="ra, dec and roll are those of the focal plane's centre")
+    add("--focal-plane", action="store_true", help="ra, dec and roll are those of the focal plane's center")
     add(
         "--dither",
         type=float,

@@ -29,9 +29,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from rampflow import dq as flags
 from rampflow.chain import EXPOSURE_TYPES
-from rampflow.detector import BORDER, CHANNEL_DEAD_COLUMNS, CHANNEL_WIDTH, SCIENCE, detector_number
+from rampflow.detector import BORDER, CHANNEL_DEAD_COLUMNS, CHANNEL_WIDTH, PIXEL_SCALE, SCIENCE, detector_number
 from rampflow.errors import RampflowError
-from simulator.optics import FOCAL_PLANE_CENTER, PIXEL_SCALE, V3_YANGLE, VPARITY, encircled_energy
+from simulator.optics import FOCAL_PLANE_CENTER, V3_YANGLE, VPARITY, encircled_energy
 
 #: Effective wavelength (µm) of the imaging filters: their names have it in hundredths of a micron.
 FILTERS = {name: int(name[1:]) / 100 for name in ("F062", "F087", "F106", "F129", "F146", "F158", "F184", "F213")}
@@ -39,7 +39,7 @@ UNFILTERED = ("GRISM", "PRISM", "DARK")
 USEAFTER = "2020-01-01 00:00:00"
 
 FOCAL_PLANE_COLUMNS = 6  #: the 18 detectors are in 3 rows of 6
-FOCAL_PLANE_PITCH = 1.1  #: centre-to-centre distance of the detectors, relative to their side
+FOCAL_PLANE_PITCH = 1.1  #: center-to-center distance of the detectors, relative to their side
 
 GAIN = 1.8  #: electron / DN
 READ_NOISE = 7.0  #: DN
@@ -209,7 +209,7 @@ def diffraction_psf(wavelength: float, oversample: int, half: int, broadening: f
     oversample : int
         Samples per pixel.
     half : int
-        Distance from the centre to the stamp's edge, pixels.
+        Distance from the center to the stamp's edge, pixels.
     broadening : float
         Factor on the width.
 
@@ -229,7 +229,7 @@ def diffraction_psf(wavelength: float, oversample: int, half: int, broadening: f
 
 
 def detector_center(detector: Detector) -> tuple[float, float]:
-    """Compute the position of a detector's centre in the focal plane, which scales with the size of the detectors.
+    """Compute the position of a detector's center in the focal plane, which scales with the size of the detectors.
 
     Parameters
     ----------
@@ -271,19 +271,8 @@ def _model(name: str, detector: Detector, elements: tuple[str, ...] = ()):
     return model
 
 
-def make_mask(detector: Detector) -> dict:
-    """Make the mask: dead and hot pixels, the reference border, and a few bad reference pixels.
-
-    Parameters
-    ----------
-    detector : Detector
-        Detector to make the reference for.
-
-    Returns
-    -------
-    dict of MaskRefModel
-        The model, under the key ``()``: for all optical elements.
-    """
+def _make_mask(detector: Detector) -> dict:
+    """Make the mask: dead and hot pixels, the reference border, and a few bad reference pixels."""
     rng = detector.generator("mask")
     dq = np.full(detector.shape, flags.REFERENCE_PIXEL, np.uint32)
     dq[rng.random(detector.shape) < 1e-3] |= flags.BAD_REF_PIXEL
@@ -313,19 +302,8 @@ def hot_pixels(detector: Detector) -> tuple[np.ndarray, np.ndarray]:
     return scatter(detector.generator("hot"), detector.shape, 3e-4)
 
 
-def make_saturation(detector: Detector) -> dict:
-    """Make saturation thresholds (DN); some are NaN, some zero, some flagged NO_SAT_CHECK.
-
-    Parameters
-    ----------
-    detector : Detector
-        Detector to make the reference for.
-
-    Returns
-    -------
-    dict of SaturationRefModel
-        The model, under the key ``()``: for all optical elements.
-    """
+def _make_saturation(detector: Detector) -> dict:
+    """Make saturation thresholds (DN); some are NaN, some zero, some flagged NO_SAT_CHECK."""
     rng = detector.generator("saturation")
     model = _model("SaturationRefModel", detector)
     model.data = SATURATION + 3000 * smooth_field(rng, detector.shape)
@@ -336,22 +314,12 @@ def make_saturation(detector: Detector) -> dict:
     return {(): model}
 
 
-def make_refpix(detector: Detector) -> dict:
+def _make_refpix(detector: Detector) -> dict:
     """Make the weights of the border columns and of amplifier 33 in the low-frequency noise of each channel.
 
     The border columns are read once per row, so that they sample frequencies up to half that rate. Amplifier 33 is read with
     every pixel and has most of the weight. The simulated noise of a channel is the common noise times the sum of the three
     weights: the correction can remove all of it but the noise of the reference pixels themselves.
-
-    Parameters
-    ----------
-    detector : Detector
-        Detector to make the reference for.
-
-    Returns
-    -------
-    dict of RefpixRefModel
-        The model, under the key ``()``: for all optical elements.
     """
     rng = detector.generator("refpix")
     clocks = CHANNEL_WIDTH + CHANNEL_DEAD_COLUMNS
@@ -366,19 +334,8 @@ def make_refpix(detector: Detector) -> dict:
     return {(): model}
 
 
-def make_darkdecaysignal(detector: Detector) -> dict:
-    """Make the amplitude (DN) and time constant (s) of the dark decay of all 18 detectors.
-
-    Parameters
-    ----------
-    detector : Detector
-        Detector to make the reference for.
-
-    Returns
-    -------
-    dict of DarkdecaysignalRefModel
-        The model, under the key ``()``: for all optical elements.
-    """
+def _make_darkdecaysignal(detector: Detector) -> dict:
+    """Make the amplitude (DN) and time constant (s) of the dark decay of all 18 detectors."""
     model = _model("DarkdecaysignalRefModel", detector)
     rng = np.random.default_rng([detector.seed, zlib.crc32(b"darkdecaysignal")])
     model["decay_table"] = {
@@ -388,19 +345,8 @@ def make_darkdecaysignal(detector: Detector) -> dict:
     return {(): model}
 
 
-def make_linearity(detector: Detector) -> dict:
-    """Make linearity coefficients; some are NaN, some linear terms are zero, some pixels flagged.
-
-    Parameters
-    ----------
-    detector : Detector
-        Detector to make the reference for.
-
-    Returns
-    -------
-    dict of LinearityRefModel
-        The model, under the key ``()``: for all optical elements.
-    """
+def _make_linearity(detector: Detector) -> dict:
+    """Make linearity coefficients; some are NaN, some linear terms are zero, some pixels flagged."""
     rng = detector.generator("linearity")
     scale = nonlinearity_scale(detector)
     coeffs = np.stack([np.zeros_like(scale), np.ones_like(scale), QUADRATIC * scale, CUBIC * scale**2]).astype(np.float32)
@@ -414,19 +360,8 @@ def make_linearity(detector: Detector) -> dict:
     return {(): model}
 
 
-def make_inverselinearity(detector: Detector) -> dict:
-    """Make inverse linearity coefficients; some are NaN, some linear terms are zero, some pixels flagged.
-
-    Parameters
-    ----------
-    detector : Detector
-        Detector to make the reference for.
-
-    Returns
-    -------
-    dict of InverselinearityRefModel
-        The model, under the key ``()``: for all optical elements.
-    """
+def _make_inverselinearity(detector: Detector) -> dict:
+    """Make inverse linearity coefficients; some are NaN, some linear terms are zero, some pixels flagged."""
     rng = detector.generator("inverselinearity")
     scale = nonlinearity_scale(detector)
     inverse = inverse_coefficients()
@@ -443,19 +378,8 @@ def make_inverselinearity(detector: Detector) -> dict:
     return {(): model}
 
 
-def make_integralnonlinearity(detector: Detector) -> dict:
-    """Make waves of one or two DN in the analog-to-digital conversion of each channel.
-
-    Parameters
-    ----------
-    detector : Detector
-        Detector to make the reference for.
-
-    Returns
-    -------
-    dict of IntegralnonlinearityRefModel
-        The model, under the key ``()``: for all optical elements.
-    """
+def _make_integralnonlinearity(detector: Detector) -> dict:
+    """Make waves of one or two DN in the analog-to-digital conversion of each channel."""
     rng = detector.generator("integralnonlinearity")
     model = _model("IntegralnonlinearityRefModel", detector)
     model.meta.n_channels, model.meta.n_pixels_per_channel = detector.channels, CHANNEL_WIDTH
@@ -468,19 +392,8 @@ def make_integralnonlinearity(detector: Detector) -> dict:
     return {(): model}
 
 
-def make_readnoise(detector: Detector) -> dict:
-    """Make the read noise (DN per read), with a tail of noisy pixels; some are NaN, some zero.
-
-    Parameters
-    ----------
-    detector : Detector
-        Detector to make the reference for.
-
-    Returns
-    -------
-    dict of ReadnoiseRefModel
-        The model, under the key ``()``: for all optical elements.
-    """
+def _make_readnoise(detector: Detector) -> dict:
+    """Make the read noise (DN per read), with a tail of noisy pixels; some are NaN, some zero."""
     rng = detector.generator("readnoise")
     noise = rng.normal(READ_NOISE, 0.5, detector.shape).astype(np.float32)
     noise[scatter(rng, detector.shape, 2e-4)] *= 4
@@ -491,19 +404,8 @@ def make_readnoise(detector: Detector) -> dict:
     return {(): model}
 
 
-def make_gain(detector: Detector) -> dict:
-    """Make the gain (electron / DN); some pixels are NaN, some negative, some zero.
-
-    Parameters
-    ----------
-    detector : Detector
-        Detector to make the reference for.
-
-    Returns
-    -------
-    dict of GainRefModel
-        The model, under the key ``()``: for all optical elements.
-    """
+def _make_gain(detector: Detector) -> dict:
+    """Make the gain (electron / DN); some pixels are NaN, some negative, some zero."""
     rng = detector.generator("gain")
     model = _model("GainRefModel", detector)
     model.data = GAIN * (1 + 0.03 * smooth_field(rng, detector.shape))
@@ -513,19 +415,8 @@ def make_gain(detector: Detector) -> dict:
     return {(): model}
 
 
-def make_dark(detector: Detector) -> dict:
-    """Make the dark current (DN/s): small and smooth, with hot pixels; some are NaN, some flagged.
-
-    Parameters
-    ----------
-    detector : Detector
-        Detector to make the reference for.
-
-    Returns
-    -------
-    dict of DarkRefModel
-        The model, under the key ``()``: for all optical elements.
-    """
+def _make_dark(detector: Detector) -> dict:
+    """Make the dark current (DN/s): small and smooth, with hot pixels; some are NaN, some flagged."""
     rng = detector.generator("dark")
     model = _model("DarkRefModel", detector, ("DARK",))
     slope = 0.005 * (1 + 0.3 * smooth_field(rng, detector.shape))
@@ -547,19 +438,8 @@ def _inside(shape: tuple[int, int]) -> np.ndarray:
     return inside
 
 
-def make_flat(detector: Detector) -> dict:
-    """Make a flat field: smooth illumination and grain; some pixels are NaN, some zero, some flagged.
-
-    Parameters
-    ----------
-    detector : Detector
-        Detector to make the reference for.
-
-    Returns
-    -------
-    dict of FlatRefModel
-        The model, under the names of the imaging filters.
-    """
+def _make_flat(detector: Detector) -> dict:
+    """Make a flat field: smooth illumination and grain; some pixels are NaN, some zero, some flagged."""
     rng = detector.generator("flat")
     side = detector.size - 2 * BORDER
     shape = (side, side)
@@ -626,19 +506,8 @@ def _fit_polynomial(degree: int, u: np.ndarray, v: np.ndarray, target: np.ndarra
     return Polynomial2D(degree, **{f"c{i}_{j}": c / scale ** (i + j) for (i, j), c in zip(names, solved, strict=True)})
 
 
-def make_photom(detector: Detector) -> dict:
-    """Make the conversion to MJy/sr of each filter; null for other optical elements.
-
-    Parameters
-    ----------
-    detector : Detector
-        Detector to make the reference for.
-
-    Returns
-    -------
-    dict of WfiImgPhotomRefModel
-        The model, under the key ``()``: for all optical elements.
-    """
+def _make_photom(detector: Detector) -> dict:
+    """Make the conversion to MJy/sr of each filter; null for other optical elements."""
     model = _model("WfiImgPhotomRefModel", detector)
     table = {}
     for element in (*FILTERS, "GRISM", "GRISM_0", "PRISM", "DARK", "NOT_CONFIGURED"):
@@ -655,23 +524,13 @@ def make_photom(detector: Detector) -> dict:
     return {(): model}
 
 
-EPSF_OVERSAMPLE, EPSF_HALF, EPSF_GRID = 4, 22, 3  #: samples per pixel; pixels from centre to edge; positions per axis
+EPSF_OVERSAMPLE, EPSF_HALF, EPSF_GRID = 4, 22, 3  #: samples per pixel; pixels from center to edge; positions per axis
 
 
-def make_epsf(detector: Detector) -> dict:
+def _make_epsf(detector: Detector) -> dict:
     """Make point-spread functions over the detector, in the format that sums to 1 over the samples.
 
     The width grows by 4 % from one corner of the detector to the opposite one, and by 1 % with the spectral type.
-
-    Parameters
-    ----------
-    detector : Detector
-        Detector to make the reference for.
-
-    Returns
-    -------
-    dict of EpsfRefModel
-        One model per filter, under a tuple of its name.
     """
     last = detector.size - 2 * BORDER - 1
     positions = [(x, y) for y in np.linspace(0, last, EPSF_GRID) for x in np.linspace(0, last, EPSF_GRID)]
@@ -702,20 +561,10 @@ def make_epsf(detector: Detector) -> dict:
     return models
 
 
-def make_apcorr(detector: Detector) -> dict:
-    """Make the encircled energy of each filter's point-spread function at the centre of the detector.
+def _make_apcorr(detector: Detector) -> dict:
+    """Make the encircled energy of each filter's point-spread function at the center of the detector.
 
     The radii, in pixels, extend beyond the largest aperture of source_catalog, 1.6 arcsec.
-
-    Parameters
-    ----------
-    detector : Detector
-        Detector to make the reference for.
-
-    Returns
-    -------
-    dict of ApcorrRefModel
-        The model, under the key ``()``: for all optical elements.
     """
     model = _model("ApcorrRefModel", detector)
     radii = np.geomspace(0.25, 20, 40)
@@ -723,7 +572,7 @@ def make_apcorr(detector: Detector) -> dict:
     for element in (*FILTERS, *UNFILTERED):
         entry = dict.fromkeys(("ap_corrections", "ee_fractions", "ee_radii", "sky_background_rin", "sky_background_rout"))
         if element in FILTERS:
-            stamp = diffraction_psf(FILTERS[element], EPSF_OVERSAMPLE, EPSF_HALF, 1.02 + 0.005)  # see make_epsf: G2V
+            stamp = diffraction_psf(FILTERS[element], EPSF_OVERSAMPLE, EPSF_HALF, 1.02 + 0.005)  # see _make_epsf: G2V
             fractions = encircled_energy(stamp, EPSF_OVERSAMPLE, radii)
             entry |= {"ee_radii": radii, "ee_fractions": fractions, "ap_corrections": 1 / fractions}
             entry |= {"sky_background_rin": 2.4 / PIXEL_SCALE, "sky_background_rout": 2.8 / PIXEL_SCALE}
@@ -732,22 +581,24 @@ def make_apcorr(detector: Detector) -> dict:
     return {(): model}
 
 
+#: For each type of reference, the function that makes it: it takes a detector, and returns the models by the optical elements
+#: that each is for, ``()`` for all of them.
 MAKERS = {
-    "mask": make_mask,
-    "saturation": make_saturation,
-    "refpix": make_refpix,
-    "darkdecaysignal": make_darkdecaysignal,
-    "linearity": make_linearity,
-    "inverselinearity": make_inverselinearity,
-    "integralnonlinearity": make_integralnonlinearity,
-    "readnoise": make_readnoise,
-    "gain": make_gain,
-    "dark": make_dark,
-    "flat": make_flat,
+    "mask": _make_mask,
+    "saturation": _make_saturation,
+    "refpix": _make_refpix,
+    "darkdecaysignal": _make_darkdecaysignal,
+    "linearity": _make_linearity,
+    "inverselinearity": _make_inverselinearity,
+    "integralnonlinearity": _make_integralnonlinearity,
+    "readnoise": _make_readnoise,
+    "gain": _make_gain,
+    "dark": _make_dark,
+    "flat": _make_flat,
     "distortion": make_distortion,
-    "photom": make_photom,
-    "epsf": make_epsf,
-    "apcorr": make_apcorr,
+    "photom": _make_photom,
+    "epsf": _make_epsf,
+    "apcorr": _make_apcorr,
 }
 #: Dust maps: no detector selects them. The value is that of CRDS's keyword ROMAN.FIELD.
 DUST_MAPS = {"dustmap_north": "north", "dustmap_south": "south"}

@@ -28,7 +28,7 @@ def make_sky(ra: float, dec: float, radius: float, stars: int, galaxies: int, se
     Parameters
     ----------
     ra, dec : float
-        Centre, degrees.
+        Center, degrees.
     radius : float
         Radius of the disk, degrees.
     stars, galaxies : int
@@ -85,8 +85,8 @@ def main() -> int:
     """Run from the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("output", type=Path, help="catalog to write (.ecsv)")
-    parser.add_argument("--ra", type=float, default=270.0, help="centre, degrees (default: %(default)s)")
-    parser.add_argument("--dec", type=float, default=66.0, help="centre, degrees (default: %(default)s)")
+    parser.add_argument("--ra", type=float, default=270.0, help="center, degrees (default: %(default)s)")
+    parser.add_argument("--dec", type=float, default=66.0, help="center, degrees (default: %(default)s)")
     parser.add_argument("--radius", type=float, default=0.02, help="radius of the field, degrees (default: %(default)s)")
     parser.add_argument("--stars", type=int, default=300, help="number of stars (default: %(default)s)")
     parser.add_argument("--galaxies", type=int, default=300, help="number of galaxies (default: %(default)s)")

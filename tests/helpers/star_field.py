@@ -80,9 +80,9 @@ def sky_wcs():
     from astropy.modeling.models import Pix2Sky_TAN, RotateNative2Celestial, Scale, Shift
     from gwcs import WCS, coordinate_frames
 
-    centre = (SIZE - 1) / 2
+    center = (SIZE - 1) / 2
     axis = Scale(SCALE / 3600)
-    linear = (Shift(-centre) & Shift(-centre)) | (Scale(-SCALE / 3600) & axis)
+    linear = (Shift(-center) & Shift(-center)) | (Scale(-SCALE / 3600) & axis)
     transform = linear | Pix2Sky_TAN() | RotateNative2Celestial(270.0, 66.0, 180.0)
     detector = coordinate_frames.Frame2D(name="detector", axes_order=(0, 1), unit=(units.pix, units.pix))
     world = coordinate_frames.CelestialFrame(name="world", reference_frame=coordinates.ICRS(), unit=(units.deg, units.deg))
@@ -95,8 +95,8 @@ def star_image(stars=STARS, *, sigma=SIGMA, noise=NOISE):
     """Stars integrated over the pixels, on a level with noise."""
     from scipy.special import erf
 
-    def profile(centre):
-        edges = np.arange(SIZE + 1) - 0.5 - centre
+    def profile(center):
+        edges = np.arange(SIZE + 1) - 0.5 - center
         return np.diff(erf(edges / sigma / 2**0.5)) / 2
 
     data = np.random.default_rng(3).normal(LEVEL, noise, (SIZE, SIZE))

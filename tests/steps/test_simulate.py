@@ -243,7 +243,7 @@ def test_encircled_energies_are_those_of_simulated_stars(cache, references):
     epsf = references["WFI01"]["epsf"]
     spread = PointSpread(np.array(epsf.psf[0, 1]), epsf.meta.pixel_x, epsf.meta.pixel_y, epsf.meta.oversample)
     held = []
-    for x, y in np.random.default_rng(4).uniform(120, 126, (30, 2)):  # near the centre of the detector
+    for x, y in np.random.default_rng(4).uniform(120, 126, (30, 2)):  # near the center of the detector
         image = np.zeros((TRIMMED, TRIMMED))
         spread.add_star(image, x, y, 1.0)
         circles = [CircularAperture((x, y), radius / 0.11) for radius in energy]

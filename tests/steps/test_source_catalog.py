@@ -624,7 +624,7 @@ def test_pixels_not_to_be_used_are_in_no_source(catalogs, plain):
 
 
 def test_a_flagged_centroid_is_flagged(catalogs, plain):
-    star = 8  # near the centre of its pixel
+    star = 8  # near the center of its pixel
     x, y = (int(round(value)) for value in STARS[star, :2])
     dq = np.zeros((SIZE, SIZE), np.uint32)
     dq[y, x] = flags.DO_NOT_USE | flags.SATURATED

@@ -8,7 +8,7 @@ position in both catalogs is within a pixel of the true one. Residuals are measu
 from the aperture of 0.4 arcsec, and ra_psf, dec_psf on the sky. An aperture misses light: its residuals are relative to the
 median of stars of magnitude 18.5 to 20 in rampflow's catalogs, the same for both.
 
-The JSON lists ``bins`` of one magnitude: ``magnitude`` (centre), ``sources`` (true ones), ``stars`` (found), and by pipeline
+The JSON lists ``bins`` of one magnitude: ``magnitude`` (center), ``sources`` (true ones), ``stars`` (found), and by pipeline
 ``psf``, ``aperture`` (mag), ``east``, ``north`` (mas), each with the 16th, 50th and 84th percentile; and has ``aperture_loss``
 (mag).
 """

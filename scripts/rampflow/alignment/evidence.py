@@ -145,24 +145,6 @@ def count_pairs(sources: np.ndarray, stars: np.ndarray) -> Pairs:
     return Pairs(len(sources), int((distance < RADII[0]).sum()), found, density * RADII**2)
 
 
-def aligned_sources(member: CatalogedExposure, affine: Affine) -> np.ndarray:
-    """Compute the directions of the sources of an exposure under a correction.
-
-    Parameters
-    ----------
-    member : CatalogedExposure
-        The exposure.
-    affine : Affine
-        The correction.
-
-    Returns
-    -------
-    numpy.ndarray
-        Unit vectors, (n, 3).
-    """
-    return member.to_sky(affine(member.plane))
-
-
 def pairs_of(member: CatalogedExposure, affine: Affine, stars: np.ndarray) -> Pairs:
     """Count the pairs of the sources of an exposure, under a correction, with stars.
 
@@ -181,32 +163,7 @@ def pairs_of(member: CatalogedExposure, affine: Affine, stars: np.ndarray) -> Pa
         The pairs.
     """
     near = member.near(stars, np.linalg.norm(affine.shift) + CHANCE_RADII[-1])
-    return count_pairs(aligned_sources(member, affine), stars[near])
-
-
-def stars_on(member: CatalogedExposure, affine: Affine, stars: np.ndarray) -> int:
-    """Count the stars on the detector of an exposure under a correction.
-
-    Parameters
-    ----------
-    member : CatalogedExposure
-        The exposure.
-    affine : Affine
-        The correction.
-    stars : numpy.ndarray
-        Directions, (m, 3).
-
-    Returns
-    -------
-    int
-        Number of stars.
-    """
-    plane = member.to_plane(stars[member.near(stars, float(np.linalg.norm(affine.shift)))])
-    corners = affine(member.corners)
-    sides = np.roll(corners, -1, axis=0) - corners
-    offsets = plane[:, None] - corners
-    turns = sides[:, 0] * offsets[..., 1] - sides[:, 1] * offsets[..., 0]
-    return int(((turns > 0).all(axis=1) | (turns < 0).all(axis=1)).sum())
+    return count_pairs(member.aligned_sources(affine), stars[near])
 
 
 def rival_shift(member: CatalogedExposure, affine: Affine, stars: np.ndarray, largest: float) -> np.ndarray | None:

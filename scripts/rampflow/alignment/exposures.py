@@ -188,6 +188,43 @@ class CatalogedExposure:
         radius = np.linalg.norm(self.corners, axis=1).max() + margin
         return np.flatnonzero(vectors @ self.rotation[:, 0] > np.cos(min(radius * ARCSEC, np.pi / 2)))
 
+    def aligned_sources(self, affine: Affine) -> np.ndarray:
+        """Compute the directions of the sources under a correction.
+
+        Parameters
+        ----------
+        affine : Affine
+            The correction.
+
+        Returns
+        -------
+        numpy.ndarray
+            Unit vectors, (n, 3).
+        """
+        return self.to_sky(affine(self.plane))
+
+    def count_stars(self, affine: Affine, stars: np.ndarray) -> int:
+        """Count the stars on the detector under a correction.
+
+        Parameters
+        ----------
+        affine : Affine
+            The correction.
+        stars : numpy.ndarray
+            Directions, (m, 3).
+
+        Returns
+        -------
+        int
+            Number of stars.
+        """
+        plane = self.to_plane(stars[self.near(stars, float(np.linalg.norm(affine.shift)))])
+        corners = affine(self.corners)
+        sides = np.roll(corners, -1, axis=0) - corners
+        offsets = plane[:, None] - corners
+        turns = sides[:, 0] * offsets[..., 1] - sides[:, 1] * offsets[..., 0]
+        return int(((turns > 0).all(axis=1) | (turns < 0).all(axis=1)).sum())
+
 
 def _correction_in(wcs) -> Affine:
     """The correction of an earlier alignment in a WCS; `NO_CORRECTION` for a WCS of assign_wcs.

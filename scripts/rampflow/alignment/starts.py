@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from rampflow.alignment.affine import Affine
-from rampflow.alignment.evidence import aligned_sources, pairs_of
+from rampflow.alignment.evidence import pairs_of
 from rampflow.alignment.exposures import CatalogedExposure
 from rampflow.alignment.joint_solution import STAR_RADIUS, clusters, solve
 from rampflow.alignment.matching import Matching
@@ -72,7 +72,7 @@ def _align_to_others(members, affines, catalog, relative, absolute) -> None:
     """Align exposures that have no correction yet to those that have, in place, until no more can be."""
     aligned = -1
     while aligned != (aligned := sum(a is not None for a in affines)) and aligned < len(members):
-        seen = [aligned_sources(m, a) for m, a in zip(members, affines, strict=True) if a is not None]
+        seen = [m.aligned_sources(a) for m, a in zip(members, affines, strict=True) if a is not None]
         stars = np.concatenate([catalog, *seen])
         _, first = np.unique(clusters(stars, STAR_RADIUS), return_index=True)
         stars = stars[first]

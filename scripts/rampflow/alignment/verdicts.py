@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 
 from rampflow.alignment.affine import Affine, fit_affine
-from rampflow.alignment.evidence import RADII, Pairs, aligned_sources, count_pairs, pairs_of, rival_shift, stars_on
+from rampflow.alignment.evidence import RADII, Pairs, count_pairs, pairs_of, rival_shift
 from rampflow.alignment.exposures import ARCSEC, CatalogedExposure
 from rampflow.alignment.joint_solution import STAR_RADIUS, clusters
 from rampflow.alignment.matching import Matching
@@ -181,7 +181,7 @@ class Judgement:
         self.verdicts[index] = dataclasses.replace(self.verdicts[index], reason="", **changes)
 
     def _sources(self, index: int) -> np.ndarray:
-        return aligned_sources(self.members[index], self.affines[index])
+        return self.members[index].aligned_sources(self.affines[index])
 
     # ------------------------------------------------------------------------------------------ by accepted exposures
     def _accept_by_others(self) -> None:
@@ -215,7 +215,7 @@ class Judgement:
     def _can_be_checked(self, index: int, affine: Affine) -> bool:
         """Whether an exposure has enough sources and stars that a right correction would show."""
         member = self.members[index]
-        return min(len(member.plane), stars_on(member, affine, self.catalog)) >= self.absolute.minobj
+        return min(len(member.plane), member.count_stars(affine, self.catalog)) >= self.absolute.minobj
 
     # ---------------------------------------------------------------------------------------------------- as one of a set
     def _tied_sets(self) -> list[list[int]]:

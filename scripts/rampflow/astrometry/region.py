@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from rampflow.detector import PIXEL_SCALE
 from rampflow.errors import RampflowError
 from rampflow.files.asdf_reader import AsdfFile
 from rampflow.step.exposure import Exposure
@@ -17,7 +18,6 @@ from rampflow.step.provenance import is_fully_saturated
 
 log = step_logger("astrometric_catalog")
 
-PIXEL_SCALE = 0.11 / 3600  #: degrees, mean of the detectors
 #: Upper limit of a detector's half-diagonal, relative to its pixels times their mean scale: allows for the optical distortion.
 DISTORTION = 1.1
 #: Largest distance of images that share one request to a service, degrees. It is the radius of WFI's field of view, so that the
@@ -79,15 +79,15 @@ def separation(a, b) -> np.ndarray:
 
 @dataclasses.dataclass(frozen=True)
 class Circle:
-    """A circle on the sky: centre `ra`, `dec` and `radius`, in degrees."""
+    """A circle on the sky: center `ra`, `dec` and `radius`, in degrees."""
 
     ra: float
     dec: float
     radius: float
 
     @property
-    def centre(self) -> np.ndarray:
-        """Direction of the centre.
+    def center(self) -> np.ndarray:
+        """Direction of the center.
 
         Returns
         -------
@@ -103,7 +103,7 @@ class Circle:
         Parameters
         ----------
         vectors : array-like
-            Unit vectors of the points, or of the centres of the circles, (n, 3).
+            Unit vectors of the points, or of the centers of the circles, (n, 3).
         radii : float or array-like
             Radii of the circles, degrees.
 
@@ -112,10 +112,10 @@ class Circle:
         Circle
             The circle.
         """
-        centre = np.mean(vectors, axis=0)
-        centre /= np.linalg.norm(centre)
-        ra, dec = map(float, angles(centre))
-        return cls(ra, dec, float(np.max(separation(vectors, centre) + radii)))
+        center = np.mean(vectors, axis=0)
+        center /= np.linalg.norm(center)
+        ra, dec = map(float, angles(center))
+        return cls(ra, dec, float(np.max(separation(vectors, center) + radii)))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -140,7 +140,7 @@ class Region:
         positions = unit_vectors(ra, dec)
         inside = np.zeros(positions.shape[:-1], bool)
         for circle in self.circles:
-            inside |= positions @ circle.centre >= math.cos(math.radians(circle.radius))
+            inside |= positions @ circle.center >= math.cos(math.radians(circle.radius))
         return inside
 
     def grouped(self) -> Region:
@@ -153,9 +153,9 @@ class Region:
         """
         left, groups = list(dict.fromkeys(self.circles)), []
         while left:
-            near = [c for c in left if separation(c.centre, left[0].centre) <= FIELD_RADIUS]
+            near = [c for c in left if separation(c.center, left[0].center) <= FIELD_RADIUS]
             left = [c for c in left if c not in near]
-            groups.append(Circle.around([c.centre for c in near], [c.radius for c in near]))
+            groups.append(Circle.around([c.center for c in near], [c.radius for c in near]))
         return Region(tuple(groups))
 
 
@@ -213,7 +213,7 @@ def _circle_of(image: Exposure) -> Circle | None:
         )
         return None
     # The reference point of the aperture is the center of the detector.
-    half_diagonal = math.hypot(*image.array("data").shape[-2:]) / 2 * PIXEL_SCALE * DISTORTION
+    half_diagonal = math.hypot(*image.array("data").shape[-2:]) / 2 * (PIXEL_SCALE / 3600) * DISTORTION
     return Circle(ra % 360, float(dec), half_diagonal)
 
 

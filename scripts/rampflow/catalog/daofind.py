@@ -41,7 +41,7 @@ def measure_daofind(image: np.ndarray, x: np.ndarray, y: np.ndarray, fwhm: float
     sigma = fwhm * FWHM_TO_SIGMA
     radius = max(2.0, 1.5 * sigma)
     reach = int(radius)
-    size, centre = 2 * reach + 1, reach
+    size, center = 2 * reach + 1, reach
     offsets = np.arange(-reach, reach + 1)
     square = offsets[:, None] ** 2 + offsets**2
     inside = np.sqrt(square) <= radius
@@ -53,14 +53,14 @@ def measure_daofind(image: np.ndarray, x: np.ndarray, y: np.ndarray, fwhm: float
     windows = np.lib.stride_tricks.sliding_window_view(stamps, (size, size), axis=(1, 2))
     density = windows[..., inside] @ kernel[inside]  # a NaN in the corner of a window, beyond the circle, does not count
     density[~in_image] = 0
-    peak, height = data[:, centre, centre], density[:, centre, centre].copy()
+    peak, height = data[:, center, center], density[:, center, center].copy()
     around = (np.sum(data * inside, axis=(1, 2)) - peak) / (inside.sum() - 1)
 
     # Quarters around the central pixel, each with the half-axis that follows it.
     signs = np.zeros((size, size))
-    signs[: centre + 1, centre + 1 :] = signs[centre:, :centre] = -1
-    signs[:centre, : centre + 1] = signs[centre + 1 :, centre:] = 1
-    density[:, centre, centre] = 0
+    signs[: center + 1, center + 1 :] = signs[center:, :center] = -1
+    signs[:center, : center + 1] = signs[center + 1 :, center:] = 1
+    density[:, center, center] = 0
     with np.errstate(divide="ignore", invalid="ignore"):
         return {
             "sharpness": (peak - around) / height,

@@ -54,9 +54,9 @@ class Field:
     pixel_side : float
         Square root of the pixel area, arcsec: the unit of lengths of shapes.
     pixel_scale : float
-        Length of a pixel along the north-south axis at the centre of the image, arcsec: the unit of radii and distances.
+        Length of a pixel along the north-south axis at the center of the image, arcsec: the unit of radii and distances.
     north : float
-        Angle from +x to north at the centre of the image, degrees counter-clockwise; NaN without a WCS.
+        Angle from +x to north at the center of the image, degrees counter-clockwise; NaN without a WCS.
     """
 
     image: np.ndarray
@@ -71,7 +71,7 @@ class Field:
 
 
 def scale_and_north(wcs, shape: tuple[int, int]) -> tuple[float, float]:
-    """Measure pixel scale and orientation at the centre of an image, by a step of 1 arcsec to the north.
+    """Measure pixel scale and orientation at the center of an image, by a step of 1 arcsec to the north.
 
     Parameters
     ----------

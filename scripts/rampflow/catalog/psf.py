@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from rampflow.catalog.psf_photometry import GriddedPSF
+from rampflow.detector import PIXEL_SCALE
 from rampflow.errors import RampflowError
 from rampflow.step.declaration import Range
 from rampflow.step.exposure import Exposure
@@ -15,7 +16,6 @@ log = step_logger("source_catalog")
 
 FOCUS, SPECTRAL_TYPE = 0, 1  #: axes 0 and 1 of the reference: in focus, of a G2V star
 DEFAULT_JITTER = 8.0  #: milliarcseconds, RMS along either axis, where a file has none
-NOMINAL_SCALE = 0.11  #: arcsec per pixel, accurate enough for a jitter of some milliarcseconds
 
 STAMP_SUM = Range(
     0.85,
@@ -88,7 +88,8 @@ def read_psf(reference: Exposure, guide_star: dict, optical_element: str = "") -
     check_core(reference.path, stamps, oversampling)
     if (wavelength := wavelength_of(optical_element)) is not None:
         check_width(reference.path, stamps, oversampling, wavelength, integrated=bool(integrated))
-    stamps = change_jitter(stamps, jitter(meta), jitter(guide_star), NOMINAL_SCALE / oversampling)
+    # The mean pixel scale is accurate enough for a jitter of some milliarcseconds.
+    stamps = change_jitter(stamps, jitter(meta), jitter(guide_star), PIXEL_SCALE / oversampling)
     if not integrated:
         log.info("The ePSF stamps sum to 1: integrating them over the pixel")
         stamps = integrate_over_pixel(stamps, oversampling)
@@ -249,7 +250,7 @@ def check_width(path, stamps: np.ndarray, oversampling: int, wavelength: float, 
     RampflowError
         The width, relative to the expected one, is not in `PSF_WIDTH`.
     """
-    diffraction = 1.03 * np.degrees(wavelength * 1e-6 / PRIMARY_MIRROR) * 3600 / NOMINAL_SCALE
+    diffraction = 1.03 * np.degrees(wavelength * 1e-6 / PRIMARY_MIRROR) * 3600 / PIXEL_SCALE
     expected = (diffraction**2 + DIFFUSION**2 + integrated * PIXEL**2) ** 0.5
     ratio = full_width(stamps.mean(axis=0), oversampling) / expected
     what = f"the {PSF_WIDTH.quantity} (psf, with meta.oversample {oversampling})"

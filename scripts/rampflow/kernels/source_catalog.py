@@ -317,14 +317,14 @@ def fit_group(values, errors, columns, rows, start, coefficients, grid_x, grid_y
 def clip_rings(image, x, y, inner, outer):
     """Compute statistics of the pixels in rings, clipped at 3 standard deviations around the median.
 
-    A pixel belongs to a ring if its centre does. At most 5 iterations of clipping.
+    A pixel belongs to a ring if its center does. At most 5 iterations of clipping.
 
     Parameters
     ----------
     image : numpy.ndarray
         Shape (rows, columns); pixels that are not finite are left out.
     x, y : numpy.ndarray
-        Centres of the rings, pixels.
+        Centers of the rings, pixels.
     inner, outer : float
         Radii, pixels.
 

@@ -11,6 +11,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
+
 from rampflow import SOFTWARE_NAME, __version__
 from rampflow.errors import RampflowError
 from rampflow.files.asdf_reader import AsdfFile
@@ -339,6 +341,36 @@ class Job:
                     self.log.info("Rows done: %d of %d", stop, rows)
                     logged = time.monotonic()
         return results
+
+    def map_rows_with(
+        self,
+        reftype: str,
+        field: str,
+        function: Callable[[int, int], tuple[int, int]],
+        shape: tuple[int, int],
+        consequence: str,
+    ) -> None:
+        """Call a function for each block of rows with a reference, and log how many pixels of the reference are bad.
+
+        If too many pixels are unusual (`narrow_limits`), all rows are processed again, with the narrower limits.
+
+        Parameters
+        ----------
+        reftype, field : str
+            The field of the reference that the function reads.
+        function : callable
+            Takes the first row of a block, and the one after its last. It reads the limits with `plausible`, and returns the
+            number of bad pixels of the reference and the sum of `Range.count_unusual`.
+        shape : tuple of int
+            Rows and columns.
+        consequence : str
+            How the step treats bad pixels, for the log.
+        """
+        rows, columns = shape
+        bad, unusual = np.sum(self.map_rows(function, rows), axis=0)
+        if self.narrow_limits(reftype, field, unusual, rows * columns):
+            bad, _ = np.sum(self.map_rows(function, rows), axis=0)
+        self.log_bad_pixels(reftype, field, bad, rows * columns, consequence)
 
     @contextlib.contextmanager
     def create(

@@ -17,8 +17,6 @@ from rampflow.workflow.plan import Plan
 class ExposureJobs:
     """Jobs that run all steps of an exposure: their chains, files and command lines.
 
-    Methods take the name of an exposure (`stem`) or of an association.
-
     Parameters
     ----------
     plan : rampflow.workflow.plan.Plan

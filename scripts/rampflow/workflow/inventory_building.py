@@ -26,7 +26,7 @@ from rampflow.workflow.inventory_checks import (
     check_place,
     check_references,
 )
-from rampflow.workflow.reference_choice import ReferenceChoice, is_crds_needed, overriding_file, read_parameters
+from rampflow.workflow.reference_choice import ReferenceChoice, is_crds_needed, overriding_file
 from rampflow.workflow.step_parameters import StepParameters
 
 
@@ -68,7 +68,7 @@ def build_inventory(config: dict, folder: Path, store: Path, steps: dict[str, St
     recommended = known.get("recommended", {}) if known.get("asked") == asked else {}
     choice = ReferenceChoice(context, recommended, steps, override)
     exposures = {}
-    parameters = read_parameters(config, chains, headers, choice) if context else {}
+    parameters = choice.parameters(config, chains, headers) if context else {}
     for member, found in parameters.items():
         chains[member] = [name for name in chains[member] if not found.values.get(name, {}).get("skip", (False,))[0]]
     for member, chain in chains.items():

@@ -21,8 +21,6 @@ from rampflow.workflow.step_parameters import source_options
 class JobArguments:
     """The arguments of the scripts that the jobs of a run start.
 
-    Methods take the name of an exposure (`stem`) or of an association.
-
     Parameters
     ----------
     plan : rampflow.workflow.plan.Plan

@@ -16,8 +16,6 @@ from rampflow.workflow.plan import Plan
 class JobInputs:
     """The files that the jobs of a run read.
 
-    Methods take the name of an exposure (`stem`) or of an association.
-
     Parameters
     ----------
     plan : rampflow.workflow.plan.Plan

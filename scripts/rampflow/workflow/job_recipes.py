@@ -14,8 +14,6 @@ from rampflow.workflow.plan import Plan
 class JobRecipes:
     """The recipes of a run's files: hashes of what each is made from.
 
-    Methods take the name of an exposure (`stem`) or of an association.
-
     Parameters
     ----------
     plan : rampflow.workflow.plan.Plan

@@ -89,7 +89,8 @@ class Paths(NamedTuple):
         name : str
             Name of the exposure or the association.
         ending : str
-            End of the file name, as ``cat.parquet``.
+            End of the file name: ``cat.parquet``, ``segm.asdf``, ``astrometric.parquet``, ``tweakreg.asdf`` or
+            ``ramp_pictures.json``.
 
         Returns
         -------

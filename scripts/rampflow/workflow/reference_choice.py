@@ -93,28 +93,8 @@ class ReferenceChoice:
     steps: dict[str, Step]
     override: dict[str, str]
 
-    def ask(self, header: dict, types: list[str], path: Path) -> dict[str, str]:
-        """Return CRDS's answer for each type, and ask for those that are not known.
-
-        Parameters
-        ----------
-        header : dict of str to str
-            Metadata by which CRDS chooses.
-        types : list of str
-            Types of the references.
-        path : pathlib.Path
-            File of the exposure, for messages.
-
-        Returns
-        -------
-        dict of str to str
-            Name of the file, N/A, or why there is none, by type.
-
-        Raises
-        ------
-        RampflowError
-            CRDS has no answer; the message names the exposure.
-        """
+    def _ask(self, header: dict, types: list[str], path: Path) -> dict[str, str]:
+        """CRDS's answer for each type: the name of the file, N/A, or why there is none. Known answers are not asked again."""
         if self.context is None:
             return dict.fromkeys(types, references.NOT_FOUND)
         key = "|".join(header.get(name, "") for name in references.MATCHED)
@@ -126,19 +106,8 @@ class ReferenceChoice:
                 raise RampflowError(f"{path}: {error}") from None
         return {t: known[t] for t in types}
 
-    def types(self, chain: list[str]) -> list[str]:
-        """List the types of the references that CRDS chooses by the exposure for the steps of a chain.
-
-        Parameters
-        ----------
-        chain : list of str
-            Names of the steps.
-
-        Returns
-        -------
-        list of str
-            Types without those of the configuration.
-        """
+    def _types(self, chain: list[str]) -> list[str]:
+        """The types of the references that CRDS chooses by the exposure for the steps of a chain."""
         declared = {r.type: r for name in chain for r in self.steps[name].references}
         return [t for t, reference in declared.items() if t not in self.override and not reference.selected_by]
 
@@ -164,7 +133,7 @@ class ReferenceChoice:
         RampflowError
             CRDS has no reference of a type that a step needs.
         """
-        answers = self.ask(header, self.types(chain), path)
+        answers = self._ask(header, self._types(chain), path)
         chosen = {}
         for reference in {r.type: r for name in chain for r in self.steps[name].references}.values():
             reftype = reference.type
@@ -173,7 +142,7 @@ class ReferenceChoice:
                 continue
             if reference.selected_by:
                 crds_type = reference.crds_type or reftype
-                answer = self.ask(references.INSTRUMENT | reference.selected_by, [crds_type], path)[crds_type]
+                answer = self._ask(references.INSTRUMENT | reference.selected_by, [crds_type], path)[crds_type]
             else:
                 answer = answers[reftype]
             if references.is_found(answer):
@@ -185,51 +154,46 @@ class ReferenceChoice:
                 raise RampflowError(f"{path}: {error}")
         return chosen
 
+    def parameters(self, config: dict, chains: dict[Member, list[str]], headers: dict) -> dict[Member, StepParameters]:
+        """Read the parameters that CRDS sets for each exposure; empty if they are switched off.
 
-def read_parameters(
-    config: dict, chains: dict[Member, list[str]], headers: dict, choice: ReferenceChoice
-) -> dict[Member, StepParameters]:
-    """Read the parameters that CRDS sets for each exposure; empty if they are switched off.
+        Parameters
+        ----------
+        config : dict
+            The validated configuration.
+        chains : dict
+            Steps that each member of an association goes through.
+        headers : dict
+            Header of each file, by its path, see `rampflow.workflow.headers.read_headers`.
 
-    Parameters
-    ----------
-    config : dict
-        The validated configuration.
-    chains : dict
-        Steps that each member of an association goes through.
-    headers : dict
-        Header of each file, by its path, see `rampflow.workflow.headers.read_headers`.
-    choice : ReferenceChoice
-        The choice of references.
+        Returns
+        -------
+        dict
+            Parameters of each member of an association.
 
-    Returns
-    -------
-    dict
-        Parameters of each member of an association.
-
-    Raises
-    ------
-    RampflowError
-        A reference is missing or has values that a parameter does not take.
-    """
-    if choice.context is None or not step_parameters.are_enabled(config["references"]):
-        return {}
-    contents: dict[str, dict] = {}
-    result = {}
-    for member, chain in chains.items():
-        header = headers[str(member.path)]["crds"]
-        types = step_parameters.reference_types(chain)
-        # Together with the references: CRDS is asked once for each exposure.
-        answers = choice.ask(header, [*choice.types(chain), *types], member.path)
-        paths = {}
-        for reftype in types:
-            name = answers[reftype]
-            if name != NOT_APPLICABLE and references.is_found(name):
-                paths[reftype] = str(references.cache_path(name))
-                if paths[reftype] not in contents:
-                    contents[paths[reftype]] = step_parameters.read_reference(_in_cache(name, choice.context))
-        result[member] = step_parameters.merged(paths, contents, config, {name: choice.steps[name] for name in chain})
-    return result
+        Raises
+        ------
+        RampflowError
+            A reference is missing or has values that a parameter does not take.
+        """
+        if self.context is None or not step_parameters.are_enabled(config["references"]):
+            return {}
+        contents: dict[str, dict] = {}
+        result = {}
+        for member, chain in chains.items():
+            header = headers[str(member.path)]["crds"]
+            types = step_parameters.reference_types(chain)
+            # Together with the references: CRDS is asked once for each exposure.
+            answers = self._ask(header, [*self._types(chain), *types], member.path)
+            paths = {}
+            for reftype in types:
+                name = answers[reftype]
+                if name != NOT_APPLICABLE and references.is_found(name):
+                    paths[reftype] = str(references.cache_path(name))
+                    if paths[reftype] not in contents:
+                        contents[paths[reftype]] = step_parameters.read_reference(_in_cache(name, self.context))
+            result[member] = step_parameters.merged(paths, contents, config, {name: self.steps[name] for name in chain})
+        return result
 
 
 def _in_cache(name: str, context: str) -> Path:

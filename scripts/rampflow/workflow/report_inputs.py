@@ -10,8 +10,6 @@ from rampflow.workflow.plan import Plan
 class ReportInputs:
     """The files that the jobs of a report read.
 
-    Methods take the name of an exposure (`stem`) or of an association.
-
     Parameters
     ----------
     plan : rampflow.workflow.plan.Plan
