@@ -208,15 +208,6 @@ parameter. [For users of romancal](../docs/from-romancal.md) lists romancal's ot
 """  # noqa: E501
 
 
-#: Parameters that romancal does not have.
-OURS_ALONE = {
-    "refpix": ("mean_is_missing",),
-    "wfi18_transient": ("check_fit",),
-    "ramp_fitting": ("saturated_in_median",),
-    "tweakreg": ("refine", "margin"),
-}
-
-
 def romancal_name(step: Step, parameter: Parameter) -> str:
     """Name a parameter as romancal's pipeline does.
 
@@ -232,7 +223,7 @@ def romancal_name(step: Step, parameter: Parameter) -> str:
     str
         Its name in Markdown, with that of the step in romancal; "rampflow only" where romancal does not have it.
     """
-    if parameter.name in OURS_ALONE.get(step.name, ()):
+    if not parameter.in_romancal:
         return "rampflow only"
     return f"`{STEPS[step.name].romancal or step.name}.{parameter.name}`"
 

@@ -81,6 +81,7 @@ STEP = Step(
             bool,
             False,
             "include saturated differences in the median that sets the noise of the jump search, as romancal does",
+            in_romancal=False,
         ),
         Parameter("include_var_rnoise", bool, False, "write the read-noise variance, var_rnoise"),
         Parameter("record_jumps", bool, True, "write jump_indices: resultant, row and column of each jump"),

@@ -62,6 +62,7 @@ STEP = Step(
             bool,
             True,
             "treat a sample that equals its pixel's mean as missing, as romancal does: it keeps the trend of its channel",
+            in_romancal=False,
         ),
     ),
 )

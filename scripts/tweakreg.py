@@ -63,6 +63,7 @@ STEP = Step(
             True,
             "solve all exposures together, with a correction for each; false: romancal's method, a relative alignment, then "
             "one common correction",
+            in_romancal=False,
         ),
         Parameter(
             "enforce_user_order",

@@ -33,6 +33,7 @@ STEP = Step(
             bool,
             True,
             "leave flagged pixels out, and flag the most affected rows if the fit is implausible; false as in romancal",
+            in_romancal=False,
         ),
     ),
 )

@@ -39,7 +39,7 @@ LEAST_STAR_ERROR = 1e-5
 MIN_TO_JUDGE = 10
 #: Newton steps: the second converges to rounding error, for corrections of arcseconds in a plane of arcminutes.
 STEPS = 2
-#: Largest residual of the linear equations of a step, relative to their right-hand side, in the norm of the gradient.
+#: Largest residual of the linear equations of a step, relative to their right-hand side.
 PRECISION = 1e-12
 
 _CATALOG = -1
@@ -325,7 +325,10 @@ def _step(members, observations, used, terms, start) -> np.ndarray:
     # The part of each exposure by itself, with the priors, which alone couple exposures: its factors have few elements.
     padding = sparse.csr_array((priors.shape[0] - terms.size,) * 2)
     alone = sparse.linalg.splu(sparse.csc_array(priors + sparse.block_diag([*blocks, padding])), permc_spec="MMD_AT_PLUS_A")
-    return conjugate_gradients(_product, -gradient, alone.solve)[: terms.size].reshape(terms.shape)
+    matrix = sparse.linalg.LinearOperator(priors.shape, matvec=_product, dtype=float)
+    precondition = sparse.linalg.LinearOperator(priors.shape, matvec=alone.solve, dtype=float)
+    step, _ = sparse.linalg.cg(matrix, -gradient, rtol=PRECISION, atol=0, M=precondition)
+    return step[: terms.size].reshape(terms.shape)
 
 
 def _derivative(members, observations, terms, axes, weight):
@@ -345,41 +348,6 @@ def _derivative(members, observations, terms, axes, weight):
         blocks[index] = np.einsum("nij,nik,n->jk", values[own], values[own], weight[own], optimize=True)
     begins = np.arange(0, 2 * count * n_terms + 1, n_terms)
     return sparse.csr_array((values.ravel(), columns.ravel(), begins), shape=(2 * count, terms.size)), blocks
-
-
-def conjugate_gradients(product, values: np.ndarray, precondition) -> np.ndarray:
-    """Solve linear equations by preconditioned conjugate gradients (Hestenes & Stiefel 1952).
-
-    Parameters
-    ----------
-    product : callable
-        Product of the matrix, which is symmetric and positive definite, with a vector.
-    values : numpy.ndarray
-        Right-hand side, (n,).
-    precondition : callable
-        Product of an approximation of the inverse matrix with a vector.
-
-    Returns
-    -------
-    numpy.ndarray
-        The solution, (n,), to `PRECISION`.
-    """
-    step = np.zeros_like(values)
-    residual = np.array(values)
-    preconditioned = precondition(residual)
-    search, squared = preconditioned, residual @ preconditioned
-    least = PRECISION**2 * squared
-    for _ in range(10 * len(values)):
-        if squared <= least:
-            break
-        ahead = product(search)
-        length = squared / (search @ ahead)
-        step += length * search
-        residual -= length * ahead
-        preconditioned = precondition(residual)
-        before, squared = squared, residual @ preconditioned
-        search = preconditioned + squared / before * search
-    return step
 
 
 def _priors(members, terms, start):

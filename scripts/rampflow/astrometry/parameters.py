@@ -14,5 +14,13 @@ SOURCE = Parameter(
 SEARCH_PARAMETERS = (
     Parameter("vo_timeout", float, 1200.0, "total timeout for retrieving the astrometric catalog", unit="s", minimum=0),
     # Twice the largest distance of a match in tweakreg by default (abs_searchrad 6 and abs_tolerance 0.7).
-    Parameter("margin", float, 15.0, "search margin around each image, to allow for pointing errors", unit="arcsec", minimum=0),
+    Parameter(
+        "margin",
+        float,
+        15.0,
+        "search margin around each image, to allow for pointing errors",
+        unit="arcsec",
+        minimum=0,
+        in_romancal=False,
+    ),
 )

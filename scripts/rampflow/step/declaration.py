@@ -25,7 +25,7 @@ NOT_APPLICABLE = "N/A"  #: CRDS's value for a reference that an exposure does no
 
 @dataclasses.dataclass(frozen=True)
 class Parameter:
-    """One parameter of a step, with its name and default in romancal if romancal has it.
+    """One parameter of a step.
 
     Attributes
     ----------
@@ -43,6 +43,8 @@ class Parameter:
         Smallest value accepted.
     choices : tuple
         Accepted values; empty if all values of the type are accepted.
+    in_romancal : bool
+        Whether romancal's step has this parameter, with the same name and default.
     """
 
     name: str
@@ -52,6 +54,7 @@ class Parameter:
     unit: str = ""
     minimum: float | None = None
     choices: tuple = ()
+    in_romancal: bool = True
 
     def schema(self) -> dict:
         """Make the JSON schema of a value.
