@@ -90,6 +90,15 @@ def compare(ours, theirs):
         # Positions are pixels and degrees; romancal rounds those of the PSF to single precision before it goes to the sky.
         position = mine.name.removeprefix("forced_")[:3] in ("x_c", "y_c", "x_p", "y_p")
         rtol, atol = (0, 1e-3) if position else (1e-9, 0) if a.dtype == np.float64 else (1e-3, 1e-3)
+        if mine.name.removeprefix("forced_") in ("x_psf", "y_psf", "ra_psf", "dec_psf"):
+            # romancal ends the fits of a galaxy and of a pair in one segment before the minimum of χ²; 0.01
+            # pixels are 8e-7 degrees of right ascension here.
+            prefix = "forced_" if mine.name.startswith("forced_") else ""
+            gof = [table[prefix + "psf_gof"].to_numpy() for table in (ours, theirs)]
+            early = gof[1] > 1e5
+            assert early.sum() <= 2 and (gof[0][early] <= gof[1][early] * (1 + 1e-6)).all()
+            np.testing.assert_allclose(a[early], b[early], rtol=0, atol=1e-6 if rtol else 0.01, err_msg=mine.name)
+            a, b = a[~early], b[~early]
         np.testing.assert_allclose(a, b, rtol=rtol, atol=atol, err_msg=mine.name)
     metadata = [{key: value for key, value in table.schema.metadata.items()} for table in (ours, theirs)]
     missing = set(metadata[1]) - set(metadata[0])

@@ -200,10 +200,8 @@ def test_a_difference_beyond_the_bounds_is_not_explained(explained, explanation)
 
 def enlarged(row: dict, key: str, bound: float) -> dict:
     """The row with a measure that is larger than a bound."""
-    if key in ("share", "count"):
-        return row | (
-            {"differing": bound * row["compared"] + 1} if key == "share" else {"beyond": (bound + 1) / row["compared"]}
-        )
+    if key == "share":
+        return row | {"differing": bound * row["compared"] + 1}
     if key == "nan":
         return row | {"nan": {"ours": bound, "romancal": 1}}
     if row["kind"] == "meta" and key in ("largest", "relative"):
@@ -239,7 +237,7 @@ def test_values_that_one_pipeline_lacks_need_a_bound_of_their_number():
     row = DIFFERENT | {"nan": {"ours": 2, "romancal": 0}}
     for bounds, explains in (({"largest": 1}, False), ({"largest": 1, "nan": 1}, False), ({"largest": 1, "nan": 2}, True)):
         assert (not write_document.Explanation("because", "x", at_most=bounds).excess(row, {})) == explains
-    assert not write_document.Explanation("because", "x", at_most={"count": 3}).excess(row, {})
+    assert not write_document.Explanation("because", "x", at_most={"share": 0.01}).excess(row, {})
 
 
 def test_an_explanation_of_an_older_version_does_not_explain_a_new_run():

@@ -49,7 +49,7 @@ RESULTS = ("case", "romancal", "rampflow", "steps", "products")  #: the files of
 TABLE = "differences.parquet"
 PLACEHOLDER = -999999  #: RAD's value of a number that is not known
 #: Measures that count values, so that a bound on one of them bounds values that are NaN in one pipeline alone, too.
-COUNTS = ("differing", "share", "count", "beyond", "nan")
+COUNTS = ("differing", "share", "beyond", "nan")
 NOT_NUMBERS = ("meta", "error", "file", "column", "shape")  #: kinds of rows that compare words, files or names
 #: What the numbers of a column with several are, by truth_*.py and the end of the column's name, and how they are written.
 SEVERAL = {
@@ -82,7 +82,7 @@ class Explanation:
     measured_before : str
         Date, as "2026-11-29": it explains only cases that were measured before, by an older version of rampflow.
     at_most : dict
-        Bounds by the measures of `sizes`, as ``largest`` or ``count``.
+        Bounds by the measures of `sizes`, as ``largest`` or ``share``.
     bound : str
         Where a bound comes from that is more than ten times as large as what is measured.
     """
@@ -132,13 +132,11 @@ def sizes(row: dict) -> dict[str, float]:
     -------
     dict of str to float
         ``differing``, ``largest``, ``relative``, ``beyond`` and ``p999`` where the row has them; ``share`` of the values that
-        differ; ``count`` of the values that are not small; ``nan``, how many are finite in one pipeline alone. Of metadata,
-        ``largest`` and ``relative`` follow from the two values.
+        differ; ``nan``, how many are finite in one pipeline alone. Of metadata, ``largest`` and ``relative`` follow from the
+        two values.
     """
     measured = {key: row[key] for key in ("differing", "largest", "relative", "beyond", "p999") if row.get(key) is not None}
     measured["share"] = row["differing"] / max(row["compared"], 1)
-    if "beyond" in measured:
-        measured["count"] = round(row["beyond"] * row["compared"])
     if row.get("nan"):
         measured["nan"] = sum(row["nan"].values())
     first, second = (numbers(row.get(which)) for which in ("ours", "romancal"))
@@ -671,7 +669,7 @@ def document(cases: list[Case], explanations: list[Explanation], missing: list[s
         "with a bound:",
         "",
         "- **differing**, **share**: number of values that differ, and their share.",
-        "- **count**, **beyond**: number of values that are not small, and their share.",
+        "- **beyond**: share of values that are not small.",
         "- **nan**: number of values that are finite in one pipeline alone.",
         "- **largest**, **relative**, **p999**: largest difference, absolute and relative, and its 99.9 % quantile.",
         "",
