@@ -12,6 +12,7 @@ rule finalize:
     output:
         cal=f"{RESULTS}/{{stem}}_cal.asdf",
         wcs=f"{RESULTS}/{{stem}}_wcs.asdf",
+        qa=f"{RESULTS}/{{stem}}_qa.json",
         cat=f"{RESULTS}/{{stem}}_cat.parquet",
         segm=f"{RESULTS}/{{stem}}_segm.asdf",
     log:
@@ -35,7 +36,7 @@ rule finalize:
     message:
         "{wildcards.stem}: products"
     shell:
-        'RAMPFLOW_RECIPE={params.recipe} python "$RAMPFLOW_SCRIPTS"/finalize.py {input.image:q} {output.cal:q} {output.wcs:q} {params.solutions} {params.require}'
+        'RAMPFLOW_RECIPE={params.recipe} python "$RAMPFLOW_SCRIPTS"/finalize.py {input.image:q} {output.cal:q} {output.wcs:q} --qa {output.qa:q} --benchmarks benchmarks/{wildcards.stem:q} {params.solutions} {params.require}'
         " --catalog {input.catalog:q} {output.cat:q} --segmentation {input.segmentation:q} {output.segm:q} > {log:q} 2>&1"
 
 
@@ -45,6 +46,7 @@ rule finalize_image:
     output:
         cal=f"{RESULTS}/{{stem}}_cal.asdf",
         wcs=f"{RESULTS}/{{stem}}_wcs.asdf",
+        qa=f"{RESULTS}/{{stem}}_qa.json",
     log:
         "logs/{stem}/finalize.log",
     benchmark:
@@ -64,7 +66,7 @@ rule finalize_image:
     message:
         "{wildcards.stem}: products"
     shell:
-        'RAMPFLOW_RECIPE={params.recipe} python "$RAMPFLOW_SCRIPTS"/finalize.py {input.image:q} {output.cal:q} {output.wcs:q} > {log:q} 2>&1'
+        'RAMPFLOW_RECIPE={params.recipe} python "$RAMPFLOW_SCRIPTS"/finalize.py {input.image:q} {output.cal:q} {output.wcs:q} --qa {output.qa:q} --benchmarks benchmarks/{wildcards.stem:q} > {log:q} 2>&1'
 
 
 localrules:
