@@ -1,7 +1,7 @@
 """Write the final products of an exposure.
 
-They are the calibrated image (_cal), its WCS product (_wcs) and its numbers (_qa); with a source catalog also this (_cat) and its
-segmentation map (_segm). What tweakreg found for the association is applied to image, WCS and catalog.
+They are the calibrated image (_cal), its WCS product (_wcs) and its numbers (_qa); with a source catalog also this (_cat) and
+its segmentation map (_segm). What tweakreg found for the association is applied to image, WCS and catalog.
 """
 
 from __future__ import annotations
@@ -451,7 +451,10 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("wcs", metavar="WCS", type=Path, help="the WCS product to write (_wcs.asdf)")
     parser.add_argument("--qa", metavar="FILE", type=Path, help="the numbers of the exposure to write (_qa.json)")
     parser.add_argument(
-        "--benchmarks", metavar="FOLDER", type=Path, help="benchmark of each step, STEP.tsv: its time and memory are numbers, too"
+        "--benchmarks",
+        metavar="FOLDER",
+        type=Path,
+        help="folder with the benchmark of each step, STEP.tsv, for its time and memory",
     )
     parser.add_argument("--solutions", metavar="FILE", type=Path, help="the association's alignment (_tweakreg.asdf)")
     parser.add_argument("--require_alignment", action="store_true", help="refuse an exposure that isn't aligned")

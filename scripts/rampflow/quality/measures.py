@@ -149,9 +149,7 @@ def chi2_survival(chi2: float, degrees: int) -> float:
     half, first = chi2 / 2, 2 - degrees % 2
     probability = math.exp(-half) if first == 2 else math.erfc(math.sqrt(half))
     # Q(n + 2) = Q(n) + (x/2)^(n/2) exp(-x/2) / Γ(n/2 + 1)
-    return probability + sum(
-        half ** (n / 2) * math.exp(-half) / math.gamma(n / 2 + 1) for n in range(first, degrees, 2)
-    )
+    return probability + sum(half ** (n / 2) * math.exp(-half) / math.gamma(n / 2 + 1) for n in range(first, degrees, 2))
 
 
 def largest_chi2(degrees: int) -> np.ndarray:

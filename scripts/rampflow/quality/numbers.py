@@ -1,8 +1,8 @@
 """The numbers of an exposure: name, unit and definition of each, and which difference makes an exposure an outlier.
 
-``STEM_qa.json`` holds them for one exposure, ``exposures.parquet`` and ``exposures.ecsv`` for all exposures of a results folder.
-Columns of these tables, the documentation and the key ``qa.limits`` of the configuration follow from `NUMBERS`. Names of the
-archive (the destinations ``archive_catalog`` in RAD's schemas) are used where it has the same quantity.
+``STEM_qa.json`` holds them for one exposure, ``exposures.parquet`` and ``exposures.ecsv`` for all exposures of a results
+folder. Columns of these tables, the documentation and the key ``qa.limits`` of the configuration follow from `NUMBERS`. Names
+of the archive (the destinations ``archive_catalog`` in RAD's schemas) are used where it has the same quantity.
 """
 
 from __future__ import annotations
@@ -76,8 +76,8 @@ IDENTIFICATION = _section(
     Number("association", "name of its association; empty where no run of this folder has named it", is_text=True),
     Number(
         "state",
-        "`complete`: the products are those of the last run; `outdated`: they are of an earlier run; `failed`: a step failed, and "
-        "there are no products; `missing`: the products have not been made",
+        "`complete`: the products are those of the last run; `outdated`: they are of an earlier run; `failed`: a step failed, "
+        "and there are no products; `missing`: the products have not been made",
         is_text=True,
     ),
     Number("failed_step", "step that failed in the last run; empty if none did", is_text=True),
@@ -197,8 +197,8 @@ RAMPS = _section(
     ),
     Number(
         "row_scatter_before",
-        "scatter of the rows of a channel before refpix: robust standard deviation of the medians of rows, from neighbouring rows "
-        "in the difference of the last two resultants",
+        "scatter of the rows of a channel before refpix: robust standard deviation of the medians of rows, from neighbouring "
+        "rows in the difference of the last two resultants",
         "DN",
         label="scatter of rows before refpix",
         compared=True,
@@ -228,7 +228,7 @@ RAMPS = _section(
 
 SOURCES = _section(
     "Sources",
-    Number("n_sources", "number of sources in the catalog", label="sources", compared=True, factor=3.0, difference=10.0),
+    Number("n_sources", "number of sources in the catalog", label="sources", compared=True, factor=10.0, difference=10.0),
     Number("n_stars", "number of sources from which PSF width and ellipticity are measured"),
     Number(
         "psf_fwhm",
@@ -296,7 +296,7 @@ PROVENANCE = _section(
 #: What a comparison of the exposures adds.
 COMPARISON = _section(
     "Comparison",
-    Number("outliers", "names of the numbers that are outliers or beyond a limit, with commas; empty without any", is_text=True),
+    Number("outliers", "names of the numbers that are outliers or beyond a limit, with commas", is_text=True),
     Number("outlier_text", "what is said of each of them in the summary of a run", is_text=True),
 )
 
