@@ -1,5 +1,7 @@
 """The final products of each exposure, and the removal of files of other runs."""
 
+import json
+
 
 # finalize writes the products of an exposure with a source catalog, finalize_image those of others.
 rule finalize:
@@ -70,7 +72,23 @@ rule finalize_image:
 
 
 localrules:
+    exposures,
     remove_stale,
+
+
+# Every run brings the table up to date at its end. This target does it where there is nothing else to do.
+rule exposures:
+    log:
+        "logs/exposures.log",
+    conda:
+        "../../envs/rampflow.yaml"
+    params:
+        results=RESULTS,
+        limits=json.dumps(settings["qa"]["limits"]),
+    message:
+        "table of the exposures in {params.results}"
+    shell:
+        'python "$RAMPFLOW_SCRIPTS"/exposure_table.py {params.results:q} --limits {params.limits:q} > {log:q} 2>&1'
 
 
 # No other rule needs it. With --dry-run it lists what it would remove.

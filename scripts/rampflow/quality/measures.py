@@ -137,7 +137,7 @@ def chi2_survival(chi2: float, degrees: int) -> float:
     Parameters
     ----------
     chi2 : float
-        χ², not negative.
+        χ², positive.
     degrees : int
         Degrees of freedom, at least 1.
 
@@ -149,7 +149,8 @@ def chi2_survival(chi2: float, degrees: int) -> float:
     half, first = chi2 / 2, 2 - degrees % 2
     probability = math.exp(-half) if first == 2 else math.erfc(math.sqrt(half))
     # Q(n + 2) = Q(n) + (x/2)^(n/2) exp(-x/2) / Γ(n/2 + 1)
-    return probability + sum(half ** (n / 2) * math.exp(-half) / math.gamma(n / 2 + 1) for n in range(first, degrees, 2))
+    powers = (n / 2 * math.log(half) - half - math.lgamma(n / 2 + 1) for n in range(first, degrees, 2))
+    return probability + sum(map(math.exp, powers))
 
 
 def largest_chi2(degrees: int) -> np.ndarray:
@@ -158,7 +159,7 @@ def largest_chi2(degrees: int) -> np.ndarray:
     Parameters
     ----------
     degrees : int
-        Largest number of degrees of freedom, up to 300.
+        Largest number of degrees of freedom.
 
     Returns
     -------
