@@ -226,6 +226,10 @@ def test_exposures_without_products_have_rows(tmp_path):
     found = read_table(tmp_path)
     assert {name: found[failed][name] for name in known} == known, "another run of the folder"
     assert found[rows[0]["stem"]]["association"] == "b" and found[rows[1]["stem"]]["association"] == "a"
+    assert (found[rows[1]["stem"]]["state"], found[rows[1]["stem"]]["failed_step"]) == ("outdated", "photom")
+    write_rows(tmp_path, [rows[1] | {"filedate": "2027-12-31T00:00:00.000"}])
+    update_table(tmp_path, {}, {})
+    assert read_table(tmp_path)[rows[1]["stem"]]["state"] == "complete", "made anew by a run that was killed later"
     update_table(tmp_path, {}, {}, dropped=[failed])
     assert len(read_table(tmp_path)) == 3
     update_table(tmp_path, {failed: known}, {})

@@ -105,21 +105,22 @@ def combine(
     rows = []
     lasting = {stem for stem, row in earlier.items() if row.get("state") in WITHOUT_NUMBERS and stem not in dropped}
     for stem in sorted({*numbers, *run, *lasting}):
-        row = identify(stem)
-        if stem not in run and stem in earlier:
-            before = earlier[stem]
-            if stem in lasting and stem not in numbers:
-                row |= {number.name: before.get(number.name) for number in IDENTIFICATION}
-            row["association"] = before.get("association")
-        elif stem in run:
-            row |= {name: value for name, value in run[stem].items() if name not in OF_THE_RUN}
-        row |= {name: value for name, value in numbers.get(stem, {}).items() if value is not None}
-        if stem in run:
-            row |= {name: value for name, value in run[stem].items() if name in OF_THE_RUN and value}
-        elif stem in numbers:
-            row["state"] = "complete"
-        rows.append(row)
+        measured = {name: value for name, value in numbers.get(stem, {}).items() if value is not None}
+        known = run[stem] if stem in run else _of_earlier_run(earlier.get(stem, {}), measured)
+        # What the run knows of the products' states has precedence; the products identify the exposure better.
+        of_run = {name: value for name, value in known.items() if name in OF_THE_RUN and value}
+        rows.append({**identify(stem), **known, **measured, **of_run})
     return rows
+
+
+def _of_earlier_run(before: Row, measured: Row) -> Row:
+    """What the table has told of an exposure that this run doesn't have."""
+    if not measured:
+        return {number.name: before.get(number.name) for number in IDENTIFICATION}
+    told = {"association": before.get("association", ""), "state": "complete"}
+    if before.get("state") == "outdated" and before.get("filedate") == measured.get("filedate"):
+        told |= {name: before.get(name, "") for name in ("state", "failed_step", "reason")}
+    return told
 
 
 def to_columns(rows: list[Row]) -> dict[str, np.ndarray]:
