@@ -137,7 +137,7 @@ def chi2_survival(chi2: float, degrees: int) -> float:
     Parameters
     ----------
     chi2 : float
-        χ², positive.
+        Value of χ², positive.
     degrees : int
         Degrees of freedom, at least 1.
 
@@ -182,7 +182,7 @@ def judge_fits(chi2: np.ndarray, unused: np.ndarray, largest: np.ndarray) -> tup
     Parameters
     ----------
     chi2 : numpy.ndarray
-        χ² of each fit, of shape (pixel,).
+        Value of χ² of each fit, of shape (pixel,).
     unused : numpy.ndarray
         Not zero where a fit left out a difference of two resultants, of shape (difference, pixel).
     largest : numpy.ndarray
@@ -191,7 +191,7 @@ def judge_fits(chi2: np.ndarray, unused: np.ndarray, largest: np.ndarray) -> tup
     Returns
     -------
     reduced : numpy.ndarray
-        χ² by degrees of freedom, of the fits that have any.
+        Value of χ² by degrees of freedom, of the fits that have any.
     number : int
         Number of these fits beyond `largest`.
     """

@@ -88,23 +88,27 @@ def find_outliers(columns: Mapping[str, np.ndarray], limits: Mapping[str, Mappin
     """
     found: list[dict[str, Finding]] = [{} for _ in columns["stem"]]
     for step in STATUSES:
-        for row in np.flatnonzero(columns[step.name] == "FAILED"):
+        for row in _rows(columns[step.name] == "FAILED"):
             found[row][step.name] = Finding(step.name, f"{step.title} FAILED")
     keys = [_group_keys(columns, names) for names, _ in GROUPS]
     for number in NUMBERS.values():
         if number.compared:
             for row, text in _compare(number, columns[number.name], keys):
                 found[row][number.name] = Finding(number.name, text)
-        for bound, beyond, word in (("minimum", np.less, "below"), ("maximum", np.greater, "above")):
-            limit = limits.get(number.name, {}).get(bound)
-            for row in [] if limit is None else np.flatnonzero(beyond(columns[number.name], limit)):
-                text = (
-                    f"{number.title} {spell_value(number, columns[number.name][row])}, {word} the limit of "
-                    f"{spell_value(number, limit)} (qa.limits)"
-                )
+        for bound, limit in limits.get(number.name, {}).items():
+            values = columns[number.name]
+            beyond, word = (values < limit, "below") if bound == "minimum" else (values > limit, "above")
+            for row in _rows(beyond):
+                spelled = f"{number.title} {spell_value(number, values[row])}"
+                text = f"{spelled}, {word} the limit of {spell_value(number, limit)} (qa.limits)"
                 found[row][number.name] = Finding(number.name, text)
     order = {name: place for place, name in enumerate(NUMBERS)}
     return [sorted(row.values(), key=lambda finding: order[finding.name]) for row in found]
+
+
+def _rows(condition: np.ndarray) -> list[int]:
+    """Numbers of the rows where a condition holds."""
+    return [int(row) for row in np.flatnonzero(condition)]
 
 
 def _group_keys(columns: Mapping[str, np.ndarray], names: tuple[str, ...]) -> np.ndarray:

@@ -61,8 +61,10 @@ def find_outliers_of_run(
     ----------
     plan : rampflow.workflow.plan.Plan
         Plan of the run.
-    failed, finished
-        See `states_of_run`.
+    failed : mapping of pathlib.Path to str
+        Reason by the log of each job that failed.
+    finished : collection of str
+        Exposures whose products are all there, and as this run would make them.
     forget_others : bool
         Whether exposures of other runs that have no products lose their row.
 
