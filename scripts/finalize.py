@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import math
 import sys
 from pathlib import Path
 
@@ -40,7 +39,7 @@ from rampflow.wcs.wcs_tree import with_border
 log = step_logger("finalize")
 
 ROWS_AT_ONCE = 32  #: rows read at a time, few enough for the second cache
-SKY_ROWS = 8  #: one of so many rows shows the sky over the detector
+SKY_ROWS = 500  #: rows that show the sky over the detector, about so many
 
 #: Where a source catalog has the metadata that are compared with the image's.
 IDENTITY_IN_CATALOG = {"filename": "filename", "detector": "instrument.detector"}
@@ -144,6 +143,7 @@ def measure_image(image: Exposure) -> tuple[dict, dict]:
     """
     planes = [image.array(name, 2) for name in ("data", "dq", "err")]
     rows, columns = planes[0].shape
+    every = max(rows // SKY_ROWS, 1)
     flags = dict.fromkeys((f"dq_{name.lower()}" for name in dqflags.pixel_flags()), 0)
     # By rows, so that fresh memory is needed for the good pixels only: the system clears what it gives.
     values, count, sample = np.empty(rows * columns, planes[0].dtype.newbyteorder("=")), 0, []
@@ -154,9 +154,9 @@ def measure_image(image: Exposure) -> tuple[dict, dict]:
         values[count : count + good.size] = good
         count += good.size
         count_flags(dq, flags)
-        sample.append(np.where(is_good[::SKY_ROWS], data[::SKY_ROWS], np.nan))
+        sample.append(np.where(is_good[::every], data[::every], np.nan))
     statistics = image_statistics(values[:count], values.size)
-    cells = sky_cells(np.concatenate(sample), SKY_ROWS)
+    cells = sky_cells(np.concatenate(sample), every)
     numbers = flags | {"saturated_fraction": flags["dq_saturated"] / values.size}
     return statistics, numbers | measure_sky(cells, statistics["image_median"], statistics["image_rms"])
 
@@ -433,7 +433,6 @@ def write_products(arguments: argparse.Namespace, image: Exposure) -> None:
                 stem,
                 image.meta,
                 measured,
-                math.prod(image.array("data").shape),
                 catalog=table,
                 solution=solution,
                 benchmarks=arguments.benchmarks,

@@ -17,13 +17,14 @@ from rampflow.files.asdf_writer import EmptyArray
 from rampflow.files.data_models import data_model_of
 from rampflow.files.stored_array import StoredArray
 from rampflow.files.yaml_tree import tagged
-from rampflow.quality.measures import judge_fits, largest_chi2, summarize_fits
+from rampflow.quality.measures import judge_fits, largest_chi2, summarize_fits, summarize_jumps
 from rampflow.step.declaration import Parameter, Range, Reference, Step
 from rampflow.step.exposure import Exposure
 from rampflow.step.job import Job, Product
 from rampflow.step.logs import log_numbers
 from rampflow.step.program import run_step
 
+BLOCK = 16  #: rows that are fitted together
 LARGEST_EVENT_WIDTH = 200  #: pixels; limit of the full axes of an expanded event
 UNKNOWN_PHOTOMETRY = -999999  #: value of the photometric entries until the photom step sets them
 
@@ -679,18 +680,19 @@ def fit_exposure(job: Job, covariance: np.ndarray, readnoise: Exposure, gain: Ex
         return jump_indices(group, start), fits, usable, without_gain, without_noise, *unusual
 
     def _fit_image(product):
-        results = job.map_rows(functools.partial(_fit_rows, product), shape[0])
+        results = job.map_rows(functools.partial(_fit_rows, product), shape[0], BLOCK)
         jumps, fits, *counts = zip(*results, strict=True)
-        return np.concatenate(jumps), fits, *map(sum, counts)
+        by_block = [len(block) for block in jumps]
+        return np.concatenate(jumps), by_block, fits, *map(sum, counts)
 
     with create_image(job, planes) as product:
-        jumps, fits, usable, without_gain, without_noise, unusual_gains, unusual_noise = _fit_image(product)
+        jumps, jumps_by_block, fits, usable, without_gain, without_noise, unusual_gains, unusual_noise = _fit_image(product)
         narrowed = [
             job.narrow_limits("gain", "data", unusual_gains, pixels),
             job.narrow_limits("readnoise", "data", unusual_noise, pixels),
         ]
         if any(narrowed):
-            jumps, fits, usable, without_gain, without_noise, *_ = _fit_image(product)
+            jumps, jumps_by_block, fits, usable, without_gain, without_noise, *_ = _fit_image(product)
         job.log_bad_pixels("gain", "data", without_gain, pixels, "NO_GAIN_VALUE and DO_NOT_USE")
         job.log_bad_pixels("readnoise", "data", without_noise, pixels, "DO_NOT_USE")
         if data.shape[0] < SEARCHABLE_RESULTANTS:
@@ -703,8 +705,11 @@ def fit_exposure(job: Job, covariance: np.ndarray, readnoise: Exposure, gain: Ex
             )
         else:
             job.log.info("Jumps found: %d", len(jumps))
-        searched = parameters.use_ramp_jump_detection and data.shape[0] >= SEARCHABLE_RESULTANTS
-        log_numbers(job.log, summarize_fits(fits) | ({"jumps": len(jumps)} if searched else {}))
+        numbers = summarize_fits(fits)
+        if parameters.use_ramp_jump_detection and data.shape[0] >= SEARCHABLE_RESULTANTS:
+            pixels_by_block = [min(BLOCK, shape[0] - start) * shape[1] for start in range(0, shape[0], BLOCK)]
+            numbers |= summarize_jumps(jumps_by_block, pixels_by_block, read_pattern[-1][-1] * frame_time)
+        log_numbers(job.log, numbers)
         if parameters.record_jumps:
             product.append("jump_indices", jumps[np.argsort(jumps[:, 0], kind="stable")])
         if not usable:

@@ -11,7 +11,7 @@ from pyarrow import parquet
 from scipy import stats
 
 from rampflow import dq
-from rampflow.chain import STATUSES
+from rampflow.chain import STATUSES, STEPS
 from rampflow.quality.numbers import NUMBERS, OF_THE_RUN
 from rampflow.quality.table import ECSV, PARQUET
 
@@ -42,7 +42,7 @@ def test_numbers_agree_with_the_image(visit, contents, stem):
         assert numbers["calibration_software_version"] == meta.calibration_software_version
         assert numbers["n_warnings"] == len([line for line in meta.cal_logs if " :: WARNING :: " in line])
     assert len(contents[stem]["warnings"]) == numbers["n_warnings"]
-    assert set(contents[stem]["reasons"]) >= {"wfi18_transient"} - {"wfi18_transient"} * (numbers["detector"] == "WFI18")
+    assert set(contents[stem]["reasons"]) == {name for name, s in STEPS.items() if numbers[f"s_{s.status}"] != "COMPLETE"}
     assert numbers["cpu_time"] > 0 and numbers["peak_memory"] > 0
 
 
@@ -58,7 +58,7 @@ def test_numbers_of_the_ramps_agree_with_the_image(visit, contents, stem):
         beyond = np.mean(whole > stats.chi2.ppf(0.999, degrees))
         assert numbers["chi2_excess"] == pytest.approx(beyond - 0.001, abs=0.01)
         area, seconds = flags.size * 1e-6, image.meta.exposure.exposure_time
-        assert numbers["jump_rate"] == pytest.approx(numbers["jumps"] / area / seconds)
+        assert 0.3 < numbers["jump_rate"] / (numbers["jumps"] / area / seconds) <= 1.2, "without large events"
         assert numbers["jumps"] >= np.count_nonzero(flags & dq.JUMP_DET) > 0
     assert 0 < numbers["row_scatter_after"] < 1.5 * numbers["row_scatter_before"]
     assert (numbers["transient"] is not None) == (numbers["detector"] == "WFI18")

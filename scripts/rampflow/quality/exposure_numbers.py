@@ -15,7 +15,6 @@ from rampflow.quality.benchmarks import measure_cost
 from rampflow.step.logs import recorded_numbers, steps_in_log
 
 FORMAT = 1  #: version of the file's format
-PIXEL_AREA = 1e-6  #: of the detector, cm²
 BRIGHT = 20.0  #: signal-to-noise ratio of the sources that show the PSF
 FEWEST_STARS = 5
 NANOJANSKY_ZERO = 31.4  #: AB magnitude of 1 nJy
@@ -177,15 +176,8 @@ def measure_sources(catalog) -> dict[str, float | None]:
     return numbers
 
 
-def _jump_rate(numbers: dict, meta: dict, pixels: int) -> float | None:
-    seconds = meta.get("exposure", {}).get("exposure_time")
-    if numbers.get("jumps") is None or not isinstance(seconds, int | float) or not seconds > 0:
-        return None
-    return numbers["jumps"] / (seconds * pixels * PIXEL_AREA)
-
-
 def numbers_of_exposure(
-    stem: str, meta: dict, measured: dict, pixels: int, *, catalog=None, solution: dict, benchmarks: Path | None
+    stem: str, meta: dict, measured: dict, *, catalog=None, solution: dict, benchmarks: Path | None
 ) -> dict:
     """Collect the content of ``STEM_qa.json``.
 
@@ -197,8 +189,6 @@ def numbers_of_exposure(
         Metadata of the final image.
     measured : dict
         Numbers that finalize has measured on pixels.
-    pixels : int
-        Number of pixels of the image.
     catalog : pyarrow.Table, optional
         Source catalog.
     solution : dict
@@ -218,9 +208,8 @@ def numbers_of_exposure(
     numbers: dict[str, Any] = {"stem": stem, **read_metadata(meta)}
     numbers |= {f"s_{status}": meta["cal_step"].get(status, "INCOMPLETE") for status in STATUSES}
     numbers |= measured
-    names = ("jumps", "chi2_median", "chi2_excess", "row_scatter_before", "row_scatter_after", "transient")
+    names = ("jumps", "jump_rate", "chi2_median", "chi2_excess", "row_scatter_before", "row_scatter_after", "transient")
     numbers |= {name: recorded.get(name) for name in names}
-    numbers["jump_rate"] = _jump_rate(numbers, meta, pixels)
     sources = dict.fromkeys(("n_sources", "n_stars", "psf_fwhm", "psf_ellipticity", "depth"))
     numbers |= sources if catalog is None else measure_sources(catalog)
     numbers |= {name: solution.get(entry) for name, entry in SOLUTION.items()}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -11,8 +11,8 @@ from rampflow import dq
 from rampflow.detector import BORDER, CHANNEL_WIDTH
 
 MAD_TO_SIGMA = 1.482602218505602  #: 1 / Φ⁻¹(3/4)
+PIXEL_AREA = 1e-6  #: of the detector, cm²
 CELL_ROWS = 256  #: rows of a cell of the sky; it has the columns of one channel
-SAMPLED_ROWS = 16  #: one of so many rows is measured where all would take too long
 #: Probability above which a χ² counts as beyond its distribution.
 EXPECTED_SHARE = 0.999
 
@@ -119,14 +119,16 @@ def measure_row_scatter(differences: np.ndarray) -> float:
     Returns
     -------
     float
-        Robust standard deviation of the rows' medians in each channel, DN; NaN without a pair.
+        Robust standard deviation of the rows' interquartile means in each channel, DN; NaN without a pair. The noise of the
+        pixels contributes a tenth of it.
     """
     pairs, _, columns = differences.shape
     if not pairs:
         return np.nan
-    medians = np.median(differences.reshape(pairs, 2, columns // CHANNEL_WIDTH, CHANNEL_WIDTH), axis=3)
-    # Medians of 128 samples: the noise of the pixels remains, a tenth of it.
-    return robust_scatter(medians[:, 1] - medians[:, 0]) / np.sqrt(2)
+    ordered = np.sort(differences.reshape(pairs, 2, columns // CHANNEL_WIDTH, CHANNEL_WIDTH), axis=3)
+    # Without stars and cosmic rays. The median of whole numbers would be a whole number, too.
+    means = ordered[..., CHANNEL_WIDTH // 4 : -CHANNEL_WIDTH // 4].mean(axis=3, dtype=np.float64)
+    return robust_scatter(means[:, 1] - means[:, 0]) / np.sqrt(2)
 
 
 def chi2_survival(chi2: float, degrees: int) -> float:
@@ -223,3 +225,25 @@ def summarize_fits(fits: Iterable[tuple[np.ndarray, int]]) -> dict[str, float]:
         "chi2_median": float(np.median(reduced)),
         "chi2_excess": sum(beyond) / reduced.size - (1 - EXPECTED_SHARE),
     }
+
+
+def summarize_jumps(jumps: Sequence[int], pixels: Sequence[int], seconds: float) -> dict[str, float]:
+    """Summarize the jumps of an exposure.
+
+    Parameters
+    ----------
+    jumps : sequence of int
+        Number of jumps in each block of rows.
+    pixels : sequence of int
+        Number of pixels of each block.
+    seconds : float
+        Exposure time.
+
+    Returns
+    -------
+    dict of float
+        ``jumps``, their number, and ``jump_rate``, the median of all blocks per time and area (1 / (cm² s)). A large event,
+        which flags hundreds of pixels, is in few blocks.
+    """
+    rates = np.array(jumps) / (np.array(pixels) * PIXEL_AREA * seconds)
+    return {"jumps": int(np.sum(jumps)), "jump_rate": float(np.median(rates))}
