@@ -66,7 +66,8 @@ def read_images(old: Path, new: Path) -> tuple[dict, list[str], np.ndarray]:
             {name: exposure.array(name, 2, shape=shapes[0]).read() for name in ("data", "err", "dq")} for exposure in exposures
         ]
         measures, flags, significance = compare_images(*arrays)
-        measures |= compare_wcs(exposures[0].meta.get("wcs"), exposures[1].meta.get("wcs"), exposures[0].array("data").plane_shape)
+        solutions = [exposure.meta.get("wcs") for exposure in exposures]
+        measures |= compare_wcs(solutions[0], solutions[1], exposures[0].array("data").plane_shape)
         found = {**measures, "flags": flags, "origins": compare_origins(*(exposure.meta for exposure in exposures))}
         return found, different_arrays(*exposures), significance
 

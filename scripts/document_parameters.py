@@ -10,6 +10,7 @@ import declarations
 import yaml
 
 from rampflow.chain import STEPS
+from rampflow.quality.numbers import as_markdown
 from rampflow.step.declaration import Parameter, Range, Step
 from rampflow.workflow import configuration
 
@@ -62,6 +63,11 @@ scratch: null
 # with arrays in memory).
 job_per: step
 
+# Limits of the numbers of exposures (docs/reference/numbers.md). An exposure beyond one is flagged in exposures.ecsv and in the
+# summary of the run, such as {limits: {psf_fwhm: {maximum: 0.2}, image_median: {minimum: 0.1, maximum: 2}}}.
+qa:
+  limits: {}
+
 steps:
 """
 
@@ -91,6 +97,7 @@ An unknown key, a wrong type or a value out of range stops the run before any jo
 | [`require_alignment`](#require_alignment) | `false` | treat an exposure that isn't aligned as a failure | |
 | [`scratch`](#scratch) | `null` | folder on a disk of the cluster's nodes for files that only the next step reads | |
 | [`job_per`](#job_per) | `step` | `step`: each step of an exposure is a job; `exposure`: all steps of an exposure are one job | |
+| [`qa.limits`](#qalimits) | `{}` | limits of the numbers of exposures | |
 | `steps.STEP.skip` | `false` | leave the step out (every step except dq_init and ramp_fitting) | `steps.STEP.skip` |
 | `steps.STEP.PARAMETER` | | see [Parameters of the steps](#parameters-of-the-steps) | `steps.STEP.PARAMETER` |
 
@@ -185,6 +192,14 @@ The products are the same. `exposure` needs a quarter to a third less processor 
 and a job that fails begins again with the raw exposure ([One job per exposure](../docs/how-to/one-job.md)). The profile for SLURM uses
 it.
 
+### qa.limits
+
+`{NAME: {minimum: VALUE, maximum: VALUE}}`, such as `{psf_fwhm: {maximum: 0.2}}`, for the
+[numbers of exposures](../docs/reference/numbers.md). A value is a number in the unit of the table, or a text with another unit, such as
+`200 mas`. An exposure beyond a limit is flagged in `exposures.parquet` and `exposures.ecsv`, and named in the summary of a run.
+`snakemake exposures` applies changed limits to the exposures of the results folder
+([Look at a survey](../docs/how-to/survey.md)).
+
 ## Plausible references
 
 A step refuses a reference with implausible values. The message names file, field, value and limits. The sections below list the
@@ -206,6 +221,21 @@ refusal into a warning. In the configuration this applies to the files of `refer
 Names, units and defaults are romancal's. The last column has the name in romancal's pipeline, or says that only rampflow has the
 parameter. [For users of romancal](../docs/from-romancal.md) lists romancal's other options.
 """  # noqa: E501
+
+
+NUMBERS_HEAD = """\
+# Numbers of an exposure
+
+`RESULTS/STEM_qa.json` has these numbers of an exposure. `RESULTS/exposures.parquet` and `RESULTS/exposures.ecsv` have them of
+all exposures, as columns with unit and description. A name of the archive is used where it has the quantity.
+[Look at a survey](../how-to/survey.md) explains their use.
+
+- The last column has what makes an exposure an outlier: the factor and the difference between its number and the median of like
+  exposures that must both be exceeded.
+- A number that is unknown is `null` in `STEM_qa.json`, and NaN in the tables. An unknown text is empty.
+- The columns `association`, `state`, `failed_step`, `reason`, `outliers` and `outlier_text` are in the tables only.
+- The configuration can limit every number that is not a text: [qa.limits](../../config/README.md#qalimits).
+"""
 
 
 def romancal_name(step: Step, parameter: Parameter) -> str:
@@ -387,6 +417,7 @@ def documents() -> dict[Path, str]:
     return {
         CONFIG / "config.yaml": HEAD + "\n".join(config_section(step) for step in steps),
         CONFIG / "README.md": README_HEAD + "".join(readme_section(step) for step in steps),
+        CONFIG.parent / "docs" / "reference" / "numbers.md": NUMBERS_HEAD + as_markdown(),
         WORKFLOW / "files.txt": "".join(f"{path.relative_to(CONFIG.parent).as_posix()}\n" for path in files_of_jobs()),
     }
 

@@ -1,7 +1,7 @@
 """Write the final products of an exposure.
 
-They are the calibrated image (_cal) and its WCS product (_wcs); with a source catalog also this (_cat) and its segmentation map
-(_segm). What tweakreg found for the association is applied to image, WCS and catalog.
+They are the calibrated image (_cal), its WCS product (_wcs) and its numbers (_qa); with a source catalog also this (_cat) and
+its segmentation map (_segm). What tweakreg found for the association is applied to image, WCS and catalog.
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ from rampflow.files.data_models import data_model_of
 from rampflow.files.links import original
 from rampflow.files.models import check_product, metadata_schema, properties
 from rampflow.files.yaml_tree import tagged
+from rampflow.quality.exposure_numbers import numbers_of_exposure
+from rampflow.quality.measures import count_flags, measure_sky, sky_cells
 from rampflow.step.consistency import archive_names
 from rampflow.step.declaration import NOT_APPLICABLE
 from rampflow.step.exposure import Exposure
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
 log = step_logger("finalize")
 
 ROWS_AT_ONCE = 32  #: rows read at a time, few enough for the second cache
+SKY_ROWS = 500  #: rows that show the sky over the detector, about so many
 
 #: Where a source catalog has the metadata that are compared with the image's.
 IDENTITY_IN_CATALOG = {"filename": "filename", "detector": "instrument.detector"}
@@ -81,8 +84,8 @@ def median_in_place(values: np.ndarray) -> float:
     return values[middle] if values.size % 2 else (values[:middle].max() + values[middle]) / 2
 
 
-def good_values(image: np.ndarray, dq: np.ndarray, err: np.ndarray) -> np.ndarray:
-    """Select the values of good pixels.
+def good_pixels(image: np.ndarray, dq: np.ndarray, err: np.ndarray) -> np.ndarray:
+    """Find the good pixels.
 
     Parameters
     ----------
@@ -92,9 +95,9 @@ def good_values(image: np.ndarray, dq: np.ndarray, err: np.ndarray) -> np.ndarra
     Returns
     -------
     numpy.ndarray
-        Count rates that are finite, not DO_NOT_USE, and have a finite positive error; flat.
+        Whether the count rate is finite, not DO_NOT_USE, and has a finite positive error; of their shape.
     """
-    return image[np.isfinite(image) & ~dqflags.has(dq, dqflags.DO_NOT_USE) & (err > 0) & np.isfinite(err)]
+    return np.isfinite(image) & ~dqflags.has(dq, dqflags.DO_NOT_USE) & (err > 0) & np.isfinite(err)
 
 
 def image_statistics(values: np.ndarray, pixels: int) -> dict:
@@ -103,7 +106,7 @@ def image_statistics(values: np.ndarray, pixels: int) -> dict:
     Parameters
     ----------
     values : numpy.ndarray
-        Its good pixels, from `good_values`. They are overwritten.
+        Its good pixels, see `good_pixels`. They are overwritten.
     pixels : int
         Number of all its pixels.
 
@@ -127,8 +130,8 @@ def image_statistics(values: np.ndarray, pixels: int) -> dict:
     }
 
 
-def measure_statistics(image: Exposure) -> dict:
-    """Read an image, and compute its statistics.
+def measure_image(image: Exposure) -> tuple[dict, dict]:
+    """Read an image, and measure it.
 
     Parameters
     ----------
@@ -137,18 +140,29 @@ def measure_statistics(image: Exposure) -> dict:
 
     Returns
     -------
-    dict
+    statistics : dict
         As `image_statistics` returns them.
+    numbers : dict
+        Numbers of `rampflow.quality.numbers`: pixels by flag, and how uniform the sky is.
     """
     planes = [image.array(name, 2) for name in ("data", "dq", "err")]
     rows, columns = planes[0].shape
+    every = max(rows // SKY_ROWS, 1)
+    flags = dict.fromkeys((f"dq_{name.lower()}" for name in dqflags.pixel_flags()), 0)
     # By rows, so that fresh memory is needed for the good pixels only: the system clears what it gives.
-    values, count = np.empty(rows * columns, planes[0].dtype.newbyteorder("=")), 0
+    values, count, sample = np.empty(rows * columns, planes[0].dtype.newbyteorder("=")), 0, []
     for start in range(0, rows, ROWS_AT_ONCE):
-        good = good_values(*(plane.read_rows(start, start + ROWS_AT_ONCE) for plane in planes))
+        data, dq, err = (plane.read_rows(start, start + ROWS_AT_ONCE) for plane in planes)
+        is_good = good_pixels(data, dq, err)
+        good = data[is_good]
         values[count : count + good.size] = good
         count += good.size
-    return image_statistics(values[:count], values.size)
+        count_flags(dq, flags)
+        sample.append(np.where(is_good[::every], data[::every], np.nan))
+    statistics = image_statistics(values[:count], values.size)
+    cells = sky_cells(np.concatenate(sample), every)
+    numbers = flags | {"saturated_fraction": flags["dq_saturated"] / values.size}
+    return statistics, numbers | measure_sky(cells, statistics["image_median"], statistics["image_rms"])
 
 
 def record_catalog(meta: dict, table: pyarrow.Table, name: str) -> None:
@@ -236,8 +250,8 @@ def finish_segmentation(given: Path, path: Path, image: Exposure, stem: str, nam
             pass
 
 
-def write_image(image: Exposure, path: Path, name: str) -> None:
-    """Write the calibrated image.
+def write_image(image: Exposure, path: Path, name: str) -> dict:
+    """Measure the calibrated image, and write it.
 
     Parameters
     ----------
@@ -247,16 +261,22 @@ def write_image(image: Exposure, path: Path, name: str) -> None:
         The file to write.
     name : str
         Its final name, for the metadata.
+
+    Returns
+    -------
+    dict
+        Its numbers, see `measure_image`.
     """
     meta = image.meta
     finish_statuses(meta["cal_step"], image.detector)
-    meta["statistics"] = measure_statistics(image)
+    meta["statistics"], numbers = measure_image(image)
     meta["model_type"], meta["product_type"] = "ImageModel", "l2"
     stamp(meta, name)
     log.info("Statistics: %s", ", ".join(f"{key} {value:.6g}" for key, value in meta["statistics"].items()))
     meta["cal_logs"] = [*meta.get("cal_logs", []), *recorded_log()]
     with create_asdf(path, image.tree, image.file.standard):
         pass
+    return numbers
 
 
 def write_wcs(image: Exposure, path: Path, name: str) -> None:
@@ -387,6 +407,7 @@ def write_products(arguments: argparse.Namespace, image: Exposure) -> None:
         check_alignment(stem, solution)
     with contextlib.ExitStack() as files:
         cal, wcs = (files.enter_context(replacing(path)) for path in (arguments.cal, arguments.wcs))
+        table = None
         if arguments.catalog:
             from rampflow.files.parquet import read_table, write_table
 
@@ -398,7 +419,7 @@ def write_products(arguments: argparse.Namespace, image: Exposure) -> None:
             record_catalog(image.meta, table, final.name)
         if solution:
             apply_solution(image.meta, solution)
-        write_image(image, cal, arguments.cal.name)
+        measured = write_image(image, cal, arguments.cal.name)
         check_product(cal, "ImageModel")
         final_meta = {name: image.meta[name] for name in ("filename", "file_date", "wcsinfo") if name in image.meta}
         if arguments.catalog:
@@ -411,6 +432,16 @@ def write_products(arguments: argparse.Namespace, image: Exposure) -> None:
             check_product(segmentation, "SegmentationMapModel")
         write_wcs(image, wcs, arguments.wcs.name)
         check_product(wcs, "WfiWcsModel")
+        if arguments.qa:
+            numbers = numbers_of_exposure(
+                stem,
+                image.meta,
+                measured,
+                catalog=table,
+                solution=solution,
+                benchmarks=arguments.benchmarks,
+            )
+            files.enter_context(replacing(arguments.qa)).write_text(json.dumps(numbers, indent=1) + "\n")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -421,6 +452,13 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("input", metavar="INPUT", type=Path, help="the exposure after the last step (.asdf)")
     parser.add_argument("cal", metavar="CAL", type=Path, help="the calibrated image to write (_cal.asdf)")
     parser.add_argument("wcs", metavar="WCS", type=Path, help="the WCS product to write (_wcs.asdf)")
+    parser.add_argument("--qa", metavar="FILE", type=Path, help="the numbers of the exposure to write (_qa.json)")
+    parser.add_argument(
+        "--benchmarks",
+        metavar="FOLDER",
+        type=Path,
+        help="folder with the benchmark of each step, STEP.tsv, for its time and memory",
+    )
     parser.add_argument("--solutions", metavar="FILE", type=Path, help="the association's alignment (_tweakreg.asdf)")
     parser.add_argument("--require_alignment", action="store_true", help="refuse an exposure that isn't aligned")
     for product, suffix in (("catalog", "_cat.parquet"), ("segmentation", "_segm.asdf")):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import io
 import json
-import re
 import sys
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from rampflow.pictures.figures import data_uri
 from rampflow.pictures.image import corners_of
 from rampflow.pictures.maps import chisq_map, flag_counts, flag_maps, jump_map, source_cutout
 from rampflow.step.exposure import Exposure
+from rampflow.step.logs import steps_in_log
 from rampflow.step.program import reported_errors
 
 
@@ -84,23 +84,6 @@ def summarize_image(image: Exposure, flags: np.ndarray, counts: dict[str, int]) 
         "software": f"{meta['calibration_software_name']} {meta['calibration_software_version']}",
         "context": meta.get("ref_file", {}).get("crds", {}).get("context"),
     }
-
-
-def steps_in_log(lines: list[str]) -> list[str]:
-    """List the steps that ran on an exposure, by the first log line of each.
-
-    Parameters
-    ----------
-    lines : list of str
-        Log of the exposure, ``meta.cal_logs``.
-
-    Returns
-    -------
-    list of str
-        Names of the steps, sorted.
-    """
-    found = (re.search(r" :: rampflow \S+, step (\w+): ", line) for line in lines)
-    return sorted({match[1] for match in found if match})
 
 
 def catalog_columns(path: Path, names: tuple[str, ...]) -> dict[str, np.ndarray]:

@@ -17,12 +17,15 @@ from rampflow.errors import RampflowError
 from rampflow.files.asdf_writer import EmptyArray
 from rampflow.files.data_models import data_model_of
 from rampflow.files.yaml_tree import tagged
+from rampflow.quality.measures import judge_fits, largest_chi2, summarize_fits, summarize_jumps
 from rampflow.step.declaration import Parameter, Range, Reference, Step
 from rampflow.step.exposure import Exposure, ExposureArray
 from rampflow.step.job import Job
+from rampflow.step.logs import log_numbers
 from rampflow.step.product import Product
 from rampflow.step.program import run_step
 
+BLOCK = 16  #: rows that are fitted together
 LARGEST_EVENT_WIDTH = 200  #: pixels; limit of the full axes of an expanded event
 UNKNOWN_PHOTOMETRY = -999999  #: value of the photometric entries until the photom step sets them
 
@@ -645,6 +648,7 @@ def fit_exposure(job: Job, covariance: np.ndarray, readnoise: Exposure, gain: Ex
     planes = {name: EmptyArray(shape, dtype) for name, dtype in image_dtypes(job).items()}
     pixels = math.prod(shape)
     science = np.s_[..., BORDER:-BORDER]
+    chi2_limits = largest_chi2(max(data.shape[0] - 2, 0))
 
     def _fit_rows(product, start, stop):
         rows = slice(start + BORDER, stop + BORDER)
@@ -664,6 +668,9 @@ def fit_exposure(job: Job, covariance: np.ndarray, readnoise: Exposure, gain: Ex
         else:
             first_rate, jumps = find_jumps(resultants, group, gains, noise, covariance, **search_options)
         fit = fit_slopes(resultants, group, jumps, gains, noise, covariance, first_rate)
+        # One row of the block: its differences of resultants that the fit left out.
+        unused = (group[:-1, 0] | group[1:, 0] | jumps[1:, 0])[science]
+        fits = judge_fits(fit.chisq[0, BORDER:-BORDER], unused, chi2_limits)
         group |= jumps
         # Rows go to the file at once: in memory, the planes of the whole image would cost a third of a second to clear.
         product.write_rows("data", start, fit.slope[science])
@@ -678,21 +685,22 @@ def fit_exposure(job: Job, covariance: np.ndarray, readnoise: Exposure, gain: Ex
         usable = np.count_nonzero(~flags.has(dq, flags.DO_NOT_USE))
         without_gain = np.count_nonzero(~has_gain(gains[science]))
         without_noise = np.count_nonzero(~noise_limits.contains(noise[science]))
-        return jump_indices(group, start), usable, without_gain, without_noise, *unusual
+        return jump_indices(group, start), fits, usable, without_gain, without_noise, *unusual
 
     def _fit_image(product):
-        results = job.map_rows(functools.partial(_fit_rows, product), shape[0])
-        jumps, *counts = zip(*results, strict=True)
-        return np.concatenate(jumps), *map(sum, counts)
+        results = job.map_rows(functools.partial(_fit_rows, product), shape[0], BLOCK)
+        jumps, fits, *counts = zip(*results, strict=True)
+        by_block = [len(block) for block in jumps]
+        return np.concatenate(jumps), by_block, fits, *map(sum, counts)
 
     with create_image(job, planes) as product:
-        jumps, usable, without_gain, without_noise, unusual_gains, unusual_noise = _fit_image(product)
+        jumps, jumps_by_block, fits, usable, without_gain, without_noise, unusual_gains, unusual_noise = _fit_image(product)
         narrowed = [
             job.narrow_limits("gain", "data", unusual_gains, pixels),
             job.narrow_limits("readnoise", "data", unusual_noise, pixels),
         ]
         if any(narrowed):
-            jumps, usable, without_gain, without_noise, *_ = _fit_image(product)
+            jumps, jumps_by_block, fits, usable, without_gain, without_noise, *_ = _fit_image(product)
         job.log_bad_pixels("gain", "data", without_gain, pixels, "NO_GAIN_VALUE and DO_NOT_USE")
         job.log_bad_pixels("readnoise", "data", without_noise, pixels, "DO_NOT_USE")
         if data.shape[0] < SEARCHABLE_RESULTANTS:
@@ -705,6 +713,11 @@ def fit_exposure(job: Job, covariance: np.ndarray, readnoise: Exposure, gain: Ex
             )
         else:
             job.log.info("Jumps found: %d", len(jumps))
+        numbers = summarize_fits(fits)
+        if parameters.use_ramp_jump_detection and data.shape[0] >= SEARCHABLE_RESULTANTS:
+            pixels_by_block = [min(BLOCK, shape[0] - start) * shape[1] for start in range(0, shape[0], BLOCK)]
+            numbers |= summarize_jumps(jumps_by_block, pixels_by_block, read_pattern[-1][-1] * frame_time)
+        log_numbers(job.log, numbers)
         if parameters.record_jumps:
             product.append("jump_indices", jumps[np.argsort(jumps[:, 0], kind="stable")])
         if not usable:

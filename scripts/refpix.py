@@ -19,9 +19,11 @@ from rampflow import dq
 from rampflow.detector import BORDER, CHANNEL_DEAD_COLUMNS, CHANNEL_WIDTH, border_pixels
 from rampflow.errors import RampflowError
 from rampflow.files.asdf_writer import EmptyArray
+from rampflow.quality.measures import measure_row_scatter
 from rampflow.step.declaration import Parameter, Range, Reference, Step
 from rampflow.step.exposure import Exposure
 from rampflow.step.job import Job
+from rampflow.step.logs import log_numbers
 from rampflow.step.program import run_step
 from rampflow.step.reference_checks import refuse_implausible
 
@@ -31,6 +33,10 @@ RESPONSE = Range(
     source="a response is the fraction of a reference's signal in a channel, of order 1",
     quantity="largest real or imaginary part of a response",
 )
+
+BLOCK = 16  #: rows that are averaged together
+#: Two neighbouring rows in each block, beyond the reference pixels, from which the scatter of rows is measured.
+PAIR = slice(6, 8)
 
 STEP = Step(
     name="refpix",
@@ -666,6 +672,8 @@ def run(job: Job) -> None:
     stored = exposure.array("amp33", shape=(resultants, rows, CHANNEL_WIDTH)).read()
     samples, amp33_offset, amp33_lost = replace_lost_samples(stored, remove_offset=parameters.remove_offset)
     offset = np.zeros((rows, columns), np.float32)
+    # Pairs of rows, one in each whole block.
+    measured = np.arange(0, rows - PAIR.stop + 1, BLOCK)[:, None] + np.arange(PAIR.start, PAIR.stop)
 
     def _average_rows(start, stop):
         values = ramp.read_rows(start, stop)
@@ -676,11 +684,11 @@ def run(job: Job) -> None:
         counts = values[:, pixels]
         _, offset[start:stop][pixels], lost = replace_lost_samples(counts, remove_offset=parameters.remove_offset)
         bad = start * columns + np.flatnonzero(dq.has(pixeldq.read_rows(start, stop), dq.BAD_REF_PIXEL))
-        return counts, lost, bad, still
+        return counts, lost, bad, still, values[-1, PAIR] - values[max(resultants - 2, 0), PAIR]
 
-    blocks = list(zip(*job.map_rows(_average_rows, rows), strict=True))
+    blocks = list(zip(*job.map_rows(_average_rows, rows, BLOCK), strict=True))
     counts, lost = (np.concatenate(arrays, axis=1) for arrays in blocks[:2])
-    bad, still = np.concatenate(blocks[2]), blocks[3]
+    bad, still, pairs = np.concatenate(blocks[2]), blocks[3], blocks[4]
     offset.flat[bad] = 0
     pixels = np.flatnonzero(border_pixels(0, rows, (rows, columns)))
     warn_of_channels(job, np.sum(still, axis=0) / (rows * CHANNEL_WIDTH), resultants)
@@ -709,6 +717,7 @@ def run(job: Job) -> None:
         name: EmptyArray((resultants, rows, BORDER), np.float32) for name in ("border_ref_pix_left", "border_ref_pix_right")
     }
     with job.create(update=("data", "amp33"), change=("groupdq",), arrays=borders) as product:
+        last_two: dict[int, np.ndarray] = {}
         # The same memory for all: the system clears what it gives.
         held = np.empty((RESULTANTS_AT_ONCE, rows, columns), np.float32)
         for first in range(0, resultants, RESULTANTS_AT_ONCE):
@@ -731,6 +740,8 @@ def run(job: Job) -> None:
                 threads=job.threads,
             )
             for i, plane, amp33_plane in zip(numbers, planes, corrected_amp33, strict=True):
+                if i >= resultants - 2:
+                    last_two[i] = plane[measured]
                 product.write_plane("data", i, plane)
                 product.write_plane("amp33", i, amp33_plane)
                 product.write_plane("border_ref_pix_left", i, plane[:, :BORDER])
@@ -738,6 +749,12 @@ def run(job: Job) -> None:
         groupdq = exposure.array("groupdq", shape=ramp.shape)
         for resultant in unused.tolist():
             product.write_plane("groupdq", resultant, groupdq.read_plane(resultant) | np.uint8(dq.DO_NOT_USE))
+        if resultants > 1 and len(measured):
+            scatter = {
+                "row_scatter_before": measure_row_scatter(np.stack(pairs[: len(measured)])),
+                "row_scatter_after": measure_row_scatter(last_two[resultants - 1] - last_two[resultants - 2]),
+            }
+            log_numbers(job.log, scatter)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import collections
-import csv
 import datetime
 import json
 import sys
@@ -19,6 +18,7 @@ from rampflow.files.path_lists import read_list
 from rampflow.pictures.alignment import residual_picture, sky_picture
 from rampflow.pictures.image import corners_of
 from rampflow.pictures.pages import write_page
+from rampflow.quality.benchmarks import read_benchmark
 from rampflow.step.declaration import NOT_APPLICABLE
 from rampflow.step.program import reported_errors
 from rampflow.workflow.summary import read_log, reason_without_error
@@ -26,35 +26,6 @@ from rampflow.workflow.summary import read_log, reason_without_error
 SYMBOLS = {"COMPLETE": "✓", "SKIPPED": "–", "FAILED": "✗", "N/A": "·", "INCOMPLETE": "?"}
 #: The jobs of an exposure in order, and the name of each in meta.cal_step, where it has one.
 JOBS = {**{step.name: step.status for step in STEPS.values()}, "finalize": None, "preview": None}
-
-
-def read_benchmark(path: Path | None) -> dict:
-    """Read the time and the memory of a job.
-
-    Parameters
-    ----------
-    path : pathlib.Path or None
-        As Snakemake writes it; it need not exist.
-
-    Returns
-    -------
-    dict
-        Values ``seconds`` of the clock, ``cpu`` seconds and ``memory`` in MB; `None` where unknown: there is no such job, or it
-        was too short.
-    """
-    row = {}
-    if path and path.is_file():
-        with path.open() as file:
-            *_, row = csv.DictReader(file, delimiter="\t")
-    return {"seconds": _number(row, "s"), "cpu": _number(row, "cpu_time"), "memory": _number(row, "max_rss")}
-
-
-def _number(row: dict, column: str) -> float | None:
-    """Read a number in a row of a table; `None` where it is missing or no number."""
-    try:
-        return float(row[column])
-    except (KeyError, ValueError):
-        return None
 
 
 def total(jobs: list[dict], key: str, combine: Callable[[list[float]], float] = sum) -> float | None:

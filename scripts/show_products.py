@@ -14,11 +14,12 @@ from rampflow.step.program import reported_errors
 from rampflow.workflow.intact import find_fault
 
 #: Ends of the names of an exposure's products: those of every exposure, and those of one with a source catalog.
-ALWAYS, CATALOGED = ("_cal.asdf", "_wcs.asdf"), ("_cat.parquet", "_segm.asdf")
+ALWAYS, CATALOGED = ("_cal.asdf", "_wcs.asdf", "_qa.json"), ("_cat.parquet", "_segm.asdf")
 
 HINT = """
 {count} exposures in {folder}: calibrated images (_cal.asdf), WCS products (_wcs.asdf), source catalogs (_cat.parquet),
-segmentation maps (_segm.asdf), and a summary of the alignment (_tweakreg.json). To look at one:
+segmentation maps (_segm.asdf), numbers (_qa.json), and a summary of the alignment (_tweakreg.json). Table of all exposures:
+exposures.ecsv. To look at an image:
 
     {python}
     >>> import roman_datamodels

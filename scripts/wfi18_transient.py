@@ -8,6 +8,7 @@ from rampflow import dq as dqflags
 from rampflow.detector import BORDER, SCIENCE, TRANSIENT_DETECTOR, mean_reads, pixel_read_times
 from rampflow.step.declaration import Parameter, Step
 from rampflow.step.job import Job
+from rampflow.step.logs import log_numbers
 from rampflow.step.program import run_step
 from rampflow.transient import (
     FULL_ROWS,
@@ -112,6 +113,7 @@ def run(job: Job) -> None:
             product.write_plane("groupdq", 0, flags)
         else:
             job.log.info("Transient: %.4g DN · exp(−t / %.4g s) + %.4g DN · exp(−t / %.4g s)", fit[0], fit[2], fit[1], fit[3])
+            log_numbers(job.log, {"transient": fit[0] + fit[1]})
             first = data.read_plane(0)
             science, science_times = first[SCIENCE], times[SCIENCE]
 

@@ -1119,7 +1119,7 @@ def test_shell_characters_in_names_are_never_executed(cache, tmp_path):
     done = workflow.snakemake("--configfile", str(run / "c f;.json"))
     assert done.returncode == 0, done.stdout + done.stderr
     results = run / "re sults&&touch PWNED"
-    for product in ("cal.asdf", "wcs.asdf", "cat.parquet", "segm.asdf"):
+    for product in ("cal.asdf", "wcs.asdf", "qa.json", "cat.parquet", "segm.asdf"):
         assert (results / f"{ODD}_{product}").is_file()
     assert (results / f"visit {ODD}_tweakreg.json").is_file()
     homes = {"re sults&&touch PWNED", "logs", "benchmarks", ".rampflow"}

@@ -11,7 +11,10 @@ from pyarrow import parquet
 from rampflow.files.asdf_writer import create_asdf
 
 PICTURE = bytes.fromhex("89504e470d0a1a0a") + bytes(100) + b"IEND\xaeB`\x82"
-ENDS = ("cal.asdf", "wcs.asdf", "segm.asdf", "cat.parquet", "cal.png", "tweakreg.json")
+ENDS = ("cal.asdf", "wcs.asdf", "qa.json", "segm.asdf", "cat.parquet", "cal.png", "tweakreg.json")
+
+#: Numbers that differ between two runs of the same.
+OF_ONE_RUN = ("cpu_time", "wall_time", "peak_memory", "filedate")
 
 
 def write_products(folder, stem, date="2026-11-29T03:02:34.166", ends=ENDS):
@@ -29,11 +32,20 @@ def write_products(folder, stem, date="2026-11-29T03:02:34.166", ends=ENDS):
         elif path.suffix == ".png":
             path.write_bytes(PICTURE)
         else:
-            path.write_text(json.dumps({"association": stem}))
+            path.write_text(json.dumps({"association": stem, "filename": path.name}))
 
 
 def arrays_of(path):
-    """All arrays of a product, by name; of a WCS, the positions of some pixels."""
+    """All arrays of a product, by name; of a WCS, the positions of some pixels.
+
+    Of the numbers of an exposure, those that two runs have in common; nothing of the table of exposures, which has the others.
+    """
+    if path.stem == "exposures":
+        return {}
+    if path.name.endswith("_qa.json"):
+        numbers = json.loads(path.read_text())["numbers"]
+        common = {name: value for name, value in numbers.items() if name not in OF_ONE_RUN}
+        return {"numbers": np.frombuffer(json.dumps(common).encode(), np.uint8)}
     if path.suffix == ".parquet":
         table = parquet.read_table(path)
         return {name: table[name].to_numpy() for name in table.column_names}

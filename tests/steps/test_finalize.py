@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from finalize import finish_statuses, good_values, image_statistics, median_in_place
+from finalize import finish_statuses, good_pixels, image_statistics, median_in_place
 from simulator.simulate_references import Detector, make_distortion
 from small_files import FRAME_TIME, arrays_of, image, meta_of, opened, ramp, run, statuses, succeed, write_image, write_ramp
 
@@ -72,7 +72,7 @@ def test_the_transient_status_is_of_wfi18_alone(status, detector, expected):
 
 # ----------------------------------------------------------------------------------------------------------- statistics
 def statistics_of(data, dq, err):
-    return image_statistics(good_values(data, dq, err), data.size)
+    return image_statistics(data[good_pixels(data, dq, err)], data.size)
 
 
 def test_statistics_are_those_of_the_good_pixels():

@@ -21,14 +21,14 @@ def test_sound_products_have_no_fault(products):
 
 
 @pytest.mark.parametrize("share", [0.0, 0.5])
-@pytest.mark.parametrize("end", ["cal.asdf", "wcs.asdf", "segm.asdf", "cat.parquet", "cal.png", "tweakreg.json"])
+@pytest.mark.parametrize("end", ["cal.asdf", "wcs.asdf", "segm.asdf", "cat.parquet", "cal.png", "tweakreg.json", "qa.json"])
 def test_cut_products_are_damaged(products, end, share):
     path = products / f"one_{end}"
     path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
     assert find_fault(path) == "it is damaged"
 
 
-@pytest.mark.parametrize("end", ["cal.asdf", "wcs.asdf", "segm.asdf", "cat.parquet", "tweakreg.json"])
+@pytest.mark.parametrize("end", ["cal.asdf", "wcs.asdf", "segm.asdf", "cat.parquet", "tweakreg.json", "qa.json"])
 def test_products_of_another_exposure_are_told_by_their_metadata(products, end):
     shutil.copyfile(products / f"two_{end}", products / f"one_{end}")
     assert find_fault(products / f"one_{end}") == f"it is two_{end} by its metadata"

@@ -14,7 +14,7 @@ def run_paths():
 
 
 def test_products_depend_on_the_catalog(run_paths):
-    image = ["out/r1_cal.asdf", "out/r1_wcs.asdf", "out/r1_cal.png", "out/r1_cal_thumb.png"]
+    image = ["out/r1_cal.asdf", "out/r1_wcs.asdf", "out/r1_qa.json", "out/r1_cal.png", "out/r1_cal_thumb.png"]
     assert run_paths.products("r1", cataloged=False) == image
     assert run_paths.products("r1", cataloged=True) == [*image, "out/r1_cat.parquet", "out/r1_segm.asdf"]
 

@@ -328,7 +328,7 @@ def test_the_list_of_products_shows_every_status_that_is_not_complete(tmp_path, 
     assert show_products.main([str(tmp_path)]) == 0
     header, row, *_ = capsys.readouterr().out.splitlines()
     assert header.endswith("steps not COMPLETE")
-    assert row.endswith("50.0 %  _wcs.asdf, _cat.parquet, _segm.asdf  FAILED: tweakreg; SKIPPED: refpix, dark_decay")
+    assert row.endswith("50.0 %  _wcs.asdf, _qa.json, _cat.parquet, _segm.asdf  FAILED: tweakreg; SKIPPED: refpix, dark_decay")
 
 
 def test_the_list_of_products_names_what_is_missing_or_damaged(tmp_path, capsys):
@@ -338,8 +338,10 @@ def test_the_list_of_products_names_what_is_missing_or_damaged(tmp_path, capsys)
         meta = {"cal_step": dict.fromkeys(STATUSES, "COMPLETE") | changed, "file_date": "2026-11-29T03:02:34.166"}
         meta["statistics"] = {"image_median": 1.0, "good_pixel_fraction": 0.5}
         small_files.write_image(tmp_path / f"{name}_cal.asdf", small_files.image(), meta)
-        write_products(tmp_path, name, ends=("wcs.asdf", *(("cat.parquet", "segm.asdf") if name == "complete" else ())))
-    write_products(tmp_path, "deleted", ends=("wcs.asdf",))
+        write_products(
+            tmp_path, name, ends=("wcs.asdf", "qa.json", *(("cat.parquet", "segm.asdf") if name == "complete" else ()))
+        )
+    write_products(tmp_path, "deleted", ends=("wcs.asdf", "qa.json"))
     cut = tmp_path / "cut_cal.asdf"
     cut.write_bytes(cut.read_bytes()[:-1000])
     (tmp_path / "empty_cal.asdf").write_text("")
@@ -352,7 +354,7 @@ def test_the_list_of_products_names_what_is_missing_or_damaged(tmp_path, capsys)
     found = {name: re.split("  +", row)[-2:] for name, row in rows.items()}
     assert found["complete"] == ["-", "-"] and found["image"] == ["-", "SKIPPED: source_catalog"]
     assert found["partial"] == ["_cat.parquet, _segm.asdf", "-"]
-    assert found["deleted"] == ["_cal.asdf", "?"] and found["failed"] == ["_cal.asdf, _wcs.asdf", "?"]
+    assert found["deleted"] == ["_cal.asdf", "?"] and found["failed"] == ["_cal.asdf, _wcs.asdf, _qa.json", "?"]
     assert all(found[name] == ["_cal.asdf is damaged", "?"] for name in ("cut", "empty", "foreign"))
     assert "3 of 8 exposures have an image that can't be read; delete it" in shown.err and "Traceback" not in shown.err
     assert all(f"{name}_cal.asdf: " in shown.err for name in ("cut", "empty", "foreign"))

@@ -333,7 +333,9 @@ def test_a_renamed_results_folder_is_checked_by_its_recipes(visit, single, defau
     assert visit.jobs(*changed) == {}
 
 
-@pytest.mark.parametrize("end", ["_cal.asdf", "_wcs.asdf", "_segm.asdf", "_cat.parquet", "_cal.png", "_cal_thumb.png"])
+@pytest.mark.parametrize(
+    "end", ["_cal.asdf", "_wcs.asdf", "_segm.asdf", "_cat.parquet", "_qa.json", "_cal.png", "_cal_thumb.png"]
+)
 def test_damaged_products_are_made_again(visit, default_run, end):
     """Snakemake has records of them, and sees only that they exist and are new."""
     options, results = default_run
@@ -384,7 +386,7 @@ def test_stale_files_are_listed_and_removed(visit, single):
     shutil.copyfile(results / f"{STEMS[5]}_cal.asdf", results / "my_copy_cal.asdf")
     (results / "folder_cal.asdf").mkdir()
     skipping = [*options, "steps={source_catalog: {skip: true}, tweakreg: {skip: true}}"]
-    left = {f"{STEMS[5]}_{end}" for end in ("cal.asdf", "wcs.asdf", "cal.png", "cal_thumb.png", "rampfit.asdf")}
+    left = {f"{STEMS[5]}_{end}" for end in ("cal.asdf", "wcs.asdf", "qa.json", "cal.png", "cal_thumb.png", "rampfit.asdf")}
     left |= {f"{FIRST}_{end}" for end in ("cat.parquet", "segm.asdf", "tweakreg.json", "tweakreg.asdf", "astrometric.parquet")}
 
     def here():
@@ -393,7 +395,7 @@ def test_stale_files_are_listed_and_removed(visit, single):
     listed = visit.snakemake("remove_stale", "--dry-run", "--config", f"input=demo/{FIRST}_uncal.asdf", *skipping)
     assert listed.returncode == 0 and all(name in listed.stdout + listed.stderr for name in left)
     run = visit.snakemake("--config", f"input=demo/{FIRST}_uncal.asdf", *skipping)
-    assert run.returncode == 0 and "12 files in mixed are of exposures or steps" in run.stdout + run.stderr
+    assert run.returncode == 0 and "13 files in mixed are of exposures or steps" in run.stdout + run.stderr
     summary = (visit.folder / "logs" / "summary.txt").read_text()
     assert all(f"/{name}\n" in summary for name in left)
     before = here()

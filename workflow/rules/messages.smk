@@ -48,6 +48,7 @@ def show_summary(logs, *, realigned=(), success):
             realigned=realigned,
             interrupted=interrupted,
             success=success,
+            forget_others="remove_stale" in sys.argv[1:],
         )
     )
     if plan.inventory.notices:

@@ -1,5 +1,7 @@
 """The final products of each exposure, and the removal of files of other runs."""
 
+import json
+
 
 # finalize writes the products of an exposure with a source catalog, finalize_image those of others.
 rule finalize:
@@ -12,6 +14,7 @@ rule finalize:
     output:
         cal=f"{RESULTS}/{{stem}}_cal.asdf",
         wcs=f"{RESULTS}/{{stem}}_wcs.asdf",
+        qa=f"{RESULTS}/{{stem}}_qa.json",
         cat=f"{RESULTS}/{{stem}}_cat.parquet",
         segm=f"{RESULTS}/{{stem}}_segm.asdf",
     log:
@@ -35,7 +38,7 @@ rule finalize:
     message:
         "{wildcards.stem}: products"
     shell:
-        'RAMPFLOW_RECIPE={params.recipe} python "$RAMPFLOW_SCRIPTS"/finalize.py {input.image:q} {output.cal:q} {output.wcs:q} {params.solutions} {params.require}'
+        'RAMPFLOW_RECIPE={params.recipe} python "$RAMPFLOW_SCRIPTS"/finalize.py {input.image:q} {output.cal:q} {output.wcs:q} --qa {output.qa:q} --benchmarks benchmarks/{wildcards.stem:q} {params.solutions} {params.require}'
         " --catalog {input.catalog:q} {output.cat:q} --segmentation {input.segmentation:q} {output.segm:q} > {log:q} 2>&1"
 
 
@@ -45,6 +48,7 @@ rule finalize_image:
     output:
         cal=f"{RESULTS}/{{stem}}_cal.asdf",
         wcs=f"{RESULTS}/{{stem}}_wcs.asdf",
+        qa=f"{RESULTS}/{{stem}}_qa.json",
     log:
         "logs/{stem}/finalize.log",
     benchmark:
@@ -64,11 +68,27 @@ rule finalize_image:
     message:
         "{wildcards.stem}: products"
     shell:
-        'RAMPFLOW_RECIPE={params.recipe} python "$RAMPFLOW_SCRIPTS"/finalize.py {input.image:q} {output.cal:q} {output.wcs:q} > {log:q} 2>&1'
+        'RAMPFLOW_RECIPE={params.recipe} python "$RAMPFLOW_SCRIPTS"/finalize.py {input.image:q} {output.cal:q} {output.wcs:q} --qa {output.qa:q} --benchmarks benchmarks/{wildcards.stem:q} > {log:q} 2>&1'
 
 
 localrules:
+    exposures,
     remove_stale,
+
+
+# Every run brings the table up to date at its end. This target does it where there is nothing else to do.
+rule exposures:
+    log:
+        "logs/exposures.log",
+    conda:
+        "../../envs/rampflow.yaml"
+    params:
+        results=RESULTS,
+        limits=json.dumps(settings["qa"]["limits"]),
+    message:
+        "table of the exposures in {params.results}"
+    shell:
+        'python "$RAMPFLOW_SCRIPTS"/exposure_table.py {params.results:q} --limits {params.limits:q} > {log:q} 2>&1'
 
 
 # No other rule needs it. With --dry-run it lists what it would remove.

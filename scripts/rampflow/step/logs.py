@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import re
 import sys
 import time
+from collections.abc import Iterable
 from typing import TextIO
 
 from rampflow import SOFTWARE_NAME
 
 log = logging.getLogger(SOFTWARE_NAME)
+
+_NUMBERS = re.compile(r" :: INFO :: Numbers (\{.*\})$")
+_STEP = re.compile(r" :: rampflow \S+, step (\w+): ")
 
 
 class _MemoryHandler(logging.Handler):
@@ -70,3 +76,53 @@ def step_logger(name: str) -> logging.Logger:
         The logger, whose lines begin with ``rampflow.NAME``.
     """
     return log.getChild(name)
+
+
+def log_numbers(logger: logging.Logger, numbers: dict[str, float]) -> None:
+    """Log numbers that only this step can measure. As a part of ``meta.cal_logs`` they reach finalize.
+
+    Parameters
+    ----------
+    logger : logging.Logger
+        Logger of the step.
+    numbers : dict of float
+        Numbers by their names in `rampflow.quality.numbers`. Those that are not finite are left out.
+    """
+    known = {name: float(f"{value:.7g}") for name, value in numbers.items() if abs(value) < float("inf")}
+    logger.info("Numbers %s", json.dumps(known))
+
+
+def recorded_numbers(lines: Iterable[str]) -> dict[str, float]:
+    """Read the numbers that steps have logged.
+
+    Parameters
+    ----------
+    lines : iterable of str
+        Log of the exposure, ``meta.cal_logs``.
+
+    Returns
+    -------
+    dict of float
+        The numbers; of a step that ran twice, those of the last time.
+    """
+    numbers: dict[str, float] = {}
+    for line in lines:
+        if found := _NUMBERS.search(line):
+            numbers |= json.loads(found[1])
+    return numbers
+
+
+def steps_in_log(lines: Iterable[str]) -> list[str]:
+    """List the steps that ran on an exposure, by the first log line of each.
+
+    Parameters
+    ----------
+    lines : iterable of str
+        Log of the exposure, ``meta.cal_logs``.
+
+    Returns
+    -------
+    list of str
+        Names of the steps, sorted.
+    """
+    return sorted({match[1] for line in lines if (match := _STEP.search(line))})

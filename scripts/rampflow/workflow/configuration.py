@@ -14,6 +14,7 @@ from rampflow.astrometry.parameters import SEARCH_PARAMETERS, SOURCE
 from rampflow.chain import STEPS
 from rampflow.errors import RampflowError
 from rampflow.files.tags import DATA_MODELS, DEFAULT_DATA_MODEL
+from rampflow.quality.limits import read_limits
 from rampflow.step.declaration import Parameter, Step, reference_types, spell
 from rampflow.workflow.association import SPECIAL, is_plain
 from rampflow.workflow.environment import SCRIPTS
@@ -142,6 +143,7 @@ def validated(config: dict, steps: dict[str, Step], given: dict | None = None) -
         "require_alignment": config.get("require_alignment", False),
         "scratch": config.get("scratch"),
         "job_per": config.get("job_per", "step"),
+        "qa": {"limits": read_limits(config.get("qa", {}).get("limits", {}))},
         "steps": options,
         "given": _names_given(config if given is None else _interpret(given, schema(steps))),
     }

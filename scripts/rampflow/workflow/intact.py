@@ -15,6 +15,7 @@ from rampflow.files.asdf_reader import AsdfFile
 
 #: Ends of the names of a catalog and of the image that it belongs to.
 CATALOG, IMAGE = "_cat.parquet", "_cal.asdf"
+NUMBERS = "_qa.json"  #: end of the name of the file with the numbers of an exposure
 _PNG_BEGIN, _PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82"
 
 
@@ -32,7 +33,7 @@ def find_fault(path: Path) -> str:
         What is wrong with it; empty if nothing is. Pixels are not read.
     """
     try:
-        name = {".asdf": _name_in_asdf, ".parquet": _name_in_catalog, ".png": _name_of_picture, ".json": _name_in_summary}[
+        name = {".asdf": _name_in_asdf, ".parquet": _name_in_catalog, ".png": _name_of_picture, ".json": _name_in_json}[
             path.suffix
         ](path)
     except (RampflowError, OSError, ValueError, LookupError, TypeError):
@@ -71,5 +72,6 @@ def _name_of_picture(path: Path) -> str:
     return path.name
 
 
-def _name_in_summary(path: Path) -> str:
-    return f"{json.loads(path.read_text())['association']}_tweakreg.json"
+def _name_in_json(path: Path) -> str:
+    content = json.loads(path.read_text())
+    return content["filename"] if path.name.endswith(NUMBERS) else f"{content['association']}_tweakreg.json"

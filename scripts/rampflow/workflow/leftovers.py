@@ -18,7 +18,7 @@ from rampflow.workflow.inventory import Inventory, known_names
 
 #: Ends of the names of all products, after the exposure's or the association's.
 PRODUCTS = (
-    *("_cal.asdf", "_wcs.asdf", "_cal.png", "_cal_thumb.png", "_cat.parquet", "_segm.asdf"),
+    *("_cal.asdf", "_wcs.asdf", "_qa.json", "_cal.png", "_cal_thumb.png", "_cat.parquet", "_segm.asdf"),
     *("_tweakreg.json", "_report.html"),
 )
 #: The same of the files between the steps, besides those that are named by the suffixes of the steps.
@@ -49,7 +49,7 @@ def expected_files(visit: Inventory, results: Path) -> Iterator[Path]:
     intermediates = results / "intermediates"
     for stem, entry in visit.exposures.items():
         cataloged, aligned = "source_catalog" in entry.chain, "tweakreg" in entry.chain
-        yield from (results / f"{stem}{end}" for end in PRODUCTS[: 6 if entry.is_cataloged else 4])
+        yield from (results / f"{stem}{end}" for end in PRODUCTS[: 7 if entry.is_cataloged else 5])
         yield results / f"{entry.association}_report.html"
         yield from (intermediates / f"{stem}_{STEPS[step].suffix}.asdf" for step in image_chain(entry.chain))
         yield from (intermediates / f"{stem}{end}" for end in INTERMEDIATES[: 2 if cataloged else 0] + INTERMEDIATES[4:])

@@ -14,7 +14,7 @@ from rampflow.chain import STEPS
 LOGS, BENCHMARKS = Path("logs"), Path("benchmarks")
 EXPOSURE_JOB = "exposure"  #: name of the log and the benchmark of a job that runs all steps of an exposure
 #: Ends of the names of the products that every exposure has, and of those of an exposure with a source catalog.
-IMAGE_PRODUCTS = ("cal.asdf", "wcs.asdf", "cal.png", "cal_thumb.png")
+IMAGE_PRODUCTS = ("cal.asdf", "wcs.asdf", "qa.json", "cal.png", "cal_thumb.png")
 CATALOG_PRODUCTS = ("cat.parquet", "segm.asdf")
 
 

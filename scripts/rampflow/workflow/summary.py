@@ -16,6 +16,7 @@ from typing import NamedTuple
 from rampflow import SOFTWARE_NAME
 from rampflow.chain import STEPS
 from rampflow.workflow import rerun
+from rampflow.workflow.exposure_states import find_outliers_of_run
 from rampflow.workflow.paths import EXPOSURE_JOB, LOGS, benchmark_of
 from rampflow.workflow.plan import Plan
 
@@ -352,8 +353,9 @@ def report_run(
     realigned: Collection[str] = (),
     interrupted: bool,
     success: bool,
+    forget_others: bool = False,
 ) -> str:
-    """Write the summary of a run to a file.
+    """Write the summary of a run to a file, and bring the table of exposures up to date.
 
     Parameters
     ----------
@@ -371,6 +373,8 @@ def report_run(
         Whether somebody or a batch system ended the run.
     success : bool
         Whether Snakemake ended with success.
+    forget_others : bool
+        Whether the table of exposures loses the rows of other runs without products.
 
     Returns
     -------
@@ -378,13 +382,16 @@ def report_run(
         What to show of it.
     """
     logs = logs_of(plan)
-    failed = {log.parent.name for log in failed_jobs(logs, since, interrupted=interrupted)}
+    failures = failed_jobs(logs, since, interrupted=interrupted)
+    failed = {log.parent.name for log in failures}
     complete = [stem for stem in plan.exposures if all(Path(name).exists() for name in plan.products(stem))]
     # The products of an exposure that has failed are of an earlier run. So may be those that the run has not come to: one that
     # failed, or that ``--until`` ended. The comparison takes 2 ms per exposure.
     finished = [stem for stem in complete if stem not in failed and rerun.is_current(plan, stem, realigned)]
+    findings = summarize(logs, since, interrupted=interrupted)
+    findings.warnings.extend(find_outliers_of_run(plan, failures, finished, forget_others=forget_others))
     return report(
-        summarize(logs, since, interrupted=interrupted),
+        findings,
         path,
         products=(len(finished), len(complete) - len(finished), len(plan.exposures)),
         jobs=(count_done(logs, since), count_planned(snakemake_logs)),

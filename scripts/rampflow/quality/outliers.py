@@ -1,0 +1,153 @@
+"""Exposures unlike the others: by the median and the scatter of like exposures, and by limits of the configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
+
+import numpy as np
+
+from rampflow.quality.measures import robust_scatter
+from rampflow.quality.numbers import NUMBERS, STATUSES, Number
+
+FEWEST = 5  #: exposures of which one may be an outlier
+#: Scatters from the median beyond which an exposure may be an outlier, for large groups. The scatter of a few exposures is
+#: known badly, see `threshold`.
+SCATTERS = 6.0
+#: Groups of like exposures, the narrowest first: what they have in common, and how messages name it.
+GROUPS = (
+    (("detector", "optical_element", "exposure_type", "exposure_time"), "detector and element"),
+    (("optical_element", "exposure_type", "exposure_time"), "element"),
+)
+MUCH = 1.5  #: factor from which messages have a factor
+
+
+class Finding(NamedTuple):
+    """A number that is an outlier or beyond a limit.
+
+    Attributes
+    ----------
+    name : str
+        Name of the number.
+    text : str
+        What messages say.
+    """
+
+    name: str
+    text: str
+
+
+def threshold(size: int) -> float:
+    """Give the number of scatters from the median beyond which an exposure of a group may be an outlier.
+
+    Parameters
+    ----------
+    size : int
+        Number of exposures of the group.
+
+    Returns
+    -------
+    float
+        `SCATTERS` for large groups, and more for small ones, whose scatter is known badly.
+    """
+    return SCATTERS * (1 + 5 / size)
+
+
+def spell_value(number: Number, value: float) -> str:
+    """Write a value with its unit.
+
+    Parameters
+    ----------
+    number : Number
+        The number.
+    value : float
+        Its value.
+
+    Returns
+    -------
+    str
+        The text.
+    """
+    return f"{value:.3g} {number.unit.replace(' / ', '/')}".rstrip()
+
+
+def find_outliers(columns: Mapping[str, np.ndarray], limits: Mapping[str, Mapping[str, float]]) -> list[list[Finding]]:
+    """Find the outliers of each exposure, its numbers beyond a limit, and its steps that FAILED.
+
+    Parameters
+    ----------
+    columns : mapping of str to numpy.ndarray
+        Columns of the table of exposures by name: numbers are NaN where they are unknown.
+    limits : mapping
+        ``minimum`` and ``maximum`` by the name of the number; either may be missing.
+
+    Returns
+    -------
+    list of list of Finding
+        Findings of each exposure, in the order of `NUMBERS`.
+    """
+    found: list[dict[str, Finding]] = [{} for _ in columns["stem"]]
+    for step in STATUSES:
+        for row in _rows(columns[step.name] == "FAILED"):
+            found[row][step.name] = Finding(step.name, f"{step.title} FAILED")
+    keys = [_group_keys(columns, names) for names, _ in GROUPS]
+    for number in NUMBERS.values():
+        if number.compared:
+            for row, text in _compare(number, columns[number.name], keys):
+                found[row][number.name] = Finding(number.name, text)
+        for bound, limit in limits.get(number.name, {}).items():
+            values = columns[number.name]
+            beyond, word = (values < limit, "below") if bound == "minimum" else (values > limit, "above")
+            for row in _rows(beyond):
+                spelled = f"{number.title} {spell_value(number, values[row])}"
+                text = f"{spelled}, {word} the limit of {spell_value(number, limit)} (qa.limits)"
+                found[row][number.name] = Finding(number.name, text)
+    order = {name: place for place, name in enumerate(NUMBERS)}
+    return [sorted(row.values(), key=lambda finding: order[finding.name]) for row in found]
+
+
+def _rows(condition: np.ndarray) -> list[int]:
+    """Numbers of the rows where a condition holds."""
+    return [int(row) for row in np.flatnonzero(condition)]
+
+
+def _group_keys(columns: Mapping[str, np.ndarray], names: tuple[str, ...]) -> np.ndarray:
+    """Number of the group of each exposure."""
+    # Exposure times of one MA table differ in their last digits.
+    parts = [np.round(columns[name], 1) if name == "exposure_time" else columns[name] for name in names]
+    numbered = [np.unique(part, return_inverse=True)[1] for part in parts]
+    return np.unique(np.stack(numbered), axis=1, return_inverse=True)[1].ravel()
+
+
+def _compare(number: Number, values: np.ndarray, keys: list[np.ndarray]) -> Iterator[tuple[int, str]]:
+    """Rows that are outliers by a number, with the text of each."""
+    waiting = np.isfinite(values)
+    known = waiting.copy()
+    for is_wider, (of_row, (_, kind)) in enumerate(zip(keys, GROUPS, strict=True)):
+        wide = 2.0 if is_wider and number.varies_by_detector else 1.0
+        order = np.argsort(of_row, kind="stable")
+        edges = np.flatnonzero(np.diff(of_row[order])) + 1
+        for rows in np.split(order, edges):
+            members = rows[known[rows]]
+            judged = rows[waiting[rows]]
+            if members.size < FEWEST or not judged.size:
+                continue
+            waiting[judged] = False
+            median = float(np.median(values[members]))
+            least = max(threshold(members.size) * robust_scatter(values[members]), wide * number.difference)
+            for row in judged[np.abs(values[judged] - median) > least]:
+                if _differs_by_factor(values[row], median, 1 + wide * (number.factor - 1)):
+                    yield int(row), _describe(number, float(values[row]), median, kind, members.size)
+
+
+def _differs_by_factor(value: float, median: float, factor: float) -> bool:
+    """Whether a positive number is so many times its median, or so small a part of it; always true of others."""
+    return median <= 0 or not median / factor <= value <= median * factor
+
+
+def _describe(number: Number, value: float, median: float, kind: str, size: int) -> str:
+    ratio = value / median if median > 0 and value > 0 else 1.0
+    spelled = f"{number.title} {spell_value(number, value)}"
+    if max(ratio, 1 / ratio) >= MUCH:
+        return f"{spelled}, {ratio:.3g} times that of its {kind} ({size} exposures)"
+    return f"{spelled}, and {spell_value(number, median)} is the median of its {kind} ({size} exposures)"
