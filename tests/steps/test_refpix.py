@@ -19,7 +19,6 @@ from refpix import (
     smooth_dead_time,
     transform_to_time,
 )
-from scipy import fft
 from small_files import arrays_of
 
 from rampflow import dq as flags

@@ -35,8 +35,8 @@ def combine(responses, spectra, one, two, spectrum):
     one, two : tuple of int
         Channel and resultant of each correction.
     spectrum : numpy.ndarray
-        All frequencies, complex64, an even number; written. Those above half are the conjugates of those below, since the samples
-        of a correction are real.
+        All frequencies, complex64, an even number; written. Those above half are the conjugates of those below, since the
+        samples of a correction are real.
     """
     last = spectrum.size // 2
     values = np.empty((2, CHUNK), np.complex64)
