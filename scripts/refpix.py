@@ -307,7 +307,7 @@ def transform_to_time(spectrum: np.ndarray) -> np.ndarray:
     Returns
     -------
     numpy.ndarray
-        x, not divided by the number of frequencies, complex64 of shape (sample, row).
+        Samples x, not divided by the number of frequencies, complex64 of shape (sample, row).
     """
     from scipy import fft
 
@@ -557,7 +557,8 @@ def read_responses(reference: Exposure, rows: int, channels: int) -> tuple[np.nd
         for channel in range(channels):
             response[channel] = array.read_rows(channel, channel + 1)[0]
         # One wrong value spoils a whole channel.
-        largest = float(np.max([np.abs(channel.view(np.float32)).max() for channel in response]))
+        parts = response.view(np.float32)
+        largest = max(float(parts.max()), -float(parts.min()))  # NaN if one is, and without a copy of their absolute values
         if not largest < np.inf:
             raise RampflowError(f"{reference.path}: {name} has values that are not finite; give a whole reference")
         refuse_implausible(
