@@ -6,7 +6,7 @@ from numba import njit
 from rampflow.detector import CHANNEL_DEAD_COLUMNS, CHANNEL_WIDTH
 
 SAMPLES = CHANNEL_WIDTH + CHANNEL_DEAD_COLUMNS
-BLOCK = 8  #: rows of a channel that stay in the first cache
+BLOCK = 32  #: rows of a channel that are worked on together: with 8, the loop takes 0.4 s more for nine resultants
 CHUNK = 512  #: frequencies that stay in the first cache
 
 
