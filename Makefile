@@ -1,4 +1,4 @@
-# make env        make the environment, in .venv
+# make env        make the environment, in .venv, and compile the loops for this kind of processor
 # make cluster    the same, with Snakemake's executor for SLURM
 # make demo       process a simulated visit, from raw exposures to products, in demo/
 # make report     the same, and write a report: demo/results/*_report.html
@@ -34,7 +34,12 @@ PIP := -m pip install --quiet --disable-pip-version-check
 .PHONY: env cluster demo report test test-quick test-slurm test-snakemake test-next test-peer bench validate check docs changelog lock clean
 .DEFAULT_GOAL := env
 
-env: $(VENV)/.made
+env: $(VENV)/.made-kernels
+
+# Once for each kind of processor. The steps of the first exposures would wait for it otherwise.
+$(VENV)/.made-kernels: $(VENV)/.made scripts/compile_kernels.py $(wildcard scripts/rampflow/kernels/*.py)
+	$(BIN)/python scripts/compile_kernels.py
+	touch $@
 
 $(VENV)/.made: envs/rampflow.txt $(wildcard plugins/progress/*.toml plugins/progress/*/*.py)
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("rampflow needs Python 3.11 or newer, and $(PYTHON) is " + sys.version.split()[0] + "; name another: make PYTHON=python3.12")'
@@ -46,7 +51,7 @@ $(VENV)/.made-dev: $(VENV)/.made envs/dev.txt
 	$(BIN)/python $(PIP) -r envs/dev.txt
 	touch $@
 
-cluster: $(VENV)/.made-cluster
+cluster: $(VENV)/.made-cluster $(VENV)/.made-kernels
 
 $(VENV)/.made-cluster: $(VENV)/.made envs/cluster.txt
 	$(BIN)/python $(PIP) -r envs/cluster.txt
@@ -70,10 +75,10 @@ demo report: env
 	$(BIN)/snakemake $(filter report,$@) --configfile config/demo.yaml --cores $(CORES)
 	@$(BIN)/python scripts/show_products.py demo/results
 
-test: $(VENV)/.made-dev
+test: $(VENV)/.made-dev $(VENV)/.made-kernels
 	$(BIN)/python -m pytest --numprocesses $(CORES) --dist loadfile --durations 15 -m "not peer and not slurm"
 
-test-quick: $(VENV)/.made-dev
+test-quick: $(VENV)/.made-dev $(VENV)/.made-kernels
 	$(BIN)/python -m pytest --numprocesses $(CORES) --dist loadfile --durations 10 -m quick
 
 test-slurm: $(VENV)/.made-dev $(VENV)/.made-cluster

@@ -63,7 +63,8 @@ def chain(stem):
 def lines_of(text):
     """Lines of a log without times, which differ between runs, and without the name of the working folder."""
     lines = [re.sub(r"\S*/demo/", "demo/", line.partition("Z :: ")[2]) for line in text.splitlines()]
-    return [line for line in lines if "Rows done: " not in line]  # a slow machine alone logs these
+    # A slow machine alone logs the rows, and the first process alone that it compiles, without a time.
+    return [line for line in lines if line and "Rows done: " not in line]
 
 
 # ------------------------------------------------------------------------------------------------------------- products

@@ -38,6 +38,7 @@ def measure_local_background(
     """
     from rampflow.kernels.source_catalog import clip_rings
 
-    median, std, count = clip_rings(image, positions[:, 0], positions[:, 1], inner, outer)
+    x, y = np.ascontiguousarray(positions.T, np.float64)  # the loop is compiled once, not anew for a single source
+    median, std, count = clip_rings(image, x, y, inner, outer)
     with np.errstate(divide="ignore", invalid="ignore"):
         return median, np.sqrt(np.pi / (2 * count)) * std  # standard error of a median
