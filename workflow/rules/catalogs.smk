@@ -5,7 +5,7 @@ rule source_catalog:
     input:
         exposure=file_of_exposure(plan.exposure_before, "source_catalog"),
         references=ancient(of_exposure(plan.references, "source_catalog")),
-        forced_segmentation=ancient(lambda wildcards: plan.forced_segmentation()),
+        forced_segmentation=ancient(of_exposure(plan.forced_segmentation)),
         redo=redo_image("source_catalog"),
     output:
         catalog=f"{INTERMEDIATES}/{of_single_steps('source_catalog')}_cat.parquet",

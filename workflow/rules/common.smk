@@ -94,6 +94,8 @@ def redo_stamp(kind, wildcard):
 
 def get_final_products(wildcards):
     """Products of every exposure, and the summary of every alignment."""
+    if not plan.exposures and plan.inventory.excluded:
+        raise WorkflowError("exclude: it leaves out every exposure of the input")
     if not plan.exposures:
         raise WorkflowError(
             "input: no exposure is given; name raw files, folders or association files: --config input=L1_asn.json"

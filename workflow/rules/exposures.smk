@@ -13,7 +13,7 @@ for rule_name, members in plan.chains(BY_EXPOSURE).items():
         input:
             exposure=ancient(of_exposure(plan.raw_exposure)),
             references=ancient(of_exposure(plan.references_of_exposure)),
-            forced_segmentation=ancient(of_exposure(plan.forced_segmentation_of_exposure)),
+            forced_segmentation=ancient(of_exposure(plan.forced_segmentation)),
             redo=redo_stamp("exposure", "stem"),
         output:
             **{step: exposure_after(step, whole_chain=True) for step in plan.written_steps(members[0])},

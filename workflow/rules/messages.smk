@@ -50,8 +50,9 @@ def show_summary(logs, *, realigned=(), success):
             success=success,
         )
     )
-    if plan.inventory.notices:
+    if plan.inventory.notices or plan.inventory.selected:
         with SUMMARY.open("a") as file:
+            file.writelines(f"{line}\n" for line in plan.inventory.selected)
             file.writelines(f"warning: {notice}\n" for notice in plan.inventory.notices)
     if stale := plan.stale_files():
         show(leftovers.describe_stale(stale))
@@ -70,6 +71,8 @@ if IS_MAIN_PROCESS:
     if damaged:
         others = f" and {len(damaged) - 1} others" if len(damaged) > 1 else ""
         show(f"{damaged[0]}{others}: is damaged, or is the product of another exposure or run; damaged files are made again")
+    for line in plan.inventory.selected:
+        show(line)
     for notice in plan.inventory.notices:
         show(f"Warning: {notice}")
 

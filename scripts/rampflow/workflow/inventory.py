@@ -9,13 +9,16 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 import os
 import secrets
 import shlex
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+
+import yaml
 
 from rampflow.chain import STEPS, chain_of
 from rampflow.detector import MINIMUM_RESULTANTS, check_shape
@@ -29,9 +32,19 @@ from rampflow.step.declaration import NOT_APPLICABLE, Step
 from rampflow.step.exposure import Exposure
 from rampflow.step.provenance import is_fully_saturated
 from rampflow.step.ramp_input import check_ramp, is_ramp
-from rampflow.workflow import references, step_parameters
-from rampflow.workflow.association import RAW_SUFFIX, SPECIAL, Member, find_members, is_calibrated, is_plain, stem_of
+from rampflow.workflow import references, selections, step_parameters
+from rampflow.workflow.association import (
+    RAW_SUFFIX,
+    SPECIAL,
+    Member,
+    find_excluded,
+    find_members,
+    is_calibrated,
+    is_plain,
+    stem_of,
+)
 from rampflow.workflow.overrides import override_mismatch
+from rampflow.workflow.selections import Facts, SelectedSettings
 from rampflow.workflow.step_parameters import StepParameters
 
 FORMAT = 6  #: version of the file's format; other versions are not read
@@ -68,8 +81,10 @@ class ExposureEntry:
     catalog, segmentation : str or None
         Source catalog and segmentation map beside a calibrated image, if it has both.
     step_parameters : dict
-        For each step, the parameters that CRDS sets and the configuration does not: value and path of the reference, by name
-        (see `rampflow.workflow.step_parameters.StepParameters`).
+        For each step, the parameters that the configuration's ``overrides`` or CRDS set: value, and entry of ``overrides`` or
+        path of the reference, by name (see `rampflow.workflow.step_parameters.StepParameters`).
+    own_references : dict
+        Reference types that ``overrides`` sets, with the entry.
     """
 
     stem: str
@@ -84,6 +99,7 @@ class ExposureEntry:
     catalog: str | None = None
     segmentation: str | None = None
     step_parameters: dict[str, dict[str, Sequence]] = dataclasses.field(default_factory=dict)
+    own_references: dict[str, str] = dataclasses.field(default_factory=dict)
 
     @property
     def is_calibrated(self) -> bool:
@@ -133,13 +149,20 @@ class Inventory:
         For the path of each raw file and reference, the link that stands for its content (see `rampflow.files.links`). The
         rules read the link.
     notices : tuple of str
-        What users should know of the parameters that CRDS sets: those without effect, and steps that are left out.
+        What users should know of the parameters that CRDS and ``overrides`` set: those without effect, and steps that are left
+        out.
+    excluded : dict
+        Exposures that the configuration leaves out, by association.
+    selected : tuple of str
+        What each entry of ``overrides`` sets, and for how many exposures.
     """
 
     exposures: dict[str, ExposureEntry]
     context: str | None
     links: dict[str, str]
     notices: tuple[str, ...] = ()
+    excluded: dict[str, list[str]] = dataclasses.field(default_factory=dict)
+    selected: tuple[str, ...] = ()
 
     def references(self) -> list[str]:
         """List the paths of all references.
@@ -347,21 +370,20 @@ def build(config: dict, folder: Path, store: Path, steps: dict[str, Step]) -> In
     RampflowError
         Something is wrong with an input or a reference; the message names it.
     """
-    members = find_members(config["input"], folder, config["exclude"])
     known = _load(store)
-    skipped = frozenset(name for name, options in config["steps"].items() if options.get("skip"))
-    headers = _read_headers(members, known.get("headers", {}), skipped, config["exclude"])
-    override = {t: _overriding(t, given, folder) for t, given in config["references"]["override"].items()}
-    chains = {m: _chain(m, headers[str(m.path)], skipped) for m in members}
+    members, excluded, headers, settings = _choose_members(config, folder, known.get("headers", {}))
+    facts = {member: _facts(member, headers[str(member.path)]) for member in members}
+    override = {m: _overriding(config, own, folder) for m, own in settings.items()}
+    chains = {m: _chain(m, headers[str(m.path)], _skipped(config, own)) for m, own in settings.items()}
     _check_calibrated(chains, Path(config["results"]), folder)
     context = None
-    if _is_crds_needed(chains.values(), override, config["references"]["crds_context"], steps):
+    if _is_crds_needed(chains, override, config["references"]["crds_context"], steps):
         context = references.resolve_context(config["references"]["crds_context"])
     asked = [references.source(), context, context and references.context_stamp(context)]
     recommended = known.get("recommended", {}) if known.get("asked") == asked else {}
-    choice = _Choice(context, recommended, steps, override)
+    choice = _Choice(context, recommended, steps)
     exposures = {}
-    parameters = _read_parameters(config, chains, headers, choice) if context else {}
+    parameters = _read_parameters(config, settings, chains, headers, choice, override) if context else {}
     for member, found in parameters.items():
         chains[member] = [name for name in chains[member] if not found.values.get(name, {}).get("skip", (False,))[0]]
     for member, chain in chains.items():
@@ -374,29 +396,102 @@ def build(config: dict, folder: Path, store: Path, steps: dict[str, Step]) -> In
             detector=header["detector"],
             shape=tuple(header["shape"]),
             chain=tuple(chain),
-            references=choice.paths(header["crds"], chain, member.path),
+            references=choice.paths(header["crds"], chain, member.path, override[member]),
             tweakreg_catalog=str(member.tweakreg_catalog) if member.tweakreg_catalog else None,
-            step_parameters=parameters[member].values if member in parameters else {},
+            step_parameters=_combined(parameters[member].values if member in parameters else {}, settings[member]),
+            own_references={name: entry for name, (_, entry) in settings[member].references.items()},
             **dict(zip(("catalog", "segmentation"), _files_beside(member), strict=True)),
         )
-    inventory = Inventory(exposures, context, {}, _notices(exposures, parameters.values()))
+    by_stem = {stem_of(member.path): found for member, found in facts.items()}
+    notices = [*_notices(exposures, parameters.values()), *_unused_settings(config, by_stem, exposures, steps)]
+    selected = selections.summarize(config.get("overrides", ()), by_stem)
+    inventory = Inventory(exposures, context, {}, tuple(notices), excluded, tuple(selected))
     _check_alignment_is_possible(config, inventory)
+    _check_alignments_agree(config, inventory)
     if not config["references"].get("allow_mismatch"):
-        _check_overrides(override, chains, headers, steps)
+        _check_overrides(settings, override, chains, headers, steps)
     _check_paths(inventory)
     _check_place(inventory, folder / os.path.expanduser(config["results"]))
     _check_references(inventory, steps)
     contents = known.get("contents", {})
     beside = {path for entry in exposures.values() for path in entry.files[1:]}
-    own = set(override.values()) | beside
-    contents |= _read_contents([*inventory.references(), *sorted(beside)], own, contents)
+    own_files = {path for paths in override.values() for path in paths.values()} | beside
+    contents |= _read_contents([*inventory.references(), *sorted(beside)], own_files, contents)
     inventory.links.update(_link_all(inventory, headers, contents, folder))
     _save(store, {"asked": asked, "headers": headers, "recommended": recommended, "contents": contents})
+    entries = [dataclasses.asdict(e) for e in exposures.values()]
     _save(
         exposures_file(config, store),
-        {"context": context, "exposures": [dataclasses.asdict(e) for e in exposures.values()], "links": inventory.links},
+        {"context": context, "exposures": entries, "links": inventory.links, "excluded": excluded},
     )
     return inventory
+
+
+def _choose_members(
+    config: dict, folder: Path, known: dict
+) -> tuple[list[Member], dict[str, list[str]], dict[str, dict], dict[Member, SelectedSettings]]:
+    """Choose the exposures of a run, and read their headers, from `known` where a file has not changed.
+
+    Returns the members, those that are left out by association, the headers by path, and what ``overrides`` sets for each.
+    """
+    overrides = config.get("overrides", ())
+    names = [entry for entry in config["exclude"] if isinstance(entry, str)]
+    leave_out = {f"exclude[{n}]": entry for n, entry in enumerate(config["exclude"]) if not isinstance(entry, str)}
+    members = find_members(config["input"], folder, names)
+    by_name = find_excluded(config["input"], folder, names)
+    headers, errors = _read_headers(members, known)
+    facts = {member: _facts(member, headers.get(str(member.path))) for member in members}
+    by_selection = [m for m in members if any(selections.matches(entry, facts[m]) for entry in leave_out.values())]
+    kept = [member for member in members if member not in by_selection]
+    settings = {member: selections.settings_for(overrides, facts[member]) for member in kept}
+    _refuse_unreadable(config, kept, headers, errors, settings)
+    selects = {f"{selections.label(n)}.select": entry["select"] for n, entry in enumerate(overrides)}
+    of_run, others = [facts[m] for m in kept], [facts[m] for m in by_selection]
+    lines = selections.unmatched(leave_out, of_run, others)
+    if selections.unmatched(selects, of_run, others) and by_name:
+        found, _ = _read_headers(by_name, known)
+        others += [_facts(member, found.get(str(member.path))) for member in by_name]
+    raise_problems([*lines, *selections.unmatched(selects, of_run, others)])
+    excluded: dict[str, list[str]] = {}
+    for member in [*by_name, *by_selection]:
+        excluded.setdefault(member.association, []).append(stem_of(member.path))
+    return kept, excluded, headers, settings
+
+
+def _facts(member: Member, header: dict | None) -> Facts:
+    """What a selection can compare of an exposure, whose header may be unreadable."""
+    if header is None:
+        return selections.facts_of_name(stem_of(member.path), member.association)
+    return selections.facts_of(stem_of(member.path), member.association, header["crds"])
+
+
+def _skipped(config: dict, settings: SelectedSettings) -> frozenset[str]:
+    """The steps that the configuration leaves out for an exposure."""
+    chosen = {name: options.get("skip", False) for name, options in config["steps"].items()}
+    chosen |= {name: values["skip"][0] for name, values in settings.parameters.items() if "skip" in values}
+    return frozenset(name for name, skip in chosen.items() if skip)
+
+
+def _combined(from_crds: dict[str, dict[str, Sequence]], settings: SelectedSettings) -> dict[str, dict[str, Sequence]]:
+    """The parameters that CRDS or ``overrides`` set for an exposure, which have no value in common."""
+    result = {step: dict(values) for step, values in from_crds.items()}
+    for step, values in settings.parameters.items():
+        own = {name: found for name, found in values.items() if name != "skip" or found[0]}
+        if own:
+            result.setdefault(step, {}).update(own)
+    return result
+
+
+def _unused_settings(
+    config: dict, facts: dict[str, Facts], exposures: dict[str, ExposureEntry], steps: dict[str, Step]
+) -> list[str]:
+    """Lines on settings of ``overrides`` that no selected exposure uses."""
+    readers: dict[str, set[str]] = {}
+    for name, step in steps.items():
+        for reference in step.references:
+            readers.setdefault(reference.type, set()).add(name)
+    chains = {stem: entry.chain for stem, entry in exposures.items()}
+    return selections.without_effect(config.get("overrides", ()), facts, chains, readers)
 
 
 def read(path: Path) -> Inventory | None:
@@ -416,7 +511,7 @@ def read(path: Path) -> Inventory | None:
     if "exposures" not in known:
         return None
     entries = [ExposureEntry(**e | {"shape": tuple(e["shape"]), "chain": tuple(e["chain"])}) for e in known["exposures"]]
-    return Inventory({e.stem: e for e in entries}, known["context"], known["links"])
+    return Inventory({e.stem: e for e in entries}, known["context"], known["links"], excluded=known.get("excluded", {}))
 
 
 def known_names(folder: Path) -> set[str]:
@@ -455,7 +550,8 @@ def exposures_file(config: dict, store: Path) -> Path:
     """
     # CRDS's parameters leave out steps, and those of the configuration have precedence.
     own = {name: [options.get("skip", False), config["given"].get(name, [])] for name, options in config["steps"].items()}
-    asked = json.dumps([config["input"], config["exclude"], config["references"], own, references.source()], sort_keys=True)
+    chosen = [config[name] for name in ("input", "exclude", "references")] + [config.get("overrides", [])]
+    asked = json.dumps([*chosen, own, references.source()], sort_keys=True)
     return store.with_name(f"exposures-{hashlib.sha256(asked.encode()).hexdigest()[:16]}.json")
 
 
@@ -479,8 +575,8 @@ def _stamp_of(status: os.stat_result) -> list[int]:
     return [status.st_size, status.st_mtime_ns, status.st_ctime_ns]
 
 
-def _read_headers(members: list[Member], known: dict, skipped: frozenset[str], excluded: list[str]) -> dict:
-    """Headers of the raw files, from `known` where a file has not changed; those that a step will refuse are errors."""
+def _read_headers(members: list[Member], known: dict) -> tuple[dict[str, dict], dict[str, str]]:
+    """Headers and errors of files by their paths, from `known` where a file has not changed."""
 
     def read(member):
         if member.problem:
@@ -499,28 +595,42 @@ def _read_headers(members: list[Member], known: dict, skipped: frozenset[str], e
             return None, str(error)
 
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        results = list(pool.map(read, members))
+        results = {str(m.path): found for m, found in zip(members, pool.map(read, members), strict=True)}
+    headers = {path: header for path, (header, _) in results.items() if header}
+    return headers, {path: error for path, (_, error) in results.items() if error}
+
+
+def _refuse_unreadable(
+    config: dict,
+    members: list[Member],
+    headers: dict[str, dict],
+    errors: dict[str, str],
+    settings: dict[Member, SelectedSettings],
+) -> None:
+    """Refuse files that can't be read, or that a step will refuse."""
     bad = {}
-    for member, (header, error) in zip(members, results, strict=True):
-        if header:
-            chain = _chain(member, header, skipped)
+    for member in members:
+        path = str(member.path)
+        error = errors.get(path)
+        if header := headers.get(path):
+            chain = _chain(member, header, _skipped(config, settings[member]))
             error = next((header["refusals"][step] for step in chain if step in header["refusals"]), None)
         if error:
             bad[stem_of(member.path)] = error
-    leave_out = f"to go on without: {exclude_option([*excluded, *bad], sys.argv)}" if len(bad) < len(members) else ""
+    excluded = [*config["exclude"], *bad]
+    leave_out = f"to go on without: {exclude_option(excluded, sys.argv)}" if len(bad) < len(members) else ""
     raise_problems(list(bad.values()), leave_out)
-    return {str(member.path): header for member, (header, _) in zip(members, results, strict=True)}
 
 
-def exclude_option(names: list[str], arguments: list[str]) -> str:
+def exclude_option(excluded: list, arguments: list[str]) -> str:
     """Write the option ``--config`` that leaves out these exposures and keeps what the command line already configures.
 
     Snakemake takes the last ``--config`` only, so a second one would replace the user's.
 
     Parameters
     ----------
-    names : list of str
-        All exposures to leave out.
+    excluded : list
+        All exposures to leave out: names, patterns and selections.
     arguments : list of str
         The command line.
 
@@ -539,26 +649,39 @@ def exclude_option(names: list[str], arguments: list[str]) -> str:
         elif inside:
             given.append(word)
     kept = [word for word in given if not word.startswith("exclude=")]
-    return " ".join(["--config", *(shlex.quote(word) for word in kept), f"'exclude=[{','.join(dict.fromkeys(names))}]'"])
+    names = dict.fromkeys(yaml.safe_dump(entry, default_flow_style=True, width=math.inf).splitlines()[0] for entry in excluded)
+    return " ".join(["--config", *(shlex.quote(word) for word in kept), shlex.quote(f"exclude=[{','.join(names)}]")])
 
 
-def _overriding(reftype: str, given: str, folder: Path) -> str:
-    if given == NOT_APPLICABLE:
-        return given
-    path = folder / os.path.expanduser(given)
-    if not path.is_file():
-        raise RampflowError(f"references.override.{reftype}: {path} does not exist; name a file, or N/A for none")
-    return str(path)
+def _overriding(config: dict, settings: SelectedSettings, folder: Path) -> dict[str, str]:
+    """Path or "N/A" of each type of reference that the configuration names for an exposure."""
+    result = {}
+    for place, reftype, given in _own_references(config, settings):
+        path = str(folder / os.path.expanduser(given)) if given != NOT_APPLICABLE else given
+        if path != NOT_APPLICABLE and not Path(path).is_file():
+            raise RampflowError(f"{place}.{reftype}: {path} does not exist; name a file, or N/A for none")
+        result[reftype] = path
+    return result
 
 
-def _is_crds_needed(chains: Iterable[list[str]], override: dict, named: str | None, steps: dict[str, Step]) -> bool:
+def _own_references(config: dict, settings: SelectedSettings) -> list[tuple[str, str, str]]:
+    """Place in the configuration, type and file of the references that it names for an exposure."""
+    general = config["references"]["override"]
+    found = {reftype: ("references.override", reftype, path) for reftype, path in general.items()}
+    found |= {reftype: (f"{entry}.references", reftype, path) for reftype, (path, entry) in settings.references.items()}
+    return list(found.values())
+
+
+def _is_crds_needed(
+    chains: dict[Member, list[str]], override: dict[Member, dict[str, str]], named: str | None, steps: dict[str, Step]
+) -> bool:
     """Tell whether CRDS is to be asked: for a reference that the steps need, or because a context is named.
 
     A run whose references are all the user's own needs no cache. Parameters and optional references are then CRDS's only if a
     context is named.
     """
-    declared = {r.type: r for chain in chains for name in chain for r in steps[name].references}
-    if any(not reference.optional for reftype, reference in declared.items() if reftype not in override):
+    declared = {(m, r.type): r for m, chain in chains.items() for name in chain for r in steps[name].references}
+    if any(not reference.optional for (member, reftype), reference in declared.items() if reftype not in override[member]):
         return True
     return bool(declared) and references.is_context_named(named)
 
@@ -575,14 +698,11 @@ class _Choice:
         Answers so far, by the values that CRDS chooses by, and by type. New ones are added.
     steps : dict
         Declaration of each step.
-    override : dict
-        Path or N/A of each type that the configuration names.
     """
 
     context: str | None
     recommended: dict[str, dict[str, str]]
     steps: dict[str, Step]
-    override: dict[str, str]
 
     def ask(self, header: dict, types: list[str], path: Path) -> dict[str, str]:
         """Return CRDS's answer for each type, and ask for those that are not known."""
@@ -597,19 +717,19 @@ class _Choice:
                 raise RampflowError(f"{path}: {error}") from None
         return {t: known[t] for t in types}
 
-    def types(self, chain: list[str]) -> list[str]:
+    def types(self, chain: list[str], override: Container[str]) -> list[str]:
         """List the types of the references that CRDS chooses by the exposure for the steps of a chain."""
         declared = {r.type: r for name in chain for r in self.steps[name].references}
-        return [t for t, reference in declared.items() if t not in self.override and not reference.selected_by]
+        return [t for t, reference in declared.items() if t not in override and not reference.selected_by]
 
-    def paths(self, header: dict, chain: list[str], path: Path) -> dict[str, str]:
-        """Choose the path (or N/A) of each reference of an exposure."""
-        answers = self.ask(header, self.types(chain), path)
+    def paths(self, header: dict, chain: list[str], path: Path, override: dict[str, str]) -> dict[str, str]:
+        """Choose the path (or N/A) of each reference of an exposure; `override` has those that the configuration names."""
+        answers = self.ask(header, self.types(chain, override), path)
         chosen = {}
         for reference in {r.type: r for name in chain for r in self.steps[name].references}.values():
             reftype = reference.type
-            if reftype in self.override:
-                chosen[reftype] = self.override[reftype]
+            if reftype in override:
+                chosen[reftype] = override[reftype]
                 continue
             if reference.selected_by:
                 crds_type = reference.crds_type or reftype
@@ -627,7 +747,12 @@ class _Choice:
 
 
 def _read_parameters(
-    config: dict, chains: dict[Member, list[str]], headers: dict, choice: _Choice
+    config: dict,
+    settings: dict[Member, SelectedSettings],
+    chains: dict[Member, list[str]],
+    headers: dict,
+    choice: _Choice,
+    override: dict[Member, dict[str, str]],
 ) -> dict[Member, StepParameters]:
     """Read the parameters that CRDS sets for each exposure; empty if they are switched off."""
     if choice.context is None or not step_parameters.are_enabled(config["references"]):
@@ -638,7 +763,7 @@ def _read_parameters(
         header = headers[str(member.path)]["crds"]
         types = step_parameters.reference_types(chain)
         # Together with the references: CRDS is asked once for each exposure.
-        answers = choice.ask(header, [*choice.types(chain), *types], member.path)
+        answers = choice.ask(header, [*choice.types(chain, override[member]), *types], member.path)
         paths = {}
         for reftype in types:
             name = answers[reftype]
@@ -646,7 +771,10 @@ def _read_parameters(
                 paths[reftype] = str(references.cache_path(name))
                 if paths[reftype] not in contents:
                     contents[paths[reftype]] = step_parameters.read_reference(_in_cache(name, choice.context))
-        result[member] = step_parameters.merged(paths, contents, config, {name: choice.steps[name] for name in chain})
+        # What the configuration sets for the exposure isn't looked up in the references.
+        given = {name: [*config["given"].get(name, ()), *settings[member].parameters.get(name, ())] for name in chain}
+        steps = {name: choice.steps[name] for name in chain}
+        result[member] = step_parameters.merged(paths, contents, {**config, "given": given}, steps)
     return result
 
 
@@ -670,12 +798,16 @@ def _notices(exposures: dict[str, ExposureEntry], parameters: Iterable[StepParam
     left_out: dict[tuple[str, str], list[str]] = {}
     groups: dict[str, dict[str, dict]] = {}
     for stem, entry in exposures.items():
-        for step, values in entry.step_parameters.items():
+        from_crds = {
+            step: {name: found for name, found in values.items() if not selections.is_label(found[1])}
+            for step, values in entry.step_parameters.items()
+        }
+        for step, values in from_crds.items():
             skip, path = values.get("skip", (False, ""))
             if skip:
                 left_out.setdefault((path, step), []).append(stem)
         if "tweakreg" in entry.chain:
-            groups.setdefault(entry.association, {})[stem] = entry.step_parameters
+            groups.setdefault(entry.association, {})[stem] = from_crds
     for (path, step), stems in left_out.items():
         others = f" and {len(stems) - 1} others" if len(stems) > 1 else ""
         lines.append(f"{path}: steps.{step}.skip is true: {step} is left out for {stems[0]}{others}")
@@ -689,10 +821,21 @@ def _check_alignment_is_possible(config: dict, inventory: Inventory) -> None:
         for step in ("source_catalog", "tweakreg"):
             skip, path = entry.step_parameters.get(step, {}).get("skip", (False, ""))
             if skip:
+                keep = f": steps: {{{step}: {{skip: false}}}} in the configuration keeps the step"
                 raise RampflowError(
                     f"{path}: steps.{step}.skip is true for {entry.stem}, and require_alignment is true in the configuration; "
-                    f"change one of them: steps: {{{step}: {{skip: false}}}} in the configuration keeps the step"
+                    f"change one of them{'' if selections.is_label(path) else keep}"
                 )
+
+
+def _check_alignments_agree(config: dict, inventory: Inventory) -> None:
+    """Refuse ``overrides`` that set parameters of tweakreg for a part of an association."""
+    groups: dict[str, dict[str, dict]] = {}
+    for stem, entry in inventory.exposures.items():
+        if "tweakreg" in entry.chain:
+            groups.setdefault(entry.association, {})[stem] = entry.step_parameters.get("tweakreg", {})
+    found = [selections.disagreement(members, config["steps"]["tweakreg"], name) for name, members in groups.items()]
+    raise_problems([line for line in found if line])
 
 
 def _read_contents(paths: list[str], own: set[str], known: dict) -> dict:
@@ -780,20 +923,28 @@ def _check_place(inventory: Inventory, results: Path) -> None:
     )
 
 
-def _check_overrides(override: dict[str, str], chains: dict[Member, list[str]], headers: dict, steps: dict[str, Step]) -> None:
+def _check_overrides(
+    settings: dict[Member, SelectedSettings],
+    override: dict[Member, dict[str, str]],
+    chains: dict[Member, list[str]],
+    headers: dict,
+    steps: dict[str, Step],
+) -> None:
     """Refuse references made for another detector or optical element than the exposures that will read them."""
-    lines = []
-    for reftype, path in override.items():
-        declarations, readers = [], {}
-        for member, chain in chains.items():
-            if found := [r for name in chain for r in steps[name].references if r.type == reftype]:
-                known = headers[str(member.path)]["crds"]
-                names = ("name", "detector", "optical_element")
-                readers[str(member.path)] = {"instrument": {n: known.get(f"roman.meta.instrument.{n}") for n in names}}
-                declarations = found
-        if declarations and (line := override_mismatch(path, declarations[0], readers)):
-            lines.append(line)
-    raise_problems(lines)
+    readers: dict[tuple[str, str, str], dict[str, dict]] = {}
+    declarations = {}
+    names = ("name", "detector", "optical_element")
+    for member, chain in chains.items():
+        known = headers[str(member.path)]["crds"]
+        header = {"instrument": {name: known.get(f"roman.meta.instrument.{name}") for name in names}}
+        for reference in (r for name in chain for r in steps[name].references if r.type in override[member]):
+            _, entry = settings[member].references.get(reference.type, ("", ""))
+            place = f"{entry}.references" if entry else "references.override"
+            key = place, reference.type, override[member][reference.type]
+            declarations[key] = reference
+            readers.setdefault(key, {})[str(member.path)] = header
+    lines = [override_mismatch(key[2], f"{key[0]}.{key[1]}", declarations[key], readers[key]) for key in readers]
+    raise_problems([line for line in lines if line])
 
 
 def _check_references(inventory: Inventory, steps: dict[str, Step]) -> None:

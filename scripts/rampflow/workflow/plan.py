@@ -18,8 +18,7 @@ from rampflow.chain import STEPS, image_chain
 from rampflow.errors import RampflowError
 from rampflow.files import links
 from rampflow.step.declaration import NOT_APPLICABLE, Step
-from rampflow.workflow import configuration, inventory, recipes
-from rampflow.workflow.association import find_excluded
+from rampflow.workflow import configuration, inventory, recipes, selections
 from rampflow.workflow.environment import job_environment
 from rampflow.workflow.fingerprint import fingerprint
 from rampflow.workflow.inventory import Inventory
@@ -58,8 +57,8 @@ def read_settings(config: dict, declared: dict[str, Step], folder: Path, given: 
     """
     settings = configuration.validated(config, declared, given)
     settings["astrometric_catalog"] = check_astrometric_catalog(settings["astrometric_catalog"], folder)
-    options = settings["steps"]["source_catalog"]
-    options |= {name: link_to(path) for name, path in configuration.existing_files(options, folder).items()}
+    for place, options in configuration.sections(settings, "source_catalog"):
+        options |= {name: link_to(path) for name, path in configuration.existing_files(options, folder, place).items()}
     return settings
 
 
@@ -158,12 +157,19 @@ class Plan:
             A segmentation map, catalog or reference is such a file.
         """
         given = {
-            "steps.source_catalog.forced_segmentation": links.original(self.forced_segmentation()[0])
-            if self.forced_segmentation()
-            else None,
+            **{
+                f"{place}.forced_segmentation": links.original(options["forced_segmentation"])
+                for place, options in configuration.sections(self.settings, "source_catalog")
+                if options.get("forced_segmentation")
+            },
             "astrometric_catalog": links.original(self.star_source()),
             **{f"tweakreg_catalog of {e.stem}": e.tweakreg_catalog for e in self.exposures.values()},
             **{f"references.override.{name}": path for name, path in self.settings["references"]["override"].items()},
+            **{
+                f"{selections.label(number)}.references.{name}": path
+                for number, entry in enumerate(self.settings["overrides"])
+                for name, path in entry["references"].items()
+            },
         }
         named = {setting: Path(path).resolve() for setting, path in given.items() if path}
         if not named:
@@ -468,16 +474,21 @@ class Plan:
         chosen = [self.exposures[stem].references[reference.type] for reference in self.declared[step].references]
         return [self.links[path] for path in chosen if path != NOT_APPLICABLE]
 
-    def forced_segmentation(self) -> list[str]:
-        """Name the segmentation map of the configuration, whose sources are measured.
+    def forced_segmentation(self, stem: str) -> list[str]:
+        """Name the segmentation map of the configuration, whose sources are measured in an exposure.
+
+        Parameters
+        ----------
+        stem : str
+            Name of the exposure.
 
         Returns
         -------
         list of str
-            Path of the map; empty if the configuration names none.
+            Path of the map; empty if the configuration names none, or the exposure has no catalog.
         """
-        path = self.settings["steps"]["source_catalog"]["forced_segmentation"]
-        return [path] if path else []
+        path = self.options(stem, "source_catalog")["forced_segmentation"]
+        return [path] if path and "source_catalog" in self.exposures[stem].chain else []
 
     def solution(self, stem: str) -> str | list[str]:
         """Name the alignment of the exposure's association.
@@ -778,21 +789,6 @@ class Plan:
         """
         return [path for step in self.steps_of_exposure(stem) for path in self.references(stem, step)]
 
-    def forced_segmentation_of_exposure(self, stem: str) -> list[str]:
-        """Name the segmentation map of the configuration for an exposure whose sources are measured.
-
-        Parameters
-        ----------
-        stem : str
-            Name of the exposure.
-
-        Returns
-        -------
-        list of str
-            Path of the map; empty if the configuration names none, or the exposure has no catalog.
-        """
-        return self.forced_segmentation() if "source_catalog" in self.exposures[stem].chain else []
-
     def step_lines(self, stem: str) -> str:
         """Write the input of process_exposure.py: the steps of an exposure with their recipes and arguments.
 
@@ -834,7 +830,8 @@ class Plan:
         str
             The arguments, quoted for a shell.
         """
-        chosen, override = self.exposures[stem].references, self.settings["references"]["override"]
+        chosen = self.exposures[stem].references
+        override = {*self.settings["references"]["override"], *self.exposures[stem].own_references}
         types = [reference.type for reference in self.declared[step].references]
         words = [f"--{name} {shlex.quote(self.links.get(chosen[name], NOT_APPLICABLE))}" for name in types]
         by_crds = [name for name in types if name not in override]
@@ -848,7 +845,7 @@ class Plan:
         return " ".join([*words, self.parameters(stem, step)])
 
     def options(self, stem: str, step: str) -> dict[str, Any]:
-        """Return the parameters of a step for an exposure: those of the configuration, of CRDS, or the defaults.
+        """Return the parameters of a step for an exposure: of ``overrides``, of ``steps``, of CRDS, or the defaults.
 
         Parameters
         ----------
@@ -979,7 +976,7 @@ class Plan:
         str
             The options; empty if no exposure is left out.
         """
-        absent = find_excluded(self.settings["input"], Path.cwd(), self.settings["exclude"]).get(association, [])
+        absent = self.inventory.excluded.get(association, [])
         kinds = {
             "--excluded": [stem for stem in absent if stem not in unfinished],
             "--missing": [stem for stem in absent if stem in unfinished],
@@ -1038,7 +1035,7 @@ class Plan:
             return self.association_recipe(self.exposures[stem].association)
         files = {
             "dq_init": [self.raw_exposure(stem)],
-            "source_catalog": [recipes.content(self.settings["steps"]["source_catalog"]["forced_segmentation"])],
+            "source_catalog": [recipes.content(self.options(stem, "source_catalog")["forced_segmentation"])],
         }
         return recipes.recipe(self.arguments(stem, step), fingerprint(step), *files.get(step, []))
 
