@@ -12,7 +12,7 @@ from rampflow.chain import chain_of
 from rampflow.errors import RampflowError
 from rampflow.step.program import read_arguments
 from rampflow.workflow import plan as plans
-from rampflow.workflow import recipes, rerun, second_pass
+from rampflow.workflow import late_reports, recipes, rerun, second_pass
 from rampflow.workflow.configuration import validated
 from rampflow.workflow.inventory import ExposureEntry, Inventory
 
@@ -148,6 +148,29 @@ def test_the_next_step_records_that_crds_leaves_out_steps(make_plan):
     )
     assert plan.parameters("a1", "source_catalog").endswith("--parameters_from p.asdf:flatfield.skip,photom.skip")
     assert all("--parameters_from" not in plan.parameters("a1", name) for name in chain if name != "source_catalog")
+
+
+def test_settings_of_a_selection_are_recorded_and_change_the_recipes_of_its_exposures_alone(make_plan):
+    def with_overrides(place):
+        plan = make_plan(steps={"ramp_fitting": {"edge_size": 1}})
+        values = {"ramp_fitting": {"edge_size": (2, place)}, "photom": {"skip": (True, place)}}
+        chain = tuple(step for step in plan.exposures["a1"].chain if step != "photom")
+        plan.exposures["a1"] = entry("a1", chain=chain, step_parameters=values, own_references={"flat": place})
+        return plan
+
+    plan, before = with_overrides("overrides[0]"), make_plan(steps={"ramp_fitting": {"edge_size": 1}})
+    fit, flat = plan.arguments("a1", "ramp_fitting"), plan.arguments("a1", "flatfield")
+    assert "--edge_size 2" in fit and fit.endswith("--parameters_from overrides:edge_size")
+    assert flat.endswith("--parameters_from overrides:photom.skip")
+    assert "--chosen_by_crds flat" in before.arguments("a1", "flatfield") and "--chosen_by_crds" not in flat
+    differing = {step for step in plan.exposures["a1"].chain if plan.recipe("a1", step) != before.recipe("a1", step)}
+    assert differing == {"ramp_fitting", "flatfield"}
+    assert all(
+        plan.recipe("a2", step) == before.recipe("a2", step) for step in before.exposures["a2"].chain if step != "tweakreg"
+    )
+    # Another place in the list is no reason to run again.
+    moved = with_overrides("overrides[1]")
+    assert all(plan.recipe("a1", step) == moved.recipe("a1", step) for step in plan.exposures["a1"].chain)
 
 
 def test_contradicting_parameters_of_crds_are_refused_with_the_file(make_plan):
@@ -290,6 +313,38 @@ def test_a_report_tells_failed_exposures_from_excluded_ones(make_plan):
     plan.inventory.excluded["a"] = ["a1", "a2", "a3"]
     assert plan.missing_options("a", ["a2", "b1"]) == "--excluded a1 a3 --missing a2"
     assert plan.missing_options("a") == "--excluded a1 a2 a3" and plan.missing_options("b", ["a2"]) == ""
+
+
+def test_a_later_report_says_what_it_repeats_and_how_to_avoid_it(make_plan):
+    def write(*paths):
+        for path in map(Path, paths):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
+
+    plan = make_plan()
+    assert late_reports.repeated_steps(plan) == {}, "no products: the report is made together with them"
+    write(*plan.products("a1"), plan.paths.exposure("a1", "ramp_fitting"), *plan.products("a3"))
+    chain = plan.steps_of_exposure("a1")
+    assert late_reports.repeated_steps(plan) == {"a1": chain, "a3": plan.steps_of_exposure("a3")}
+    # Files of single steps that one job of all steps has not written repeat only what makes them.
+    alone = late_reports.repeated_steps(plan, ["a1"])["a1"]
+    assert alone == chain[: chain.index("linearity") + 1]
+    said = late_reports.describe_repeated(plan, late_reports.repeated_steps(plan))
+    assert "dq_init to source_catalog run again for 2 exposures" in said
+    assert said.endswith("keep_intermediates='[saturation, refpix, linearity, ramp_fitting]'")
+    # What is kept is not made again.
+    write(plan.paths.exposure("a1", "saturation"), plan.paths.exposure("a1", "refpix"))
+    assert late_reports.repeated_steps(plan)["a1"] == chain[chain.index("dark_decay") :]
+    write(plan.paths.exposure("a1", "linearity"), plan.paths.between("a3", "ramp_pictures.json"))
+    assert late_reports.repeated_steps(plan) == {}
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [("--cores 2 report", True), ("results/a_report.html", True), ("--report all.html", False), ("--cores 2", False)],
+)
+def test_a_report_is_requested_by_its_target(words, expected):
+    assert late_reports.is_requested(words.split()) is expected
 
 
 def test_the_second_pass_repeats_the_command_without_what_failed(make_plan, monkeypatch, tmp_path):

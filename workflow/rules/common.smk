@@ -25,6 +25,7 @@ from rampflow.files import links
 from rampflow.files.path_lists import write_list
 from rampflow.step.declaration import NOT_APPLICABLE
 from rampflow.workflow import recipes, rerun, resources, second_pass, summary
+from rampflow.workflow.command_line import refuse_lost_keys
 from rampflow.workflow.environment import SCRIPTS
 from rampflow.workflow.fingerprint import fingerprint
 from rampflow.workflow.paths import EXPOSURE_JOB, match_any
@@ -37,6 +38,8 @@ gc.set_threshold(100_000)
 IS_MAIN_PROCESS = not is_job()
 DECLARED = declarations.steps()
 try:
+    if IS_MAIN_PROCESS:
+        refuse_lost_keys(sys.argv[1:])
     settings = read_settings(config, DECLARED, Path.cwd(), GIVEN)
     settings["exclude"] = [*settings["exclude"], *second_pass.left_out()]
     tweakreg.matchings(settings["steps"]["tweakreg"])

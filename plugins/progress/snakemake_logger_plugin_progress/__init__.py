@@ -2,11 +2,11 @@
 
     snakemake --logger progress --cores 8
 
-On a terminal, a single line at the bottom says how far the run is and what it is doing. Each job has the name of its rule, which
-options such as ``--forcerun`` take. A dry-run is a table: how many jobs of each rule would run, and why. Warnings, errors and all
-other messages are shown as Snakemake words them, and its log in .snakemake/log has everything. Errors about the command line or
-a configuration file are followed by a hint. With ``--quiet``, ``--verbose`` or ``--printshellcmds``, Snakemake's own messages are
-shown.
+On a terminal, a single line at the bottom says how far the run is and what it is doing. Each job has the name of its rule,
+which options such as ``--forcerun`` take. A dry-run is a table: how many jobs of each rule would run, and why. Warnings, errors
+and all other messages are shown as Snakemake words them, and its log in .snakemake/log has everything. Errors about the command
+line or a configuration file are followed by a hint. With ``--quiet``, ``--verbose`` or ``--printshellcmds``, Snakemake's own
+messages are shown.
 """
 
 from __future__ import annotations
@@ -29,7 +29,13 @@ ROUTINE = ("Select jobs to execute", "Execute ", "Removing temporary output", "W
 #: Events of single jobs that the progress replaces.
 _JOB_EVENTS = (LogEvent.JOB_INFO, LogEvent.JOB_STARTED, LogEvent.JOB_FINISHED, LogEvent.PROGRESS)
 #: Beginnings of messages of a dry-run that its table replaces, and of its last one.
-_DRY_ROUTINE = (*ROUTINE, "Would remove temporary", "Reasons:", "Some jobs were triggered by provenance information")
+_DRY_ROUTINE = (
+    *ROUTINE,
+    "Would remove temporary",
+    "Reasons:",
+    "Some jobs were triggered by provenance",
+    "Rules with provenance",
+)
 _DRY_END = "This was a dry-run"
 #: Events of a dry-run that its table replaces.
 _DRY_EVENTS = (*_JOB_EVENTS, LogEvent.GROUP_INFO, LogEvent.RUN_INFO, LogEvent.WORKFLOW_STARTED)

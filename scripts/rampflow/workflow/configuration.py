@@ -281,13 +281,19 @@ def _explain(error) -> list[str]:
         for name in sorted(set(error.instance) - set(known), key=str):
             full = _place(*error.absolute_path, str(name))
             near = difflib.get_close_matches(str(name), known, 1)
-            hint = f"did you mean {near[0]!r}? " if near else ""
+            hint = _missing_space(name) or (f"did you mean {near[0]!r}? " if near else "")
             lines.append(f"unknown key {full!r}; {hint}{key} takes {', '.join(known) or 'nothing'}")
         return lines
     if error.validator == "required":
         missing = [name for name in error.schema["required"] if name not in error.instance]
         return [f"{key} lacks the key {missing[0]!r}; it takes {_takes(error.schema)}"]
-    return [f"{key} is {error.instance!r}; it takes {_takes(error.schema)}"]
+    return [f"{key} is {error.instance!r}; {_missing_space(error.instance)}it takes {_takes(error.schema)}"]
+
+
+def _missing_space(text: object) -> str:
+    """Hint on a key and a value that YAML reads as one text."""
+    key, colon, value = text.partition(":") if isinstance(text, str) else ("", "", "")
+    return f"a space is missing after the colon: write '{key}: {value}'; " if colon and key.isidentifier() and value else ""
 
 
 def _takes(schema: dict) -> str:

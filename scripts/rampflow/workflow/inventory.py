@@ -43,6 +43,7 @@ from rampflow.workflow.association import (
     is_plain,
     stem_of,
 )
+from rampflow.workflow.command_line import given_configurations
 from rampflow.workflow.overrides import override_mismatch
 from rampflow.workflow.selections import Facts, SelectedSettings
 from rampflow.workflow.step_parameters import StepParameters
@@ -639,15 +640,7 @@ def exclude_option(excluded: list, arguments: list[str]) -> str:
     str
         The option, quoted for a shell.
     """
-    given: list[str] = []
-    inside = False
-    for word in arguments:
-        if word in ("--config", "-C") or word.startswith("--config="):
-            given, inside = [word.partition("=")[2]] * word.startswith("--config="), True
-        elif word.startswith("-"):
-            inside = False
-        elif inside:
-            given.append(word)
+    given = (given_configurations(arguments) or [[]])[-1]
     kept = [word for word in given if not word.startswith("exclude=")]
     names = dict.fromkeys(yaml.safe_dump(entry, default_flow_style=True, width=math.inf).splitlines()[0] for entry in excluded)
     return " ".join(["--config", *(shlex.quote(word) for word in kept), shlex.quote(f"exclude=[{','.join(names)}]")])

@@ -347,10 +347,20 @@ class Plan:
         set of str
             Names of the steps.
         """
+        return {*self.kept_in_configuration(), *self._last_steps(self.with_step("tweakreg"))}
+
+    def kept_in_configuration(self) -> set[str]:
+        """List the steps whose output the configuration keeps.
+
+        Returns
+        -------
+        set of str
+            Names of the steps.
+        """
         kept = self.settings["keep_intermediates"]
         if isinstance(kept, bool):
             kept = STEPS if kept else ()
-        return {*kept, *self._last_steps(self.with_step("tweakreg"))}
+        return set(kept)
 
     def _last_steps(self, stems: Iterable[str]) -> set[str]:
         return {step for stem in stems for step in image_chain(self.exposures[stem].chain)[-1:]}
