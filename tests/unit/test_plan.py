@@ -11,8 +11,8 @@ import pytest
 from rampflow.chain import chain_of
 from rampflow.errors import RampflowError
 from rampflow.step.program import read_arguments
-from rampflow.workflow import plan as plans
 from rampflow.workflow import late_reports, recipes, rerun, second_pass
+from rampflow.workflow import plan as plans
 from rampflow.workflow.configuration import validated
 from rampflow.workflow.inventory import ExposureEntry, Inventory
 

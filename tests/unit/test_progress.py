@@ -120,7 +120,9 @@ def test_a_dry_run_is_a_table_by_rule_and_reason(logger, monkeypatch):
         "refpix            2  missing output files",
         "refpix            1  missing output files; params have changed since last execution",
         "ramp_fitting      1  input files updated by another job",
-        "total             4",
+        "remove_stale      1",
+        "all               1  input files updated by another job",
+        "total             6",
         "remove these files",
         "This was a dry-run (flag -n).",
     ]

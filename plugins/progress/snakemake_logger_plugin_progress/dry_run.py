@@ -13,7 +13,7 @@ class JobTable:
 
     def __init__(self) -> None:
         self._counts: dict[str, Counter[str]] = {}
-        self._targets: list[str] = []
+        self._messages: list[str] = []
 
     def add(self, rule: str, reason: str, output: list[str], message: str | None) -> None:
         """Count a job.
@@ -25,14 +25,13 @@ class JobTable:
         reason : str
             Why Snakemake would run it; several reasons with "; " between them.
         output : list of str
-            Its output. A target has none, and is not counted.
+            Its output.
         message : str or None
             Message of the rule, which is shown for a job without output.
         """
-        if output:
-            self._counts.setdefault(rule, Counter())[kind_of(reason)] += 1
-        elif message:
-            self._targets.append(message)
+        self._counts.setdefault(rule, Counter())[kind_of(reason)] += 1
+        if message and not output:
+            self._messages.append(message)
 
     def text(self) -> str:
         """Write the table.
@@ -46,7 +45,7 @@ class JobTable:
         rows.append(("total", sum(n for _, n, _ in rows), ""))
         width = max(len(rule) for rule, *_ in rows)
         lines = [f"{'job':{width}}  count  reason", *(f"{rule:{width}}  {n:5}  {reason}".rstrip() for rule, n, reason in rows)]
-        return "\n".join([*lines, *self._targets])
+        return "\n".join([*lines, *self._messages])
 
 
 def kind_of(reason: str) -> str:
