@@ -14,12 +14,12 @@ from rampflow.files.asdf_reader import AsdfFile
 from rampflow.files.asdf_writer import create_asdf
 from rampflow.files.tags import ROMAN_PREFIX
 from rampflow.files.yaml_tree import tagged
-from rampflow.workflow import headers
+from rampflow.workflow import headers, member_choice
 
 
 def test_the_suggested_command_keeps_the_given_configuration():
     def advise(words, names=("a", "b")):
-        return headers.exclude_option(list(names), shlex.split(words))
+        return member_choice.exclude_option(list(names), shlex.split(words))
 
     assert advise("snakemake --cores 2") == "--config 'exclude=[a,b]'"
     given = "snakemake --config input=x.json steps='{refpix: {skip: true}}' exclude=a --cores 2 report"

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import os
-import shlex
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from rampflow.chain import STEPS, chain_of
 from rampflow.detector import MINIMUM_RESULTANTS, check_shape
-from rampflow.errors import RampflowError, raise_problems
+from rampflow.errors import RampflowError
 from rampflow.files import links
 from rampflow.files.asdf_reader import AsdfFile
 from rampflow.files.data_models import data_model
@@ -26,42 +24,28 @@ CRDS_PARTS = ("instrument", "exposure", "visit", "observation")
 NUMBERS_READ = {"assign_wcs": tuple(f"meta.wcsinfo.{name}" for name in ("v2_ref", "v3_ref", "roll_ref", "ra_ref", "dec_ref"))}
 
 
-def read_headers(members: list[Member], known: dict, skipped: frozenset[str], excluded: list[str]) -> dict:
-    """Read the headers of the files of a run; those of unchanged files are known.
+def read_headers(members: list[Member], known: dict) -> tuple[dict[str, dict], dict[str, str]]:
+    """Read the headers of files, from `known` where a file has not changed.
 
     Parameters
     ----------
     members : list of rampflow.workflow.association.Member
-        Members of the associations.
+        The exposures.
     known : dict
         Headers of an earlier run, by the paths of their files.
-    skipped : frozenset of str
-        Steps that the configuration leaves out.
-    excluded : list of str
-        Exposures that the configuration leaves out, for the advice in a message.
 
     Returns
     -------
-    dict
-        Header of each file, by its path, see `read_header`, with a ``stamp`` that changes with the file.
-
-    Raises
-    ------
-    RampflowError
-        A file can't be read, or a step of its chain will refuse it; the message lists all of these files.
+    headers : dict
+        Header of each file that can be read, by its path, see `read_header`, with a ``stamp`` that changes with the file.
+    errors : dict of str
+        What is wrong with the others, by path.
     """
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        results = list(pool.map(lambda member: _header_or_problem(member, known), members))
-    bad = {}
-    for member, (header, error) in zip(members, results, strict=True):
-        if header:
-            chain = remaining_chain(member, header, skipped)
-            error = next((header["refusals"][step] for step in chain if step in header["refusals"]), None)
-        if error:
-            bad[stem_of(member.path)] = error
-    leave_out = f"to go on without: {exclude_option([*excluded, *bad], sys.argv)}" if len(bad) < len(members) else ""
-    raise_problems(list(bad.values()), leave_out)
-    return {str(member.path): header for member, (header, _) in zip(members, results, strict=True)}
+        found = list(pool.map(lambda member: _header_or_problem(member, known), members))
+    results = {str(member.path): result for member, result in zip(members, found, strict=True)}
+    headers = {path: header for path, (header, _) in results.items() if header}
+    return headers, {path: error for path, (_, error) in results.items() if error}
 
 
 def _header_or_problem(member: Member, known: dict) -> tuple[dict | None, str | None]:
@@ -267,33 +251,3 @@ def remaining_chain(member: Member, header: dict, skipped: frozenset[str]) -> li
         return chain
     done = ("source_catalog",) if files_beside(member)[0] else ()
     return [name for name in chain if name in ("source_catalog", "tweakreg") and name not in done]
-
-
-def exclude_option(names: list[str], arguments: list[str]) -> str:
-    """Write the option ``--config`` that leaves out these exposures and keeps what the command line already configures.
-
-    Snakemake takes the last ``--config`` only, so a second one would replace the user's.
-
-    Parameters
-    ----------
-    names : list of str
-        All exposures to leave out.
-    arguments : list of str
-        The command line.
-
-    Returns
-    -------
-    str
-        The option, quoted for a shell.
-    """
-    given: list[str] = []
-    inside = False
-    for word in arguments:
-        if word in ("--config", "-C") or word.startswith("--config="):
-            given, inside = [word.partition("=")[2]] * word.startswith("--config="), True
-        elif word.startswith("-"):
-            inside = False
-        elif inside:
-            given.append(word)
-    kept = [word for word in given if not word.startswith("exclude=")]
-    return " ".join(["--config", *(shlex.quote(word) for word in kept), f"'exclude=[{','.join(dict.fromkeys(names))}]'"])

@@ -18,6 +18,8 @@ from rampflow.chain import STEPS
 from rampflow.errors import RampflowError
 from rampflow.files.asdf_reader import AsdfFile
 from rampflow.step.declaration import Parameter, Step
+from rampflow.step.provenance import OVERRIDES
+from rampflow.workflow import selections
 from rampflow.workflow.configuration import FILE_PARAMETERS, parameters_of
 
 PIPELINE = "pars-exposurepipeline"
@@ -297,14 +299,15 @@ def source_options(values: Mapping[str, Sequence]) -> list[str]:
     Parameters
     ----------
     values : mapping
-        Value and reference of each parameter that is from CRDS, by its name.
+        Value and source of each parameter, by its name: path of a reference of CRDS, or entry of ``overrides``.
 
     Returns
     -------
     list of str
-        The arguments: for each reference ``--parameters_from`` with its file name, a colon and the parameters.
+        The arguments: for each source ``--parameters_from`` with its name, a colon and the parameters. The entry of
+        ``overrides`` is not named: it changes when another entry is added, and nothing must run again for that.
     """
     names: dict[str, list[str]] = {}
     for key, (_, path) in sorted(values.items()):
-        names.setdefault(Path(path).name, []).append(key)
+        names.setdefault(OVERRIDES if selections.is_label(path) else Path(path).name, []).append(key)
     return [word for file in sorted(names) for word in ("--parameters_from", f"{file}:{','.join(names[file])}")]
