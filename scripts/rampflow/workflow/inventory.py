@@ -769,11 +769,12 @@ def _check_paths(inventory: Inventory) -> None:
 
 
 def _check_place(inventory: Inventory, results: Path) -> None:
-    """Refuse ramps in the folder of the results: dq_init writes files of the same names there."""
-    inside = [path for e in inventory.exposures.values() if Path(path := e.path).resolve().is_relative_to(results.resolve())]
+    """Refuse files in the folder of the results, or links to them, where a step writes files of the same names."""
+    results = results.resolve()
+    inside = [path for e in inventory.exposures.values() for path in e.files if Path(path).resolve().is_relative_to(results)]
     raise_problems(
         [
-            f"{path}: lies in the folder of the results ({results}), where dq_init would overwrite it; copy it elsewhere"
+            f"{path}: lies in the folder of the results ({results}), where it would be overwritten; copy it elsewhere"
             for path in inside
             if not path.endswith(RAW_SUFFIX)
         ]
