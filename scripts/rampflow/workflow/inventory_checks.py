@@ -164,7 +164,7 @@ def check_paths(inventory: Inventory) -> None:
 
 
 def check_place(inventory: Inventory, results: Path) -> None:
-    """Refuse ramps in the folder of the results: dq_init writes files of the same names there.
+    """Refuse files in the folder of the results, or links to them, where a step writes files of the same names.
 
     Parameters
     ----------
@@ -176,12 +176,13 @@ def check_place(inventory: Inventory, results: Path) -> None:
     Raises
     ------
     RampflowError
-        There are such ramps; the message lists them.
+        There are such files; the message lists them.
     """
-    inside = [path for e in inventory.exposures.values() if Path(path := e.path).resolve().is_relative_to(results.resolve())]
+    results = results.resolve()
+    inside = [path for e in inventory.exposures.values() for path in e.files if Path(path).resolve().is_relative_to(results)]
     raise_problems(
         [
-            f"{path}: lies in the folder of the results ({results}), where dq_init would overwrite it; copy it elsewhere"
+            f"{path}: lies in the folder of the results ({results}), where it would be overwritten; copy it elsewhere"
             for path in inside
             if not path.endswith(RAW_SUFFIX)
         ]
