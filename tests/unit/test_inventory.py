@@ -537,6 +537,33 @@ def test_missing_metadata_are_named_for_every_version(tmp_path, tag, field, step
     assert list(refusals) == [step] and f"{field}" in refusals[step] and "missing" in refusals[step]
 
 
+@pytest.mark.parametrize("version", ["1.1", "1.2"])
+def test_what_the_data_model_that_is_written_requires_must_be_there(tmp_path, version):
+    """RAD 1.2 has an entry more, which a file of it must have if its products are to have it."""
+    path = with_tag(write_exposure(tmp_path, "a"), "wfi_science_raw-2.2.0", {"meta.ref_file.bam": "N/A"})
+    refusals = inventory.read_header(path, version)["refusals"]
+    assert list(refusals) == (["dq_init"] if version == "1.2" else [])
+    assert version == "1.1" or "meta.visit.wfi_acm_z_defocus_size is missing" in refusals["dq_init"]
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "takes"),
+    [
+        ("meta.instrument.optical_element", "F999", "'F999'; it takes one of F062, "),
+        ("meta.exposure.start_time", "2027-01-01T00:00:00", "'2027-01-01T00:00:00'; it takes a time, with the tag !<"),
+        ("meta.exposure.nresultants", "4", "'4'; it takes integer"),
+        ("meta.exposure.hga_move", 1, "1; it takes boolean"),
+        ("meta.visit.nexposures", True, "True; it takes integer"),
+        ("meta.program", "none", "'none'; it takes object"),
+    ],
+)
+def test_metadata_that_the_products_can_t_have_are_refused(tmp_path, field, value, takes):
+    """finalize would refuse them after all other jobs."""
+    path = with_tag(write_exposure(tmp_path, "a"), "wfi_science_raw-2.1.0", {field: value})
+    refusals = inventory.read_header(path)["refusals"]
+    assert list(refusals) == ["dq_init"] and f"b_uncal.asdf: {field} is {takes}" in refusals["dq_init"]
+
+
 def test_the_header_is_what_crds_matches(tmp_path):
     header = inventory.read_header(write_exposure(tmp_path, "a"))
     assert (header["type"], header["detector"], header["shape"]) == ("WFI_IMAGE", "WFI01", [4, SIZE, SIZE])

@@ -23,8 +23,9 @@ from rampflow.errors import RampflowError, raise_problems
 from rampflow.files import links
 from rampflow.files.asdf_reader import AsdfFile
 from rampflow.files.atomic import replacing
-from rampflow.files.data_models import data_model
-from rampflow.files.level1 import missing_metadata, update_raw
+from rampflow.files.data_models import DataModel, data_model
+from rampflow.files.level1 import missing_metadata, update_raw, wrong_metadata
+from rampflow.files.tags import DEFAULT_DATA_MODEL
 from rampflow.step.declaration import NOT_APPLICABLE, Step
 from rampflow.step.exposure import Exposure
 from rampflow.step.provenance import is_fully_saturated
@@ -34,7 +35,7 @@ from rampflow.workflow.association import RAW_SUFFIX, SPECIAL, Member, find_memb
 from rampflow.workflow.overrides import override_mismatch
 from rampflow.workflow.step_parameters import StepParameters
 
-FORMAT = 6  #: version of the file's format; other versions are not read
+FORMAT = 7  #: version of the file's format; other versions are not read
 #: Parts of the metadata by which CRDS may choose references.
 CRDS_PARTS = ("instrument", "exposure", "visit", "observation")
 #: Numbers in the metadata that a step requires.
@@ -162,13 +163,15 @@ class Inventory:
         return [path for path in self.references() if not Path(path).exists()]
 
 
-def read_header(path: Path) -> dict:
+def read_header(path: Path, model: str = DEFAULT_DATA_MODEL) -> dict:
     """Read and check what the inventory needs from a raw file or a calibrated image.
 
     Parameters
     ----------
     path : pathlib.Path
         Raw file or calibrated image, see `rampflow.workflow.association.is_calibrated`.
+    model : str
+        Version of the data model that is written.
 
     Returns
     -------
@@ -187,7 +190,7 @@ def read_header(path: Path) -> dict:
             return _header_of_image(raw)
         chosen_by = _metadata_for_crds(raw)  # as the file has them: CRDS's rules know the versions
         if not is_ramp(raw):
-            update_raw(raw, data_model())
+            update_raw(raw, data_model(model))
         shape = raw.array("data").shape
         _ = raw.read_pattern
         check_shape(path, shape)
@@ -197,7 +200,7 @@ def read_header(path: Path) -> dict:
         except RampflowError as error:
             raise RampflowError(f"{path}: {error}") from None
         raw.get("meta.instrument.optical_element", str)
-        return _header(raw, tuple(shape), chosen_by, find_refusals(raw, tuple(shape)))
+        return _header(raw, tuple(shape), chosen_by, find_refusals(raw, tuple(shape), data_model(model)))
 
 
 def _metadata_for_crds(exposure: Exposure) -> dict[str, str]:
@@ -257,15 +260,17 @@ def _chain(member: Member, header: dict, skipped: frozenset[str]) -> list[str]:
     return [name for name in chain if name in ("source_catalog", "tweakreg") and name not in done]
 
 
-def find_refusals(raw: Exposure, shape: tuple[int, int, int]) -> dict[str, str]:
+def find_refusals(raw: Exposure, shape: tuple[int, int, int], model: DataModel) -> dict[str, str]:
     """Find what the steps will refuse, from the header alone.
 
     Parameters
     ----------
     raw : rampflow.step.exposure.Exposure
-        The raw exposure, of the data model that is written by default or a newer one.
+        The raw exposure, of the data model that is written or a newer one.
     shape : tuple of int
         Resultants, rows, columns.
+    model : DataModel
+        The data model that is written.
 
     Returns
     -------
@@ -288,7 +293,9 @@ def find_refusals(raw: Exposure, shape: tuple[int, int, int]) -> dict[str, str]:
                 raw.number(field)
         except RampflowError as error:
             refusals[step] = str(error)
-    if not refusals and (missing := missing_metadata(raw)):
+    if not refusals and (wrong := wrong_metadata(raw, model)):
+        refusals["dq_init"] = f"{raw.path}: {', and '.join(wrong)}; correct the metadata of the file, or make it again"
+    elif not refusals and (missing := missing_metadata(raw, model)):
         refusals["dq_init"] = (
             f"{raw.path}: {', '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing, which the data model requires; "
             "the file is incomplete, make it again"
@@ -350,7 +357,7 @@ def build(config: dict, folder: Path, store: Path, steps: dict[str, Step]) -> In
     members = find_members(config["input"], folder, config["exclude"])
     known = _load(store)
     skipped = frozenset(name for name, options in config["steps"].items() if options.get("skip"))
-    headers = _read_headers(members, known.get("headers", {}), skipped, config["exclude"])
+    headers = _read_headers(members, known.get("headers", {}), skipped, config)
     override = {t: _overriding(t, given, folder) for t, given in config["references"]["override"].items()}
     chains = {m: _chain(m, headers[str(m.path)], skipped) for m in members}
     _check_calibrated(chains, Path(config["results"]), folder)
@@ -479,8 +486,10 @@ def _stamp_of(status: os.stat_result) -> list[int]:
     return [status.st_size, status.st_mtime_ns, status.st_ctime_ns]
 
 
-def _read_headers(members: list[Member], known: dict, skipped: frozenset[str], excluded: list[str]) -> dict:
+def _read_headers(members: list[Member], known: dict, skipped: frozenset[str], config: dict) -> dict:
     """Headers of the raw files, from `known` where a file has not changed; those that a step will refuse are errors."""
+
+    model = config["data_model"]
 
     def read(member):
         if member.problem:
@@ -491,10 +500,10 @@ def _read_headers(members: list[Member], known: dict, skipped: frozenset[str], e
             return None, f"{member.path}: can't be opened ({error.strerror})"
         stamp = _stamp_of(status)
         header = known.get(str(member.path))
-        if header and header["stamp"] == stamp:
+        if header and (header["stamp"], header["data_model"]) == (stamp, model):
             return header, None
         try:
-            return {**read_header(member.path), "stamp": stamp}, None
+            return {**read_header(member.path, model), "stamp": stamp, "data_model": model}, None
         except RampflowError as error:
             return None, str(error)
 
@@ -507,7 +516,8 @@ def _read_headers(members: list[Member], known: dict, skipped: frozenset[str], e
             error = next((header["refusals"][step] for step in chain if step in header["refusals"]), None)
         if error:
             bad[stem_of(member.path)] = error
-    leave_out = f"to go on without: {exclude_option([*excluded, *bad], sys.argv)}" if len(bad) < len(members) else ""
+    option = exclude_option([*config["exclude"], *bad], sys.argv)
+    leave_out = f"to go on without: {option}" if len(bad) < len(members) else ""
     raise_problems(list(bad.values()), leave_out)
     return {str(member.path): header for member, (header, _) in zip(members, results, strict=True)}
 
