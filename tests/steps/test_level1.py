@@ -124,7 +124,7 @@ def test_the_ramp_has_the_data_model_that_is_asked_for(tmp_path, version):
 
 def test_entries_and_arrays_of_a_newer_version_are_copied(tmp_path):
     """Anywhere in the tree: arrays in the metadata can't be copied in memory, for they lie in the file."""
-    added = {"meta": {"novel": {"values": np.arange(7), "name": "x"}}, "hot": {"map": np.ones((5, 5), np.int16)}}
+    added = {"meta": {"novel": {"values": np.arange(5000), "name": "x"}}, "hot": {"map": np.ones((100, 50), np.int16)}}
     write_version(tmp_path, "wfi_science_raw-2.9.0", {"novel": added["meta"]["novel"]})
     with AsdfFile(tmp_path / "in_uncal.asdf") as file:
         file.tree["roman"]["hot"] = added["hot"]
@@ -134,8 +134,8 @@ def test_entries_and_arrays_of_a_newer_version_are_copied(tmp_path):
     initialize(tmp_path)
     with AsdfFile(tmp_path / "out.asdf") as file:
         roman = file.tree["roman"]
-        np.testing.assert_array_equal(roman["meta"]["novel"]["values"].read(), np.arange(7))
-        np.testing.assert_array_equal(roman["hot"]["map"].read(), np.ones((5, 5)))
+        np.testing.assert_array_equal(roman["meta"]["novel"]["values"].read(), np.arange(5000))
+        np.testing.assert_array_equal(roman["hot"]["map"].read(), np.ones((100, 50)))
         assert roman["meta"]["novel"]["name"] == "x"
 
 

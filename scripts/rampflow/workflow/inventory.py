@@ -488,7 +488,6 @@ def _stamp_of(status: os.stat_result) -> list[int]:
 
 def _read_headers(members: list[Member], known: dict, skipped: frozenset[str], config: dict) -> dict:
     """Headers of the raw files, from `known` where a file has not changed; those that a step will refuse are errors."""
-
     model = config["data_model"]
 
     def read(member):
