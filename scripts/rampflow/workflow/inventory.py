@@ -18,7 +18,7 @@ from rampflow.workflow.association import (
     is_calibrated,
 )
 
-FORMAT = 6  #: version of the file's format; other versions are not read
+FORMAT = 7  #: version of the file's format; other versions are not read
 
 
 @dataclasses.dataclass(frozen=True)

@@ -56,7 +56,7 @@ def choose_members(
     leave_out = {f"exclude[{n}]": entry for n, entry in enumerate(config["exclude"]) if not isinstance(entry, str)}
     members = find_members(config["input"], folder, names)
     by_name = find_excluded(config["input"], folder, names)
-    headers, errors = read_headers(members, known)
+    headers, errors = read_headers(members, known, config["data_model"])
     facts = {member: selection_facts(member, headers.get(str(member.path))) for member in members}
     by_selection = [m for m in members if any(selections.matches(entry, facts[m]) for entry in leave_out.values())]
     kept = [member for member in members if member not in by_selection]
@@ -66,7 +66,7 @@ def choose_members(
     of_run, others = [facts[m] for m in kept], [facts[m] for m in by_selection]
     lines = selections.unmatched(leave_out, of_run, others)
     if selections.unmatched(selects, of_run, others) and by_name:
-        found, _ = read_headers(by_name, known)
+        found, _ = read_headers(by_name, known, config["data_model"])
         others += [selection_facts(member, found.get(str(member.path))) for member in by_name]
     raise_problems([*lines, *selections.unmatched(selects, of_run, others)])
     excluded: dict[str, list[str]] = {}
