@@ -25,7 +25,8 @@ HEAD = """\
 # Relative to the working folder.
 input: []
 
-# Exposures of the input to leave out, by name, such as r0000101001001001001_0001_wfi01_f158. One, or a list.
+# Exposures of the input to leave out: names, patterns such as "*_wfi07_*", or selections such as {detector: WFI07}. One, or a
+# list.
 exclude: []
 
 # Folder of the products.
@@ -68,6 +69,13 @@ job_per: step
 qa:
   limits: {}
 
+# References and parameters of selected exposures, a list. A later entry wins over an earlier one, and over steps below:
+#   - select: {detector: WFI06, optical_element: F129}
+#     references: {flat: my_flat.asdf}
+#   - select: {exposure: "*_0001_wfi01_*"}
+#     steps: {ramp_fitting: {rejection_threshold: 6}}
+overrides: []
+
 steps:
 """
 
@@ -85,7 +93,7 @@ An unknown key, a wrong type or a value out of range stops the run before any jo
 | key | default | meaning | romancal |
 |---|---|---|---|
 | [`input`](#input) | `[]` | raw files, folders of raw files, or association files; one, or a list | file after `strun roman_elp` |
-| [`exclude`](#exclude) | `[]` | exposures of the input to leave out; one, or a list | |
+| [`exclude`](#exclude) | `[]` | exposures of the input to leave out: names, patterns or selections; one, or a list | |
 | `results` | `results` | folder of the products | `output_dir` |
 | [`keep_intermediates`](#keep_intermediates) | `[ramp_fitting]` | steps whose files are kept | `steps.STEP.save_results` |
 | `references.crds_context` | `null` | CRDS context; `null`: `CRDS_CONTEXT`, or the cache's default | `CRDS_CONTEXT` |
@@ -98,6 +106,7 @@ An unknown key, a wrong type or a value out of range stops the run before any jo
 | [`scratch`](#scratch) | `null` | folder on a disk of the cluster's nodes for files that only the next step reads | |
 | [`job_per`](#job_per) | `step` | `step`: each step of an exposure is a job; `exposure`: all steps of an exposure are one job | |
 | [`qa.limits`](#qalimits) | `{}` | limits of the numbers of exposures | |
+| [`overrides`](#overrides) | `[]` | references and parameters of selected exposures | |
 | `steps.STEP.skip` | `false` | leave the step out (every step except dq_init and ramp_fitting) | `steps.STEP.skip` |
 | `steps.STEP.PARAMETER` | | see [Parameters of the steps](#parameters-of-the-steps) | `steps.STEP.PARAMETER` |
 
@@ -115,6 +124,9 @@ In `meta.cal_step`, a step that is left out or has no reference is `SKIPPED`.
 ### exclude
 
 The name of an exposure is its file's name without `_uncal.asdf` (or a ramp's suffix), such as `r0000101001001001001_0001_wfi01_f158`.
+A pattern such as `"*_wfi07_*"` leaves out all exposures with such a name. A selection such as `{detector: WFI07}` has the keys that
+[`overrides`](#overrides) takes. The file of an exposure that is left out by its name, or a pattern of it, need not exist. An entry that
+matches no exposure is an error.
 
 ### keep_intermediates
 
@@ -136,10 +148,11 @@ they are refused.
 CRDS has parameters of the steps for some exposure types and dates, in references of the types `pars-rampfitstep`,
 `pars-exposurepipeline` and so on. A parameter has the first of these values:
 
-1. yours: `steps.STEP.PARAMETER` in `--config` or your `--configfile`, even if it is the default
-2. that of `pars-exposurepipeline`
-3. that of the step's reference
-4. the default in `config.yaml`
+1. that of the last entry of [`overrides`](#overrides) that selects the exposure
+2. yours: `steps.STEP.PARAMETER` in `--config` or your `--configfile`, even if it is the default
+3. that of `pars-exposurepipeline`
+4. that of the step's reference
+5. the default in `config.yaml`
 
 Write only what you change into your own file: a copy of `config.yaml` replaces all of CRDS's values. `false` leaves CRDS's parameters
 out, and so does `STPIPE_DISABLE_CRDS_STEPPARS=true` in the environment. See
@@ -199,6 +212,39 @@ it.
 `200 mas`. An exposure beyond a limit is flagged in `exposures.parquet` and `exposures.ecsv`, and named in the summary of a run.
 `snakemake exposures` applies changed limits to the exposures of the results folder
 ([Look at a survey](../docs/how-to/survey.md)).
+
+### overrides
+
+Settings of some exposures alone:
+
+```yaml
+overrides:
+  - select: {detector: WFI06, optical_element: F129}
+    references: {flat: my_flat.asdf}
+  - select: {exposure: ["*_0001_wfi01_*", "*_0002_wfi01_*"]}
+    steps: {ramp_fitting: {rejection_threshold: 6}, refpix: {skip: true}}
+```
+
+`references` takes what [`references.override`](#referencesoverride) takes, and `steps` what `steps` takes. Where several entries set
+one value for an exposure, the last of them counts. All keys of `select` must match:
+
+| key | compares | example |
+|---|---|---|
+| `exposure` | name of the exposure | `"*_0001_wfi01_*"` |
+| `association` | name of the association; without an association file, that of the exposure | `visit` |
+| `visit` | name, identifier or number of the visit | `r0000101001001001001`, `0000101001001001001`, `1` |
+| `program`, `execution_plan`, `pass`, `segment`, `observation` | number in `meta.observation` | `101` |
+| `detector` | `meta.instrument.detector` | `WFI06` |
+| `optical_element` | `meta.instrument.optical_element` | `F129` |
+| `exposure_type` | `meta.exposure.type` | `WFI_IMAGE` |
+| `ma_table` | name, number or identifier of the MultiAccum table | `1001` |
+
+A value may be a list, of which one must match. `*`, `?` and `[...]` are those of file names. Case counts. A selection that matches no
+exposure is an error, which lists the values that exist.
+
+tweakreg and the search for its stars have one set of parameters for each association: select all aligned exposures of an association,
+or the run stops. `steps: {tweakreg: {skip: true}}` leaves single exposures out of the alignment.
+See [Change parameters of some exposures](../docs/how-to/parameters.md#for-some-exposures).
 
 ## Plausible references
 

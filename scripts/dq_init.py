@@ -1,6 +1,5 @@
 """Step dq_init: turn a raw exposure into a ramp with data-quality arrays, and flag its bad pixels and guide window."""
 
-import copy
 import dataclasses
 import sys
 from collections.abc import Sequence
@@ -16,7 +15,7 @@ from rampflow.files.asdf_writer import EmptyArray
 from rampflow.files.data_models import GROUND_TEST_MODELS, DataModel, data_model, describe_newer
 from rampflow.files.level1 import forget_extensions, spell_data_problem, update_raw
 from rampflow.files.tags import ROMAN_PREFIX
-from rampflow.files.yaml_tree import tagged
+from rampflow.files.yaml_tree import map_tree, tagged
 from rampflow.step.consistency import contradictions
 from rampflow.step.declaration import NOT_APPLICABLE, Parameter, Range, Reference, Step
 from rampflow.step.exposure import Exposure
@@ -315,7 +314,7 @@ def ramp_tree(raw: Exposure, model: DataModel) -> dict:
     dict
         Tagged tree of the ramp.
     """
-    meta = copy.deepcopy(raw.meta)
+    meta = map_tree(raw.meta, lambda node: node)  # a copy; arrays in it stay in the file
     meta["cal_step"] = dict.fromkeys((*STATUSES, *LATER_STATUSES), "INCOMPLETE")
     if not is_ramp(raw):
         meta["cal_logs"] = []

@@ -302,7 +302,7 @@ def look_up_dust(job: Job, ra: np.ndarray, dec: np.ndarray) -> np.ndarray:
     Returns
     -------
     numpy.ndarray
-        E(B-V), mag, of the same shape; NaN for sources without a position or a map.
+        E(B-V), mag, of the same shape; NaN for sources without a position or a map, and where the map has no value.
     """
     maps, missing = {}, []
     for name, inside in dust.hemispheres(ra, dec).items():
@@ -314,7 +314,11 @@ def look_up_dust(job: Job, ra: np.ndarray, dec: np.ndarray) -> np.ndarray:
                 maps[name] = job.use_reference(reftype)
     if missing:
         log.warning("No dust map is given: dust_ebv is NaN without %s", " and ".join(missing))
-    return dust.reddening(ra, dec, maps)
+    found = dust.reddening(ra, dec, maps)
+    for name, inside in dust.hemispheres(ra, dec).items():
+        if name in maps and (lost := np.count_nonzero(~np.isfinite(found[inside]))):
+            log.warning("%s has no value at %d sources: their dust_ebv is NaN", maps[name], lost)
+    return found
 
 
 def subtract_background(field: photometry.Field, box: int, threads: int) -> Background:

@@ -481,8 +481,8 @@ def run(arguments: dict) -> None:
     association = arguments["output"].name.removesuffix(f"_{STEP.suffix}.asdf")
     log.info("%s %s, step tweakreg: %d exposures of %s", SOFTWARE_NAME, __version__, len(images), association)
     log.info("Parameters: %s", ", ".join(f"{k}={v}" for k, v in parameters.items()))
-    if arguments.get("parameters_from"):
-        log.info("Parameters of CRDS: %s", describe_parameter_sources(arguments["parameters_from"]))
+    for line in describe_parameter_sources(arguments.get("parameters_from", [])):
+        log.info(line)
     stars, origin, reason = read_stars(arguments["astrometric_catalog"])
     log.info("Astrometric catalog: %s", origin.described())
     stars_move = bool(np.isfinite(stars["pmra"]).any())

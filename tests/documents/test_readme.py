@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from repository import ROOT
+from snakemake_runs import planned_jobs
 
 README = (ROOT / "README.md").read_text()
 PAGES = [p for p in sorted((ROOT / "docs").rglob("*.md")) if "generated" not in p.parts]
@@ -101,14 +102,14 @@ def test_snakemake_commands_of_the_readme_run(shell, line):
     """A dry run has the chain of both exposures, from the raw files to the products."""
     line = line.partition("  #")[0].partition(" --report ")[0]  # a report needs products: see test_report.py
     said = shell(f"{line} --dry-run")
-    counts = dict(re.findall(r"^(\w+) +(\d+)$", said, re.MULTILINE))
+    counts = planned_jobs(said)
     if " remove_stale " in line:
-        assert counts == {"remove_stale": "1", "total": "1"}
+        assert counts == {"remove_stale": 1, "total": 1}
         return
     in_one_job = "job_per=exposure" in line or "profiles/slurm" in line
     chain = "exposure_to_source_catalog" if in_one_job else "ramp_fitting"
-    assert counts[chain] == counts["finalize"] == ("1" if "exclude" in line else "2")
-    assert counts["tweakreg"] == "1"
+    assert counts[chain] == counts["finalize"] == (1 if "exclude" in line else 2)
+    assert counts["tweakreg"] == 1
     assert ("refpix" in counts) == ("skip: true" not in line and not in_one_job)
     assert ("association_report" in counts) == (" report " in line)
 
@@ -143,9 +144,9 @@ def test_the_module_example_has_the_jobs_of_the_workflow(visit, clone, shell):
     (example,) = (block for block in blocks("python") if "use rule" in block)
     (clone / "mine.smk").write_text(example.replace("/path/to/rampflow", str(clone)))
     said = shell("snakemake --snakefile mine.smk --cores 2 --dry-run")
-    counts = dict(re.findall(r"^(\w+) +(\d+)$", said, re.MULTILINE))
-    assert counts["rampflow_ramp_fitting"] == counts["rampflow_finalize"] == "2"
-    assert counts["mine"] == "1"
+    counts = planned_jobs(said)
+    assert counts["rampflow_ramp_fitting"] == counts["rampflow_finalize"] == 2
+    assert counts["mine"] == 1
 
 
 # -------------------------------------------------------------------------------------------------------------- picture

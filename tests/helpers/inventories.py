@@ -41,7 +41,8 @@ exposures = {
     e.stem: [e.association, e.exposure_type, e.detector, e.shape, e.chain, e.references] for e in found.exposures.values()
 }
 said = {"context": found.context, "exposures": exposures, "opened": opened, "missing": found.missing_references()}
-print(json.dumps({**said, "links": found.links}))
+said |= {"parameters": {e.stem: e.step_parameters for e in found.exposures.values()}, "notices": found.notices}
+print(json.dumps({**said, "links": found.links, "excluded": found.excluded, "selected": found.selected}))
 """
 
 

@@ -18,6 +18,14 @@ def crds_environment(cache):
     }
 
 
+def planned_jobs(said):
+    """Jobs of a dry run by rule, from what it shows: a table with a line for each rule and reason."""
+    counts = {}
+    for rule, count in re.findall(r"^(\w+) +(\d+)(?:  \S.*)?$", said.rpartition("\njob ")[2], re.MULTILINE):
+        counts[rule] = counts.get(rule, 0) + int(count)
+    return counts
+
+
 class Workflow:
     """Runs of Snakemake in a working folder of their own.
 
@@ -44,5 +52,5 @@ class Workflow:
         """How many jobs of each rule a run would start (the target left out)."""
         result = self.snakemake(*arguments, "--dry-run", snakefile=snakefile)
         assert result.returncode == 0, result.stderr
-        counts = dict(re.findall(r"^(\w+) +(\d+)$", result.stdout + result.stderr, re.MULTILINE))
-        return {rule: int(count) for rule, count in counts.items() if rule not in ("all", "default", "total")}
+        counts = planned_jobs(result.stdout + result.stderr)
+        return {rule: count for rule, count in counts.items() if rule not in ("all", "default", "total")}

@@ -9,6 +9,7 @@ import declarations
 import pytest
 
 from rampflow.chain import STEPS
+from rampflow.step.declaration import Parameter
 from rampflow.workflow import configuration, step_parameters
 from rampflow.workflow.environment import SCRIPTS
 
@@ -53,6 +54,23 @@ def test_parameters_are_switched_off_by_the_values_of_stpipe(value, monkeypatch)
 
     monkeypatch.setenv("STPIPE_DISABLE_CRDS_STEPPARS", value)
     assert step_parameters.are_enabled({"step_parameters": True}) is not get_disable_crds_steppars()
+
+
+@pytest.mark.parametrize("kind", [bool, int, float])
+@pytest.mark.parametrize("value", ["true", "Yes", "off", "1", "0", 1, 0, 2, "2", " 2 ", 2.5, "2.5", "", "x", [1]])
+def test_values_are_converted_as_by_stpipe(kind, value):
+    from configobj.validate import ValidateError, Validator
+
+    name = {bool: "boolean", int: "integer", float: "float"}[kind]
+    try:
+        expected = Validator().check(name, value)
+    except ValidateError:
+        expected = None
+    try:
+        found = step_parameters.converted(Parameter("x", kind, kind(), ""), value)
+    except ValueError:
+        found = None
+    assert found == expected and type(found) is type(expected)
 
 
 def test_references_are_merged_as_by_stpipe(tmp_path, monkeypatch):

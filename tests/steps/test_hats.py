@@ -131,6 +131,43 @@ def test_catalogs_without_usable_positions_are_refused(tmp_path, changes, says):
 
 
 # ----------------------------------------------------------------------------------------------------------- the network
+def lose_column(path, name):
+    pq.write_table(pq.read_table(path, partitioning=None).drop_columns([name]), path)
+
+
+def change_to_text(path, name):
+    table = pq.read_table(path, partitioning=None)
+    pq.write_table(table.set_column(table.column_names.index(name), name, table[name].cast(pa.string())), path)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda path: path.write_bytes(path.read_bytes()[:-50]),
+        lambda path: path.write_bytes(b""),
+        lambda path: lose_column(path, "dec"),
+        lambda path: change_to_text(path, "_healpix_29"),
+        lambda path: path.unlink(),
+    ],
+    ids=["cut", "empty", "without dec", "pixels as text", "missing"],
+)
+@pytest.mark.parametrize("number", [0, -1])
+def test_a_damaged_partition_is_named(tmp_path, damage, number):
+    partition = sorted(write_catalog(tmp_path / "catalog").rglob("Npix=*"))[number]
+    damage(partition)
+    with pytest.raises(RampflowError, match=partition.name):
+        fetch_stars(str(tmp_path / "catalog"), REGION, EPOCH, 10)
+
+
+@pytest.mark.parametrize("line", ["6,", "six,1", "40,5", "-1,5", "6,49152", "6,-1", "6,5.5"])
+def test_a_damaged_list_of_partitions_is_refused(tmp_path, line):
+    folder = write_catalog(tmp_path / "catalog")
+    with (folder / hats.INFO).open("a") as file:
+        file.write(f"{line}\n")
+    with pytest.raises(RampflowError, match=f"{hats.INFO} is damaged"):
+        fetch_stars(str(folder), REGION, EPOCH, 10)
+
+
 class Server:
     """A web server of the files below a folder, with ranges or without; `requests` are the method and path of each."""
 
@@ -216,6 +253,42 @@ def test_the_cache_is_shared_and_follows_the_content(tmp_path, monkeypatch):
         os.utime(path, ns=(1, 1))
     np.testing.assert_array_equal(read(), INSIDE)
     assert len(list(cache.iterdir())) == 2 * len(files)
+
+
+def test_a_wrong_bit_in_the_cache_never_moves_a_star(tmp_path, monkeypatch):
+    write_catalog(tmp_path / "catalog")
+    monkeypatch.setenv(partition_cache.VARIABLE, str(tmp_path / "cache"))
+    address, rng = f"{Server(tmp_path).address}/catalog", np.random.default_rng(5)
+    for _ in range(20):
+        np.testing.assert_array_equal(np.sort(hats.read_hats(open_store(address), REGION)[0]["ra"]), INSIDE)
+        for path in (tmp_path / "cache").iterdir():
+            content = bytearray(path.read_bytes())
+            content[rng.integers(4, len(content))] ^= 1 << rng.integers(8)
+            path.write_bytes(content)
+
+
+def test_a_file_without_tag_and_time_on_the_server_is_not_kept(tmp_path, monkeypatch):
+    write_catalog(tmp_path / "catalog")
+    monkeypatch.setenv(partition_cache.VARIABLE, str(tmp_path / "cache"))
+    monkeypatch.setattr(http.server.BaseHTTPRequestHandler, "send_header", without_state)
+    stars, _ = hats.read_hats(open_store(f"{Server(tmp_path).address}/catalog"), REGION)
+    np.testing.assert_array_equal(np.sort(stars["ra"]), INSIDE)
+    assert not (tmp_path / "cache").exists()
+
+
+def without_state(handler, key, value, send=http.server.BaseHTTPRequestHandler.send_header):
+    if key not in ("ETag", "Last-Modified"):
+        send(handler, key, value)
+
+
+def test_what_a_killed_run_has_left_in_the_cache_is_removed_after_a_day(tmp_path):
+    old, new = (tmp_path / f".rampflow-{name}" for name in ("old", "new"))
+    for folder in (old, new):
+        folder.mkdir()
+        (folder / "a.parquet").write_text("partial")
+    os.utime(old, (1, 1))
+    partition_cache.remove_oldest(tmp_path, 1.0)
+    assert list(tmp_path.iterdir()) == [new]
 
 
 def test_a_cache_that_can_not_be_written_is_no_hindrance(tmp_path, monkeypatch, caplog):

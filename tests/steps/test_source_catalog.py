@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import source_catalog
+from astropy.io import fits
 from photutils.aperture import CircularAperture
 from simulator import simulate_references
 from small_files import arrays_of, image, meta_of, opened, refuse, run_here, succeed, write_image
@@ -253,6 +254,15 @@ def test_reddening_is_looked_up_in_the_map_of_the_hemisphere(catalogs):
     assert np.isnan(catalogs.read(None, maps[1])[0]["dust_ebv"]).all()
     assert catalogs.said.count("WARNING") == 1
     assert f"dust_ebv is NaN without dustmap_north ({len(found['ra'])} sources)" in catalogs.said
+
+
+def test_a_dust_map_without_values_is_named(catalogs):
+    path = catalogs.folder / "empty.fits"
+    simulate_references.make_dust_map(path, "north", 1)
+    with fits.open(path, mode="update") as file:
+        file[0].data[:] = np.nan
+    assert np.isnan(catalogs.read(None, f"--dustmap_north={path}")[0]["dust_ebv"]).all()
+    assert catalogs.said.count("WARNING") == 1 and f"{path} has no value at " in catalogs.said
 
 
 def test_parameters_of_crds_are_recorded(catalogs):

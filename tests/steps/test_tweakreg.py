@@ -28,6 +28,7 @@ from rampflow.alignment.evidence import RADII, count_pairs, poisson_tail
 from rampflow.alignment.exposures import ARCSEC
 from rampflow.alignment.product import apply_solution, read_solution, update_catalog
 from rampflow.astrometry.region import unit_vectors
+from rampflow.errors import RampflowError
 from rampflow.files.asdf_reader import AsdfFile
 from rampflow.files.asdf_writer import EmptyArray, create_asdf
 from rampflow.wcs.conversion import wcs_of_tree
@@ -80,19 +81,39 @@ def test_the_solution_is_a_file_for_asdf(aligned):
     with asdf.open(aligned.path) as file:
         content = file["tweakreg"]
         assert list(content["exposures"]) == list(aligned.summary["exposures"])
-        for stem, entry in content["exposures"].items():
-            assert isinstance(entry["wcs"], gwcs.WCS) and entry["status"] == "COMPLETE"
-            here = wcs_of_tree(aligned[stem]["wcs"])
-            np.testing.assert_array_equal(entry["wcs"](10.5, 20.5), here(10.5, 20.5))
-            assert {key: entry[key] for key in tweakreg.UNKNOWN} == aligned.summary["exposures"][stem]
+        for stem, document in content["exposures"].items():
+            with asdf.open(io.BytesIO(document.tobytes())) as solution:
+                entry = solution["tweakreg"]
+                assert isinstance(entry["wcs"], gwcs.WCS) and entry["status"] == "COMPLETE"
+                here = wcs_of_tree(aligned[stem]["wcs"])
+                np.testing.assert_array_equal(entry["wcs"](10.5, 20.5), here(10.5, 20.5))
+                assert {key: entry[key] for key in tweakreg.UNKNOWN} == aligned.summary["exposures"][stem]
         assert content["parameters"]["refine"] is True and content["astrometric_catalog"]["status"] == "SUCCESS"
 
 
-def test_a_solution_is_read_without_those_of_the_others(aligned):
-    with AsdfFile(aligned.path, parse=False) as file:
-        for stem in aligned.summary["exposures"]:
-            assert file.entry("tweakreg", "exposures", stem)["wcs"] and file.entry("tweakreg", "cal_logs")
-        assert file.tree is None
+def test_a_solution_is_read_without_those_of_the_others(aligned, tmp_path):
+    with AsdfFile(aligned.path) as file:
+        assert len(file.text) < 200_000, "the solutions are in blocks, not in the tree"
+    content = aligned.path.read_bytes()
+    begins = [at for at in range(len(content)) if content.startswith(b"#ASDF 1", at)]  # of the whole file, of a and of b
+    assert len(begins) == 3
+    damaged = tmp_path / "damaged_tweakreg.asdf"
+    damaged.write_bytes(content[: begins[2]] + bytes(1000) + content[begins[2] + 1000 :])
+    for place in ("wcs_fit_results", "s_region", "cal_logs"):
+        assert read_solution(damaged, "a")[place] == aligned["a"][place]
+    with pytest.raises(RampflowError, match=re.escape(str(damaged))):
+        read_solution(damaged, "b")
+    assert aligned["b"]["status"] == "COMPLETE"
+
+
+def test_a_solution_has_the_log_of_the_association_and_its_own(aligned):
+    def messages(stem):
+        return [line.split(" :: ", 3)[-1] for line in aligned[stem]["cal_logs"]]
+
+    for stem, other in ("ab", "ba"):
+        beginnings = {message.partition(": ")[0] for message in messages(stem)}
+        assert {stem, "Parameters", "Astrometric catalog"} <= beginnings and other not in beginnings
+    assert messages("a")[0] == messages("b")[0]
 
 
 def test_the_summary_names_the_software(aligned):

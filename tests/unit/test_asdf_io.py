@@ -119,6 +119,12 @@ def test_a_compressed_array_is_read_by_asdf_and_by_rampflow(tmp_path, shape):
     assert (tmp_path / "a.asdf").stat().st_size < 200_000
 
 
+def test_an_array_in_another_file_is_named(tmp_path):
+    asdf.AsdfFile({"a": np.arange(1000)}).write_to(tmp_path / "a.asdf", all_array_storage="external")
+    with pytest.raises(RampflowError, match=r"a\.asdf: has an array in another file, 'a0000\.asdf'; write it again with all"):
+        AsdfFile(tmp_path / "a.asdf")
+
+
 @pytest.mark.parametrize("compression", [None, "lz4", "zlib", "bzp2"])
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_what_asdf_writes_is_read(tmp_path, dtype, compression):

@@ -81,6 +81,15 @@ def test_images_with_nothing_to_do_or_in_the_way_are_refused(folder, config, say
         build(folder, **config)
 
 
+@pytest.mark.parametrize("ending", ["cal.asdf", "cat.parquet", "segm.asdf"])
+def test_a_link_to_a_file_of_the_results_is_refused(folder, ending):
+    path = folder / f"{STEMS[0]}_{ending}"
+    (folder / "out").mkdir()
+    path.symlink_to(path.rename(folder / "out" / path.name))
+    with pytest.raises(RampflowError, match=f"{path.name}: lies in the folder of the results .*out.*would be overwritten"):
+        build(folder)
+
+
 @pytest.mark.parametrize(
     ("meta", "says"),
     [

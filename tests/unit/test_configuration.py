@@ -118,6 +118,7 @@ def test_the_given_configuration_is_not_changed():
         ({"references": {"override": {"flatt": "x"}}}, "unknown key 'references.override.flatt'; did you mean 'flat'?"),
         ({"references": {"context": "x"}}, "unknown key 'references.context'; did you mean 'crds_context'?"),
         ({5: 1}, "unknown key '5'"),
+        ({"references": {"override": {"flat:my.asdf": None}}}, "a space is missing after the colon: write 'flat: my.asdf'"),
     ],
 )
 def test_an_unknown_key_is_named_with_the_nearest(given, message):
@@ -132,6 +133,7 @@ def test_an_unknown_key_is_named_with_the_nearest(given, message):
         ({"steps": {"saturation": {"backup": True}}}, "steps.saturation.backup is True; it takes a whole number"),
         ({"steps": {"saturation": {"backup": -1}}}, "steps.saturation.backup is -1; it takes a whole number not below 0"),
         ({"steps": {"saturation": {"backup": None}}}, "steps.saturation.backup is None"),
+        ({"steps": {"saturation": "backup:2"}}, "a space is missing after the colon: write 'backup: 2'; it takes a mapping"),
         ({"steps": {"saturation": [1]}}, "steps.saturation is [1]; it takes a mapping of keys"),
         ({"steps": {"refpix": {"remove_trends": 1}}}, "steps.refpix.remove_trends is 1; it takes true or false"),
         ({"steps": {"refpix": {"skip": "no way"}}}, "steps.refpix.skip is 'no way'; it takes true or false"),

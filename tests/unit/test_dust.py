@@ -138,6 +138,16 @@ def test_another_projection_is_refused(tmp_path, changes, said):
         dust.interpolate_map(path, *POLE)
 
 
+def test_the_map_of_the_other_hemisphere_is_refused(maps):
+    """All positions would have the value of its edge."""
+    ra, dec = np.array([192.86, 12.86]), np.array([27.1, -27.1])
+    swapped = {"north": maps["south"], "south": maps["north"]}
+    with pytest.raises(RampflowError, match=r"s\.fits: is a dust map of the south \(CRVAL2 is -90\); give that of the north"):
+        dust.reddening(ra[:1], dec[:1], swapped)
+    with pytest.raises(RampflowError, match=r"n\.fits: is a dust map of the north \(CRVAL2 is 90\); give that of the south"):
+        dust.reddening(ra[1:], dec[1:], swapped)
+
+
 def test_a_damaged_map_is_refused(tmp_path):
     path = write_map(tmp_path / "map.fits")
     whole = path.read_bytes()

@@ -14,12 +14,13 @@ from rampflow.files.asdf_reader import AsdfFile
 from rampflow.files.asdf_writer import create_asdf
 from rampflow.files.tags import ROMAN_PREFIX
 from rampflow.files.yaml_tree import tagged
-from rampflow.workflow import headers
+from rampflow.workflow import member_choice
+from rampflow.workflow.headers import read_header
 
 
 def test_the_suggested_command_keeps_the_given_configuration():
     def advise(words, names=("a", "b")):
-        return headers.exclude_option(list(names), shlex.split(words))
+        return member_choice.exclude_option(list(names), shlex.split(words))
 
     assert advise("snakemake --cores 2") == "--config 'exclude=[a,b]'"
     given = "snakemake --config input=x.json steps='{refpix: {skip: true}}' exclude=a --cores 2 report"
@@ -47,7 +48,7 @@ def test_an_invalid_header_is_named(tmp_path, changes, message):
         with create_asdf(tmp_path / "b_uncal.asdf", file.tree):
             pass
     with pytest.raises(RampflowError, match=r"b_uncal\.asdf: ") as error:
-        headers.read_header(tmp_path / "b_uncal.asdf")
+        read_header(tmp_path / "b_uncal.asdf")
     assert message in str(error.value)
 
 
@@ -64,13 +65,13 @@ def with_tag(path, tag, changes=None):
 @pytest.mark.parametrize("tag", ["wfi_science_raw-2.2.0", "wfi_science_raw-2.9.0", "wfi_science_raw-1.8.0"])
 def test_every_version_of_raw_files_is_taken(tmp_path, tag):
     path = write_exposure(tmp_path, "a")
-    assert headers.read_header(with_tag(path, tag))["refusals"] == {}
+    assert read_header(with_tag(path, tag))["refusals"] == {}
 
 
 @pytest.mark.parametrize("tag", ["wfi_science_raw-3.0.0", "wfi_science_raw-2.1", "wfi_image-2.1.0"])
 def test_data_models_that_cant_be_read_are_refused(tmp_path, tag):
     with pytest.raises(RampflowError, match=rf"b_uncal\.asdf: .*{re.escape(tag)}"):
-        headers.read_header(with_tag(write_exposure(tmp_path, "a"), tag))
+        read_header(with_tag(write_exposure(tmp_path, "a"), tag))
 
 
 @pytest.mark.parametrize("tag", ["wfi_science_raw-1.8.0", "wfi_science_raw-2.1.0", "wfi_science_raw-2.2.0"])
@@ -84,12 +85,12 @@ def test_data_models_that_cant_be_read_are_refused(tmp_path, tag):
     ],
 )
 def test_missing_metadata_are_named_for_every_version(tmp_path, tag, field, step):
-    refusals = headers.read_header(with_tag(write_exposure(tmp_path, "a"), tag, {field: ...}))["refusals"]
+    refusals = read_header(with_tag(write_exposure(tmp_path, "a"), tag, {field: ...}))["refusals"]
     assert list(refusals) == [step] and f"{field}" in refusals[step] and "missing" in refusals[step]
 
 
 def test_the_header_is_what_crds_matches(tmp_path):
-    header = headers.read_header(write_exposure(tmp_path, "a"))
+    header = read_header(write_exposure(tmp_path, "a"))
     assert (header["type"], header["detector"], header["shape"]) == ("WFI_IMAGE", "WFI01", [4, SIZE, SIZE])
     assert header["crds"]["roman.meta.instrument.detector"] == "WFI01"
     assert header["crds"]["roman.meta.instrument.optical_element"] == "F158"
@@ -97,3 +98,30 @@ def test_the_header_is_what_crds_matches(tmp_path):
     assert header["crds"]["roman.meta.exposure.start_time"].startswith("2020-01-01")
     assert all(isinstance(value, str) for value in header["crds"].values())
     json.dumps(header)
+
+
+@pytest.mark.parametrize("version", ["1.1", "1.2"])
+def test_what_the_data_model_that_is_written_requires_must_be_there(tmp_path, version):
+    """RAD 1.2 has an entry more, which a file of it must have if its products are to have it."""
+    path = with_tag(write_exposure(tmp_path, "a"), "wfi_science_raw-2.2.0", {"meta.ref_file.bam": "N/A"})
+    refusals = read_header(path, version)["refusals"]
+    assert list(refusals) == (["dq_init"] if version == "1.2" else [])
+    assert version == "1.1" or "meta.visit.wfi_acm_z_defocus_size is missing" in refusals["dq_init"]
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "takes"),
+    [
+        ("meta.instrument.optical_element", "F999", "'F999'; it takes one of F062, "),
+        ("meta.exposure.start_time", "2027-01-01T00:00:00", "'2027-01-01T00:00:00'; it takes a time, with the tag !<"),
+        ("meta.exposure.nresultants", "4", "'4'; it takes integer"),
+        ("meta.exposure.hga_move", 1, "1; it takes boolean"),
+        ("meta.visit.nexposures", True, "True; it takes integer"),
+        ("meta.program", "none", "'none'; it takes object"),
+    ],
+)
+def test_metadata_that_the_products_can_t_have_are_refused(tmp_path, field, value, takes):
+    """finalize would refuse them after all other jobs."""
+    path = with_tag(write_exposure(tmp_path, "a"), "wfi_science_raw-2.1.0", {field: value})
+    refusals = read_header(path)["refusals"]
+    assert list(refusals) == ["dq_init"] and f"b_uncal.asdf: {field} is {takes}" in refusals["dq_init"]

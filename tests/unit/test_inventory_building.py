@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import declarations
+import numpy as np
 import pytest
 from inventories import DATA, SERVERLESS, SIZE, built, refused, write_exposure
 from simulator import simulate_references
@@ -23,6 +24,7 @@ from rampflow.files.asdf_reader import AsdfFile
 from rampflow.files.asdf_writer import create_asdf
 from rampflow.step.declaration import reference_types
 from rampflow.workflow import configuration, inventory
+from rampflow.workflow.headers import read_header
 
 
 @pytest.fixture
@@ -405,6 +407,19 @@ def test_a_ramp_goes_through_the_same_steps_as_its_raw_file(visit, cache):
     write_input_ramp(visit / "raw/d_dqinit.asdf", "dq_init", "saturation")
     found = built(visit, cache, {"input": ["raw", "raw/d_dqinit.asdf"]})["exposures"]
     assert found["d"][0] == "d" and found["d"][1:] == found["a"][1:]
+
+
+@pytest.mark.parametrize(("name", "dtype", "expected"), [("groupdq", "u4", "uint8"), ("pixeldq", "u8", "uint32")])
+def test_a_ramp_with_wider_flags_is_refused(tmp_path, name, dtype, expected):
+    """Its flags beyond these bits would be lost, and its ramp would not be valid."""
+    path = write_input_ramp(tmp_path / "d_dqinit.asdf", "dq_init")
+    with AsdfFile(path) as file:
+        roman = file.tree["roman"]
+        roman[name] = roman[name].read().astype(dtype)
+        with create_asdf(tmp_path / "e_dqinit.asdf", file.tree):
+            pass
+    refusals = read_header(tmp_path / "e_dqinit.asdf")["refusals"]
+    assert f"e_dqinit.asdf: {name} has dtype {np.dtype(dtype).name}; expected {expected}" in refusals["dq_init"]
 
 
 def test_ramps_that_can_not_be_processed_are_refused(visit, cache):

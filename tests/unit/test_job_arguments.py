@@ -2,7 +2,6 @@
 
 from small_plans import entry
 
-from rampflow.workflow import job_arguments
 from rampflow.workflow.job_arguments import JobArguments, given_options
 
 
@@ -33,9 +32,9 @@ def test_options_are_those_of_the_inputs_that_a_job_has():
     assert given_options(files, ("none",)) == ""
 
 
-def test_a_report_tells_failed_exposures_from_excluded_ones(make_plan, monkeypatch):
-    found = {"a": ["a1", "a2", "a3"]}
-    monkeypatch.setattr(job_arguments, "find_excluded", lambda *arguments: found)
-    arguments = JobArguments(make_plan())
+def test_a_report_tells_failed_exposures_from_excluded_ones(make_plan):
+    plan = make_plan()
+    plan.inventory.excluded["a"] = ["a1", "a2", "a3"]
+    arguments = JobArguments(plan)
     assert arguments.missing_options("a", ["a2", "b1"]) == "--excluded a1 a3 --missing a2"
     assert arguments.missing_options("a") == "--excluded a1 a2 a3" and arguments.missing_options("b", ["a2"]) == ""

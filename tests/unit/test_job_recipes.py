@@ -43,3 +43,24 @@ def test_parameters_of_crds_are_those_of_the_exposure_and_change_its_recipes(mak
     # Another file with the same values is another recipe, because the product names the file.
     first, second = (JobRecipes(with_parameters(file, abs_sigma=2.5)).association_recipe("a") for file in ("1", "2"))
     assert first != second
+
+
+def test_settings_of_a_selection_are_recorded_and_change_the_recipes_of_its_exposures_alone(make_plan):
+    def with_overrides(place):
+        plan = make_plan(steps={"ramp_fitting": {"edge_size": 1}})
+        values = {"ramp_fitting": {"edge_size": (2, place)}, "photom": {"skip": (True, place)}}
+        chain = tuple(step for step in plan.exposures["a1"].chain if step != "photom")
+        plan.exposures["a1"] = entry("a1", chain=chain, step_parameters=values, own_references={"flat": place})
+        return plan
+
+    plan, before = with_overrides("overrides[0]"), make_plan(steps={"ramp_fitting": {"edge_size": 1}})
+    fit, flat = (JobArguments(plan).step_arguments("a1", step) for step in ("ramp_fitting", "flatfield"))
+    assert "--edge_size 2" in fit and fit.endswith("--parameters_from overrides:edge_size")
+    assert flat.endswith("--parameters_from overrides:photom.skip")
+    assert "--chosen_by_crds flat" in JobArguments(before).step_arguments("a1", "flatfield") and "--chosen_by_crds" not in flat
+    assert differing_steps(plan, before) == {"ramp_fitting", "flatfield"}
+    recipes, others = JobRecipes(plan), JobRecipes(before)
+    unaligned = [step for step in before.exposures["a2"].chain if step != "tweakreg"]
+    assert all(recipes.step_recipe("a2", step) == others.step_recipe("a2", step) for step in unaligned)
+    # Another place in the list is no reason to run again.
+    assert differing_steps(plan, with_overrides("overrides[1]")) == set()

@@ -11,8 +11,10 @@ import pytest
 import snakemake_logger_plugin_progress as progress
 from repository import PLUGIN
 from snakemake_interface_logger_plugins.common import LogEvent
+from snakemake_logger_plugin_progress.hints import find_hints
 
 REFPIX, FIT = "r1: reference-pixel correction", "r2: ramp fit"
+NAMES = {REFPIX: "refpix", FIT: "ramp_fitting"}
 
 
 class Screen(io.StringIO):
@@ -45,7 +47,7 @@ def run_two_jobs(logger):
     logger.info("Select jobs to execute...")
     logger.info("Execute 2 jobs...", extra={"event": LogEvent.JOB_STARTED, "jobs": [1, 2]})
     for job, message in ((1, REFPIX), (2, FIT)):
-        logger.info(None, extra={"event": LogEvent.JOB_INFO, "jobid": job, "rule_msg": message, "rule_name": "rule"})
+        logger.info(None, extra={"event": LogEvent.JOB_INFO, "jobid": job, "rule_msg": message, "rule_name": NAMES[message]})
     logger.clock += 60.0
     logger.info("Finished", extra={"event": LogEvent.JOB_FINISHED, "job_id": 1})
     logger.info(None, extra={"event": LogEvent.PROGRESS, "done": 1, "total": 4})
@@ -57,19 +59,19 @@ def test_without_a_terminal_each_job_that_ended_is_a_line(logger, monkeypatch):
     run_two_jobs(logger)
     logger.error("something else")
     line, other = screen.getvalue().splitlines()
-    assert line.split(" ", 1)[1] == f"[1/4 25%, 3 min left] {REFPIX}"
+    assert line.split(" ", 1)[1] == f"[1/4 25%, 3 min left] {REFPIX} (refpix)"
     assert other == "something else" and "\r" not in screen.getvalue() and "\033" not in screen.getvalue()
     logger.clock += 40.0
     logger.info("Finished", extra={"event": LogEvent.JOB_FINISHED, "job_id": 2})
     logger.info(None, extra={"event": LogEvent.PROGRESS, "done": 4, "total": 4})
-    assert screen.getvalue().splitlines()[-1].endswith(f"[4/4 100%] {FIT}")
+    assert screen.getvalue().splitlines()[-1].endswith(f"[4/4 100%] {FIT} (ramp_fitting)")
 
 
 def test_on_a_terminal_one_line_says_what_runs(logger, monkeypatch):
-    monkeypatch.setenv("COLUMNS", "40")
+    monkeypatch.setenv("COLUMNS", "45")
     screen = start(logger, monkeypatch, terminal=True)
     run_two_jobs(logger)
-    assert screen.getvalue().split("\r\033[K")[-1] == f"[1/4 25%, 3 min left] {FIT}"[:39]
+    assert screen.getvalue().split("\r\033[K")[-1] == f"[1/4 25%, 3 min left] {FIT} (ramp_fitting)"[:44]
     assert "\n" not in screen.getvalue()
     logger.error("bad news")
     *_, before, last = screen.getvalue().split("\n")
@@ -79,11 +81,107 @@ def test_on_a_terminal_one_line_says_what_runs(logger, monkeypatch):
     assert screen.getvalue().endswith("\033[31mfailed\033[0m\n")
 
 
-@pytest.mark.parametrize("settings", [{"quiet": {"progress"}}, {"verbose": True}, {"printshellcmds": True}, {"dryrun": True}])
+@pytest.mark.parametrize("settings", [{"quiet": {"progress"}}, {"verbose": True}, {"printshellcmds": True}])
 def test_with_other_options_the_messages_are_snakemake_s(logger, monkeypatch, settings):
     screen = start(logger, monkeypatch, terminal=False, **settings)
     run_two_jobs(logger)
     assert "Select jobs" in screen.getvalue() and f"] {REFPIX}" not in screen.getvalue()
+
+
+def test_a_job_has_the_name_of_its_rule_once():
+    assert progress.job_name("refpix", REFPIX) == f"{REFPIX} (refpix)"
+    assert progress.job_name("linearity", "r1: linearity") == "r1: linearity" and progress.job_name("all", None) == "all"
+
+
+def test_a_dry_run_is_a_table_by_rule_and_reason(logger, monkeypatch):
+    screen = start(logger, monkeypatch, terminal=False, dryrun=True)
+    logger.info("SNAKEMAKE", extra={"event": LogEvent.WORKFLOW_STARTED})
+    logger.info("Job stats", extra={"event": LogEvent.RUN_INFO})
+    follows = "Input files updated by another job: x"
+    jobs = [
+        ("refpix", "Missing output files: a; Params have changed since last execution", ["a"], REFPIX),
+        ("refpix", f"Missing output files: b; {follows}", ["b"], REFPIX),
+        ("refpix", "Missing output files: c", ["c"], REFPIX),
+        ("ramp_fitting", follows, ["d"], FIT),
+        ("remove_stale", "", [], "remove these files"),
+        ("all", follows, [], None),
+    ]
+    for number, (rule, reason, output, message) in enumerate(jobs):
+        extra = {"jobid": number, "rule_name": rule, "reason": reason, "output": output, "rule_msg": message}
+        logger.info(None, extra={"event": LogEvent.JOB_INFO, **extra})
+    logger.info("Group job finalize", extra={"event": LogEvent.GROUP_INFO})
+    logger.info("Would remove temporary output x")
+    logger.warning("something else")
+    logger.info("Reasons:\n    refpix")
+    logger.info("This was a dry-run (flag -n).")
+    assert screen.getvalue().splitlines() == [
+        "something else",
+        "job           count  reason",
+        "refpix            2  missing output files",
+        "refpix            1  missing output files; params have changed since last execution",
+        "ramp_fitting      1  input files updated by another job",
+        "remove_stale      1",
+        "all               1  input files updated by another job",
+        "total             6",
+        "remove these files",
+        "This was a dry-run (flag -n).",
+    ]
+
+
+def test_with_options_a_dry_run_is_snakemake_s(logger, monkeypatch):
+    screen = start(logger, monkeypatch, terminal=False, dryrun=True, printshellcmds=True)
+    logger.info("Job stats", extra={"event": LogEvent.RUN_INFO})
+    assert screen.getvalue() == "Job stats\n"
+
+
+def test_an_error_is_followed_by_hints(logger, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my.yaml").write_text("input: raw\nresults:out\n")
+    monkeypatch.setattr(sys, "argv", ["snakemake", "--configfile", "my.yaml"])
+    screen = start(logger, monkeypatch, terminal=False, quiet={"rules"})
+    logger.error("Config file is not valid", extra={"event": LogEvent.ERROR})
+    hint = "Hint: my.yaml, line 2: a space is missing after the colon; write results: out"
+    assert screen.getvalue().splitlines() == ["Config file is not valid", hint]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--configfile", "my.yaml", "report"], ["write targets first: snakemake report --configfile my.yaml"]),
+        (["--configfile", "my.yaml", "other.yaml"], []),
+        (["report", "--configfile=my.yaml", "--cores", "2"], []),
+        (["--config", "input=a", "results:b"], ["write results=b in place of 'results:b'"]),
+        (["-C", "input=a", "report"], ["write targets first: snakemake report --config ..."]),
+        (["--config", "input=a", "--cores", "2", "report"], []),
+    ],
+)
+def test_mistakes_in_a_command_line_are_found(arguments, expected, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my.yaml").write_text("input: raw\n")
+    found = find_hints(arguments)
+    assert len(found) == len(expected) and all(hint.endswith(end) for hint, end in zip(found, expected, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("line", "written"),
+    [
+        ("results:foo", "results: foo"),
+        ("  edge_size:2", "edge_size: 2"),
+        ("steps: {ramp_fitting: {edge_size:2}}", "edge_size: 2"),
+        ("override: {dark: d.asdf, flat:my.asdf}", "flat: my.asdf"),
+        ("- exposure:a", "exposure: a"),
+        ("results: foo", None),
+        ("url: https://a.b", None),
+        ("# results:foo", None),
+        ("results: foo # a:b", None),
+        ("steps: {ramp_fitting: {edge_size: 2}}", None),
+        ("time: 12:30", None),
+    ],
+)
+def test_a_missing_space_is_found_by_its_line(line, written, tmp_path):
+    (tmp_path / "my.yaml").write_text(f"{line}\n")
+    found = find_hints(["--configfile", str(tmp_path / "my.yaml")])
+    assert [hint.partition("; write ")[2] for hint in found] == ([written] if written else [])
 
 
 @pytest.mark.parametrize(

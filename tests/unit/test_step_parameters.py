@@ -62,6 +62,10 @@ def test_a_value_that_the_configuration_replaces_need_not_be_right():
         (Parameter("x", float, 1.0, ""), "2.5", 2.5),
         (Parameter("x", int, 1, ""), "3", 3),
         (Parameter("x", bool, True, ""), "False", False),
+        (Parameter("x", bool, True, ""), "off", False),
+        (Parameter("x", bool, True, ""), "Yes", True),
+        (Parameter("x", bool, True, ""), 1, True),
+        (Parameter("x", bool, True, ""), "0", False),
         (Parameter("x", str, "a", "", choices=("a", "b")), "b", "b"),
     ],
 )
@@ -78,7 +82,9 @@ def test_values_are_converted_as_by_stpipe(parameter, value, expected):
         (Parameter("x", float, 1.0, ""), float("nan"), "a finite number"),
         (Parameter("x", int, 1, ""), 1.5, "a whole number"),
         (Parameter("x", int, 1, ""), "many", "a whole number"),
-        (Parameter("x", bool, True, ""), 1, "true or false"),
+        (Parameter("x", bool, True, ""), 2, "true or false"),
+        (Parameter("x", bool, True, ""), "", "true or false"),
+        (Parameter("x", bool, True, ""), [], "true or false"),
         (Parameter("x", str, "a", "", choices=("a", "b")), "c", "one of a, b"),
         (Parameter("x", str, "a", ""), ["a"], "a text"),
     ],
@@ -86,6 +92,10 @@ def test_values_are_converted_as_by_stpipe(parameter, value, expected):
 def test_values_that_a_parameter_does_not_take_are_errors(parameter, value, takes):
     with pytest.raises(ValueError, match=f"^{takes}$"):
         step_parameters.converted(parameter, value)
+
+
+def test_what_stpipe_takes_for_no_value_is_none():
+    assert merge(pars_rampfitstep={"": {"rejection_threshold": "None", "edge_size": None, "colour": "None"}}) == merge()
 
 
 def test_parameters_without_a_counterpart_are_named_and_those_without_effect_are_not():

@@ -5,7 +5,7 @@ rule source_catalog:
     input:
         exposure=file_of_exposure(job_inputs.exposure_before, "source_catalog"),
         references=ancient(of_exposure(job_inputs.references, "source_catalog")),
-        forced_segmentation=ancient(lambda wildcards: job_inputs.forced_segmentation()),
+        forced_segmentation=ancient(of_exposure(job_inputs.forced_segmentation)),
         redo=redo_image("source_catalog"),
     output:
         catalog=f"{INTERMEDIATES}/{of_single_steps('source_catalog')}_cat.parquet",

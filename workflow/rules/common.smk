@@ -25,6 +25,7 @@ from rampflow.files import links
 from rampflow.files.path_lists import write_list
 from rampflow.step.declaration import NOT_APPLICABLE
 from rampflow.workflow import recipes, rerun, resources, run_start, second_pass, summary
+from rampflow.workflow.command_line import refuse_lost_keys
 from rampflow.workflow.environment import SCRIPTS
 from rampflow.workflow.exposure_jobs import ExposureJobs
 from rampflow.workflow.fingerprint import fingerprint
@@ -42,6 +43,8 @@ gc.set_threshold(100_000)
 IS_MAIN_PROCESS = not run_start.is_job()
 DECLARED = declarations.steps()
 try:
+    if IS_MAIN_PROCESS:
+        refuse_lost_keys(sys.argv[1:])
     settings = run_start.read_settings(config, DECLARED, Path.cwd(), GIVEN)
     settings["exclude"] = [*settings["exclude"], *second_pass.left_out()]
     tweakreg.matchings(settings["steps"]["tweakreg"])
@@ -103,6 +106,8 @@ def redo_stamp(kind, wildcard):
 
 def get_final_products(wildcards):
     """Products of every exposure, and the summary of every alignment."""
+    if not plan.exposures and plan.inventory.excluded:
+        raise WorkflowError("exclude: it leaves out every exposure of the input")
     if not plan.exposures:
         raise WorkflowError(
             "input: no exposure is given; name raw files, folders or association files: --config input=L1_asn.json"

@@ -13,7 +13,7 @@ for rule_name, members in exposure_jobs.chains(BY_EXPOSURE).items():
         input:
             exposure=ancient(of_exposure(job_inputs.raw_exposure)),
             references=ancient(of_exposure(exposure_jobs.references_of_exposure)),
-            forced_segmentation=ancient(of_exposure(exposure_jobs.forced_segmentation_of_exposure)),
+            forced_segmentation=ancient(of_exposure(job_inputs.forced_segmentation)),
             redo=redo_stamp("exposure", "stem"),
         output:
             **{step: exposure_after(step, whole_chain=True) for step in exposure_jobs.written_steps(members[0])},

@@ -2,9 +2,11 @@
 
     snakemake --logger progress --cores 8
 
-On a terminal, a single line at the bottom says how far the run is and what it is doing. Warnings, errors and all other messages
-are shown as Snakemake words them, and its log in .snakemake/log has everything. In a dry-run, and with ``--quiet``,
-``--verbose`` or ``--printshellcmds``, Snakemake's own messages are shown.
+On a terminal, a single line at the bottom says how far the run is and what it is doing. Each job has the name of its rule,
+which options such as ``--forcerun`` take. A dry-run is a table: how many jobs of each rule would run, and why. Warnings, errors
+and all other messages are shown as Snakemake words them, and its log in .snakemake/log has everything. Errors about the command
+line or a configuration file are followed by a hint. With ``--quiet``, ``--verbose`` or ``--printshellcmds``, Snakemake's own
+messages are shown.
 """
 
 from __future__ import annotations
@@ -19,10 +21,24 @@ from snakemake_interface_logger_plugins.base import LogHandlerBase
 from snakemake_interface_logger_plugins.common import LogEvent
 from snakemake_interface_logger_plugins.settings import LogHandlerSettingsBase
 
+from snakemake_logger_plugin_progress.dry_run import JobTable
+from snakemake_logger_plugin_progress.hints import find_hints
+
 #: Beginnings of messages that the progress replaces.
 ROUTINE = ("Select jobs to execute", "Execute ", "Removing temporary output", "Waiting for more resources")
 #: Events of single jobs that the progress replaces.
 _JOB_EVENTS = (LogEvent.JOB_INFO, LogEvent.JOB_STARTED, LogEvent.JOB_FINISHED, LogEvent.PROGRESS)
+#: Beginnings of messages of a dry-run that its table replaces, and of its last one.
+_DRY_ROUTINE = (
+    *ROUTINE,
+    "Would remove temporary",
+    "Reasons:",
+    "Some jobs were triggered by provenance",
+    "Rules with provenance",
+)
+_DRY_END = "This was a dry-run"
+#: Events of a dry-run that its table replaces.
+_DRY_EVENTS = (*_JOB_EVENTS, LogEvent.GROUP_INFO, LogEvent.RUN_INFO, LogEvent.WORKFLOW_STARTED)
 _COLORS = {"WARNING": 33, "ERROR": 31, "CRITICAL": 31}
 
 
@@ -42,6 +58,8 @@ class LogHandler(LogHandlerBase):
         Whether it is a terminal, whose last line can be replaced.
     running : dict
         Message of each running job, by its number.
+    planned : JobTable
+        Jobs of a dry-run.
     """
 
     def __post_init__(self) -> None:
@@ -51,7 +69,9 @@ class LogHandler(LogHandlerBase):
         self.stream = sys.stdout if getattr(settings, "stdout", False) else sys.stderr
         self.terminal = self.stream.isatty()
         self.colored = self.terminal and not settings.nocolor
-        self.verbatim = bool(settings.dryrun or settings.quiet or settings.verbose or settings.printshellcmds)
+        self.verbatim = bool(settings.quiet or settings.verbose or settings.printshellcmds)
+        self.dryrun = bool(settings.dryrun)
+        self.planned = JobTable()
         self.begun: float | None = None
         self.state = ""
         self.running: dict[int, str] = {}
@@ -62,12 +82,31 @@ class LogHandler(LogHandlerBase):
         event = getattr(record, "event", None)
         if self.verbatim:
             self._show(record)
-            return
+        elif self.dryrun:
+            self._plan(record, event)
+        else:
+            self._follow(record, event)
+        if event == LogEvent.ERROR:
+            self.stream.writelines(f"Hint: {hint}\n" for hint in find_hints(sys.argv[1:]))
+            self.stream.flush()
+
+    def _plan(self, record: logging.LogRecord, event: LogEvent | None) -> None:
+        """Take a record of a dry-run."""
+        if event == LogEvent.JOB_INFO:
+            self.planned.add(record.rule_name, record.reason or "", list(record.output or ()), record.rule_msg)
+        elif str(record.msg).startswith(_DRY_END):
+            self.stream.write(f"{self.planned.text()}\n")
+            self._show(record)
+        elif event not in _DRY_EVENTS and not str(record.msg).startswith(_DRY_ROUTINE):
+            self._show(record)
+
+    def _follow(self, record: logging.LogRecord, event: LogEvent | None) -> None:
+        """Take a record of a run."""
         if self.terminal:
             self.stream.write("\r\033[K")
         if event == LogEvent.JOB_INFO:
             self.begun = self.begun or time.monotonic()
-            self.running[record.jobid] = record.rule_msg or record.rule_name
+            self.running[record.jobid] = job_name(record.rule_name, record.rule_msg)
         elif event == LogEvent.JOB_FINISHED:
             self.ended.append(self.running.pop(_job_of(record), "a job"))
         elif event == LogEvent.PROGRESS:
@@ -128,6 +167,26 @@ class LogHandler(LogHandlerBase):
 def _job_of(record: logging.LogRecord) -> int | None:
     """Number of the job that a record is about; the name of the field depends on the event and the version of Snakemake."""
     return getattr(record, "job_id", getattr(record, "jobid", None))
+
+
+def job_name(rule: str, message: str | None) -> str:
+    """Name a job by its message and its rule.
+
+    Parameters
+    ----------
+    rule : str
+        Name of the rule.
+    message : str or None
+        Message of the rule.
+
+    Returns
+    -------
+    str
+        The message, with the rule in parentheses where the message doesn't have it.
+    """
+    if not message:
+        return rule
+    return message if message.endswith(rule) else f"{message} ({rule})"
 
 
 def duration(seconds: float) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import tempfile
 from pathlib import Path
 
@@ -11,7 +10,7 @@ import numpy as np
 from rampflow.errors import RampflowError
 from rampflow.files.asdf_reader import AsdfFile
 from rampflow.files.asdf_writer import create_asdf
-from rampflow.files.atomic import replacing
+from rampflow.files.stored_array import StoredArray
 from rampflow.wcs.conversion import tree_of_wcs
 from rampflow.wcs.wcs_tree import Wcs
 
@@ -31,10 +30,10 @@ COORDINATES = (
 
 
 def write_solutions(path: Path, header: dict, solutions: dict[str, dict]) -> None:
-    """Write the alignment of an association as an ASDF file, with each WCS as the object that asdf and gwcs make of it.
+    """Write the alignment of an association as an ASDF file.
 
-    The entries are written one after the other, as the trees of a thousand take gigabytes. No entry has an alias of another's
-    node, which would keep `read_solution` from reading one exposure alone.
+    Each exposure has a block of its own, whose bytes are an ASDF file: `read_solution` reads one among a thousand without the
+    others, and their trees, which take gigabytes together, are never in memory at once.
 
     Parameters
     ----------
@@ -45,41 +44,33 @@ def write_solutions(path: Path, header: dict, solutions: dict[str, dict]) -> Non
     solutions : dict of dict
         For each stem ``status`` (for ``meta.cal_step.tweakreg``: COMPLETE, FAILED or SKIPPED), ``reason`` and the numbers of
         the summary; where it was tried ``wcs_fit_results`` and ``catalog``, the file name of its source catalog; where it
-        succeeded ``wcs`` (`rampflow.alignment.exposures.StoredWcs`) and ``s_region``.
+        succeeded ``wcs`` (`rampflow.alignment.exposures.StoredWcs`) and ``s_region``. asdf and gwcs make an object of the WCS.
     """
-    empty = b"\n  exposures: {}\n"
-    before, after = _document({_KEY: {**header, "exposures": {}}}).split(empty)
-    with replacing(path) as partial, partial.open("wb") as file:
-        file.write(before + (empty if not solutions else b"\n  exposures:\n"))
-        for stem, solution in solutions.items():
-            entry = {key: tree_of_wcs(value.load()) if key == "wcs" else value for key, value in solution.items()}
-            text = _document({stem: _without_aliases(entry)}).removesuffix(b"...\n").rstrip(b"\n")
-            lines = text[text.index(b"\n---") :].splitlines()[2:]  # below the begin of the document
-            file.writelines(b"    " + line + b"\n" for line in lines)
-        file.write(after)
-
-
-def _without_aliases(node):
-    """A tree in which no node appears twice: YAML writes an alias for the second, and names of aliases must not repeat."""
-    if isinstance(node, dict):
-        same = copy.copy(node)
-        same.update((key, _without_aliases(value)) for key, value in node.items())
-    elif isinstance(node, list):
-        same = copy.copy(node)
-        same[:] = [_without_aliases(value) for value in node]
-    else:
-        same = np.array(node) if isinstance(node, np.ndarray) else node
-    return same
+    documents = {}
+    for stem, solution in solutions.items():
+        entry = {key: tree_of_wcs(value.load()) if key == "wcs" else value for key, value in solution.items()}
+        documents[stem] = np.frombuffer(_document({_KEY: entry}), np.uint8)
+    with create_asdf(path, {_KEY: {**header, "exposures": documents}}):
+        pass
 
 
 def _document(tree: dict) -> bytes:
-    """The text of an ASDF file with a tree without large arrays."""
+    """The bytes of an ASDF file with a tree without large arrays, without the room that its writer keeps free."""
     with tempfile.TemporaryDirectory(prefix="rampflow-") as folder:
         path = Path(folder) / "tree.asdf"
         with create_asdf(path, tree):
             pass
         with AsdfFile(path, parse=False) as file:
-            return file.text
+            return file.text.removesuffix(b"...\n").rstrip(b"\n") + b"\n...\n"
+
+
+def _tree_of(document: bytes) -> dict:
+    """The tree of the bytes that `_document` made."""
+    with tempfile.TemporaryDirectory(prefix="rampflow-") as folder:
+        path = Path(folder) / "tree.asdf"
+        path.write_bytes(document)
+        with AsdfFile(path) as file:
+            return file.tree
 
 
 def read_solution(path: Path, stem: str) -> dict:
@@ -88,27 +79,44 @@ def read_solution(path: Path, stem: str) -> dict:
     Parameters
     ----------
     path : pathlib.Path
-        A file of `write_solutions`. Of its tree, the entries of other exposures are not parsed.
+        A file of `write_solutions`. The solutions of other exposures are not read.
     stem : str
         Name of the exposure.
 
     Returns
     -------
     dict
-        Its entry in `write_solutions`, with ``wcs`` as a YAML tree, and ``cal_logs`` of the association.
+        Its entry in `write_solutions`, with ``wcs`` as a YAML tree, and ``cal_logs``, the lines of the association and its own.
 
     Raises
     ------
     RampflowError
-        The file is not one of tweakreg, or doesn't have the exposure.
+        The file is not one of tweakreg, doesn't have the exposure, or is damaged.
     """
     with AsdfFile(path, parse=False) as file:
-        solution = file.entry(_KEY, "exposures", stem)
-        if not isinstance(solution, dict):
-            if not isinstance(file.entry(_KEY, "exposures"), dict):
-                raise RampflowError(f"{path}: is not a file that tweakreg wrote; give ASSOCIATION_tweakreg.asdf")
+        documents = file.entry(_KEY, "exposures")
+        if not isinstance(documents, dict):
+            raise RampflowError(f"{path}: is not a file that tweakreg wrote; give ASSOCIATION_tweakreg.asdf")
+        if stem not in documents:
             raise RampflowError(f"{path}: the exposure {stem} is not in this association; run tweakreg again")
-        return {**solution, "cal_logs": file.entry(_KEY, "cal_logs") or []}
+        document = documents[stem]
+        try:
+            # An array of a few bytes is in the tree, others are in a block.
+            content = document.read() if isinstance(document, StoredArray) else np.asarray(document, np.uint8)
+            solution = _tree_of(content.tobytes())[_KEY]
+        except (RampflowError, LookupError, TypeError, ValueError):
+            raise RampflowError(
+                f"{path}: the solution of {stem} can't be read; remove this file and run tweakreg again"
+            ) from None
+        # Without the lines of other exposures: a thousand exposures would have a thousand times a thousand lines.
+        others = documents.keys() - {stem}
+        lines = file.entry(_KEY, "cal_logs") or []
+        return {**solution, "cal_logs": [line for line in lines if _subject_of(line) not in others]}
+
+
+def _subject_of(line: str) -> str:
+    """The exposure that a line of the log begins with, if it does."""
+    return line.split(" :: ", 3)[-1].partition(": ")[0]
 
 
 def apply_solution(meta: dict, solution: dict) -> None:

@@ -8,10 +8,12 @@ HATS divides the sky into HEALPix pixels of different orders, with a parquet fil
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
 import operator
 import re
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -129,15 +131,15 @@ def read_hats(store: Store, region: Region) -> tuple[dict[str, np.ndarray], Desc
         names += found
     if not names:
         return {"ra": np.empty(0), "dec": np.empty(0)}, description
-    with store.open(names[0]) as file:
+    with _named(store, names[0]), store.open(names[0]) as file:
         known = parquet.read_schema(file).names
-    columns, index = _columns(known, properties)
+    columns, index = _columns(known, properties, names[0])
     shift = 2 * (ORDER - int(properties.get("hats_col_healpix_order") or ORDER))
     rows = _filter(index, ranges >> shift, ranges[:, 1] + (1 << shift) - 1 >> shift) if index else None
     wanted = list(dict.fromkeys([*columns.values(), *([index] if index else [])]))
     tables = [_read_rows(store, name, wanted, rows) for name in names]
     stars = {
-        name: np.concatenate([table[column].to_numpy(zero_copy_only=False).astype(float) for table in tables])
+        name: np.concatenate([_numbers(store, file, table[column]) for file, table in zip(names, tables, strict=True)])
         for name, column in columns.items()
     }
     inside = region.contains(stars["ra"], stars["dec"])
@@ -210,11 +212,18 @@ def _partitions(store: Store, folder: str) -> tuple[np.ndarray, np.ndarray]:
         return orders, pixels
     if not {"Norder", "Npix"} <= set(info.column_names):
         raise ValueError(f"its {INFO} has no columns Norder and Npix")
-    return info["Norder"].to_numpy(), info["Npix"].to_numpy()
+    try:
+        orders, pixels = (info[name].cast("int64").to_numpy(zero_copy_only=False) for name in ("Norder", "Npix"))
+        valid = bool(((0 <= orders) & (orders <= ORDER) & (0 <= pixels) & (pixels < 12 << 2 * orders)).all())
+    except (ValueError, TypeError):
+        valid = False
+    if not valid or info["Norder"].null_count + info["Npix"].null_count:
+        raise ValueError(f"its {INFO} is damaged: Norder and Npix of a line are no pixel of HEALPix; get the file again")
+    return orders, pixels
 
 
-def _columns(known: list[str], properties: dict[str, str]) -> tuple[dict[str, str], str | None]:
-    """Names in the catalog of the columns to read, and of the one with the pixels; `None` if it has none."""
+def _columns(known: list[str], properties: dict[str, str], file: str) -> tuple[dict[str, str], str | None]:
+    """Names in a partition of the columns to read, and of the one with the pixels; `None` if it has none."""
     lower: dict[str, str] = {}
     for name in known:
         lower.setdefault(name.lower(), name)
@@ -228,7 +237,7 @@ def _columns(known: list[str], properties: dict[str, str]) -> tuple[dict[str, st
         missing |= set() if properties else {INDEX}
         index = None
     if missing:
-        raise ValueError(f"its partitions have no column {' and '.join(sorted(missing))}")
+        raise ValueError(f"{file}: has no column {' and '.join(sorted(missing))}, as the partitions must have")
     others = {quantity_of(name): name for name in known if name not in columns.values()}
     if lost := [f"{others[name]} for {name}" for name in ("pmra", "pmdec") if name in others and name not in columns]:
         raise ValueError(
@@ -247,7 +256,7 @@ def _filter(index: str, starts: np.ndarray, stops: np.ndarray):
 
 
 def _read_rows(store: Store, name: str, columns: list[str], rows):
-    """Rows of a partition; with a cache, those of all of its rows that are kept there."""
+    """Rows of a partition, by way of the cache if there is one."""
     from pyarrow import parquet
 
     def _read(filters=None):
@@ -255,10 +264,28 @@ def _read_rows(store: Store, name: str, columns: list[str], rows):
             # Without `partitioning=None` the names of the folders, as Norder, would be read as columns.
             return parquet.read_table(file, columns=columns, filters=filters, partitioning=None)
 
-    if not (is_remote(store.address) and partition_cache.is_used()):
-        return _read(rows)
-    table = partition_cache.cached_table(f"{store.address}/{name}", store.stamp(name), columns, _read)
-    return table if rows is None else table.filter(rows)
+    stamp = store.stamp(name) if is_remote(store.address) and partition_cache.is_used() else ""
+    with _named(store, name):
+        return partition_cache.cached_table(f"{store.address}/{name}", stamp, columns, _read, rows) if stamp else _read(rows)
+
+
+@contextlib.contextmanager
+def _named(store: Store, name: str) -> Iterator[None]:
+    """Name the file in an error of pyarrow, which doesn't."""
+    from pyarrow import ArrowException
+
+    try:
+        yield
+    except (ArrowException, KeyError) as error:
+        raise ValueError(f"{store.address}/{name}: {error}") from None
+
+
+def _numbers(store: Store, name: str, column) -> np.ndarray:
+    """A column of a partition as float64; NaN where null."""
+    try:
+        return column.to_numpy(zero_copy_only=False).astype(float)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{store.address}/{name}: has no numbers where they should be ({error})") from None
 
 
 def covering_ranges(region: Region) -> np.ndarray:

@@ -10,6 +10,8 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import shutil
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -23,9 +25,12 @@ VARIABLE = "ASTROMETRIC_CATALOG_CACHE"
 SIZE_VARIABLE = "ASTROMETRIC_CATALOG_CACHE_GB"
 DEFAULT_GB = 20.0
 
+_GROUP_ROWS = 65_536  #: of a file; the rows of a partition are sorted by place, so that a region needs few groups
+_ABANDONED = 86_400  #: seconds after which what a killed run has left in the folder is removed
 
-def cached_table(address: str, stamp: str, columns: Sequence[str], read: Callable):
-    """Read a table of the network, or the file of the cache that has it.
+
+def cached_table(address: str, stamp: str, columns: Sequence[str], read: Callable, rows=None):
+    """Read rows of a table of the network, or of the file of the cache that has it.
 
     Parameters
     ----------
@@ -37,11 +42,13 @@ def cached_table(address: str, stamp: str, columns: Sequence[str], read: Callabl
         Names of its columns.
     read : callable
         Returns the table (`pyarrow.Table`).
+    rows : pyarrow.dataset.Expression, optional
+        Filter of the rows to return; by default all.
 
     Returns
     -------
     pyarrow.Table
-        The table.
+        The rows of the table.
     """
     from pyarrow import ArrowException, parquet
 
@@ -51,7 +58,8 @@ def cached_table(address: str, stamp: str, columns: Sequence[str], read: Callabl
     key = hashlib.sha256("\0".join([address, stamp, *sorted(columns)]).encode()).hexdigest()[:32]
     path = folder / f"{key}.parquet"
     with contextlib.suppress(OSError, ArrowException):  # missing, just removed, or damaged by its disk
-        table = parquet.read_table(path, partitioning=None)
+        # Without the checksums, most damage of a disk would be other positions.
+        table = parquet.read_table(path, filters=rows, partitioning=None, page_checksum_verification=True)
         with contextlib.suppress(OSError):  # of another user, who doesn't allow it
             os.utime(path)
         log.info("%s: from the cache %s", address, folder)
@@ -59,12 +67,12 @@ def cached_table(address: str, stamp: str, columns: Sequence[str], read: Callabl
     table = read()
     try:
         with replacing(path, shared=True) as partial:
-            write_table(table, partial)
+            write_table(table, partial, row_group_size=_GROUP_ROWS, write_page_checksum=True)
             partial.chmod(0o664)
         remove_oldest(folder, float(os.environ.get(SIZE_VARIABLE) or DEFAULT_GB))
     except (RampflowError, OSError, ValueError) as error:
         log.warning("%s=%s: can't be used (%s); the catalog is read without it", VARIABLE, folder, error)
-    return table
+    return table if rows is None else table.filter(rows)
 
 
 def is_used() -> bool:
@@ -79,7 +87,7 @@ def is_used() -> bool:
 
 
 def remove_oldest(folder: Path, gigabytes: float) -> None:
-    """Remove files that were used longest ago until the folder is small enough.
+    """Remove files that were used longest ago until the folder is small enough, and what killed runs have left.
 
     Parameters
     ----------
@@ -88,6 +96,10 @@ def remove_oldest(folder: Path, gigabytes: float) -> None:
     gigabytes : float
         Largest size, GB.
     """
+    for partial in folder.glob(".rampflow-*"):
+        with contextlib.suppress(OSError):
+            if time.time() - partial.stat().st_mtime > _ABANDONED:
+                shutil.rmtree(partial, ignore_errors=True)
     found = []
     for path in folder.glob("*.parquet"):
         with contextlib.suppress(OSError):  # another run has removed it
@@ -97,6 +109,10 @@ def remove_oldest(folder: Path, gigabytes: float) -> None:
     for _, of_file, path in sorted(found):
         if size <= gigabytes * 1e9:
             return
-        with contextlib.suppress(OSError):
+        try:
             path.unlink()
+        except FileNotFoundError:  # by another run
+            pass
+        except OSError:  # of another user, who doesn't allow it
+            continue
         size -= of_file

@@ -248,10 +248,12 @@ class WebStore:
         Returns
         -------
         str
-            Its tag (ETag), time of modification and size, as far as the server gives them.
+            Its tag (ETag), time of modification and size; empty if the server gives neither tag nor time, as a size alone
+            does not tell another content.
         """
         headers = self.request(name, "HEAD").headers
-        return " ".join(headers.get(key, "") for key in ("ETag", "Last-Modified", "Content-Length"))
+        known = "ETag" in headers or "Last-Modified" in headers
+        return " ".join(headers.get(key, "") for key in ("ETag", "Last-Modified", "Content-Length")) if known else ""
 
     def files_in(self, folder: str) -> list[str]:
         """Refuse to list a folder.

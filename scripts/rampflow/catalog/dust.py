@@ -58,7 +58,7 @@ def interpolate_map(path: Path, longitude: np.ndarray, latitude: np.ndarray) -> 
     Raises
     ------
     RampflowError
-        It is no FITS image, is truncated, or has another projection.
+        It is no FITS image, is truncated, has another projection, or is the map of the other hemisphere.
     """
     from astropy.io import fits
     from astropy.wcs import WCS, FITSFixedWarning
@@ -71,6 +71,7 @@ def interpolate_map(path: Path, longitude: np.ndarray, latitude: np.ndarray) -> 
         try:
             with fits.open(path) as file:
                 _check_map(path, file[0])
+                _check_hemisphere(path, file[0].header, latitude)
                 column, row = WCS(file[0].header).wcs_world2pix(longitude, latitude, 0)
                 starts, window = [], []
                 for position, size in zip((row, column), file[0].shape, strict=True):
@@ -94,6 +95,16 @@ def _check_map(path: Path, image) -> None:
         raise RampflowError(f"{path}: has {image.shape[1]} x {image.shape[0]} pixels; give another dust map, or N/A for none")
     if (size := path.stat().st_size) < image.fileinfo()["datLoc"] + image.size:
         raise RampflowError(f"{path}: is truncated: {size} bytes for {image.shape[1]} x {image.shape[0]} pixels; get it again")
+
+
+def _check_hemisphere(path: Path, header, latitude: np.ndarray) -> None:
+    """Refuse the map of the other hemisphere: the positions would have the value of its edge."""
+    center = header.get("CRVAL2", 0)
+    if np.sign(center) * np.sign(latitude).sum() < 0:
+        names = ("south", "north") if center < 0 else ("north", "south")
+        raise RampflowError(
+            f"{path}: is a dust map of the {names[0]} (CRVAL2 is {center:g}); give that of the {names[1]}, or N/A for none"
+        )
 
 
 def hemispheres(ra: np.ndarray, dec: np.ndarray) -> dict[str, np.ndarray]:

@@ -271,6 +271,10 @@ class AsdfFile:
     def _resolve_array(self, node: Any) -> Any:
         if not (isinstance(node, dict) and getattr(node, "tag", "").startswith(tags.NDARRAY_PREFIX)):
             return node
+        if isinstance(node.get("source"), str):
+            raise RampflowError(
+                f"{self.path}: has an array in another file, {node['source']!r}; write it again with all arrays in it"
+            )
         try:
             if "source" not in node:
                 datatype = node.get("datatype", "float64")

@@ -7,15 +7,21 @@ from __future__ import annotations
 
 import copy
 import datetime
+import reprlib
 from typing import Any
 
-from rampflow.files.data_models import GROUND_TEST_MODELS, DataModel, RawVersion, data_model, raw_version
-from rampflow.files.models import missing_entries, required_entries
+from rampflow.files.data_models import GROUND_TEST_MODELS, DataModel, RawVersion, raw_version
+from rampflow.files.models import misfits, missing_entries, required_entries
 from rampflow.files.tags import ROMAN_PREFIX, TIME
 from rampflow.files.yaml_tree import TaggedDict, map_tree, tagged
 
 #: Arrays of ground tests that a raw exposure has too. Their reference read has been added back to the data already.
 GROUND_TEST_ARRAYS = ("data", "amp33", "resultantdq")
+#: Entries of ``meta`` that the steps write, whatever the raw exposure has.
+WRITTEN_ANEW = (
+    *("filename", "file_date", "model_type", "calibration_software_name", "calibration_software_version"),
+    *("cal_step", "cal_logs", "ref_file"),
+)
 #: Entries of ``meta`` that the newest version has under another name, with the name in older versions or ground tests.
 RENAMED = {
     "exposure.engineering_quality": "visit.engineering_quality",
@@ -112,21 +118,44 @@ def is_older(name: str, than: str) -> bool:
     return name.rpartition("-")[0] != than.rpartition("-")[0] or versions[0] < versions[1]
 
 
-def missing_metadata(raw: Any) -> list[str]:
-    """List the metadata that a raw exposure lacks, and that the data model which is written by default requires.
+def missing_metadata(raw: Any, target: DataModel) -> list[str]:
+    """List the metadata that a raw exposure lacks, and that the data model which is written requires.
 
     Parameters
     ----------
     raw : `rampflow.step.exposure.Exposure`
         The exposure, as `update_raw` leaves it.
+    target : DataModel
+        The data model that is written.
 
     Returns
     -------
     list of str
         Dotted names, with ``meta``.
     """
-    required = required_entries(data_model().raw.removeprefix(ROMAN_PREFIX))
+    required = required_entries(target.raw.removeprefix(ROMAN_PREFIX))
     return [f"meta.{name}" for name in required if not _has(raw.meta, name)]
+
+
+def wrong_metadata(raw: Any, target: DataModel) -> list[str]:
+    """List the metadata of a raw exposure whose values the data model which is written doesn't take.
+
+    What the pipeline writes itself, as the statuses of the steps, isn't looked at.
+
+    Parameters
+    ----------
+    raw : `rampflow.step.exposure.Exposure`
+        The exposure, as `update_raw` leaves it.
+    target : DataModel
+        The data model that is written.
+
+    Returns
+    -------
+    list of str
+        For each, its dotted name, its value, and what it takes.
+    """
+    found = misfits(target.raw.removeprefix(ROMAN_PREFIX), raw.meta, WRITTEN_ANEW)
+    return [f"meta.{name} is {reprlib.repr(_entry(raw.meta, name))}; it takes {takes}" for name, takes in sorted(found.items())]
 
 
 def add_placeholders(meta: dict, old: str, new: str) -> None:

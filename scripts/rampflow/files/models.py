@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import functools
 import json
+from collections.abc import Collection
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,17 @@ from rampflow.imports import asdf_with_schemas
 #: Metadata where a file has none: RAD's own placeholders.
 PLACEHOLDERS = {"string": "?", "number": -999999.0, "integer": -999999, "boolean": False, "array": [], "object": {}}
 EMPTY_TIME = "2020-01-01T00:00:00.000"
+TIME_TAG = TIME.rpartition("-")[0]  #: tag of a time of any version
+#: Python's types of the types of a schema.
+TYPES: dict[str, Any] = {
+    "string": str,
+    "number": (int, float),
+    "integer": int,
+    "boolean": bool,
+    "array": list,
+    "object": dict,
+    "null": type(None),
+}
 
 
 @functools.cache
@@ -236,6 +248,58 @@ def _required(node: dict, prefix: str = "") -> dict[str, dict]:
     return result
 
 
+def misfits(tag: str, meta: dict, left_out: Collection[str]) -> dict[str, str]:
+    """Find metadata whose values a data model doesn't take: of another type, or none of those that it lists.
+
+    Parameters
+    ----------
+    tag : str
+        Tag of the data model, without prefix.
+    meta : dict
+        The metadata.
+    left_out : collection of str
+        Sections and entries that aren't looked at.
+
+    Returns
+    -------
+    dict
+        What the data model takes, by the dotted name of the entry in ``meta``.
+    """
+    entries = properties(metadata_schema(tag))[0]
+    return _misfits({name: node for name, node in entries.items() if name not in left_out}, meta, "")
+
+
+def _misfits(entries: dict[str, dict], values: dict, prefix: str) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for name in entries.keys() & values.keys():
+        value, nested = values[name], properties(entries[name])[0]
+        if nested and isinstance(value, dict):
+            found |= _misfits(nested, value, f"{prefix}{name}.")
+        elif takes := _takes(entries[name], value):
+            found[prefix + name] = takes
+    return found
+
+
+def _takes(node: dict, value: Any) -> str:
+    """What the schema of an entry takes, if it doesn't take a value; empty if it does."""
+    node = resolved(node)
+    if "anyOf" in node:
+        choices = [_takes(part, value) for part in node["anyOf"]]
+        return " or ".join(choices) if all(choices) else ""
+    for part in map(resolved, (node, *node.get("allOf", ()))):
+        if part.get("tag", "").startswith(TIME_TAG) and not getattr(value, "tag", "").startswith(TIME_TAG):
+            return f"a time, with the tag !<{TIME}>"
+        if "enum" in part and value not in part["enum"]:
+            return "one of " + ", ".join("null" if choice is None else str(choice) for choice in part["enum"])
+        kinds = part.get("type", [])
+        kinds = [kinds] if isinstance(kinds, str) else kinds
+        # A boolean is an integer in Python, and none in a schema.
+        taken = ["boolean"] if isinstance(value, bool) else [name for name, kind in TYPES.items() if isinstance(value, kind)]
+        if kinds and not set(kinds) & set(taken):
+            return " or ".join(kinds)
+    return ""
+
+
 def placeholder(node: dict) -> Any:
     """Make a value that a schema accepts and that says nothing, as roman_datamodels does.
 
@@ -256,7 +320,7 @@ def placeholder(node: dict) -> Any:
             return "?" if "?" in part["enum"] else part["enum"][0]
     if "anyOf" in node:
         return placeholder(node["anyOf"][0])
-    if node.get("tag", "").startswith(TIME.rpartition("-")[0]):
+    if node.get("tag", "").startswith(TIME_TAG):
         return tagged(EMPTY_TIME, TIME)
     for part in (node, *node.get("allOf", ())):
         if "type" in resolved(part):

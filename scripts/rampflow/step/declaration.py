@@ -147,7 +147,7 @@ def add_parameters(parser: argparse.ArgumentParser, parameters: tuple[Parameter,
 
 
 def add_parameter_sources(parser: argparse.ArgumentParser) -> None:
-    """Add the option that records which parameters are CRDS's.
+    """Add the option that records which parameters are from CRDS or from the configuration's ``overrides``.
 
     Parameters
     ----------
@@ -156,10 +156,10 @@ def add_parameter_sources(parser: argparse.ArgumentParser) -> None:
     """
     parser.add_argument(
         "--parameters_from",
-        metavar="FILE:NAMES",
+        metavar="SOURCE:NAMES",
         action="append",
         default=[],
-        help="reference of CRDS that has set these parameters (names with commas), to be recorded; once for each file",
+        help="what has set these parameters (names with commas), to be recorded: a reference of CRDS, or overrides",
     )
 
 

@@ -28,6 +28,8 @@ SECTIONS = (
     "wcsinfo",
 )
 
+#: Bytes of a flag at most. Those of a ramp's resultants are bytes; all others have 32 bits.
+_FLAG_BYTES = {"groupdq": 1, "resultantdq": 1}
 _KINDS = {"u": "an unsigned integer", "i": "a signed integer", "f": "a real number", "b": "a boolean"}
 
 
@@ -189,7 +191,7 @@ class Exposure:
         Raises
         ------
         RampflowError
-            The array is missing, or has another number of axes, another shape, or values of another kind.
+            The array is missing, or has another number of axes, another shape, values of another kind, or flags of more bytes.
         """
         array = self.get(name)
         if not hasattr(array, "dtype"):
@@ -200,6 +202,8 @@ class Exposure:
         if array.dtype.kind not in accepted:
             expected = " or ".join(_KINDS.get(kind, kind) for kind in accepted)
             raise RampflowError(f"{self.path}: {name} has dtype {array.dtype.name}; expected {expected}")
+        if "dq" in name and array.dtype.itemsize > (size := _FLAG_BYTES.get(name, 4)):
+            raise RampflowError(f"{self.path}: {name} has dtype {array.dtype.name}; expected uint{8 * size}")
         if ndim is not None and array.ndim != ndim:
             raise RampflowError(f"{self.path}: {name} has {array.ndim} axes; expected {ndim}")
         if shape is not None and array.shape != tuple(shape):

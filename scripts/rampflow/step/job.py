@@ -116,8 +116,8 @@ class Job:
         if step.parameters:
             self.log.info("Parameters: %s", ", ".join(f"{k}={v}" for k, v in vars(self.parameters).items()))
         self._parameters_from = arguments.get("parameters_from", [])
-        if self._parameters_from:
-            self.log.info("Parameters of CRDS: %s", describe_parameter_sources(self._parameters_from))
+        for line in describe_parameter_sources(self._parameters_from):
+            self.log.info(line)
 
     @staticmethod
     def _reference_path(reference: Reference, given: str) -> Path | None:

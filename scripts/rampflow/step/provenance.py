@@ -13,6 +13,8 @@ from rampflow.chain import STEPS
 from rampflow.files.tags import TIME
 from rampflow.files.yaml_tree import tagged
 
+#: Section of the configuration with settings of selected exposures, as a source of parameters.
+OVERRIDES = "overrides"
 #: Key of the metadata of an intermediate catalog with the log of its step, which becomes a part of the image's ``cal_logs``.
 LOG_KEY = b"rampflow.cal_logs"
 
@@ -77,7 +79,7 @@ def parameter_sources(options: Sequence[str]) -> dict[str, str]:
     Parameters
     ----------
     options : sequence of str
-        Values of the option ``--parameters_from``: the file's name, a colon, and the parameters.
+        Values of the option ``--parameters_from``: the file's name or `OVERRIDES`, a colon, and the parameters.
 
     Returns
     -------
@@ -88,8 +90,8 @@ def parameter_sources(options: Sequence[str]) -> dict[str, str]:
     return {found[1]: f"crds://{file}" for file in files if (found := re.search(r"_(pars-[a-z0-9]+)_", file))}
 
 
-def describe_parameter_sources(options: Sequence[str]) -> str:
-    """Describe for the log which parameters are CRDS's.
+def describe_parameter_sources(options: Sequence[str]) -> list[str]:
+    """Describe for the log which parameters are from CRDS, and which from the configuration's ``overrides``.
 
     Parameters
     ----------
@@ -98,10 +100,14 @@ def describe_parameter_sources(options: Sequence[str]) -> str:
 
     Returns
     -------
-    str
-        Each file with its parameters.
+    list of str
+        A line for each of the two kinds that there is.
     """
-    return "; ".join(f"{names.replace(',', ', ')} from {file}" for file, _, names in (o.partition(":") for o in options))
+    sources = {source: names.replace(",", ", ") for source, _, names in (option.partition(":") for option in options)}
+    selected = sources.pop(OVERRIDES, "")
+    from_crds = "; ".join(f"{names} from {file}" for file, names in sources.items())
+    lines = {"Parameters of CRDS": from_crds, f"Parameters of the configuration's {OVERRIDES}": selected}
+    return [f"{kind}: {names}" for kind, names in lines.items() if names]
 
 
 def crds_version() -> str:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import fnmatch
 import glob
 import json
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Container, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -93,6 +94,45 @@ def visit_of(stem: str) -> str:
     return stem.partition("_")[0]
 
 
+def matches_name(pattern: str, name: str) -> bool:
+    """Test whether a text is a name, or a pattern of it.
+
+    Parameters
+    ----------
+    pattern : str
+        Name, or pattern with ``*``, ``?`` or ``[...]``.
+    name : str
+        Name to test. Of numbers, zeros at the beginning don't count.
+
+    Returns
+    -------
+    bool
+        Whether it matches.
+    """
+    return _plain(pattern) == _plain(name) or fnmatch.fnmatchcase(name, pattern)
+
+
+def _plain(text: str) -> str:
+    return text.lstrip("0") or "0" if text.isdecimal() else text
+
+
+class Patterns(Container[str]):
+    """Names of exposures, and patterns of them.
+
+    Parameters
+    ----------
+    patterns : iterable of str
+        Names, or patterns as `matches_name` accepts them.
+    """
+
+    def __init__(self, patterns: Iterable[str]):
+        self._patterns = tuple(patterns)
+        self._names = frozenset(self._patterns)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._names or any(matches_name(pattern, str(name)) for pattern in self._patterns)
+
+
 def stem_of(path: Path) -> str:
     """Return the name of an exposure: the name of its file without ``_uncal.asdf``, ``_cal.asdf`` or one of `RAMP_SUFFIXES`.
 
@@ -166,7 +206,7 @@ def find_members(inputs: list[str] | str, folder: Path, exclude: Sequence[str] =
     folder : pathlib.Path
         Where relative names are taken from.
     exclude : sequence of str
-        Stems of exposures to leave out: their files need not be there.
+        Stems of exposures to leave out, or patterns of them (``*_wfi07_*``): their files need not be there.
 
     Returns
     -------
@@ -185,9 +225,10 @@ def find_members(inputs: list[str] | str, folder: Path, exclude: Sequence[str] =
     members: list[Member] = []
     problems = []
     malformed = False
+    excluded = Patterns(exclude)
     for name in [inputs] if isinstance(inputs, str) else inputs:
         try:
-            found = _members_of(name, folder, exclude)
+            found = _members_of(name, folder, excluded)
         except (RampflowError, OSError) as error:
             reason = (
                 f"input {name!r}: can't be read ({error.strerror}: {error.filename})" if isinstance(error, OSError) else error
@@ -207,13 +248,14 @@ def find_members(inputs: list[str] | str, folder: Path, exclude: Sequence[str] =
         members.extend(found)
     if malformed:
         raise_problems(problems)
-    unknown = set(exclude) - {stem_of(member.path) for member in members}
+    stems = {stem_of(member.path) for member in members}
+    unknown = {name for name in set(exclude) - stems if not any(matches_name(name, stem) for stem in stems)}
     raise_problems([f"configuration: exclude: no input is an exposure of the name {name!r}" for name in sorted(unknown)])
-    return _checked([member for member in members if stem_of(member.path) not in exclude])
+    return _checked([member for member in members if stem_of(member.path) not in excluded])
 
 
-def find_excluded(inputs: list[str] | str, folder: Path, exclude: Sequence[str]) -> dict[str, list[str]]:
-    """List the exposures that are left out, by association.
+def find_excluded(inputs: list[str] | str, folder: Path, exclude: Sequence[str]) -> list[Member]:
+    """List the exposures that are left out.
 
     Parameters
     ----------
@@ -222,19 +264,17 @@ def find_excluded(inputs: list[str] | str, folder: Path, exclude: Sequence[str])
     folder : pathlib.Path
         Where relative names are taken from.
     exclude : sequence of str
-        Stems of exposures to leave out.
+        Stems of exposures to leave out, or patterns of them.
 
     Returns
     -------
-    dict of list of str
-        Stems of the excluded exposures of each association that has some.
+    list of Member
+        The excluded exposures, whose files need not exist.
     """
-    found: dict[str, list[str]] = {}
-    for name in [inputs] if isinstance(inputs, str) else inputs:
-        for member in _members_of(name, folder, exclude) if exclude else ():
-            if stem_of(member.path) in exclude:
-                found.setdefault(member.association, []).append(stem_of(member.path))
-    return found
+    excluded = Patterns(exclude)
+    names = [inputs] if isinstance(inputs, str) else inputs
+    members = [member for name in names for member in _members_of(name, folder, excluded)] if exclude else []
+    return [member for member in members if stem_of(member.path) in excluded]
 
 
 def _alone(path: Path, problem: str = "") -> Member:
@@ -243,7 +283,7 @@ def _alone(path: Path, problem: str = "") -> Member:
     return Member(path, visit_of(stem) if loose else stem, problem=problem, loose=loose)
 
 
-def _members_of(name: str, folder: Path, exclude: Sequence[str]) -> list[Member]:
+def _members_of(name: str, folder: Path, exclude: Container[str]) -> list[Member]:
     """The exposures of one input."""
     path = folder / os.path.expanduser(name)
     if path.is_dir():
@@ -266,7 +306,7 @@ def _members_of(name: str, folder: Path, exclude: Sequence[str]) -> list[Member]
     return [_alone(path, problem)]
 
 
-def read_association(path: Path, exclude: Sequence[str] = ()) -> list[Member]:
+def read_association(path: Path, exclude: Container[str] = ()) -> list[Member]:
     """Read the members of an association file.
 
     The file has ``products``, each with a ``name`` and ``members``, each with an ``expname`` (relative to the file) and an
@@ -277,7 +317,7 @@ def read_association(path: Path, exclude: Sequence[str] = ()) -> list[Member]:
     ----------
     path : pathlib.Path
         Association file.
-    exclude : sequence of str
+    exclude : container of str
         Stems of exposures whose files need not be there.
 
     Returns
@@ -327,7 +367,7 @@ def read_association(path: Path, exclude: Sequence[str] = ()) -> list[Member]:
     return members
 
 
-def _member_of(path: Path, name: str, entry, exclude: Sequence[str]) -> Member | None:
+def _member_of(path: Path, name: str, entry, exclude: Container[str]) -> Member | None:
     """The exposure of an entry of `members`; `None` for one that is not science."""
     expname = entry.get("expname") if isinstance(entry, dict) else None
     if not isinstance(expname, str) or not expname:

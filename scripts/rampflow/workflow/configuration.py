@@ -16,6 +16,7 @@ from rampflow.errors import RampflowError
 from rampflow.files.tags import DATA_MODELS, DEFAULT_DATA_MODEL
 from rampflow.quality.limits import read_limits
 from rampflow.step.declaration import Parameter, Step, reference_types, spell
+from rampflow.workflow import selections
 from rampflow.workflow.association import SPECIAL, is_plain
 from rampflow.workflow.environment import SCRIPTS
 
@@ -38,8 +39,17 @@ def schema(steps: dict[str, Step]) -> dict:
     result = yaml.safe_load(SCHEMA.read_text())
     types = reference_types(steps.values())
     result["properties"]["data_model"]["enum"] = list(DATA_MODELS)
-    result["properties"]["steps"]["properties"] = {name: step_schema(step) for name, step in steps.items()}
-    result["properties"]["references"]["properties"]["override"]["properties"] = {t: {"type": "string"} for t in types}
+    of_steps = {name: step_schema(step) for name, step in steps.items()}
+    of_references = {t: {"type": "string"} for t in types}
+    result["properties"]["steps"]["properties"] = of_steps
+    result["properties"]["references"]["properties"]["override"]["properties"] = of_references
+    select = result["properties"]["overrides"]["items"]["properties"]
+    select["steps"]["properties"], select["references"]["properties"] = of_steps, of_references
+    texts = {"type": ["string", "integer"]}
+    select["select"]["properties"] = {key: {"anyOf": [texts, {"type": "array", "items": texts}]} for key in selections.KEYS}
+    excluded = result["properties"]["exclude"]["anyOf"]
+    excluded.insert(1, select["select"])
+    excluded[2]["items"]["anyOf"].append(select["select"])
     result["properties"]["keep_intermediates"]["anyOf"][1]["items"]["enum"] = list(steps)
     return result
 
@@ -120,10 +130,11 @@ def validated(config: dict, steps: dict[str, Step], given: dict | None = None) -
         )
     options = {}
     for step in steps.values():
+        for place, own in sections(config, step.name):
+            for name, value in own.items():
+                if isinstance(value, float) and not math.isfinite(value):
+                    raise RampflowError(f"configuration: {place}.{name} is {value}; it takes a finite number")
         own = config.get("steps", {}).get(step.name, {})
-        for name, value in own.items():
-            if isinstance(value, float) and not math.isfinite(value):
-                raise RampflowError(f"configuration: steps.{step.name}.{name} is {value}; it takes a finite number")
         options[step.name] = {"skip": False, **{p.name: p.default for p in parameters_of(step)}, **own}
     if config.get("require_alignment") and (options["tweakreg"]["skip"] or options["source_catalog"]["skip"]):
         raise RampflowError(
@@ -134,7 +145,10 @@ def validated(config: dict, steps: dict[str, Step], given: dict | None = None) -
     reference_defaults: dict = {"crds_context": None, "override": {}, "allow_mismatch": False, "step_parameters": True}
     return {
         "input": config.get("input", []),
-        "exclude": [excluded] if isinstance(excluded, str) else excluded,
+        "exclude": [
+            entry if isinstance(entry, str) else selections.normalized(entry)
+            for entry in (excluded if isinstance(excluded, list) else [excluded])
+        ],
         "results": results,
         "keep_intermediates": config.get("keep_intermediates", ["ramp_fitting"]),
         "references": {**reference_defaults, **config.get("references", {})},
@@ -145,6 +159,14 @@ def validated(config: dict, steps: dict[str, Step], given: dict | None = None) -
         "job_per": config.get("job_per", "step"),
         "qa": {"limits": read_limits(config.get("qa", {}).get("limits", {}))},
         "steps": options,
+        "overrides": [
+            {
+                "select": selections.normalized(entry["select"]),
+                "references": entry.get("references", {}),
+                "steps": entry.get("steps", {}),
+            }
+            for entry in config.get("overrides", [])
+        ],
         "given": _names_given(config if given is None else _interpret(given, schema(steps))),
     }
 
@@ -154,21 +176,41 @@ def _names_given(config: dict) -> dict[str, list[str]]:
     return {step: sorted(values) for step, values in config.get("steps", {}).items() if values}
 
 
+def sections(config: dict, step: str) -> list[tuple[str, dict]]:
+    """List the sections of a configuration that have parameters of a step.
+
+    Parameters
+    ----------
+    config : dict
+        The configuration.
+    step : str
+        Name of the step.
+
+    Returns
+    -------
+    list of tuple of str and dict
+        Place in the configuration, as ``steps.photom`` and ``overrides[1].steps.photom``, and the parameters there.
+    """
+    places = [("steps", config.get("steps", {}))]
+    places += [(f"{selections.label(n)}.steps", entry.get("steps", {})) for n, entry in enumerate(config.get("overrides", []))]
+    return [(f"{place}.{step}", found[step]) for place, found in places if step in found]
+
+
 #: Parameters of steps that name a file.
 FILE_PARAMETERS = {"source_catalog": ("forced_segmentation",)}
 
 
-def existing_files(options: dict, folder: Path, step: str = "source_catalog") -> dict:
+def existing_files(options: dict, folder: Path, place: str = "steps.source_catalog") -> dict:
     """Check the files that the parameters of a step name.
 
     Parameters
     ----------
     options : dict
-        The step's parameters.
+        Parameters of the step.
     folder : pathlib.Path
         Where relative paths are taken from.
-    step : str
-        Name of the step.
+    place : str
+        Their place in the configuration, which ends in the name of the step.
 
     Returns
     -------
@@ -180,12 +222,13 @@ def existing_files(options: dict, folder: Path, step: str = "source_catalog") ->
     RampflowError
         A file does not exist, or its path has characters that Snakemake or asdf would misread.
     """
-    found = {name: os.path.expanduser(options[name]) for name in FILE_PARAMETERS[step] if options[name]}
+    names = FILE_PARAMETERS[place.rpartition(".")[2]]
+    found = {name: os.path.expanduser(options[name]) for name in names if options.get(name)}
     for name, path in found.items():
         if not (folder / path).is_file():
-            raise RampflowError(f"configuration: steps.{step}.{name}: {path} does not exist in {folder}")
+            raise RampflowError(f"configuration: {place}.{name}: {path} does not exist in {folder}")
         if not is_plain(path):
-            raise RampflowError(f"configuration: steps.{step}.{name}: a path can't have any of {SPECIAL}: {path!r}")
+            raise RampflowError(f"configuration: {place}.{name}: a path can't have any of {SPECIAL}: {path!r}")
     return found
 
 
@@ -211,22 +254,48 @@ def _interpret(value, schema: dict):
     if isinstance(value, dict):
         known = schema.get("properties", {})
         return {key: _interpret(v, known.get(key, {})) for key, v in value.items()}
+    if isinstance(value, list) and "items" in schema:
+        return [_interpret(v, schema["items"]) for v in value]
     return value
+
+
+def _place(*path: object) -> str:
+    """Write the place of a value in the configuration, as ``overrides[1].select``."""
+    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).lstrip(".")
+
+
+def _unknown_key(error):
+    """The error about an unknown key among the alternatives of a value; the error itself if there is none."""
+    for cause in error.context or ():
+        found = _unknown_key(cause)
+        if found.validator == "additionalProperties":
+            return found
+    return error
 
 
 def _explain(error) -> list[str]:
     """Write what is wrong with a value, and what its key takes."""
-    key = ".".join(str(p) for p in error.absolute_path) or "the configuration"
+    error = _unknown_key(error)
+    key = _place(*error.absolute_path) or "the configuration"
     if error.validator == "additionalProperties":
         known = sorted(error.schema.get("properties", {}))
         lines = []
         for name in sorted(set(error.instance) - set(known), key=str):
-            full = ".".join([*(str(p) for p in error.absolute_path), str(name)])
+            full = _place(*error.absolute_path, str(name))
             near = difflib.get_close_matches(str(name), known, 1)
-            hint = f"did you mean {near[0]!r}? " if near else ""
+            hint = _missing_space(name) or (f"did you mean {near[0]!r}? " if near else "")
             lines.append(f"unknown key {full!r}; {hint}{key} takes {', '.join(known) or 'nothing'}")
         return lines
-    return [f"{key} is {error.instance!r}; it takes {_takes(error.schema)}"]
+    if error.validator == "required":
+        missing = [name for name in error.schema["required"] if name not in error.instance]
+        return [f"{key} lacks the key {missing[0]!r}; it takes {_takes(error.schema)}"]
+    return [f"{key} is {error.instance!r}; {_missing_space(error.instance)}it takes {_takes(error.schema)}"]
+
+
+def _missing_space(text: object) -> str:
+    """Hint on a key and a value that YAML reads as one text."""
+    key, colon, value = text.partition(":") if isinstance(text, str) else ("", "", "")
+    return f"a space is missing after the colon: write '{key}: {value}'; " if colon and key.isidentifier() and value else ""
 
 
 def _takes(schema: dict) -> str:
@@ -240,6 +309,10 @@ def _takes(schema: dict) -> str:
         text = "one of " + ", ".join(str(value) for value in schema["enum"])
     if "minimum" in schema:
         text += f" not below {schema['minimum']:g}"
+    if "minProperties" in schema:
+        needed = f"{schema['required'][0]} and at least one" if schema.get("required") else "at least one"
+        others = [name for name in schema["properties"] if name not in schema.get("required", ())]
+        text += f" with {needed} of {', '.join(others)}"
     if schema.get("items"):
         text += f" of {_takes(schema['items'])}"
     return text

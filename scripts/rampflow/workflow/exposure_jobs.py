@@ -99,21 +99,6 @@ class ExposureJobs:
         """
         return [path for step in self.steps_of_exposure(stem) for path in self._inputs.references(stem, step)]
 
-    def forced_segmentation_of_exposure(self, stem: str) -> list[str]:
-        """Name the segmentation map of the configuration for an exposure whose sources are measured.
-
-        Parameters
-        ----------
-        stem : str
-            Name of the exposure.
-
-        Returns
-        -------
-        list of str
-            Path of the map; empty if the configuration names none, or the exposure has no catalog.
-        """
-        return self._inputs.forced_segmentation() if "source_catalog" in self.plan.exposures[stem].chain else []
-
     def step_lines(self, stem: str) -> str:
         """Write the input of process_exposure.py: the steps of an exposure with their recipes and arguments.
 

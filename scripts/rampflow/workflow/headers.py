@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import os
-import shlex
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from rampflow.chain import STEPS, chain_of
 from rampflow.detector import MINIMUM_RESULTANTS, check_shape
-from rampflow.errors import RampflowError, raise_problems
+from rampflow.errors import RampflowError
 from rampflow.files import links
 from rampflow.files.asdf_reader import AsdfFile
-from rampflow.files.data_models import data_model
-from rampflow.files.level1 import missing_metadata, update_raw
+from rampflow.files.data_models import DataModel, data_model
+from rampflow.files.level1 import missing_metadata, update_raw, wrong_metadata
+from rampflow.files.tags import DEFAULT_DATA_MODEL
 from rampflow.step.exposure import Exposure
 from rampflow.step.provenance import is_fully_saturated
 from rampflow.step.ramp_input import check_ramp, is_ramp
@@ -26,45 +25,33 @@ CRDS_PARTS = ("instrument", "exposure", "visit", "observation")
 NUMBERS_READ = {"assign_wcs": tuple(f"meta.wcsinfo.{name}" for name in ("v2_ref", "v3_ref", "roll_ref", "ra_ref", "dec_ref"))}
 
 
-def read_headers(members: list[Member], known: dict, skipped: frozenset[str], excluded: list[str]) -> dict:
-    """Read the headers of the files of a run; those of unchanged files are known.
+def read_headers(members: list[Member], known: dict, model: str) -> tuple[dict[str, dict], dict[str, str]]:
+    """Read the headers of files, from `known` where a file has not changed.
 
     Parameters
     ----------
     members : list of rampflow.workflow.association.Member
-        Members of the associations.
+        The exposures.
     known : dict
         Headers of an earlier run, by the paths of their files.
-    skipped : frozenset of str
-        Steps that the configuration leaves out.
-    excluded : list of str
-        Exposures that the configuration leaves out, for the advice in a message.
+    model : str
+        Version of the data model that is written.
 
     Returns
     -------
-    dict
-        Header of each file, by its path, see `read_header`, with a ``stamp`` that changes with the file.
-
-    Raises
-    ------
-    RampflowError
-        A file can't be read, or a step of its chain will refuse it; the message lists all of these files.
+    headers : dict
+        Header of each file that can be read, by its path, see `read_header`, with a ``stamp`` that changes with the file.
+    errors : dict of str
+        What is wrong with the others, by path.
     """
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        results = list(pool.map(lambda member: _header_or_problem(member, known), members))
-    bad = {}
-    for member, (header, error) in zip(members, results, strict=True):
-        if header:
-            chain = remaining_chain(member, header, skipped)
-            error = next((header["refusals"][step] for step in chain if step in header["refusals"]), None)
-        if error:
-            bad[stem_of(member.path)] = error
-    leave_out = f"to go on without: {exclude_option([*excluded, *bad], sys.argv)}" if len(bad) < len(members) else ""
-    raise_problems(list(bad.values()), leave_out)
-    return {str(member.path): header for member, (header, _) in zip(members, results, strict=True)}
+        found = list(pool.map(lambda member: _header_or_problem(member, known, model), members))
+    results = {str(member.path): result for member, result in zip(members, found, strict=True)}
+    headers = {path: header for path, (header, _) in results.items() if header}
+    return headers, {path: error for path, (_, error) in results.items() if error}
 
 
-def _header_or_problem(member: Member, known: dict) -> tuple[dict | None, str | None]:
+def _header_or_problem(member: Member, known: dict, model: str) -> tuple[dict | None, str | None]:
     """The header of a file, from `known` if it has not changed, or what is wrong with it."""
     if member.problem:
         return None, member.problem
@@ -74,21 +61,23 @@ def _header_or_problem(member: Member, known: dict) -> tuple[dict | None, str | 
         return None, f"{member.path}: can't be opened ({error.strerror})"
     stamp = links.stamp_of(status)
     header = known.get(str(member.path))
-    if header and header["stamp"] == stamp:
+    if header and (header["stamp"], header["data_model"]) == (stamp, model):
         return header, None
     try:
-        return {**read_header(member.path), "stamp": stamp}, None
+        return {**read_header(member.path, model), "stamp": stamp, "data_model": model}, None
     except RampflowError as error:
         return None, str(error)
 
 
-def read_header(path: Path) -> dict:
+def read_header(path: Path, model: str = DEFAULT_DATA_MODEL) -> dict:
     """Read and check what the inventory needs from a raw file or a calibrated image.
 
     Parameters
     ----------
     path : pathlib.Path
         Raw file or calibrated image, see `rampflow.workflow.association.is_calibrated`.
+    model : str
+        Version of the data model that is written.
 
     Returns
     -------
@@ -107,7 +96,7 @@ def read_header(path: Path) -> dict:
             return _header_of_image(raw)
         chosen_by = _metadata_for_crds(raw)  # as the file has them: CRDS's rules know the versions
         if not is_ramp(raw):
-            update_raw(raw, data_model())
+            update_raw(raw, data_model(model))
         shape = raw.array("data").shape
         _ = raw.read_pattern
         check_shape(path, shape)
@@ -117,7 +106,7 @@ def read_header(path: Path) -> dict:
         except RampflowError as error:
             raise RampflowError(f"{path}: {error}") from None
         raw.get("meta.instrument.optical_element", str)
-        return _header(raw, tuple(shape), chosen_by, find_refusals(raw, tuple(shape)))
+        return _header(raw, tuple(shape), chosen_by, find_refusals(raw, tuple(shape), data_model(model)))
 
 
 def _metadata_for_crds(exposure: Exposure) -> dict[str, str]:
@@ -160,15 +149,17 @@ def _header_of_image(image: Exposure) -> dict:
     return _header(image, (1, *shape), _metadata_for_crds(image), {})
 
 
-def find_refusals(raw: Exposure, shape: tuple[int, int, int]) -> dict[str, str]:
+def find_refusals(raw: Exposure, shape: tuple[int, int, int], model: DataModel) -> dict[str, str]:
     """Find what the steps will refuse, from the header alone.
 
     Parameters
     ----------
     raw : rampflow.step.exposure.Exposure
-        The raw exposure, of the data model that is written by default or a newer one.
+        The raw exposure, of the data model that is written or a newer one.
     shape : tuple of int
         Resultants, rows, columns.
+    model : DataModel
+        The data model that is written.
 
     Returns
     -------
@@ -191,7 +182,9 @@ def find_refusals(raw: Exposure, shape: tuple[int, int, int]) -> dict[str, str]:
                 raw.number(field)
         except RampflowError as error:
             refusals[step] = str(error)
-    if not refusals and (missing := missing_metadata(raw)):
+    if not refusals and (wrong := wrong_metadata(raw, model)):
+        refusals["dq_init"] = f"{raw.path}: {', and '.join(wrong)}; correct the metadata of the file, or make it again"
+    elif not refusals and (missing := missing_metadata(raw, model)):
         refusals["dq_init"] = (
             f"{raw.path}: {', '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing, which the data model requires; "
             "the file is incomplete, make it again"
@@ -267,33 +260,3 @@ def remaining_chain(member: Member, header: dict, skipped: frozenset[str]) -> li
         return chain
     done = ("source_catalog",) if files_beside(member)[0] else ()
     return [name for name in chain if name in ("source_catalog", "tweakreg") and name not in done]
-
-
-def exclude_option(names: list[str], arguments: list[str]) -> str:
-    """Write the option ``--config`` that leaves out these exposures and keeps what the command line already configures.
-
-    Snakemake takes the last ``--config`` only, so a second one would replace the user's.
-
-    Parameters
-    ----------
-    names : list of str
-        All exposures to leave out.
-    arguments : list of str
-        The command line.
-
-    Returns
-    -------
-    str
-        The option, quoted for a shell.
-    """
-    given: list[str] = []
-    inside = False
-    for word in arguments:
-        if word in ("--config", "-C") or word.startswith("--config="):
-            given, inside = [word.partition("=")[2]] * word.startswith("--config="), True
-        elif word.startswith("-"):
-            inside = False
-        elif inside:
-            given.append(word)
-    kept = [word for word in given if not word.startswith("exclude=")]
-    return " ".join(["--config", *(shlex.quote(word) for word in kept), f"'exclude=[{','.join(dict.fromkeys(names))}]'"])

@@ -14,9 +14,11 @@ from pathlib import Path
 from rampflow.files.atomic import replacing
 from rampflow.step.declaration import NOT_APPLICABLE
 from rampflow.workflow import references
-from rampflow.workflow.association import is_calibrated
+from rampflow.workflow.association import (
+    is_calibrated,
+)
 
-FORMAT = 6  #: version of the file's format; other versions are not read
+FORMAT = 7  #: version of the file's format; other versions are not read
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,8 +48,10 @@ class ExposureEntry:
     catalog, segmentation : str or None
         Source catalog and segmentation map beside a calibrated image, if it has both.
     step_parameters : dict
-        For each step, the parameters that CRDS sets and the configuration does not: value and path of the reference, by name
-        (see `rampflow.workflow.step_parameters.StepParameters`).
+        For each step, the parameters that the configuration's ``overrides`` or CRDS set: value, and entry of ``overrides`` or
+        path of the reference, by name (see `rampflow.workflow.step_parameters.StepParameters`).
+    own_references : dict
+        Reference types that ``overrides`` sets, with the entry.
     """
 
     stem: str
@@ -62,6 +66,7 @@ class ExposureEntry:
     catalog: str | None = None
     segmentation: str | None = None
     step_parameters: dict[str, dict[str, Sequence]] = dataclasses.field(default_factory=dict)
+    own_references: dict[str, str] = dataclasses.field(default_factory=dict)
 
     @property
     def is_calibrated(self) -> bool:
@@ -111,13 +116,20 @@ class Inventory:
         For the path of each raw file and reference, the link that stands for its content (see `rampflow.files.links`). The
         rules read the link.
     notices : tuple of str
-        What users should know of the parameters that CRDS sets: those without effect, and steps that are left out.
+        What users should know of the parameters that CRDS and ``overrides`` set: those without effect, and steps that are left
+        out.
+    excluded : dict
+        Exposures that the configuration leaves out, by association.
+    selected : tuple of str
+        What each entry of ``overrides`` sets, and for how many exposures.
     """
 
     exposures: dict[str, ExposureEntry]
     context: str | None
     links: dict[str, str]
     notices: tuple[str, ...] = ()
+    excluded: dict[str, list[str]] = dataclasses.field(default_factory=dict)
+    selected: tuple[str, ...] = ()
 
     def references(self) -> list[str]:
         """List the paths of all references.
@@ -157,7 +169,7 @@ def read(path: Path) -> Inventory | None:
     if "exposures" not in known:
         return None
     entries = [ExposureEntry(**e | {"shape": tuple(e["shape"]), "chain": tuple(e["chain"])}) for e in known["exposures"]]
-    return Inventory({e.stem: e for e in entries}, known["context"], known["links"])
+    return Inventory({e.stem: e for e in entries}, known["context"], known["links"], excluded=known.get("excluded", {}))
 
 
 def known_names(folder: Path) -> set[str]:
@@ -196,7 +208,8 @@ def exposures_file(config: dict, store: Path) -> Path:
     """
     # CRDS's parameters leave out steps, and those of the configuration have precedence.
     own = {name: [options.get("skip", False), config["given"].get(name, [])] for name, options in config["steps"].items()}
-    asked = json.dumps([config["input"], config["exclude"], config["references"], own, references.source()], sort_keys=True)
+    chosen = [config[name] for name in ("input", "exclude", "references")] + [config.get("overrides", [])]
+    asked = json.dumps([*chosen, own, references.source()], sort_keys=True)
     return store.with_name(f"exposures-{hashlib.sha256(asked.encode()).hexdigest()[:16]}.json")
 
 

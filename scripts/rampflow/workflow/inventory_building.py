@@ -8,25 +8,28 @@ from __future__ import annotations
 import dataclasses
 import os
 import secrets
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from rampflow.files import links
 from rampflow.step.declaration import Step
-from rampflow.workflow import inventory, references, step_parameters
-from rampflow.workflow.association import find_members, stem_of
-from rampflow.workflow.headers import files_beside, read_headers, remaining_chain
+from rampflow.workflow import inventory, references, selections, step_parameters
+from rampflow.workflow.association import stem_of
+from rampflow.workflow.headers import files_beside, remaining_chain
 from rampflow.workflow.inventory import ExposureEntry, Inventory
 from rampflow.workflow.inventory_checks import (
     check_alignment_is_possible,
+    check_alignments_agree,
     check_calibrated,
     check_overrides,
     check_paths,
     check_place,
     check_references,
 )
-from rampflow.workflow.reference_choice import ReferenceChoice, is_crds_needed, overriding_file
+from rampflow.workflow.member_choice import choose_members, selection_facts, skipped_steps
+from rampflow.workflow.reference_choice import ReferenceChoice, is_crds_needed, overriding_files
+from rampflow.workflow.selections import Facts, SelectedSettings
 from rampflow.workflow.step_parameters import StepParameters
 
 
@@ -54,21 +57,20 @@ def build_inventory(config: dict, folder: Path, store: Path, steps: dict[str, St
     RampflowError
         Something is wrong with an input or a reference; the message names it.
     """
-    members = find_members(config["input"], folder, config["exclude"])
     known = inventory.load(store)
-    skipped = frozenset(name for name, options in config["steps"].items() if options.get("skip"))
-    headers = read_headers(members, known.get("headers", {}), skipped, config["exclude"])
-    override = {t: overriding_file(t, given, folder) for t, given in config["references"]["override"].items()}
-    chains = {m: remaining_chain(m, headers[str(m.path)], skipped) for m in members}
+    members, excluded, headers, settings = choose_members(config, folder, known.get("headers", {}))
+    facts = {member: selection_facts(member, headers[str(member.path)]) for member in members}
+    override = {m: overriding_files(config, own, folder) for m, own in settings.items()}
+    chains = {m: remaining_chain(m, headers[str(m.path)], skipped_steps(config, own)) for m, own in settings.items()}
     check_calibrated(chains, Path(config["results"]), folder)
     context = None
-    if is_crds_needed(chains.values(), override, config["references"]["crds_context"], steps):
+    if is_crds_needed(chains, override, config["references"]["crds_context"], steps):
         context = references.resolve_context(config["references"]["crds_context"])
     asked = [references.source(), context, context and references.context_stamp(context)]
     recommended = known.get("recommended", {}) if known.get("asked") == asked else {}
-    choice = ReferenceChoice(context, recommended, steps, override)
+    choice = ReferenceChoice(context, recommended, steps)
     exposures = {}
-    parameters = choice.parameters(config, chains, headers) if context else {}
+    parameters = choice.parameters(config, settings, chains, headers, override) if context else {}
     for member, found in parameters.items():
         chains[member] = [name for name in chains[member] if not found.values.get(name, {}).get("skip", (False,))[0]]
     for member, chain in chains.items():
@@ -81,29 +83,57 @@ def build_inventory(config: dict, folder: Path, store: Path, steps: dict[str, St
             detector=header["detector"],
             shape=tuple(header["shape"]),
             chain=tuple(chain),
-            references=choice.paths(header["crds"], chain, member.path),
+            references=choice.paths(header["crds"], chain, member.path, override[member]),
             tweakreg_catalog=str(member.tweakreg_catalog) if member.tweakreg_catalog else None,
-            step_parameters=parameters[member].values if member in parameters else {},
+            step_parameters=_combined(parameters[member].values if member in parameters else {}, settings[member]),
+            own_references={name: entry for name, (_, entry) in settings[member].references.items()},
             **dict(zip(("catalog", "segmentation"), files_beside(member), strict=True)),
         )
-    visit = Inventory(exposures, context, {}, _notices(exposures, parameters.values()))
+    by_stem = {stem_of(member.path): found for member, found in facts.items()}
+    notices = [*_notices(exposures, parameters.values()), *_unused_settings(config, by_stem, exposures, steps)]
+    selected = selections.summarize(config.get("overrides", ()), by_stem)
+    visit = Inventory(exposures, context, {}, tuple(notices), excluded, tuple(selected))
     check_alignment_is_possible(config, visit)
+    check_alignments_agree(config, visit)
     if not config["references"].get("allow_mismatch"):
-        check_overrides(override, chains, headers, steps)
+        check_overrides(settings, override, chains, headers, steps)
     check_paths(visit)
     check_place(visit, folder / os.path.expanduser(config["results"]))
     check_references(visit, steps)
     contents = known.get("contents", {})
     beside = {path for entry in exposures.values() for path in entry.files[1:]}
-    own = set(override.values()) | beside
-    contents |= _read_contents([*visit.references(), *sorted(beside)], own, contents)
+    own_files = {path for paths in override.values() for path in paths.values()} | beside
+    contents |= _read_contents([*visit.references(), *sorted(beside)], own_files, contents)
     visit.links.update(_link_all(visit, headers, contents, folder))
     inventory.save(store, {"asked": asked, "headers": headers, "recommended": recommended, "contents": contents})
+    entries = [dataclasses.asdict(e) for e in exposures.values()]
     inventory.save(
         inventory.exposures_file(config, store),
-        {"context": context, "exposures": [dataclasses.asdict(e) for e in exposures.values()], "links": visit.links},
+        {"context": context, "exposures": entries, "links": visit.links, "excluded": excluded},
     )
     return visit
+
+
+def _combined(from_crds: dict[str, dict[str, Sequence]], settings: SelectedSettings) -> dict[str, dict[str, Sequence]]:
+    """The parameters that CRDS or ``overrides`` set for an exposure, which have no value in common."""
+    result = {step: dict(values) for step, values in from_crds.items()}
+    for step, values in settings.parameters.items():
+        own = {name: found for name, found in values.items() if name != "skip" or found[0]}
+        if own:
+            result.setdefault(step, {}).update(own)
+    return result
+
+
+def _unused_settings(
+    config: dict, facts: dict[str, Facts], exposures: dict[str, ExposureEntry], steps: dict[str, Step]
+) -> list[str]:
+    """Lines on settings of ``overrides`` that no selected exposure uses."""
+    readers: dict[str, set[str]] = {}
+    for name, step in steps.items():
+        for reference in step.references:
+            readers.setdefault(reference.type, set()).add(name)
+    chains = {stem: entry.chain for stem, entry in exposures.items()}
+    return selections.without_effect(config.get("overrides", ()), facts, chains, readers)
 
 
 def _notices(exposures: dict[str, ExposureEntry], parameters: Iterable[StepParameters]) -> tuple[str, ...]:
@@ -113,12 +143,16 @@ def _notices(exposures: dict[str, ExposureEntry], parameters: Iterable[StepParam
     left_out: dict[tuple[str, str], list[str]] = {}
     groups: dict[str, dict[str, dict]] = {}
     for stem, entry in exposures.items():
-        for step, values in entry.step_parameters.items():
+        from_crds = {
+            step: {name: found for name, found in values.items() if not selections.is_label(found[1])}
+            for step, values in entry.step_parameters.items()
+        }
+        for step, values in from_crds.items():
             skip, path = values.get("skip", (False, ""))
             if skip:
                 left_out.setdefault((path, step), []).append(stem)
         if "tweakreg" in entry.chain:
-            groups.setdefault(entry.association, {})[stem] = entry.step_parameters
+            groups.setdefault(entry.association, {})[stem] = from_crds
     for (path, step), stems in left_out.items():
         others = f" and {len(stems) - 1} others" if len(stems) > 1 else ""
         lines.append(f"{path}: steps.{step}.skip is true: {step} is left out for {stems[0]}{others}")

@@ -6,11 +6,12 @@ from pathlib import Path
 
 from rampflow.errors import RampflowError, raise_problems
 from rampflow.step.declaration import NOT_APPLICABLE, Step
-from rampflow.workflow import references
+from rampflow.workflow import references, selections
 from rampflow.workflow.association import RAW_SUFFIX, SPECIAL, Member, is_calibrated, is_plain, stem_of
 from rampflow.workflow.headers import files_beside
 from rampflow.workflow.inventory import Inventory
 from rampflow.workflow.overrides import override_mismatch
+from rampflow.workflow.selections import SelectedSettings
 
 
 def check_calibrated(chains: dict[Member, list[str]], results: Path, folder: Path) -> None:
@@ -66,19 +67,51 @@ def check_alignment_is_possible(config: dict, inventory: Inventory) -> None:
         for step in ("source_catalog", "tweakreg"):
             skip, path = entry.step_parameters.get(step, {}).get("skip", (False, ""))
             if skip:
+                keep = f": steps: {{{step}: {{skip: false}}}} in the configuration keeps the step"
                 raise RampflowError(
                     f"{path}: steps.{step}.skip is true for {entry.stem}, and require_alignment is true in the configuration; "
-                    f"change one of them: steps: {{{step}: {{skip: false}}}} in the configuration keeps the step"
+                    f"change one of them{'' if selections.is_label(path) else keep}"
                 )
 
 
-def check_overrides(override: dict[str, str], chains: dict[Member, list[str]], headers: dict, steps: dict[str, Step]) -> None:
+def check_alignments_agree(config: dict, inventory: Inventory) -> None:
+    """Refuse ``overrides`` that set parameters of tweakreg for a part of an association.
+
+    Parameters
+    ----------
+    config : dict
+        The validated configuration.
+    inventory : Inventory
+        Inventory of the run.
+
+    Raises
+    ------
+    RampflowError
+        There are such ``overrides``; the message lists them.
+    """
+    groups: dict[str, dict[str, dict]] = {}
+    for stem, entry in inventory.exposures.items():
+        if "tweakreg" in entry.chain:
+            groups.setdefault(entry.association, {})[stem] = entry.step_parameters.get("tweakreg", {})
+    found = [selections.disagreement(members, config["steps"]["tweakreg"], name) for name, members in groups.items()]
+    raise_problems([line for line in found if line])
+
+
+def check_overrides(
+    settings: dict[Member, SelectedSettings],
+    override: dict[Member, dict[str, str]],
+    chains: dict[Member, list[str]],
+    headers: dict,
+    steps: dict[str, Step],
+) -> None:
     """Refuse references made for another detector or optical element than the exposures that will read them.
 
     Parameters
     ----------
+    settings : dict
+        What ``overrides`` sets for each member of an association.
     override : dict
-        Path or N/A of each type of reference that the configuration names.
+        Path or N/A of each type of reference that the configuration names, for each member of an association.
     chains : dict
         Steps that each member of an association goes through.
     headers : dict
@@ -91,18 +124,20 @@ def check_overrides(override: dict[str, str], chains: dict[Member, list[str]], h
     RampflowError
         There are such references; the message lists them.
     """
-    lines = []
-    for reftype, path in override.items():
-        declarations, readers = [], {}
-        for member, chain in chains.items():
-            if found := [r for name in chain for r in steps[name].references if r.type == reftype]:
-                known = headers[str(member.path)]["crds"]
-                names = ("name", "detector", "optical_element")
-                readers[str(member.path)] = {"instrument": {n: known.get(f"roman.meta.instrument.{n}") for n in names}}
-                declarations = found
-        if declarations and (line := override_mismatch(path, declarations[0], readers)):
-            lines.append(line)
-    raise_problems(lines)
+    readers: dict[tuple[str, str, str], dict[str, dict]] = {}
+    declarations = {}
+    names = ("name", "detector", "optical_element")
+    for member, chain in chains.items():
+        known = headers[str(member.path)]["crds"]
+        header = {"instrument": {name: known.get(f"roman.meta.instrument.{name}") for name in names}}
+        for reference in (r for name in chain for r in steps[name].references if r.type in override[member]):
+            _, entry = settings[member].references.get(reference.type, ("", ""))
+            place = f"{entry}.references" if entry else "references.override"
+            key = place, reference.type, override[member][reference.type]
+            declarations[key] = reference
+            readers.setdefault(key, {})[str(member.path)] = header
+    lines = [override_mismatch(key[2], f"{key[0]}.{key[1]}", declarations[key], readers[key]) for key in readers]
+    raise_problems([line for line in lines if line])
 
 
 def check_paths(inventory: Inventory) -> None:
@@ -129,7 +164,7 @@ def check_paths(inventory: Inventory) -> None:
 
 
 def check_place(inventory: Inventory, results: Path) -> None:
-    """Refuse ramps in the folder of the results: dq_init writes files of the same names there.
+    """Refuse files in the folder of the results, or links to them, where a step writes files of the same names.
 
     Parameters
     ----------
@@ -141,12 +176,13 @@ def check_place(inventory: Inventory, results: Path) -> None:
     Raises
     ------
     RampflowError
-        There are such ramps; the message lists them.
+        There are such files; the message lists them.
     """
-    inside = [path for e in inventory.exposures.values() if Path(path := e.path).resolve().is_relative_to(results.resolve())]
+    results = results.resolve()
+    inside = [path for e in inventory.exposures.values() for path in e.files if Path(path).resolve().is_relative_to(results)]
     raise_problems(
         [
-            f"{path}: lies in the folder of the results ({results}), where dq_init would overwrite it; copy it elsewhere"
+            f"{path}: lies in the folder of the results ({results}), where it would be overwritten; copy it elsewhere"
             for path in inside
             if not path.endswith(RAW_SUFFIX)
         ]

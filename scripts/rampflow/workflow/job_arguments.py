@@ -12,7 +12,6 @@ from rampflow.astrometry.parameters import SEARCH_PARAMETERS
 from rampflow.chain import STEPS
 from rampflow.step.declaration import NOT_APPLICABLE
 from rampflow.workflow import configuration
-from rampflow.workflow.association import find_excluded
 from rampflow.workflow.job_inputs import JobInputs
 from rampflow.workflow.plan import Plan
 from rampflow.workflow.step_parameters import source_options
@@ -46,7 +45,8 @@ class JobArguments:
         str
             The arguments, quoted for a shell.
         """
-        chosen, override = self.plan.exposures[stem].references, self.plan.settings["references"]["override"]
+        entry = self.plan.exposures[stem]
+        chosen, override = entry.references, {*self.plan.settings["references"]["override"], *entry.own_references}
         types = [reference.type for reference in self.plan.declared[step].references]
         words = [f"--{name} {shlex.quote(self.plan.links.get(chosen[name], NOT_APPLICABLE))}" for name in types]
         by_crds = [name for name in types if name not in override]
@@ -58,24 +58,6 @@ class JobArguments:
         if self.plan.declared[step].takes == "wfi_science_raw":
             words.append(f"--data_model {self.plan.settings['data_model']}")
         return " ".join([*words, self.parameters(stem, step)])
-
-    def options(self, stem: str, step: str) -> dict[str, Any]:
-        """Return the parameters of a step for an exposure: those of the configuration, of CRDS, or the defaults.
-
-        Parameters
-        ----------
-        stem : str
-            Name of the exposure.
-        step : str
-            Name of the step.
-
-        Returns
-        -------
-        dict
-            Value of each parameter, by its name.
-        """
-        from_crds = self.plan.exposures[stem].step_parameters.get(step, {})
-        return self.plan.settings["steps"][step] | {name: value for name, (value, _) in from_crds.items()}
 
     def parameters(self, stem: str, step: str) -> str:
         """Write the parameters of a step as arguments of its script, with the references of CRDS that some of them are from.
@@ -96,7 +78,7 @@ class JobArguments:
         names = {p.name for p in declared}
         from_crds = {k: v for k, v in entry.step_parameters.get(step, {}).items() if k in names}
         from_crds |= {f"{name}.skip": entry.step_parameters[name]["skip"] for name in self._left_out_before(stem, step)}
-        words = [configuration.command_line(declared, self.options(stem, step)), shlex.join(source_options(from_crds))]
+        words = [configuration.command_line(declared, self.plan.options(stem, step)), shlex.join(source_options(from_crds))]
         return " ".join(word for word in words if word)
 
     def _left_out_before(self, stem: str, step: str) -> list[str]:
@@ -119,7 +101,7 @@ class JobArguments:
         dict
             Value of each parameter, by its name.
         """
-        return self.options(self.plan.members_to_align(association)[0], "tweakreg")
+        return self.plan.options(self.plan.members_to_align(association)[0], "tweakreg")
 
     def alignment_parameters(self, association: str, members: Sequence[str] | None = None) -> str:
         """Write the parameters of tweakreg for an association as arguments of its script.
@@ -169,7 +151,7 @@ class JobArguments:
         str
             The options; empty if no exposure is left out.
         """
-        absent = find_excluded(self.plan.settings["input"], Path.cwd(), self.plan.settings["exclude"]).get(association, [])
+        absent = self.plan.inventory.excluded.get(association, [])
         kinds = {
             "--excluded": [stem for stem in absent if stem not in unfinished],
             "--missing": [stem for stem in absent if stem in unfinished],

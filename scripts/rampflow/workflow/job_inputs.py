@@ -128,16 +128,21 @@ class JobInputs:
         chosen = [self.plan.exposures[stem].references[reference.type] for reference in self.plan.declared[step].references]
         return [self.plan.links[path] for path in chosen if path != NOT_APPLICABLE]
 
-    def forced_segmentation(self) -> list[str]:
-        """Name the segmentation map of the configuration, whose sources are measured.
+    def forced_segmentation(self, stem: str) -> list[str]:
+        """Name the segmentation map of the configuration, whose sources are measured in an exposure.
+
+        Parameters
+        ----------
+        stem : str
+            Name of the exposure.
 
         Returns
         -------
         list of str
-            Path of the map; empty if the configuration names none.
+            Path of the map; empty if the configuration names none, or the exposure has no catalog.
         """
-        path = self.plan.settings["steps"]["source_catalog"]["forced_segmentation"]
-        return [path] if path else []
+        path = self.plan.options(stem, "source_catalog")["forced_segmentation"]
+        return [path] if path and "source_catalog" in self.plan.exposures[stem].chain else []
 
     def solution(self, stem: str) -> str | list[str]:
         """Name the alignment of the exposure's association.

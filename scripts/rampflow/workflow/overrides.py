@@ -10,13 +10,15 @@ from rampflow.step.declaration import NOT_APPLICABLE, Reference
 from rampflow.step.reference_checks import mismatches
 
 
-def override_mismatch(path: str, declaration: Reference, readers: dict[str, dict]) -> str | None:
+def override_mismatch(path: str, place: str, declaration: Reference, readers: dict[str, dict]) -> str | None:
     """Describe how a reference differs from the exposures that will read it.
 
     Parameters
     ----------
     path : str
         The reference, or "N/A".
+    place : str
+        Key of the configuration that names it.
     declaration : Reference
         Declaration of the reference by a step that reads it.
     readers : dict
@@ -40,6 +42,6 @@ def override_mismatch(path: str, declaration: Reference, readers: dict[str, dict
     first = next(iter(found))
     others = f" and {len(found) - 1} others" if len(found) > 1 else ""
     return (
-        f"references.override.{declaration.type}: {path}: {found[first][0][1]} ({Path(first).name}{others}); name one that was "
+        f"{place}: {path}: {found[first][0][1]} ({Path(first).name}{others}); name one that was "
         "made for them, or set references.allow_mismatch"
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from rampflow.chain import STEPS, image_chain
 from rampflow.step.declaration import Step
@@ -169,6 +170,24 @@ class Plan:
         """
         return self.exposures[stem].shape
 
+    def options(self, stem: str, step: str) -> dict[str, Any]:
+        """Return the parameters of a step for an exposure: of ``overrides``, of ``steps``, of CRDS, or the defaults.
+
+        Parameters
+        ----------
+        stem : str
+            Name of the exposure.
+        step : str
+            Name of the step.
+
+        Returns
+        -------
+        dict
+            Value of each parameter, by its name.
+        """
+        from_crds = self.exposures[stem].step_parameters.get(step, {})
+        return self.settings["steps"][step] | {name: value for name, (value, _) in from_crds.items()}
+
     def products(self, stem: str) -> list[str]:
         """List all products of an exposure.
 
@@ -213,10 +232,20 @@ class Plan:
         set of str
             Names of the steps.
         """
+        return {*self.kept_in_configuration(), *self._last_steps(self.with_step("tweakreg"))}
+
+    def kept_in_configuration(self) -> set[str]:
+        """List the steps whose output the configuration keeps.
+
+        Returns
+        -------
+        set of str
+            Names of the steps.
+        """
         kept = self.settings["keep_intermediates"]
         if isinstance(kept, bool):
             kept = STEPS if kept else ()
-        return {*kept, *self._last_steps(self.with_step("tweakreg"))}
+        return set(kept)
 
     def _last_steps(self, stems: Iterable[str]) -> set[str]:
         return {step for stem in stems for step in image_chain(self.exposures[stem].chain)[-1:]}

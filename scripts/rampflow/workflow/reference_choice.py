@@ -4,47 +4,59 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Iterable
+from collections.abc import Container
 from pathlib import Path
 
 from rampflow.errors import RampflowError
 from rampflow.step.declaration import NOT_APPLICABLE, Step
 from rampflow.workflow import references, step_parameters
 from rampflow.workflow.association import Member
+from rampflow.workflow.selections import SelectedSettings
 from rampflow.workflow.step_parameters import StepParameters
 
 
-def overriding_file(reftype: str, given: str, folder: Path) -> str:
-    """Find a reference that the configuration names.
+def overriding_files(config: dict, settings: SelectedSettings, folder: Path) -> dict[str, str]:
+    """Find the references that the configuration names for an exposure.
 
     Parameters
     ----------
-    reftype : str
-        Type of the reference.
-    given : str
-        Name of the file, or N/A.
+    config : dict
+        The validated configuration.
+    settings : rampflow.workflow.selections.SelectedSettings
+        What ``overrides`` sets for the exposure.
     folder : pathlib.Path
         Where relative names are taken from.
 
     Returns
     -------
-    str
-        Path of the file, or N/A.
+    dict of str
+        Path or N/A of each type.
 
     Raises
     ------
     RampflowError
-        The file does not exist.
+        A file does not exist.
     """
-    if given == NOT_APPLICABLE:
-        return given
-    path = folder / os.path.expanduser(given)
-    if not path.is_file():
-        raise RampflowError(f"references.override.{reftype}: {path} does not exist; name a file, or N/A for none")
-    return str(path)
+    result = {}
+    for place, reftype, given in _own_references(config, settings):
+        path = str(folder / os.path.expanduser(given)) if given != NOT_APPLICABLE else given
+        if path != NOT_APPLICABLE and not Path(path).is_file():
+            raise RampflowError(f"{place}.{reftype}: {path} does not exist; name a file, or N/A for none")
+        result[reftype] = path
+    return result
 
 
-def is_crds_needed(chains: Iterable[list[str]], override: dict, named: str | None, steps: dict[str, Step]) -> bool:
+def _own_references(config: dict, settings: SelectedSettings) -> list[tuple[str, str, str]]:
+    """Place in the configuration, type and file of the references that it names for an exposure."""
+    general = config["references"]["override"]
+    found = {reftype: ("references.override", reftype, path) for reftype, path in general.items()}
+    found |= {reftype: (f"{entry}.references", reftype, path) for reftype, (path, entry) in settings.references.items()}
+    return list(found.values())
+
+
+def is_crds_needed(
+    chains: dict[Member, list[str]], override: dict[Member, dict[str, str]], named: str | None, steps: dict[str, Step]
+) -> bool:
     """Tell whether CRDS is to be asked: for a reference that the steps need, or because a context is named.
 
     A run whose references are all the user's own needs no cache. Parameters and optional references are then CRDS's only if a
@@ -52,10 +64,10 @@ def is_crds_needed(chains: Iterable[list[str]], override: dict, named: str | Non
 
     Parameters
     ----------
-    chains : iterable of list of str
-        Steps of each exposure.
+    chains : dict
+        Steps that each member of an association goes through.
     override : dict
-        Path or N/A of each type of reference that the configuration names.
+        Path or N/A of each type of reference that the configuration names, for each member of an association.
     named : str or None
         Context of the configuration.
     steps : dict
@@ -66,8 +78,8 @@ def is_crds_needed(chains: Iterable[list[str]], override: dict, named: str | Non
     bool
         Whether to ask.
     """
-    declared = {r.type: r for chain in chains for name in chain for r in steps[name].references}
-    if any(not reference.optional for reftype, reference in declared.items() if reftype not in override):
+    declared = {(m, r.type): r for m, chain in chains.items() for name in chain for r in steps[name].references}
+    if any(not reference.optional for (member, reftype), reference in declared.items() if reftype not in override[member]):
         return True
     return bool(declared) and references.is_context_named(named)
 
@@ -84,14 +96,11 @@ class ReferenceChoice:
         Answers so far, by the values that CRDS chooses by, and by type. New ones are added.
     steps : dict
         Declaration of each step.
-    override : dict
-        Path or N/A of each type that the configuration names.
     """
 
     context: str | None
     recommended: dict[str, dict[str, str]]
     steps: dict[str, Step]
-    override: dict[str, str]
 
     def _ask(self, header: dict, types: list[str], path: Path) -> dict[str, str]:
         """CRDS's answer for each type: the name of the file, N/A, or why there is none. Known answers are not asked again."""
@@ -106,12 +115,12 @@ class ReferenceChoice:
                 raise RampflowError(f"{path}: {error}") from None
         return {t: known[t] for t in types}
 
-    def _types(self, chain: list[str]) -> list[str]:
+    def _types(self, chain: list[str], override: Container[str]) -> list[str]:
         """The types of the references that CRDS chooses by the exposure for the steps of a chain."""
         declared = {r.type: r for name in chain for r in self.steps[name].references}
-        return [t for t, reference in declared.items() if t not in self.override and not reference.selected_by]
+        return [t for t, reference in declared.items() if t not in override and not reference.selected_by]
 
-    def paths(self, header: dict, chain: list[str], path: Path) -> dict[str, str]:
+    def paths(self, header: dict, chain: list[str], path: Path, override: dict[str, str]) -> dict[str, str]:
         """Choose the path (or N/A) of each reference of an exposure.
 
         Parameters
@@ -122,6 +131,8 @@ class ReferenceChoice:
             Steps of the exposure.
         path : pathlib.Path
             File of the exposure, for messages.
+        override : dict
+            Path or N/A of each type that the configuration names.
 
         Returns
         -------
@@ -133,12 +144,12 @@ class ReferenceChoice:
         RampflowError
             CRDS has no reference of a type that a step needs.
         """
-        answers = self._ask(header, self._types(chain), path)
+        answers = self._ask(header, self._types(chain, override), path)
         chosen = {}
         for reference in {r.type: r for name in chain for r in self.steps[name].references}.values():
             reftype = reference.type
-            if reftype in self.override:
-                chosen[reftype] = self.override[reftype]
+            if reftype in override:
+                chosen[reftype] = override[reftype]
                 continue
             if reference.selected_by:
                 crds_type = reference.crds_type or reftype
@@ -154,17 +165,28 @@ class ReferenceChoice:
                 raise RampflowError(f"{path}: {error}")
         return chosen
 
-    def parameters(self, config: dict, chains: dict[Member, list[str]], headers: dict) -> dict[Member, StepParameters]:
+    def parameters(
+        self,
+        config: dict,
+        settings: dict[Member, SelectedSettings],
+        chains: dict[Member, list[str]],
+        headers: dict,
+        override: dict[Member, dict[str, str]],
+    ) -> dict[Member, StepParameters]:
         """Read the parameters that CRDS sets for each exposure; empty if they are switched off.
 
         Parameters
         ----------
         config : dict
             The validated configuration.
+        settings : dict
+            What ``overrides`` sets for each member of an association.
         chains : dict
             Steps that each member of an association goes through.
         headers : dict
             Header of each file, by its path, see `rampflow.workflow.headers.read_headers`.
+        override : dict
+            Path or N/A of each type of reference that the configuration names, for each member of an association.
 
         Returns
         -------
@@ -184,7 +206,7 @@ class ReferenceChoice:
             header = headers[str(member.path)]["crds"]
             types = step_parameters.reference_types(chain)
             # Together with the references: CRDS is asked once for each exposure.
-            answers = self._ask(header, [*self._types(chain), *types], member.path)
+            answers = self._ask(header, [*self._types(chain, override[member]), *types], member.path)
             paths = {}
             for reftype in types:
                 name = answers[reftype]
@@ -192,7 +214,10 @@ class ReferenceChoice:
                     paths[reftype] = str(references.cache_path(name))
                     if paths[reftype] not in contents:
                         contents[paths[reftype]] = step_parameters.read_reference(_in_cache(name, self.context))
-            result[member] = step_parameters.merged(paths, contents, config, {name: self.steps[name] for name in chain})
+            # What the configuration sets for the exposure isn't looked up in the references.
+            given = {name: [*config["given"].get(name, ()), *settings[member].parameters.get(name, ())] for name in chain}
+            steps = {name: self.steps[name] for name in chain}
+            result[member] = step_parameters.merged(paths, contents, {**config, "given": given}, steps)
         return result
 
 

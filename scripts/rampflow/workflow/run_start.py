@@ -14,7 +14,7 @@ from rampflow.astrometry import check_astrometric_catalog
 from rampflow.errors import RampflowError
 from rampflow.files import links
 from rampflow.step.declaration import Step
-from rampflow.workflow import configuration, inventory
+from rampflow.workflow import configuration, inventory, selections
 from rampflow.workflow.inventory_building import build_inventory
 from rampflow.workflow.job_arguments import JobArguments
 from rampflow.workflow.job_inputs import JobInputs, link_to
@@ -49,8 +49,8 @@ def read_settings(config: dict, declared: dict[str, Step], folder: Path, given: 
     """
     settings = configuration.validated(config, declared, given)
     settings["astrometric_catalog"] = check_astrometric_catalog(settings["astrometric_catalog"], folder)
-    options = settings["steps"]["source_catalog"]
-    options |= {name: link_to(path) for name, path in configuration.existing_files(options, folder).items()}
+    for place, options in configuration.sections(settings, "source_catalog"):
+        options |= {name: link_to(path) for name, path in configuration.existing_files(options, folder, place).items()}
     return settings
 
 
@@ -99,14 +99,20 @@ def refuse_own_files(plan: Plan) -> None:
     RampflowError
         A segmentation map, catalog or reference is such a file.
     """
-    job_inputs = JobInputs(plan)
     given = {
-        "steps.source_catalog.forced_segmentation": links.original(job_inputs.forced_segmentation()[0])
-        if job_inputs.forced_segmentation()
-        else None,
-        "astrometric_catalog": links.original(job_inputs.star_source()),
+        **{
+            f"{place}.forced_segmentation": links.original(options["forced_segmentation"])
+            for place, options in configuration.sections(plan.settings, "source_catalog")
+            if options.get("forced_segmentation")
+        },
+        "astrometric_catalog": links.original(JobInputs(plan).star_source()),
         **{f"tweakreg_catalog of {e.stem}": e.tweakreg_catalog for e in plan.exposures.values()},
         **{f"references.override.{name}": path for name, path in plan.settings["references"]["override"].items()},
+        **{
+            f"{selections.label(number)}.references.{name}": path
+            for number, entry in enumerate(plan.settings["overrides"])
+            for name, path in entry["references"].items()
+        },
     }
     named = {setting: Path(path).resolve() for setting, path in given.items() if path}
     if not named:

@@ -18,12 +18,17 @@ from rampflow.chain import STEPS
 from rampflow.errors import RampflowError
 from rampflow.files.asdf_reader import AsdfFile
 from rampflow.step.declaration import Parameter, Step
+from rampflow.step.provenance import OVERRIDES
+from rampflow.workflow import selections
 from rampflow.workflow.configuration import FILE_PARAMETERS, parameters_of
 
 PIPELINE = "pars-exposurepipeline"
 #: Environment variable of stpipe that switches these references off, and the values for which stpipe does so.
 SWITCH = "STPIPE_DISABLE_CRDS_STEPPARS"
 SWITCHED_OFF = ("true", "True", "t", "yes", "y")
+#: Texts and numbers that stpipe takes for a boolean, in lower case.
+BOOLEANS = {"true": True, "on": True, "yes": True, "1": True, "false": False, "off": False, "no": False, "0": False}
+UNSET = (None, "None")  #: values for which stpipe has the default
 #: Parameters of stpipe and of romancal's steps that name files or the number of processes. They change no value of a product.
 WITHOUT_EFFECT = frozenset(
     {
@@ -199,7 +204,7 @@ def _select(step: Step, found: dict[str, tuple[Any, str]], config: Mapping) -> t
         if key not in declared:
             if not _is_without_effect(key, value, config):
                 ignored.append(f"{path}: {step.name}.{key} is {value!r}")
-        elif value is not None and key not in config["given"].get(step.name, ()):
+        elif value not in UNSET and key not in config["given"].get(step.name, ()):
             where = f"steps.{step.name}.{key}"
             try:
                 taken[key] = converted(declared[key], value), path
@@ -214,7 +219,7 @@ def _is_without_effect(key: str, value: Any, config: Mapping) -> bool:
     """Tell whether a parameter that rampflow lacks is one that changes no value of a product, or is not set."""
     if key == "abs_refcat" and isinstance(value, str):  # romancal's name of the astrometric catalog
         return value.strip().upper() in ("", str(config["astrometric_catalog"]).upper())
-    return key in WITHOUT_EFFECT or value is None or value in ("", [], {})
+    return key in WITHOUT_EFFECT or value in (*UNSET, "", [], {})
 
 
 def converted(parameter: Parameter, value: Any) -> Any:
@@ -240,10 +245,11 @@ def converted(parameter: Parameter, value: Any) -> Any:
     kinds: dict[type, str] = {bool: "true or false", int: "a whole number", float: "a finite number", str: "a text"}
     takes = f"one of {', '.join(map(str, parameter.choices))}" if parameter.choices else kinds[parameter.type]
     takes += f" not below {parameter.minimum:g}" if parameter.minimum is not None else ""
-    if isinstance(value, str) and parameter.type is not str:
-        texts = {"true": True, "false": False} if parameter.type is bool else {}
+    if parameter.type is bool and value in (0, 1):
+        value = bool(value)
+    elif isinstance(value, str) and parameter.type is not str:
         try:
-            value = texts[value.lower()] if texts else parameter.type(value)
+            value = BOOLEANS[value.lower()] if parameter.type is bool else parameter.type(value)
         except (KeyError, ValueError):
             raise ValueError(takes) from None
     if isinstance(value, bool) is not (parameter.type is bool):
@@ -297,14 +303,15 @@ def source_options(values: Mapping[str, Sequence]) -> list[str]:
     Parameters
     ----------
     values : mapping
-        Value and reference of each parameter that is from CRDS, by its name.
+        Value and source of each parameter, by its name: path of a reference of CRDS, or entry of ``overrides``.
 
     Returns
     -------
     list of str
-        The arguments: for each reference ``--parameters_from`` with its file name, a colon and the parameters.
+        The arguments: for each source ``--parameters_from`` with its name, a colon and the parameters. The entry of
+        ``overrides`` is not named: it changes when another entry is added, and nothing must run again for that.
     """
     names: dict[str, list[str]] = {}
     for key, (_, path) in sorted(values.items()):
-        names.setdefault(Path(path).name, []).append(key)
+        names.setdefault(OVERRIDES if selections.is_label(path) else Path(path).name, []).append(key)
     return [word for file in sorted(names) for word in ("--parameters_from", f"{file}:{','.join(names[file])}")]

@@ -1,0 +1,160 @@
+"""The choice of the exposures of a run: those that the configuration leaves out, and those that can't be read."""
+
+from __future__ import annotations
+
+import math
+import shlex
+import sys
+from pathlib import Path
+
+import yaml
+
+from rampflow.errors import raise_problems
+from rampflow.workflow import selections
+from rampflow.workflow.association import Member, find_excluded, find_members, stem_of
+from rampflow.workflow.command_line import given_configurations
+from rampflow.workflow.headers import read_headers, remaining_chain
+from rampflow.workflow.selections import Facts, SelectedSettings
+
+
+def choose_members(
+    config: dict, folder: Path, known: dict
+) -> tuple[list[Member], dict[str, list[str]], dict[str, dict], dict[Member, SelectedSettings]]:
+    """Choose the exposures of a run, and read their headers, from `known` where a file has not changed.
+
+    Parameters
+    ----------
+    config : dict
+        The validated configuration.
+    folder : pathlib.Path
+        Where relative names are taken from.
+    known : dict
+        Headers of an earlier run, by the paths of their files.
+
+    Returns
+    -------
+    members : list of rampflow.workflow.association.Member
+        The exposures of the run.
+    excluded : dict
+        Exposures that are left out, by association.
+    headers : dict
+        Header of each file, by its path.
+    settings : dict
+        What ``overrides`` sets for each member.
+
+    Raises
+    ------
+    RampflowError
+        A file can't be read, a step will refuse it, or a selection fits no exposure.
+    """
+    """Choose the exposures of a run, and read their headers, from `known` where a file has not changed.
+
+    Returns the members, those that are left out by association, the headers by path, and what ``overrides`` sets for each.
+    """
+    overrides = config.get("overrides", ())
+    names = [entry for entry in config["exclude"] if isinstance(entry, str)]
+    leave_out = {f"exclude[{n}]": entry for n, entry in enumerate(config["exclude"]) if not isinstance(entry, str)}
+    members = find_members(config["input"], folder, names)
+    by_name = find_excluded(config["input"], folder, names)
+    headers, errors = read_headers(members, known, config["data_model"])
+    facts = {member: selection_facts(member, headers.get(str(member.path))) for member in members}
+    by_selection = [m for m in members if any(selections.matches(entry, facts[m]) for entry in leave_out.values())]
+    kept = [member for member in members if member not in by_selection]
+    settings = {member: selections.settings_for(overrides, facts[member]) for member in kept}
+    _refuse_unreadable(config, kept, headers, errors, settings)
+    selects = {f"{selections.label(n)}.select": entry["select"] for n, entry in enumerate(overrides)}
+    of_run, others = [facts[m] for m in kept], [facts[m] for m in by_selection]
+    lines = selections.unmatched(leave_out, of_run, others)
+    if selections.unmatched(selects, of_run, others) and by_name:
+        found, _ = read_headers(by_name, known, config["data_model"])
+        others += [selection_facts(member, found.get(str(member.path))) for member in by_name]
+    raise_problems([*lines, *selections.unmatched(selects, of_run, others)])
+    excluded: dict[str, list[str]] = {}
+    for member in [*by_name, *by_selection]:
+        excluded.setdefault(member.association, []).append(stem_of(member.path))
+    return kept, excluded, headers, settings
+
+
+def selection_facts(member: Member, header: dict | None) -> Facts:
+    """Collect what a selection can compare of an exposure, whose header may be unreadable.
+
+    Parameters
+    ----------
+    member : rampflow.workflow.association.Member
+        Member of an association.
+    header : dict or None
+        Its header, if it can be read.
+
+    Returns
+    -------
+    rampflow.workflow.selections.Facts
+        The facts.
+    """
+    if header is None:
+        return selections.facts_of_name(stem_of(member.path), member.association)
+    return selections.facts_of(stem_of(member.path), member.association, header["crds"])
+
+
+def skipped_steps(config: dict, settings: SelectedSettings) -> frozenset[str]:
+    """List the steps that the configuration leaves out for an exposure.
+
+    Parameters
+    ----------
+    config : dict
+        The validated configuration.
+    settings : rampflow.workflow.selections.SelectedSettings
+        What ``overrides`` sets for the exposure.
+
+    Returns
+    -------
+    frozenset of str
+        Names of the steps.
+    """
+    chosen = {name: options.get("skip", False) for name, options in config["steps"].items()}
+    chosen |= {name: values["skip"][0] for name, values in settings.parameters.items() if "skip" in values}
+    return frozenset(name for name, skip in chosen.items() if skip)
+
+
+def _refuse_unreadable(
+    config: dict,
+    members: list[Member],
+    headers: dict[str, dict],
+    errors: dict[str, str],
+    settings: dict[Member, SelectedSettings],
+) -> None:
+    """Refuse files that can't be read, or that a step will refuse."""
+    bad = {}
+    for member in members:
+        path = str(member.path)
+        error = errors.get(path)
+        if header := headers.get(path):
+            chain = remaining_chain(member, header, skipped_steps(config, settings[member]))
+            error = next((header["refusals"][step] for step in chain if step in header["refusals"]), None)
+        if error:
+            bad[stem_of(member.path)] = error
+    excluded = [*config["exclude"], *bad]
+    leave_out = f"to go on without: {exclude_option(excluded, sys.argv)}" if len(bad) < len(members) else ""
+    raise_problems(list(bad.values()), leave_out)
+
+
+def exclude_option(excluded: list, arguments: list[str]) -> str:
+    """Write the option ``--config`` that leaves out these exposures and keeps what the command line already configures.
+
+    Snakemake takes the last ``--config`` only, so a second one would replace the user's.
+
+    Parameters
+    ----------
+    excluded : list
+        All exposures to leave out: names, patterns and selections.
+    arguments : list of str
+        The command line.
+
+    Returns
+    -------
+    str
+        The option, quoted for a shell.
+    """
+    given = (given_configurations(arguments) or [[]])[-1]
+    kept = [word for word in given if not word.startswith("exclude=")]
+    names = dict.fromkeys(yaml.safe_dump(entry, default_flow_style=True, width=math.inf).splitlines()[0] for entry in excluded)
+    return " ".join(["--config", *(shlex.quote(word) for word in kept), shlex.quote(f"exclude=[{','.join(names)}]")])
