@@ -93,7 +93,8 @@ class LogHandler(LogHandlerBase):
     def _plan(self, record: logging.LogRecord, event: LogEvent | None) -> None:
         """Take a record of a dry-run."""
         if event == LogEvent.JOB_INFO:
-            self.planned.add(record.rule_name, record.reason or "", list(record.output or ()), record.rule_msg)
+            output = list(getattr(record, "output", None) or ())
+            self.planned.add(record.rule_name, getattr(record, "reason", None) or "", output, record.rule_msg)
         elif str(record.msg).startswith(_DRY_END):
             self.stream.write(f"{self.planned.text()}\n")
             self._show(record)
