@@ -31,6 +31,7 @@ _JOB_EVENTS = (LogEvent.JOB_INFO, LogEvent.JOB_STARTED, LogEvent.JOB_FINISHED, L
 #: Beginnings of messages of a dry-run that its table replaces, and of its last one.
 _DRY_ROUTINE = (
     *ROUTINE,
+    "Job stats:",
     "Would remove temporary",
     "Reasons:",
     "Some jobs were triggered by provenance",
