@@ -173,6 +173,21 @@ def test_settings_of_a_selection_are_recorded_and_change_the_recipes_of_its_expo
     assert all(plan.recipe("a1", step) == moved.recipe("a1", step) for step in plan.exposures["a1"].chain)
 
 
+def test_a_segmentation_map_of_selected_exposures_is_read_by_its_content(make_plan, tmp_path):
+    def settings(name):
+        override = {"select": {"exposure": "a1"}, "steps": {"source_catalog": {"forced_segmentation": name}}}
+        return plans.read_settings({"overrides": [override]}, DECLARED, tmp_path)
+
+    plan = make_plan()
+    link = settings("own.parquet")["overrides"][0]["steps"]["source_catalog"]["forced_segmentation"]
+    assert link != "own.parquet" and Path(link).read_text() == "a catalog"
+    with pytest.raises(RampflowError, match=r"overrides\[0\]\.steps\.source_catalog\.forced_segmentation: none does not exist"):
+        settings("none")
+    plan.exposures["a1"] = entry("a1", step_parameters={"source_catalog": {"forced_segmentation": (link, "overrides[0]")}})
+    assert plan.forced_segmentation("a1") == [link] and plan.forced_segmentation("a2") == []
+    assert f"--forced_segmentation {link}" in plan.arguments("a1", "source_catalog")
+
+
 def test_contradicting_parameters_of_crds_are_refused_with_the_file(make_plan):
     plan = make_plan()
     plan.exposures["a1"] = entry("a1", step_parameters={"tweakreg": {"sigma": (2.0, "/c/p.asdf")}})
