@@ -1,8 +1,14 @@
 """The arguments of the scripts that jobs start."""
 
-from small_plans import entry
+from pathlib import Path
 
+import pytest
+from small_plans import DECLARED, entry
+
+from rampflow.errors import RampflowError
 from rampflow.workflow.job_arguments import JobArguments, given_options
+from rampflow.workflow.job_inputs import JobInputs
+from rampflow.workflow.run_start import read_settings
 
 
 def test_the_alignment_is_required_of_exposures_that_have_one(make_plan):
@@ -38,3 +44,19 @@ def test_a_report_tells_failed_exposures_from_excluded_ones(make_plan):
     arguments = JobArguments(plan)
     assert arguments.missing_options("a", ["a2", "b1"]) == "--excluded a1 a3 --missing a2"
     assert arguments.missing_options("a") == "--excluded a1 a2 a3" and arguments.missing_options("b", ["a2"]) == ""
+
+
+def test_a_segmentation_map_of_selected_exposures_is_read_by_its_content(make_plan, tmp_path):
+    def settings(name):
+        override = {"select": {"exposure": "a1"}, "steps": {"source_catalog": {"forced_segmentation": name}}}
+        return read_settings({"overrides": [override]}, DECLARED, tmp_path)
+
+    plan = make_plan()
+    link = settings("own.parquet")["overrides"][0]["steps"]["source_catalog"]["forced_segmentation"]
+    assert link != "own.parquet" and Path(link).read_text() == "a catalog"
+    with pytest.raises(RampflowError, match=r"overrides\[0\]\.steps\.source_catalog\.forced_segmentation: none does not exist"):
+        settings("none")
+    plan.exposures["a1"] = entry("a1", step_parameters={"source_catalog": {"forced_segmentation": (link, "overrides[0]")}})
+    inputs = JobInputs(plan)
+    assert inputs.forced_segmentation("a1") == [link] and inputs.forced_segmentation("a2") == []
+    assert f"--forced_segmentation {link}" in JobArguments(plan).step_arguments("a1", "source_catalog")

@@ -3,6 +3,7 @@
 import io
 import logging
 import os
+import re
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -211,3 +212,28 @@ def test_any_workflow_can_use_it(tmp_path):
     assert said.count("make the good one") == 1 and "] make the good one" in said
     assert "Error in rule bad:" in said and "a reason" in said and "Job stats:" in said
     assert "Finished jobid" not in said and "steps (" not in said
+
+
+@pytest.mark.workflow
+def test_a_dry_run_of_any_workflow_is_a_table_and_its_errors_have_hints(tmp_path):
+    (tmp_path / "Snakefile").write_text(
+        "rule all:\n    input: 'a.txt', 'b.txt'\n"
+        "rule good:\n    output: '{name}.txt'\n    message: 'make {wildcards.name}'\n    shell: 'touch {output}'\n"
+    )
+    (tmp_path / "my.yaml").write_text("results:foo\n")
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(PLUGIN), os.environ.get("PYTHONPATH", "")])}
+
+    def dry_run(*arguments):
+        command = [sys.executable, "-m", "snakemake", "--cores", "1", "--dry-run", "--logger", "progress", *arguments]
+        run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=environment)
+        return run.stdout + run.stderr
+
+    said = dry_run()
+    rows = [line.split("  ")[0] for line in said.splitlines() if line.startswith(("job", "good", "all", "total"))]
+    assert rows == ["job", "all", "good", "total"] or rows == ["job", "good", "all", "total"]
+    assert re.search(r"^good +2  missing output files$", said, re.MULTILINE)
+    assert "make a" not in said and "Job stats" not in said and "Reasons:" not in said
+    assert "make a" in dry_run("--printshellcmds")
+    assert "Hint: my.yaml, line 1: a space is missing after the colon; write results: foo" in dry_run("--configfile", "my.yaml")
+    assert "write targets first: snakemake good --configfile my.yaml" in dry_run("--configfile", "my.yaml", "good")
+    assert "write results=b in place of 'results:b'" in dry_run("--config", "input=a", "results:b")

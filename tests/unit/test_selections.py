@@ -82,6 +82,7 @@ def test_a_selection_without_exposures_is_named_with_the_values_that_exist():
     assert line == "configuration: overrides[0].select (detector WFI08) matches no exposure; detector is WFI06, WFI07"
     (line,) = selections.unmatched({"exclude[1]": {"detector": ["WFI06"], "pass": ["2"], "exposure": ["r2*"]}}, [FACTS, other])
     assert line.endswith(f"exposure is {FACTS['exposure'][0]} of those with detector WFI06, pass 2")
+    assert selections.unmatched({"a": {"detector": ["WFI08"]}}, []) == [], "there is no exposure to compare with"
     # One that is left out is matched too, also where its header can't be read.
     unread = selections.facts_of_name("r3", "north")
     assert selections.unmatched({"a": {"detector": ["WFI08"], "exposure": ["r3"]}}, [FACTS], [unread]) == []

@@ -68,3 +68,9 @@ def test_a_wrong_key_is_named_before_any_job(outer):
     run = outer("rules.rampflow_all.input", steps={"refpix": {"remove_ofset": False}}).snakemake()
     assert run.returncode != 0
     assert "'steps.refpix.remove_ofset'; did you mean 'remove_offset'?" in run.stderr
+
+
+def test_a_module_takes_settings_by_selection(outer):
+    overrides = [{"select": {"exposure": FIRST}, "steps": {"refpix": {"skip": True}}}]
+    counts = outer("rules.rampflow_all.input", overrides=overrides, exclude={"exposure_type": "WFI_SPECTRAL"}).jobs()
+    assert counts["rampflow_dq_init"] == counts["rampflow_refpix"] + 1 == 9

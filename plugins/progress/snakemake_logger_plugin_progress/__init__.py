@@ -31,6 +31,7 @@ _JOB_EVENTS = (LogEvent.JOB_INFO, LogEvent.JOB_STARTED, LogEvent.JOB_FINISHED, L
 #: Beginnings of messages of a dry-run that its table replaces, and of its last one.
 _DRY_ROUTINE = (
     *ROUTINE,
+    "Job stats:",
     "Would remove temporary",
     "Reasons:",
     "Some jobs were triggered by provenance",
@@ -93,7 +94,8 @@ class LogHandler(LogHandlerBase):
     def _plan(self, record: logging.LogRecord, event: LogEvent | None) -> None:
         """Take a record of a dry-run."""
         if event == LogEvent.JOB_INFO:
-            self.planned.add(record.rule_name, record.reason or "", list(record.output or ()), record.rule_msg)
+            output = list(getattr(record, "output", None) or ())
+            self.planned.add(record.rule_name, getattr(record, "reason", None) or "", output, record.rule_msg)
         elif str(record.msg).startswith(_DRY_END):
             self.stream.write(f"{self.planned.text()}\n")
             self._show(record)

@@ -84,7 +84,7 @@ def is_label(place: str) -> bool:
     return place.startswith(f"{OVERRIDES}[")
 
 
-def facts_of_name(stem: str, association: str) -> Facts:
+def facts_of_name(stem: str, association: str) -> dict[str, tuple[str, ...]]:
     """List what is known of an exposure whose header has not been read.
 
     Parameters
@@ -102,7 +102,7 @@ def facts_of_name(stem: str, association: str) -> Facts:
     return {"exposure": (stem,), "association": (association,)}
 
 
-def facts_of(stem: str, association: str, metadata: Mapping[str, str]) -> Facts:
+def facts_of(stem: str, association: str, metadata: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
     """List what a selection can compare of an exposure.
 
     Parameters
@@ -221,10 +221,12 @@ def unmatched(selections: Mapping[str, Selection], exposures: Iterable[Facts], o
     Returns
     -------
     list of str
-        A line for each selection.
+        A line for each selection. None where there is no exposure at all, which is another error.
     """
     exposures, others = list(exposures), list(others)
-    lines = []
+    lines: list[str] = []
+    if not exposures:
+        return lines
     for place, selection in selections.items():
         found = any(matches(selection, facts) for facts in exposures)
         if found or any(matches(selection, facts, unknown=True) for facts in others):
