@@ -116,6 +116,7 @@ def test_what_the_data_model_that_is_written_requires_must_be_there(tmp_path, ve
         ("meta.exposure.start_time", "2027-01-01T00:00:00", "'2027-01-01T00:00:00'; it takes a time, with the tag !<"),
         ("meta.exposure.nresultants", "4", "'4'; it takes integer"),
         ("meta.exposure.hga_move", 1, "1; it takes boolean"),
+        ("meta.visit.type", np.arange(3), "array([0, 1, 2]); it takes "),
         ("meta.visit.nexposures", True, "True; it takes integer"),
         ("meta.program", "none", "'none'; it takes object"),
     ],

@@ -5,6 +5,7 @@ import shutil
 
 import asdf
 import declarations
+import numpy as np
 import pytest
 from inventories import built, refused, write_exposure
 from parameter_references import add_example, write_reference
@@ -85,6 +86,8 @@ def test_values_are_converted_as_by_stpipe(parameter, value, expected):
         (Parameter("x", bool, True, ""), 2, "true or false"),
         (Parameter("x", bool, True, ""), "", "true or false"),
         (Parameter("x", bool, True, ""), [], "true or false"),
+        (Parameter("x", bool, True, ""), np.array([0, 1]), "true or false"),
+        (Parameter("x", float, 1.0, ""), np.array([0, 1]), "a finite number"),
         (Parameter("x", str, "a", "", choices=("a", "b")), "c", "one of a, b"),
         (Parameter("x", str, "a", ""), ["a"], "a text"),
     ],
@@ -96,6 +99,8 @@ def test_values_that_a_parameter_does_not_take_are_errors(parameter, value, take
 
 def test_what_stpipe_takes_for_no_value_is_none():
     assert merge(pars_rampfitstep={"": {"rejection_threshold": "None", "edge_size": None, "colour": "None"}}) == merge()
+    (line,) = merge(pars_rampfitstep={"": {"colour": np.array([1, 2])}}).ignored
+    assert "ramp_fitting.colour is array([1, 2])" in line
 
 
 def test_parameters_without_a_counterpart_are_named_and_those_without_effect_are_not():

@@ -289,7 +289,7 @@ def _takes(node: dict, value: Any) -> str:
     for part in map(resolved, (node, *node.get("allOf", ()))):
         if part.get("tag", "").startswith(TIME_TAG) and not getattr(value, "tag", "").startswith(TIME_TAG):
             return f"a time, with the tag !<{TIME}>"
-        if "enum" in part and value not in part["enum"]:
+        if "enum" in part and (hasattr(value, "dtype") or value not in part["enum"]):  # an array can't be compared
             return "one of " + ", ".join("null" if choice is None else str(choice) for choice in part["enum"])
         kinds = part.get("type", [])
         kinds = [kinds] if isinstance(kinds, str) else kinds

@@ -28,7 +28,6 @@ SWITCH = "STPIPE_DISABLE_CRDS_STEPPARS"
 SWITCHED_OFF = ("true", "True", "t", "yes", "y")
 #: Texts and numbers that stpipe takes for a boolean, in lower case.
 BOOLEANS = {"true": True, "on": True, "yes": True, "1": True, "false": False, "off": False, "no": False, "0": False}
-UNSET = (None, "None")  #: values for which stpipe has the default
 #: Parameters of stpipe and of romancal's steps that name files or the number of processes. They change no value of a product.
 WITHOUT_EFFECT = frozenset(
     {
@@ -204,7 +203,7 @@ def _select(step: Step, found: dict[str, tuple[Any, str]], config: Mapping) -> t
         if key not in declared:
             if not _is_without_effect(key, value, config):
                 ignored.append(f"{path}: {step.name}.{key} is {value!r}")
-        elif value not in UNSET and key not in config["given"].get(step.name, ()):
+        elif not _is_unset(value) and key not in config["given"].get(step.name, ()):
             where = f"steps.{step.name}.{key}"
             try:
                 taken[key] = converted(declared[key], value), path
@@ -215,11 +214,16 @@ def _select(step: Step, found: dict[str, tuple[Any, str]], config: Mapping) -> t
     return taken, ignored
 
 
+def _is_unset(value: Any) -> bool:
+    """Tell whether a value is one for which stpipe has the default. It may be an array, which can't be compared with others."""
+    return value is None or (isinstance(value, str) and value == "None")
+
+
 def _is_without_effect(key: str, value: Any, config: Mapping) -> bool:
     """Tell whether a parameter that rampflow lacks is one that changes no value of a product, or is not set."""
     if key == "abs_refcat" and isinstance(value, str):  # romancal's name of the astrometric catalog
         return value.strip().upper() in ("", str(config["astrometric_catalog"]).upper())
-    return key in WITHOUT_EFFECT or value in (*UNSET, "", [], {})
+    return key in WITHOUT_EFFECT or _is_unset(value) or (isinstance(value, str | list | dict) and not value)
 
 
 def converted(parameter: Parameter, value: Any) -> Any:
@@ -245,7 +249,7 @@ def converted(parameter: Parameter, value: Any) -> Any:
     kinds: dict[type, str] = {bool: "true or false", int: "a whole number", float: "a finite number", str: "a text"}
     takes = f"one of {', '.join(map(str, parameter.choices))}" if parameter.choices else kinds[parameter.type]
     takes += f" not below {parameter.minimum:g}" if parameter.minimum is not None else ""
-    if parameter.type is bool and value in (0, 1):
+    if parameter.type is bool and isinstance(value, int | float) and value in (0, 1):
         value = bool(value)
     elif isinstance(value, str) and parameter.type is not str:
         try:
