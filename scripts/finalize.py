@@ -18,7 +18,7 @@ from rampflow import dq as dqflags
 from rampflow.alignment.product import apply_solution, read_solution, update_catalog
 from rampflow.chain import STEPS
 from rampflow.detector import BORDER
-from rampflow.errors import RampflowError
+from rampflow.errors import RampflowError, one_line
 from rampflow.files.asdf_reader import AsdfFile
 from rampflow.files.asdf_writer import CompressedArray, create_asdf
 from rampflow.files.atomic import replacing
@@ -145,6 +145,37 @@ def measure_statistics(image: Exposure) -> dict:
         values[count : count + good.size] = good
         count += good.size
     return image_statistics(values[:count], values.size)
+
+
+def read_catalog(path: Path):
+    """Read a source catalog.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        The catalog.
+
+    Returns
+    -------
+    pyarrow.Table
+        The catalog with the metadata of its schema.
+
+    Raises
+    ------
+    RampflowError
+        It can't be read, or has no metadata.
+    """
+    from rampflow.files.parquet import pyarrow, read_table
+
+    try:
+        table = read_table(path)
+    except (OSError, pyarrow.ArrowException) as error:
+        raise RampflowError(f"{path}: this source catalog can't be read ({one_line(error)}); get it again") from None
+    if not table.schema.metadata:
+        raise RampflowError(
+            f"{path}: this source catalog has no metadata (roman.meta); get the file of source_catalog or romancal"
+        )
+    return table
 
 
 def record_catalog(meta: dict, table, name: str) -> None:
@@ -376,7 +407,7 @@ def write_products(arguments: argparse.Namespace, image: Exposure) -> None:
         The image after the last step.
     """
     stem = arguments.cal.name.removesuffix("_cal.asdf")
-    check_same_exposure(arguments.input, _identity(image.meta), image, stem)
+    check_same_exposure(original(arguments.input), _identity(image.meta), image, stem)
     log_earlier_products(arguments, image)
     solution = read_solution(arguments.solutions, stem) if arguments.solutions else {}
     if arguments.require_alignment:
@@ -384,10 +415,10 @@ def write_products(arguments: argparse.Namespace, image: Exposure) -> None:
     with contextlib.ExitStack() as files:
         cal, wcs = (files.enter_context(replacing(path)) for path in (arguments.cal, arguments.wcs))
         if arguments.catalog:
-            from rampflow.files.parquet import read_table, write_table
+            from rampflow.files.parquet import write_table
 
-            given, final = arguments.catalog
-            table = read_table(given)
+            given, final = original(arguments.catalog[0]), arguments.catalog[1]
+            table = read_catalog(given)
             recorded = {name.decode(): value.decode() for name, value in table.schema.metadata.items() if len(value) < 100}
             identity = {name: recorded.get(f"roman.meta.{place}", "") for name, place in IDENTITY_IN_CATALOG.items()}
             check_same_exposure(given, identity, image, stem)
@@ -401,7 +432,7 @@ def write_products(arguments: argparse.Namespace, image: Exposure) -> None:
             table = final_catalog(update_catalog(table, solution), final.name, final_meta)
             write_table(table, files.enter_context(replacing(final)))
         if arguments.segmentation:
-            given, final = arguments.segmentation
+            given, final = original(arguments.segmentation[0]), arguments.segmentation[1]
             segmentation = files.enter_context(replacing(final))
             write_segmentation(given, segmentation, image, stem, final.name, final_meta)
             check_product(segmentation, "SegmentationMapModel")

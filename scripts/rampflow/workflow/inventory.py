@@ -25,6 +25,7 @@ from rampflow.files.asdf_reader import AsdfFile
 from rampflow.files.atomic import replacing
 from rampflow.files.data_models import data_model
 from rampflow.files.level1 import missing_metadata, update_raw
+from rampflow.files.parquet_footer import read_footer
 from rampflow.step.declaration import NOT_APPLICABLE, Step
 from rampflow.step.exposure import Exposure
 from rampflow.step.provenance import is_fully_saturated
@@ -748,12 +749,22 @@ def _check_calibrated(chains: dict[Member, list[str]], results: Path, folder: Pa
                 f"{member.path}: has no {stem_of(member.path)}_cat.parquet and _segm.asdf beside it, and "
                 "steps.source_catalog.skip is true: set it to false, so that the sources are found again"
             )
+        if (catalog := _files_beside(member)[0]) and (fault := _fault_of_catalog(Path(catalog))):
+            lines.append(f"{catalog}: {fault}; get it again, or remove it, so that the sources are found again")
         if (folder / results).resolve() == member.path.parent.resolve():
             lines.append(
                 f"{member.path}: its products would be written over it and the files beside it; choose another folder with "
                 "--config results=FOLDER"
             )
     raise_problems(lines)
+
+
+def _fault_of_catalog(path: Path) -> str:
+    """What is wrong with the catalog beside a calibrated image, by its end; empty if nothing is."""
+    try:
+        return "" if b"roman.meta." in read_footer(path) else "has no metadata of a product (roman.meta)"
+    except (OSError, ValueError) as error:
+        return f"can't be read ({error})"
 
 
 def _check_paths(inventory: Inventory) -> None:
