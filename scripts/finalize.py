@@ -19,7 +19,7 @@ from rampflow import dq as dqflags
 from rampflow.alignment.product import apply_solution, read_solution, update_catalog
 from rampflow.chain import STEPS
 from rampflow.detector import BORDER
-from rampflow.errors import RampflowError
+from rampflow.errors import RampflowError, one_line
 from rampflow.files.asdf_reader import AsdfFile
 from rampflow.files.asdf_writer import CompressedArray, create_asdf
 from rampflow.files.atomic import replacing
@@ -163,6 +163,37 @@ def measure_image(image: Exposure) -> tuple[dict, dict]:
     cells = sky_cells(np.concatenate(sample), every)
     numbers = flags | {"saturated_fraction": flags["dq_saturated"] / values.size}
     return statistics, numbers | measure_sky(cells, statistics["image_median"], statistics["image_rms"])
+
+
+def read_catalog(path: Path) -> pyarrow.Table:
+    """Read a source catalog.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        The catalog.
+
+    Returns
+    -------
+    pyarrow.Table
+        The catalog with the metadata of its schema.
+
+    Raises
+    ------
+    RampflowError
+        It can't be read, or has no metadata.
+    """
+    from rampflow.files.parquet import pyarrow, read_table
+
+    try:
+        table = read_table(path)
+    except (OSError, pyarrow.ArrowException) as error:
+        raise RampflowError(f"{path}: this source catalog can't be read ({one_line(error)}); get it again") from None
+    if not table.schema.metadata:
+        raise RampflowError(
+            f"{path}: this source catalog has no metadata (roman.meta); get the file of source_catalog or romancal"
+        )
+    return table
 
 
 def record_catalog(meta: dict, table: pyarrow.Table, name: str) -> None:
@@ -400,7 +431,7 @@ def write_products(arguments: argparse.Namespace, image: Exposure) -> None:
         The image after the last step.
     """
     stem = arguments.cal.name.removesuffix("_cal.asdf")
-    check_same_exposure(arguments.input, _identity(image.meta), image, stem)
+    check_same_exposure(original(arguments.input), _identity(image.meta), image, stem)
     log_earlier_products(arguments, image)
     solution = read_solution(arguments.solutions, stem) if arguments.solutions else {}
     if arguments.require_alignment:
@@ -409,10 +440,10 @@ def write_products(arguments: argparse.Namespace, image: Exposure) -> None:
         cal, wcs = (files.enter_context(replacing(path)) for path in (arguments.cal, arguments.wcs))
         table = None
         if arguments.catalog:
-            from rampflow.files.parquet import read_table, write_table
+            from rampflow.files.parquet import write_table
 
-            given, final = arguments.catalog
-            table = read_table(given)
+            given, final = original(arguments.catalog[0]), arguments.catalog[1]
+            table = read_catalog(given)
             recorded = {name.decode(): value.decode() for name, value in table.schema.metadata.items() if len(value) < 100}
             identity = {name: recorded.get(f"roman.meta.{place}", "") for name, place in IDENTITY_IN_CATALOG.items()}
             check_same_exposure(given, identity, image, stem)
@@ -426,7 +457,7 @@ def write_products(arguments: argparse.Namespace, image: Exposure) -> None:
             table = final_catalog(update_catalog(table, solution), final.name, final_meta)
             write_table(table, files.enter_context(replacing(final)))
         if arguments.segmentation:
-            given, final = arguments.segmentation
+            given, final = original(arguments.segmentation[0]), arguments.segmentation[1]
             segmentation = files.enter_context(replacing(final))
             finish_segmentation(given, segmentation, image, stem, final.name, final_meta)
             check_product(segmentation, "SegmentationMapModel")

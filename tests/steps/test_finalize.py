@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from finalize import finish_statuses, good_pixels, image_statistics, median_in_place
+from finalize import finish_statuses, good_pixels, image_statistics, median_in_place, read_catalog
 from simulator.simulate_references import Detector, make_distortion
 from small_files import FRAME_TIME, arrays_of, image, meta_of, opened, ramp, run, statuses, succeed, write_image, write_ramp
 
@@ -17,6 +17,7 @@ from rampflow import dq as flags
 from rampflow.alignment.exposures import StoredWcs
 from rampflow.alignment.product import write_solutions
 from rampflow.chain import LATER_STATUSES, STATUSES
+from rampflow.errors import RampflowError
 from rampflow.files import models
 from rampflow.files.asdf_reader import AsdfFile
 from rampflow.files.asdf_writer import create_asdf
@@ -336,6 +337,16 @@ def test_without_a_pointing_all_products_are_valid_and_have_no_footprint(tmp_pat
     for name in ("ra", "dec", "ra_centroid", "dec_centroid", "ra_centroid_win", "dec_centroid_win"):
         assert np.isnan(table[name].to_numpy()).all()
     assert np.isfinite(table["kron_flux"].to_numpy()).all()
+
+
+def test_a_catalog_that_is_damaged_or_without_metadata_is_refused(tmp_path):
+    path = tmp_path / "a_cat.parquet"
+    pq.write_table(pa.table({"x": [1.0]}), path)
+    with pytest.raises(RampflowError, match=f"{path}: .*has no metadata"):
+        read_catalog(path)
+    path.write_bytes(path.read_bytes()[:-5])
+    with pytest.raises(RampflowError, match=f"{path}: .*can't be read .*; get it again"):
+        read_catalog(path)
 
 
 def test_files_of_another_exposure_are_refused(tmp_path):

@@ -1,6 +1,8 @@
 """Which calibrated images are taken as input, and into which association."""
 
 import declarations
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from small_files import write_image
 
@@ -22,9 +24,13 @@ def folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for stem in STEMS:
         write(tmp_path / f"{stem}_cal.asdf")
-        for ending in ("cat.parquet", "segm.asdf"):
-            (tmp_path / f"{stem}_{ending}").write_text(ending)
+        write_catalog(tmp_path / f"{stem}_cat.parquet")
+        (tmp_path / f"{stem}_segm.asdf").write_text("segm.asdf")
     return tmp_path
+
+
+def write_catalog(path, x=1.0, metadata=(("roman.meta.filename", "a_cat.parquet"),)):
+    pq.write_table(pa.table({"x_psf": [x]}).replace_schema_metadata(dict(metadata)), path)
 
 
 def write(path, **meta):
@@ -63,7 +69,7 @@ def test_a_folder_with_raw_files_gives_these_alone(folder):
 
 def test_links_change_with_the_content_of_the_files_beside_an_image(folder):
     before = build(folder).links
-    (folder / f"{STEMS[0]}_cat.parquet").write_text("another")
+    write_catalog(folder / f"{STEMS[0]}_cat.parquet", x=2.0)
     changed = {path for path, link in build(folder).links.items() if before[path] != link}
     assert changed == {str(folder / f"{STEMS[0]}_cat.parquet")}
 
@@ -100,6 +106,22 @@ def test_a_link_to_a_file_of_the_results_is_refused(folder, ending):
 def test_images_that_can_not_be_aligned_are_refused_before_any_job(folder, meta, says):
     write(folder / f"{STEMS[0]}_cal.asdf", **meta)
     with pytest.raises(RampflowError, match=says):
+        build(folder)
+
+
+@pytest.mark.parametrize(
+    ("damage", "says"),
+    [
+        (lambda path: path.write_bytes(path.read_bytes()[:-5]), "is truncated"),
+        (lambda path: path.write_bytes(b""), "is truncated"),
+        (lambda path: path.write_bytes(b"\xff\xff\xff\x7fPAR1"), "is truncated"),
+        (lambda path: write_catalog(path, metadata=()), "no metadata of a product"),
+    ],
+)
+def test_a_damaged_catalog_beside_an_image_is_refused_before_any_job(folder, damage, says):
+    path = folder / f"{STEMS[1]}_cat.parquet"
+    damage(path)
+    with pytest.raises(RampflowError, match=f"{path}.*{says}.*; get it again, or remove it"):
         build(folder)
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 from pathlib import Path
 
 import numpy as np
 
 from rampflow.errors import RampflowError
 from rampflow.files.atomic import replacing
+from rampflow.files.parquet_footer import read_footer
 
 _KEY = b"astrometric_catalog"
 
@@ -167,20 +167,10 @@ def next_attempt(path: Path) -> int:
     int
         Number of the attempt: one more than that of the file if the catalog couldn't be retrieved; otherwise the same, so that
         no step is repeated.
-
-    Notes
-    -----
-    The metadata are plain text at the end of a parquet file, after their key. They are read without pyarrow, whose import takes
-    longer than the rest of the start of a workflow.
     """
     try:
-        with open(path, "rb") as file:
-            file.seek(-8, os.SEEK_END)
-            size, magic = int.from_bytes(file.read(4), "little"), file.read(4)
-            file.seek(-8 - size, os.SEEK_END)
-            footer = file.read(size)
-        start = footer.index(b"{", footer.index(_KEY)) if magic == b"PAR1" else len(footer)
-        text = footer[start:].decode(errors="replace")
+        footer = read_footer(path)
+        text = footer[footer.index(b"{", footer.index(_KEY)) :].decode(errors="replace")
         origin = Origin(**json.JSONDecoder().raw_decode(text)[0])
     except (OSError, ValueError, TypeError):
         return 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from rampflow.errors import RampflowError, raise_problems
+from rampflow.files.parquet_footer import read_footer
 from rampflow.step.declaration import NOT_APPLICABLE, Step
 from rampflow.workflow import references, selections
 from rampflow.workflow.association import RAW_SUFFIX, SPECIAL, Member, is_calibrated, is_plain, stem_of
@@ -40,12 +41,22 @@ def check_calibrated(chains: dict[Member, list[str]], results: Path, folder: Pat
                 f"{member.path}: has no {stem_of(member.path)}_cat.parquet and _segm.asdf beside it, and "
                 "steps.source_catalog.skip is true: set it to false, so that the sources are found again"
             )
+        if (catalog := files_beside(member)[0]) and (fault := _fault_of_catalog(Path(catalog))):
+            lines.append(f"{catalog}: {fault}; get it again, or remove it, so that the sources are found again")
         if (folder / results).resolve() == member.path.parent.resolve():
             lines.append(
                 f"{member.path}: its products would be written over it and the files beside it; choose another folder with "
                 "--config results=FOLDER"
             )
     raise_problems(lines)
+
+
+def _fault_of_catalog(path: Path) -> str:
+    """What is wrong with the catalog beside a calibrated image, by its end; empty if nothing is."""
+    try:
+        return "" if b"roman.meta." in read_footer(path) else "has no metadata of a product (roman.meta)"
+    except (OSError, ValueError) as error:
+        return f"can't be read ({error})"
 
 
 def check_alignment_is_possible(config: dict, inventory: Inventory) -> None:
