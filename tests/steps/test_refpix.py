@@ -23,6 +23,8 @@ from small_files import arrays_of
 
 from rampflow import dq as flags
 from rampflow.files.asdf_writer import create_asdf
+from rampflow.quality.measures import measure_row_scatter
+from rampflow.step.logs import recorded_numbers
 
 SCRIPT = Path(refpix.__file__)
 RESULTANTS, ROWS, COLUMNS = 4, 512, 512
@@ -502,6 +504,18 @@ def test_a_border_that_is_lost_in_one_resultant_counts_as_missing(exposure, side
     expected = np.zeros((RESULTANTS, 1, 1), np.uint8)
     expected[1] = flags.DO_NOT_USE if ends else 0
     np.testing.assert_array_equal(lost["groupdq"], np.broadcast_to(expected, lost["groupdq"].shape))
+
+
+def test_the_scatter_of_rows_is_recorded(exposure):
+    """Of pairs of rows in the difference of the last two resultants, before and after the correction."""
+    program(exposure)
+    with rdm.open(exposure / "out.asdf") as after, rdm.open(exposure / "in.asdf") as before:
+        numbers = recorded_numbers(after.meta.cal_logs)
+        for name, model in (("row_scatter_before", before), ("row_scatter_after", after)):
+            difference = np.asarray(model.data)[-1] - np.asarray(model.data)[-2]
+            pairs = np.stack([difference[row : row + 2] for row in range(6, len(difference) - 1, 16)])
+            assert numbers[name] == pytest.approx(measure_row_scatter(pairs), rel=1e-4)
+    assert numbers["row_scatter_before"] != numbers["row_scatter_after"]
 
 
 def test_empty_references_are_one_warning(exposure):

@@ -364,6 +364,7 @@ def test_limits_are_converted_to_the_unit_of_the_table():
     assert limits["psf_fwhm"]["maximum"] == pytest.approx(0.2)
     assert limits["image_median"] == {"minimum": 0.1, "maximum": pytest.approx(1.0)}
     assert limits["n_sources"] == {"minimum": 5.0}
+    assert read_limits({"psf_fwhm": {"maximum": "0.2"}}) == {"psf_fwhm": {"maximum": 0.2}}, "as --config gives it"
 
 
 @pytest.mark.parametrize(

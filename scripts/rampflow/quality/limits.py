@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import math
 
@@ -54,6 +55,9 @@ def _hint(name: str) -> str:
 
 def _read_value(key: str, value: object, number: Number) -> float:
     takes = f"a number{f' in {number.unit}' if number.unit else ' without a unit'}"
+    if isinstance(value, str):  # --config gives numbers as texts, too
+        with contextlib.suppress(ValueError):
+            value = float(value)
     if isinstance(value, str):
         from astropy.units import Quantity, UnitConversionError
 

@@ -327,7 +327,7 @@ def as_markdown() -> str:
     for number in NUMBERS.values():
         if number.section != section:
             section = number.section
-            lines += ["", f"### {section}", "", "| name | unit | definition | outlier |", "|---|---|---|---|"]
+            lines += ["", f"## {section}", "", "| name | unit | definition | outlier |", "|---|---|---|---|"]
         lines.append(f"| `{number.name}` | {number.unit} | {number.meaning} | {_outlier_rule(number)} |")
     return "\n".join(lines) + "\n"
 
