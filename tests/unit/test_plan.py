@@ -10,5 +10,5 @@ def test_which_exposures_and_associations_there_are(make_plan):
 
 def test_all_products_are_those_of_the_exposures_and_the_alignments(make_plan):
     products = make_plan(results="out").all_products()
-    assert len(products) == len(set(products)) == 3 * 6 + 4 + 2
+    assert len(products) == len(set(products)) == 3 * 7 + 5 + 2
     assert "out/a1_cat.parquet" in products and "out/a3_cat.parquet" not in products and "out/b_tweakreg.json" in products
