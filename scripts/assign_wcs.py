@@ -28,6 +28,7 @@ STEP = Step(
         Reference(
             "distortion",
             "transform from detector pixels to the telescope's (v2, v3) in arcsec",
+            skip_without=True,
             plausible={
                 "coordinate_distortion_transform": Range(
                     0.08,
@@ -194,9 +195,6 @@ def run(job: Job) -> None:
     job : Job
         The exposure, the references and the output.
     """
-    if job.references["distortion"] is None:
-        job.skip("There is no distortion reference")
-        return
     image = job.exposure
     pointing = {name: float(image.get(f"meta.wcsinfo.{name}", (int, float))) for name in POINTING_LIMITS}
     if faults := pointing_faults(pointing):

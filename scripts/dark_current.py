@@ -26,6 +26,7 @@ STEP = Step(
         Reference(
             "dark",
             "dark current (dark_slope, DN/s) and its data quality, with the reference border",
+            skip_without=True,
             plausible={"dark_slope": DARK},
             made_for=("detector", "exposure_type"),
         ),
@@ -75,9 +76,6 @@ def run(job: Job) -> None:
     RampflowError
         The shape of the reference is not that of the exposure.
     """
-    if job.references["dark"] is None:
-        job.skip("There is no dark reference")
-        return
     image, dq = job.exposure.array("data", 2), job.exposure.array("dq", 2)
     with job.open_reference("dark") as reference:
         dark_slope = reference.array("dark_slope", 2)

@@ -18,6 +18,7 @@ STEP = Step(
         Reference(
             "darkdecaysignal",
             "decay of each detector (decay_table: amplitude in DN, time_constant in seconds)",
+            skip_without=True,
             plausible={
                 "decay_table.{detector}.amplitude": Range(-500, 500, "DN", "measured amplitudes are a few DN"),
                 "decay_table.{detector}.time_constant": Range(0.5, 1000, "s", "measured time constants are tens of seconds"),
@@ -91,9 +92,6 @@ def run(job: Job) -> None:
     job : Job
         The run of the step.
     """
-    if job.references["darkdecaysignal"] is None:
-        job.skip("There is no darkdecaysignal reference")
-        return
     ramp = job.exposure
     data, frame_time = ramp.array("data", 3), ramp.frame_time
     with job.open_reference("darkdecaysignal") as reference:

@@ -24,6 +24,7 @@ STEP = Step(
         Reference(
             "flat",
             "flat field (data, err) and its data quality, without the reference border",
+            skip_without=True,
             plausible={"data": FLAT},
             made_for=("detector", "optical_element"),
         ),
@@ -86,9 +87,6 @@ def run(job: Job) -> None:
     job : Job
         The run of the step.
     """
-    if job.references["flat"] is None:
-        job.skip("There is no flat reference")
-        return
     image = job.exposure
     data, dq = image.array("data", 2), image.array("dq", 2)
     with job.open_reference("flat") as reference:

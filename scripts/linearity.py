@@ -31,11 +31,13 @@ STEP = Step(
         Reference(
             "linearity",
             "polynomials from measured to linear counts (coeffs), and their flags (dq)",
+            skip_without=True,
             plausible={"coeffs": LINEAR_TERM},
         ),
         Reference(
             "inverselinearity",
             "polynomials from linear to measured counts (coeffs)",
+            skip_without=True,
             plausible={"coeffs": LINEAR_TERM},
         ),
         Reference(
@@ -405,9 +407,6 @@ def run(job: Job) -> None:
     RampflowError
         A reference does not fit the exposure, or its values are not plausible.
     """
-    if job.references["linearity"] is None or job.references["inverselinearity"] is None:
-        job.skip("There is no linearity or no inverselinearity reference")
-        return
     rows, columns = job.exposure.array("pixeldq").shape
     nonlinearity = None
     if job.references["integralnonlinearity"] is not None:

@@ -17,6 +17,7 @@ STEP = Step(
         Reference(
             "photom",
             "photometric calibration of each optical element (phot_table)",
+            skip_without=True,
             plausible={
                 "phot_table.{optical_element}.photmjsr": Range(
                     0.005, 50, "MJy/sr for 1 DN/s", "0.3 to 0.9 in the filters; a factor of 100 is five magnitudes"
@@ -134,9 +135,6 @@ def run(job: Job) -> None:
     RampflowError
         The entry of the optical element in the reference is damaged or not plausible.
     """
-    if job.references["photom"] is None:
-        job.skip("There is no photom reference")
-        return
     element = job.exposure.get("meta.instrument.optical_element", str)
     with job.open_reference("photom") as reference:
         try:
@@ -156,7 +154,7 @@ def run(job: Job) -> None:
             job.log.warning(
                 "%s: phot_table.%s.pixelareasr is %.4g sr, but a pixel in the middle of the image has %.4g sr in its WCS "
                 "(meta.wcs); the source catalog uses the former: check the reference",
-                job.references["photom"].name,
+                job.reference_file("photom").name,
                 element,
                 area,
                 of_wcs,

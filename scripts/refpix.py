@@ -45,6 +45,7 @@ STEP = Step(
         Reference(
             "refpix",
             "responses of each channel to the left (gamma), right (zeta) and amp33 (alpha) references",
+            skip_without=True,
             plausible=dict.fromkeys(("gamma", "zeta", "alpha"), RESPONSE),
         ),
     ),
@@ -682,9 +683,6 @@ def run(job: Job) -> None:
     job : Job
         The run of the step.
     """
-    if job.references["refpix"] is None:
-        job.skip("There is no refpix reference")
-        return
     exposure, parameters = job.exposure, job.parameters
     ramp, pixeldq = exposure.array("data"), exposure.array("pixeldq")
     resultants, rows, columns = ramp.shape

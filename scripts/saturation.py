@@ -19,6 +19,7 @@ STEP = Step(
         Reference(
             "saturation",
             "saturation thresholds (data, DN) and their data quality",
+            skip_without=True,
             plausible={
                 "data": Range(
                     1000,
@@ -174,9 +175,6 @@ def run(job: Job) -> None:
     RampflowError
         The shape of the reference is not that of the exposure.
     """
-    if job.references["saturation"] is None:
-        job.skip("There is no saturation reference")
-        return
     ramp, parameters = job.exposure, job.parameters
     data, groupdq, read_pattern = ramp.array("data", 3), ramp.array("groupdq", 3), ramp.read_pattern
     pixeldq = ramp.array("pixeldq", 2)

@@ -261,7 +261,9 @@ class Reference:
     meaning : str
         Description for ``--help``, one line.
     needed : bool
-        Whether the step fails without it. If not, N/A is accepted, and the step decides what to do.
+        Whether the step fails without it. If not, N/A is accepted.
+    skip_without : bool
+        Whether the step is skipped without it. If not, the step decides what to do.
     plausible : dict
         `Range` of each array and number that is checked, by its dotted name in the file. ``{detector}`` and
         ``{optical_element}`` in a name are replaced by those of the exposure.
@@ -280,6 +282,7 @@ class Reference:
     type: str
     meaning: str
     needed: bool = False
+    skip_without: bool = False
     plausible: dict[str, Range] = dataclasses.field(default_factory=dict)
     made_for: tuple[str, ...] = ("detector",)
     optional: bool = False

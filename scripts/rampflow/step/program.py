@@ -212,7 +212,7 @@ def input_files(step: Step, arguments: dict) -> list[Path]:
 
 
 def process(job: Job, function: Callable[[Job], None], when_skipped: Callable[[Job], None] = Job.pass_on) -> None:
-    """Process one exposure.
+    """Process one exposure, or skip the step: for a fully saturated exposure, and without a reference that it can't do without.
 
     Parameters
     ----------
@@ -227,5 +227,7 @@ def process(job: Job, function: Callable[[Job], None], when_skipped: Callable[[J
     if cal_step.get(job.step.status) == "SKIPPED" and is_fully_saturated(cal_step):
         job.log.info("Skipped: saturation marked this exposure fully saturated")
         when_skipped(job)
+    elif missing := [r.type for r in job.step.references if r.skip_without and job.references[r.type] is None]:
+        job.skip(f"There is no {' and no '.join(missing)} reference")
     else:
         function(job)
