@@ -110,10 +110,11 @@ def transient_by_row(data: np.ndarray, resultant_times: np.ndarray, good: np.nda
     left_out = _lit(data)
     if good is not None:
         left_out |= ~good
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # a row without any pixel has no mean
-        residual = np.ma.MaskedArray(_excess(data[0], data[1], data[2], resultant_times[:3]), left_out)
-        means = np.asarray(np.nanmean(SigmaClip(sigma=3.0)(residual, axis=1, masked=False), axis=1, dtype=np.float64))
+    residual = np.ma.MaskedArray(_excess(data[0], data[1], data[2], resultant_times[:3]), left_out)
+    clipped = SigmaClip(sigma=3.0)(residual, axis=1, masked=False)
+    count = np.count_nonzero(~np.isnan(clipped), axis=1)
+    means = np.full(len(clipped), np.nan)  # of a row without any pixel; nanmean would warn of it
+    np.divide(np.nansum(clipped, axis=1, dtype=np.float64), count, out=means, where=count > 0)
     if good is not None:
         means[np.count_nonzero(~left_out, axis=1) < ENOUGH_PIXELS * data.shape[2]] = np.nan
     return means

@@ -3,6 +3,8 @@
 import http.server
 import os
 import shutil
+import subprocess
+import sys
 import threading
 from pathlib import Path
 from urllib.parse import unquote
@@ -13,8 +15,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from astropy_healpix import HEALPix
+from small_files import SCRIPTS, write_image
 
-from rampflow.astrometry import check_astrometric_catalog, hats, partition_cache, source_files
+from rampflow.astrometry import check_astrometric_catalog, hats, partition_cache, read_star_table, source_files
 from rampflow.astrometry.region import Circle, Region
 from rampflow.astrometry.star_catalogs import CatalogUnavailable, fetch_stars
 from rampflow.astrometry.stores import open_store
@@ -169,10 +172,14 @@ def test_a_damaged_list_of_partitions_is_refused(tmp_path, line):
 
 
 class Server:
-    """A web server of the files below a folder, with ranges or without; `requests` are the method and path of each."""
+    """A web server of the files below a folder, with ranges or without; `requests` are the method and path of each.
 
-    def __init__(self, folder, *, ranges=True):
+    Of the first answer with the content of the partition `stalled`, the second half is never sent; `stalling` is set then.
+    """
+
+    def __init__(self, folder, *, ranges=True, stalled=""):
         self.requests = requests = []
+        self.stalling = stalling = threading.Event()
 
         class Handler(http.server.BaseHTTPRequestHandler):
             def do_GET(self):
@@ -191,7 +198,11 @@ class Server:
                 self.send_header("Content-Length", str(len(body) if self.command == "GET" else size))
                 self.send_header("ETag", f'"{path.stat().st_mtime_ns}"')
                 self.end_headers()
-                if self.command == "GET":
+                if self.command == "GET" and path.name == stalled and not stalling.is_set():
+                    self.wfile.write(body[: len(body) // 2])
+                    stalling.set()
+                    threading.Event().wait(60)
+                elif self.command == "GET":
                     self.wfile.write(body)
 
             do_HEAD = do_GET
@@ -289,6 +300,36 @@ def test_what_a_killed_run_has_left_in_the_cache_is_removed_after_a_day(tmp_path
     os.utime(old, (1, 1))
     partition_cache.remove_oldest(tmp_path, 1.0)
     assert list(tmp_path.iterdir()) == [new]
+
+
+def test_a_killed_job_and_one_beside_it_leave_a_sound_cache(tmp_path):
+    """Two associations retrieve the same partitions at once; one is killed in the middle of a partition."""
+    catalog, cache = write_catalog(tmp_path / "catalog"), tmp_path / "cache"
+    region = {"wcs": {"name": ""}, "wcsinfo.ra_ref": RA, "wcsinfo.dec_ref": DEC, "wcsinfo.s_region": "?"}
+    image = write_image(tmp_path / "a_flat.asdf", np.zeros((8, 8)), region)
+    partitions = sorted(path.name for path in catalog.rglob("Npix=*"))
+    server = Server(tmp_path, stalled=partitions[-1])
+
+    def start(output):
+        arguments = ["--images", image, "--astrometric_catalog", f"{server.address}/catalog", "--margin", 720]
+        command = [sys.executable, SCRIPTS / "astrometric_catalog.py", output, *arguments]
+        return subprocess.Popen([str(word) for word in command], env=os.environ | {partition_cache.VARIABLE: str(cache)})
+
+    killed, other = (tmp_path / f"{name}.parquet" for name in ("killed", "other"))
+    first = start(killed)
+    assert server.stalling.wait(60)
+    assert start(other).wait(60) == 0 and first.poll() is None
+    first.kill()
+    first.wait()
+    expected, _ = read_star_table(other)
+    assert len(expected["ra"]) == len(STARS[0]) and not killed.exists()
+    kept = {path.name: pq.read_table(path, page_checksum_verification=True).num_rows for path in cache.glob("*.parquet")}
+    assert len(kept) == len(partitions) and sum(kept.values()) == len(STARS[0])
+    server.requests.clear()
+    assert start(killed).wait(60) == 0
+    assert len(server.partitions()) < len(partitions), "only the schema is read again"
+    for name, values in read_star_table(killed)[0].items():
+        np.testing.assert_array_equal(values, expected[name])
 
 
 def test_a_cache_that_can_not_be_written_is_no_hindrance(tmp_path, monkeypatch, caplog):

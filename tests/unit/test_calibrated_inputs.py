@@ -1,9 +1,13 @@
 """Which calibrated images are taken as input, and into which association."""
 
+import shutil
+
 import declarations
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from inventories import SERVERLESS
+from parameter_references import add_parameters
 from small_files import write_image
 
 from rampflow.errors import RampflowError
@@ -53,6 +57,33 @@ def test_images_of_one_visit_are_one_association_and_only_aligned(folder):
         assert entry.is_calibrated and entry.is_cataloged and entry.catalog.endswith(f"{stem}_cat.parquet")
     assert inventory.read(inventory.exposures_file(validated({"input": "*_cal.asdf", "results": "out"}, DECLARED),
                                                    folder / ".rampflow" / "inventory.json")).exposures == entries  # fmt: skip
+
+
+def parameters_of_crds(folder, cache, monkeypatch, **config):
+    """What a context sets for tweakreg of the images, whose catalogs make references needless."""
+    for name in ("CRDS_CONTEXT", "STPIPE_DISABLE_CRDS_STEPPARS"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("CRDS_PATH", str(cache))
+    monkeypatch.setenv("CRDS_SERVER_URL", SERVERLESS)
+    return [entry.step_parameters.get("tweakreg", {}) for entry in build(folder, **config).exposures.values()]
+
+
+def test_parameters_of_a_named_context_are_used(folder, cache, monkeypatch):
+    cache = shutil.copytree(cache, folder / "crds")
+    add_parameters(cache, "0006", pars_tweakregstep=("WFI_IMAGE|WFI_LOLO", {"abs_fitgeometry": "shift"}))
+    references = {"crds_context": "roman_0006.pmap"}
+    for found in parameters_of_crds(folder, cache, monkeypatch, references=references):
+        assert found["abs_fitgeometry"][0] == "shift" and found["abs_fitgeometry"][1].endswith("pars-tweakregstep_0006.asdf")
+    assert parameters_of_crds(folder, cache, monkeypatch) == [{}, {}], "no context is named"
+    off = references | {"step_parameters": False}
+    assert parameters_of_crds(folder, folder / "no_cache", monkeypatch, references=off) == [{}, {}]
+
+
+def test_a_context_that_leaves_out_the_alignment_is_refused(folder, cache, monkeypatch):
+    cache = shutil.copytree(cache, folder / "crds")
+    add_parameters(cache, "0006", pars_tweakregstep=("WFI_IMAGE|WFI_LOLO", {"skip": True}))
+    with pytest.raises(RampflowError, match=r"_cal\.asdf: .*pars-tweakregstep_0006\.asdf.*step_parameters: false"):
+        parameters_of_crds(folder, cache, monkeypatch, references={"crds_context": "roman_0006.pmap"})
 
 
 def test_names_patterns_and_folders_give_the_same_association(folder):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import multiprocessing
 import os
@@ -260,13 +261,16 @@ def _read_remote(source: str, region: Region, deadline: float) -> tuple[dict[str
 
 
 def _send_stars(sender: Connection, source: str, gaia: str, region: Region, timeout: float) -> None:
+    answer: tuple | Exception
     try:
         deadline = time.monotonic() + timeout
         is_gaia = source == GAIA_S3
         store = open_store(f"s3://{gaia}" if is_gaia else source, deadline, public=is_gaia)
-        sender.send(hats.read_hats(store, region))
+        answer = hats.read_hats(store, region)
     except Exception as error:  # the other process raises it
-        sender.send(error)
+        answer = error
+    with contextlib.suppress(BrokenPipeError):  # the other process was killed
+        sender.send(answer)
 
 
 def _read_folder(folder: Path, region: Region) -> tuple[dict[str, np.ndarray], hats.Description]:

@@ -26,6 +26,7 @@ from rampflow.workflow.inventory_checks import (
     check_paths,
     check_place,
     check_references,
+    check_skipped_alignments,
 )
 from rampflow.workflow.member_choice import choose_members, selection_facts, skipped_steps
 from rampflow.workflow.reference_choice import ReferenceChoice, is_crds_needed, overriding_files
@@ -64,13 +65,14 @@ def build_inventory(config: dict, folder: Path, store: Path, steps: dict[str, St
     chains = {m: remaining_chain(m, headers[str(m.path)], skipped_steps(config, own)) for m, own in settings.items()}
     check_calibrated(chains, Path(config["results"]), folder)
     context = None
-    if is_crds_needed(chains, override, config["references"]["crds_context"], steps):
+    if is_crds_needed(chains, override, config["references"], steps):
         context = references.resolve_context(config["references"]["crds_context"])
     asked = [references.source(), context, context and references.context_stamp(context)]
     recommended = known.get("recommended", {}) if known.get("asked") == asked else {}
     choice = ReferenceChoice(context, recommended, steps)
     exposures = {}
     parameters = choice.parameters(config, settings, chains, headers, override) if context else {}
+    check_skipped_alignments(parameters)
     for member, found in parameters.items():
         chains[member] = [name for name in chains[member] if not found.values.get(name, {}).get("skip", (False,))[0]]
     for member, chain in chains.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from rampflow.errors import RampflowError, raise_problems
@@ -13,6 +14,7 @@ from rampflow.workflow.headers import files_beside
 from rampflow.workflow.inventory import Inventory
 from rampflow.workflow.overrides import override_mismatch
 from rampflow.workflow.selections import SelectedSettings
+from rampflow.workflow.step_parameters import StepParameters
 
 
 def check_calibrated(chains: dict[Member, list[str]], results: Path, folder: Path) -> None:
@@ -57,6 +59,30 @@ def _fault_of_catalog(path: Path) -> str:
         return "" if b"roman.meta." in read_footer(path) else "has no metadata of a product (roman.meta)"
     except (OSError, ValueError) as error:
         return f"can't be read ({error})"
+
+
+def check_skipped_alignments(parameters: Mapping[Member, StepParameters]) -> None:
+    """Refuse calibrated images whose alignment CRDS leaves out: nothing is left to do for them.
+
+    Parameters
+    ----------
+    parameters : mapping
+        Parameters of CRDS for each member of an association.
+
+    Raises
+    ------
+    RampflowError
+        There are such images; the message lists them.
+    """
+    lines = []
+    for member, found in parameters.items():
+        skip, path = found.values.get("tweakreg", {}).get("skip", (False, ""))
+        if skip and is_calibrated(member.path):
+            lines.append(
+                f"{member.path}: is a calibrated image, and {Path(path).name} leaves tweakreg out: nothing is left to do; "
+                "set steps.tweakreg.skip to false, or leave CRDS's parameters out with references: {step_parameters: false}"
+            )
+    raise_problems(lines)
 
 
 def check_alignment_is_possible(config: dict, inventory: Inventory) -> None:

@@ -55,12 +55,12 @@ def _own_references(config: dict, settings: SelectedSettings) -> list[tuple[str,
 
 
 def is_crds_needed(
-    chains: dict[Member, list[str]], override: dict[Member, dict[str, str]], named: str | None, steps: dict[str, Step]
+    chains: dict[Member, list[str]], override: dict[Member, dict[str, str]], config: dict, steps: dict[str, Step]
 ) -> bool:
     """Tell whether CRDS is to be asked: for a reference that the steps need, or because a context is named.
 
-    A run whose references are all the user's own needs no cache. Parameters and optional references are then CRDS's only if a
-    context is named.
+    A run whose references are all the user's own, or whose steps have none, needs no cache. Parameters and optional references
+    are then CRDS's only if a context is named.
 
     Parameters
     ----------
@@ -68,8 +68,8 @@ def is_crds_needed(
         Steps that each member of an association goes through.
     override : dict
         Path or N/A of each type of reference that the configuration names, for each member of an association.
-    named : str or None
-        Context of the configuration.
+    config : dict
+        The section ``references`` of the configuration.
     steps : dict
         Declaration of each step, by its name.
 
@@ -81,7 +81,8 @@ def is_crds_needed(
     declared = {(m, r.type): r for m, chain in chains.items() for name in chain for r in steps[name].references}
     if any(not reference.optional for (member, reftype), reference in declared.items() if reftype not in override[member]):
         return True
-    return bool(declared) and references.is_context_named(named)
+    wanted = bool(declared) or step_parameters.are_enabled(config)
+    return wanted and references.is_context_named(config["crds_context"])
 
 
 @dataclasses.dataclass
