@@ -8,7 +8,7 @@ import glob
 import json
 import os
 import re
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -65,6 +65,25 @@ class Member(NamedTuple):
     tweakreg_catalog: Path | None = None
     problem: str = ""
     loose: bool = False
+
+
+def describe_visits(visits: Mapping[str, Iterable[str]]) -> dict:
+    """Make the content of an association file with a product for each visit.
+
+    Parameters
+    ----------
+    visits : mapping
+        Files of each visit, by its name; relative to the file, or absolute.
+
+    Returns
+    -------
+    dict
+        The content, with ``products``: each has the ``name`` of a visit and its ``members``.
+    """
+    products = [
+        {"name": name, "members": [{"expname": file, "exptype": "science"} for file in files]} for name, files in visits.items()
+    ]
+    return {"asn_type": "visit", "asn_rule": "visit", "program": next(iter(visits))[1:6], "products": products}
 
 
 def is_calibrated(path: Path) -> bool:
