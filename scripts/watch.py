@@ -28,6 +28,7 @@ from rampflow.step.logs import step_logger
 from rampflow.step.program import reported_errors
 from rampflow.workflow.arrivals import Arrivals
 from rampflow.workflow.environment import SCRIPTS
+from rampflow.workflow.summary import count
 
 ASSOCIATION = Path(".rampflow/arrived_asn.json")
 SUMMARY, OUTPUT = Path("logs/summary.txt"), Path("logs/watch_snakemake.log")
@@ -89,7 +90,8 @@ class Run:
         if self.process.returncode == 0:
             return ""
         lines = self._output.read_text(errors="replace").splitlines()
-        return "\n".join(["Snakemake has ended before the first job:", *lines[-LINES_OF_OUTPUT:]])
+        head = f"Snakemake has ended before the first job: {lines[-1]}"
+        return "\n".join([head, *lines[-LINES_OF_OUTPUT:]])
 
 
 class Messages:
@@ -234,7 +236,7 @@ class Watch:
             visit = self._arrivals.visits[name]
             reason = "complete" if self._arrivals.is_complete(name) else f"no new file for {self._arrivals.timeout:g} s"
             unreadable = f", {len(visit.unreadable)} can't be read yet" if visit.unreadable else ""
-            log.info("%s: %s, starts with %d exposures%s", name, reason, len(visit.arrived), unreadable)
+            log.info("%s: %s, starts with %s%s", name, reason, count(len(visit.arrived), "exposure"), unreadable)
         association = self._folder / ASSOCIATION
         association.parent.mkdir(parents=True, exist_ok=True)
         with replacing(association) as partial:
@@ -326,7 +328,7 @@ def at_least(smallest: float, kind: type = float) -> Callable[[str], float]:
         Reads the number; raises an error if it is smaller.
     """
 
-    def read(text: str) -> float:
+    def _read(text: str) -> float:
         try:
             value = kind(text)
         except ValueError:
@@ -335,7 +337,7 @@ def at_least(smallest: float, kind: type = float) -> Callable[[str], float]:
             raise argparse.ArgumentTypeError(f"{text!r} is not a number of at least {smallest:g}")
         return value
 
-    return read
+    return _read
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -393,7 +395,7 @@ def main(argv: list[str] | None = None) -> int:
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, watch.end)
         when = f"after {arguments.timeout:g} s without a new file"
-        when = f"with {arguments.complete} exposures, or {when}" if arguments.complete else when
+        when = f"with {count(arguments.complete, 'exposure')}, or {when}" if arguments.complete else when
         log.info("watching %s; a visit is processed %s", arguments.folder, when)
         watch.watch(arguments.interval)
     return outcome.status

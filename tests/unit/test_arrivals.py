@@ -325,7 +325,7 @@ def wait_until(test):
     ("what", "first", "lines"),
     [
         ("summary", "line 0", 51),
-        ("error", "Snakemake has ended before the first job:", 3),
+        ("error", "Snakemake has ended before the first job: configuration: unknown key", 3),
         ("nothing", None, 0),
     ],
 )
@@ -371,7 +371,7 @@ def test_a_signal_ends_the_run_and_the_watch(tmp_path, monkeypatch, servers, num
     lines = [line.partition("rampflow.watch :: ")[2] for line in recorded_log()]
     assert lines[:3] == [
         f"INFO :: {ONE}_0001_wfi01_f158: arrived, 1 of 1 of its visit",
-        f"INFO :: {ONE}: complete, starts with 1 exposures",
+        f"INFO :: {ONE}: complete, starts with 1 exposure",
         f"INFO :: {signal.Signals(number).name}: ending",
     ]
     assert lines[3].startswith(f"WARNING :: {ONE}: ended with status 3: rampflow: interrupted")

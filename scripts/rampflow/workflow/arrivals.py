@@ -140,7 +140,7 @@ class Arrivals:
             return
         visit.arrived[path], visit.changed = stamp, self._clock()
         visit.unreadable.pop(path, None)
-        of = f" of {self.complete}" if self.complete else ""
+        of = f" of {self.complete}" if self.complete and len(visit.arrived) <= self.complete else ""
         events.append(f"{stem_of(path)}: arrived, {len(visit.arrived)}{of} of its visit")
 
     def is_complete(self, name: str) -> bool:
