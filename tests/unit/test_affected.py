@@ -3,10 +3,14 @@
 from pathlib import Path
 
 import pytest
+from small_files import image as image_array
+from small_files import write_image
 
+from rampflow import __version__
 from rampflow.errors import RampflowError
 from rampflow.workflow import affected
 from rampflow.workflow.exposure_jobs import ExposureJobs
+from rampflow.workflow.rerun import exposure_recipes
 
 
 def write_benchmark(name, step, cpu):
@@ -27,6 +31,47 @@ def test_without_products_all_steps_are_missing(make_plan):
     assert not Path("results").exists()
 
 
+def write_products(plan, stem, changed=None, others=()):
+    """Products of an exposure whose log has the recipes of the plan, but for one step."""
+    image = Path(plan.paths.product(stem, "cal.asdf"))
+    recipes = exposure_recipes(plan, stem)[image]
+    lines = [f"x :: rampflow.{step} :: INFO :: Recipe {recipe}" for step, recipe in recipes.items() if step != changed]
+    lines += [f"x :: rampflow.{changed} :: INFO :: Recipe {'0' * 16}"] * bool(changed)
+    image.parent.mkdir(exist_ok=True)
+    write_image(image, image_array(), {"cal_logs": [*lines, *others]})
+    for path in map(Path, plan.products(stem)):
+        path.touch()
+
+
+def test_what_differs_is_told_by_the_log(make_plan):
+    plan = make_plan()
+
+    def steps(*others, changed="photom"):
+        write_products(plan, "a3", changed, others)
+        return affected.Affected(plan).steps.get("a3", {})
+
+    assert steps(changed=None) == {}
+    said, used = "x :: rampflow.photom :: INFO :: ", "Using PHOTOM reference file: /crds/"
+    found = steps(f"{said}rampflow 0.0.1, step photom: a -> b", f"{said}{used}photom.asdf")
+    assert found["photom"] == f"code 0.0.1 -> {__version__}, or the content of a file"
+    assert found["dq_init"] == found["assign_wcs"] == affected.REMOVED and found["finalize"] == affected.FOLLOWS
+    assert steps(f"{said}{used}old.asdf")["photom"] == "photom old.asdf -> photom.asdf"
+    # From the last file before it that is there.
+    kept = Path(plan.paths.exposure("a3", "ramp_fitting"))
+    kept.parent.mkdir()
+    kept.touch()
+    assert list(steps(f"{said}{used}old.asdf")) == ["dark_current", "assign_wcs", "photom", "finalize", "preview"]
+    assert list(steps(changed="finalize")) == ["dark_current", "assign_wcs", "photom", "finalize", "preview"]
+    last = Path(plan.paths.exposure("a3", "photom"))
+    last.touch()
+    assert list(steps(changed="finalize")) == ["finalize", "preview"]
+    # An older run had a step that the chain doesn't have.
+    assert steps(f"x :: rampflow.flatfield :: INFO :: Recipe {'1' * 16}", changed=None) == {
+        "finalize": "follows flatfield, which is left out now",
+        "preview": affected.FOLLOWS,
+    }
+
+
 def test_costs_are_own_ones_or_the_median_of_exposures_of_the_same_shape(make_plan):
     plan = make_plan()
     for name, cpu in (("a1", 1.0), ("a2", 5.0), ("a3", 9.0)):
@@ -43,14 +88,12 @@ def test_costs_are_own_ones_or_the_median_of_exposures_of_the_same_shape(make_pl
 
 
 def test_a_log_says_what_a_step_used(tmp_path):
-    from small_files import image, write_image
-
     lines = [
         "2026-01-01T00:00:00.000Z :: rampflow.flatfield :: INFO :: rampflow 0.1, step flatfield: a.asdf -> b.asdf",
         "2026-01-01T00:00:00.000Z :: rampflow.flatfield :: INFO :: Using FLAT reference file: /crds/flat.asdf",
         "2026-01-01T00:00:00.000Z :: rampflow.refpix :: INFO :: Parameters: one=1, two=a, b, three=None",
     ]
-    found = affected.read_logged(write_image(tmp_path / "x_cal.asdf", image(), {"cal_logs": lines}))
+    found = affected.read_logged(write_image(tmp_path / "x_cal.asdf", image_array(), {"cal_logs": lines}))
     assert found["flatfield"] == affected.Logged({"flat": "/crds/flat.asdf"}, {}, "0.1")
     assert found["refpix"].parameters == {"one": "1", "two": "a, b", "three": "None"}
     (tmp_path / "y_cal.asdf").write_text("damaged")

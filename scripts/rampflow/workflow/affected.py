@@ -7,9 +7,11 @@ The recipes that existing products record are compared with those of the present
 from __future__ import annotations
 
 import dataclasses
+import os
 import re
 import statistics
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from rampflow import __version__
@@ -142,7 +144,9 @@ class Affected:
         self._solutions = solution_recipes(plan)
         self._files = {stem: exposure_recipes(plan, stem) for stem in plan.exposures}
         self._images = {stem: Path(plan.paths.product(stem, "cal.asdf")) for stem in plan.exposures}
-        self._recorded = {stem: recipes.recipes_in(image) for stem, image in self._images.items()}
+        with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+            recorded = pool.map(recipes.recipes_in, self._images.values())
+            self._recorded = dict(zip(self._images, recorded, strict=True))
         self._costs: dict[tuple[str, tuple[int, ...] | None], float | None] = {}
         own = {stem: self._own_steps(stem) for stem in plan.exposures}
         alignments = {}
