@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Pin the packages that rampflow.in, dev.in, docs.in and cluster.in need, in their newest versions: rampflow.txt, dev.txt, docs.txt
-# and cluster.txt for pip, rampflow.yaml for conda. Write the tags of these versions, and those of the newest data models, to
+# Pin the packages that rampflow.in, watch.in, dev.in, docs.in and cluster.in need, in their newest versions: rampflow.txt, watch.txt,
+# dev.txt, docs.txt and cluster.txt for pip, rampflow.yaml for conda. Write the tags of these versions, and those of the newest data models, to
 # scripts/rampflow/files/tags.py, and the schemas of the newest ones beside it.
 set -euo pipefail
 cd "$(dirname "$0")"
@@ -16,6 +16,8 @@ $pip freeze > "$fresh/rampflow"
 sed -E 's/==[0-9.]+//' rampflow.in > "$fresh/next.in"
 "$fresh/next/bin/python" -m pip --disable-pip-version-check install --quiet -r "$fresh/next.in"
 "$fresh/next/bin/python" write_tags.py describe > "$fresh/newest.json"
+$pip install --quiet -r watch.in
+$pip freeze > "$fresh/watch"
 $pip install --quiet -r dev.in
 $pip freeze > "$fresh/dev"
 $pip install --quiet -r docs.in
@@ -26,6 +28,10 @@ $pip freeze > "$fresh/cluster"
   echo "# Pins of rampflow.in and of all its dependencies: written by \`make lock\`."
   cat "$fresh/rampflow"
 } > rampflow.txt
+{
+  echo "# Pins of watch.in, on top of rampflow.txt: written by \`make lock\`."
+  comm -13 <(sort "$fresh/rampflow") <(sort "$fresh/watch")
+} > watch.txt
 {
   echo "# Pins of dev.in, on top of rampflow.txt: written by \`make lock\`."
   comm -13 <(sort "$fresh/rampflow") <(sort "$fresh/dev")

@@ -29,6 +29,9 @@ input: []
 # list.
 exclude: []
 
+# true: leave out files that can't be read yet, with a warning for each, and process the others. false: refuse them.
+incoming: false
+
 # Folder of the products.
 results: results
 
@@ -94,6 +97,7 @@ An unknown key, a wrong type or a value out of range stops the run before any jo
 |---|---|---|---|
 | [`input`](#input) | `[]` | raw files, folders of raw files, or association files; one, or a list | file after `strun roman_elp` |
 | [`exclude`](#exclude) | `[]` | exposures of the input to leave out: names, patterns or selections; one, or a list | |
+| [`incoming`](#incoming) | `false` | leave out files that can't be read yet, with a warning | |
 | `results` | `results` | folder of the products | `output_dir` |
 | [`keep_intermediates`](#keep_intermediates) | `[ramp_fitting]` | steps whose files are kept | `steps.STEP.save_results` |
 | `references.crds_context` | `null` | CRDS context; `null`: `CRDS_CONTEXT`, or the cache's default | `CRDS_CONTEXT` |
@@ -127,6 +131,17 @@ The name of an exposure is its file's name without `_uncal.asdf` (or a ramp's su
 A pattern such as `"*_wfi07_*"` leaves out all exposures with such a name. A selection such as `{detector: WFI07}` has the keys that
 [`overrides`](#overrides) takes. The file of an exposure that is left out by its name, or a pattern of it, need not exist. An entry that
 matches no exposure is an error.
+
+### incoming
+
+For exposures that are still being copied. With `true`, a file that can't be read yet is left out of the run: it is half copied,
+empty, not readable for you, or a member of an association that is not there. The start of the run and `logs/summary.txt` have a warning
+for each with the reason, and the first line of the summary counts them. The next run takes the files that can be read by then, and aligns
+their association again. If no file can be read, the run stops with the reasons.
+
+An input without any file yet, a half-written association file, and an entry of `exclude` or `overrides` that matches nothing yet are
+warnings, too. A file that can be read and that a step would refuse is still an error. `false` refuses all of these before any job.
+See [Process exposures as they arrive](../docs/how-to/arrive.md).
 
 ### keep_intermediates
 

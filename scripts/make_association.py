@@ -19,7 +19,7 @@ from pathlib import Path
 from rampflow.errors import RampflowError, raise_problems
 from rampflow.files.atomic import replacing
 from rampflow.step.program import reported_errors
-from rampflow.workflow.association import stem_of, visit_of
+from rampflow.workflow.association import describe_visits, stem_of, visit_of
 
 
 def make_association(exposures: list[Path], folder: Path) -> dict:
@@ -46,12 +46,10 @@ def make_association(exposures: list[Path], folder: Path) -> dict:
     problems = [f"{path}: does not exist" for path in given if not path.is_file()]
     problems += [f"{path}: is given {count} times; name it once" for path, count in given.items() if count > 1]
     raise_problems(problems)
-    visits: dict[str, list] = {}
+    visits: dict[str, list[str]] = {}
     for path in sorted(exposures):
-        member = {"expname": os.path.relpath(path, folder), "exptype": "science"}
-        visits.setdefault(visit_of(stem_of(path)), []).append(member)
-    products = [{"name": name, "members": members} for name, members in visits.items()]
-    return {"asn_type": "visit", "asn_rule": "visit", "program": next(iter(visits))[1:6], "products": products}
+        visits.setdefault(visit_of(stem_of(path)), []).append(os.path.relpath(path, folder))
+    return describe_visits(visits)
 
 
 def main(argv: list[str] | None = None) -> int:

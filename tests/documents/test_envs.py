@@ -11,9 +11,10 @@ import yaml
 from repository import ROOT
 
 ENVS = ROOT / "envs"
-#: Folders with code, and the files that require what it may import. The longest folder that holds a file decides.
+#: Folders and files with code, and the files that require what it may import. The longest folder that holds a file decides.
 REQUIRED_IN = {
     "scripts": ("rampflow.in",),
+    "scripts/watch.py": ("rampflow.in", "watch.in"),
     "workflow": ("rampflow.in",),
     "envs": ("rampflow.in",),
     "plugins": ("rampflow.in",),
@@ -145,12 +146,18 @@ def test_conda_and_pip_pin_the_same_versions():
     assert int(re.fullmatch(r"python =3\.(\d+)", python)[1]) >= 11
 
 
-@pytest.mark.parametrize("name", ["rampflow", "dev", "docs", "cluster"])
+@pytest.mark.parametrize("name", ["rampflow", "watch", "dev", "docs", "cluster"])
 def test_every_required_package_is_pinned(name):
     """Each line of the .in file has its pin, in this lock file or in one that it builds on."""
     assert required(f"{name}.in")
-    pinned = {canonical(package) for package in pins("rampflow.txt") | pins("dev.txt") | pins(f"{name}.txt")}
+    below = {} if name == "watch" else pins("dev.txt")
+    pinned = {canonical(package) for package in pins("rampflow.txt") | below | pins(f"{name}.txt")}
     assert set(required(f"{name}.in")) <= pinned
+
+
+def test_the_package_that_posts_summaries_is_not_in_the_main_environment():
+    assert "apprise" not in pins("rampflow.txt")
+    assert pins("watch.txt").items() <= pins("dev.txt").items(), "the tests run with what users get"
 
 
 def test_no_executor_of_a_cluster_is_imported_on_a_workstation():

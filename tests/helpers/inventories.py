@@ -42,6 +42,7 @@ exposures = {
 }
 said = {"context": found.context, "exposures": exposures, "opened": opened, "missing": found.missing_references()}
 said |= {"parameters": {e.stem: e.step_parameters for e in found.exposures.values()}, "notices": found.notices}
+said |= {"left_out": found.left_out}
 print(json.dumps({**said, "links": found.links, "excluded": found.excluded, "selected": found.selected}))
 """
 

@@ -469,6 +469,78 @@ def test_an_excluded_member_need_not_be_there(visit, cache):
     assert set(built(visit, cache, {"input": files, "exclude": ["gone"]})["exposures"]) == {"a"}
 
 
+# ------------------------------------------------------------------------------------------------------ what arrives later
+def test_files_that_are_still_arriving_are_left_out_and_named(visit, cache):
+    raw = visit / "raw"
+    content = (raw / "b_uncal.asdf").read_bytes()
+    for name in ("d", "e"):
+        (raw / f"{name}_uncal.asdf").touch()
+    (raw / "b_uncal.asdf").write_bytes(content[: len(content) // 2])
+    (raw / "e_uncal.asdf").write_bytes(content[:100])
+    os.symlink(raw / "nowhere", raw / "f_uncal.asdf")
+    members = [{"expname": f"raw/{stem}_uncal.asdf", "exptype": "science"} for stem in ("a", "b", "gone")]
+    (visit / "asn.json").write_text(json.dumps({"products": [{"name": "visit", "members": members}]}))
+    inputs = ["asn.json", *(f"raw/{stem}_uncal.asdf" for stem in ("c", "d", "e", "f"))]
+    assert len(refused(visit, cache, {"input": inputs}).splitlines()) == 6, "five files, and how to go on without them"
+    found = built(visit, cache, {"input": inputs, "incoming": True})
+    assert set(found["exposures"]) == {"a", "c"} and found["excluded"] == {}
+    assert found["left_out"] == {"visit": ["b", "gone"], "d": ["d"], "e": ["e"], "f": ["f"]}
+    expected = {
+        "b": "(truncated)",
+        "gone": "the member 'raw/gone_uncal.asdf' of 'visit' does not exist",
+        "d": "d_uncal.asdf: is not an ASDF file",
+        "e": "e_uncal.asdf: ",
+        "f": "f_uncal.asdf: can't be opened (No such file or directory)",
+    }
+    for notice, (stem, reason) in zip(found["notices"], expected.items(), strict=True):
+        assert notice.startswith(f"{stem}: left out, it can't be read yet: ") and reason in notice
+    # The next run takes what has arrived.
+    (raw / "b_uncal.asdf").write_bytes(content)
+    found = built(visit, cache, {"input": inputs, "incoming": True})
+    assert set(found["exposures"]) == {"a", "b", "c"} and found["left_out"]["visit"] == ["gone"]
+    assert found["exposures"]["b"][0] == "visit"
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read every file")
+def test_a_file_without_permission_is_left_out(visit, cache):
+    (visit / "raw/b_uncal.asdf").chmod(0)
+    found = built(visit, cache, {"input": "raw", "incoming": True})
+    assert found["left_out"] == {"b": ["b"]} and "can't be opened (Permission denied)" in found["notices"][0]
+
+
+def test_without_any_readable_file_there_is_nothing_to_do(visit, cache):
+    arriving = {"input": "raw", "incoming": True}
+    for stem in "abc":
+        (visit / f"raw/{stem}_uncal.asdf").write_bytes(b"")
+    *lines, remedy = refused(visit, cache, arriving).strip().splitlines()
+    assert len(lines) == 3 and remedy.startswith("incoming: no exposure can be read yet, so that there is nothing to do")
+    for stem in "abc":
+        (visit / f"raw/{stem}_uncal.asdf").unlink()
+    assert "the folder holds no file" in refused(visit, cache, arriving)
+    assert "nothing to do" in refused(visit, cache, arriving)
+
+
+def test_inputs_and_selections_without_a_file_yet_are_warnings(visit, cache):
+    (visit / "half.json").write_text('{"products": [{"na')
+    (visit / "empty").mkdir()
+    config = {"input": ["raw", "half.json", "empty"], "exclude": ["late", "a", {"detector": "WFI07"}]}
+    config["overrides"] = [{"select": {"detector": "WFI05"}, "steps": {"refpix": {"skip": True}}}]
+    found = built(visit, cache, {**config, "incoming": True})
+    assert set(found["exposures"]) == {"b", "c"} and found["left_out"] == {} and found["excluded"] == {"a": ["a"]}
+    expected = ["half.json", "'empty'", "'late'", "exclude[2] (detector WFI07)", "overrides[0].select (detector WFI05)"]
+    assert len(found["notices"]) == len(expected)
+    assert all(text in notice for text, notice in zip(expected, found["notices"], strict=True))
+    said = refused(visit, cache, config)
+    assert "half.json" in said and "'empty'" in said
+
+
+def test_a_whole_file_that_a_step_would_refuse_is_an_error_while_others_arrive(visit, cache):
+    (visit / "raw/a_uncal.asdf").write_bytes(b"")
+    change_raw(visit / "raw/b_uncal.asdf", {"meta.exposure.frame_time": 0.0})
+    line, remedy = refused(visit, cache, {"input": "raw", "incoming": True}).strip().splitlines()
+    assert "b_uncal.asdf: meta.exposure.frame_time is 0.0" in line and "exclude=[b]" in remedy
+
+
 def test_exposures_can_be_left_out_of_any_input(visit, cache):
     everything = built(visit, cache)["exposures"]
     left = built(visit, cache, {"input": "raw", "exclude": "a"})["exposures"]

@@ -2,7 +2,7 @@
 
 import atexit
 
-from rampflow.workflow import late_reports, leftovers
+from rampflow.workflow import affected, late_reports, leftovers
 from rampflow.workflow.interruptions import Interruptions
 from rampflow.workflow.running import Running
 
@@ -61,8 +61,17 @@ def show_summary(logs, *, realigned=(), success):
             file.writelines(f"left from before: {path}\n" for path in stale)
 
 
+AFFECTED = None  # what a run would make again, if that is asked
 if IS_MAIN_PROCESS:
     BEGUN = INVENTORY.stat().st_mtime  # by the clock of the disk that the logs are on
+    try:
+        if affected.is_requested(sys.argv[1:]):
+            AFFECTED = affected.Affected(plan, BY_EXPOSURE)
+    except RampflowError as error:
+        raise WorkflowError(str(error)) from None
+if AFFECTED:
+    show(AFFECTED.table())
+elif IS_MAIN_PROCESS:
     try:
         outdated, damaged = rerun.mark_outdated(plan)
     except RampflowError as error:
@@ -82,21 +91,25 @@ if IS_MAIN_PROCESS:
 
 onstart:
     INTERRUPTIONS.watch()
-    if not second_pass.is_second_pass():
+    if AFFECTED:
+        AFFECTED.write(Path(RESULTS) / f"{affected.TARGET}.ecsv")
+    elif not second_pass.is_second_pass():
         mark_as_running()
         summary.report_begin(SUMMARY)
 
 
 onsuccess:
-    rerun.remember_made(plan, BEGUN, BY_EXPOSURE)
-    if not second_pass.is_second_pass():
+    if not AFFECTED:
+        rerun.remember_made(plan, BEGUN, BY_EXPOSURE)
+    if not (AFFECTED or second_pass.is_second_pass()):
         show_summary(log, success=True)
         RUNNING.end()
 
 
 onerror:
-    rerun.remember_made(plan, BEGUN, BY_EXPOSURE)
-    if not second_pass.is_second_pass():
+    if not AFFECTED:
+        rerun.remember_made(plan, BEGUN, BY_EXPOSURE)
+    if not (AFFECTED or second_pass.is_second_pass()):
         realigned = [] if INTERRUPTIONS.noted else finish_others()
         show_summary(log, realigned=realigned, success=False)
         RUNNING.end()

@@ -72,8 +72,17 @@ rule finalize_image:
 
 
 localrules:
+    affected,
     exposures,
     remove_stale,
+
+
+# It runs nothing: what a run would make again is found before the first job (messages.smk).
+rule affected:
+    params:
+        table=f"{RESULTS}/affected.ecsv",
+    message:
+        "what a run would make again: {params.table}"
 
 
 # Every run brings the table up to date at its end. This target does it where there is nothing else to do.

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import fnmatch
 import glob
 import json
 import os
 import re
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -38,6 +39,10 @@ def is_plain(path: str) -> bool:
     return path.isprintable() and not set(path) & set(SPECIAL)
 
 
+class NotThereYet(RampflowError):
+    """An input that doesn't exist, is empty or is half written."""
+
+
 class Member(NamedTuple):
     """A member of an association, as the user names it.
 
@@ -60,6 +65,25 @@ class Member(NamedTuple):
     tweakreg_catalog: Path | None = None
     problem: str = ""
     loose: bool = False
+
+
+def describe_visits(visits: Mapping[str, Iterable[str]]) -> dict:
+    """Make the content of an association file with a product for each visit.
+
+    Parameters
+    ----------
+    visits : mapping
+        Files of each visit, by its name; relative to the file, or absolute.
+
+    Returns
+    -------
+    dict
+        The content, with ``products``: each has the ``name`` of a visit and its ``members``.
+    """
+    products = [
+        {"name": name, "members": [{"expname": file, "exptype": "science"} for file in files]} for name, files in visits.items()
+    ]
+    return {"asn_type": "visit", "asn_rule": "visit", "program": next(iter(visits))[1:6], "products": products}
 
 
 def is_calibrated(path: Path) -> bool:
@@ -194,7 +218,9 @@ def check_name(path: Path, name: str) -> None:
         raise RampflowError(f"{path}: the name {name[:40]!r}... has {size} bytes; choose one of at most {LONGEST}")
 
 
-def find_members(inputs: list[str] | str, folder: Path, exclude: Sequence[str] = ()) -> list[Member]:
+def find_members(
+    inputs: list[str] | str, folder: Path, exclude: Sequence[str] = (), notices: list[str] | None = None
+) -> list[Member]:
     """List the exposures of files, folders and association files.
 
     Parameters
@@ -207,6 +233,9 @@ def find_members(inputs: list[str] | str, folder: Path, exclude: Sequence[str] =
         Where relative names are taken from.
     exclude : sequence of str
         Stems of exposures to leave out, or patterns of them (``*_wfi07_*``): their files need not be there.
+    notices : list of str, optional
+        For inputs that are still arriving: takes a line for each input, and each name in `exclude`, that is not there yet. By
+        default, these are errors.
 
     Returns
     -------
@@ -233,6 +262,9 @@ def find_members(inputs: list[str] | str, folder: Path, exclude: Sequence[str] =
             reason = (
                 f"input {name!r}: can't be read ({error.strerror}: {error.filename})" if isinstance(error, OSError) else error
             )
+            if notices is not None and isinstance(error, NotThereYet | OSError):
+                notices.append(str(reason))
+                continue
             problems.append(str(reason))
             malformed = True
             continue
@@ -250,7 +282,11 @@ def find_members(inputs: list[str] | str, folder: Path, exclude: Sequence[str] =
         raise_problems(problems)
     stems = {stem_of(member.path) for member in members}
     unknown = {name for name in set(exclude) - stems if not any(matches_name(name, stem) for stem in stems)}
-    raise_problems([f"configuration: exclude: no input is an exposure of the name {name!r}" for name in sorted(unknown)])
+    lines = [f"configuration: exclude: no input is an exposure of the name {name!r}" for name in sorted(unknown)]
+    if notices is None:
+        raise_problems(lines)
+    else:
+        notices += lines
     return _checked([member for member in members if stem_of(member.path) not in excluded])
 
 
@@ -273,7 +309,10 @@ def find_excluded(inputs: list[str] | str, folder: Path, exclude: Sequence[str])
     """
     excluded = Patterns(exclude)
     names = [inputs] if isinstance(inputs, str) else inputs
-    members = [member for name in names for member in _members_of(name, folder, excluded)] if exclude else []
+    members: list[Member] = []
+    for name in names if exclude else ():
+        with contextlib.suppress(NotThereYet, OSError):  # `find_members` has accepted it
+            members += _members_of(name, folder, excluded)
     return [member for member in members if stem_of(member.path) in excluded]
 
 
@@ -291,7 +330,7 @@ def _members_of(name: str, folder: Path, exclude: Container[str]) -> list[Member
         for suffix in (RAW_SUFFIX, CALIBRATED_SUFFIX):
             if found := sorted(path / n for n in names if n.endswith(suffix) and not (path / n).is_dir()):
                 return [_alone(p) for p in found]
-        raise RampflowError(f"input {name!r}: the folder holds no file that ends in {RAW_SUFFIX} or {CALIBRATED_SUFFIX}")
+        raise NotThereYet(f"input {name!r}: the folder holds no file that ends in {RAW_SUFFIX} or {CALIBRATED_SUFFIX}")
     if path.suffix == ".json" and path.is_file():
         return read_association(path, exclude)
     if path.exists():
@@ -302,7 +341,7 @@ def _members_of(name: str, folder: Path, exclude: Container[str]) -> list[Member
         return [_alone(path)]
     problem = f"input {name!r}: does not exist (relative names are taken from {folder})"
     if _without_suffix(path.name) == path.name or glob.has_magic(name):
-        raise RampflowError(problem)
+        raise NotThereYet(problem)
     return [_alone(path, problem)]
 
 
@@ -328,12 +367,12 @@ def read_association(path: Path, exclude: Container[str] = ()) -> list[Member]:
     Raises
     ------
     RampflowError
-        It can't be parsed or lacks these entries; the message names every one, and the files that don't exist.
+        It can't be parsed (`NotThereYet`) or lacks these entries; the message names every one, and the files that don't exist.
     """
     try:
         content = json.loads(path.read_text())
     except (OSError, ValueError, RecursionError) as error:
-        raise RampflowError(f"{path}: is not a readable JSON file ({error}); give an association file") from None
+        raise NotThereYet(f"{path}: is not a readable JSON file ({error}); give an association file") from None
     products = content.get("products") if isinstance(content, dict) else None
     if not isinstance(products, list) or not products:
         raise RampflowError(f"{path}: has no list 'products'; it is not an association file")

@@ -149,6 +149,7 @@ def validated(config: dict, steps: dict[str, Step], given: dict | None = None) -
             entry if isinstance(entry, str) else selections.normalized(entry)
             for entry in (excluded if isinstance(excluded, list) else [excluded])
         ],
+        "incoming": config.get("incoming", False),
         "results": results,
         "keep_intermediates": config.get("keep_intermediates", ["ramp_fitting"]),
         "references": {**reference_defaults, **config.get("references", {})},

@@ -120,6 +120,8 @@ class Inventory:
         out.
     excluded : dict
         Exposures that the configuration leaves out, by association.
+    left_out : dict
+        Exposures whose files can't be read yet, by association; empty unless the configuration has ``incoming: true``.
     selected : tuple of str
         What each entry of ``overrides`` sets, and for how many exposures.
     """
@@ -130,6 +132,7 @@ class Inventory:
     notices: tuple[str, ...] = ()
     excluded: dict[str, list[str]] = dataclasses.field(default_factory=dict)
     selected: tuple[str, ...] = ()
+    left_out: dict[str, list[str]] = dataclasses.field(default_factory=dict)
 
     def references(self) -> list[str]:
         """List the paths of all references.
@@ -169,7 +172,8 @@ def read(path: Path) -> Inventory | None:
     if "exposures" not in known:
         return None
     entries = [ExposureEntry(**e | {"shape": tuple(e["shape"]), "chain": tuple(e["chain"])}) for e in known["exposures"]]
-    return Inventory({e.stem: e for e in entries}, known["context"], known["links"], excluded=known.get("excluded", {}))
+    without = {name: known.get(name, {}) for name in ("excluded", "left_out")}
+    return Inventory({e.stem: e for e in entries}, known["context"], known["links"], **without)
 
 
 def known_names(folder: Path) -> set[str]:

@@ -59,7 +59,8 @@ def build_inventory(config: dict, folder: Path, store: Path, steps: dict[str, St
         Something is wrong with an input or a reference; the message names it.
     """
     known = inventory.load(store)
-    members, excluded, headers, settings = choose_members(config, folder, known.get("headers", {}))
+    chosen = choose_members(config, folder, known.get("headers", {}))
+    members, headers, settings = chosen.members, chosen.headers, chosen.settings
     facts = {member: selection_facts(member, headers[str(member.path)]) for member in members}
     override = {m: overriding_files(config, own, folder) for m, own in settings.items()}
     chains = {m: remaining_chain(m, headers[str(m.path)], skipped_steps(config, own)) for m, own in settings.items()}
@@ -92,9 +93,9 @@ def build_inventory(config: dict, folder: Path, store: Path, steps: dict[str, St
             **dict(zip(("catalog", "segmentation"), files_beside(member), strict=True)),
         )
     by_stem = {stem_of(member.path): found for member, found in facts.items()}
-    notices = [*_notices(exposures, parameters.values()), *_unused_settings(config, by_stem, exposures, steps)]
+    notices = [*chosen.notices, *_notices(exposures, parameters.values()), *_unused_settings(config, by_stem, exposures, steps)]
     selected = selections.summarize(config.get("overrides", ()), by_stem)
-    visit = Inventory(exposures, context, {}, tuple(notices), excluded, tuple(selected))
+    visit = Inventory(exposures, context, {}, tuple(notices), chosen.excluded, tuple(selected), chosen.left_out)
     check_alignment_is_possible(config, visit)
     check_alignments_agree(config, visit)
     if not config["references"].get("allow_mismatch"):
@@ -111,7 +112,8 @@ def build_inventory(config: dict, folder: Path, store: Path, steps: dict[str, St
     entries = [dataclasses.asdict(e) for e in exposures.values()]
     inventory.save(
         inventory.exposures_file(config, store),
-        {"context": context, "exposures": entries, "links": visit.links, "excluded": excluded},
+        {"context": context, "exposures": entries, "links": visit.links}
+        | {"excluded": visit.excluded, "left_out": visit.left_out},
     )
     return visit
 

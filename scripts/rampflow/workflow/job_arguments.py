@@ -149,12 +149,12 @@ class JobArguments:
         Returns
         -------
         str
-            The options; empty if no exposure is left out.
+            The options; empty if no exposure is left out. Exposures that can't be read yet are missing.
         """
         absent = self.plan.inventory.excluded.get(association, [])
         kinds = {
             "--excluded": [stem for stem in absent if stem not in unfinished],
-            "--missing": [stem for stem in absent if stem in unfinished],
+            "--missing": [stem for stem in absent if stem in unfinished] + self.plan.inventory.left_out.get(association, []),
         }
         return " ".join(f"{option} {' '.join(stems)}" for option, stems in kinds.items() if stems)
 

@@ -113,6 +113,7 @@ def stale_files(visit: Inventory, results: Path, inventories: Path) -> list[Path
     ]
     found = [(path, names) for path, names in found if names]
     ours = known_names(inventories) | names_in(results) if found else set()
+    ours -= {stem for stems in visit.left_out.values() for stem in stems}  # their files will be read by a later run
     return [path for path, names in found if names & ours]
 
 

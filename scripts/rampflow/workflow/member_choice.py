@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 import shlex
 import sys
+from collections.abc import Iterable
 from pathlib import Path
+from typing import NamedTuple
 
 import yaml
 
@@ -17,9 +19,34 @@ from rampflow.workflow.headers import read_headers, remaining_chain
 from rampflow.workflow.selections import Facts, SelectedSettings
 
 
-def choose_members(
-    config: dict, folder: Path, known: dict
-) -> tuple[list[Member], dict[str, list[str]], dict[str, dict], dict[Member, SelectedSettings]]:
+class Choice(NamedTuple):
+    """The exposures of a run, and those that it leaves out.
+
+    Attributes
+    ----------
+    members : list of rampflow.workflow.association.Member
+        The exposures of the run.
+    excluded : dict
+        Exposures that the configuration leaves out, by association.
+    headers : dict
+        Header of each file, by its path.
+    settings : dict
+        What ``overrides`` sets for each member.
+    left_out : dict
+        Exposures whose files can't be read yet, by association; empty without ``incoming: true``.
+    notices : list of str
+        A line for each of these, and for what is not there yet.
+    """
+
+    members: list[Member]
+    excluded: dict[str, list[str]]
+    headers: dict[str, dict]
+    settings: dict[Member, SelectedSettings]
+    left_out: dict[str, list[str]]
+    notices: list[str]
+
+
+def choose_members(config: dict, folder: Path, known: dict) -> Choice:
     """Choose the exposures of a run, and read their headers, from `known` where a file has not changed.
 
     Parameters
@@ -33,46 +60,53 @@ def choose_members(
 
     Returns
     -------
-    members : list of rampflow.workflow.association.Member
-        The exposures of the run.
-    excluded : dict
-        Exposures that are left out, by association.
-    headers : dict
-        Header of each file, by its path.
-    settings : dict
-        What ``overrides`` sets for each member.
+    Choice
+        The exposures, and those that are left out.
 
     Raises
     ------
     RampflowError
-        A file can't be read, a step will refuse it, or a selection fits no exposure.
+        A file can't be read, a step will refuse it, or a selection fits no exposure. With ``incoming: true``: no file can be
+        read, or a step will refuse one.
     """
-    """Choose the exposures of a run, and read their headers, from `known` where a file has not changed.
-
-    Returns the members, those that are left out by association, the headers by path, and what ``overrides`` sets for each.
-    """
-    overrides = config.get("overrides", ())
+    overrides, incoming = config.get("overrides", ()), config.get("incoming", False)
+    notices: list[str] = []
     names = [entry for entry in config["exclude"] if isinstance(entry, str)]
     leave_out = {f"exclude[{n}]": entry for n, entry in enumerate(config["exclude"]) if not isinstance(entry, str)}
-    members = find_members(config["input"], folder, names)
+    members = find_members(config["input"], folder, names, notices if incoming else None)
     by_name = find_excluded(config["input"], folder, names)
     headers, errors = read_headers(members, known, config["data_model"])
     facts = {member: selection_facts(member, headers.get(str(member.path))) for member in members}
     by_selection = [m for m in members if any(selections.matches(entry, facts[m]) for entry in leave_out.values())]
     kept = [member for member in members if member not in by_selection]
+    unreadable = [member for member in kept if incoming and str(member.path) in errors]
+    notices += [f"{stem_of(m.path)}: left out, it can't be read yet: {errors[str(m.path)]}" for m in unreadable]
+    kept = [member for member in kept if member not in unreadable]
+    if notices and not kept:
+        raise_problems(notices, "incoming: no exposure can be read yet, so that there is nothing to do; start again later")
     settings = {member: selections.settings_for(overrides, facts[member]) for member in kept}
     _refuse_unreadable(config, kept, headers, errors, settings)
     selects = {f"{selections.label(n)}.select": entry["select"] for n, entry in enumerate(overrides)}
-    of_run, others = [facts[m] for m in kept], [facts[m] for m in by_selection]
+    of_run, others = [facts[m] for m in kept], [facts[m] for m in (*by_selection, *unreadable)]
     lines = selections.unmatched(leave_out, of_run, others)
     if selections.unmatched(selects, of_run, others) and by_name:
         found, _ = read_headers(by_name, known, config["data_model"])
         others += [selection_facts(member, found.get(str(member.path))) for member in by_name]
-    raise_problems([*lines, *selections.unmatched(selects, of_run, others)])
-    excluded: dict[str, list[str]] = {}
-    for member in [*by_name, *by_selection]:
-        excluded.setdefault(member.association, []).append(stem_of(member.path))
-    return kept, excluded, headers, settings
+    lines += selections.unmatched(selects, of_run, others)
+    if incoming:  # what they select may arrive later
+        notices += lines
+    else:
+        raise_problems(lines)
+    excluded, left_out = _by_association([*by_name, *by_selection]), _by_association(unreadable)
+    return Choice(kept, excluded, headers, settings, left_out, notices)
+
+
+def _by_association(members: Iterable[Member]) -> dict[str, list[str]]:
+    """Names of exposures, by association."""
+    found: dict[str, list[str]] = {}
+    for member in members:
+        found.setdefault(member.association, []).append(stem_of(member.path))
+    return found
 
 
 def selection_facts(member: Member, header: dict | None) -> Facts:

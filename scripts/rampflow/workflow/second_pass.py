@@ -145,7 +145,8 @@ def run_second_pass(plan: Plan, stems: Collection[str], arguments: Sequence[str]
         The command line of the first pass, without the program.
     """
     LEFT_OUT_FILE.parent.mkdir(parents=True, exist_ok=True)
-    LEFT_OUT_FILE.write_text("\n".join(sorted(set(plan.exposures) - set(stems))))
+    incoming = {stem for left_out in plan.inventory.left_out.values() for stem in left_out}  # they may have arrived meanwhile
+    LEFT_OUT_FILE.write_text("\n".join(sorted({*plan.exposures, *incoming} - set(stems))))
     environment = {name: value for name, value in os.environ.items() if name != EXPOSURES_VARIABLE}
     # The first pass holds the lock of the working folder. An empty --forcerun takes the place of the user's.
     kept = [word for word in arguments if word not in _FORCING]

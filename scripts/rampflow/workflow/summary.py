@@ -268,6 +268,7 @@ def report(
     interrupted: bool,
     success: bool,
     unaligned: int = 0,
+    left_out: int = 0,
 ) -> str:
     """Write the summary to a file, and return what to show of it.
 
@@ -288,6 +289,8 @@ def report(
         Whether Snakemake ended with success.
     unaligned : int
         Number of exposures whose alignment is FAILED.
+    left_out : int
+        Number of exposures whose files can't be read yet.
 
     Returns
     -------
@@ -314,6 +317,8 @@ def report(
     parts.append(f"{finished} of {exposures} exposures have their products")
     if outdated:
         parts.append(f"{outdated} {'have' if outdated > 1 else 'has'} outdated ones")
+    if left_out:
+        parts.append(f"{count(left_out, 'exposure')} left out, {'they' if left_out > 1 else 'it'} can't be read yet")
     head = f"{SOFTWARE_NAME}: {', '.join(parts)}"
     kinds = [
         [f"{word}: {line}" for line in lines]
@@ -398,6 +403,7 @@ def report_run(
         interrupted=interrupted,
         success=success,
         unaligned=count_unaligned(plan),
+        left_out=sum(map(len, plan.inventory.left_out.values())),
     )
 
 

@@ -1,0 +1,110 @@
+"""What a run would make again: words and costs, on a plan without files."""
+
+from pathlib import Path
+
+import pytest
+from small_files import image as image_array
+from small_files import write_image
+
+from rampflow import __version__
+from rampflow.errors import RampflowError
+from rampflow.workflow import affected
+from rampflow.workflow.exposure_jobs import ExposureJobs
+from rampflow.workflow.rerun import exposure_recipes
+
+
+def write_benchmark(name, step, cpu):
+    path = Path("benchmarks") / name / f"{step}.tsv"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"s\tcpu_time\n1\t{cpu}\n")
+
+
+def test_without_products_all_steps_are_missing(make_plan):
+    plan = make_plan()
+    found = affected.Affected(plan)
+    chain = ExposureJobs(plan).steps_of_exposure("a3")
+    assert found.steps["a3"] == dict.fromkeys(chain, affected.MISSING) | dict.fromkeys(
+        ("finalize", "preview"), affected.FOLLOWS
+    )
+    assert found.steps["a"] == found.steps["b"] == {"tweakreg": affected.MISSING}
+    assert set(found.steps) == {"a1", "a2", "a3", "b1", "a", "b"}
+    assert not Path("results").exists()
+
+
+def write_products(plan, stem, changed=None, others=()):
+    """Products of an exposure whose log has the recipes of the plan, but for one step."""
+    image = Path(plan.paths.product(stem, "cal.asdf"))
+    recipes = exposure_recipes(plan, stem)[image]
+    lines = [f"x :: rampflow.{step} :: INFO :: Recipe {recipe}" for step, recipe in recipes.items() if step != changed]
+    lines += [f"x :: rampflow.{changed} :: INFO :: Recipe {'0' * 16}"] * bool(changed)
+    image.parent.mkdir(exist_ok=True)
+    write_image(image, image_array(), {"cal_logs": [*lines, *others]})
+    for path in map(Path, plan.products(stem)):
+        path.touch()
+
+
+def test_what_differs_is_told_by_the_log(make_plan):
+    plan = make_plan()
+
+    def steps(*others, changed="photom"):
+        write_products(plan, "a3", changed, others)
+        return affected.Affected(plan).steps.get("a3", {})
+
+    assert steps(changed=None) == {}
+    said, used = "x :: rampflow.photom :: INFO :: ", "Using PHOTOM reference file: /crds/"
+    found = steps(f"{said}rampflow 0.0.1, step photom: a -> b", f"{said}{used}photom.asdf")
+    assert found["photom"] == f"code 0.0.1 -> {__version__}, or the content of a file"
+    assert found["dq_init"] == found["assign_wcs"] == affected.REMOVED and found["finalize"] == affected.FOLLOWS
+    assert steps(f"{said}{used}old.asdf")["photom"] == "photom old.asdf -> photom.asdf"
+    # From the last file before it that is there.
+    kept = Path(plan.paths.exposure("a3", "ramp_fitting"))
+    kept.parent.mkdir()
+    kept.touch()
+    assert list(steps(f"{said}{used}old.asdf")) == ["dark_current", "assign_wcs", "photom", "finalize", "preview"]
+    assert list(steps(changed="finalize")) == ["dark_current", "assign_wcs", "photom", "finalize", "preview"]
+    last = Path(plan.paths.exposure("a3", "photom"))
+    last.touch()
+    assert list(steps(changed="finalize")) == ["finalize", "preview"]
+    # An older run had a step that the chain doesn't have.
+    assert steps(f"x :: rampflow.flatfield :: INFO :: Recipe {'1' * 16}", changed=None) == {
+        "finalize": "follows flatfield, which is left out now",
+        "preview": affected.FOLLOWS,
+    }
+
+
+def test_costs_are_own_ones_or_the_median_of_exposures_of_the_same_shape(make_plan):
+    plan = make_plan()
+    for name, cpu in (("a1", 1.0), ("a2", 5.0), ("a3", 9.0)):
+        write_benchmark(name, "dq_init", cpu)
+    write_benchmark("a", "tweakreg", 3.0)
+    found = affected.Affected(plan)
+    assert [found.cost(name, "dq_init") for name in ("a1", "a3", "b1")] == [1.0, 9.0, 5.0]
+    assert (found.cost("b", "tweakreg"), found.cost("b1", "refpix")) == (3.0, None)
+    head, _, *rows, last = found.table().splitlines()
+    assert head == "affected: 4 of 4 exposures, 26.0? s of processor time"  # 1 + 5 + 9 + 5, and twice 3
+    assert last == "?: some steps have no benchmark"
+    assert rows[0].split(maxsplit=3) == ["dq_init", "4", "20.0", affected.MISSING]
+    assert ["refpix", "4", "?", affected.MISSING] in [row.split(maxsplit=3) for row in rows]
+
+
+def test_a_log_says_what_a_step_used(tmp_path):
+    lines = [
+        "2026-01-01T00:00:00.000Z :: rampflow.flatfield :: INFO :: rampflow 0.1, step flatfield: a.asdf -> b.asdf",
+        "2026-01-01T00:00:00.000Z :: rampflow.flatfield :: INFO :: Using FLAT reference file: /crds/flat.asdf",
+        "2026-01-01T00:00:00.000Z :: rampflow.refpix :: INFO :: Parameters: one=1, two=a, b, three=None",
+    ]
+    found = affected.read_logged(write_image(tmp_path / "x_cal.asdf", image_array(), {"cal_logs": lines}))
+    assert found["flatfield"] == affected.Logged({"flat": "/crds/flat.asdf"}, {}, "0.1")
+    assert found["refpix"].parameters == {"one": "1", "two": "a, b", "three": "None"}
+    (tmp_path / "y_cal.asdf").write_text("damaged")
+    assert affected.read_logged(tmp_path / "y_cal.asdf") == {}
+
+
+@pytest.mark.parametrize(("words", "expected"), [("affected --cores 1", True), ("--cores 1", False), ("report", False)])
+def test_the_target_is_recognized(words, expected):
+    assert affected.is_requested(words.split()) is expected
+
+
+def test_another_target_is_refused():
+    with pytest.raises(RampflowError, match="can't be given together with report"):
+        affected.is_requested(["affected", "report"])
