@@ -10,9 +10,9 @@ for (let row = 0; row < ra.length; row++) {
 }
 if (rows.length > most) rows.length = 0
 const pick = (column) => rows.map((row) => column[row])
-const drawn = outlines.data.stem
+const before = outlines.data.stem
 const stems = pick(source.data.stem)
-if (stems.length || drawn.length) {
+if (stems.length || before.length) {
   outlines.data = {
     xs: pick(others.data.xs), ys: pick(others.data.ys), value: pick(value), stem: stems,
     state: pick(source.data.state), outlier_text: pick(source.data.outlier_text),

@@ -9,24 +9,11 @@ from typing import Any
 
 import numpy as np
 from bokeh.document import Document
-from bokeh.models import (
-    BooleanFilter,
-    CDSView,
-    CheckboxGroup,
-    ColorBar,
-    ColumnDataSource,
-    CustomJS,
-    DataTable,
-    HoverTool,
-    HTMLTemplateFormatter,
-    LinearColorMapper,
-    Model,
-    MultiSelect,
-    NumericInput,
-    Select,
-    TableColumn,
-    TextInput,
-)
+from bokeh.models import BooleanFilter, CDSView, ColumnDataSource, CustomJS, HoverTool, LinearColorMapper, Model
+from bokeh.models.annotations import ColorBar
+from bokeh.models.widgets.groups import CheckboxGroup
+from bokeh.models.widgets.inputs import MultiSelect, NumericInput, Select, TextInput
+from bokeh.models.widgets.tables import DataTable, HTMLTemplateFormatter, TableColumn
 from bokeh.palettes import Cividis256
 from bokeh.plotting import figure
 
@@ -143,11 +130,11 @@ def make_document(texts: Mapping[str, Any], columns: Mapping[str, np.ndarray], s
     always |= {"ra": columns["ra_ref"], "dec": columns["dec_ref"], "value": columns[FIRST_NUMBER]}
     source, others = ColumnDataSource(always, name="exposures"), ColumnDataSource(details, name="details")
     kept = BooleanFilter(booleans=[True] * len(texts["stem"]), name="kept")
-    view = CDSView(filter=kept)
+    drawn = BooleanFilter(booleans=kept.booleans, name="drawn")
     widgets = _make_widgets(texts)
     table = DataTable(
         source=source,
-        view=view,
+        view=CDSView(filter=kept),
         columns=[_column(name) for name in (*TEXT_WIDTHS, *MEASURED)],
         name="table",
         height=460,
@@ -161,26 +148,35 @@ def make_document(texts: Mapping[str, Any], columns: Mapping[str, np.ndarray], s
     order = {name: place for place, name in enumerate((*SHOWN, *TEXT_WIDTHS, *MEASURED))}
     table.columns.sort(key=lambda column: order[column.field])
     colours = LinearColorMapper(palette=COLOUR_MAP, low=0, high=1, nan_color=UNKNOWN)
-    plots, parts = _make_plots(source, view, colours, columns)
-    arguments = {"source": source, "others": others, "kept": kept, "colours": colours, "table": table, **widgets, **parts}
-    arguments |= {"titles": {name: _title(name) for name in MEASURED}, "always": list(always), "sky": plots["sky"]}
-    scripted = {
-        name: CustomJS.from_file(scripts / f"survey_{name}.js", **arguments)
-        for name in ("columns", "filter", "footprints", "chosen")
+    plots, parts = _make_plots(source, CDSView(filter=drawn), colours, columns)
+    arguments: dict[str, Any] = {
+        "source": source,
+        "others": others,
+        "kept": kept,
+        "drawn": drawn,
+        "colours": colours,
+        "table": table,
     }
-    widgets["number"].js_on_change("value", scripted["columns"], scripted["filter"], scripted["footprints"])
-    widgets["search"].js_on_change("value_input", scripted["filter"], scripted["footprints"])
-    widgets["unusual"].js_on_change("active", scripted["filter"], scripted["footprints"])
+    arguments |= {"titles": {name: _title(name) for name in MEASURED}, "always": list(always), "sky": plots["sky"]}
+    arguments |= {**widgets, **parts}
+    draw_footprints = CustomJS.from_file(scripts / "survey_footprints.js", **arguments)
+    arguments["draw_footprints"] = draw_footprints
+    scripted = {
+        name: CustomJS.from_file(scripts / f"survey_{name}.js", **arguments) for name in ("columns", "filter", "chosen")
+    }
+    widgets["number"].js_on_change("value", scripted["columns"], scripted["filter"])
+    widgets["search"].js_on_change("value_input", scripted["filter"])
+    widgets["unusual"].js_on_change("active", scripted["filter"])
     widgets["columns"].js_on_change("value", scripted["columns"])
     for name in ("state", "detector", "optical_element", "exposure_type", "minimum", "maximum"):
-        widgets[name].js_on_change("value", scripted["filter"], scripted["footprints"])
+        widgets[name].js_on_change("value", scripted["filter"])
     source.selected.js_on_change("indices", scripted["chosen"])
     document = Document()
     for root in (table, *widgets.values(), *plots.values()):
         document.add_root(root)
     for limits in (plots["sky"].x_range, plots["sky"].y_range):
-        limits.js_on_change("end", scripted["footprints"])
-    document.js_on_event("document_ready", scripted["columns"], scripted["filter"], scripted["footprints"])
+        limits.js_on_change("end", draw_footprints)
+    document.js_on_event("document_ready", scripted["columns"], scripted["filter"])
     return document
 
 
@@ -189,7 +185,7 @@ def _make_widgets(texts: Mapping[str, Any]) -> dict[str, Any]:
     groups: dict[str, list[Any]] = {}
     for name in MEASURED:
         groups.setdefault(NUMBERS[name].section, []).append((name, _title(name)))
-    table_columns = [(name, name) for name in TEXT_WIDTHS] + [(name, _title(name)) for name in MEASURED]
+    table_columns: list[Any] = [(name, name) for name in TEXT_WIDTHS] + [(name, _title(name)) for name in MEASURED]
     return {
         "search": TextInput(title="Search", placeholder="words in any text of an exposure", name="search", **wide),
         "state": _choices(texts["state"], "State", "state"),
