@@ -25,7 +25,7 @@ window.find = (selector, root = document) => [...root.querySelectorAll(selector)
   ...[...root.querySelectorAll('*')].flatMap(e => e.shadowRoot ? find(selector, e.shadowRoot) : [])]
 window.model = name => Bokeh.documents[0].get_model_by_name(name)
 window.pause = () => new Promise(done => requestAnimationFrame(() => setTimeout(done, 50)))
-window.drawn = async () => { do { await pause() } while (model('drawn').booleans !== model('kept').booleans) }
+window.drawn = async () => { for (let i = 0; i < 100; i++) { await pause(); if (model('details').tags[1]) return } }
 window.kept = () => +document.getElementById('kept').textContent.replaceAll(',', '')
 window.cells = place => find('.slick-row').sort((a, b) => a.getBoundingClientRect().y - b.getBoundingClientRect().y)
   .map(row => row.children[place].innerText)

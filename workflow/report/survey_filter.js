@@ -30,8 +30,10 @@ for (let row = 0; row < size; row++) {
 kept.booleans = booleans
 document.getElementById("kept").textContent = rows.length.toLocaleString("en")
 
+const turn = (others.tags[0] ?? 0) + 1
+others.tags = [turn]
 const draw = () => {
-  if (kept.booleans !== booleans) return  // another filter has come since
+  if (others.tags[0] !== turn) return  // another filter has come since
   drawn.booleans = booleans
   const finite = (list) => Float64Array.from(list.filter(Number.isFinite)).sort()
   const known = finite(rows.map((row) => values[row]))
@@ -79,5 +81,6 @@ const draw = () => {
     pictures += !element.hidden
   }
   document.getElementById("pictures").textContent = pictures.toLocaleString("en")
+  others.tags = [turn, "drawn"]
 }
 requestAnimationFrame(() => setTimeout(draw))
