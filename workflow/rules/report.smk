@@ -1,8 +1,11 @@
 """Previews of the products, and the reports of the associations."""
 
+import json
+
 
 localrules:
     report,
+    survey,
 
 
 rule report:
@@ -12,6 +15,22 @@ rule report:
             f"{RESULTS}/{{association}}_report.html",
             association=plan.associations(),
         ),
+
+
+# It needs no product: failed exposures are on the page, too.
+rule survey:
+    log:
+        "logs/survey.log",
+    conda:
+        "../../envs/rampflow.yaml"
+    params:
+        results=RESULTS,
+        page=f"{RESULTS}/survey.html",
+        limits=json.dumps(settings["qa"]["limits"]),
+    message:
+        "page of the exposures in {params.results}: {params.page}"
+    shell:
+        'python "$RAMPFLOW_SCRIPTS"/survey.py {params.results:q} {params.page:q} --limits {params.limits:q} > {log:q} 2>&1'
 
 
 rule preview:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from rampflow.files.atomic import replacing
+
+if TYPE_CHECKING:
+    from jinja2 import Template
 
 
 def write_page(path: Path, template: Path, content: dict) -> None:
@@ -21,18 +25,34 @@ def write_page(path: Path, template: Path, content: dict) -> None:
     content : dict
         Values of the template's variables.
     """
+    with replacing(path) as partial:
+        partial.write_text(read_template(template).render(content), encoding="utf-8")
+
+
+def read_template(path: Path) -> Template:
+    """Read the template of a page.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        The template, of Jinja.
+
+    Returns
+    -------
+    jinja2.Template
+        The template. It escapes values, and has the filter ``number``, see `format_number`.
+    """
     import jinja2
 
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(template.parent),
+        loader=jinja2.FileSystemLoader(path.parent),
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
     environment.filters["number"] = format_number
-    with replacing(path) as partial:
-        partial.write_text(environment.get_template(template.name).render(content), encoding="utf-8")
+    return environment.get_template(path.name)
 
 
 def format_number(value: float | None, form: str = ".3g") -> str:

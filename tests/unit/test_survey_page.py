@@ -1,0 +1,269 @@
+"""The survey's page, of 10,000 synthetic exposures with planted faults, in a browser."""
+
+import os
+
+import browser
+import numpy as np
+import pytest
+import survey
+from PIL import Image
+from survey_rows import FAULTS, FOUND_BY, plant, simulate_survey, write_rows
+
+from rampflow.errors import RampflowError
+from rampflow.pictures.survey import MEASURED, order_exposures, read_thumbnails, text_columns
+from rampflow.quality.numbers import NUMBERS
+from rampflow.quality.table import read_table, to_columns, update_table
+
+SIZE, THUMBNAILS = 10_000, 30
+#: A text that would end a script, or become an element, if it were not escaped.
+REASON = "x.asdf: no </script><b id='injected'>data</b>"
+FAILED = "r0009901001001001999_0001_wfi05_f129"
+
+#: Finds elements in the shadow trees of the library, too.
+FIND = """
+window.find = (selector, root = document) => [...root.querySelectorAll(selector),
+  ...[...root.querySelectorAll('*')].flatMap(e => e.shadowRoot ? find(selector, e.shadowRoot) : [])]
+window.model = name => Bokeh.documents[0].get_model_by_name(name)
+window.pause = () => new Promise(done => requestAnimationFrame(() => setTimeout(done, 50)))
+window.drawn = async () => { for (let i = 0; i < 100; i++) { await pause(); if (model('details').tags[1]) return } }
+window.kept = () => +document.getElementById('kept').textContent.replaceAll(',', '')
+window.cells = place => find('.slick-row').sort((a, b) => a.getBoundingClientRect().y - b.getBoundingClientRect().y)
+  .map(row => row.children[place].innerText)
+"""
+READY = """new Promise(done => { const look = () =>
+  window.Bokeh?.documents[0]?.is_idle ? requestAnimationFrame(() => setTimeout(done, 100)) : setTimeout(look, 20); look() })"""
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    """A results folder; the fault of each planted exposure by its name."""
+    folder = tmp_path_factory.mktemp("survey")
+    rows, planted = simulate_survey(SIZE), {}
+    for place, fault in enumerate(FAULTS):
+        row = 997 * (place + 1)
+        rows[row] = plant(rows[row], fault)
+        planted[rows[row]["stem"]] = fault
+    write_rows(folder, rows)
+    run = {
+        FAILED: {"state": "failed", "failed_step": "linearity", "reason": REASON, "association": "lost"},
+        rows[0]["stem"]: {"state": "complete", "association": "first visit"},
+    }
+    update_table(folder, run, {})
+    (folder / "first visit_report.html").touch()
+    shades = np.arange(300, dtype=np.uint8)[:, None].repeat(300, axis=1)
+    for row in rows[: THUMBNAILS + 10]:
+        Image.fromarray(shades).save(folder / f"{row['stem']}_cal_thumb.png")
+    survey.write_survey(folder, folder / "survey.html", thumbnails=THUMBNAILS)
+    return folder, planted, rows[0]["stem"]
+
+
+@pytest.fixture(scope="module")
+def table(results):
+    return read_table(results[0])
+
+
+@pytest.fixture(scope="module")
+def opened(tmp_path_factory):
+    if not browser.find():
+        absent = pytest.fail if os.environ.get("RAMPFLOW_BROWSER") == "required" else pytest.skip
+        absent(f"no browser is installed: none of {', '.join(browser.PROGRAMS)}; on Debian: apt-get install chromium")
+    with browser.page(tmp_path_factory.mktemp("profile")) as page:
+        yield page
+
+
+@pytest.fixture
+def page(opened, results):
+    opened.open(results[0] / "survey.html", 1400)
+    opened.evaluate(READY)
+    opened.evaluate(FIND)
+    yield opened
+    # The library says the latter of a plot in which no point is left.
+    assert [error for error in opened.errors if "could not set initial ranges" not in error] == []
+
+
+def change(page, name, setting):
+    """Set a property of a widget as a user's input does; return how many exposures are kept."""
+    return page.evaluate(f"(async () => {{ model('{name}').{setting}; await drawn(); return kept() }})()")
+
+
+def click(page, selector, text):
+    """Click the middle of the element that has a text."""
+    place = page.evaluate(f"""(() => {{
+      const element = find('{selector}').find(e => e.innerText.includes('{text}'))
+      element.scrollIntoView({{block: 'center'}})
+      const box = element.getBoundingClientRect()
+      return [box.x + Math.min(box.width, 60) / 2, box.y + box.height / 2]
+    }})()""")
+    for kind in ("mousePressed", "mouseReleased"):
+        page.call("Input.dispatchMouseEvent", type=kind, x=place[0], y=place[1], button="left", clickCount=1)
+    page.evaluate("drawn()")
+
+
+@pytest.mark.parametrize("width", [1400, 390])
+def test_the_page_fits_the_screen_and_asks_the_network_for_nothing(opened, results, width):
+    path = results[0] / "survey.html"
+    opened.open(path, width)
+    opened.evaluate(READY)
+    opened.evaluate(FIND)
+    assert opened.errors == []
+    assert opened.requests == [path.as_uri()]
+    assert opened.evaluate("document.documentElement.scrollWidth") <= width
+    assert opened.evaluate("find('canvas').length") >= 4, "four plots"
+    assert opened.evaluate("kept()") == SIZE + 1
+    addresses = "[...document.querySelectorAll('[src], link[href]')].map(e => e.getAttribute('src') ?? e.getAttribute('href'))"
+    assert opened.evaluate(f"{addresses}.filter(a => !a.startsWith('data:'))") == []
+
+
+def test_numbers_of_the_page_are_those_of_the_table(page, table):
+    stems = page.evaluate("model('exposures').data.stem")
+    assert sorted(stems) == sorted(table)
+    for name in MEASURED:
+        shown = page.evaluate(f"Array.from(model('details').data['{name}'], v => Number.isFinite(v) ? v : null)")
+        known = np.array([table[stem][name] for stem in stems], float)
+        np.testing.assert_array_equal(np.array(shown, float), known, err_msg=name)
+    assert page.evaluate("model('details').data.detector") == [table[stem]["detector"] for stem in stems]
+
+
+def test_failed_exposures_and_outliers_are_first_and_marked(page, results):
+    names, states, texts = (page.evaluate(f"cells({place})") for place in range(3))
+    planted = results[1]
+    assert names[0] == FAILED and states[0] == "failed"
+    assert set(names[1 : 1 + len(planted)]) == set(planted)
+    assert all(texts[1 : 1 + len(planted)]) and not any(texts[1 + len(planted) :])
+    assert page.evaluate("document.getElementById('injected')") is None, "texts are escaped"
+    for stem, fault in planted.items():
+        number = FOUND_BY[fault]
+        if number in MEASURED:
+            change(page, "number", f"value = '{number}'")
+            assert page.evaluate("model('marks').data.stem") == [stem]
+    assert page.evaluate("find('.outlier').length") > 0
+
+
+def test_a_click_sorts(page, table):
+    place = page.evaluate("find('.slick-header-column').findIndex(e => e.innerText.includes('sky rms'))")
+    assert place > 0
+    known = sorted(row["image_rms"] for row in table.values() if np.isfinite(row["image_rms"]))
+    click(page, ".slick-header-column", "sky rms")
+    assert [float(text) for text in page.evaluate(f"cells({place})")[:10]] == pytest.approx(known[:10], rel=1e-3)
+    click(page, ".slick-header-column", "sky rms")
+    shown = [float(text) for text in page.evaluate(f"cells({place})")[:10] if text != "–"]
+    assert shown == pytest.approx(known[::-1][: len(shown)], rel=1e-3)
+
+
+def test_filters_choose_exposures(page, table):
+    of_detector = [row for row in table.values() if row["detector"] == "WFI07"]
+    assert change(page, "detector", "value = ['WFI07']") == len(of_detector)
+    assert page.evaluate("model('focal').data.count") == [len(of_detector) if i == 6 else 0 for i in range(18)]
+    median = np.median([row["image_median"] for row in of_detector])
+    assert page.evaluate("model('focal').data.value[6]") == pytest.approx(median, rel=1e-12)
+    assert page.evaluate("model('bars').data.top.reduce((a, b) => a + b)") == len(of_detector)
+    shown = set(page.evaluate("cells(3)"))
+    assert shown == {"WFI07"}
+    both = [row for row in of_detector if row["optical_element"] == "F158"]
+    assert change(page, "optical_element", "value = ['F158']") == len(both)
+    limit = float(np.median([row["image_median"] for row in both]))
+    assert change(page, "minimum", f"value = {limit!r}") == sum(row["image_median"] >= limit for row in both)
+
+
+def test_the_footprints_of_few_exposures_are_drawn(page, table):
+    assert page.evaluate("model('outlines').data.stem.length") == 0
+    assert change(page, "detector", "value = ['WFI07']") == page.evaluate("model('outlines').data.stem.length")
+
+
+def test_a_search_finds_words_in_any_text(page, results):
+    click(page, "label", "Search")
+    page.evaluate("find('input[type=text]')[0].focus()")
+    page.call("Input.insertText", text="FWHM 184")
+    page.evaluate("drawn()")
+    assert page.evaluate("kept()") == 0
+    page.evaluate("find('input[type=text]')[0].select()")
+    page.call("Input.insertText", text="jump rate wfi")
+    page.evaluate("drawn()")
+    expected = [stem for stem, fault in results[1].items() if fault == "cosmic rays"]
+    assert page.evaluate("kept()") == 1
+    assert page.evaluate("cells(0)") == expected
+
+
+def test_only_unusual_exposures(page, results):
+    assert change(page, "unusual", "active = [0]") == len(results[1]) + 1
+
+
+def test_a_selected_row_is_selected_in_the_plots_and_explained(page, results):
+    click(page, ".slick-row .failed", "failed")
+    assert page.evaluate("model('exposures').selected.indices") == [0]
+    text = page.evaluate("document.getElementById('chosen').innerText")
+    assert FAILED in text and REASON in text and "linearity" in text
+
+
+def test_another_column_of_the_table(page, table):
+    change(page, "columns", "value = ['stem', 'chi2_median']")
+    headings = page.evaluate("find('.slick-header-column').map(e => e.innerText)")
+    assert headings == ["exposure", "median of the reduced χ²"]
+    stem, text = page.evaluate("[cells(0)[1], cells(1)[1]]")
+    assert float(text) == pytest.approx(table[stem]["chi2_median"], rel=1e-3)
+
+
+def test_an_exposure_links_to_its_report(page, results, table):
+    with_report = [stem for stem, row in table.items() if row["association"] == "first visit"]
+    assert with_report == [results[2]]
+    change(page, "search", f"value_input = '{results[2]}'")
+    assert page.evaluate("find('.slick-row a').map(e => e.getAttribute('href'))") == [f"first%20visit_report.html#{results[2]}"]
+
+
+def test_the_contact_sheet_follows_the_filters(page, results):
+    assert page.evaluate("document.querySelectorAll('#contact figure').length") == THUMBNAILS
+    assert f"{THUMBNAILS} of {THUMBNAILS + 10} thumbnails" in page.evaluate("document.body.innerText")
+    page.evaluate("document.querySelector('#contact img').scrollIntoView()")
+    page.evaluate("document.querySelector('#contact img').decode()")
+    assert page.evaluate("document.querySelector('#contact img').naturalWidth") == 112
+    change(page, "detector", "value = ['WFI01']")
+    shown = page.evaluate("[...document.querySelectorAll('#contact figure:not([hidden]) img')].map(e => e.alt)")
+    assert shown and all("_wfi01_" in stem for stem in shown)
+    assert page.evaluate("+document.getElementById('pictures').textContent") == len(shown)
+
+
+# ------------------------------------------------------------------------------------------------------------ without a browser
+def test_the_order_of_exposures():
+    rows = [
+        {"stem": "good", "state": "complete"},
+        {"stem": "missing", "state": "missing"},
+        {"stem": "one", "state": "complete", "outliers": "depth"},
+        {"stem": "outdated", "state": "outdated"},
+        {"stem": "two", "state": "complete", "outliers": "depth,jump_rate"},
+        {"stem": "failed", "state": "failed"},
+    ]
+    columns = to_columns(rows)
+    ordered = columns["stem"][order_exposures(columns)].tolist()
+    assert ordered == ["failed", "two", "one", "outdated", "missing", "good"]
+
+
+def test_texts_of_an_exposure(tmp_path):
+    region = "POLYGON ICRS 359.95 10.0 359.95 10.1 0.05 10.1 0.05 10.0"
+    rows = [
+        {"stem": "a", "s_region": region, "s_tweakreg": "FAILED", "s_flat_field": "SKIPPED", "s_photom": "COMPLETE"},
+        {"stem": "b", "ra_ref": 3.0, "dec_ref": 4.0, "exposure_start_time": "2027-01-01T00:00:01.500", "association": "none"},
+        {"stem": "c", "exposure_start_time": "yesterday"},
+    ]
+    texts = text_columns(to_columns(rows), tmp_path)
+    assert texts["xs"][0] == pytest.approx([359.95, 359.95, 360.05, 360.05]), "no step at 0"
+    assert texts["ys"][0] == [10.0, 10.1, 10.1, 10.0]
+    assert (texts["xs"][1], texts["ys"][1]) == ([3.0], [4.0])
+    assert set(texts["steps"][0].split(", ")) == {"tweakreg FAILED", "flatfield SKIPPED"}
+    assert texts["time"][1] == 1798761601500
+    assert np.isnan(texts["time"][[0, 2]]).all()
+    assert texts["page"] == ["", "", ""]
+    assert set(MEASURED) == {name for name, number in NUMBERS.items() if not number.is_text}
+
+
+def test_a_damaged_thumbnail_is_left_out(tmp_path):
+    (tmp_path / "a_cal_thumb.png").write_bytes(b"no picture")
+    Image.new("L", (300, 150)).save(tmp_path / "b_cal_thumb.png")
+    assert list(read_thumbnails(["a", "b", "c"], tmp_path, 5)) == [1]
+
+
+def test_a_folder_without_exposures_has_no_page(tmp_path, capsys):
+    assert survey.main([str(tmp_path), str(tmp_path / "survey.html")]) == 1
+    assert "has no exposures; run the workflow first" in capsys.readouterr().err
+    assert not (tmp_path / "survey.html").exists()
+    with pytest.raises(RampflowError, match="has no exposures"):
+        survey.write_survey(tmp_path, tmp_path / "survey.html")
