@@ -282,3 +282,7 @@ def test_the_document_says_where_a_bound_comes_from():
     )
     expected = "because. At most: largest 0.5. Half a pixel. Explains only cases measured before 2026-11-29."
     assert write_document.described(explanation) == expected
+
+
+def test_an_explanation_of_several_flags_is_linked_once():
+    assert list(write_document.links(["a", "b", "a"])) == ["[a](#a)", "[b](#b)"]

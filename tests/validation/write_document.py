@@ -513,6 +513,11 @@ def what(group: list[Difference]) -> str:
     return ("" if product in ("exposure", "") else f"{product}: ") + ", ".join(d.row["name"] for d in group)
 
 
+def links(reasons: list[str]) -> Iterator[str]:
+    """Links to explanations, one to each, which may explain several flags."""
+    return (f"[{name}](#{name})" for name in dict.fromkeys(reasons))
+
+
 def measures(group: list[Difference]) -> list[str]:
     """Sizes of the differences of a row, and its words; of a group, the largest relative one."""
     row = group[0].row
@@ -540,7 +545,7 @@ def difference_table(rows: list[Difference]) -> list[str]:
             number(sum(d.row["compared"] for d in group)),
             number(sum(d.row["differing"] for d in group)),
             *measures(group),
-            " ".join([*(f"[{name}](#{name})" for name in group[0].reasons), *(f"**{p}**" for d in group for p in d.problems)]),
+            " ".join([*links(group[0].reasons), *(f"**{p}**" for d in group for p in d.problems)]),
         ]
         for group in grouped(found)
     ]
