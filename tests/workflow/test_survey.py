@@ -60,8 +60,8 @@ def test_numbers_of_the_ramps_agree_with_the_image(visit, contents, stem):
         beyond = np.mean(whole > stats.chi2.ppf(0.999, degrees))
         assert numbers["chi2_excess"] == pytest.approx(beyond - 0.001, abs=0.01)
         seconds = image.meta.exposure.exposure_time
-        # The median of blocks, in which large events don't count. A jump is counted once or twice: it flags one difference, or the
-        # two beside a resultant.
+        # The median of blocks, in which large events don't count. A jump is counted once or twice: it flags one difference, or
+        # the two beside a resultant.
         blocks = [
             np.mean(rows)
             for rows in np.array_split(np.pad(flags & dq.JUMP_DET != 0, BORDER), (flags.shape[0] + 2 * BORDER) // 16)
