@@ -130,13 +130,13 @@ def test_failed_exposures_and_outliers_are_first_and_marked(page, results):
     assert names[0] == FAILED and states[0] == "failed"
     assert set(names[1 : 1 + len(planted)]) == set(planted)
     assert all(texts[1 : 1 + len(planted)]) and not any(texts[1 + len(planted) :])
+    assert page.evaluate("find('.outlier').length") > 0, "in the table's cells"
     assert page.evaluate("document.getElementById('injected')") is None, "texts are escaped"
     for stem, fault in planted.items():
         number = FOUND_BY[fault]
         if number in MEASURED:
             change(page, "number", f"value = '{number}'")
             assert page.evaluate("model('marks').data.stem") == [stem]
-    assert page.evaluate("find('.outlier').length") > 0
 
 
 def test_a_click_sorts(page, table):

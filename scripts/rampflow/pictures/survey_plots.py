@@ -239,7 +239,7 @@ def _make_plots(
             text_font_size="10px",
             text_color="#1a1f29",
             background_fill_color="#ffffff",
-            background_fill_alpha=0.75,
+            background_fill_alpha=1.0,
         )
     focal_plane.add_layout(ColorBar(color_mapper=by_detector, width=10), "right")
     focal_plane.add_tools(
