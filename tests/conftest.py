@@ -19,6 +19,7 @@ NOT_QUICK = (
     "test_inventory_building.py",
     "test_kernels.py",
     "test_simulate.py",
+    "test_survey_page.py",
 )
 
 

@@ -82,5 +82,7 @@ const draw = () => {
   }
   document.getElementById("pictures").textContent = pictures.toLocaleString("en")
   others.tags = [turn, "drawn"]
+  // The table has drawn its cells before it knew its width: those beyond the first columns are empty until it draws again.
+  if (turn === 1) table.change.emit()
 }
 requestAnimationFrame(() => setTimeout(draw))
