@@ -38,6 +38,7 @@ from rampflow.step.declaration import reference_types
 from rampflow.step.program import run_step
 from rampflow.workflow import inventory
 from rampflow.workflow.association import LONGEST, find_members
+from rampflow.workflow.configuration import validated
 from rampflow.workflow.inventory_building import build_inventory
 
 SIZE = 256
@@ -998,8 +999,7 @@ def test_hidden_files_of_a_folder_are_ignored_and_broken_ones_are_named(raw):
     (raw / "link_uncal.asdf").symlink_to("nowhere")
     os.mkfifo(raw / "pipe_uncal.asdf")
     (raw / "empty_uncal.asdf").write_text("")
-    references = {"override": {}, "crds_context": None}
-    config = {"input": ".", "exclude": [], "results": "results", "references": references, "steps": {}}
+    config = validated({"input": "."}, declarations.steps())
     with time_limit(20), pytest.raises(RampflowError) as error:
         build_inventory(config, raw, raw / ".rampflow/inventory.json", declarations.steps())
     *lines, remedy = str(error.value).splitlines()
@@ -1015,7 +1015,7 @@ def alone(tmp_path):
     (tmp_path / "mine.asdf").write_text("")
     override = {t: str(tmp_path / "mine.asdf") for t in reference_types(declarations.steps().values())}
     references = {"override": override, "crds_context": None}
-    config = {"input": "r1_uncal.asdf", "exclude": [], "results": "results", "references": references, "steps": {}}
+    config = validated({"input": "r1_uncal.asdf", "references": references}, declarations.steps())
     write_exposure(tmp_path, "r1")
     return tmp_path, config
 
