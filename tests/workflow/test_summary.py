@@ -229,7 +229,8 @@ SECOND_PASS = """
 import sys
 from types import SimpleNamespace
 from rampflow.workflow.second_pass import run_second_pass
-run_second_pass(SimpleNamespace(exposures={"r1": None, "r2": None}), ["r2"], ["--cores", "1"])
+inventory = SimpleNamespace(left_out={})
+run_second_pass(SimpleNamespace(exposures={"r1": None, "r2": None}, inventory=inventory), ["r2"], ["--cores", "1"])
 open("after", "w").close()
 """
 SLOW_TO_END = """
