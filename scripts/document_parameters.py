@@ -1,4 +1,4 @@
-"""Write config/config.yaml and config/README.md from the declarations, and workflow/files.txt."""
+"""Write config/config.yaml, config/README.md, docs/reference/numbers.md and workflow/files.txt from the declarations."""
 
 from __future__ import annotations
 

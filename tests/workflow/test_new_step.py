@@ -60,6 +60,7 @@ def extended(tmp_path_factory):
     shutil.copy(ROOT / "Snakefile", clone)
     for name in ("workflow", "scripts", "config", "envs"):
         shutil.copytree(ROOT / name, clone / name)
+    (clone / "docs" / "reference").mkdir(parents=True)  # a generated page lies there
     table = clone / "scripts" / "rampflow" / "chain.py"
     table.write_text(table.read_text().replace(ROW_BEFORE, ROW + ROW_BEFORE))
     (clone / "scripts" / "pedestal.py").write_text(SCRIPT)
