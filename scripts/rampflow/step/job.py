@@ -21,6 +21,7 @@ from rampflow.files.data_models import describe_newer_reference
 from rampflow.files.in_memory import MemoryFile
 from rampflow.files.links import original
 from rampflow.files.tags import DEFAULT_DATA_MODEL
+from rampflow.files.verified import remembering_intact_blocks
 from rampflow.files.yaml_tree import tagged
 from rampflow.step.declaration import NOT_APPLICABLE, Range, Reference, Step
 from rampflow.step.exposure import Exposure
@@ -99,6 +100,7 @@ class Job:
         self.output = self.outputs[0]
         self.parameters = SimpleNamespace(**{p.name: arguments[p.name] for p in step.parameters})
         self.references = {r.type: self._reference_path(r, arguments[r.type]) for r in step.references}
+        self._given = {r.type: arguments[r.type] for r in step.references}
         self._crds_context = arguments["crds_context"]
         self._references_read: set[str] = set()
         self._limits: dict[tuple[str, str], Range] = {}
@@ -152,7 +154,7 @@ class Job:
         path = self.reference_file(reftype)
         declaration = self.step.reference(reftype)
         self.log.info("Using %s reference file: %s", reftype.upper(), path)
-        with AsdfFile(path) as file:
+        with AsdfFile(path) as file, remembering_intact_blocks(file, self._given[reftype]):
             reference = Exposure(file)
             if reference.meta.get("reftype", reftype.upper()) != reftype.upper():
                 raise RampflowError(
