@@ -45,6 +45,8 @@ FIELD_RADIUS = 0.09  #: degrees, for a full frame; a little wider than it
 #: and the faintest are not found.
 DRAWN_PER_SOURCE = 1.3
 FEWEST_SOURCES = 60
+#: Programs whose name is not that of their benchmark.
+PROGRAMS = {"exposure": "process_exposure"}
 WARM_UP = 512  #: pixels a side of the exposure that a first run compiles the loops with
 IMPORT = re.compile(r"import time: +\d")  #: a line that PYTHONPROFILEIMPORTTIME makes the interpreter write
 INTERVAL = 1.0  #: seconds between two looks at the memory and the disk that a run holds
@@ -52,13 +54,17 @@ INTERVAL = 1.0  #: seconds between two looks at the memory and the disk that a r
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """What is measured: exposures of this kind, so many at once; `sources` is how many a full frame would show."""
+    """What is measured: exposures of this kind, so many at once; `sources` is how many a full frame would show.
+
+    `job_per` is the setting of that name, and has no meaning for romancal.
+    """
 
     size: int
     resultants: int = 9
     sources: int = 300
     exposures: int = 1
     detector: str = "WFI01"
+    job_per: str = "step"
 
     @property
     def scale(self) -> float:
@@ -73,29 +79,42 @@ class Case:
 
 @dataclasses.dataclass(frozen=True)
 class Part:
-    """Cases that are measured together, and how often on each side: `None` is as often as is asked for."""
+    """Cases that are measured together, and how often on each side: `None` is as often as is asked for.
+
+    Ours are measured with `job_per: step` and with `job_per: exposure`, unless `step_by_step_alone`.
+    """
 
     cases: tuple[Case, ...]
     ours: int | None = None
     romancal: int | None = None
     profile: bool = False
+    step_by_step_alone: bool = False
+
+    def measurements(self, runs: int, peer_runs: int) -> Iterator[tuple[Case, str, int]]:
+        """What to measure, in order, runs of the two sides by turns: the case, the side, and the number of the run."""
+        ours, theirs = runs if self.ours is None else self.ours, peer_runs if self.romancal is None else self.romancal
+        modes = ("step",) if self.step_by_step_alone else ("step", "exposure")
+        for case in self.cases:
+            for run in range(max(ours, theirs)):
+                if run < ours:
+                    yield from ((dataclasses.replace(case, job_per=mode), "ours", run) for mode in modes)
+                if run < theirs:
+                    yield case, "romancal", run
 
 
 def parts(size: int) -> dict[str, Part]:
     """What there is to measure, in order, on detectors of `size` rows and columns."""
     memory_sizes = [s for s in (512, 1024, 2048, 4096) if s <= size]
+    memory_cases = (*(Case(s, n, detector="WFI18") for s in memory_sizes for n in (4, 9, 16)), Case(size, 16, 10000))
     return {
-        "step by step": Part((Case(size),)),
-        "exposures": Part((Case(size, exposures=4), Case(size, exposures=16)), ours=1, romancal=0),
+        "four exposures": Part((Case(size, exposures=4),), romancal=1),
+        "one exposure": Part((Case(size),)),
         "resultants": Part((Case(size, resultants=16), Case(size, resultants=4)), romancal=1),
         "sources": Part((Case(size, sources=3000), Case(size, sources=10000)), romancal=1),
-        "imports": Part((Case(size),), ours=1, romancal=0, profile=True),
-        "romancal two at a time": Part((Case(size, exposures=4),), ours=0, romancal=1),
-        "memory": Part(
-            tuple(Case(s, n, detector="WFI18") for s in memory_sizes for n in (4, 9, 16)) + (Case(size, 16, 10000),),
-            ours=1,
-            romancal=0,
-        ),
+        "sixteen exposures": Part((Case(size, exposures=16),), ours=1, romancal=0),
+        "small exposures": Part((Case(min(size, 256), exposures=50),), ours=1, romancal=0),
+        "imports": Part((Case(size),), ours=1, romancal=0, profile=True, step_by_step_alone=True),
+        "memory": Part(memory_cases, ours=1, romancal=0),
     }
 
 
@@ -267,7 +286,7 @@ def measure_ours(inputs: Inputs, case: Case, profile: bool) -> dict:
     command = [
         *(sys.executable, "-m", "snakemake", "--snakefile", ROOT / "Snakefile", "--cores", str(os.cpu_count()), "--quiet"),
         *("--benchmark-extended", "--config", f"input={json.dumps([str(path) for path in raw])}"),
-        f"astrometric_catalog={inputs.sky(case)[1]}",
+        *(f"astrometric_catalog={inputs.sky(case)[1]}", f"job_per={case.job_per}"),
     ]
     result = run_programs([command], 1, folder, environment)
     result["sources"] = check_products(folder / "results", case.exposures)
@@ -294,11 +313,18 @@ def steps_of(folder: Path, processes: list[dict], profiled: bool) -> Iterator[di
         benchmark = dict(zip(names, values, strict=True))
         step, stem = path.stem, path.parent.name
         process = next(
-            p
-            for p in processes
-            if Path(p["arguments"][0]).stem == step and any(Path(a).name.startswith(stem) for a in p["arguments"])
+            (
+                p
+                for p in processes
+                if Path(p["arguments"][0]).stem == PROGRAMS.get(step, step)
+                and any(Path(a).name.startswith(stem) or Path(a).name == stem for a in p["arguments"])
+            ),
+            None,
         )
         job = {"step": step, "exposure": stem, "wall": float(benchmark["s"])}
+        if process is None:  # a step of an exposure's job: its line of the benchmark is all there is
+            yield job | {"cpu": float(benchmark["cpu_time"]), "peak": float(benchmark["max_rss"])}
+            continue
         job |= {k: process[k] for k in ("user", "system", "peak", "read", "written")}
         job["resources"] = benchmark["resources"]
         if profiled:
@@ -380,26 +406,24 @@ def main() -> int:
     for name, part in parts(args.size).items():
         if args.only and name not in args.only:
             continue
-        ours = args.runs if part.ours is None else part.ours
-        romancal = (args.peer_runs if part.romancal is None else part.romancal) if peer else 0
-        for case in part.cases:
-            for run, side in [(r, s) for r in range(max(ours, romancal)) for s in ("ours", "romancal")]:
-                key = f"{name}, {case.name}, {case.exposures}, {side}, {run}"
-                if key in done or run >= {"ours": ours, "romancal": romancal}[side]:
-                    continue
-                inputs.raw(case)
-                if side == "ours" and not warm:
-                    measure_ours(inputs, Case(WARM_UP, detector="WFI18"), profile=False)
-                    warm = True
-                print(f"{datetime.datetime.now():%H:%M:%S} {key}", flush=True)
-                measurement = {"key": key, "part": name, "side": side, "run": run, "case": dataclasses.asdict(case)}
-                measurement |= circumstances()
-                if side == "ours":
-                    measurement |= measure_ours(inputs, case, part.profile)
-                else:
-                    measurement |= measure_romancal(inputs, case, peer.absolute())
-                with args.output.open("a") as file:
-                    file.write(json.dumps(measurement) + "\n")
+        for case, side, run in part.measurements(args.runs, args.peer_runs):
+            mode = f" by {case.job_per}" if side == "ours" else ""
+            key = f"{name}, {case.name}, {case.exposures}, {side}{mode}, {run}"
+            if key in done or (side == "romancal" and not peer):
+                continue
+            inputs.raw(case)
+            if side == "ours" and not warm:
+                measure_ours(inputs, Case(WARM_UP, detector="WFI18"), profile=False)
+                warm = True
+            print(f"{datetime.datetime.now():%H:%M:%S} {key}", flush=True)
+            measurement = {"key": key, "part": name, "side": side, "run": run, "case": dataclasses.asdict(case)}
+            measurement |= circumstances()
+            if side == "ours":
+                measurement |= measure_ours(inputs, case, part.profile)
+            else:
+                measurement |= measure_romancal(inputs, case, peer.absolute())
+            with args.output.open("a") as file:
+                file.write(json.dumps(measurement) + "\n")
     shutil.rmtree(inputs.folder / "run", ignore_errors=True)
     return 0
 

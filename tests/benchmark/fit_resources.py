@@ -43,7 +43,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("measurements", type=Path, help="output of bench (.jsonl)")
     runs = [json.loads(line) for line in parser.parse_args().measurements.read_text().splitlines()]
-    jobs = [(run["case"], job) for run in runs if run["side"] == "ours" and run["part"] != "imports" for job in run["steps"]]
+    measured = [run for run in runs if run["side"] == "ours" and run["part"] != "imports"]
+    jobs = [(run["case"], job) for run in measured for job in run["steps"] if "resources" in job]  # without steps within a job
     print(f"{'step':20} {'base':>5} {'frames':>7} {'ramps':>6}   peaks measured")
     for step in dict.fromkeys(job["step"] for _, job in jobs):
         mine = [(case["size"], case["resultants"], job["peak"]) for case, job in jobs if job["step"] == step]
