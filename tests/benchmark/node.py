@@ -1,7 +1,7 @@
 """node: what a large node does per hour, by a simulation of Snakemake's scheduling with measured costs of the jobs.
 
-A job starts as soon as its inputs exist and the node has cores and memory for it, in the order of its exposure. Snakemake starts
-so many jobs per second at most, as measured in a run of many small exposures.
+A job starts as soon as its inputs exist and the node has cores and memory for it, in the order of the exposures. Snakemake
+starts a limited number of jobs per second, as measured in a run of many small exposures.
 """
 
 from __future__ import annotations
