@@ -465,10 +465,10 @@ def node_text(data: Measurements) -> str:
         return "This was not measured."
     header = ["", "exposures per hour", "CPU of Snakemake for each job", "with it", "read per hour", "written per hour"]
     return (
-        f"A simulation of {EXPOSURES:,} exposures in associations of 18, on a node of {NODE['cores']} cores and {NODE['memory']} "
-        "GB: each job takes one core, its measured CPU time, and the memory that its rule declares. One Snakemake process starts "
-        "the jobs of all exposures one by one, which limits such a node: run several, each with a part of the exposures.\n\n"
-        + table(header, rows)
+        f"A simulation of {EXPOSURES:,} exposures in associations of 18, on a node of {NODE['cores']} cores and "
+        f"{NODE['memory']} GB: each job takes one core, its measured CPU time, and the memory that its rule declares. One process "
+        "of Snakemake starts the jobs of all exposures one by one, which limits such a node: run several, each with a part of "
+        "the exposures.\n\n" + table(header, rows)
     )
 
 
