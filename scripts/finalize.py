@@ -1,7 +1,7 @@
 """Write the final products of an exposure.
 
-They are the calibrated image (_cal), its WCS product (_wcs) and its numbers (_qa); with a source catalog also this (_cat) and
-its segmentation map (_segm). What tweakreg found for the association is applied to image, WCS and catalog.
+They are the calibrated image (_cal) with a preview, its WCS product (_wcs) and its numbers (_qa); with a source catalog also
+this (_cat) and its segmentation map (_segm). What tweakreg found for the association is applied to image, WCS and catalog.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import math
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,6 +28,7 @@ from rampflow.files.data_models import data_model_of
 from rampflow.files.links import original
 from rampflow.files.models import check_product, metadata_schema, properties
 from rampflow.files.yaml_tree import tagged
+from rampflow.pictures.image import PREVIEW_SIZE, THUMBNAIL_SIZE, bin_down, binning, write_preview
 from rampflow.quality.exposure_numbers import numbers_of_exposure
 from rampflow.quality.measures import count_flags, measure_sky, sky_cells
 from rampflow.step.consistency import archive_names
@@ -130,7 +132,7 @@ def image_statistics(values: np.ndarray, pixels: int) -> dict:
     }
 
 
-def measure_image(image: Exposure) -> tuple[dict, dict]:
+def measure_image(image: Exposure) -> tuple[dict, dict, np.ndarray]:
     """Read an image, and measure it.
 
     Parameters
@@ -144,25 +146,31 @@ def measure_image(image: Exposure) -> tuple[dict, dict]:
         As `image_statistics` returns them.
     numbers : dict
         Numbers of `rampflow.quality.numbers`: pixels by flag, and how uniform the sky is.
+    binned : numpy.ndarray
+        Mean of the good pixels of each block, for the preview, float32.
     """
     planes = [image.array(name, 2) for name in ("data", "dq", "err")]
     rows, columns = planes[0].shape
-    every = max(rows // SKY_ROWS, 1)
+    every, factor = max(rows // SKY_ROWS, 1), binning((rows, columns), PREVIEW_SIZE)
+    at_once = math.lcm(every, factor) * max(ROWS_AT_ONCE // math.lcm(every, factor), 1)
     flags = dict.fromkeys((f"dq_{name.lower()}" for name in dqflags.pixel_flags()), 0)
     # By rows, so that fresh memory is needed for the good pixels only: the system clears what it gives.
-    values, count, sample = np.empty(rows * columns, planes[0].dtype.newbyteorder("=")), 0, []
-    for start in range(0, rows, ROWS_AT_ONCE):
-        data, dq, err = (plane.read_rows(start, start + ROWS_AT_ONCE) for plane in planes)
+    values, count = np.empty(rows * columns, planes[0].dtype.newbyteorder("=")), 0
+    sample, binned = [], []
+    for start in range(0, rows, at_once):
+        data, dq, err = (plane.read_rows(start, start + at_once) for plane in planes)
         is_good = good_pixels(data, dq, err)
         good = data[is_good]
         values[count : count + good.size] = good
         count += good.size
         count_flags(dq, flags)
         sample.append(np.where(is_good[::every], data[::every], np.nan))
+        binned.append(bin_down(data, is_good, factor))
     statistics = image_statistics(values[:count], values.size)
     cells = sky_cells(np.concatenate(sample), every)
     numbers = flags | {"saturated_fraction": flags["dq_saturated"] / values.size}
-    return statistics, numbers | measure_sky(cells, statistics["image_median"], statistics["image_rms"])
+    numbers |= measure_sky(cells, statistics["image_median"], statistics["image_rms"])
+    return statistics, numbers, np.concatenate(binned)
 
 
 def read_catalog(path: Path) -> pyarrow.Table:
@@ -281,7 +289,7 @@ def finish_segmentation(given: Path, path: Path, image: Exposure, stem: str, nam
             pass
 
 
-def write_image(image: Exposure, path: Path, name: str) -> dict:
+def write_image(image: Exposure, path: Path, name: str) -> tuple[dict, np.ndarray]:
     """Measure the calibrated image, and write it.
 
     Parameters
@@ -295,19 +303,21 @@ def write_image(image: Exposure, path: Path, name: str) -> dict:
 
     Returns
     -------
-    dict
+    numbers : dict
         Its numbers, see `measure_image`.
+    binned : numpy.ndarray
+        The image for its preview.
     """
     meta = image.meta
     finish_statuses(meta["cal_step"], image.detector)
-    meta["statistics"], numbers = measure_image(image)
+    meta["statistics"], numbers, binned = measure_image(image)
     meta["model_type"], meta["product_type"] = "ImageModel", "l2"
     stamp(meta, name)
     log.info("Statistics: %s", ", ".join(f"{key} {value:.6g}" for key, value in meta["statistics"].items()))
     meta["cal_logs"] = [*meta.get("cal_logs", []), *recorded_log()]
     with create_asdf(path, image.tree, image.file.standard):
         pass
-    return numbers
+    return numbers, binned
 
 
 def write_wcs(image: Exposure, path: Path, name: str) -> None:
@@ -450,9 +460,12 @@ def write_products(arguments: argparse.Namespace, image: Exposure) -> None:
             record_catalog(image.meta, table, final.name)
         if solution:
             apply_solution(image.meta, solution)
-        measured = write_image(image, cal, arguments.cal.name)
+        measured, binned = write_image(image, cal, arguments.cal.name)
         check_product(cal, "ImageModel")
         final_meta = {name: image.meta[name] for name in ("filename", "file_date", "wcsinfo") if name in image.meta}
+        if arguments.preview:
+            preview, thumbnail = (files.enter_context(replacing(path)) for path in arguments.preview)
+            write_preview(binned, image.meta.get("wcsinfo", {}).get("s_region"), preview, thumbnail)
         if arguments.catalog:
             table = final_catalog(update_catalog(table, solution), final.name, final_meta)
             write_table(table, files.enter_context(replacing(final)))
@@ -483,6 +496,13 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("input", metavar="INPUT", type=Path, help="the exposure after the last step (.asdf)")
     parser.add_argument("cal", metavar="CAL", type=Path, help="the calibrated image to write (_cal.asdf)")
     parser.add_argument("wcs", metavar="WCS", type=Path, help="the WCS product to write (_wcs.asdf)")
+    parser.add_argument(
+        "--preview",
+        metavar=("PREVIEW", "THUMBNAIL"),
+        type=Path,
+        nargs=2,
+        help=f"pictures of the image to write, {PREVIEW_SIZE} and {THUMBNAIL_SIZE} pixels a side at most (.png)",
+    )
     parser.add_argument("--qa", metavar="FILE", type=Path, help="the numbers of the exposure to write (_qa.json)")
     parser.add_argument(
         "--benchmarks",

@@ -25,7 +25,7 @@ from rampflow.workflow.summary import read_log, reason_without_error
 
 SYMBOLS = {"COMPLETE": "✓", "SKIPPED": "–", "FAILED": "✗", "N/A": "·", "INCOMPLETE": "?"}
 #: The jobs of an exposure in order, and the name of each in meta.cal_step, where it has one.
-JOBS = {**{step.name: step.status for step in STEPS.values()}, "finalize": None, "preview": None}
+JOBS = {**{step.name: step.status for step in STEPS.values()}, "finalize": None}
 
 
 def total(jobs: list[dict], key: str, combine: Callable[[list[float]], float] = sum) -> float | None:

@@ -443,7 +443,7 @@ def node_text(data: Measurements) -> str:
             if step != "astrometric_catalog"
         }
         alignment = costs.pop("tweakreg")
-        products = [costs.pop("finalize"), costs.pop("preview")]
+        products = [costs.pop("finalize")]
         chain = [costs[step] for step in data.steps() if step in costs]
         jobs = value(small, lambda run: len({(job["step"], job["exposure"]) for job in run["steps"] if "resources" in job}))
         own = value(small, lambda run: sum(run["snakemake"].values())) / jobs
@@ -466,9 +466,9 @@ def node_text(data: Measurements) -> str:
     header = ["", "exposures per hour", "CPU of Snakemake for each job", "with it", "read per hour", "written per hour"]
     return (
         f"A simulation of {EXPOSURES:,} exposures in associations of 18, on a node of {NODE['cores']} cores and "
-        f"{NODE['memory']} GB: each job takes one core, its measured CPU time, and the memory that its rule declares. One process "
-        "of Snakemake starts the jobs of all exposures one by one, which limits such a node: run several, each with a part of "
-        "the exposures.\n\n" + table(header, rows)
+        f"{NODE['memory']} GB: each job takes one core, its measured CPU time, and the memory that its rule declares. One "
+        "process of Snakemake starts the jobs of all exposures one by one, which limits such a node: run several, each with a "
+        "part of the exposures.\n\n" + table(header, rows)
     )
 
 

@@ -8,7 +8,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from finalize import finish_statuses, good_pixels, image_statistics, median_in_place, read_catalog
+from finalize import finish_statuses, good_pixels, image_statistics, measure_image, median_in_place, read_catalog
+from PIL import Image
 from simulator.simulate_references import Detector, make_distortion
 from small_files import FRAME_TIME, arrays_of, image, meta_of, opened, ramp, run, statuses, succeed, write_image, write_ramp
 
@@ -23,6 +24,8 @@ from rampflow.files.asdf_reader import AsdfFile
 from rampflow.files.asdf_writer import create_asdf
 from rampflow.files.tags import ROMAN_PREFIX
 from rampflow.files.yaml_tree import tagged
+from rampflow.pictures.image import bin_down, binning, corners_of, draw, stretch
+from rampflow.step.exposure import Exposure
 from rampflow.step.provenance import LOG_KEY
 from rampflow.wcs.building import build_wcs
 from rampflow.wcs.conversion import wcs_of_tree
@@ -49,7 +52,8 @@ def calibrated(tmp_path_factory):
 def products(calibrated):
     """Folder with both products, r_cal.asdf and r_wcs.asdf."""
     folder = calibrated.parent / "products"
-    succeed("finalize", calibrated, folder / "r_cal.asdf", folder / "r_wcs.asdf")
+    pictures = folder / "r_cal.png", folder / "r_cal_thumb.png"
+    succeed("finalize", calibrated, folder / "r_cal.asdf", folder / "r_wcs.asdf", "--preview", *pictures)
     return folder
 
 
@@ -69,6 +73,27 @@ def test_the_transient_status_is_of_wfi18_alone(status, detector, expected):
     finish_statuses(cal_step, detector)
     assert cal_step["wfi18_transient"] == expected
     assert cal_step["tweakreg"] == "SKIPPED"
+
+
+# ------------------------------------------------------------------------------------------------------------- preview
+def test_the_preview_is_the_image_with_its_flagged_rows_dark(products):
+    with AsdfFile(products / "r_cal.asdf") as file, Image.open(products / "r_cal.png") as picture:
+        data, region = file.tree["roman"]["data"].read(), file.tree["roman"]["meta"]["wcsinfo"]["s_region"]
+        data[:5] = np.nan
+        expected = draw(stretch(bin_down(data, np.isfinite(data), 1)), corners_of(region))
+        np.testing.assert_array_equal(np.asarray(picture), np.asarray(expected))
+
+
+@pytest.mark.parametrize("shape", [(248, 248), (1208, 1208), (2500, 2500)])
+def test_the_image_for_the_preview_is_that_of_all_rows_at_once(tmp_path, shape):
+    data = image(*shape)
+    path = write_image(tmp_path / "x.asdf", data, PLACEHOLDERS)
+    with AsdfFile(path) as file:
+        _, _, binned = measure_image(Exposure(file))
+        whole = file.tree["roman"]["data"].read()
+    factor = binning(shape, 1080)
+    np.testing.assert_array_equal(binned, bin_down(whole, np.isfinite(whole), factor))
+    assert binned.shape == (shape[0] // factor, shape[1] // factor)
 
 
 # ----------------------------------------------------------------------------------------------------------- statistics

@@ -23,9 +23,7 @@ def test_without_products_all_steps_are_missing(make_plan):
     plan = make_plan()
     found = affected.Affected(plan)
     chain = ExposureJobs(plan).steps_of_exposure("a3")
-    assert found.steps["a3"] == dict.fromkeys(chain, affected.MISSING) | dict.fromkeys(
-        ("finalize", "preview"), affected.FOLLOWS
-    )
+    assert found.steps["a3"] == dict.fromkeys(chain, affected.MISSING) | {"finalize": affected.FOLLOWS}
     assert found.steps["a"] == found.steps["b"] == {"tweakreg": affected.MISSING}
     assert set(found.steps) == {"a1", "a2", "a3", "b1", "a", "b"}
     assert not Path("results").exists()
@@ -60,15 +58,14 @@ def test_what_differs_is_told_by_the_log(make_plan):
     kept = Path(plan.paths.exposure("a3", "ramp_fitting"))
     kept.parent.mkdir()
     kept.touch()
-    assert list(steps(f"{said}{used}old.asdf")) == ["dark_current", "assign_wcs", "photom", "finalize", "preview"]
-    assert list(steps(changed="finalize")) == ["dark_current", "assign_wcs", "photom", "finalize", "preview"]
+    assert list(steps(f"{said}{used}old.asdf")) == ["dark_current", "assign_wcs", "photom", "finalize"]
+    assert list(steps(changed="finalize")) == ["dark_current", "assign_wcs", "photom", "finalize"]
     last = Path(plan.paths.exposure("a3", "photom"))
     last.touch()
-    assert list(steps(changed="finalize")) == ["finalize", "preview"]
+    assert list(steps(changed="finalize")) == ["finalize"]
     # An older run had a step that the chain doesn't have.
     assert steps(f"x :: rampflow.flatfield :: INFO :: Recipe {'1' * 16}", changed=None) == {
         "finalize": "follows flatfield, which is left out now",
-        "preview": affected.FOLLOWS,
     }
 
 

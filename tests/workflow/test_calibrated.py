@@ -17,7 +17,7 @@ pytestmark = pytest.mark.workflow
 
 MAS = 3.6e6  # per degree
 ARRAYS = ("data", "err", "dq")
-JOBS = {"astrometric_catalog": 1, "tweakreg": 1, "finalize": len(ALIGNED), "preview": len(ALIGNED)}
+JOBS = {"astrometric_catalog": 1, "tweakreg": 1, "finalize": len(ALIGNED)}
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +87,7 @@ def test_products_record_the_products_that_they_were_made_from(visit, given):
     here = ["--directory", str(moved), "--config", "input=products", "results=again", f"astrometric_catalog={stars}"]
     assert visit.jobs(*here) == {}
     shutil.copy(given / f"{ALIGNED[0]}_cal.asdf", moved / "products")
-    assert visit.jobs(*here) == dict.fromkeys(("tweakreg", "finalize", "preview", "astrometric_catalog"), 1)
+    assert visit.jobs(*here) == dict.fromkeys(("tweakreg", "finalize", "astrometric_catalog"), 1)
 
 
 def test_sources_are_found_again_without_a_catalog(visit, given):

@@ -20,7 +20,6 @@ import show_products
 import small_files
 from demo_visit import ALIGNED, ASSOCIATION, CATALOGED, FIRST, SATURATED, STEMS
 from PIL import Image
-from preview import make_preview
 from products import write_products
 from repository import ROOT
 from roman_datamodels.dqflags import pixel
@@ -95,26 +94,21 @@ def test_a_picture_has_its_first_row_at_the_bottom_and_arrows_where_the_sky_is_k
     assert image.corners_of("CIRCLE ICRS 1 2 3") is None
 
 
-def test_a_ramp_has_no_preview(tmp_path):
-    ramp = small_files.write_ramp(tmp_path / "x_linearity.asdf", small_files.ramp())
-    preview, thumbnail = tmp_path / "x.png", tmp_path / "x_thumb.png"
-    message = small_files.refuse("preview", preview, ramp, preview, thumbnail)
-    assert "x_linearity.asdf" in message and "wfi_image" in message
-    assert not thumbnail.exists()
-
-
-def test_a_preview_names_the_software_that_made_it(tmp_path):
-    image = small_files.write_image(tmp_path / "x_cal.asdf", small_files.image())
+def test_a_preview_names_the_software_that_made_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(image, "__version__", "1.2.3")
     previews = tmp_path / "x_cal.png", tmp_path / "x_cal_thumb.png"
-    small_files.succeed("preview", image, *previews, RAMPFLOW_VERSION="1.2.3")
-    for path in previews:
+    image.write_preview(np.ones((400, 400), np.float32), SQUARE, *previews)
+    for path, size in zip(previews, (400, 300), strict=True):
         with Image.open(path) as picture:
             assert picture.text == {"Software": "rampflow 1.2.3"}
+            assert picture.size == (size, size)
 
 
 def test_an_image_without_a_good_pixel_has_a_black_preview(tmp_path):
-    dark = np.full((8, 8), dq.DO_NOT_USE, np.uint32)
-    assert not np.asarray(make_preview(np.ones((8, 8), np.float32), dark, None)).any()
+    preview = tmp_path / "x_cal.png"
+    image.write_preview(np.full((8, 8), np.nan, np.float32), None, preview, tmp_path / "x_cal_thumb.png")
+    with Image.open(preview) as picture:
+        assert not np.asarray(picture).any()
 
 
 @pytest.mark.parametrize("stem", STEMS)

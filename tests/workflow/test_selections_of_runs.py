@@ -13,7 +13,7 @@ NAMES = [STEMS[0], STEMS[1], STEMS[2]]
 INPUTS = [f"demo/{name}_uncal.asdf" for name in NAMES]
 THRESHOLD = '{select: {exposure: "*_0001_*"}, steps: {ramp_fitting: {rejection_threshold: 6}}}'
 FLAT = "{select: {detector: WFI18, optical_element: F158}, references: {flat: my_flat.asdf}}"
-ENDS = {"source_catalog": 1, "astrometric_catalog": 1, "tweakreg": 1, "finalize": 1, "preview": 1}
+ENDS = {"source_catalog": 1, "astrometric_catalog": 1, "tweakreg": 1, "finalize": 1}
 
 
 def options(job_per, *others):

@@ -30,7 +30,7 @@ from rampflow.step.exposure import Exposure
 pytestmark = pytest.mark.workflow
 
 # What follows from a changed image of every exposure: the astrometric catalog is not asked for again.
-PRODUCTS = {"source_catalog": 5, "tweakreg": 1, "finalize": 5, "finalize_image": 5, "preview": 10}
+PRODUCTS = {"source_catalog": 5, "tweakreg": 1, "finalize": 5, "finalize_image": 5}
 
 
 def product(visit, stem, suffix="cal"):
@@ -251,7 +251,7 @@ def test_another_parameter_reruns_its_step_and_what_follows(visit):
 
 def test_another_alignment_reruns_tweakreg_and_finalize_alone(visit):
     """Also where intermediates are not kept: what these read stays."""
-    assert visit.jobs(*visit.arguments, "steps={tweakreg: {abs_sigma: 2.5}}") == {"tweakreg": 1, "finalize": 5, "preview": 5}
+    assert visit.jobs(*visit.arguments, "steps={tweakreg: {abs_sigma: 2.5}}") == {"tweakreg": 1, "finalize": 5}
 
 
 def test_another_flat_reruns_flatfield_and_what_follows(visit):
@@ -260,7 +260,7 @@ def test_another_flat_reruns_flatfield_and_what_follows(visit):
     shutil.copy(flat, own)
     # A flat of WFI01 for all detectors is refused before any job, unless allow_mismatch is true.
     jobs = visit.jobs(*visit.arguments, f"references={{allow_mismatch: true, override: {{flat: {own}}}}}")
-    assert jobs == {"flatfield": 6, **PRODUCTS, "finalize_image": 1, "preview": 6}
+    assert jobs == {"flatfield": 6, **PRODUCTS, "finalize_image": 1}
     refused = visit.snakemake(*visit.arguments, f"references={{override: {{flat: {own}}}}}", "--dry-run")
     said = refused.stdout + refused.stderr
     assert refused.returncode == 1 and "references.override.flat" in said and "detector is WFI01" in said
@@ -282,7 +282,7 @@ def test_the_same_inputs_elsewhere_rerun_nothing(visit, tmp_path):
     assert there.jobs(*visit.arguments, f"input={raw / 'visit_asn.json'}", elsewhere) == {}
     stars.write_text("".join(stars.read_text().splitlines(keepends=True)[:-1]))
     jobs = there.jobs(*visit.arguments, f"input={raw / 'visit_asn.json'}", elsewhere)
-    assert jobs == {"astrometric_catalog": 1, "tweakreg": 1, "finalize": 5, "preview": 5}
+    assert jobs == {"astrometric_catalog": 1, "tweakreg": 1, "finalize": 5}
 
 
 def test_a_forced_step_reads_the_cache_that_is_set_now(visit, single, tmp_path):
@@ -311,7 +311,7 @@ def test_by_default_a_new_flat_repeats_the_short_steps(visit, default_run):
     flat = next((visit.inputs / "crds_cache" / "references" / "roman" / "wfi").glob("roman_wfi_flat_wfi01*"))
     shutil.copy(flat, visit.folder / "another_flat.asdf")
     jobs = visit.jobs(*options, "references={override: {flat: another_flat.asdf}}")
-    steps = "dark_current assign_wcs photom flatfield source_catalog tweakreg finalize preview"
+    steps = "dark_current assign_wcs photom flatfield source_catalog tweakreg finalize"
     assert jobs == dict.fromkeys(steps.split(), 1)
 
 
@@ -320,7 +320,7 @@ def test_a_renamed_results_folder_is_checked_by_its_recipes(visit, single, defau
     copy_folder(default_run[1], visit.folder / "after")
     renamed = [*single, "results=after"]
     assert visit.jobs(*renamed, "steps={tweakreg: {abs_sigma: 2.5}}") == dict.fromkeys(
-        ("astrometric_catalog", "tweakreg", "finalize", "preview"), 1
+        ("astrometric_catalog", "tweakreg", "finalize"), 1
     )
     changed = [*renamed, "steps={flatfield: {include_var_flat: true}}"]
     run = visit.snakemake(*changed, "--dry-run")
@@ -416,7 +416,6 @@ def test_a_new_context_reruns_what_reads_its_new_reference(visit):
         "tweakreg": 1,
         "finalize": 5,
         "finalize_image": 1,
-        "preview": 6,
     }
 
 
@@ -445,7 +444,6 @@ def test_intermediates_are_removed_by_default_and_steps_can_be_skipped(visit, si
     assert visit.jobs(*single, *options, "steps={refpix: {skip: true}, tweakreg: {abs_sigma: 2.5}}") == {
         "tweakreg": 1,
         "finalize": 1,
-        "preview": 1,
     }
     with roman_datamodels.open(visit.folder / "few" / f"{FIRST}_cal.asdf") as image:
         image.validate()
@@ -489,7 +487,7 @@ def test_without_an_astrometric_catalog_products_are_delivered_unaligned(visit, 
     log = (visit.folder / "logs" / FIRST / "astrometric_catalog.log").read_text()
     assert "WARNING :: The astrometric catalog GAIADR3_S3 couldn't be retrieved" in log
     assert "rampflow: nothing failed, 1 not aligned, " in run.stdout + run.stderr
-    again = {"astrometric_catalog": 1, "tweakreg": 1, "finalize": 1, "preview": 1}
+    again = {"astrometric_catalog": 1, "tweakreg": 1, "finalize": 1}
     for _ in range(2):  # each run tries again
         assert visit.jobs(*without_network) == again
         assert visit.snakemake(*without_network).returncode == 0
@@ -550,7 +548,7 @@ def test_the_files_that_the_configuration_names_are_inputs(visit, mapped, tmp_pa
         file["roman"]["data"] = labels
         file.write_to(visit.folder / "changed.asdf")
     (visit.folder / "changed.asdf").replace(segments)
-    assert visit.jobs(*arguments) == {"source_catalog": 1, "tweakreg": 1, "finalize": 1, "preview": 1}
+    assert visit.jobs(*arguments) == {"source_catalog": 1, "tweakreg": 1, "finalize": 1}
     segments.unlink()
     run = visit.snakemake(*arguments, "--dry-run")
     assert run.returncode != 0

@@ -15,6 +15,13 @@ rule finalize:
         cal=f"{RESULTS}/{{stem}}_cal.asdf",
         wcs=f"{RESULTS}/{{stem}}_wcs.asdf",
         qa=f"{RESULTS}/{{stem}}_qa.json",
+        preview=report(
+            f"{RESULTS}/{{stem}}_cal.png",
+            caption="../report/preview.rst",
+            category="Calibrated images",
+            labels={"exposure": "{stem}"},
+        ),
+        thumbnail=f"{RESULTS}/{{stem}}_cal_thumb.png",
         cat=f"{RESULTS}/{{stem}}_cat.parquet",
         segm=f"{RESULTS}/{{stem}}_segm.asdf",
     log:
@@ -38,7 +45,7 @@ rule finalize:
     message:
         "{wildcards.stem}: products"
     shell:
-        'RAMPFLOW_RECIPE={params.recipe} python "$RAMPFLOW_SCRIPTS"/finalize.py {input.image:q} {output.cal:q} {output.wcs:q} --qa {output.qa:q} --benchmarks benchmarks/{wildcards.stem:q} {params.solutions} {params.require}'
+        'RAMPFLOW_RECIPE={params.recipe} python "$RAMPFLOW_SCRIPTS"/finalize.py {input.image:q} {output.cal:q} {output.wcs:q} --preview {output.preview:q} {output.thumbnail:q} --qa {output.qa:q} --benchmarks benchmarks/{wildcards.stem:q} {params.solutions} {params.require}'
         " --catalog {input.catalog:q} {output.cat:q} --segmentation {input.segmentation:q} {output.segm:q} > {log:q} 2>&1"
 
 
@@ -49,6 +56,13 @@ rule finalize_image:
         cal=f"{RESULTS}/{{stem}}_cal.asdf",
         wcs=f"{RESULTS}/{{stem}}_wcs.asdf",
         qa=f"{RESULTS}/{{stem}}_qa.json",
+        preview=report(
+            f"{RESULTS}/{{stem}}_cal.png",
+            caption="../report/preview.rst",
+            category="Calibrated images",
+            labels={"exposure": "{stem}"},
+        ),
+        thumbnail=f"{RESULTS}/{{stem}}_cal_thumb.png",
     log:
         "logs/{stem}/finalize.log",
     benchmark:
@@ -68,7 +82,7 @@ rule finalize_image:
     message:
         "{wildcards.stem}: products"
     shell:
-        'RAMPFLOW_RECIPE={params.recipe} python "$RAMPFLOW_SCRIPTS"/finalize.py {input.image:q} {output.cal:q} {output.wcs:q} --qa {output.qa:q} --benchmarks benchmarks/{wildcards.stem:q} > {log:q} 2>&1'
+        'RAMPFLOW_RECIPE={params.recipe} python "$RAMPFLOW_SCRIPTS"/finalize.py {input.image:q} {output.cal:q} {output.wcs:q} --preview {output.preview:q} {output.thumbnail:q} --qa {output.qa:q} --benchmarks benchmarks/{wildcards.stem:q} > {log:q} 2>&1'
 
 
 localrules:

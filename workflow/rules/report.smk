@@ -33,37 +33,6 @@ rule survey:
         'python "$RAMPFLOW_SCRIPTS"/survey.py {params.results:q} {params.page:q} --limits {params.limits:q} > {log:q} 2>&1'
 
 
-rule preview:
-    input:
-        image=f"{RESULTS}/{{stem}}_cal.asdf",
-    output:
-        preview=report(
-            f"{RESULTS}/{{stem}}_cal.png",
-            caption="../report/preview.rst",
-            category="Calibrated images",
-            labels={"exposure": "{stem}"},
-        ),
-        thumbnail=f"{RESULTS}/{{stem}}_cal_thumb.png",
-    log:
-        "logs/{stem}/preview.log",
-    benchmark:
-        "benchmarks/{stem}/preview.tsv"
-    group:
-        "finalize"
-    conda:
-        "../../envs/rampflow.yaml"
-    threads: 1
-    resources:
-        mem_mb=memory(150, frames=4),
-        runtime=minutes(10),
-    params:
-        code=fingerprint("preview"),
-    message:
-        "{wildcards.stem}: preview"
-    shell:
-        'python "$RAMPFLOW_SCRIPTS"/preview.py {input.image:q} {output.preview:q} {output.thumbnail:q} > {log:q} 2>&1'
-
-
 # It reads temporary files. A report that is made together with the products costs little; one that is made later repeats the
 # steps that write these files.
 rule ramp_pictures:

@@ -38,7 +38,7 @@ REMOVED = "its file was removed"
 LEFT_OUT = "follows {}, which is left out now"
 ONE_JOB = "all steps of an exposure are one job"
 ASSOCIATION = "an exposure of its association is made again"
-_END = ("finalize", "preview")
+_END = "finalize"
 _LOGGED = re.compile(r" :: rampflow\.(\w+) :: INFO :: (.*)$")
 _REFERENCE = re.compile(r"Using (\S+) reference file: (.*)$")
 _PARAMETER = re.compile(r"(\w+)=(.*?)(?:, (?=\w+=)|$)")
@@ -154,9 +154,9 @@ class Affected:
             if reason := self._reason_to_align(name, own):
                 alignments[name] = {"tweakreg": reason}
                 for stem in plan.members_to_align(name):
-                    own[stem] = self._with_inputs_of_end(stem, own[stem]) | dict.fromkeys(_END, ASSOCIATION) | own[stem]
+                    own[stem] = self._with_inputs_of_end(stem, own[stem]) | {_END: ASSOCIATION} | own[stem]
         self.steps: dict[str, dict[str, str]] = {
-            stem: {step: steps[step] for step in (*STEPS, *_END) if step in steps} for stem, steps in own.items() if steps
+            stem: {step: steps[step] for step in (*STEPS, _END) if step in steps} for stem, steps in own.items() if steps
         } | alignments
 
     def _expected(self, stem: str) -> dict[str, str]:
@@ -176,7 +176,7 @@ class Affected:
             found = self._with_inputs(stem, steps[:first]) | found
             if stem in self._in_one_job:
                 found = dict.fromkeys(steps, ONE_JOB) | found
-            return found | dict.fromkeys(_END, FOLLOWS)
+            return found | {_END: FOLLOWS}
         expected, recorded = self._expected(stem)["finalize"], self._recorded[stem].get("finalize")
         missing = not all(Path(path).exists() for path in self.plan.products(stem))
         left_out = self._left_out(stem)
@@ -184,7 +184,7 @@ class Affected:
             return {}
         reason = LEFT_OUT.format(left_out[-1]) if left_out else self._describe_code(stem, "finalize")
         reason = MISSING if missing else reason
-        return self._with_inputs_of_end(stem, {}) | {"finalize": reason, "preview": FOLLOWS}
+        return self._with_inputs_of_end(stem, {}) | {"finalize": reason}
 
     def _unmade_steps(self, stem: str, steps: Sequence[str]) -> dict[str, str]:
         """Steps after the last file of an exposure without a product that is as it should be."""
@@ -315,7 +315,7 @@ class Affected:
         stems = [name for name in self.steps if name in self.plan.exposures]
         if not groups:
             return f"{TARGET}: nothing; all {len(self.plan.exposures)} exposures are as this run would make them"
-        order = [*STEPS, *_END]
+        order = [*STEPS, _END]
         rows = [("step", "count", "CPU s", "reason")]
         for step, reason in sorted(groups, key=lambda key: (order.index(key[0]), -len(groups[key]), key[1])):
             names = groups[step, reason]
