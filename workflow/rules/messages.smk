@@ -2,7 +2,7 @@
 
 import atexit
 
-from rampflow.workflow import affected, late_reports, leftovers
+from rampflow.workflow import affected, late_reports, leftovers, run_record
 from rampflow.workflow.interruptions import Interruptions
 from rampflow.workflow.running import Running
 
@@ -39,6 +39,10 @@ def finish_others():
 def show_summary(logs, *, realigned=(), success):
     """Write the summary of the run, and show it; `logs` are Snakemake's own, `realigned` what a second pass has finished."""
     interrupted = INTERRUPTIONS.noted and not success
+    try:
+        run_record.write_record(plan, BEGUN, sys.argv, success=success)
+    except RampflowError as error:  # the products are there
+        show(f"Warning: {error}")
     show(
         summary.report_run(
             plan,
