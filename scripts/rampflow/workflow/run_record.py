@@ -1,4 +1,4 @@
-"""The record of a run, ``run.json`` in the results folder: what made its products, for people and programs that don't read logs.
+"""The record of a run, ``run.json`` in the results folder: what made its products, for readers who have no logs.
 
 The products of an exposure record their own provenance, too: ``meta.ref_file``, ``meta.cal_step`` and ``meta.cal_logs``.
 """
