@@ -205,7 +205,7 @@ class ReferenceChoice:
         result = {}
         for member, chain in chains.items():
             header = headers[str(member.path)]["crds"]
-            types = step_parameters.reference_types(chain)
+            types = step_parameters.parameter_reference_types(chain)
             # Together with the references: CRDS is asked once for each exposure.
             answers = self._ask(header, [*self._types(chain, override[member]), *types], member.path)
             paths = {}
