@@ -11,25 +11,16 @@ from rampflow import __version__
 # One version for all tests and what they start, also where a file of the clone is edited meanwhile.
 os.environ["RAMPFLOW_VERSION"] = __version__
 
-#: Files that `make test-quick` leaves out, because they take longest.
-NOT_QUICK = (
-    "test_astrometric_catalog.py",
-    "test_costs.py",
-    "test_faults.py",
-    "test_inventory_building.py",
-    "test_kernels.py",
-    "test_simulate.py",
-    "test_survey_page.py",
-)
+#: `make test-quick` leaves out the tests with one of these marks or fixtures.
+NOT_QUICK_MARKS = ("slow", "workflow", "peer", "slurm")
+NOT_QUICK_FIXTURES = {"visit", "cache"}
 
 
 def pytest_collection_modifyitems(items):
-    """Mark the quick tests: no workflow, no cluster, no romancal, and not in a slow file."""
+    """Mark the quick tests."""
     for item in items:
-        slow = {"visit"} & set(item.fixturenames) or any(
-            item.get_closest_marker(name) for name in ("workflow", "peer", "slurm")
-        )
-        if not slow and item.path.name not in NOT_QUICK:
+        marked = any(item.get_closest_marker(name) for name in NOT_QUICK_MARKS)
+        if not marked and NOT_QUICK_FIXTURES.isdisjoint(item.fixturenames):
             item.add_marker("quick")
 
 

@@ -41,6 +41,8 @@ from rampflow.workflow.association import LONGEST, find_members
 from rampflow.workflow.configuration import validated
 from rampflow.workflow.inventory_building import build_inventory
 
+pytestmark = pytest.mark.slow
+
 SIZE = 256
 STEPS = [name for name in chain.STEPS if name != "tweakreg"]  # it takes associations, and is tested below
 #: Each step and what it reads: the exposure, or a reference by its type.

@@ -31,6 +31,8 @@ from rampflow.detector import SCIENCE
 from rampflow.errors import RampflowError
 from rampflow.wcs.building import build_wcs
 
+pytestmark = pytest.mark.slow
+
 SIZE = 256
 TRIMMED = SIZE - 8
 DETECTORS = ("WFI01", "WFI18")

@@ -376,6 +376,7 @@ def test_invalid_inputs_are_refused(catalogs, tmp_path, capsys):
     assert "npixels" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_catalog_names_the_packages_that_were_imported(catalogs, tmp_path):
     """In a process of its own, where nothing else has imported them."""
     outputs = tmp_path / "r_cat.parquet", tmp_path / "r_segm.asdf"
@@ -506,6 +507,7 @@ def footprint(north=0.0):
     return f"POLYGON ICRS  270.0 {south:.9f} 270.01 {south:.9f} 270.01 {end:.9f} 270.0 {end:.9f}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changed", "message"),
     [

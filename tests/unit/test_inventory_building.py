@@ -26,6 +26,8 @@ from rampflow.step.declaration import reference_types
 from rampflow.workflow import configuration, inventory
 from rampflow.workflow.headers import read_header
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def visit(tmp_path):

@@ -252,6 +252,7 @@ def test_damaged_numbers_and_a_damaged_table_hide_nothing(tmp_path):
     assert len(found) == 3 and found[rows[1]["stem"]]["reason"] == "its numbers are damaged"
 
 
+@pytest.mark.slow
 def test_ten_thousand_exposures_have_a_table(tmp_path):
     rows = simulate_survey(10_000)
     write_rows(tmp_path, rows)
