@@ -1,4 +1,4 @@
-"""What the rules of all files use: the plan of the run, what knows its jobs, and functions of wildcards that ask them."""
+"""What all files of rules use: the plan of the run, objects that know the files and arguments of its jobs, and input functions."""
 
 import gc
 import inspect
@@ -53,7 +53,7 @@ try:
 except RampflowError as error:
     raise WorkflowError(str(error)) from None
 
-# What the rules ask.
+# They know the inputs, arguments and recipes of each job.
 job_inputs, job_arguments, job_recipes = JobInputs(plan), JobArguments(plan), JobRecipes(plan)
 exposure_jobs, report_inputs = ExposureJobs(plan), ReportInputs(plan)
 

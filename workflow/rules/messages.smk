@@ -1,4 +1,4 @@
-"""What a run does at its begin and its end: refuse a second run, mark outdated files, finish held-back associations, report."""
+"""What a run does at its start and its end: refuse a second run, mark outdated files, finish held-back associations, report."""
 
 import atexit
 
