@@ -304,7 +304,7 @@ def find_jumps(
     gain = np.where(has_gain(gain), gain, np.float32(np.nan))
     not_in_median = np.uint8(0 if saturated_in_median else flags.SATURATED)
     jump = np.uint8(flags.JUMP_DET)
-    kernels.find_jumps(
+    kernels.search_ramps(
         resultants, groupdq, gain, readnoise, covariance, network, single, pair, not_in_median, jump, rate, jumps
     )
     return rate, jumps
@@ -347,7 +347,7 @@ def fit_slopes(
 
     gain = np.where(has_gain(gain), gain, np.float32(np.nan))
     results = [np.empty(gain.shape, np.float32) for _ in dataclasses.fields(RampFit)]
-    kernels.fit_slopes(resultants, groupdq, jumps, gain, readnoise, covariance, rate, *results)
+    kernels.solve_ramps(resultants, groupdq, jumps, gain, readnoise, covariance, rate, *results)
     return RampFit(*results)
 
 

@@ -48,7 +48,7 @@ def double_exponential(t, a, b, tau_a, tau_b):
     return a * np.exp(-t / tau_a) + b * np.exp(-t / tau_b)
 
 
-def good_pixels(groupdq: np.ndarray) -> np.ndarray:
+def usable_pixels(groupdq: np.ndarray) -> np.ndarray:
     """Find pixels that can measure the transient.
 
     Parameters
@@ -98,7 +98,7 @@ def transient_by_row(data: np.ndarray, resultant_times: np.ndarray, good: np.nda
     resultant_times : numpy.ndarray
         Their mean times in seconds.
     good : numpy.ndarray, optional
-        From `good_pixels`; other pixels don't count, and a row that has few left is NaN.
+        From `usable_pixels`; other pixels don't count, and a row that has few left is NaN.
 
     Returns
     -------
@@ -133,7 +133,7 @@ def curvature(data: np.ndarray, resultant_times: np.ndarray, good: np.ndarray) -
     resultant_times : numpy.ndarray
         Their mean times in seconds.
     good : numpy.ndarray
-        From `good_pixels`.
+        From `usable_pixels`.
 
     Returns
     -------

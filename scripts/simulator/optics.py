@@ -37,7 +37,7 @@ def attitude(v2: float, v3: float, ra: float, dec: float, roll: float) -> np.nda
     return (Rotation.from_euler("yz", [-dec, ra], degrees=True) * to_axis).as_matrix()
 
 
-def displacement(ra: float, dec: float, offset: tuple[float, float]) -> np.ndarray:
+def great_circle_rotation(ra: float, dec: float, offset: tuple[float, float]) -> np.ndarray:
     """Compute the rotation that moves a position along a great circle.
 
     Applied to an attitude, it moves the telescope without turning it about its axis: directions keep their angle to the great
@@ -248,7 +248,7 @@ class PointSpread:
         _add_stamp(image, np.maximum(seen, 0) * (flux / seen.sum()), row, column)
 
 
-def encircled_energy(stamp: np.ndarray, oversample: int, radii: np.ndarray) -> np.ndarray:
+def enclosed_fraction(stamp: np.ndarray, oversample: int, radii: np.ndarray) -> np.ndarray:
     """Compute the fraction of a star's light within circles, on average over its positions within a pixel.
 
     The point-spread function is convolved with a pixel twice: a pixel collects the light that falls on it, and a circle counts

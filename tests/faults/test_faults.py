@@ -1033,7 +1033,7 @@ def test_a_damaged_inventory_is_built_again(alone):
             damaged = bytearray(content)
             damaged[rng.randrange(len(damaged))] ^= 1 << rng.randrange(8)
             path.write_bytes(damaged[: rng.randrange(len(damaged))] if n % 4 == 0 else damaged)
-        assert inventory.read(inventory.exposures_file(config, store)) is None
+        assert inventory.read(inventory.name_exposures_file(config, store)) is None
         assert build_inventory(config, folder, store, declarations.steps()) == expected
 
 

@@ -99,7 +99,7 @@ def test_references_are_merged_as_by_stpipe(tmp_path, monkeypatch):
     theirs = ExposurePipeline.get_config_from_reference({}, disable=False, crds_observatory="roman")["steps"]
     contents = {path: step_parameters.read_reference(Path(path)) for path in files.values()}
     config = configuration.validated({}, declarations.steps())
-    found = step_parameters.merged(files, contents, config, declarations.steps())
+    found = step_parameters.merge_references(files, contents, config, declarations.steps())
     for name, romancal_name in ROMANCAL_NAMES.items():
         merged = {key: value for key, value in theirs[romancal_name].items() if key not in ("name", "class")}
         assert merged == {key: value for key, (value, _) in found.values.get(name, {}).items()}

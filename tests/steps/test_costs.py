@@ -14,7 +14,7 @@ from simulator.simulate_references import MAKERS, make_cache
 from small_files import SCRIPTS, succeed, write_ramp, write_raw
 
 from rampflow.chain import STEPS, chain_of, image_chain
-from rampflow.workflow.environment import job_environment
+from rampflow.workflow.environment import script_environment
 
 pytestmark = pytest.mark.slow
 
@@ -170,4 +170,4 @@ def test_freed_memory_is_kept_for_reuse():
         return int(subprocess.run(command, capture_output=True, check=True, env=os.environ | environment).stdout)
 
     once = 60_000_000 / resource.getpagesize()
-    assert pages(job_environment(None)) < 2 * once < 5 * once < pages({})
+    assert pages(script_environment(None)) < 2 * once < 5 * once < pages({})

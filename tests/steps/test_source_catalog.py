@@ -870,7 +870,7 @@ def crowded_field(seed):
 @pytest.mark.parametrize("seed", [1, 2, 3])
 def test_segments_are_measured_from_their_own_good_pixels(seed):
     image, err, mask, labels, smooth = crowded_field(seed)
-    found = segments.measure(image, err, mask, labels, smooth)
+    found = segments.segment_properties(image, err, mask, labels, smooth)
     rows, columns = np.indices(labels.shape)
     assert found["label"].tolist() == sorted(set(labels.ravel().tolist()) - {0}) and len(found["label"]) > 20
     for i, label in enumerate(found["label"]):
@@ -889,7 +889,7 @@ def test_segments_are_measured_from_their_own_good_pixels(seed):
     measured = np.isfinite(found["kron_flux"])
     assert measured.sum() > 15
     darker = np.where(mask, 1e9, image).astype(np.float32)
-    again = segments.measure(darker, err, mask, labels, smooth)
+    again = segments.segment_properties(darker, err, mask, labels, smooth)
     np.testing.assert_array_equal(again["kron_flux"], found["kron_flux"])
 
 
@@ -1069,13 +1069,13 @@ def test_an_apcorr_reference_that_contradicts_the_epsf_is_named(catalogs, plain,
 @pytest.mark.parametrize("element", ["F062", "F158", "F213"])
 def test_the_encircled_energy_of_a_psf_is_that_of_the_optics(element):
     """Integrated over the pixel once, as the stamps are, or twice, as the light of an aperture is."""
-    from simulator.optics import encircled_energy
+    from simulator.optics import enclosed_fraction
     from simulator.simulate_references import diffraction_psf
 
     stamp = diffraction_psf(psf.wavelength_of(element), OVERSAMPLING, 20)
     grid = psf_photometry.GriddedPSF(psf.integrate_over_pixel(stamp[None], OVERSAMPLING), [0], [0], OVERSAMPLING)
     for radius in psf.COMPARED_RADII:
-        twice = encircled_energy(stamp, OVERSAMPLING, np.array([radius / SCALE]))[0]
+        twice = enclosed_fraction(stamp, OVERSAMPLING, np.array([radius / SCALE]))[0]
         assert psf.energy_within(grid, radius / SCALE) == pytest.approx(twice, abs=0.025)
     assert np.isnan(psf.energy_within(grid, 21))
 

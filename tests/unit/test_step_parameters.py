@@ -25,7 +25,7 @@ def merge(config=None, chain=("saturation", "ramp_fitting", "flatfield", "source
     paths = {reftype: f"/crds/roman_wfi_{reftype}_0001.asdf" for reftype in found}
     by_path = {paths[reftype]: sections for reftype, sections in found.items()}
     steps = {name: DECLARED[name] for name in chain}
-    return step_parameters.merged(paths, by_path, configuration.validated(config or {}, DECLARED), steps)
+    return step_parameters.merge_references(paths, by_path, configuration.validated(config or {}, DECLARED), steps)
 
 
 def values_of(found, step):

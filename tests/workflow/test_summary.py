@@ -15,7 +15,7 @@ from repository import ROOT
 from small_files import damage_pixels
 from snakemake_runs import Workflow
 
-from rampflow.quality.table import read_table
+from rampflow.quality.table import read_exposure_table
 from rampflow.workflow import paths, summary
 from rampflow.workflow.interruptions import Interruptions
 
@@ -298,7 +298,7 @@ def test_one_bad_exposure_does_not_hold_back_the_others_of_its_association(workf
     assert said.count(line) == 1 and said.count(f"Job 0: {second}: raw exposure") <= 1
     assert said.count(f"{second}: raw exposure to ramp") == 1, "what was forced is done once"
 
-    rows = read_table(results)
+    rows = read_exposure_table(results)
     assert {stem: row["state"] for stem, row in rows.items()} == {first: "failed", second: "complete", spectrum: "complete"}
     assert rows[first]["failed_step"] == "dq_init" and "doesn't match its checksum" in rows[first]["reason"]
     assert (rows[first]["detector"], rows[first]["association"]) == ("WFI01", association)
@@ -318,7 +318,7 @@ def test_one_bad_exposure_does_not_hold_back_the_others_of_its_association(workf
     assert mended.returncode == 0, mended.stdout + mended.stderr
     assert set(json.loads(aligned.read_text())["exposures"]) == {first, second}
     assert (results / f"{first}_cal.asdf").exists()
-    row = read_table(results)[first]
+    row = read_exposure_table(results)[first]
     assert (row["state"], row["failed_step"], row["reason"]) == ("complete", "", "") and row["image_median"] > 0
     head, *_ = (workflow.folder / "logs" / "summary.txt").read_text().splitlines()
     assert head.startswith("rampflow: nothing failed, ") and head.endswith(", 3 of 3 exposures have their products")

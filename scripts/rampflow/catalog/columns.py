@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from rampflow.catalog.photometry import aperture_names
-from rampflow.files.models import schema
+from rampflow.files.models import read_schema
 from rampflow.files.tags import CATALOG_COLUMNS
 
 #: Units of the schema, and how astropy spells them.
@@ -154,7 +154,7 @@ def define(name: str) -> Definition:
         The schema has no such column.
     """
     name = name.removeprefix(FORCED)
-    for pattern, node in schema(CATALOG_COLUMNS)["definitions"].items():
+    for pattern, node in read_schema(CATALOG_COLUMNS)["definitions"].items():
         if re.fullmatch(pattern.replace("~radius~", "[0-9]{2}").replace("_~band~", ""), name):
             datatype = node["properties"]["data"]["properties"]["datatype"]["enum"][0]
             unit = None if node["unit"] == "none" else _SPELLINGS.get(node["unit"], node["unit"])

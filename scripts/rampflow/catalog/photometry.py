@@ -137,9 +137,10 @@ def measure_segments(field: Field, labels: np.ndarray, detection: np.ndarray) ->
     Returns
     -------
     dict
-        Columns by name; and, for `flag_sources`, ``masked`` and ``unreliable`` as in `rampflow.catalog.segments.measure`.
+        Columns by name; and, for `flag_sources`, ``masked`` and ``unreliable`` as in
+        `rampflow.catalog.segments.segment_properties`.
     """
-    found = segments.measure(field.image, field.err, field.mask, labels, detection)
+    found = segments.segment_properties(field.image, field.err, field.mask, labels, detection)
     side, area = field.pixel_side, field.pixel_side**2
     major, minor, angle = found["semimajor"], found["semiminor"], np.degrees(found["angle"])
     top, bottom, left, right = found["boxes"].T

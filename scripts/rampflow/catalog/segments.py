@@ -13,7 +13,7 @@ NEIGHBOURS = "mask"
 MISSING_LIGHT = 0.01  #: fraction of a flux that may lie in masked pixels before the flux counts as unreliable
 
 
-def measure(image: np.ndarray, err: np.ndarray, mask: np.ndarray, labels: np.ndarray, detection: np.ndarray) -> dict:
+def segment_properties(image: np.ndarray, err: np.ndarray, mask: np.ndarray, labels: np.ndarray, detection: np.ndarray) -> dict:
     """Measure all sources of a segmentation map.
 
     Parameters

@@ -191,7 +191,7 @@ def _search(difference, used, p, table, photon, read, one, two, scratch):
 
 
 @compiled
-def find_jumps(resultants, groupdq, gain, readnoise, table, network, one, two, spoiled, flag, rate, jumps):
+def search_ramps(resultants, groupdq, gain, readnoise, table, network, one, two, spoiled, flag, rate, jumps):
     """Fit ramps with the noise of their median rate, and search for jumps, as `ramp_fitting.find_jumps` says.
 
     Parameters
@@ -247,7 +247,7 @@ def find_jumps(resultants, groupdq, gain, readnoise, table, network, one, two, s
 
 
 @compiled
-def fit_slopes(resultants, groupdq, jumps, gain, readnoise, table, rate, slope, err, var_poisson, var_rnoise, chisq):
+def solve_ramps(resultants, groupdq, jumps, gain, readnoise, table, rate, slope, err, var_poisson, var_rnoise, chisq):
     """Fit ramps with the noise of a given rate, as `ramp_fitting.fit_slopes` says.
 
     Parameters

@@ -8,7 +8,7 @@ import numpy as np
 
 from rampflow.alignment.joint_solution import STAR_RADIUS
 from rampflow.pictures.figures import BLACK, BLUE, ORANGE, RED, SKY, new_figure, picture
-from rampflow.pictures.image import directions, sky_center, tangent_plane
+from rampflow.pictures.image import compass_directions, sky_center, tangent_plane
 
 ARCSEC = 3600  #: per degree
 MAS = 1000  #: per arcsec
@@ -108,7 +108,7 @@ def quiver_picture(residuals: Residuals, corners: np.ndarray, shape: tuple[int, 
     dict
         The picture.
     """
-    north, east, _ = directions(corners, shape)
+    north, east, _ = compass_directions(corners, shape)
     figure = new_figure(2.9)
     axes = figure.subplots(1, 2, sharey=True)
     for axis, offsets, name in ((axes[0], residuals.before, "before"), (axes[1], residuals.after, "after")):

@@ -138,7 +138,7 @@ def tangent_plane(positions: np.ndarray, center: np.ndarray) -> np.ndarray:
     return np.degrees(np.column_stack([east, north]))
 
 
-def directions(corners: np.ndarray, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray, float]:
+def compass_directions(corners: np.ndarray, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray, float]:
     """Find north, east and the scale of an image.
 
     Parameters
@@ -183,7 +183,7 @@ def draw(shades: np.ndarray, corners: np.ndarray | None = None):
 
     picture = Image.fromarray(np.ascontiguousarray((shades[::-1] * 255).astype(np.uint8)))
     if corners is not None:
-        _draw_compass(picture, *directions(corners, shades.shape))
+        _draw_compass(picture, *compass_directions(corners, shades.shape))
     return picture
 
 

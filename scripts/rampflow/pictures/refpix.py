@@ -32,7 +32,7 @@ def row_levels(collected: np.ndarray) -> np.ndarray:
     return levels - np.nanmedian(levels, axis=0)
 
 
-def scatter(levels: np.ndarray) -> float:
+def row_scatter(levels: np.ndarray) -> float:
     """Measure how much the levels of neighbouring rows differ, which leaves out the sky.
 
     Parameters
@@ -64,7 +64,7 @@ def refpix_picture(before: np.ndarray, after: np.ndarray) -> tuple[dict, dict]:
         Scatter of the levels of neighbouring rows in DN, ``before`` and ``after``.
     """
     levels = row_levels(before), row_levels(after)
-    facts = {"before": scatter(levels[0]), "after": scatter(levels[1])}
+    facts = {"before": row_scatter(levels[0]), "after": row_scatter(levels[1])}
     figure = new_figure(5.4)
     parts: Any = figure.subfigures(2, 1, height_ratios=[1.7, 1])
     maps, lines = parts

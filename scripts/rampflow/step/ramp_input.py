@@ -9,10 +9,8 @@ from rampflow.files.tags import ROMAN_PREFIX
 from rampflow.step.exposure import Exposure
 
 RAMP_TAG = data_model().ramp.removeprefix(ROMAN_PREFIX)
-#: Steps that change the counts of a ramp, and must not run twice. saturation changes only flags, and ramp_fitting ends the ramp.
-CORRECTIONS = tuple(
-    name for name, step in STEPS.items() if step.takes == "ramp" and name not in ("saturation", "ramp_fitting")
-)
+#: Steps that change the counts of a ramp, and must not run twice. saturation changes only flags; ramp_fitting writes an image.
+CORRECTIONS = tuple(name for name, step in STEPS.items() if step.takes == "ramp" and name not in ("saturation", "ramp_fitting"))
 
 
 def is_ramp(exposure: Exposure) -> bool:

@@ -234,7 +234,7 @@ class Affected:
     def _reason_to_align(self, association: str, own: Mapping[str, Mapping[str, str]]) -> str:
         """Why an association is aligned again; empty if it isn't."""
         members = self.plan.members_to_align(association)
-        solution = Path(self.plan.paths.between(association, "tweakreg.asdf"))
+        solution = Path(self.plan.paths.intermediate(association, "tweakreg.asdf"))
         if not solution.exists() or not Path(self.plan.paths.product(association, "tweakreg.json")).exists():
             return MISSING
         (expected,) = self._solutions[solution].values()

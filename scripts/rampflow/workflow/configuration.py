@@ -23,7 +23,7 @@ from rampflow.workflow.environment import SCRIPTS
 SCHEMA = SCRIPTS.parent / "workflow" / "schemas" / "config.schema.yaml"
 
 
-def schema(steps: dict[str, Step]) -> dict:
+def configuration_schema(steps: dict[str, Step]) -> dict:
     """Make the JSON schema of the configuration: the file, with the parameters and references that the steps declare.
 
     Parameters
@@ -117,8 +117,8 @@ def validated(config: dict, steps: dict[str, Step], given: dict | None = None) -
     """
     import jsonschema
 
-    config = _interpret(config, schema(steps))
-    validator = jsonschema.Draft202012Validator(schema(steps))
+    config = _interpret(config, configuration_schema(steps))
+    validator = jsonschema.Draft202012Validator(configuration_schema(steps))
     errors = sorted(validator.iter_errors(config), key=lambda e: [str(p) for p in e.absolute_path])
     if errors:
         raise RampflowError("\n".join(f"configuration: {line}" for error in errors for line in _explain(error)))
@@ -168,7 +168,7 @@ def validated(config: dict, steps: dict[str, Step], given: dict | None = None) -
             }
             for entry in config.get("overrides", [])
         ],
-        "given": _names_given(config if given is None else _interpret(given, schema(steps))),
+        "given": _names_given(config if given is None else _interpret(given, configuration_schema(steps))),
     }
 
 

@@ -141,7 +141,7 @@ def _remedy(key: str = "") -> str:
     return f"{given}leave CRDS's parameters out with references: {{step_parameters: false}}"
 
 
-def merged(
+def merge_references(
     paths: Mapping[str, str], contents: Mapping[str, dict], config: Mapping, steps: Mapping[str, Step]
 ) -> StepParameters:
     """Combine the references of an exposure.
