@@ -10,7 +10,7 @@ import numpy as np
 from rampflow.detector import mean_reads
 from simulator.optics import FOCAL_PLANE_CENTER, V3_YANGLE, VPARITY, attitude, great_circle_rotation, pointing_at
 
-# For about 6 km/s towards the source; the orbital velocity of 30 km/s gives at most 1e-4.
+# For about 6 km/s toward the source; the orbital velocity of 30 km/s gives at most 1e-4.
 ABERRATION_SCALE = 1.00002
 
 

@@ -45,7 +45,7 @@ GAIN = 1.8  #: electron / DN
 READ_NOISE = 7.0  #: DN
 SATURATION = 55000.0  #: DN
 QUADRATIC, CUBIC = 1.0e-6, 4.0e-12  #: linear counts = x + QUADRATIC x² + CUBIC x³: 8 % at saturation
-PRIMARY_MIRROR = 2.36  #: metres
+PRIMARY_MIRROR = 2.36  #: meters
 
 
 @dataclass(frozen=True)
@@ -606,7 +606,7 @@ DUST_MAP_SIZE, DUST_MAP_SCALE = 128, 1.3  # pixels, and degrees per pixel: a hem
 
 
 def make_dust_map(path: Path, hemisphere: str, seed: int) -> None:
-    """Make a map of the reddening E(B-V) of a galactic hemisphere, which grows towards the equator.
+    """Make a map of the reddening E(B-V) of a galactic hemisphere, which grows toward the equator.
 
     Parameters
     ----------

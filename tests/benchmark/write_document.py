@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts"))
 
 from rampflow.chain import STEPS
 
-# Blue, orange and green of Okabe and Ito's palette, which colour-blind readers tell apart; grey for the rest.
+# Blue, orange and green of Okabe and Ito's palette, which color-blind readers tell apart; gray for the rest.
 OURS, ROMANCAL, THIRD, REST = "#0072B2", "#E69F00", "#009E73", "#999999"
 STYLE = {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.alpha": 0.3,
          "svg.hashsalt": "rampflow"}  # fmt: skip
@@ -282,21 +282,21 @@ def draw_steps(data: Measurements, path: Path) -> None:
     steps = [step for step in data.steps() if value(ours, step_value(step, "cpu")) is not None]
     with plt.rc_context(STYLE):
         figure, (left, right) = plt.subplots(1, 2, figsize=(9.5, 4.2), layout="constrained")
-        for runs, label, colour, shift in ((theirs, "romancal", ROMANCAL, -0.2), (ours, "rampflow", OURS, 0.2)):
+        for runs, label, color, shift in ((theirs, "romancal", ROMANCAL, -0.2), (ours, "rampflow", OURS, 0.2)):
             seconds = [value(runs, step_value(step, "cpu")) or 0 for step in steps]
-            left.barh([k + shift for k in range(len(steps))], seconds, 0.4, color=colour, label=label)
+            left.barh([k + shift for k in range(len(steps))], seconds, 0.4, color=color, label=label)
         left.set(yticks=range(len(steps)), yticklabels=steps, xscale="log", xlabel="CPU seconds (logarithmic)")
         left.xaxis.set_major_formatter(ScalarFormatter())
         left.set_title("CPU of each step")
         found = shares(data)
         edges = [0.0] * len(found)
-        for k, label, colour in (
+        for k, label, color in (
             (1, "starting up", REST),
             (2, "kernel (reading, writing)", THIRD),
             (3, "computing", OURS),
         ):
             widths = [share[k] for share in found]
-            right.barh(range(len(found)), widths, 0.7, left=edges, color=colour, label=label)
+            right.barh(range(len(found)), widths, 0.7, left=edges, color=color, label=label)
             edges = [edge + width for edge, width in zip(edges, widths, strict=True)]
         right.set(yticks=range(len(found)), yticklabels=[share[0] for share in found], xlabel="CPU seconds")
         right.set_title("Where ours go")
@@ -334,10 +334,10 @@ def draw_scaling(data: Measurements, path: Path) -> None:
     with plt.rc_context(STYLE):
         figure, grid = plt.subplots(2, 2, figsize=(9, 6), layout="constrained")
         for axes, (part, x, y, along, up) in zip(grid.flat, panels, strict=True):
-            for side, label, colour, marker in (("romancal", "romancal", ROMANCAL, "s"), ("ours", "rampflow", OURS, "o")):
+            for side, label, color, marker in (("romancal", "romancal", ROMANCAL, "s"), ("ours", "rampflow", OURS, "o")):
                 name = "romancal two at a time" if (part, side) == ("exposures", "romancal") else part
                 places, values = points(name, side, x, y)
-                axes.plot(places, values, marker=marker, color=colour, label=label)
+                axes.plot(places, values, marker=marker, color=color, label=label)
             axes.margins(0.08)
             axes.set(xlabel=along, ylabel=up)
             axes.set(xlim=(0, None), ylim=(0, None))

@@ -593,7 +593,7 @@ def test_the_wcs_of_the_header_puts_the_sources_where_they_are(references, ra, d
 
 @pytest.mark.parametrize("dec", [-90.0, -89.9999, 66.0, 89.9999, 90.0])
 def test_galaxies_lie_at_their_position_angle(dec):
-    # V1 points at the galaxy, with V3 at the position angle 35: the galaxy's at 80 is 45 degrees from V3 (y) towards V2 (x).
+    # V1 points at the galaxy, with V3 at the position angle 35: the galaxy's at 80 is 45 degrees from V3 (y) toward V2 (x).
     sky = Table({"ra": [0.0], "dec": [dec], "mag": [18.0], "type": ["galaxy"], "half_light_radius": [1.0]})
     sky["axis_ratio"], sky["position_angle"] = 0.3, 80.0
     matrix = attitude(0, 0, 0.0, dec, 35.0)

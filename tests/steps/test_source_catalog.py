@@ -199,13 +199,13 @@ def test_north_and_scale_are_those_of_the_wcs():
     assert north == pytest.approx(90, abs=1e-6)
 
 
-def test_neighbours_are_the_nearest_others(plain):
+def test_neighbors_are_the_nearest_others(plain):
     _, catalog, _ = plain
     x, y = catalog["x_centroid"], catalog["y_centroid"]
     distance = np.hypot(np.subtract.outer(x, x), np.subtract.outer(y, y)) + np.diag(np.full(len(x), np.inf))
     assert (catalog["nn_label"] == catalog["label"][distance.argmin(axis=1)]).all()
     assert np.allclose(catalog["nn_distance"], distance.min(axis=1) * SCALE, rtol=1e-4)
-    alone = photometry.find_neighbours(np.array([4]), np.array([1.0]), np.array([2.0]), 1.0)
+    alone = photometry.find_neighbors(np.array([4]), np.array([1.0]), np.array([2.0]), 1.0)
     assert alone["nn_label"] == -1 and np.isnan(alone["nn_distance"])
 
 
@@ -471,7 +471,7 @@ def test_without_psf_fits_their_columns_are_absent(catalogs):
         validate(files[0])
 
 
-def test_deblending_separates_neighbours(catalogs):
+def test_deblending_separates_neighbors(catalogs):
     pytest.importorskip("skimage")
     pair = np.array([[100.2, 100.4, 3000], [108.2, 100.1, 2500]])
     sky = write_sky(catalogs.folder / "pair_flat.asdf", star_image(pair))
@@ -709,7 +709,7 @@ def test_a_masked_pixel_far_from_all_sources_flags_none(catalogs):
     assert not catalogs.read(write_sky(catalogs.folder / "far_flat.asdf", dq=dq))[0]["warning_flags"].any()
 
 
-def test_touching_counts_diagonal_neighbours_and_the_segment_itself():
+def test_touching_counts_diagonal_neighbors_and_the_segment_itself():
     labels = np.zeros((8, 9), np.int32)
     labels[2, 2], labels[5:7, 5], labels[0, 8] = 1, 2, 3
     mask = np.zeros(labels.shape, bool)
@@ -1190,7 +1190,7 @@ def test_groups_agree_with_photutils():
     assert all(len(set(expected[members])) == 1 for members in found)
 
 
-def test_chains_of_neighbours_are_one_group():
+def test_chains_of_neighbors_are_one_group():
     x = np.array([10.0, 50, 14, 18, 90, 51])
     groups = psf_photometry.group_sources(x, np.zeros(6), 5)
     assert sorted(map(tuple, groups)) == [(0, 2, 3), (1, 5), (4,)]

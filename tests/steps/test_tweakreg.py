@@ -199,7 +199,7 @@ def test_a_detector_with_few_stars_is_aligned_with_its_exposure(tmp_path, source
 
 
 @pytest.mark.slow
-def test_an_exposure_outside_the_catalog_is_aligned_to_its_neighbours(tmp_path):
+def test_an_exposure_outside_the_catalog_is_aligned_to_its_neighbors(tmp_path):
     sky = Sky(tmp_path)
     sky.expose("on", error=(0.3, -0.4))
     sky.expose("beside", error=(-0.5, 0.6), dither=(0, 250))

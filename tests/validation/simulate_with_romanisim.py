@@ -81,7 +81,7 @@ def make_metadata(args) -> dict:
     entry |= {"accumulated_exposure_time": ends, "effective_exposure_time": ends}
     parameters.ma_table_reference = {"roman": {"science_tables": {f"SCI{number:04d}": entry}}}
     parameters.read_pattern[number] = reads
-    # None: from CRDS. There is no reference for the coupling of neighbouring pixels.
+    # None: from CRDS. There is no reference for the coupling of neighboring pixels.
     parameters.reference_data = dict.fromkeys(parameters.reference_data) | {"ipc": "none"}
 
     sca = int(args.detector[3:])

@@ -73,9 +73,9 @@ def test_north_and_east(center, angle):
     # x grows to the west of a north-up image.
     east, north = np.radians(scale / 3600) * np.array([[-cos, sin], [sin, cos]]) @ pixels.T
     ra0, dec0 = np.radians(center)
-    towards = np.array([np.cos(dec0) * np.cos(ra0), np.cos(dec0) * np.sin(ra0), np.sin(dec0)])
+    toward = np.array([np.cos(dec0) * np.cos(ra0), np.cos(dec0) * np.sin(ra0), np.sin(dec0)])
     along_ra = [-np.sin(ra0), np.cos(ra0), 0]
-    vectors = towards + np.outer(east, along_ra) + np.outer(north, np.cross(towards, along_ra))
+    vectors = toward + np.outer(east, along_ra) + np.outer(north, np.cross(toward, along_ra))
     x, y, z = vectors.T
     corners = np.degrees([np.arctan2(y, x) % (2 * np.pi), np.arctan2(z, np.hypot(x, y))]).T
     to_north, to_east, found = image.compass_directions(corners, (size, size))

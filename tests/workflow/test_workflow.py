@@ -204,10 +204,10 @@ def test_cosmic_rays_are_found_and_clean_pixels_are_not(visit, stem):
     flagged = dq & 4 != 0
     assert strong.sum() > 100
     assert flagged[strong].mean() >= 0.95
-    neighbours = np.zeros_like(struck)
+    neighbors = np.zeros_like(struck)
     for shift in [(i, j) for i in (-1, 0, 1) for j in (-1, 0, 1)]:
-        neighbours |= np.roll(struck, shift, (0, 1))
-    clean = usable & ~neighbours
+        neighbors |= np.roll(struck, shift, (0, 1))
+    clean = usable & ~neighbors
     assert flagged[clean].mean() < 0.01
     assert set(map(tuple, indices[:, 1:])) == set(zip(*np.nonzero(flagged), strict=True))
 
@@ -380,7 +380,7 @@ def test_stale_files_are_listed_and_removed(visit, single):
     options = ["astrometric_catalog=demo/astrometric.ecsv", "results=mixed"]
     assert visit.snakemake("--config", pair, *options).returncode == 0
     results = visit.folder / "mixed"
-    own = {"notes.txt", "my_copy_cal.asdf", "colours_report.html", "finder_cat.parquet"}
+    own = {"notes.txt", "my_copy_cal.asdf", "colors_report.html", "finder_cat.parquet"}
     for name in own - {"my_copy_cal.asdf"}:
         (results / name).write_text("mine")
     shutil.copyfile(results / f"{STEMS[5]}_cal.asdf", results / "my_copy_cal.asdf")

@@ -1,4 +1,4 @@
-"""Measurements of sources in the units of a catalog: segments, apertures, extent, neighbours, flags."""
+"""Measurements of sources in the units of a catalog: segments, apertures, extent, neighbors, flags."""
 
 from __future__ import annotations
 
@@ -366,8 +366,8 @@ def flag_extended(columns: dict, energy: dict | None) -> np.ndarray:
         return large > small * (EXTENDED_GROWTH * energy[0.4] / energy[0.2])
 
 
-# ------------------------------------------------------------------------------------------------- neighbours and flags
-def find_neighbours(label: np.ndarray, x: np.ndarray, y: np.ndarray, scale: float) -> dict[str, np.ndarray]:
+# ------------------------------------------------------------------------------------------------- neighbors and flags
+def find_neighbors(label: np.ndarray, x: np.ndarray, y: np.ndarray, scale: float) -> dict[str, np.ndarray]:
     """Find the nearest other source of each source.
 
     Parameters

@@ -8,7 +8,7 @@ L u = 1 and L v = d, everything that a straight line needs is a running sum:
     slope = B / C,    variance = 1 / C,    chi^2 = A - B^2 / C.
 
 The pivots neither overflow nor underflow, however long the ramp. A difference that is left out has 1 and d replaced by 0
-and its links to its neighbours cut, so that it adds nothing to any sum.
+and its links to its neighbors cut, so that it adds nothing to any sum.
 
 To leave out differences is to give each a free offset. With y = S^-1 1, r = S^-1 (d - slope) and Q = S^-1 - y y' / C, the
 offsets b of a set of differences solve Q b = r (rows and columns of the set alone), chi^2 falls by r' b, and the slope by

@@ -160,10 +160,10 @@ def residual_picture(before: np.ndarray, after: np.ndarray) -> dict:
         low, high = np.percentile(offsets, (1, 99))
         margin = 0.2 * (high - low) + 1e-3
         edges = np.linspace(low - margin, high + margin, 41)
-        for values, label, colour, filled in zip(offsets.T, ("east", "north"), (SKY, RED), (True, False), strict=True):
+        for values, label, color, filled in zip(offsets.T, ("east", "north"), (SKY, RED), (True, False), strict=True):
             text = f"{label}: mean {values.mean():.3g}, σ {values.std():.3g} mas"
             kind = "stepfilled" if filled else "step"
-            axis.hist(values.clip(*edges[[0, -1]]), edges, color=colour, histtype=kind, lw=1.4, label=text)
+            axis.hist(values.clip(*edges[[0, -1]]), edges, color=color, histtype=kind, lw=1.4, label=text)
         axis.axvline(0, 0, 0.7, color=BLACK, lw=0.8)
         axis.set(title=f"{name} the alignment", ylabel="stars", xlabel="source less catalog (mas)")
         axis.legend(loc="upper left", fontsize=7)

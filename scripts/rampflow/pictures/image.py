@@ -177,7 +177,7 @@ def draw(shades: np.ndarray, corners: np.ndarray | None = None):
     Returns
     -------
     PIL.Image.Image
-        The picture, in shades of grey.
+        The picture, in shades of gray.
     """
     from PIL import Image
 

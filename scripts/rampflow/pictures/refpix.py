@@ -33,7 +33,7 @@ def row_levels(collected: np.ndarray) -> np.ndarray:
 
 
 def row_scatter(levels: np.ndarray) -> float:
-    """Measure how much the levels of neighbouring rows differ, which leaves out the sky.
+    """Measure how much the levels of neighboring rows differ, which leaves out the sky.
 
     Parameters
     ----------
@@ -61,7 +61,7 @@ def refpix_picture(before: np.ndarray, after: np.ndarray) -> tuple[dict, dict]:
     picture : dict
         The picture, as `rampflow.pictures.figures.picture` gives it.
     facts : dict
-        Scatter of the levels of neighbouring rows in DN, ``before`` and ``after``.
+        Scatter of the levels of neighboring rows in DN, ``before`` and ``after``.
     """
     levels = row_levels(before), row_levels(after)
     facts = {"before": row_scatter(levels[0]), "after": row_scatter(levels[1])}
@@ -80,8 +80,8 @@ def refpix_picture(before: np.ndarray, after: np.ndarray) -> tuple[dict, dict]:
     axis = lines.subplots()
     channel, first = levels[0].shape[1] // 2, len(levels[0]) // 2
     rows = np.arange(first, min(first + SHOWN_ROWS, len(levels[0])))
-    for level, name, colour in zip(levels, ("before", "after"), (ORANGE, BLUE), strict=True):
-        axis.plot(rows, level[rows, channel], color=colour, lw=0.9, label=name)
+    for level, name, color in zip(levels, ("before", "after"), (ORANGE, BLUE), strict=True):
+        axis.plot(rows, level[rows, channel], color=color, lw=0.9, label=name)
     axis.set(xlabel=f"row (channel {channel + 1})", ylabel="level (DN)", xlim=(rows[0], rows[-1]))
     axis.legend(ncols=2, loc="upper right")
     caption = (
