@@ -653,23 +653,6 @@ def test_converter_error_is_undone_by_the_correction(references):
     np.testing.assert_allclose(written + np.interp(written, table.value, correction), true, atol=1e-3)
 
 
-@pytest.mark.workflow
-def test_the_workflow_simulates_a_visit(tmp_path):
-    import yaml
-
-    repository = Path(simulate_exposure.__file__).parents[2]
-    config = yaml.safe_load((repository / "config/demo.yaml").read_text())
-    config["demo"] |= {"size": SIZE, "detectors": ["WFI01"], "exposures": config["demo"]["exposures"][:1]}
-    (tmp_path / "demo.yaml").write_text(yaml.safe_dump(config))
-    command = [sys.executable, "-m", "snakemake", "--snakefile", repository / "workflow/simulate.smk", "--cores", "1"]
-    subprocess.run([*command, "--configfile", "demo.yaml"], cwd=tmp_path, check=True, capture_output=True)
-    association = json.loads((tmp_path / "demo/visit_asn.json").read_text())
-    (member,) = association["products"][0]["members"]
-    assert member == {"expname": "r0000101001001001001_0001_wfi01_f158_uncal.asdf", "exptype": "science"}
-    assert (tmp_path / "demo" / member["expname"]).is_file()
-    assert (tmp_path / "demo/astrometric.ecsv").is_file()
-
-
 def test_the_demo_has_every_type_of_exposure():
     import yaml
 

@@ -138,21 +138,26 @@ def test_an_exposure_goes_through_a_new_step(extended):
     assert jobs == {"pedestal": 1, "assign_wcs": 1}
 
 
-def test_a_new_step_is_documented_and_checked(extended):
-    """Every test that compares the repository with the table of steps."""
+@pytest.fixture(scope="module")
+def documented(extended):
+    """The clone after the documents were written."""
     subprocess.run([sys.executable, extended.clone / "scripts" / "document_parameters.py"], check=True)
+    return extended
+
+
+def test_a_new_step_is_documented_and_checked(documented):
+    """Every test that compares the repository with the table of steps."""
     tests = ["unit/test_chain.py", "documents/test_documents.py", "steps/test_step.py", "steps/test_pedestal.py"]
     chosen = ["-k", "test_chain or test_documents or pedestal", *(f"tests/{name}" for name in tests)]
-    done = subprocess.run([sys.executable, "-m", "pytest", "-q", *chosen], cwd=extended.clone, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-m", "pytest", "-q", *chosen], cwd=documented.clone, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout
-    readme = (extended.clone / "README.md").read_text()
+    readme = (documented.clone / "README.md").read_text()
     assert "dark_current --> pedestal --> assign_wcs" in readme and "dark_current, pedestal (WFI01 alone), assign_wcs" in readme
 
 
-def test_parameters_of_a_new_step_are_documented_and_checked(extended):
-    subprocess.run([sys.executable, extended.clone / "scripts" / "document_parameters.py"], check=True)
-    written = yaml.safe_load((extended.clone / "config" / "config.yaml").read_text())
+def test_parameters_of_a_new_step_are_documented_and_checked(documented):
+    written = yaml.safe_load((documented.clone / "config" / "config.yaml").read_text())
     assert written["steps"]["pedestal"] == {"skip": False, "level": 0.0}
-    assert "| `level` | float | `0.0` | DN/s | what is subtracted |" in (extended.clone / "config" / "README.md").read_text()
-    refused = extended.snakemake("--dry-run", "--config", "input=raw", "steps={pedestal: {levle: 1}}")
+    assert "| `level` | float | `0.0` | DN/s | what is subtracted |" in (documented.clone / "config" / "README.md").read_text()
+    refused = documented.snakemake("--dry-run", "--config", "input=raw", "steps={pedestal: {levle: 1}}")
     assert refused.returncode != 0 and "did you mean 'level'?" in refused.stdout + refused.stderr

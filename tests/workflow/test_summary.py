@@ -11,9 +11,9 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from demo_visit import ASSOCIATION, SMALL_CONFIGURATION, SMALL_FIRST, SMALL_SECOND, SMALL_SPECTRUM
 from repository import ROOT
 from small_files import damage_pixels
-from snakemake_runs import Workflow
 
 from rampflow.quality.table import read_exposure_table
 from rampflow.workflow import paths, summary
@@ -265,22 +265,16 @@ def test_a_second_pass_ends_its_jobs_after_ctrl_c_and_the_summary_follows(tmp_pa
 
 # ------------------------------------------------------------------------------------------------------------ whole visits
 @pytest.fixture(scope="module")
-def workflow(tmp_path_factory):
-    """Two images to align and a spectral exposure, simulated."""
-    folder = tmp_path_factory.mktemp("summary")
-    workflow = Workflow(folder, folder / "demo" / "crds_cache")
-    configuration = ["--configfile", str(ROOT / "tests" / "helpers" / "small_visit.yaml")]
-    simulation = workflow.snakemake(*configuration, snakefile="workflow/simulate.smk")
-    assert simulation.returncode == 0, simulation.stderr
+def workflow(small_visit):
+    """The small visit, to be processed without the steps that its alignment does without."""
     steps = ", ".join(f"{name}: {{skip: true}}" for name in SKIPPED)
-    workflow.arguments = [*configuration, "--config", f"steps={{{steps}}}", "--keep-going"]
-    return workflow
+    small_visit.arguments = [*SMALL_CONFIGURATION, "--config", f"steps={{{steps}}}", "--keep-going"]
+    return small_visit
 
 
 @pytest.mark.workflow
 def test_one_bad_exposure_does_not_hold_back_the_others_of_its_association(workflow):
-    association = "r0000101001001001001"
-    first, second, spectrum = (f"{association}_{name}" for name in ("0001_wfi01_f158", "0002_wfi01_f158", "0003_wfi01_grism"))
+    association, first, second, spectrum = ASSOCIATION, SMALL_FIRST, SMALL_SECOND, SMALL_SPECTRUM
     raw, results = workflow.folder / "demo" / f"{first}_uncal.asdf", workflow.folder / "results"
     aligned = results / f"{association}_tweakreg.json"
     good = raw.read_bytes()
