@@ -15,7 +15,7 @@ from rampflow.chain import STEPS
 from rampflow.errors import RampflowError
 from rampflow.files.tags import DATA_MODELS, DEFAULT_DATA_MODEL
 from rampflow.quality.limits import read_limits
-from rampflow.step.declaration import Parameter, Step, reference_types, spell
+from rampflow.step.declaration import Parameter, Step, format_value, reference_types
 from rampflow.workflow import selections
 from rampflow.workflow.association import SPECIAL, is_plain
 from rampflow.workflow.environment import SCRIPTS
@@ -334,4 +334,4 @@ def command_line(parameters: tuple[Parameter, ...], options: dict) -> str:
     str
         The arguments, quoted for a shell.
     """
-    return " ".join(f"--{p.name} {shlex.quote(spell(options[p.name]))}" for p in parameters)
+    return " ".join(f"--{p.name} {shlex.quote(format_value(options[p.name]))}" for p in parameters)
