@@ -668,7 +668,7 @@ def fit_exposure(job: Job, covariance: np.ndarray, readnoise: Exposure, gain: Ex
         else:
             first_rate, jumps = find_jumps(resultants, group, gains, noise, covariance, **search_options)
         fit = fit_slopes(resultants, group, jumps, gains, noise, covariance, first_rate)
-        # One row of the block: its differences of resultants that the fit left out.
+        # The fits of one row of the block are judged, with the differences that they left out.
         unused = (group[:-1, 0] | group[1:, 0] | jumps[1:, 0])[science]
         fits = judge_fits(fit.chisq[0, BORDER:-BORDER], unused, chi2_limits)
         group |= jumps
