@@ -218,7 +218,7 @@ def describe_differences(row: dict, alone: dict[str, str]) -> list[str]:
     return differences
 
 
-def write_table(path: Path, rows: list[dict]) -> None:
+def write_comparison(path: Path, rows: list[dict]) -> None:
     """Write the table of a comparison: a row per exposure.
 
     Parameters
@@ -304,7 +304,7 @@ def main(argv: list[str] | None = None) -> int:
             for row in apply(compare_exposure, *folders, names, *repeated):
                 rows.append(row)
                 print(f"{row['exposure']}: {row['verdict']}{''.join(f'; {reason}' for reason in row['reasons'])}", flush=True)
-        write_table(arguments.out / "comparison.parquet", rows)
+        write_comparison(arguments.out / "comparison.parquet", rows)
         counts = {verdict: sum(row["verdict"] == verdict for row in rows) for verdict in VERDICTS}
         counts = {verdict: number for verdict, number in counts.items() if number}
         disagreeing = sum(counts.get(verdict, 0) for verdict in DISAGREEING)

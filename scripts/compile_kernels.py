@@ -51,14 +51,14 @@ def call_linearity() -> None:
 
 def call_ramp_fitting() -> None:
     """Call the loops of ramp_fitting with the types of values that the step has."""
-    from rampflow.kernels.ramp_fitting import find_jumps, fit_slopes, sorting_network
+    from rampflow.kernels.ramp_fitting import search_ramps, solve_ramps, sorting_network
 
     resultants, flags = np.ones((4, 1, 8), np.float32), np.zeros((4, 1, 8), np.uint8)
     pixels, rate = np.ones((1, 8), np.float32), np.ones((1, 8))
     covariance = np.ones((6, len(resultants) - 1))
     flag = np.uint8(dq.JUMP_DET)
-    find_jumps(resultants, flags, pixels, pixels, covariance, sorting_network(3), 4.5, 4.5, flag, flag, rate, flags.copy())
-    fit_slopes(resultants, flags, flags, pixels, pixels, covariance, rate, *(np.empty_like(pixels) for _ in range(5)))
+    search_ramps(resultants, flags, pixels, pixels, covariance, sorting_network(3), 4.5, 4.5, flag, flag, rate, flags.copy())
+    solve_ramps(resultants, flags, flags, pixels, pixels, covariance, rate, *(np.empty_like(pixels) for _ in range(5)))
 
 
 def call_refpix() -> None:

@@ -102,7 +102,7 @@ def run(job: Job) -> None:
                 product.write_rows("dq", start, flags)
                 return np.count_nonzero(~limits.contains(slope[SCIENCE])), limits.count_unusual(slope[SCIENCE])
 
-            job.map_rows_with("dark", "dark_slope", subtract_rows, image.plane_shape, "DO_NOT_USE")
+            job.map_rows_with_reference("dark", "dark_slope", subtract_rows, image.plane_shape, "DO_NOT_USE")
 
 
 if __name__ == "__main__":

@@ -465,7 +465,7 @@ def warn_of_lost_counts(job: Job, at_limit: int, lost: Sequence[np.ndarray]) -> 
     if resultants.size:
         job.log.warning(
             "%s: data has one value for all pixels of a resultant (resultants from 1: %s): their counts were lost. They are "
-            "flagged DROPOUT and DO_NOT_USE, left out of the fit, and replaced by a line through the neighbouring resultants; "
+            "flagged DROPOUT and DO_NOT_USE, left out of the fit, and replaced by a line through the neighboring resultants; "
             "if they can be restored, process the restored file",
             job.exposure.path.name,
             ", ".join(

@@ -116,7 +116,7 @@ def image_statistics(values: np.ndarray, pixels: int) -> dict:
     -------
     dict
         ``image_median`` and ``image_rms`` (1.4826 × the median absolute deviation) of the good pixels, NaN without any;
-        ``good_pixel_fraction``; ``zodiacal_light``, which is not modelled: −1.
+        ``good_pixel_fraction``; ``zodiacal_light``, which is not modeled: −1.
     """
     if not values.size:
         log.warning("The image has no good pixel: its median and rms are NaN")

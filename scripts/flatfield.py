@@ -116,7 +116,7 @@ def run(job: Job) -> None:
                     product.write_rows(name, start, rows)
                 return np.count_nonzero(flags != reference_dq), limits.count_unusual(values)
 
-            job.map_rows_with("flat", "data", divide_rows, data.plane_shape, "NO_FLAT_FIELD, not divided")
+            job.map_rows_with_reference("flat", "data", divide_rows, data.plane_shape, "NO_FLAT_FIELD, not divided")
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from rampflow.step.reference_checks import MANY_BAD, refuse_implausible, sample_
 #: Linear term of a polynomial in DN.
 LINEAR_TERM = Range(0.2, 5, source="a polynomial is the identity with corrections of a few per cent", median=(0.5, 2), plane=1)
 TYPICAL = 20000.0  #: DN; counts near half of the full well
-#: Value of a polynomial at `TYPICAL` counts, divided by these counts. With the gain in it, it would be about 2.
+#: Value of a polynomial at `TYPICAL` counts, divided by these counts. A polynomial that includes the gain has about 2.
 NEAR_IDENTITY = Range(0.6, 1.6, source="the response is linear within some per cent at half the full well")
 #: Correction of an analog-to-digital converter.
 CONVERTER = Range(-1000, 1000, "DN", "measured converters are off by a few DN", quantity="largest correction of a channel")
@@ -51,7 +51,8 @@ STEP = Step(
     ),
 )
 
-#: Polynomials that are used, for `rampflow.kernels.linearity.correct_rows`: those within the limits, or all.
+#: Which polynomials `rampflow.kernels.linearity.correct_rows` uses: a number of counts (DN), limits of the linear term, and
+#: limits of the polynomial at these counts. `ANY_POLYNOMIAL` has no limits.
 PLAUSIBLE_POLYNOMIALS = np.array(
     [
         TYPICAL,

@@ -135,7 +135,7 @@ def run_task(
     arguments = read_arguments(step, [*task.arguments, *options])
     inputs = input_files(step, arguments)
     with contextlib.ExitStack() as stack:
-        stack.callback(configure_logging)  # afterwards, the log is that of the whole job again
+        stack.callback(configure_logging)  # afterward, the log is that of the whole job again
         log_file = stack.enter_context(log_path.open("w"))
         stack.enter_context(warnings.catch_warnings())  # a warning is logged once in each step, as in a process of its own
         read = inputs if file is None else inputs[1:]

@@ -304,7 +304,7 @@ def find_jumps(
     gain = np.where(has_gain(gain), gain, np.float32(np.nan))
     not_in_median = np.uint8(0 if saturated_in_median else flags.SATURATED)
     jump = np.uint8(flags.JUMP_DET)
-    kernels.find_jumps(
+    kernels.search_ramps(
         resultants, groupdq, gain, readnoise, covariance, network, single, pair, not_in_median, jump, rate, jumps
     )
     return rate, jumps
@@ -347,7 +347,7 @@ def fit_slopes(
 
     gain = np.where(has_gain(gain), gain, np.float32(np.nan))
     results = [np.empty(gain.shape, np.float32) for _ in dataclasses.fields(RampFit)]
-    kernels.fit_slopes(resultants, groupdq, jumps, gain, readnoise, covariance, rate, *results)
+    kernels.solve_ramps(resultants, groupdq, jumps, gain, readnoise, covariance, rate, *results)
     return RampFit(*results)
 
 
@@ -668,7 +668,7 @@ def fit_exposure(job: Job, covariance: np.ndarray, readnoise: Exposure, gain: Ex
         else:
             first_rate, jumps = find_jumps(resultants, group, gains, noise, covariance, **search_options)
         fit = fit_slopes(resultants, group, jumps, gains, noise, covariance, first_rate)
-        # One row of the block: its differences of resultants that the fit left out.
+        # The fits of one row of the block are judged, with the differences that they left out.
         unused = (group[:-1, 0] | group[1:, 0] | jumps[1:, 0])[science]
         fits = judge_fits(fit.chisq[0, BORDER:-BORDER], unused, chi2_limits)
         group |= jumps

@@ -84,7 +84,7 @@ def transient_of(ramp: Exposure) -> dict | None:
     times, resultant_times = pixel_times.mean(axis=1), mean_reads(ramp.read_pattern) * ramp.frame_time
     groupdq, numbers = ramp.array("groupdq", 3), range(min(transient.MEASURING_RESULTANTS, data.shape[0]))
     first, flags = (np.stack([array.read_plane(i)[SCIENCE] for i in numbers]) for array in (data, groupdq))
-    good = transient.good_pixels(flags)
+    good = transient.usable_pixels(flags)
     by_row = transient.transient_by_row(first, resultant_times, good)
     fit = transient.fit_transient(times, by_row)
     affected = range(0, transient.MASKED_ROWS * len(times) // transient.FULL_ROWS, 16)

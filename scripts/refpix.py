@@ -35,7 +35,7 @@ RESPONSE = Range(
 )
 
 BLOCK = 16  #: rows that are averaged together
-#: Two neighbouring rows in each block, beyond the reference pixels, from which the scatter of rows is measured.
+#: Two neighboring rows in each block, beyond the reference pixels, from which the scatter of rows is measured.
 PAIR = slice(6, 8)
 
 STEP = Step(
@@ -87,7 +87,7 @@ FEW_LOST = 0.01  #: share of a reference's samples that may be lost in a resulta
 
 
 def in_read_order(channel: np.ndarray, number: int) -> np.ndarray:
-    """Bring the columns of a channel into the order of reading, or back: odd channels are read backwards.
+    """Bring the columns of a channel into the order of reading, or back: odd channels are read backward.
 
     Parameters
     ----------
@@ -232,8 +232,8 @@ def share_that_varies(samples: np.ndarray) -> float:
 def fill_gaps(stream: np.ndarray, there: np.ndarray) -> np.ndarray:
     """Fill the gaps of a stream of samples with a weighted mean of those around them.
 
-    The weights are sin(π k / 32), k = 1 … 32, of the samples from 15 after to 16 before; samples that are not there have
-    none, and a gap that has only such neighbours becomes zero.
+    The weights are sin(π k / 32), k = 1 … 32, of the samples from 15 after to 16 before. Missing samples have no weight. A gap
+    that has only missing neighbors becomes zero.
 
     Parameters
     ----------
@@ -258,7 +258,7 @@ def smooth_dead_time(stream: np.ndarray) -> np.ndarray:
     """Smooth the samples of the dead time between rows, three times, and leave the others.
 
     The IRRC multiplies the spectrum of a stream of L samples by (1 + cos(2πf/L)) / 2. That is a mean of each sample with the
-    two beside it, with the weights ¼, ½ and ¼, and the last sample of the frame is a neighbour of its first.
+    two beside it, with the weights ¼, ½ and ¼, and the last sample of the frame is a neighbor of its first.
 
     Parameters
     ----------

@@ -156,7 +156,7 @@ def measure(
     x, y = (found[name].astype(np.float32).astype(float) for name in ("x_centroid", "y_centroid"))
     found |= photometry.measure_apertures(field, x, y)
     found |= measure_daofind(field.image, x, y, fwhm)
-    found |= photometry.find_neighbours(found["label"], x, y, field.pixel_scale)
+    found |= photometry.find_neighbors(found["label"], x, y, field.pixel_scale)
     found["is_extended"] = photometry.flag_extended(found, energy)
     found["warning_flags"] = photometry.flag_sources(field.dq, x, y, found["masked"], found["unreliable"])
     if epsf is not None:

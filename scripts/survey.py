@@ -14,7 +14,7 @@ from rampflow.files.atomic import replacing
 from rampflow.pictures.pages import read_template
 from rampflow.pictures.survey import order_exposures, read_thumbnails, text_columns
 from rampflow.quality.limits import read_limits
-from rampflow.quality.table import PARQUET, read_table, to_columns, update_table
+from rampflow.quality.table import PARQUET, read_exposure_table, to_columns, update_table
 from rampflow.step.logs import step_logger
 from rampflow.step.program import reported_errors
 
@@ -48,7 +48,7 @@ def write_survey(results: Path, output: Path, template: Path = TEMPLATE, thumbna
     RampflowError
         The results folder has no table, or an empty one.
     """
-    columns = to_columns(list(read_table(results).values()))
+    columns = to_columns(list(read_exposure_table(results).values()))
     if not columns["stem"].size:
         raise RampflowError(f"{results / PARQUET}: has no exposures; run the workflow first, which writes it at its end")
 

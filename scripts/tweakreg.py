@@ -216,7 +216,7 @@ def read_members(
     own_catalogs : list of str
         Source catalog that source_catalog made of each image; empty if unknown.
     with_epochs : bool
-        Read the times of the exposures, for stars with proper motions.
+        Whether to read the times of the exposures, which stars with proper motions need.
 
     Returns
     -------
@@ -349,7 +349,7 @@ def read_stars(path: Path) -> tuple[Table, Origin, str]:
     Raises
     ------
     RampflowError
-        The file is not such a file.
+        astrometric_catalog.py has not written this file, or the file is damaged.
     """
     from rampflow.astrometry.star_table import read_star_table
 

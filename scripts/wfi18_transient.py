@@ -18,9 +18,9 @@ from rampflow.transient import (
     curvature,
     double_exponential,
     fit_transient,
-    good_pixels,
     largest_curvature,
     transient_by_row,
+    usable_pixels,
     why_implausible,
 )
 
@@ -86,7 +86,7 @@ def run(job: Job) -> None:
             counts = data.read_rows(start, stop, measuring)[..., BORDER:-BORDER]
             if not checked:
                 return transient_by_row(counts, resultant_times), np.nan
-            good = good_pixels(groupdq.read_rows(start, stop, measuring)[..., BORDER:-BORDER])
+            good = usable_pixels(groupdq.read_rows(start, stop, measuring)[..., BORDER:-BORDER])
             middle = (stop - start) // 2
             row = slice(middle, middle + 1)  # one in a block shows the curvature
             return transient_by_row(counts, resultant_times, good), curvature(counts[:, row], resultant_times, good[row])

@@ -1,9 +1,10 @@
-"""Marks of the tests, and what tests of several files share: a processed visit and a CRDS cache."""
+"""Marks of the tests, and what tests of several files share: a processed visit, a simulated one, and a CRDS cache."""
 
 import os
+import shutil
 
 import pytest
-from demo_visit import process_visit, workflow_of
+from demo_visit import process_visit, simulate_small_visit, small_workflow_of, workflow_of
 from shared_folders import copy_folder, make_once
 
 from rampflow import __version__
@@ -11,25 +12,16 @@ from rampflow import __version__
 # One version for all tests and what they start, also where a file of the clone is edited meanwhile.
 os.environ["RAMPFLOW_VERSION"] = __version__
 
-#: Files that `make test-quick` leaves out, because they take longest.
-NOT_QUICK = (
-    "test_astrometric_catalog.py",
-    "test_costs.py",
-    "test_faults.py",
-    "test_inventory_building.py",
-    "test_kernels.py",
-    "test_simulate.py",
-    "test_survey_page.py",
-)
+#: `make test-quick` leaves out the tests with one of these marks or fixtures.
+NOT_QUICK_MARKS = ("slow", "workflow", "peer", "slurm")
+NOT_QUICK_FIXTURES = {"visit", "small_visit", "cache"}
 
 
 def pytest_collection_modifyitems(items):
-    """Mark the quick tests: no workflow, no cluster, no romancal, and not in a slow file."""
+    """Mark the quick tests."""
     for item in items:
-        slow = {"visit"} & set(item.fixturenames) or any(
-            item.get_closest_marker(name) for name in ("workflow", "peer", "slurm")
-        )
-        if not slow and item.path.name not in NOT_QUICK:
+        marked = any(item.get_closest_marker(name) for name in NOT_QUICK_MARKS)
+        if not marked and NOT_QUICK_FIXTURES.isdisjoint(item.fixturenames):
             item.add_marker("quick")
 
 
@@ -48,6 +40,15 @@ def visit(tmp_path_factory):
     folder = tmp_path_factory.mktemp("visit")
     copy_folder(made, folder)
     return workflow_of(folder)
+
+
+@pytest.fixture(scope="module")
+def small_visit(tmp_path_factory):
+    """Two images to align and a spectral exposure, simulated and not processed; a copy of each module's own."""
+    made = make_once(tmp_path_factory, "simulated_small_visit", simulate_small_visit)
+    folder = tmp_path_factory.mktemp("small_visit")
+    shutil.copytree(made / "demo", folder / "demo")  # tests damage the raw files
+    return small_workflow_of(folder)
 
 
 @pytest.fixture

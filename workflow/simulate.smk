@@ -12,9 +12,9 @@ from pathlib import Path
 SCRIPTS = Path(inspect.getfile(lambda: None)).parent.parent / "scripts"
 sys.path.insert(0, str(SCRIPTS))
 
-from rampflow.workflow.environment import job_environment
+from rampflow.workflow.environment import script_environment
 
-os.environ.update(job_environment(None))
+os.environ.update(script_environment(None))
 DEMO = config["demo"]
 FOLDER = "demo"
 

@@ -1,8 +1,7 @@
 """The table of steps, and which of them an exposure goes through.
 
 The statuses in the products, the names of intermediate files, the keys of the configuration, the inputs of the rules, the rows
-of the report and the tables in the documents all follow from this table. To add a step, add a row here, a script, a rule and a
-test.
+of the report and the tables in the documents all follow from this table. CONTRIBUTING.md describes how to add a step.
 """
 
 from __future__ import annotations
@@ -41,8 +40,8 @@ class ChainStep:
         Whether it writes a new exposure file. If not, it only reads the exposure, and the next step reads the same file.
     optional : bool
         Whether the configuration may leave it out. A step that changes the data model can't be left out.
-    romancal : str
-        Name in romancal's pipeline, if it differs.
+    romancal : str or None
+        Name in romancal's pipeline, if it differs; None if romancal has no such step.
     """
 
     name: str
@@ -53,7 +52,12 @@ class ChainStep:
     detectors: tuple[int, ...] = ()
     rewrites: bool = True
     optional: bool = True
-    romancal: str = ""
+    romancal: str | None = ""
+
+    @property
+    def romancal_name(self) -> str | None:
+        """Name in romancal's pipeline; None if romancal has no such step."""
+        return self.name if self.romancal == "" else self.romancal
 
     def applies_to(self, exposure_type: str, detector_number: int) -> bool:
         """Tell whether an exposure goes through the step.

@@ -72,7 +72,7 @@ def pixel_read_times(shape: tuple[int, int], frame_time: float, detector: int) -
 
     Each channel reads its 128 columns row after row, 14 clocks apart. The clocks of a frame that the science pixels don't
     take are spent in the guide window, once after every 256 rows, and count 1.5 times; the result is scaled so that a frame
-    with one last such visit lasts `frame_time`. Neighbouring channels read in opposite directions; detectors whose number
+    with one last such visit lasts `frame_time`. Neighboring channels read in opposite directions; detectors whose number
     is a multiple of 3 flip the columns, the others the rows. (The provisional timing of romancal's dark_decay and
     wfi18_transient, where it is fixed to 4096 × 4096.)
 

@@ -28,7 +28,7 @@ class _Absent:
 def without(package: str) -> Iterator[None]:
     """Hide an optional package from the imports in this block, unless it is loaded already.
 
-    pyarrow imports pandas if it is installed, to recognise its types, and has no option against that. Without pandas, each
+    pyarrow imports pandas if it is installed, to recognize its types, and has no option against that. Without pandas, each
     process that reads or writes a table saves 0.33 s.
 
     Parameters

@@ -18,7 +18,7 @@ MEASURING_RESULTANTS = 5  #: first resultants that the transient is measured wit
 LIT_SIGMA = 3.0
 #: Share of a row's pixels that must be left to measure the transient (of a sound row, half are), and of the rows to fit it.
 ENOUGH_PIXELS, ENOUGH_ROWS = 0.125, 0.5
-# What a fit of the transient must fulfil. T. Brandt (2025, STScI, in preparation) and romancal's start values describe a signal
+# Conditions of a fit of the transient. T. Brandt (2025, STScI, in preparation) and romancal's start values describe a signal
 # of the first read that differs from exposure to exposure and falls to 1/e within the first 300 rows, with a weaker part within
 # 1000: by the last row less than 1 % is left. No amplitude is published, so that the measured rows bound it.
 LARGEST_REMAINDER = 0.1  #: of the peak: what may be left in the last row, and what the ramps' curvature may pretend
@@ -48,7 +48,7 @@ def double_exponential(t, a, b, tau_a, tau_b):
     return a * np.exp(-t / tau_a) + b * np.exp(-t / tau_b)
 
 
-def good_pixels(groupdq: np.ndarray) -> np.ndarray:
+def usable_pixels(groupdq: np.ndarray) -> np.ndarray:
     """Find pixels that can measure the transient.
 
     Parameters
@@ -98,7 +98,7 @@ def transient_by_row(data: np.ndarray, resultant_times: np.ndarray, good: np.nda
     resultant_times : numpy.ndarray
         Their mean times in seconds.
     good : numpy.ndarray, optional
-        From `good_pixels`; other pixels don't count, and a row that has few left is NaN.
+        From `usable_pixels`; other pixels don't count, and a row that has few left is NaN.
 
     Returns
     -------
@@ -133,7 +133,7 @@ def curvature(data: np.ndarray, resultant_times: np.ndarray, good: np.ndarray) -
     resultant_times : numpy.ndarray
         Their mean times in seconds.
     good : numpy.ndarray
-        From `good_pixels`.
+        From `usable_pixels`.
 
     Returns
     -------

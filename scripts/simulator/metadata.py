@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from rampflow.detector import mean_reads
-from simulator.optics import FOCAL_PLANE_CENTER, V3_YANGLE, VPARITY, attitude, displacement, pointing_at
+from simulator.optics import FOCAL_PLANE_CENTER, V3_YANGLE, VPARITY, attitude, great_circle_rotation, pointing_at
 
-# For about 6 km/s towards the source; the orbital velocity of 30 km/s gives at most 1e-4.
+# For about 6 km/s toward the source; the orbital velocity of 30 km/s gives at most 1e-4.
 ABERRATION_SCALE = 1.00002
 
 
@@ -149,7 +149,7 @@ class Settings:
         """
         aperture = FOCAL_PLANE_CENTER if self.focal_plane else (v2_ref, v3_ref)
         before = attitude(*aperture, self.ra, self.dec, self.roll)
-        return displacement(self.ra, self.dec, self.dither) @ before
+        return great_circle_rotation(self.ra, self.dec, self.dither) @ before
 
 
 def fill_metadata(meta: Any, settings: Settings, filename: str, v2_ref: float, v3_ref: float, references: dict) -> None:
@@ -177,7 +177,7 @@ def fill_metadata(meta: Any, settings: Settings, filename: str, v2_ref: float, v
     end, middle = (start + TimeDelta(seconds, format="sec") for seconds in (duration, duration / 2))
     mean_times = mean_reads(pattern) * frame_time
     true = settings.attitude(v2_ref, v3_ref)
-    matrix = displacement(*pointing_at(true, v2_ref, v3_ref)[:2], settings.pointing_error) @ true
+    matrix = great_circle_rotation(*pointing_at(true, v2_ref, v3_ref)[:2], settings.pointing_error) @ true
     ra_ref, dec_ref, roll_ref = pointing_at(matrix, v2_ref, v3_ref)
     ra_v1, dec_v1, pa_v3 = pointing_at(matrix, 0, 0)
     position, velocity = get_body_barycentric_posvel("earth", middle)

@@ -37,7 +37,7 @@ def attitude(v2: float, v3: float, ra: float, dec: float, roll: float) -> np.nda
     return (Rotation.from_euler("yz", [-dec, ra], degrees=True) * to_axis).as_matrix()
 
 
-def displacement(ra: float, dec: float, offset: tuple[float, float]) -> np.ndarray:
+def great_circle_rotation(ra: float, dec: float, offset: tuple[float, float]) -> np.ndarray:
     """Compute the rotation that moves a position along a great circle.
 
     Applied to an attitude, it moves the telescope without turning it about its axis: directions keep their angle to the great
@@ -58,8 +58,8 @@ def displacement(ra: float, dec: float, offset: tuple[float, float]) -> np.ndarr
     from scipy.spatial.transform import Rotation
 
     place, east, north = unit_vectors(ra, dec), unit_vectors(ra + 90, 0), unit_vectors(ra, dec + 90)
-    towards = np.radians(offset[0] / 3600) * east + np.radians(offset[1] / 3600) * north
-    return Rotation.from_rotvec(np.cross(place, towards)).as_matrix()
+    toward = np.radians(offset[0] / 3600) * east + np.radians(offset[1] / 3600) * north
+    return Rotation.from_rotvec(np.cross(place, toward)).as_matrix()
 
 
 def pointing_at(matrix: np.ndarray, v2: float, v3: float) -> tuple[float, float, float]:
@@ -175,7 +175,7 @@ class PointSpread:
             integrated = convolve1d(convolve1d(stamp, weights, axis=0, mode="constant"), weights, axis=1, mode="constant")
             self._splines.append(RectBivariateSpline(axis, axis, integrated))
 
-    def neighbours(self, x: float, y: float) -> list[tuple[int, float]]:
+    def neighbors(self, x: float, y: float) -> list[tuple[int, float]]:
         """Find the reference positions around a pixel.
 
         Parameters
@@ -209,7 +209,7 @@ class PointSpread:
         rows, columns = _window(image.shape, x, y, self.half)
         if rows.stop > rows.start and columns.stop > columns.start:
             dy, dx = np.arange(rows.start, rows.stop) - y, np.arange(columns.start, columns.stop) - x
-            for index, weight in self.neighbours(x, y):
+            for index, weight in self.neighbors(x, y):
                 image[rows, columns] += flux * weight * self._splines[index](dy, dx)
 
     def add_galaxy(self, image: np.ndarray, x: float, y: float, flux: float, radius: float, ratio: float, angle: float) -> None:
@@ -241,14 +241,14 @@ class PointSpread:
         dx, dy = np.meshgrid(sample + column - x, sample + row - y)
         along, across = dx * np.cos(angle) + dy * np.sin(angle), dy * np.cos(angle) - dx * np.sin(angle)
         disk = np.exp(-1.678347 * np.hypot(along, across / ratio) / radius)  # half of the light lies within 1.678 scale lengths
-        nearest = max(self.neighbours(x, y), key=lambda neighbour: neighbour[1])[0]
+        nearest = max(self.neighbors(x, y), key=lambda neighbor: neighbor[1])[0]
         edge = max(self.stamps.shape[-1] // 2 - 10 * n, 0)  # wings beyond 10 pixels are negligible for a galaxy
         stamp = self.stamps[nearest][edge : self.stamps.shape[-1] - edge, edge : self.stamps.shape[-1] - edge]
         seen = fftconvolve(disk, stamp, mode="same").reshape(side, n, side, n).sum(axis=(1, 3))
         _add_stamp(image, np.maximum(seen, 0) * (flux / seen.sum()), row, column)
 
 
-def encircled_energy(stamp: np.ndarray, oversample: int, radii: np.ndarray) -> np.ndarray:
+def enclosed_fraction(stamp: np.ndarray, oversample: int, radii: np.ndarray) -> np.ndarray:
     """Compute the fraction of a star's light within circles, on average over its positions within a pixel.
 
     The point-spread function is convolved with a pixel twice: a pixel collects the light that falls on it, and a circle counts
@@ -351,7 +351,7 @@ def render_sources(shape: tuple[int, int], sky, projection: Projection, spread: 
     flux = AB_ZERO_FLUX * 10 ** (-0.4 * np.asarray(sources["mag"]))
     sources["x"], sources["y"], sources["flux"], sources["count_rate"] = x, y, flux, flux * per_njy
 
-    # The major axis on the image: towards a point 0.1 arcsec along the position angle.
+    # The major axis on the image: toward a point 0.1 arcsec along the position angle.
     ra, dec, angle = (np.asarray(sources[name]) for name in ("ra", "dec", "position_angle"))
     east, north = unit_vectors(ra + 90, np.zeros_like(dec)), unit_vectors(ra, dec + 90)
     sine, cosine = np.sin(np.radians(angle))[:, np.newaxis], np.cos(np.radians(angle))[:, np.newaxis]

@@ -31,7 +31,7 @@ from rampflow import dq as flags
 from rampflow.chain import EXPOSURE_TYPES
 from rampflow.detector import BORDER, CHANNEL_DEAD_COLUMNS, CHANNEL_WIDTH, PIXEL_SCALE, SCIENCE, detector_number
 from rampflow.errors import RampflowError
-from simulator.optics import FOCAL_PLANE_CENTER, V3_YANGLE, VPARITY, encircled_energy
+from simulator.optics import FOCAL_PLANE_CENTER, V3_YANGLE, VPARITY, enclosed_fraction
 
 #: Effective wavelength (µm) of the imaging filters: their names have it in hundredths of a micron.
 FILTERS = {name: int(name[1:]) / 100 for name in ("F062", "F087", "F106", "F129", "F146", "F158", "F184", "F213")}
@@ -45,7 +45,7 @@ GAIN = 1.8  #: electron / DN
 READ_NOISE = 7.0  #: DN
 SATURATION = 55000.0  #: DN
 QUADRATIC, CUBIC = 1.0e-6, 4.0e-12  #: linear counts = x + QUADRATIC x² + CUBIC x³: 8 % at saturation
-PRIMARY_MIRROR = 2.36  #: metres
+PRIMARY_MIRROR = 2.36  #: meters
 
 
 @dataclass(frozen=True)
@@ -129,7 +129,7 @@ def smooth_field(rng: np.random.Generator, shape: tuple[int, int], modes: int = 
     return (field / np.abs(field).max()).astype(np.float32)
 
 
-def scatter(rng: np.random.Generator, shape: tuple[int, int], fraction: float) -> tuple[np.ndarray, np.ndarray]:
+def random_pixels(rng: np.random.Generator, shape: tuple[int, int], fraction: float) -> tuple[np.ndarray, np.ndarray]:
     """Draw random pixels inside the reference border.
 
     Parameters
@@ -277,7 +277,7 @@ def _make_mask(detector: Detector) -> dict:
     dq = np.full(detector.shape, flags.REFERENCE_PIXEL, np.uint32)
     dq[rng.random(detector.shape) < 1e-3] |= flags.BAD_REF_PIXEL
     dq[SCIENCE] = 0
-    dq[scatter(rng, detector.shape, 5e-4)] |= flags.DO_NOT_USE | flags.DEAD
+    dq[random_pixels(rng, detector.shape, 5e-4)] |= flags.DO_NOT_USE | flags.DEAD
     dq[hot_pixels(detector)] |= flags.DO_NOT_USE | flags.HOT
     model = _model("MaskRefModel", detector)
     model.dq = dq
@@ -299,7 +299,7 @@ def hot_pixels(detector: Detector) -> tuple[np.ndarray, np.ndarray]:
     column : numpy.ndarray
         Columns of the pixels, (n,), int.
     """
-    return scatter(detector.generator("hot"), detector.shape, 3e-4)
+    return random_pixels(detector.generator("hot"), detector.shape, 3e-4)
 
 
 def _make_saturation(detector: Detector) -> dict:
@@ -308,9 +308,9 @@ def _make_saturation(detector: Detector) -> dict:
     model = _model("SaturationRefModel", detector)
     model.data = SATURATION + 3000 * smooth_field(rng, detector.shape)
     model.dq = np.zeros(detector.shape, np.uint32)
-    model.data[scatter(rng, detector.shape, 1e-5)] = np.nan
-    model.dq[scatter(rng, detector.shape, 1e-5)] |= flags.NO_SAT_CHECK
-    model.data[scatter(rng, detector.shape, 1e-6)] = 0
+    model.data[random_pixels(rng, detector.shape, 1e-5)] = np.nan
+    model.dq[random_pixels(rng, detector.shape, 1e-5)] |= flags.NO_SAT_CHECK
+    model.data[random_pixels(rng, detector.shape, 1e-6)] = 0
     return {(): model}
 
 
@@ -351,10 +351,10 @@ def _make_linearity(detector: Detector) -> dict:
     scale = nonlinearity_scale(detector)
     coeffs = np.stack([np.zeros_like(scale), np.ones_like(scale), QUADRATIC * scale, CUBIC * scale**2]).astype(np.float32)
     dq = np.zeros(detector.shape, np.uint32)
-    dq[scatter(rng, detector.shape, 2e-5)] |= flags.NO_LIN_CORR
-    coeffs[(slice(None), *scatter(rng, detector.shape, 1e-5))] = np.nan
-    coeffs[(1, *scatter(rng, detector.shape, 1e-5))] = 0
-    coeffs[(2, *scatter(rng, detector.shape, 1e-6))] = np.nan
+    dq[random_pixels(rng, detector.shape, 2e-5)] |= flags.NO_LIN_CORR
+    coeffs[(slice(None), *random_pixels(rng, detector.shape, 1e-5))] = np.nan
+    coeffs[(1, *random_pixels(rng, detector.shape, 1e-5))] = 0
+    coeffs[(2, *random_pixels(rng, detector.shape, 1e-6))] = np.nan
     model = _model("LinearityRefModel", detector)
     model.coeffs, model.dq = coeffs, dq
     return {(): model}
@@ -369,10 +369,10 @@ def _make_inverselinearity(detector: Detector) -> dict:
     coeffs[0] = 0
     for power, coefficient in enumerate(inverse[1:], start=1):
         coeffs[power] = coefficient * scale ** (power - 1)
-    coeffs[(slice(None), *scatter(rng, detector.shape, 1e-6))] = np.nan
-    coeffs[(1, *scatter(rng, detector.shape, 1e-6))] = 0
+    coeffs[(slice(None), *random_pixels(rng, detector.shape, 1e-6))] = np.nan
+    coeffs[(1, *random_pixels(rng, detector.shape, 1e-6))] = 0
     dq = np.zeros(detector.shape, np.uint32)
-    dq[scatter(rng, detector.shape, 1e-6)] |= flags.NO_LIN_CORR
+    dq[random_pixels(rng, detector.shape, 1e-6)] |= flags.NO_LIN_CORR
     model = _model("InverselinearityRefModel", detector)
     model.coeffs, model.dq = coeffs, dq
     return {(): model}
@@ -396,9 +396,9 @@ def _make_readnoise(detector: Detector) -> dict:
     """Make the read noise (DN per read), with a tail of noisy pixels; some are NaN, some zero."""
     rng = detector.generator("readnoise")
     noise = rng.normal(READ_NOISE, 0.5, detector.shape).astype(np.float32)
-    noise[scatter(rng, detector.shape, 2e-4)] *= 4
-    noise[scatter(rng, detector.shape, 1e-6)] = np.nan
-    noise[scatter(rng, detector.shape, 1e-6)] = 0
+    noise[random_pixels(rng, detector.shape, 2e-4)] *= 4
+    noise[random_pixels(rng, detector.shape, 1e-6)] = np.nan
+    noise[random_pixels(rng, detector.shape, 1e-6)] = 0
     model = _model("ReadnoiseRefModel", detector)
     model.data = noise
     return {(): model}
@@ -409,9 +409,9 @@ def _make_gain(detector: Detector) -> dict:
     rng = detector.generator("gain")
     model = _model("GainRefModel", detector)
     model.data = GAIN * (1 + 0.03 * smooth_field(rng, detector.shape))
-    model.data[scatter(rng, detector.shape, 1e-6)] = np.nan
-    model.data[scatter(rng, detector.shape, 1e-6)] *= -1
-    model.data[scatter(rng, detector.shape, 1e-6)] = 0
+    model.data[random_pixels(rng, detector.shape, 1e-6)] = np.nan
+    model.data[random_pixels(rng, detector.shape, 1e-6)] *= -1
+    model.data[random_pixels(rng, detector.shape, 1e-6)] = 0
     return {(): model}
 
 
@@ -426,8 +426,8 @@ def _make_dark(detector: Detector) -> dict:
     model.dark_slope, model.dark_slope_error = slope, np.full(detector.shape, 5e-4, np.float32)
     model.dq = np.zeros(detector.shape, np.uint32)
     model.dq[hot] = flags.HOT
-    model.dark_slope[scatter(rng, detector.shape, 1e-6)] = np.nan
-    model.dq[scatter(rng, detector.shape, 1e-6)] |= flags.DO_NOT_USE
+    model.dark_slope[random_pixels(rng, detector.shape, 1e-6)] = np.nan
+    model.dq[random_pixels(rng, detector.shape, 1e-6)] |= flags.DO_NOT_USE
     return {(): model}
 
 
@@ -445,11 +445,11 @@ def _make_flat(detector: Detector) -> dict:
     shape = (side, side)
     model = _model("FlatRefModel", detector, tuple(FILTERS))
     flat = 1 + 0.04 * smooth_field(rng, shape) + rng.normal(0, 0.003, shape).astype(np.float32)
-    flat[scatter(rng, shape, 1e-5)] = np.nan
-    flat[scatter(rng, shape, 1e-5)] = 0
+    flat[random_pixels(rng, shape, 1e-5)] = np.nan
+    flat[random_pixels(rng, shape, 1e-5)] = 0
     model.data, model.err = flat, np.full(shape, 0.002, np.float32)
     model.dq = np.zeros(shape, np.uint32)
-    model.dq[scatter(rng, shape, 1e-5)] = flags.NO_FLAT_FIELD
+    model.dq[random_pixels(rng, shape, 1e-5)] = flags.NO_FLAT_FIELD
     return {tuple(FILTERS): model}
 
 
@@ -573,7 +573,7 @@ def _make_apcorr(detector: Detector) -> dict:
         entry = dict.fromkeys(("ap_corrections", "ee_fractions", "ee_radii", "sky_background_rin", "sky_background_rout"))
         if element in FILTERS:
             stamp = diffraction_psf(FILTERS[element], EPSF_OVERSAMPLE, EPSF_HALF, 1.02 + 0.005)  # see _make_epsf: G2V
-            fractions = encircled_energy(stamp, EPSF_OVERSAMPLE, radii)
+            fractions = enclosed_fraction(stamp, EPSF_OVERSAMPLE, radii)
             entry |= {"ee_radii": radii, "ee_fractions": fractions, "ap_corrections": 1 / fractions}
             entry |= {"sky_background_rin": 2.4 / PIXEL_SCALE, "sky_background_rout": 2.8 / PIXEL_SCALE}
         data[element] = entry
@@ -606,7 +606,7 @@ DUST_MAP_SIZE, DUST_MAP_SCALE = 128, 1.3  # pixels, and degrees per pixel: a hem
 
 
 def make_dust_map(path: Path, hemisphere: str, seed: int) -> None:
-    """Make a map of the reddening E(B-V) of a galactic hemisphere, which grows towards the equator.
+    """Make a map of the reddening E(B-V) of a galactic hemisphere, which grows toward the equator.
 
     Parameters
     ----------

@@ -31,7 +31,7 @@ from rampflow.chain import STEPS  # noqa: E402
 #: The sides: rampflow with each value of `job_per`, and romancal.
 MODES = ("step", "exposure")
 SIDES = (*MODES, "romancal")
-# Blue, orange and green of Okabe and Ito's palette, which color-blind readers tell apart; grey for the rest.
+# Blue, orange and green of Okabe and Ito's palette, which color-blind readers tell apart; gray for the rest.
 OURS, ROMANCAL, THIRD, REST = "#0072B2", "#E69F00", "#009E73", "#999999"
 STYLE = {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.alpha": 0.3,
          "svg.hashsalt": "rampflow"}  # fmt: skip

@@ -1,5 +1,6 @@
 """The README: its commands run, its links resolve, its picture is that of the workflow."""
 
+import functools
 import json
 import re
 import shlex
@@ -178,8 +179,10 @@ def test_the_readme_image_matches_the_demo_product(visit):
 
 
 # ---------------------------------------------------------------------------------------------------------------- links
-def anchors(text):
+@functools.cache
+def anchors(path):
     """Anchors that GitHub makes of the headings of a document."""
+    text = path.read_text()
     titles = re.findall(r"^#+ +(.*?) *$", re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
 
@@ -194,7 +197,7 @@ def test_links_lead_to_existing_files_and_headings(name):
         there = (path.parent / file).resolve() if file else path
         assert there.is_relative_to(ROOT) and there.exists(), target
         if anchor:
-            assert anchor in anchors(there.read_text()), target
+            assert anchor in anchors(there), target
 
 
 @pytest.mark.parametrize("name", DOCUMENTS)

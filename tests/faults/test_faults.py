@@ -41,6 +41,8 @@ from rampflow.workflow.association import LONGEST, find_members
 from rampflow.workflow.configuration import validated
 from rampflow.workflow.inventory_building import build_inventory
 
+pytestmark = pytest.mark.slow
+
 SIZE = 256
 STEPS = [name for name in chain.STEPS if name != "tweakreg"]  # it takes associations, and is tested below
 #: Each step and what it reads: the exposure, or a reference by its type.
@@ -1031,7 +1033,7 @@ def test_a_damaged_inventory_is_built_again(alone):
             damaged = bytearray(content)
             damaged[rng.randrange(len(damaged))] ^= 1 << rng.randrange(8)
             path.write_bytes(damaged[: rng.randrange(len(damaged))] if n % 4 == 0 else damaged)
-        assert inventory.read(inventory.exposures_file(config, store)) is None
+        assert inventory.read(inventory.name_exposures_file(config, store)) is None
         assert build_inventory(config, folder, store, declarations.steps()) == expected
 
 

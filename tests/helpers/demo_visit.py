@@ -1,4 +1,4 @@
-"""The demonstration's visit: how it is made and processed, and the names of its exposures."""
+"""The demonstration's visit and a small one: how they are made and processed, and the names of their exposures."""
 
 from repository import ROOT
 from snakemake_runs import Workflow
@@ -26,6 +26,12 @@ ALIGNED = [stem for stem in CATALOGED if not stem.endswith(SATURATED)]
 FIRST = STEMS[0]
 CONFIGURATION = ["--configfile", str(ROOT / "config" / "demo.yaml")]
 
+#: The small visit of tests that process a visit in their own way: two images to align and a spectral exposure.
+SMALL_CONFIGURATION = ["--configfile", str(ROOT / "tests" / "helpers" / "small_visit.yaml")]
+SMALL_FIRST, SMALL_SECOND, SMALL_SPECTRUM = (
+    f"{ASSOCIATION}_{name}" for name in ("0001_wfi01_f158", "0002_wfi01_f158", "0003_wfi01_grism")
+)
+
 
 def process_visit(folder):
     """Simulate the visit in a folder and process it with all intermediates kept."""
@@ -42,3 +48,14 @@ def workflow_of(folder):
     workflow.arguments = [*CONFIGURATION, "--config", "keep_intermediates=true"]
     workflow.inputs, workflow.results = folder / "demo", folder / "demo" / "results"
     return workflow
+
+
+def simulate_small_visit(folder):
+    """Simulate the small visit in a folder."""
+    simulation = small_workflow_of(folder).snakemake(*SMALL_CONFIGURATION, snakefile="workflow/simulate.smk")
+    assert simulation.returncode == 0, simulation.stderr
+
+
+def small_workflow_of(folder):
+    """Runs in a folder with the small visit."""
+    return Workflow(folder, folder / "demo" / "crds_cache")

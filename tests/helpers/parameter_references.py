@@ -40,7 +40,7 @@ def add_example(cache):
     add_parameters(
         cache,
         "0005",
-        pars_rampfitstep=("", {"rejection_threshold": 5.0, "edge_size": 3, "colour": "red"}),
+        pars_rampfitstep=("", {"rejection_threshold": 5.0, "edge_size": 3, "color": "red"}),
         pars_flatfieldstep=("WFI_WFSC", {"skip": True}),
         pars_exposurepipeline=("WFI_IMAGE|WFI_WFSC", {}, [("rampfit", {"edge_size": 4})]),
     )

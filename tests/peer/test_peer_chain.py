@@ -34,7 +34,7 @@ SIZE = 256
 DETECTORS = ("WFI01", "WFI12")
 CHANNELS = SIZE // CHANNEL_WIDTH
 #: romancal's name of each step, and ours.
-STEPS = {step.romancal or name: name for name, step in chain.STEPS.items() if step.rewrites}
+STEPS = {step.romancal_name: name for name, step in chain.STEPS.items() if step.rewrites and step.romancal_name}
 #: Largest differences of each step's floating-point arrays; all else is the same to the last bit.
 ROUNDING = {
     # Epsilon · log2 of 512 · 140 samples of a correction of up to 500 DN, and the spacing of 60,000 (2^-8).

@@ -25,12 +25,16 @@ ROMANCALS_ALONE = {
 OF_EVERY_STEP = {"suffix", "output_use_model"}
 
 
-@pytest.mark.parametrize("step", declarations.steps().values(), ids=lambda step: step.name)
+#: Name of each step in romancal, where it has the step.
+ROMANCAL_NAMES = {step.name: step.romancal_name for step in STEPS.values() if step.romancal_name}
+
+
+@pytest.mark.parametrize("step", [declarations.steps()[name] for name in ROMANCAL_NAMES], ids=lambda step: step.name)
 def test_names_and_defaults_are_romancals(step):
     from romancal.pipeline import ExposurePipeline
     from romancal.stpipe import RomanStep
 
-    theirs = ExposurePipeline.step_defs[STEPS[step.name].romancal or step.name]
+    theirs = ExposurePipeline.step_defs[ROMANCAL_NAMES[step.name]]
     spec, common = theirs.load_spec_file(), RomanStep.load_spec_file()
     names = {name for name in set(spec) - set(common) - OF_EVERY_STEP if not name.startswith("override_")}
     ours = {p.name: p.default for p in configuration.parameters_of(step)}
@@ -44,8 +48,8 @@ def test_names_and_defaults_are_romancals(step):
 def test_references_with_parameters_have_romancal_s_types():
     from romancal.pipeline import ExposurePipeline
 
-    theirs = [ExposurePipeline.step_defs[step.romancal or name].get_config_reftype() for name, step in STEPS.items()]
-    assert step_parameters.reference_types(STEPS) == [*theirs, ExposurePipeline.get_config_reftype()]
+    theirs = [ExposurePipeline.step_defs[name].get_config_reftype() for name in ROMANCAL_NAMES.values()]
+    assert step_parameters.parameter_reference_types(STEPS) == [*theirs, ExposurePipeline.get_config_reftype()]
 
 
 @pytest.mark.parametrize("value", ["true", "True", "t", "yes", "y", "false", "1", "", "TRUE"])
@@ -95,9 +99,9 @@ def test_references_are_merged_as_by_stpipe(tmp_path, monkeypatch):
     theirs = ExposurePipeline.get_config_from_reference({}, disable=False, crds_observatory="roman")["steps"]
     contents = {path: step_parameters.read_reference(Path(path)) for path in files.values()}
     config = configuration.validated({}, declarations.steps())
-    found = step_parameters.merged(files, contents, config, declarations.steps())
-    for name, step in STEPS.items():
-        merged = {key: value for key, value in theirs[step.romancal or name].items() if key not in ("name", "class")}
+    found = step_parameters.merge_references(files, contents, config, declarations.steps())
+    for name, romancal_name in ROMANCAL_NAMES.items():
+        merged = {key: value for key, value in theirs[romancal_name].items() if key not in ("name", "class")}
         assert merged == {key: value for key, (value, _) in found.values.get(name, {}).items()}
     assert found.values["ramp_fitting"].keys() == {"rejection_threshold", "edge_size"} and not found.ignored
 

@@ -84,7 +84,7 @@ def test_fit_agrees_with_stcal(name, threshold):
         np.testing.assert_allclose(getattr(ours, field)[same], theirs[key][same], rtol=2e-6, atol=1e-7, err_msg=field)
     np.testing.assert_allclose(ours.chisq[same], theirs["chisq"][same], rtol=1e-5, atol=1e-4)
     dq = image_dq(pixeldq, groupdq | jumps, ours.slope, gain)
-    # A ramp without two neighbouring good resultants has no slope: here it is DO_NOT_USE.
+    # A ramp without two neighboring good resultants has no slope: here it is DO_NOT_USE.
     lost = ~np.isfinite(ours.slope)
     np.testing.assert_array_equal(dq[same & ~lost], theirs["dq"][same & ~lost])
     np.testing.assert_array_equal(dq[same & lost], theirs["dq"][same & lost] | flags.DO_NOT_USE)

@@ -132,7 +132,7 @@ def test_the_others_of_an_association_are_aligned_without_an_exposure_that_fails
 
 
 def test_what_is_killed_is_tried_again_with_more(workflow, spectrum_alone, tmp_path):
-    """A cancelled job, and a step that is killed as the kernel does when memory runs out."""
+    """A canceled job, and a step that is killed as the kernel does when memory runs out."""
     arguments, expected = spectrum_alone
     process, job = workflow.start(*arguments, output=tmp_path / "output")
     step_running("refpix", workflow.folder)

@@ -37,6 +37,8 @@ from rampflow.files.asdf_writer import create_asdf
 from rampflow.files.data_models import data_model
 from rampflow.files.yaml_tree import tagged
 
+pytestmark = pytest.mark.slow
+
 EPOCH = 2000 + (9769.5 + 84 / 86400) / 365.25  # Julian year of the images' mid_time
 SIZE = 1200  # pixels: 2.2 arcmin
 MARGIN = 15.0

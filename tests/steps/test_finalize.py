@@ -141,6 +141,7 @@ def test_an_image_without_a_good_pixel_has_no_statistics():
 
 
 # ------------------------------------------------------------------------------------------------------------- products
+@pytest.mark.slow
 def test_the_calibrated_image_is_complete_and_valid(products, calibrated):
     with opened(products / "r_cal.asdf") as model, opened(calibrated) as before:
         assert type(model).__name__ == model.meta.model_type == "ImageModel"
@@ -343,6 +344,7 @@ def test_the_metadata_describe_each_product(tmp_path):
     assert final["segm.asdf"].stat().st_size < 1.01 * steps["segm"].stat().st_size  # labels are compressed
 
 
+@pytest.mark.slow
 def test_without_a_pointing_all_products_are_valid_and_have_no_footprint(tmp_path):
     steps, catalog = process(tmp_path, {"wcsinfo.ra_ref": -999999, "wcsinfo.dec_ref": -999999})
     stars = tmp_path / "stars.parquet"

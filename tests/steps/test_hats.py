@@ -302,6 +302,7 @@ def test_what_a_killed_run_has_left_in_the_cache_is_removed_after_a_day(tmp_path
     assert list(tmp_path.iterdir()) == [new]
 
 
+@pytest.mark.slow
 def test_a_killed_job_and_one_beside_it_leave_a_sound_cache(tmp_path):
     """Two associations retrieve the same partitions at once; one is killed in the middle of a partition."""
     catalog, cache = write_catalog(tmp_path / "catalog"), tmp_path / "cache"
@@ -373,6 +374,7 @@ def bucket(tmp_path, monkeypatch):
     server.stop()
 
 
+@pytest.mark.slow
 def test_a_collection_is_read_from_any_bucket_and_kept_in_the_cache(tmp_path, bucket, monkeypatch):
     monkeypatch.setenv(partition_cache.VARIABLE, str(tmp_path / "cache"))
     assert check_astrometric_catalog(bucket, tmp_path) == bucket

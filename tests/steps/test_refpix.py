@@ -436,6 +436,7 @@ def test_the_program_writes_the_result_of_the_function(exposure, switched_off):
         assert model.meta.ref_file.refpix.endswith("ref.asdf")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("level", "silent"), [(0, True), (65535, True), (5000, True), (None, False)])
 def test_reference_pixels_without_a_signal_give_a_warning(exposure, level, silent):
     with rdm.open(exposure / "in.asdf") as model:
@@ -475,6 +476,7 @@ def change(folder, function):
     (folder / "other.asdf").rename(folder / "in.asdf")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("value", [0, 65535])
 @pytest.mark.parametrize(
     ("side", "index"),

@@ -31,6 +31,8 @@ from rampflow.detector import SCIENCE
 from rampflow.errors import RampflowError
 from rampflow.wcs.building import build_wcs
 
+pytestmark = pytest.mark.slow
+
 SIZE = 256
 TRIMMED = SIZE - 8
 DETECTORS = ("WFI01", "WFI18")
@@ -591,7 +593,7 @@ def test_the_wcs_of_the_header_puts_the_sources_where_they_are(references, ra, d
 
 @pytest.mark.parametrize("dec", [-90.0, -89.9999, 66.0, 89.9999, 90.0])
 def test_galaxies_lie_at_their_position_angle(dec):
-    # V1 points at the galaxy, with V3 at the position angle 35: the galaxy's at 80 is 45 degrees from V3 (y) towards V2 (x).
+    # V1 points at the galaxy, with V3 at the position angle 35: the galaxy's at 80 is 45 degrees from V3 (y) toward V2 (x).
     sky = Table({"ra": [0.0], "dec": [dec], "mag": [18.0], "type": ["galaxy"], "half_light_radius": [1.0]})
     sky["axis_ratio"], sky["position_angle"] = 0.3, 80.0
     matrix = attitude(0, 0, 0.0, dec, 35.0)
@@ -649,23 +651,6 @@ def test_converter_error_is_undone_by_the_correction(references):
     true = np.arange(0, 2**16 - 16, 16.0)
     written = true + electronics.converter_error(table.value, [correction], 16.0)[0][: len(true)]
     np.testing.assert_allclose(written + np.interp(written, table.value, correction), true, atol=1e-3)
-
-
-@pytest.mark.workflow
-def test_the_workflow_simulates_a_visit(tmp_path):
-    import yaml
-
-    repository = Path(simulate_exposure.__file__).parents[2]
-    config = yaml.safe_load((repository / "config/demo.yaml").read_text())
-    config["demo"] |= {"size": SIZE, "detectors": ["WFI01"], "exposures": config["demo"]["exposures"][:1]}
-    (tmp_path / "demo.yaml").write_text(yaml.safe_dump(config))
-    command = [sys.executable, "-m", "snakemake", "--snakefile", repository / "workflow/simulate.smk", "--cores", "1"]
-    subprocess.run([*command, "--configfile", "demo.yaml"], cwd=tmp_path, check=True, capture_output=True)
-    association = json.loads((tmp_path / "demo/visit_asn.json").read_text())
-    (member,) = association["products"][0]["members"]
-    assert member == {"expname": "r0000101001001001001_0001_wfi01_f158_uncal.asdf", "exptype": "science"}
-    assert (tmp_path / "demo" / member["expname"]).is_file()
-    assert (tmp_path / "demo/astrometric.ecsv").is_file()
 
 
 def test_the_demo_has_every_type_of_exposure():

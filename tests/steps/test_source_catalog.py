@@ -199,13 +199,13 @@ def test_north_and_scale_are_those_of_the_wcs():
     assert north == pytest.approx(90, abs=1e-6)
 
 
-def test_neighbours_are_the_nearest_others(plain):
+def test_neighbors_are_the_nearest_others(plain):
     _, catalog, _ = plain
     x, y = catalog["x_centroid"], catalog["y_centroid"]
     distance = np.hypot(np.subtract.outer(x, x), np.subtract.outer(y, y)) + np.diag(np.full(len(x), np.inf))
     assert (catalog["nn_label"] == catalog["label"][distance.argmin(axis=1)]).all()
     assert np.allclose(catalog["nn_distance"], distance.min(axis=1) * SCALE, rtol=1e-4)
-    alone = photometry.find_neighbours(np.array([4]), np.array([1.0]), np.array([2.0]), 1.0)
+    alone = photometry.find_neighbors(np.array([4]), np.array([1.0]), np.array([2.0]), 1.0)
     assert alone["nn_label"] == -1 and np.isnan(alone["nn_distance"])
 
 
@@ -376,6 +376,7 @@ def test_invalid_inputs_are_refused(catalogs, tmp_path, capsys):
     assert "npixels" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_catalog_names_the_packages_that_were_imported(catalogs, tmp_path):
     """In a process of its own, where nothing else has imported them."""
     outputs = tmp_path / "r_cat.parquet", tmp_path / "r_segm.asdf"
@@ -470,7 +471,7 @@ def test_without_psf_fits_their_columns_are_absent(catalogs):
         validate(files[0])
 
 
-def test_deblending_separates_neighbours(catalogs):
+def test_deblending_separates_neighbors(catalogs):
     pytest.importorskip("skimage")
     pair = np.array([[100.2, 100.4, 3000], [108.2, 100.1, 2500]])
     sky = write_sky(catalogs.folder / "pair_flat.asdf", star_image(pair))
@@ -506,6 +507,7 @@ def footprint(north=0.0):
     return f"POLYGON ICRS  270.0 {south:.9f} 270.01 {south:.9f} 270.01 {end:.9f} 270.0 {end:.9f}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
@@ -707,7 +709,7 @@ def test_a_masked_pixel_far_from_all_sources_flags_none(catalogs):
     assert not catalogs.read(write_sky(catalogs.folder / "far_flat.asdf", dq=dq))[0]["warning_flags"].any()
 
 
-def test_touching_counts_diagonal_neighbours_and_the_segment_itself():
+def test_touching_counts_diagonal_neighbors_and_the_segment_itself():
     labels = np.zeros((8, 9), np.int32)
     labels[2, 2], labels[5:7, 5], labels[0, 8] = 1, 2, 3
     mask = np.zeros(labels.shape, bool)
@@ -868,7 +870,7 @@ def crowded_field(seed):
 @pytest.mark.parametrize("seed", [1, 2, 3])
 def test_segments_are_measured_from_their_own_good_pixels(seed):
     image, err, mask, labels, smooth = crowded_field(seed)
-    found = segments.measure(image, err, mask, labels, smooth)
+    found = segments.segment_properties(image, err, mask, labels, smooth)
     rows, columns = np.indices(labels.shape)
     assert found["label"].tolist() == sorted(set(labels.ravel().tolist()) - {0}) and len(found["label"]) > 20
     for i, label in enumerate(found["label"]):
@@ -887,7 +889,7 @@ def test_segments_are_measured_from_their_own_good_pixels(seed):
     measured = np.isfinite(found["kron_flux"])
     assert measured.sum() > 15
     darker = np.where(mask, 1e9, image).astype(np.float32)
-    again = segments.measure(darker, err, mask, labels, smooth)
+    again = segments.segment_properties(darker, err, mask, labels, smooth)
     np.testing.assert_array_equal(again["kron_flux"], found["kron_flux"])
 
 
@@ -1067,13 +1069,13 @@ def test_an_apcorr_reference_that_contradicts_the_epsf_is_named(catalogs, plain,
 @pytest.mark.parametrize("element", ["F062", "F158", "F213"])
 def test_the_encircled_energy_of_a_psf_is_that_of_the_optics(element):
     """Integrated over the pixel once, as the stamps are, or twice, as the light of an aperture is."""
-    from simulator.optics import encircled_energy
+    from simulator.optics import enclosed_fraction
     from simulator.simulate_references import diffraction_psf
 
     stamp = diffraction_psf(psf.wavelength_of(element), OVERSAMPLING, 20)
     grid = psf_photometry.GriddedPSF(psf.integrate_over_pixel(stamp[None], OVERSAMPLING), [0], [0], OVERSAMPLING)
     for radius in psf.COMPARED_RADII:
-        twice = encircled_energy(stamp, OVERSAMPLING, np.array([radius / SCALE]))[0]
+        twice = enclosed_fraction(stamp, OVERSAMPLING, np.array([radius / SCALE]))[0]
         assert psf.energy_within(grid, radius / SCALE) == pytest.approx(twice, abs=0.025)
     assert np.isnan(psf.energy_within(grid, 21))
 
@@ -1188,7 +1190,7 @@ def test_groups_agree_with_photutils():
     assert all(len(set(expected[members])) == 1 for members in found)
 
 
-def test_chains_of_neighbours_are_one_group():
+def test_chains_of_neighbors_are_one_group():
     x = np.array([10.0, 50, 14, 18, 90, 51])
     groups = psf_photometry.group_sources(x, np.zeros(6), 5)
     assert sorted(map(tuple, groups)) == [(0, 2, 3), (1, 5), (4,)]

@@ -40,7 +40,7 @@ from small_files import (
 from rampflow import SOFTWARE_NAME, __version__, chain
 from rampflow.errors import RampflowError
 from rampflow.files.asdf_reader import AsdfFile
-from rampflow.step.declaration import Parameter, spell
+from rampflow.step.declaration import Parameter, format_value
 from rampflow.step.exposure import Exposure
 from rampflow.step.program import reported_errors, run_step
 from rampflow.step.provenance import reference_name
@@ -76,7 +76,9 @@ def test_help_shows_every_parameter_with_its_unit_and_default(name):
     said = " ".join(done.stdout.split())
     for p in step.parameters:
         unit = f" [{p.unit}]" if p.unit else ""
-        assert re.search(rf"--{p.name} \S+ {re.escape(p.meaning + unit)} \(default: {re.escape(spell(p.default))}\)", said)
+        assert re.search(
+            rf"--{p.name} \S+ {re.escape(p.meaning + unit)} \(default: {re.escape(format_value(p.default))}\)", said
+        )
     for reference in step.references:
         assert f"--{reference.type} FILE" in done.stdout and reference.meaning in done.stdout
 
@@ -113,7 +115,7 @@ def test_every_reference_must_be_given(tmp_path, name):
 @pytest.mark.parametrize("kind", [bool, int, float, str])
 def test_parameter_values_make_a_round_trip_through_the_command_line(kind):
     for value in {bool: [True, False], int: [0, -3, 7], float: [0.5, -1e-9, 3.0], str: ["a", ""]}[kind]:
-        parsed = Parameter("p", kind, value, "").parse(spell(value))
+        parsed = Parameter("p", kind, value, "").parse(format_value(value))
         assert parsed == value and type(parsed) is kind
 
 

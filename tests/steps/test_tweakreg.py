@@ -56,6 +56,7 @@ def usual(dithers):
 
 
 # ----------------------------------------------------------------------------------------------------------------- truth
+@pytest.mark.slow
 def test_alignment_errors_are_at_the_limit_of_the_stars(usual, aligned):
     for stem in "ab":
         assert aligned.offset(stem) < 0.1
@@ -167,6 +168,7 @@ def mosaic(tmp_path_factory):
     return sky
 
 
+@pytest.mark.slow
 def test_detectors_with_different_errors_are_aligned_separately(mosaic):
     bad = ["saturated", "empty", "bare"]
     without, result = mosaic.align("without", without=bad), mosaic.align("with")
@@ -183,6 +185,7 @@ def test_detectors_with_different_errors_are_aligned_separately(mosaic):
     assert "empty: FAILED" in result.said and "bare: SKIPPED" in result.said
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("sources", "offset"), [(0, 5.0), (1, 0.8), (4, 0.6), (12, 0.4)])
 def test_a_detector_with_few_stars_is_aligned_with_its_exposure(tmp_path, sources, offset):
     sky = Sky(tmp_path, radius=0.5)
@@ -195,7 +198,8 @@ def test_a_detector_with_few_stars_is_aligned_with_its_exposure(tmp_path, source
     assert result["few"]["wcs_fit_results"]["nmatches"] <= sources
 
 
-def test_an_exposure_outside_the_catalog_is_aligned_to_its_neighbours(tmp_path):
+@pytest.mark.slow
+def test_an_exposure_outside_the_catalog_is_aligned_to_its_neighbors(tmp_path):
     sky = Sky(tmp_path)
     sky.expose("on", error=(0.3, -0.4))
     sky.expose("beside", error=(-0.5, 0.6), dither=(0, 250))
@@ -214,6 +218,7 @@ def test_an_exposure_outside_the_catalog_is_aligned_to_its_neighbours(tmp_path):
         assert sky.align(name, **{name: value}).statuses()["beside"] == "FAILED", name
 
 
+@pytest.mark.slow
 def test_exposures_with_few_stars_are_aligned_together_and_then_separately(tmp_path):
     sky = Sky(tmp_path, radius=0.5, in_catalog=6)
     for group, dither, error in (("one", (0, 0), (0.3, -0.4)), ("two", (60, 40), (-0.5, 0.6))):
@@ -226,6 +231,7 @@ def test_exposures_with_few_stars_are_aligned_together_and_then_separately(tmp_p
         assert result.offset(stem) < 0.5 and result.scatter(stem) < 1
 
 
+@pytest.mark.slow
 def test_an_exposure_without_enough_stars_fails_alone(tmp_path):
     sky = Sky(tmp_path)
     sky.expose("good", error=(0.3, -0.4))
@@ -273,6 +279,7 @@ def assert_failed(result, *stems):
         assert f"{stem}: FAILED, {entry['reason']}" in result.said
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("refine", [True, False])
 @pytest.mark.parametrize("density", [1e4, 1e5, 1e6, 3e6])
 def test_unrelated_stars_give_no_alignment(dithers, density, refine):
@@ -294,6 +301,7 @@ def crowded(tmp_path_factory):
     return sky
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("refine", [True, False])
 def test_a_pointing_error_beyond_the_search_fails_in_a_crowded_field(crowded, refine):
     lost = crowded.align("lost", refine=refine)
@@ -313,6 +321,7 @@ def test_a_mirrored_catalog_gives_no_alignment(crowded, refine):
         crowded.catalog = catalog
 
 
+@pytest.mark.slow
 def test_a_wrong_roll_is_corrected_or_refused(tmp_path):
     sky = Sky(tmp_path, radius=0.12)
     sky.expose("a", roll_error=0.3)
@@ -322,6 +331,7 @@ def test_a_wrong_roll_is_corrected_or_refused(tmp_path):
     assert_failed(result, "b")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("refine", [True, False])
 def test_a_lost_detector_does_not_stay_complete_beside_its_group(tmp_path, refine):
     sky = Sky(tmp_path, radius=0.5)
@@ -334,6 +344,7 @@ def test_a_lost_detector_does_not_stay_complete_beside_its_group(tmp_path, refin
         np.testing.assert_allclose(result.error(stem), without.error(stem), atol=1e-6)
 
 
+@pytest.mark.slow
 def test_detectors_of_a_group_with_opposite_errors_are_aligned_with_a_warning(tmp_path):
     sky = Sky(tmp_path, radius=0.5)
     for detector, sign in (("WFI02", 1), ("WFI04", -1)):
@@ -349,6 +360,7 @@ def test_detectors_of_a_group_with_opposite_errors_are_aligned_with_a_warning(tm
             assert common.offset(stem) < 0.1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("refine", [True, False])
 def test_misaligned_exposures_of_one_field_do_not_confirm_each_other(tmp_path, refine):
     sky = Sky(tmp_path, density=2500, in_catalog=2000, radius=0.12)
@@ -361,6 +373,7 @@ def test_misaligned_exposures_of_one_field_do_not_confirm_each_other(tmp_path, r
     assert_failed(sky.align(refine=refine), "a", "b", "c")
 
 
+@pytest.mark.slow
 def test_one_shared_star_is_not_enough_for_an_alignment(tmp_path):
     sky = Sky(tmp_path, radius=0.3)
     sky.expose("good", error=(0.3, -0.4))
@@ -381,6 +394,7 @@ def test_one_shared_star_is_not_enough_for_an_alignment(tmp_path):
     assert_failed(result, "other")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("refine", [True, False])
 @pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
 def test_stars_listed_a_second_time_elsewhere_give_no_alignment(tmp_path, share, refine):
@@ -401,6 +415,7 @@ def test_stars_listed_a_second_time_elsewhere_give_no_alignment(tmp_path, share,
         assert sky.align("near", refine=refine, abs_searchrad=1).offset("a") < 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("refine", [True, False])
 def test_exposures_do_not_confirm_each_other_without_a_star_that_fits(tmp_path, refine):
     """Positions rounded to 10⁻⁴ degrees: stars near the sources, none of which is left after clipping."""
@@ -462,6 +477,7 @@ def test_a_star_with_a_close_neighbor_counts_for_abs_minobj(tmp_path):
     assert result.summary["exposures"]["a"]["n_matches"] == 10 and result.offset("a") < 0.5
 
 
+@pytest.mark.slow
 def test_a_lost_exposure_does_not_spoil_the_common_correction(tmp_path):
     """One correction for all (refine: false): the exposures that it fits are aligned without the lost one."""
     sky = Sky(tmp_path, radius=0.3)
@@ -476,6 +492,7 @@ def test_a_lost_exposure_does_not_spoil_the_common_correction(tmp_path):
     assert "lost: not aligned to the stars; the common correction is fitted without" in result.said
 
 
+@pytest.mark.slow
 def test_an_exposure_that_the_common_correction_does_not_fit_is_reported(tmp_path):
     """Two exposures that share no star, with different pointing errors: one correction serves one of them."""
     sky = Sky(tmp_path, radius=0.4)
@@ -491,6 +508,7 @@ def test_an_exposure_that_the_common_correction_does_not_fit_is_reported(tmp_pat
     assert max(sky.align("jointly").offset(stem) for stem in "ab") < 0.1
 
 
+@pytest.mark.slow
 def test_an_exposure_without_sources_takes_the_alignment_of_its_group(tmp_path):
     sky = Sky(tmp_path, radius=0.5)
     sky.expose("other", "WFI02", group="one", error=(0.5, 0.3))
@@ -504,6 +522,7 @@ def test_an_exposure_without_sources_takes_the_alignment_of_its_group(tmp_path):
     assert sky.align("without", without=["other"]).statuses() == {"mate": "FAILED", "alone": "FAILED"}
 
 
+@pytest.mark.slow
 def test_every_exposure_has_every_key_in_the_summary(mosaic):
     result = mosaic.align("keys")
     keys = [tuple(entry) for entry in result.summary["exposures"].values()]
@@ -547,6 +566,7 @@ def test_the_number_of_pairs_is_recovered():
     assert list(none.found) == [0, 0, 0] and none.false_alarm() == 0
 
 
+@pytest.mark.slow
 def test_trials_of_false_alarms_are_summarized():
     import false_alarms
 
@@ -578,6 +598,7 @@ def calibrated(tmp_path_factory):
     return sky, first
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("refine", [True, False])
 def test_aligning_aligned_images_changes_nothing(calibrated, refine):
     sky, first = calibrated
@@ -592,6 +613,7 @@ def test_aligning_aligned_images_changes_nothing(calibrated, refine):
         )
 
 
+@pytest.mark.slow
 def test_aligned_images_follow_another_catalog(calibrated):
     sky, _ = calibrated
     catalog, (ra, dec) = sky.catalog, sky.catalog_stars
@@ -626,6 +648,7 @@ def test_the_tangent_plane_of_an_aligned_exposure_is_a_rotation(calibrated):
 
 
 # ------------------------------------------------------------------------------------------------------------- parameters
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "parameters",
     [
@@ -646,6 +669,7 @@ def test_a_small_tolerance_with_a_search_is_enough(dithers):
     assert dithers.align("small", abs_tolerance=0.05).offset("a") < 0.1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("refine", [True, False])
 @pytest.mark.parametrize("geometry", list(TERMS))
 def test_the_fit_geometry_selects_the_terms(dithers, geometry, refine):
@@ -661,6 +685,7 @@ def test_the_fit_geometry_selects_the_terms(dithers, geometry, refine):
     assert (result.scatter("a") > 0.3) == (geometry == "shift")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("refine", [True, False])
 def test_stars_that_fit_badly_are_left_out(dithers, refine):
     catalog, stars = dithers.catalog, dithers.catalog_stars.copy()
@@ -680,6 +705,7 @@ def test_stars_that_fit_badly_are_left_out(dithers, refine):
     np.testing.assert_allclose(runs[3, 100.0].error("a"), runs[0, 3.0].error("a"), atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "parameters",
     [
@@ -704,6 +730,7 @@ def test_relative_alignment_parameters_apply_without_refine(dithers, usual, para
         assert np.abs(dithers.align("third", refine=False, sigma=0.7).error("b") - other.error("b")).max() > 1e-3
 
 
+@pytest.mark.slow
 def test_expand_refcat_reaches_exposures_beyond_the_first(tmp_path):
     sky = Sky(tmp_path, radius=0.3)
     sky.expose("first", error=(0.3, -0.4), dither=(0, -330))
@@ -762,6 +789,7 @@ def test_an_image_without_a_wcs_is_refused(tmp_path):
     assert "run assign_wcs" in refusal(tmp_path / "o_tweakreg.asdf", tmp_path / "o.json", *arguments)
 
 
+@pytest.mark.slow
 def test_no_pixel_is_read(tmp_path):
     sky = Sky(tmp_path)
     sky.expose("a")
@@ -822,6 +850,7 @@ def align_with(sky, catalog):
         sky.catalogs[0] = usual
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "names", [("x", "y"), ("x", "y_psf"), ("x_psf", "y"), ("x_psf", "y_psf"), ("x_centroid", "y_centroid")]
 )
@@ -846,6 +875,7 @@ def test_a_catalog_that_was_not_compared_gives_a_warning(dithers):
     assert re.search(r"WARNING.*a: unknown\.ecsv has no metadata that name its exposure, and there", result.said)
 
 
+@pytest.mark.slow
 def test_custom_catalogs_are_compared_with_the_sources_of_the_image(dithers):
     """Without metadata: swapped, counted from (1, 1), of one source in five, and right in another order."""
     own, paths = list(dithers.catalogs), [dithers.folder / f"plain_{stem}.csv" for stem in "ab"]
@@ -878,6 +908,7 @@ def test_custom_catalogs_are_compared_with_the_sources_of_the_image(dithers):
         dithers.catalogs = own
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("apart", [0.0, 0.2])
 def test_sources_that_are_listed_twice_count_once(dithers, aligned, apart):
     table = custom_table(dithers)
@@ -904,6 +935,7 @@ def test_merged_sources_are_between_their_entries():
     assert len(SourcePositions(*np.empty((3, 0))).merged()) == 0
 
 
+@pytest.mark.slow
 def test_an_empty_custom_catalog_has_no_sources(dithers):
     for name, table in (("bare.ecsv", Table()), ("columns.ecsv", Table({"x": [], "y": []})), ("other.ecsv", Table({"n": []}))):
         table.write(dithers.folder / name, overwrite=True)
@@ -912,6 +944,7 @@ def test_an_empty_custom_catalog_has_no_sources(dithers):
         assert result.summary["exposures"]["a"]["n_sources"] == 0 and result.offset("b") < 0.1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "content", "says"),
     [
@@ -957,6 +990,7 @@ def identified(tmp_path_factory):
     return sky
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("other", [False, True])
 @pytest.mark.parametrize("suffix", ["parquet", "ecsv"])
 @pytest.mark.parametrize("field", IDENTITIES)
@@ -1024,6 +1058,7 @@ def epochs(tmp_path_factory):
     return sky
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("refine", [True, False])
 def test_exposures_years_apart_are_aligned_at_their_own_epochs(epochs, refine):
     result = epochs.align(f"refined_{refine}", refine=refine)
@@ -1035,6 +1070,7 @@ def test_exposures_years_apart_are_aligned_at_their_own_epochs(epochs, refine):
         assert result[stem]["wcs_fit_results"]["n_detector"] == 2
 
 
+@pytest.mark.slow
 def test_sources_outside_the_catalog_do_not_tie_epochs(tmp_path):
     """Stars of 8 mas per year: after four years those that both exposures have are 32 mas apart, and few are in the catalog."""
     sky = Sky(tmp_path, motion=(8.0, 4.0), density=300, in_catalog=40)
@@ -1044,6 +1080,7 @@ def test_sources_outside_the_catalog_do_not_tie_epochs(tmp_path):
     assert max(result.offset(stem) for stem in sky.truth) < 0.15
 
 
+@pytest.mark.slow
 def test_exposures_of_one_month_are_aligned_together(tmp_path):
     """Eighteen days apart, each to the stars of its own day: fast stars move by 5 mas."""
     sky = Sky(tmp_path, motion=(0.0, 100.0), in_catalog=190)

@@ -55,7 +55,7 @@ def test_images_of_one_visit_are_one_association_and_only_aligned(folder):
     for stem, entry in entries.items():
         assert (entry.association, entry.chain, entry.shape) == (VISIT, ("tweakreg",), (1, 8, 8))
         assert entry.is_calibrated and entry.is_cataloged and entry.catalog.endswith(f"{stem}_cat.parquet")
-    assert inventory.read(inventory.exposures_file(validated({"input": "*_cal.asdf", "results": "out"}, DECLARED),
+    assert inventory.read(inventory.name_exposures_file(validated({"input": "*_cal.asdf", "results": "out"}, DECLARED),
                                                    folder / ".rampflow" / "inventory.json")).exposures == entries  # fmt: skip
 
 

@@ -12,7 +12,7 @@ from rampflow.errors import RampflowError
 from rampflow.workflow import configuration
 from rampflow.workflow.configuration import command_line
 
-schema = functools.partial(configuration.schema, declarations.steps())
+schema = functools.partial(configuration.configuration_schema, declarations.steps())
 validated = functools.partial(configuration.validated, steps=declarations.steps())
 
 

@@ -26,6 +26,8 @@ from rampflow.step.declaration import reference_types
 from rampflow.workflow import configuration, inventory
 from rampflow.workflow.headers import read_header
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def visit(tmp_path):
@@ -151,7 +153,7 @@ def test_an_unreadable_store_is_built_again(visit, cache, content):
     (visit / ".rampflow/inventory.json").write_text(content)
     assert len(built(visit, cache)["opened"]) == 3
     config = configuration.validated({"input": "raw"}, declarations.steps())
-    assert inventory.read(inventory.exposures_file(config, visit / "nowhere" / "inventory.json")) is None
+    assert inventory.read(inventory.name_exposures_file(config, visit / "nowhere" / "inventory.json")) is None
 
 
 def test_jobs_load_what_the_main_process_built(visit, cache, monkeypatch):
@@ -163,7 +165,7 @@ def test_jobs_load_what_the_main_process_built(visit, cache, monkeypatch):
     monkeypatch.setenv("CRDS_SERVER_URL", SERVERLESS)
     assert len(built(visit, cache, {"input": "raw/a_uncal.asdf"})["exposures"]) == 1
     config = configuration.validated({"input": "raw"}, declarations.steps())
-    loaded = inventory.read(inventory.exposures_file(config, visit / ".rampflow/inventory.json"))
+    loaded = inventory.read(inventory.name_exposures_file(config, visit / ".rampflow/inventory.json"))
     assert loaded.context == found["context"] and loaded.links == found["links"]
     for stem, (association, kind, detector, shape, chain, references) in found["exposures"].items():
         entry = loaded.exposures[stem]
@@ -287,7 +289,7 @@ def test_without_symbolic_links_the_folder_is_named(tmp_path, monkeypatch):
 
     monkeypatch.setattr(os, "symlink", refuse)
     with pytest.raises(RampflowError, match=r"a symbolic link can't be made \(Operation not permitted\); work in a folder"):
-        links.point(tmp_path / "files/0/flat.asdf", tmp_path / "flat.asdf")
+        links.make_link(tmp_path / "files/0/flat.asdf", tmp_path / "flat.asdf")
 
 
 def test_a_reference_that_is_fetched_keeps_its_link(visit, cache, tmp_path, monkeypatch):

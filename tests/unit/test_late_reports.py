@@ -28,7 +28,7 @@ def test_a_later_report_says_what_it_repeats_and_how_to_avoid_it(make_plan):
     # What is kept is not made again.
     write(plan.paths.exposure("a1", "saturation"), plan.paths.exposure("a1", "refpix"))
     assert late_reports.repeated_steps(plan)["a1"] == chain[chain.index("dark_decay") :]
-    write(plan.paths.exposure("a1", "linearity"), plan.paths.between("a3", "ramp_pictures.json"))
+    write(plan.paths.exposure("a1", "linearity"), plan.paths.intermediate("a3", "ramp_pictures.json"))
     assert late_reports.repeated_steps(plan) == {}
 
 
@@ -37,4 +37,4 @@ def test_a_later_report_says_what_it_repeats_and_how_to_avoid_it(make_plan):
     [("--cores 2 report", True), ("results/a_report.html", True), ("--report all.html", False), ("--cores 2", False)],
 )
 def test_a_report_is_requested_by_its_target(words, expected):
-    assert late_reports.is_requested(words.split()) is expected
+    assert late_reports.is_report_requested(words.split()) is expected

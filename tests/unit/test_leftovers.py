@@ -5,7 +5,7 @@ import json
 from small_files import image, write_image
 
 from rampflow.workflow.inventory import ExposureEntry, Inventory
-from rampflow.workflow.leftovers import stale_files
+from rampflow.workflow.leftovers import find_stale_files
 
 STEM = "r0000101001001001001_0001_wfi01_f158"
 NOTHING = Inventory({}, None, {})
@@ -23,7 +23,7 @@ def test_only_files_named_as_products_are_stale(tmp_path):
     (results / f"{STEM}_segm.asdf").mkdir()
     (results / f"{STEM}_cal.png").write_text("")
     (results / "visit_tweakreg.json").write_text(json.dumps({"exposures": {STEM: {}}}))
-    stale = stale_files(NOTHING, results, tmp_path / ".rampflow")
+    stale = find_stale_files(NOTHING, results, tmp_path / ".rampflow")
     assert [path.name for path in stale] == [f"{STEM}_cal.asdf", f"{STEM}_cal.png", "visit_tweakreg.json"]
 
 
@@ -32,5 +32,5 @@ def test_products_of_the_run_are_not_stale(tmp_path):
     entry = ExposureEntry(STEM, "raw", "visit", "WFI_IMAGE", "WFI01", (8, 64, 64), chain, {}, None)
     meta = {"filename": f"{STEM}_cal.asdf", "calibration_software_name": "rampflow"}
     write_image(tmp_path / f"{STEM}_cal.asdf", image(), meta)
-    assert stale_files(Inventory({STEM: entry}, None, {}), tmp_path, tmp_path) == []
-    assert stale_files(NOTHING, tmp_path, tmp_path) == [tmp_path / f"{STEM}_cal.asdf"]
+    assert find_stale_files(Inventory({STEM: entry}, None, {}), tmp_path, tmp_path) == []
+    assert find_stale_files(NOTHING, tmp_path, tmp_path) == [tmp_path / f"{STEM}_cal.asdf"]

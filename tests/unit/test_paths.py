@@ -22,7 +22,7 @@ def test_products_depend_on_the_catalog(run_paths):
 def test_what_other_jobs_read_is_not_on_the_disk_of_a_node(run_paths):
     assert run_paths.exposure("r1", "flatfield") == "out/intermediates/r1_flat.asdf"
     assert run_paths.exposure("{stem}", "refpix") == "/node/tmp/{stem}_refpix.asdf"
-    assert run_paths.between("r1", "cat.parquet") == "out/intermediates/r1_cat.parquet"
+    assert run_paths.intermediate("r1", "cat.parquet") == "out/intermediates/r1_cat.parquet"
 
 
 def test_a_benchmark_has_the_name_of_its_log():

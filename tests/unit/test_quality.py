@@ -20,7 +20,7 @@ from rampflow.quality.exposure_numbers import explain_statuses, measure_sources
 from rampflow.quality.limits import read_limits
 from rampflow.quality.numbers import LIMITED, NUMBERS, OF_THE_RUN
 from rampflow.quality.outliers import find_outliers
-from rampflow.quality.table import ECSV, PARQUET, read_table, to_columns, update_table
+from rampflow.quality.table import ECSV, PARQUET, read_exposure_table, to_columns, update_table
 from rampflow.step.logs import configure_logging, log_numbers, recorded_log, recorded_numbers, step_logger
 
 
@@ -221,25 +221,25 @@ def test_exposures_without_products_have_rows(tmp_path):
     }
     outdated = {"association": "a", "state": "outdated", "failed_step": "photom", "reason": "no disk"}
     update_table(tmp_path, {failed: known, rows[1]["stem"]: outdated}, {})
-    found = read_table(tmp_path)
+    found = read_exposure_table(tmp_path)
     assert len(found) == 4
     assert {name: found[failed][name] for name in known} == known
     assert (found[failed]["detector"], found[failed]["optical_element"], found[failed]["exposure"]) == ("WFI05", "F184", 7)
     assert np.isnan(found[failed]["image_median"])
     assert found[rows[1]["stem"]]["state"] == "outdated" and found[rows[1]["stem"]]["image_median"] > 0
     update_table(tmp_path, {rows[0]["stem"]: {"association": "b", "state": "complete"}}, {})
-    found = read_table(tmp_path)
+    found = read_exposure_table(tmp_path)
     assert {name: found[failed][name] for name in known} == known, "another run of the folder"
     assert found[rows[0]["stem"]]["association"] == "b" and found[rows[1]["stem"]]["association"] == "a"
     assert (found[rows[1]["stem"]]["state"], found[rows[1]["stem"]]["failed_step"]) == ("outdated", "photom")
     write_rows(tmp_path, [rows[1] | {"filedate": "2027-12-31T00:00:00.000"}])
     update_table(tmp_path, {}, {})
-    assert read_table(tmp_path)[rows[1]["stem"]]["state"] == "complete", "made anew by a run that was killed later"
+    assert read_exposure_table(tmp_path)[rows[1]["stem"]]["state"] == "complete", "made anew by a run that was killed later"
     update_table(tmp_path, {}, {}, dropped=[failed])
-    assert len(read_table(tmp_path)) == 3
+    assert len(read_exposure_table(tmp_path)) == 3
     update_table(tmp_path, {failed: known}, {})
     update_table(tmp_path, {}, {}, dropped=None)
-    assert failed not in read_table(tmp_path)
+    assert failed not in read_exposure_table(tmp_path)
 
 
 def test_damaged_numbers_and_a_damaged_table_hide_nothing(tmp_path):
@@ -248,10 +248,11 @@ def test_damaged_numbers_and_a_damaged_table_hide_nothing(tmp_path):
     (tmp_path / f"{rows[1]['stem']}_qa.json").write_text("{")
     (tmp_path / PARQUET).write_text("no table")
     update_table(tmp_path, {}, {})
-    found = read_table(tmp_path)
+    found = read_exposure_table(tmp_path)
     assert len(found) == 3 and found[rows[1]["stem"]]["reason"] == "its numbers are damaged"
 
 
+@pytest.mark.slow
 def test_ten_thousand_exposures_have_a_table(tmp_path):
     rows = simulate_survey(10_000)
     write_rows(tmp_path, rows)
@@ -401,5 +402,5 @@ def test_the_program_makes_the_table(tmp_path, capsys):
     limits = json.dumps({"image_median": {"maximum": 0.1}})
     assert exposure_table.main([str(tmp_path), "--limits", limits]) == 0
     assert "above the limit of 0.1 DN/s" in capsys.readouterr().err
-    assert all(row["outliers"] == "image_median" for row in read_table(tmp_path).values())
+    assert all(row["outliers"] == "image_median" for row in read_exposure_table(tmp_path).values())
     assert exposure_table.main([str(tmp_path / "nothing")]) == 1

@@ -36,7 +36,7 @@ def finished(make_plan, monkeypatch):
     for stem in plan.exposures:
         image = Path(plan.paths.product(stem, "cal.asdf"))
         logged[image] = rerun.exposure_recipes(plan, stem)[image]
-        between = [JobInputs(plan).calibrated_image(stem), plan.paths.between(stem, "cat.parquet")]
+        between = [JobInputs(plan).calibrated_image(stem), plan.paths.intermediate(stem, "cat.parquet")]
         for age, path in enumerate([*plan.products(stem), *between]):
             Path(path).parent.mkdir(parents=True, exist_ok=True)
             Path(path).touch()
@@ -53,7 +53,7 @@ def test_products_are_outdated_by_recipes_and_by_newer_files_that_they_are_made_
     logged[image] = logged[image] | {"flatfield": "other"}
     assert not rerun.is_current(plan, "a1") and rerun.is_current(plan, "a2")
     # The exposures of an association are aligned together; those that are not aligned stand alone.
-    os.utime(plan.paths.between("a1", "cat.parquet"), (1001, 1001))
+    os.utime(plan.paths.intermediate("a1", "cat.parquet"), (1001, 1001))
     assert [stem for stem in plan.exposures if rerun.is_current(plan, stem)] == ["a3", "b1"]
     os.utime(plan.paths.product("b1", "cal.png"), (999, 999))
     Path(plan.paths.product("a3", "wcs.asdf")).unlink()
@@ -64,6 +64,6 @@ def test_products_of_a_second_pass_are_current_though_the_next_run_aligns_all(fi
     plan, logged = finished
     image = Path(plan.paths.product("a2", "cal.asdf"))
     logged[image] = logged[image] | {"tweakreg": JobRecipes(plan).association_recipe("a", ["a2"])}
-    os.utime(plan.paths.between("a1", "cat.parquet"), (1001, 1001))
+    os.utime(plan.paths.intermediate("a1", "cat.parquet"), (1001, 1001))
     assert rerun.is_current(plan, "a2", ["a2"]) and not rerun.is_current(plan, "a2")
     assert rerun.is_current(plan, "b1", ["a2"])

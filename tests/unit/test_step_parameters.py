@@ -25,7 +25,7 @@ def merge(config=None, chain=("saturation", "ramp_fitting", "flatfield", "source
     paths = {reftype: f"/crds/roman_wfi_{reftype}_0001.asdf" for reftype in found}
     by_path = {paths[reftype]: sections for reftype, sections in found.items()}
     steps = {name: DECLARED[name] for name in chain}
-    return step_parameters.merged(paths, by_path, configuration.validated(config or {}, DECLARED), steps)
+    return step_parameters.merge_references(paths, by_path, configuration.validated(config or {}, DECLARED), steps)
 
 
 def values_of(found, step):
@@ -98,22 +98,22 @@ def test_values_that_a_parameter_does_not_take_are_errors(parameter, value, take
 
 
 def test_what_stpipe_takes_for_no_value_is_none():
-    assert merge(pars_rampfitstep={"": {"rejection_threshold": "None", "edge_size": None, "colour": "None"}}) == merge()
-    (line,) = merge(pars_rampfitstep={"": {"colour": np.array([1, 2])}}).ignored
-    assert "ramp_fitting.colour is array([1, 2])" in line
+    assert merge(pars_rampfitstep={"": {"rejection_threshold": "None", "edge_size": None, "color": "None"}}) == merge()
+    (line,) = merge(pars_rampfitstep={"": {"color": np.array([1, 2])}}).ignored
+    assert "ramp_fitting.color is array([1, 2])" in line
 
 
 def test_parameters_without_a_counterpart_are_named_and_those_without_effect_are_not():
     found = merge(
         pars_rampfitstep={"": {"threshold_constant": 5.0, "threshold_intercept": None, "maximum_cores": "half"}},
-        pars_sourcecatalogstep={"": {"forced_segmentation": "", "save_results": True, "pre_hooks": [], "colour": "red"}},
+        pars_sourcecatalogstep={"": {"forced_segmentation": "", "save_results": True, "pre_hooks": [], "color": "red"}},
         pars_tweakregstep={"": {"abs_refcat": "GAIADR3_S3"}},
         pars_exposurepipeline={"": {"on_disk": True, "skip": True}, "jump": {"rejection_threshold": 3.0}},
     )
     assert found.values == {}
     assert [line.partition(".asdf: ")[2] for line in found.ignored] == [
         "ramp_fitting.threshold_constant is 5.0",
-        "source_catalog.colour is 'red'",
+        "source_catalog.color is 'red'",
         "pipeline.skip is True",
         "jump.rejection_threshold is 3.0",
     ]
@@ -132,7 +132,7 @@ def test_a_step_that_can_t_be_left_out_is_not():
 @pytest.mark.parametrize(
     ("value", "enabled"), [("true", False), ("t", False), ("yes", False), ("false", True), ("", True), ("1", True)]
 )
-def test_stpipe_s_switch_is_honoured(value, enabled, monkeypatch):
+def test_stpipe_s_switch_is_honored(value, enabled, monkeypatch):
     monkeypatch.setenv("STPIPE_DISABLE_CRDS_STEPPARS", value)
     assert step_parameters.are_enabled({"step_parameters": True}) is enabled
     assert not step_parameters.are_enabled({"step_parameters": False})

@@ -12,7 +12,9 @@ from survey_rows import FAULTS, FOUND_BY, plant, simulate_survey, write_rows
 from rampflow.errors import RampflowError
 from rampflow.pictures.survey import MEASURED, order_exposures, read_thumbnails, text_columns
 from rampflow.quality.numbers import NUMBERS
-from rampflow.quality.table import read_table, to_columns, update_table
+from rampflow.quality.table import read_exposure_table, to_columns, update_table
+
+pytestmark = pytest.mark.slow
 
 SIZE, THUMBNAILS = 10_000, 30
 #: A text that would end a script, or become an element, if it were not escaped.
@@ -59,7 +61,7 @@ def results(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def table(results):
-    return read_table(results[0])
+    return read_exposure_table(results[0])
 
 
 @pytest.fixture(scope="module")

@@ -63,7 +63,7 @@ def test_newer_schemas_are_those_of_the_data_models(installed):
         assert installed["schemas"].get(uri) in (None, json.loads(text)), name
     for version, kinds in tags.DATA_MODELS.items():
         for tag in kinds.values():
-            assert "meta" in models.schema(tag.removeprefix(tags.ROMAN_PREFIX))["properties"], (version, tag)
+            assert "meta" in models.read_schema(tag.removeprefix(tags.ROMAN_PREFIX))["properties"], (version, tag)
 
 
 def literals(path):

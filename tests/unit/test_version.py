@@ -8,7 +8,7 @@ import pytest
 from repository import ROOT
 
 from rampflow import __version__, version
-from rampflow.workflow.environment import job_environment
+from rampflow.workflow.environment import script_environment
 
 
 @pytest.fixture
@@ -65,7 +65,7 @@ def test_an_archive_says_which_commit(tmp_path):
 
 
 def test_jobs_take_the_version_of_the_workflow():
-    assert job_environment(None)["RAMPFLOW_VERSION"] == __version__
+    assert script_environment(None)["RAMPFLOW_VERSION"] == __version__
     environment = os.environ | {"RAMPFLOW_VERSION": "1.2.3", "PYTHONPATH": str(ROOT / "scripts"), "PATH": ""}
     command = [sys.executable, "-c", "import rampflow; print(rampflow.__version__)"]
     assert subprocess.run(command, capture_output=True, text=True, env=environment, check=True).stdout.strip() == "1.2.3"

@@ -102,7 +102,7 @@ def test_each_transform_equals_that_of_astropy_or_gwcs(model, alone):
 def kinds(node):
     """Kinds of the transforms in a tree."""
     parts = node.values() if isinstance(node, dict) else node if isinstance(node, list) else ()
-    found = {wcs_tree.kind_of(node)} if "inputs" in node and hasattr(node, "tag") else set()
+    found = {wcs_tree.transform_kind(node)} if "inputs" in node and hasattr(node, "tag") else set()
     return found.union(*(kinds(part) for part in parts if isinstance(part, dict | list)))
 
 

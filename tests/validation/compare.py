@@ -90,7 +90,7 @@ class Differences:
 
 
 def _order(values: np.ndarray) -> np.ndarray:
-    """Number of each half-precision value in their order: neighbours differ by one."""
+    """Number of each half-precision value in their order: neighbors differ by one."""
     bits = values.view(np.int16).astype(np.int32)
     return np.where(bits < 0, -(bits & 0x7FFF), bits)
 

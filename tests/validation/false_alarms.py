@@ -204,7 +204,7 @@ def good_trial(seed: int) -> dict:
     noise = logarithmic(rng, 0.001, 0.02) / SCALE
     others, foreign = (int(matched * (factor ** rng.random() - 1)) for factor in (20, 5))
     true = uniform(rng, matched)
-    # Stars whose neighbours can be taken for them are not in common: the matching leaves them out.
+    # Stars whose neighbors can be taken for them are not in common: the matching leaves them out.
     places = np.concatenate([true, uniform(rng, others)], axis=1)
     stars = pointing_error(rng, 0, 5.9, 0.01)(plane_of(np.concatenate([true, uniform(rng, foreign, MARGIN)], axis=1)))
     scatter = noise * rng.lognormal(0, 0.5, places.shape[1])

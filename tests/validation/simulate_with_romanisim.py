@@ -19,7 +19,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent / "scripts"))
 
 from simulator.metadata import MA_TABLES, Settings
-from simulator.optics import attitude, displacement, pointing_at
+from simulator.optics import attitude, great_circle_rotation, pointing_at
 
 #: romanisim multiplies and divides by references as they are: what stands in for values that are NaN or not positive.
 USUAL = {"flat": 1.0, "gain": 1.8, "saturation": 55000.0, "readnoise": 7.0, "dark": 0.01}
@@ -81,7 +81,7 @@ def make_metadata(args) -> dict:
     entry |= {"accumulated_exposure_time": ends, "effective_exposure_time": ends}
     parameters.ma_table_reference = {"roman": {"science_tables": {f"SCI{number:04d}": entry}}}
     parameters.read_pattern[number] = reads
-    # None: from CRDS. There is no reference for the coupling of neighbouring pixels.
+    # None: from CRDS. There is no reference for the coupling of neighboring pixels.
     parameters.reference_data = dict.fromkeys(parameters.reference_data) | {"ipc": "none"}
 
     sca = int(args.detector[3:])
@@ -112,7 +112,7 @@ def name_exposure(meta, output: Path, args) -> None:
     meta["observation"].update({"visit_file_group": 1, "visit_file_sequence": 1, "visit_file_activity": "01"})
     wcsinfo = meta["wcsinfo"]
     true = attitude(*(wcsinfo[name] for name in ("v2_ref", "v3_ref", "ra_ref", "dec_ref", "roll_ref")))
-    seen = displacement(wcsinfo["ra_ref"], wcsinfo["dec_ref"], args.pointing_error) @ true
+    seen = great_circle_rotation(wcsinfo["ra_ref"], wcsinfo["dec_ref"], args.pointing_error) @ true
     pointing = pointing_at(seen, wcsinfo["v2_ref"], wcsinfo["v3_ref"])
     wcsinfo.update(zip(("ra_ref", "dec_ref", "roll_ref"), pointing, strict=True))
     if args.guide_window:

@@ -21,12 +21,12 @@ sys.path.insert(0, str(HERE.parent.parent / "scripts"))
 from rampflow import dq as flags  # noqa: E402
 
 PIPELINES = ("rampflow", "romancal")
-#: Where both agree, the full circle lies within the open square. Colours of Okabe and Ito, which all eyes tell apart.
+#: Where both agree, the full circle lies within the open square. Colors of Okabe and Ito, which all eyes tell apart.
 MARKS = {
     "rampflow": {"color": "#0072B2", "marker": "o", "markersize": 4.5, "zorder": 3},
     "romancal": {"color": "#D55E00", "marker": "s", "markersize": 8.5, "markerfacecolor": "none", "zorder": 2},
 }
-GREY = "#777777"
+GRAY = "#777777"
 GAIN = 1.8  #: electron/DN of the simulated detectors, on average
 
 

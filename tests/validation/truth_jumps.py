@@ -121,7 +121,7 @@ def draw(numbers):
             cost.plot(_middles(rows), [row[name]["pull"] for row in rows], **look, **truth.MARKS[name])
     height.legend(loc="lower right", fontsize=9)
     height.set(xscale="log", title="Completeness", ylabel="fraction found", ylim=(-0.03, 1.1))
-    cost.axhline(0, color=truth.GREY, linewidth=1)
+    cost.axhline(0, color=truth.GRAY, linewidth=1)
     cost.set(xscale="log", title="What hits leave in the slope", ylabel="mean error / quoted error")
     for axis in (height, cost):
         axis.set_xlabel("height of the jump (electrons)")
@@ -149,7 +149,7 @@ def draw(numbers):
         false.plot(
             rate[~some], 1 / number[~some], **truth.MARKS[name] | {"marker": "v", "linestyle": "none"}
         )  # fewer than this
-    false.axhline(numbers["chance"], color=truth.GREY, linewidth=1, linestyle="--", label="chance at 4.5 sigma, at most")
+    false.axhline(numbers["chance"], color=truth.GRAY, linewidth=1, linestyle="--", label="chance at 4.5 sigma, at most")
     false.set(xscale="log", yscale="log", title="False alarms", xlabel="true count rate (e-/s)", ylabel="per pixel")
     false.legend(fontsize=9)
     return figure

@@ -78,7 +78,7 @@ def draw(bins):
     )
     rate = np.array([(b["low"] * b["high"]) ** 0.5 for b in bins])
     for axis, (key, title, label, ideal, scale) in zip(axes.flat, panels, strict=True):
-        axis.axhline(ideal, color=truth.GREY, linewidth=1)
+        axis.axhline(ideal, color=truth.GRAY, linewidth=1)
         for name in truth.PIPELINES:
             values = np.array([b[name][key] for b in bins], np.float64) * scale  # None becomes NaN
             values, errors = values.T if values.ndim == 2 else (values, None)

@@ -109,7 +109,7 @@ def draw(magnitude, found, bins):
     figure, axes = truth.new_figure(2, 2, sharex=True)
     titles = ("PSF photometry", "Aperture photometry, radius 0.4 arcsec", "Astrometry, east", "Astrometry, north")
     for index, (axis, key, title) in enumerate(zip(axes.flat, RESIDUALS, titles, strict=True)):
-        axis.axhline(0, color=truth.GREY, linewidth=1)
+        axis.axhline(0, color=truth.GRAY, linewidth=1)
         axis.plot(magnitude, found["rampflow"][index], ".", color="#bbbbbb", markersize=2, zorder=0)
         for name, shift in zip(truth.PIPELINES, (-0.08, 0.08), strict=True):
             low, middle, high = np.array([b[name][key] for b in bins]).T

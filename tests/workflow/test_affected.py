@@ -4,14 +4,12 @@ import shutil
 
 import pytest
 from astropy.table import Table
-from repository import ROOT
-from snakemake_runs import Workflow
+from demo_visit import SMALL_CONFIGURATION as CONFIGURATION
+from demo_visit import SMALL_FIRST as FIRST
+from demo_visit import SMALL_SPECTRUM as SPECTRUM
 
 pytestmark = pytest.mark.workflow
 
-VISIT = "r0000101001001001001"
-FIRST, SECOND, SPECTRUM = (f"{VISIT}_{name}" for name in ("0001_wfi01_f158", "0002_wfi01_f158", "0003_wfi01_grism"))
-CONFIGURATION = ["--configfile", str(ROOT / "tests" / "helpers" / "small_visit.yaml")]
 SELECTED = f"overrides=[{{select: {{exposure: {FIRST}}}, steps: {{ramp_fitting: {{rejection_threshold: 6}}}}}}]"
 #: Changes of the configuration, with a part of the table.
 CHANGES = {
@@ -24,17 +22,13 @@ CHANGES = {
 
 
 @pytest.fixture(scope="module")
-def processed(tmp_path_factory):
-    """Two aligned images and a spectral exposure, processed with a job per step."""
-    folder = tmp_path_factory.mktemp("affected")
-    workflow = Workflow(folder, folder / "demo" / "crds_cache")
-    simulation = workflow.snakemake(*CONFIGURATION, snakefile="workflow/simulate.smk")
-    assert simulation.returncode == 0, simulation.stderr
-    flat = next((folder / "demo/crds_cache/references/roman/wfi").glob("*_flat_wfi01_*.asdf"))
-    shutil.copy(flat, folder / "my_flat.asdf")
-    done = workflow.snakemake(*options())
+def processed(small_visit):
+    """The small visit, processed with a job per step."""
+    flat = next((small_visit.folder / "demo/crds_cache/references/roman/wfi").glob("*_flat_wfi01_*.asdf"))
+    shutil.copy(flat, small_visit.folder / "my_flat.asdf")
+    done = small_visit.snakemake(*options())
     assert done.returncode == 0, done.stdout + done.stderr
-    return workflow
+    return small_visit
 
 
 def options(*changes, results="results", job_per="step"):

@@ -9,27 +9,24 @@ import sys
 import time
 
 import pytest
+from demo_visit import ASSOCIATION as VISIT
+from demo_visit import SMALL_CONFIGURATION as CONFIGURATION
+from demo_visit import SMALL_FIRST as FIRST
+from demo_visit import SMALL_SECOND as SECOND
+from demo_visit import SMALL_SPECTRUM as SPECTRUM
 from repository import ROOT
-from snakemake_runs import Workflow
 
 pytestmark = pytest.mark.workflow
 
-VISIT = "r0000101001001001001"
-FIRST, SECOND, SPECTRUM = (f"{VISIT}_{name}" for name in ("0001_wfi01_f158", "0002_wfi01_f158", "0003_wfi01_grism"))
 #: Steps that the alignment does without.
 SKIPPED = ("saturation", "refpix", "dark_decay", "linearity", "dark_current", "photom", "flatfield")
-CONFIGURATION = ["--configfile", str(ROOT / "tests" / "helpers" / "small_visit.yaml")]
 STEPS = f"steps={{{', '.join(f'{name}: {{skip: true}}' for name in SKIPPED)}}}"
 
 
-@pytest.fixture(scope="module")
-def workflow(tmp_path_factory):
-    """Two images to align and a spectral exposure, simulated; none has arrived in the folder L1."""
-    folder = tmp_path_factory.mktemp("arriving")
-    workflow = Workflow(folder, folder / "demo" / "crds_cache")
-    simulation = workflow.snakemake(*CONFIGURATION, snakefile="workflow/simulate.smk")
-    assert simulation.returncode == 0, simulation.stderr
-    return workflow
+@pytest.fixture
+def workflow(small_visit):
+    """The small visit; none of its exposures has arrived in the folder L1."""
+    return small_visit
 
 
 def arrive(workflow, folder, stem, part=1.0):

@@ -5,7 +5,10 @@ import re
 import shutil
 
 import pytest
-from demo_visit import CATALOGED, CONFIGURATION, STEMS, TYPES
+from demo_visit import ASSOCIATION, CATALOGED, CONFIGURATION, SMALL_CONFIGURATION, STEMS, TYPES
+from demo_visit import SMALL_FIRST as FIRST
+from demo_visit import SMALL_SECOND as SECOND
+from demo_visit import SMALL_SPECTRUM as SPECTRUM
 from products import arrays_of, assert_same_products, leftovers
 from report import read_benchmark
 from repository import ROOT
@@ -172,21 +175,12 @@ def test_the_profile_for_slurm_uses_it(together):
 
 # ------------------------------------------------------------------------------------------------------------- failures
 @pytest.fixture(scope="module")
-def small(tmp_path_factory):
-    """Two images to align and a spectral exposure, simulated."""
-    folder = tmp_path_factory.mktemp("small")
-    workflow = Workflow(folder, folder / "demo" / "crds_cache")
-    configuration = ["--configfile", str(ROOT / "tests" / "helpers" / "small_visit.yaml")]
-    simulation = workflow.snakemake(*configuration, snakefile="workflow/simulate.smk")
-    assert simulation.returncode == 0, simulation.stderr
-    (folder / "sitecustomize.py").write_text(KILL)
-    workflow.environment["PYTHONPATH"] = str(folder)
-    workflow.arguments = [*configuration, "--keep-going", "--config", "job_per=exposure"]
-    return workflow
-
-
-ASSOCIATION = "r0000101001001001001"
-FIRST, SECOND, SPECTRUM = (f"{ASSOCIATION}_{name}" for name in ("0001_wfi01_f158", "0002_wfi01_f158", "0003_wfi01_grism"))
+def small(small_visit):
+    """The small visit, whose process of an exposure can be killed."""
+    (small_visit.folder / "sitecustomize.py").write_text(KILL)
+    small_visit.environment["PYTHONPATH"] = str(small_visit.folder)
+    small_visit.arguments = [*SMALL_CONFIGURATION, "--keep-going", "--config", "job_per=exposure"]
+    return small_visit
 
 
 def summary_of(workflow):

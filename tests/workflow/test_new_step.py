@@ -1,6 +1,7 @@
-"""A new step takes one row in the table of steps, one script and one rule (and its test).
+"""A new step takes a row in the table of steps, a script, a rule, its test, and a section on what it computes.
 
-CONTRIBUTING.md's recipe says so. Here it is done in a copy of the workflow, and an exposure goes through the step.
+CONTRIBUTING.md's recipe says so. Here it is followed in a copy of the repository: an exposure goes through the step, the tests
+that compare the repository with the table pass, and no other file is edited by hand.
 """
 
 import re
@@ -18,16 +19,19 @@ from snakemake_runs import Workflow
 
 pytestmark = pytest.mark.workflow
 
+FOLDERS = ("workflow", "scripts", "config", "docs", "envs", "tests")
+FILES = (
+    *("Snakefile", "README.md", "CONTRIBUTING.md", "LICENSE", "CITATION.cff", "pyproject.toml"),
+    ".snakemake-workflow-catalog.yml",
+)
 SIZE = 256
 LEVEL = 0.25  # DN/s
 ROW_BEFORE = '        ChainStep("assign_wcs"'
-ROW = '        ChainStep("pedestal", "pedestal", "pedestal", "wfi_image", detectors=(1,)),\n'
+ROW = '        ChainStep("pedestal", "pedestal", "pedestal", "wfi_image", detectors=(1,), romancal=None),\n'
 SCRIPT = '''\
 """pedestal: subtract a constant from the count rates of an image."""
 
 import sys
-
-import numpy as np
 
 from rampflow.step.declaration import Parameter, Step
 from rampflow.step.program import run_step
@@ -39,34 +43,75 @@ STEP = Step(
 )
 
 
+def subtract_pedestal(data, level):
+    """Subtract a constant from the count rates of an image.
+
+    Parameters
+    ----------
+    data : numpy.ndarray
+        Count rates in DN/s, of shape (row, column).
+    level : float
+        The constant in DN/s.
+
+    Returns
+    -------
+    numpy.ndarray
+        The difference in DN/s, of the same shape and type.
+    """
+    return data - data.dtype.type(level)
+
+
 def run(job):
     data = job.exposure.array("data", 2)
     with job.create(rewrite=("data",)) as product:
-        product.write("data", data.read() - np.float32(job.parameters.level))
+        product.write("data", subtract_pedestal(data.read(), job.parameters.level))
 
 
 if __name__ == "__main__":
     sys.exit(run_step(STEP, run))
 '''
+TEST = """\
+import numpy as np
+from pedestal import subtract_pedestal
+
+
+def test_the_level_is_subtracted():
+    np.testing.assert_array_equal(subtract_pedestal(np.array([[1.5, np.nan]], "f4"), 0.5), np.array([[1, np.nan]], "f4"))
+"""
+SECTION_BEFORE = "## assign_wcs\n"
+SECTION = """\
+## pedestal
+
+[References and parameters](../config/README.md#pedestal). Function: `pedestal.subtract_pedestal`.
+
+The level is subtracted from every pixel.
+
+"""
+
+
+def insert(path, text, before):
+    """Insert text into a file, before the only place that has another text."""
+    head, tail = path.read_text().split(before)
+    path.write_text(head + text + before + tail)
 
 
 @pytest.fixture(scope="module")
 def extended(tmp_path_factory):
-    """A copy of the workflow with a step more, in a folder with two raw exposures and their references."""
+    """A copy of the repository with a step more, beside a folder with two raw exposures and their references."""
     folder = tmp_path_factory.mktemp("extended")
     clone, raw = folder / "clone", folder / "run" / "raw"
-    clone.mkdir()
     raw.mkdir(parents=True)
-    shutil.copy(ROOT / "Snakefile", clone)
-    for name in ("workflow", "scripts", "config", "envs"):
-        shutil.copytree(ROOT / name, clone / name)
-    (clone / "docs" / "reference").mkdir(parents=True)  # a generated page lies there
-    table = clone / "scripts" / "rampflow" / "chain.py"
-    table.write_text(table.read_text().replace(ROW_BEFORE, ROW + ROW_BEFORE))
+    for name in FOLDERS:
+        shutil.copytree(ROOT / name, clone / name, ignore=shutil.ignore_patterns("__pycache__", "generated"))
+    for name in FILES:
+        shutil.copy(ROOT / name, clone)
+    insert(clone / "scripts" / "rampflow" / "chain.py", ROW, ROW_BEFORE)
     (clone / "scripts" / "pedestal.py").write_text(SCRIPT)
     rules = clone / "workflow" / "rules" / "images.smk"
-    neighbour = re.search(r"rule dark_current:\n(?:    .*\n|\n)+", rules.read_text())[0]
-    rules.write_text(f"{rules.read_text()}\n\n{neighbour.replace('dark_current', 'pedestal').rstrip()}\n")
+    similar = re.search(r"rule dark_current:\n(?:    .*\n|\n)+", rules.read_text())[0]
+    rules.write_text(f"{rules.read_text()}\n\n{similar.replace('dark_current', 'pedestal').rstrip()}\n")
+    (clone / "tests" / "steps" / "test_pedestal.py").write_text(TEST)
+    insert(clone / "docs" / "algorithms.md", SECTION, SECTION_BEFORE)
     simulate_references.make_cache(folder / "crds", ("WFI01", "WFI07"), SIZE, 1)
     for name, detector in (("a", "WFI01"), ("b", "WFI07")):
         write_raw(raw / f"{name}_uncal.asdf", ramp(resultants=6, rows=SIZE, columns=SIZE), {"instrument.detector": detector})
@@ -93,11 +138,26 @@ def test_an_exposure_goes_through_a_new_step(extended):
     assert jobs == {"pedestal": 1, "assign_wcs": 1}
 
 
-def test_parameters_of_a_new_step_are_documented_and_checked(extended):
-    program = [sys.executable, extended.clone / "scripts" / "document_parameters.py"]
-    subprocess.run(list(map(str, program)), check=True)
-    written = yaml.safe_load((extended.clone / "config" / "config.yaml").read_text())
+@pytest.fixture(scope="module")
+def documented(extended):
+    """The clone after the documents were written."""
+    subprocess.run([sys.executable, extended.clone / "scripts" / "document_parameters.py"], check=True)
+    return extended
+
+
+def test_a_new_step_is_documented_and_checked(documented):
+    """Every test that compares the repository with the table of steps."""
+    tests = ["unit/test_chain.py", "documents/test_documents.py", "steps/test_step.py", "steps/test_pedestal.py"]
+    chosen = ["-k", "test_chain or test_documents or pedestal", *(f"tests/{name}" for name in tests)]
+    done = subprocess.run([sys.executable, "-m", "pytest", "-q", *chosen], cwd=documented.clone, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+    readme = (documented.clone / "README.md").read_text()
+    assert "dark_current --> pedestal --> assign_wcs" in readme and "dark_current, pedestal (WFI01 alone), assign_wcs" in readme
+
+
+def test_parameters_of_a_new_step_are_documented_and_checked(documented):
+    written = yaml.safe_load((documented.clone / "config" / "config.yaml").read_text())
     assert written["steps"]["pedestal"] == {"skip": False, "level": 0.0}
-    assert "| `level` | float | `0.0` | DN/s | what is subtracted |" in (extended.clone / "config" / "README.md").read_text()
-    refused = extended.snakemake("--dry-run", "--config", "input=raw", "steps={pedestal: {levle: 1}}")
+    assert "| `level` | float | `0.0` | DN/s | what is subtracted |" in (documented.clone / "config" / "README.md").read_text()
+    refused = documented.snakemake("--dry-run", "--config", "input=raw", "steps={pedestal: {levle: 1}}")
     assert refused.returncode != 0 and "did you mean 'level'?" in refused.stdout + refused.stderr

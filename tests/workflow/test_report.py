@@ -72,12 +72,12 @@ def test_north_and_east(center, angle):
     # x grows to the west of a north-up image.
     east, north = np.radians(scale / 3600) * np.array([[-cos, sin], [sin, cos]]) @ pixels.T
     ra0, dec0 = np.radians(center)
-    towards = np.array([np.cos(dec0) * np.cos(ra0), np.cos(dec0) * np.sin(ra0), np.sin(dec0)])
+    toward = np.array([np.cos(dec0) * np.cos(ra0), np.cos(dec0) * np.sin(ra0), np.sin(dec0)])
     along_ra = [-np.sin(ra0), np.cos(ra0), 0]
-    vectors = towards + np.outer(east, along_ra) + np.outer(north, np.cross(towards, along_ra))
+    vectors = toward + np.outer(east, along_ra) + np.outer(north, np.cross(toward, along_ra))
     x, y, z = vectors.T
     corners = np.degrees([np.arctan2(y, x) % (2 * np.pi), np.arctan2(z, np.hypot(x, y))]).T
-    to_north, to_east, found = image.directions(corners, (size, size))
+    to_north, to_east, found = image.compass_directions(corners, (size, size))
     np.testing.assert_allclose(to_north, [sin, cos], atol=1e-6)
     np.testing.assert_allclose(to_east, [-cos, sin], atol=1e-6)
     assert found == pytest.approx(scale, rel=1e-6)
@@ -184,7 +184,7 @@ def test_levels_of_rows_are_free_of_sources_and_channels():
     levels = refpix.row_levels(counts)
     assert levels.shape == (128, 2)
     np.testing.assert_allclose(levels[:, 1], common[4:-4] - np.median(common[4:-4]), atol=0.6)
-    assert refpix.scatter(levels) == pytest.approx(5, rel=0.2)
+    assert refpix.row_scatter(levels) == pytest.approx(5, rel=0.2)
 
 
 def test_residuals_are_those_of_the_same_stars():

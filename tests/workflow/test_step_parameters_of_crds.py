@@ -22,7 +22,7 @@ def test_a_run_uses_and_names_the_parameters_of_crds(cache, tmp_path):
     assert "--edge_size 4" in said and "--rejection_threshold 5.0" in said
     assert "--parameters_from roman_wfi_pars-exposurepipeline_0005.asdf:edge_size" in said
     assert "--parameters_from roman_wfi_pars-rampfitstep_0005.asdf:rejection_threshold" in said
-    assert "ramp_fitting.colour is 'red': rampflow has no such parameter and ignores it" in said
+    assert "ramp_fitting.color is 'red': rampflow has no such parameter and ignores it" in said
     own = dry_run(tmp_path, operational, "references={crds_context: roman_0005.pmap}", "steps={ramp_fitting: {edge_size: 0}}")
     assert "--edge_size 0" in own and "exposurepipeline" not in own and "--rejection_threshold 5.0" in own
     off = dry_run(tmp_path, operational, "references={crds_context: roman_0005.pmap, step_parameters: false}")

@@ -11,11 +11,11 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from demo_visit import ASSOCIATION, SMALL_CONFIGURATION, SMALL_FIRST, SMALL_SECOND, SMALL_SPECTRUM
 from repository import ROOT
 from small_files import damage_pixels
-from snakemake_runs import Workflow
 
-from rampflow.quality.table import read_table
+from rampflow.quality.table import read_exposure_table
 from rampflow.workflow import paths, summary
 from rampflow.workflow.interruptions import Interruptions
 
@@ -265,22 +265,16 @@ def test_a_second_pass_ends_its_jobs_after_ctrl_c_and_the_summary_follows(tmp_pa
 
 # ------------------------------------------------------------------------------------------------------------ whole visits
 @pytest.fixture(scope="module")
-def workflow(tmp_path_factory):
-    """Two images to align and a spectral exposure, simulated."""
-    folder = tmp_path_factory.mktemp("summary")
-    workflow = Workflow(folder, folder / "demo" / "crds_cache")
-    configuration = ["--configfile", str(ROOT / "tests" / "helpers" / "small_visit.yaml")]
-    simulation = workflow.snakemake(*configuration, snakefile="workflow/simulate.smk")
-    assert simulation.returncode == 0, simulation.stderr
+def workflow(small_visit):
+    """The small visit, to be processed without the steps that its alignment does without."""
     steps = ", ".join(f"{name}: {{skip: true}}" for name in SKIPPED)
-    workflow.arguments = [*configuration, "--config", f"steps={{{steps}}}", "--keep-going"]
-    return workflow
+    small_visit.arguments = [*SMALL_CONFIGURATION, "--config", f"steps={{{steps}}}", "--keep-going"]
+    return small_visit
 
 
 @pytest.mark.workflow
 def test_one_bad_exposure_does_not_hold_back_the_others_of_its_association(workflow):
-    association = "r0000101001001001001"
-    first, second, spectrum = (f"{association}_{name}" for name in ("0001_wfi01_f158", "0002_wfi01_f158", "0003_wfi01_grism"))
+    association, first, second, spectrum = ASSOCIATION, SMALL_FIRST, SMALL_SECOND, SMALL_SPECTRUM
     raw, results = workflow.folder / "demo" / f"{first}_uncal.asdf", workflow.folder / "results"
     aligned = results / f"{association}_tweakreg.json"
     good = raw.read_bytes()
@@ -298,7 +292,7 @@ def test_one_bad_exposure_does_not_hold_back_the_others_of_its_association(workf
     assert said.count(line) == 1 and said.count(f"Job 0: {second}: raw exposure") <= 1
     assert said.count(f"{second}: raw exposure to ramp") == 1, "what was forced is done once"
 
-    rows = read_table(results)
+    rows = read_exposure_table(results)
     assert {stem: row["state"] for stem, row in rows.items()} == {first: "failed", second: "complete", spectrum: "complete"}
     assert rows[first]["failed_step"] == "dq_init" and "doesn't match its checksum" in rows[first]["reason"]
     assert (rows[first]["detector"], rows[first]["association"]) == ("WFI01", association)
@@ -318,7 +312,7 @@ def test_one_bad_exposure_does_not_hold_back_the_others_of_its_association(workf
     assert mended.returncode == 0, mended.stdout + mended.stderr
     assert set(json.loads(aligned.read_text())["exposures"]) == {first, second}
     assert (results / f"{first}_cal.asdf").exists()
-    row = read_table(results)[first]
+    row = read_exposure_table(results)[first]
     assert (row["state"], row["failed_step"], row["reason"]) == ("complete", "", "") and row["image_median"] > 0
     head, *_ = (workflow.folder / "logs" / "summary.txt").read_text().splitlines()
     assert head.startswith("rampflow: nothing failed, ") and head.endswith(", 3 of 3 exposures have their products")

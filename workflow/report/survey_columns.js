@@ -13,7 +13,7 @@ trend_axis.axis_label = titles[name]
 distribution_axis.axis_label = titles[name]
 for (const element of document.querySelectorAll(".number")) element.textContent = titles[name]
 
-// Colours cover all but the most extreme values, so that an outlier doesn't hide the differences of the others.
+// Colors cover all but the most extreme values, so that an outlier doesn't hide the differences of the others.
 const known = Float64Array.from(data.value.filter(Number.isFinite)).sort()
 const [low, high] = [0.02, 0.98].map((part) => known[Math.round(part * (known.length - 1))] ?? 0)
-colours.setv({low, high: high > low ? high : low + 1})
+colors.setv({low, high: high > low ? high : low + 1})

@@ -1,4 +1,4 @@
-"""What the rules of all files use: the plan of the run, what knows its jobs, and functions of wildcards that ask them."""
+"""What all files of rules use: the plan of the run, objects that know the files and arguments of its jobs, and input functions."""
 
 import gc
 import inspect
@@ -53,7 +53,7 @@ try:
 except RampflowError as error:
     raise WorkflowError(str(error)) from None
 
-# What the rules ask.
+# They know the inputs, arguments and recipes of each job.
 job_inputs, job_arguments, job_recipes = JobInputs(plan), JobArguments(plan), JobRecipes(plan)
 exposure_jobs, report_inputs = ExposureJobs(plan), ReportInputs(plan)
 
@@ -74,19 +74,19 @@ wildcard_constraints:
 
 
 # ------------------------------------------------------------------------------------------------------ what a rule reads
-def of_exposure(question, *arguments):
-    """Input or parameter function: the answer for the exposure of a job."""
-    return lambda wildcards: question(wildcards.stem, *arguments)
+def of_exposure(method, *arguments):
+    """Input or parameter function: what a method returns for the exposure of a job."""
+    return lambda wildcards: method(wildcards.stem, *arguments)
 
 
-def of_association(question, *arguments):
-    """Input or parameter function: the answer for the association of a job."""
-    return lambda wildcards: question(wildcards.association, *arguments)
+def of_association(method, *arguments):
+    """Input or parameter function: what a method returns for the association of a job."""
+    return lambda wildcards: method(wildcards.association, *arguments)
 
 
-def file_of_exposure(question, *arguments):
-    """Input function: the file that a question names for the exposure of a job. A file of the input is `ancient`."""
-    return lambda wildcards: ancient_inputs([question(wildcards.stem, *arguments)])
+def file_of_exposure(method, *arguments):
+    """Input function: the file that a method names for the exposure of a job. A file of the input is `ancient`."""
+    return lambda wildcards: ancient_inputs([method(wildcards.stem, *arguments)])
 
 
 def ancient_inputs(paths):
@@ -125,9 +125,9 @@ def get_pointings(wildcards):
     return [ancient(image) for image in images] if STARS_ARE_CURRENT else ancient_inputs(images)
 
 
-def files_of_association(question):
-    """Input function: the files that a question names for the association of a job. Files of the input are `ancient`."""
-    return lambda wildcards: ancient_inputs(question(wildcards.association))
+def files_of_association(method):
+    """Input function: the files that a method names for the association of a job. Files of the input are `ancient`."""
+    return lambda wildcards: ancient_inputs(method(wildcards.association))
 
 
 def get_ramp_pictures(wildcards):

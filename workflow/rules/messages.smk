@@ -1,4 +1,4 @@
-"""What a run does at its begin and its end: refuse a second run, mark outdated files, finish held-back associations, report."""
+"""What a run does at its start and its end: refuse a second run, mark outdated files, finish held-back associations, report."""
 
 import atexit
 
@@ -28,7 +28,7 @@ def mark_as_running():
 def finish_others():
     """Align and finish the exposures whose association waits for others that have failed; return their names."""
     failed = [(log.parent.name, log.stem) for log in summary.failed_jobs(summary.logs_of(plan), BEGUN)]
-    with_report = late_reports.is_requested(sys.argv[1:])
+    with_report = late_reports.is_report_requested(sys.argv[1:])
     if stems := second_pass.exposures_to_finish(plan, failed, with_report=with_report):
         names = sorted({name for name, _ in failed} & set(plan.exposures))
         show(f"Running again without the failed exposures, to finish the others of their association: {', '.join(names)}")
@@ -85,7 +85,7 @@ elif IS_MAIN_PROCESS:
     if damaged:
         others = f" and {len(damaged) - 1} others" if len(damaged) > 1 else ""
         show(f"{damaged[0]}{others}: is damaged, or is the product of another exposure or run; damaged files are made again")
-    if late_reports.is_requested(sys.argv[1:]) and (repeated := late_reports.repeated_steps(plan, BY_EXPOSURE)):
+    if late_reports.is_report_requested(sys.argv[1:]) and (repeated := late_reports.repeated_steps(plan, BY_EXPOSURE)):
         show(late_reports.describe_repeated(plan, repeated))
     for line in plan.inventory.selected:
         show(line)

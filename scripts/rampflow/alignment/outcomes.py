@@ -14,7 +14,7 @@ from rampflow.alignment.exposures import ARCSEC, CatalogedExposure, StoredWcs
 from rampflow.alignment.joint_solution import STAR_RADIUS, Fit, solve
 from rampflow.alignment.matching import Matching, log
 from rampflow.alignment.starts import find_starts
-from rampflow.alignment.verdicts import BY_GROUP, Judgement, Verdict, agree, warn_of_groups_apart
+from rampflow.alignment.verdicts import BY_GROUP, Judgment, Verdict, agree, warn_of_groups_apart
 
 
 @dataclasses.dataclass(frozen=True)
@@ -208,7 +208,7 @@ def _common_outcomes(members, catalog, relative, absolute, options) -> list[Outc
         outcomes.append(Outcome(StoredWcs(wcs), results, "", affine, star, source))
     judged = [outcomes[i] for i in tried]
     affines, counts = [o.affine for o in judged], [len(o.star) for o in judged]
-    verdicts = Judgement([members[i] for i in tried], affines, counts, catalog, relative, absolute).verdicts
+    verdicts = Judgment([members[i] for i in tried], affines, counts, catalog, relative, absolute).verdicts
     for index, verdict in zip(tried, verdicts, strict=True):
         outcome, expected = outcomes[index], verdict.group_affine
         if expected is not None and not agree(members[index], expected, outcome.affine):
@@ -257,7 +257,7 @@ def _align_jointly(members, catalog, catalog_error, relative, absolute, options)
             sigma=absolute.sigma,
         )
         affines, counts = [fit.affine for fit in fits], [len(fit.star) for fit in fits]
-        verdicts = Judgement([members[i] for i in placed], affines, counts, catalog, relative, absolute).verdicts
+        verdicts = Judgment([members[i] for i in placed], affines, counts, catalog, relative, absolute).verdicts
         for index, verdict in zip(placed, verdicts, strict=True):
             if not verdict.accepted:
                 outcomes[index] = _rejected(verdict, len(members))

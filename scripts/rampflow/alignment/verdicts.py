@@ -118,7 +118,7 @@ def reason_against(pairs: Pairs, n_fitted: int, matching: Matching) -> str:
     return ""
 
 
-class Judgement:
+class Judgment:
     """Decide which exposures of an association count as aligned.
 
     An exposure is accepted by
@@ -127,7 +127,7 @@ class Judgement:
     2. at least ``minobj`` stars that it shares with the catalog or with accepted exposures, and more than chance gives;
     3. the accepted detectors of the same exposure, if these agree with one rotation of the focal plane, and if its own stars
        confirm it or are too few to do so;
-    4. its part in a set of exposures that are tied to each other by 2 or 3 and fulfil 1 as a set.
+    4. its part in a set of exposures that are tied to each other by 2 or 3 and fulfill 1 as a set.
 
     It is rejected where the stars fit another shift about as well: which of the two is right can't be known.
 

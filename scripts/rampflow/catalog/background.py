@@ -69,7 +69,7 @@ def _median_of_sorted(values):
 
 def _mad_of_sorted(values, median):
     def deviation(count):
-        """Largest deviation among the `count` values nearest to the median: they are neighbours."""
+        """Largest deviation among the `count` values nearest to the median: they are neighbors."""
         starts = range(values.size - count + 1)
         first = bisect_left(starts, 0, key=lambda i: float(values[i]) + float(values[i + count - 1]) - 2 * median)
         return min(

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from rampflow.catalog.photometry import aperture_names
-from rampflow.files.models import schema
+from rampflow.files.models import read_schema
 from rampflow.files.tags import CATALOG_COLUMNS
 
 #: Units of the schema, and how astropy spells them.
@@ -34,21 +34,21 @@ SHAPE = (
     "cyy",
     "kron_radius",
 )
-NEIGHBOUR = ("nn_label", "nn_distance")
+NEIGHBOR = ("nn_label", "nn_distance")
 PROFILE = ("sharpness", "roundness1", "is_extended", "fluxfrac_radius_50")
 PSF_FLUX = ("psf_flux", "psf_flux_err")
 SEGMENT_FLUX = ("segment_flux", "segment_flux_err", "kron_flux", "kron_flux_err", "kron_abmag", "kron_abmag_err")
 PSF_QUALITY = ("psf_flags", "psf_gof")
 
 #: Columns that a catalog of given sources has twice: of the given shapes and positions, and of those in this image.
-REMEASURED = ("flagged_spatial_id", *CENTROID, *SKY, *SHAPE, *NEIGHBOUR)
+REMEASURED = ("flagged_spatial_id", *CENTROID, *SKY, *SHAPE, *NEIGHBOR)
 
 #: Columns of the format that are not measured in the image, and their value, as in romancal.
 UNMEASURED: dict[str, float] = dict.fromkeys(
     ("flagged_spatial_id", "image_flags", *(name for name in (*CENTROID, *WINDOWED) if name.endswith("_err"))), 0
 )
 UNMEASURED |= dict.fromkeys((name for name in (*SKY, *SKY_WINDOWED, *SKY_PSF) if name.endswith("_err")), 0)
-UNMEASURED |= {"dust_ebv": np.nan}  # looked up in a map afterwards
+UNMEASURED |= {"dust_ebv": np.nan}  # looked up in a map afterward
 
 FORCED = "forced_"
 
@@ -80,7 +80,7 @@ def column_names(*, fit_psf: bool, forced: bool = False) -> list[str]:
         *(SKY_PSF if fit_psf else ()),
         *EXTENT,
         *SHAPE,
-        *NEIGHBOUR,
+        *NEIGHBOR,
         *PROFILE,
         *_flux_names(fit_psf),
         "warning_flags",
@@ -154,7 +154,7 @@ def define(name: str) -> Definition:
         The schema has no such column.
     """
     name = name.removeprefix(FORCED)
-    for pattern, node in schema(CATALOG_COLUMNS)["definitions"].items():
+    for pattern, node in read_schema(CATALOG_COLUMNS)["definitions"].items():
         if re.fullmatch(pattern.replace("~radius~", "[0-9]{2}").replace("_~band~", ""), name):
             datatype = node["properties"]["data"]["properties"]["datatype"]["enum"][0]
             unit = None if node["unit"] == "none" else _SPELLINGS.get(node["unit"], node["unit"])

@@ -33,7 +33,7 @@ def find_segments(
     snr_threshold : float
         Detection threshold, as a multiple of the noise per pixel of the background.
     npixels : int
-        Minimum number of connected pixels (8 neighbours) of a source.
+        Minimum number of connected pixels (8 neighbors) of a source.
     deblend : bool
         Whether to split sources with more than one peak, by multiple thresholds and a watershed.
 

@@ -1,4 +1,4 @@
-"""Measurements of sources in the units of a catalog: segments, apertures, extent, neighbours, flags."""
+"""Measurements of sources in the units of a catalog: segments, apertures, extent, neighbors, flags."""
 
 from __future__ import annotations
 
@@ -137,9 +137,10 @@ def measure_segments(field: Field, labels: np.ndarray, detection: np.ndarray) ->
     Returns
     -------
     dict
-        Columns by name; and, for `flag_sources`, ``masked`` and ``unreliable`` as in `rampflow.catalog.segments.measure`.
+        Columns by name; and, for `flag_sources`, ``masked`` and ``unreliable`` as in
+        `rampflow.catalog.segments.segment_properties`.
     """
-    found = segments.measure(field.image, field.err, field.mask, labels, detection)
+    found = segments.segment_properties(field.image, field.err, field.mask, labels, detection)
     side, area = field.pixel_side, field.pixel_side**2
     major, minor, angle = found["semimajor"], found["semiminor"], np.degrees(found["angle"])
     top, bottom, left, right = found["boxes"].T
@@ -365,8 +366,8 @@ def flag_extended(columns: dict, energy: dict | None) -> np.ndarray:
         return large > small * (EXTENDED_GROWTH * energy[0.4] / energy[0.2])
 
 
-# ------------------------------------------------------------------------------------------------- neighbours and flags
-def find_neighbours(label: np.ndarray, x: np.ndarray, y: np.ndarray, scale: float) -> dict[str, np.ndarray]:
+# ------------------------------------------------------------------------------------------------- neighbors and flags
+def find_neighbors(label: np.ndarray, x: np.ndarray, y: np.ndarray, scale: float) -> dict[str, np.ndarray]:
     """Find the nearest other source of each source.
 
     Parameters

@@ -15,7 +15,7 @@ import numpy as np
 from rampflow import SOFTWARE_NAME, __version__
 from rampflow.catalog.columns import Definition, define
 from rampflow.catalog.photometry import ANNULUS_RADII, APERTURE_RADII
-from rampflow.catalog.segments import KRON_PARAMETERS, NEIGHBOURS
+from rampflow.catalog.segments import KRON_PARAMETERS, NEIGHBORS
 from rampflow.files.asdf_writer import CompressedArray, create_asdf
 from rampflow.files.data_models import data_model_of
 from rampflow.files.models import metadata_schema, required_part
@@ -113,7 +113,7 @@ def table_metadata(status: str, *, scale: float | None = None, energy: dict | No
         "date": now,
         "status": status,
         "versions": versions | {SOFTWARE_NAME: __version__},
-        "aperture_mask_method": NEIGHBOURS,
+        "aperture_mask_method": NEIGHBORS,
         "kron_params": KRON_PARAMETERS,
     }
     if scale is not None:

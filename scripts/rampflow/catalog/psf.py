@@ -29,9 +29,9 @@ STAMP_SUM = Range(
 CORE, LEAST_IN_CORE, LARGEST_OFFSET = 3.6, 0.5, 0.3
 
 COMPARED_RADII = (0.2, 0.4)  #: arcsec, at which the encircled energies of the PSF and of apcorr are compared
-ENERGY_TOLERANCE = 0.1  #: larger differences are contradictions; those of neighbouring filters are half of it
+ENERGY_TOLERANCE = 0.1  #: larger differences are contradictions; those of neighboring filters are half of it
 
-PRIMARY_MIRROR = 2.36  #: metres
+PRIMARY_MIRROR = 2.36  #: meters
 FWHM_OF_SIGMA = 8**0.5 * np.log(2) ** 0.5  #: FWHM of a Gaussian of σ = 1
 DIFFUSION = 0.25 * FWHM_OF_SIGMA  #: pixels, FWHM: charge diffusion and jitter
 PIXEL = 12**-0.5 * FWHM_OF_SIGMA  #: pixels, FWHM of a Gaussian of the variance of a pixel
@@ -336,7 +336,7 @@ def change_jitter(stamps: np.ndarray, old: tuple, new: tuple, scale: float) -> n
 
 def _jitter_exponent(u, v, major, minor, angle):
     """Logarithm of the Fourier transform of a jitter at the frequencies `u` along x and `v` along y, per arcsec."""
-    # The position angle runs from +y towards +x.
+    # The position angle runs from +y toward +x.
     sine, cosine = np.sin(np.radians(angle)), np.cos(np.radians(angle))
     along, across = sine * u + cosine * v, cosine * u - sine * v
     return -2 * (np.pi / 1000) ** 2 * ((major * along) ** 2 + (minor * across) ** 2)

@@ -122,7 +122,7 @@ def fit_psf(
     unit: float = 1.0,
     threads: int = 1,
 ) -> dict[str, np.ndarray]:
-    """Fit flux and position of each source by weighted least squares to 5 × 5 pixels, groups of neighbours together.
+    """Fit flux and position of each source by weighted least squares to 5 × 5 pixels, groups of neighbors together.
 
     The model, the pixels and the flags are those of photutils' `PSFPhotometry`. Its trust region measures fluxes in nJy and
     positions in pixels, and ends some fits early; here both are measured by their errors.

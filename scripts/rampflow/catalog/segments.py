@@ -9,11 +9,11 @@ import numpy as np
 #: Scale of the Kron aperture, smallest Kron radius, smallest circular radius (pixels): photutils' defaults, and romancal's.
 KRON_PARAMETERS = (2.5, 1.4, 0.0)
 #: Pixels of other sources are left out of an aperture (photutils' ``aperture_mask_method``).
-NEIGHBOURS = "mask"
+NEIGHBORS = "mask"
 MISSING_LIGHT = 0.01  #: fraction of a flux that may lie in masked pixels before the flux counts as unreliable
 
 
-def measure(image: np.ndarray, err: np.ndarray, mask: np.ndarray, labels: np.ndarray, detection: np.ndarray) -> dict:
+def segment_properties(image: np.ndarray, err: np.ndarray, mask: np.ndarray, labels: np.ndarray, detection: np.ndarray) -> dict:
     """Measure all sources of a segmentation map.
 
     Parameters
@@ -47,7 +47,7 @@ def measure(image: np.ndarray, err: np.ndarray, mask: np.ndarray, labels: np.nda
             convolved_data=detection,
             error=err,
             mask=mask,
-            aperture_mask_method=NEIGHBOURS,
+            aperture_mask_method=NEIGHBORS,
             kron_params=KRON_PARAMETERS,
         )
         found = {
@@ -78,7 +78,7 @@ def measure(image: np.ndarray, err: np.ndarray, mask: np.ndarray, labels: np.nda
 
 
 def touches_masked(mask: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Test whether masked pixels lie in or beside (8 neighbours) each segment.
+    """Test whether masked pixels lie in or beside (8 neighbors) each segment.
 
     Parameters
     ----------

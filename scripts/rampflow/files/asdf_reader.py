@@ -137,7 +137,7 @@ class AsdfFile:
         Parameters
         ----------
         *keys : str
-            The keys on the way to the entry.
+            Keys from the root of the tree to the entry.
 
         Returns
         -------
@@ -296,7 +296,7 @@ class AsdfFile:
                 if not isinstance(datatype, str):
                     return node
                 values = np.array(node["data"], numpy_dtype(datatype, "little"))
-                # Nested lists without any value don't tell the other axes.
+                # Nested lists without values don't determine the other axes.
                 return values if values.size else values.reshape(node.get("shape", values.shape))
             if type(node["source"]) is not int or node["source"] < 0:
                 raise ValueError("it is not in a block of this file")

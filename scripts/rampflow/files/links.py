@@ -87,7 +87,7 @@ def link_of(content: str, name: str) -> Path:
     return FOLDER / content / name
 
 
-def point(link: Path, target: Path) -> None:
+def make_link(link: Path, target: Path) -> None:
     """Make a link lead to a file. An older link is replaced, and never missing.
 
     Parameters
@@ -120,7 +120,7 @@ def _note_of(content: str, name: str) -> Path:
     return FOLDER / content / f"{name}.fetched"
 
 
-def standing_for(content: str, name: str) -> str:
+def folder_of_content(content: str, name: str) -> str:
     """Name the folder that stands for a content.
 
     Parameters
@@ -156,7 +156,7 @@ def record_fetched(link: Path, path: Path) -> None:
     """
     content = content_of(path, trusted=True)
     chosen = link.parent.name
-    if standing_for(content, path.name) != chosen:
+    if folder_of_content(content, path.name) != chosen:
         if os.path.lexists(link):
             raise RampflowError(
                 f"{path}: differs from the reference of this name that was last read in this working folder. It is in the "
@@ -164,7 +164,7 @@ def record_fetched(link: Path, path: Path) -> None:
             )
         with replacing(_note_of(content, path.name), shared=True) as partial:
             partial.write_text(f"{chosen}\n")
-    point(link, path.absolute())
+    make_link(link, path.absolute())
 
 
 def is_link(path: str | Path) -> bool:

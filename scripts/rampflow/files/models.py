@@ -83,7 +83,7 @@ def check_product(path: Path, model: str) -> None:
 
 
 @functools.cache
-def schema(name: str) -> dict:
+def read_schema(name: str) -> dict:
     """Read a schema of the package rad, or a newer one.
 
     Parameters
@@ -119,7 +119,7 @@ def resolved(node: dict) -> dict:
             name, _, place = node["$ref"].removeprefix(ROMAN_SCHEMAS).partition("#/")
         else:
             name, place = _schema_of_tag(node["tag"]), ""
-        node = schema(name)
+        node = read_schema(name)
         for key in filter(None, place.split("/")):
             node = node[key]
     return node
@@ -171,7 +171,7 @@ def metadata_schema(tag: str) -> dict:
     dict
         The schema of ``meta``.
     """
-    return schema(tag.removeprefix(ROMAN_PREFIX))["properties"]["meta"]
+    return read_schema(tag.removeprefix(ROMAN_PREFIX))["properties"]["meta"]
 
 
 def required_part(node: dict, values: dict) -> dict:

@@ -8,7 +8,7 @@ L u = 1 and L v = d, everything that a straight line needs is a running sum:
     slope = B / C,    variance = 1 / C,    chi^2 = A - B^2 / C.
 
 The pivots neither overflow nor underflow, however long the ramp. A difference that is left out has 1 and d replaced by 0
-and its links to its neighbours cut, so that it adds nothing to any sum.
+and its links to its neighbors cut, so that it adds nothing to any sum.
 
 To leave out differences is to give each a free offset. With y = S^-1 1, r = S^-1 (d - slope) and Q = S^-1 - y y' / C, the
 offsets b of a set of differences solve Q b = r (rows and columns of the set alone), chi^2 falls by r' b, and the slope by
@@ -191,7 +191,7 @@ def _search(difference, used, p, table, photon, read, one, two, scratch):
 
 
 @compiled
-def find_jumps(resultants, groupdq, gain, readnoise, table, network, one, two, spoiled, flag, rate, jumps):
+def search_ramps(resultants, groupdq, gain, readnoise, table, network, one, two, spoiled, flag, rate, jumps):
     """Fit ramps with the noise of their median rate, and search for jumps, as `ramp_fitting.find_jumps` says.
 
     Parameters
@@ -247,7 +247,7 @@ def find_jumps(resultants, groupdq, gain, readnoise, table, network, one, two, s
 
 
 @compiled
-def fit_slopes(resultants, groupdq, jumps, gain, readnoise, table, rate, slope, err, var_poisson, var_rnoise, chisq):
+def solve_ramps(resultants, groupdq, jumps, gain, readnoise, table, rate, slope, err, var_poisson, var_rnoise, chisq):
     """Fit ramps with the noise of a given rate, as `ramp_fitting.fit_slopes` says.
 
     Parameters

@@ -77,10 +77,10 @@ def subtract(resultant, offset, channel, slope, intercept, mean_is_missing, samp
         Which of them it is: 0 is their real part, 1 the imaginary.
     """
     columns, rows = samples.shape
-    first, stop, backwards = channel * columns, (channel + 1) * columns, channel % 2 == 1
+    first, stop, backward = channel * columns, (channel + 1) * columns, channel % 2 == 1
     times, correction, rest = np.empty(columns), np.empty((BLOCK, columns), np.float32), np.empty((BLOCK, columns), np.float32)
     for column in range(columns):
-        times[column] = (columns - 1 - column if backwards else column) - (rows * SAMPLES - 1) / 2
+        times[column] = (columns - 1 - column if backward else column) - (rows * SAMPLES - 1) / 2
     for start in range(0, rows, BLOCK):
         # A channel's part of a row is short, and comes from memory. Of a short loop the processor asks for several at a time.
         for row in range(start, min(start + BLOCK, rows)):
@@ -88,7 +88,7 @@ def subtract(resultant, offset, channel, slope, intercept, mean_is_missing, samp
             for column in range(columns):
                 values[column] = counts[column] - put_back[column]
         for column in range(columns):  # turned to rows first: then the main loop runs in vector registers
-            sample = columns - 1 - column if backwards else column
+            sample = columns - 1 - column if backward else column
             for row in range(start, min(start + BLOCK, rows)):
                 value = samples[sample, row]
                 correction[row - start, column] = value.imag if part else value.real

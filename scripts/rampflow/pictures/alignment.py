@@ -8,7 +8,7 @@ import numpy as np
 
 from rampflow.alignment.joint_solution import STAR_RADIUS
 from rampflow.pictures.figures import BLACK, BLUE, ORANGE, RED, SKY, new_figure, picture
-from rampflow.pictures.image import directions, sky_center, tangent_plane
+from rampflow.pictures.image import compass_directions, sky_center, tangent_plane
 
 ARCSEC = 3600  #: per degree
 MAS = 1000  #: per arcsec
@@ -108,7 +108,7 @@ def quiver_picture(residuals: Residuals, corners: np.ndarray, shape: tuple[int, 
     dict
         The picture.
     """
-    north, east, _ = directions(corners, shape)
+    north, east, _ = compass_directions(corners, shape)
     figure = new_figure(2.9)
     axes = figure.subplots(1, 2, sharey=True)
     for axis, offsets, name in ((axes[0], residuals.before, "before"), (axes[1], residuals.after, "after")):
@@ -160,10 +160,10 @@ def residual_picture(before: np.ndarray, after: np.ndarray) -> dict:
         low, high = np.percentile(offsets, (1, 99))
         margin = 0.2 * (high - low) + 1e-3
         edges = np.linspace(low - margin, high + margin, 41)
-        for values, label, colour, filled in zip(offsets.T, ("east", "north"), (SKY, RED), (True, False), strict=True):
+        for values, label, color, filled in zip(offsets.T, ("east", "north"), (SKY, RED), (True, False), strict=True):
             text = f"{label}: mean {values.mean():.3g}, σ {values.std():.3g} mas"
             kind = "stepfilled" if filled else "step"
-            axis.hist(values.clip(*edges[[0, -1]]), edges, color=colour, histtype=kind, lw=1.4, label=text)
+            axis.hist(values.clip(*edges[[0, -1]]), edges, color=color, histtype=kind, lw=1.4, label=text)
         axis.axvline(0, 0, 0.7, color=BLACK, lw=0.8)
         axis.set(title=f"{name} the alignment", ylabel="stars", xlabel="source less catalog (mas)")
         axis.legend(loc="upper left", fontsize=7)

@@ -1,4 +1,4 @@
-"""Figures of the report: their colours, which the colour-blind tell apart, their sizes, and their encoding."""
+"""Figures of the report: their colors, which the color-blind tell apart, their sizes, and their encoding."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 #: Okabe and Ito's palette (https://jfly.uni-koeln.de/color/).
 BLACK, ORANGE, SKY, GREEN, BLUE, RED = "#000000", "#E69F00", "#56B4E9", "#009E73", "#0072B2", "#D55E00"
-COLOUR_MAP = "cividis"
+COLOR_MAP = "cividis"
 
 WIDTH = 4.6  #: inches: as wide as a column of the report, so that text keeps its size on a phone
 DPI = 200
@@ -22,7 +22,7 @@ STYLE: Any = {
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": False,
-    "image.cmap": COLOUR_MAP,
+    "image.cmap": COLOR_MAP,
     "image.origin": "lower",
     "legend.frameon": False,
     "legend.fontsize": 8,

@@ -142,7 +142,7 @@ def tangent_plane(positions: np.ndarray, center: np.ndarray) -> np.ndarray:
     return np.degrees(np.column_stack([east, north]))
 
 
-def directions(corners: np.ndarray, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray, float]:
+def compass_directions(corners: np.ndarray, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray, float]:
     """Find north, east and the scale of an image.
 
     Parameters
@@ -181,13 +181,13 @@ def draw(shades: np.ndarray, corners: np.ndarray | None = None):
     Returns
     -------
     PIL.Image.Image
-        The picture, in shades of grey.
+        The picture, in shades of gray.
     """
     from PIL import Image
 
     picture = Image.fromarray(np.ascontiguousarray((shades[::-1] * 255).astype(np.uint8)))
     if corners is not None:
-        _draw_compass(picture, *directions(corners, shades.shape))
+        _draw_compass(picture, *compass_directions(corners, shades.shape))
     return picture
 
 

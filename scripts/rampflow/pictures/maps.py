@@ -200,8 +200,8 @@ def source_cutout(
     extent = (left - 0.5, left + side - 0.5, bottom - 0.5, bottom + side - 0.5)
     axis.imshow(stretch(image[window]), cmap="gray_r", vmin=0, vmax=1.1, extent=extent)
     axis.contour(segmentation[window] > 0, [0.5], colors=[BLUE], linewidths=0.7, extent=extent)
-    for chosen, marker, colour, label in ((~extended, "+", RED, "point source"), (extended, "x", ORANGE, "extended source")):
-        axis.scatter(x[chosen], y[chosen], s=40, c=colour, marker=marker, linewidths=1.2, label=label)
+    for chosen, marker, color, label in ((~extended, "+", RED, "point source"), (extended, "x", ORANGE, "extended source")):
+        axis.scatter(x[chosen], y[chosen], s=40, c=color, marker=marker, linewidths=1.2, label=label)
     axis.set(xlim=extent[:2], ylim=extent[2:], xlabel="x (pixel)", ylabel="y (pixel)")
     figure.legend(loc="outside upper center", ncols=2)
     caption = f"The {side} × {side} pixels with most sources: positions in the catalog, and outlines of their segments."

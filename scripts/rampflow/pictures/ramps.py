@@ -132,8 +132,8 @@ def ramp_picture(ramps: list[Ramp], times: np.ndarray) -> dict | None:
         axis.set_visible(False)
     figure.supxlabel("time (s)", fontsize=8)
     figure.supylabel("linear counts (DN)", fontsize=8)
-    labelled = {label: handle for axis in axes for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)}
-    wanted = {label: handle for label, handle in labelled.items() if len(handle.get_xdata())}
+    labeled = {label: handle for axis in axes for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)}
+    wanted = {label: handle for label, handle in labeled.items() if len(handle.get_xdata())}
     figure.legend(wanted.values(), wanted.keys(), loc="outside upper center", ncols=4, fontsize=7)
     caption = "Ramps of a few pixels after linearity: the fit has one slope, and starts anew after each jump."
     return picture(figure, "Ramps", caption)

@@ -32,8 +32,8 @@ def row_levels(collected: np.ndarray) -> np.ndarray:
     return levels - np.nanmedian(levels, axis=0)
 
 
-def scatter(levels: np.ndarray) -> float:
-    """Measure how much the levels of neighbouring rows differ, which leaves out the sky.
+def row_scatter(levels: np.ndarray) -> float:
+    """Measure how much the levels of neighboring rows differ, which leaves out the sky.
 
     Parameters
     ----------
@@ -61,10 +61,10 @@ def refpix_picture(before: np.ndarray, after: np.ndarray) -> tuple[dict, dict]:
     picture : dict
         The picture, as `rampflow.pictures.figures.picture` gives it.
     facts : dict
-        Scatter of the levels of neighbouring rows in DN, ``before`` and ``after``.
+        Scatter of the levels of neighboring rows in DN, ``before`` and ``after``.
     """
     levels = row_levels(before), row_levels(after)
-    facts = {"before": scatter(levels[0]), "after": scatter(levels[1])}
+    facts = {"before": row_scatter(levels[0]), "after": row_scatter(levels[1])}
     figure = new_figure(5.4)
     parts: Any = figure.subfigures(2, 1, height_ratios=[1.7, 1])
     maps, lines = parts
@@ -80,8 +80,8 @@ def refpix_picture(before: np.ndarray, after: np.ndarray) -> tuple[dict, dict]:
     axis = lines.subplots()
     channel, first = levels[0].shape[1] // 2, len(levels[0]) // 2
     rows = np.arange(first, min(first + SHOWN_ROWS, len(levels[0])))
-    for level, name, colour in zip(levels, ("before", "after"), (ORANGE, BLUE), strict=True):
-        axis.plot(rows, level[rows, channel], color=colour, lw=0.9, label=name)
+    for level, name, color in zip(levels, ("before", "after"), (ORANGE, BLUE), strict=True):
+        axis.plot(rows, level[rows, channel], color=color, lw=0.9, label=name)
     axis.set(xlabel=f"row (channel {channel + 1})", ylabel="level (DN)", xlim=(rows[0], rows[-1]))
     axis.legend(ncols=2, loc="upper right")
     caption = (

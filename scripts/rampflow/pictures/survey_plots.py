@@ -46,21 +46,21 @@ FIRST_NUMBER = "image_median"
 #: Columns that the plots and the table always need.
 ALWAYS = ("stem", "state", "outliers", "outlier_text", "page", "time")
 
-COLOUR_MAP: Any = Cividis256
+COLOR_MAP: Any = Cividis256
 ORDINARY, MARKED, UNKNOWN = "#0072b2", "#b34700", "#dde2e8"
 PLOT_HEIGHT = 340
 
-# Texts of users are escaped (<%-), and a number that is an outlier has the colour of outliers.
+# Texts of users are escaped (<%-), and a number that is an outlier has the color of outliers.
 LINK = '<% if (page) { %><a href="<%- page %>"><%- value %></a><% } else { %><%- value %><% } %>'
 STATE = (
-    '<% const style = value === "complete" ? "" : "color: COLOUR; font-weight: 600" %>'
+    '<% const style = value === "complete" ? "" : "color: COLOR; font-weight: 600" %>'
     '<span class="<%- value %>" style="<%- style %>"><%- value %></span>'
 )
 TEXT = '<span title="<%- value %>"><%- value %></span>'
-OUTLIER_TEXT = '<span title="<%- value %>" style="color: COLOUR"><%- value %></span>'
+OUTLIER_TEXT = '<span title="<%- value %>" style="color: COLOR"><%- value %></span>'
 NUMBER = (
     '<% const marked = outliers.split(",").includes("NAME"); %>'
-    '<% const style = marked ? "color: #fff; background: COLOUR; padding: 0 4px" : "" %>'
+    '<% const style = marked ? "color: #fff; background: COLOR; padding: 0 4px" : "" %>'
     '<span class="<%- marked ? "outlier" : "" %>" style="<%- style %>">'
     '<%- Number.isFinite(value) ? (Number.isInteger(value) ? value : value.toPrecision(4)) : "–" %></span>'
 )
@@ -79,7 +79,7 @@ def _column(name: str) -> TableColumn:
     else:
         template = {"stem": LINK, "state": STATE, "outlier_text": OUTLIER_TEXT}.get(name, TEXT)
         width = TEXT_WIDTHS[name]
-    formatter = HTMLTemplateFormatter(template=template.replace("COLOUR", MARKED))
+    formatter = HTMLTemplateFormatter(template=template.replace("COLOR", MARKED))
     heading = {"stem": "exposure", "outlier_text": "outliers", "optical_element": "element", "exposure_start_time": "start"}
     title = heading.get(name) or (name if number is None or number.is_text else _title(name))
     return TableColumn(field=name, title=title, width=width, formatter=formatter, visible=name in SHOWN)
@@ -147,14 +147,14 @@ def make_document(texts: Mapping[str, Any], columns: Mapping[str, np.ndarray], s
     )
     order = {name: place for place, name in enumerate((*SHOWN, *TEXT_WIDTHS, *MEASURED))}
     table.columns.sort(key=lambda column: order[column.field])
-    colours = LinearColorMapper(palette=COLOUR_MAP, low=0, high=1, nan_color=UNKNOWN)
-    plots, parts = _make_plots(source, CDSView(filter=drawn), colours, columns)
+    colors = LinearColorMapper(palette=COLOR_MAP, low=0, high=1, nan_color=UNKNOWN)
+    plots, parts = _make_plots(source, CDSView(filter=drawn), colors, columns)
     arguments: dict[str, Any] = {
         "source": source,
         "others": others,
         "kept": kept,
         "drawn": drawn,
-        "colours": colours,
+        "colors": colors,
         "table": table,
     }
     arguments |= {"titles": {name: _title(name) for name in MEASURED}, "always": list(always), "sky": plots["sky"]}
@@ -203,7 +203,7 @@ def _make_widgets(texts: Mapping[str, Any]) -> dict[str, Any]:
 def _make_plots(
     source: ColumnDataSource,
     view: CDSView,
-    colours: LinearColorMapper,
+    colors: LinearColorMapper,
     columns: Mapping[str, np.ndarray],
 ) -> tuple[dict[str, figure], dict[str, Model]]:
     """Plots by name, and what the scripts change in them."""
@@ -214,7 +214,7 @@ def _make_plots(
     unknown |= {"count": [0] * len(CENTERS), "marked": [0] * len(CENTERS)}
     x, y = zip(*CENTERS, strict=True)
     focal = ColumnDataSource({"x": x, "y": y, "detector": DETECTORS, **unknown}, name="focal")
-    by_detector = LinearColorMapper(palette=COLOUR_MAP, low=0, high=1, nan_color=UNKNOWN)
+    by_detector = LinearColorMapper(palette=COLOR_MAP, low=0, high=1, nan_color=UNKNOWN)
     focal_plane = _plot(name="focal_plane", match_aspect=True)
     focal_plane.grid.visible = False
     focal_plane.xaxis.axis_label = focal_plane.yaxis.axis_label = "position in the focal plane (mm)"
@@ -269,12 +269,12 @@ def _make_plots(
     sky = _plot(name="sky", match_aspect=True, aspect_scale=stretch)
     sky.x_range.flipped = True
     sky.xaxis.axis_label, sky.yaxis.axis_label = "right ascension (deg)", "declination (deg)"
-    fill: Any = {"field": "value", "transform": colours}
+    fill: Any = {"field": "value", "transform": colors}
     places = sky.scatter("ra", "dec", size=4, marker="square", fill_color=fill, line_color=None, **points)
     # Those in view, if they are few: all of a large survey take long to draw, and each is smaller than a pixel of the screen.
     outlines = ColumnDataSource({"xs": [], "ys": [], "value": [], "stem": [], "state": [], "outlier_text": []}, name="outlines")
     footprints = sky.patches("xs", "ys", source=outlines, fill_color=fill, line_color=fill, fill_alpha=0.5)
-    sky.add_layout(ColorBar(color_mapper=colours, width=10), "right")
+    sky.add_layout(ColorBar(color_mapper=colors, width=10), "right")
     sky.add_tools(HoverTool(renderers=[footprints, places], tooltips=hovers, limit=3))
 
     plots = {"focal_plane": focal_plane, "trend": trend, "distribution": distribution, "sky": sky}

@@ -114,7 +114,7 @@ def measure_row_scatter(differences: np.ndarray) -> float:
     Parameters
     ----------
     differences : numpy.ndarray
-        Pairs of neighbouring rows in the difference of two resultants, DN, of shape (pair, 2, column).
+        Pairs of neighboring rows in the difference of two resultants, DN, of shape (pair, 2, column).
 
     Returns
     -------

@@ -199,7 +199,7 @@ RAMPS = _section(
     Number(
         "row_scatter_before",
         "scatter of the rows of a channel before refpix: robust standard deviation of the interquartile means of rows, from "
-        "neighbouring rows in the difference of the last two resultants",
+        "neighboring rows in the difference of the last two resultants",
         "DN",
         label="scatter of rows before refpix",
         compared=True,

@@ -81,7 +81,7 @@ def identify(stem: str) -> Row:
     }
 
 
-def combine(
+def combine_rows(
     numbers: Mapping[str, Row], run: Mapping[str, Row], earlier: Mapping[str, Row], dropped: Collection[str] = ()
 ) -> list[Row]:
     """Combine what is known of the exposures of a results folder.
@@ -177,7 +177,7 @@ def make_table(rows: list[Row], limits: Mapping[str, Mapping[str, float]]) -> tu
     return table, findings
 
 
-def write_table(table: Table, results: Path) -> None:
+def write_exposure_table(table: Table, results: Path) -> None:
     """Write the table of exposures: both files appear whole.
 
     Parameters
@@ -193,7 +193,7 @@ def write_table(table: Table, results: Path) -> None:
         table.write(partial, format="ascii.ecsv")
 
 
-def read_table(results: Path) -> dict[str, Row]:
+def read_exposure_table(results: Path) -> dict[str, Row]:
     """Read the table of exposures of a results folder.
 
     Parameters
@@ -258,8 +258,8 @@ def update_table(
         Outliers of each exposure by its name.
     """
     with locked(results):
-        earlier = read_table(results)
-        rows = combine(read_numbers(results), run, earlier, earlier if dropped is None else dropped)
+        earlier = read_exposure_table(results)
+        rows = combine_rows(read_numbers(results), run, earlier, earlier if dropped is None else dropped)
         table, findings = make_table(rows, limits)
-        write_table(table, results)
+        write_exposure_table(table, results)
     return {row["stem"]: found for row, found in zip(rows, findings, strict=True)}

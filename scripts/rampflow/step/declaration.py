@@ -106,7 +106,7 @@ class Parameter:
         return value
 
 
-def spell(value: object) -> str:
+def format_value(value: object) -> str:
     """Write a parameter's value as on the command line and in the configuration.
 
     Parameters
@@ -142,7 +142,7 @@ def add_parameters(parser: argparse.ArgumentParser, parameters: tuple[Parameter,
             accepted = "{" + ",".join(p.choices) + "}"
         else:
             accepted = p.type.__name__.upper()
-        text = f"{p.meaning}{unit} (default: {spell(p.default)})".replace("%", "%%")
+        text = f"{p.meaning}{unit} (default: {format_value(p.default)})".replace("%", "%%")
         parser.add_argument(f"--{p.name}", type=p.parse, default=p.default, metavar=accepted, help=text)
 
 

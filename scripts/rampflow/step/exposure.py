@@ -28,7 +28,7 @@ SECTIONS = (
     "wcsinfo",
 )
 
-#: Bytes of a flag at most. Those of a ramp's resultants are bytes; all others have 32 bits.
+#: Largest size of a flag in bytes, where it is not four: the flags of resultants have one byte.
 _FLAG_BYTES = {"groupdq": 1, "resultantdq": 1}
 _KINDS = {"u": "an unsigned integer", "i": "a signed integer", "f": "a real number", "b": "a boolean"}
 

@@ -344,7 +344,7 @@ class Job:
                     logged = time.monotonic()
         return results
 
-    def map_rows_with(
+    def map_rows_with_reference(
         self,
         reftype: str,
         field: str,

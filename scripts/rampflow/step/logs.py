@@ -31,7 +31,7 @@ _memory = _MemoryHandler()
 
 
 def configure_logging(stream: TextIO | None = None) -> None:
-    """Begin a log, and keep it for ``meta.cal_logs``, in romancal's form with times in UTC.
+    """Begin a log in the format of romancal, with times in UTC, and keep its lines for ``meta.cal_logs``.
 
     Parameters
     ----------

@@ -212,7 +212,7 @@ def input_files(step: Step, arguments: dict) -> list[Path]:
 
 
 def process(job: Job, function: Callable[[Job], None], when_skipped: Callable[[Job], None] = Job.pass_on) -> None:
-    """Process one exposure, or skip the step: for a fully saturated exposure, and without a reference that it can't do without.
+    """Process one exposure, or skip the step if the exposure is fully saturated or a reference that the step needs is missing.
 
     Parameters
     ----------

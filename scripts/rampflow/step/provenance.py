@@ -22,8 +22,8 @@ LOG_KEY = b"rampflow.cal_logs"
 def is_fully_saturated(cal_step: dict) -> bool:
     """Tell whether an exposure is saturated in all pixels and resultants.
 
-    The saturation step then marks all following steps SKIPPED. ramp_fitting is never skipped for another reason, so its status
-    is the one that is tested.
+    The saturation step then marks all following steps SKIPPED. ramp_fitting is never skipped for another reason: its status is
+    tested.
 
     Parameters
     ----------
@@ -101,7 +101,7 @@ def describe_parameter_sources(options: Sequence[str]) -> list[str]:
     Returns
     -------
     list of str
-        A line for each of the two kinds that there is.
+        One line for the parameters from CRDS and one for those of ``overrides``, if there are any.
     """
     sources = {source: names.replace(",", ", ") for source, _, names in (option.partition(":") for option in options)}
     selected = sources.pop(OVERRIDES, "")

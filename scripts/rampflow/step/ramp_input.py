@@ -1,4 +1,4 @@
-"""A ramp as input of the pipeline, in place of a raw exposure: one that dq_init has made, or another program."""
+"""Ramps as input of the pipeline, in place of raw exposures: dq_init or another program has made them."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from rampflow.files.tags import ROMAN_PREFIX
 from rampflow.step.exposure import Exposure
 
 RAMP_TAG = data_model().ramp.removeprefix(ROMAN_PREFIX)
-#: Steps that change the counts of a ramp: a second time would be wrong.
-CORRECTIONS = ("refpix", "dark_decay", "wfi18_transient", "linearity")
+#: Steps that change the counts of a ramp, and must not run twice. saturation changes only flags; ramp_fitting writes an image.
+CORRECTIONS = tuple(name for name, step in STEPS.items() if step.takes == "ramp" and name not in ("saturation", "ramp_fitting"))
 
 
 def is_ramp(exposure: Exposure) -> bool:

@@ -17,7 +17,8 @@ from rampflow.step.exposure import Exposure, ExposureArray
 #: Values of an unknown or arbitrary entry. They match any other value.
 UNSET = frozenset(("", "?", "N/A", "NONE", "NULL", "ANY", "NOT_CONFIGURED"))
 
-#: Entries of the metadata that say for what a reference was made: one has a single value, one alternatives separated by "|".
+#: Entries of the metadata that say for what a reference was made. The first has one value, the second may have several,
+#: separated by "|".
 MADE_FOR = {
     "detector": ("instrument.detector", "instrument.p_detector"),
     "optical_element": ("instrument.optical_element", "instrument.p_optical_element"),
@@ -106,7 +107,7 @@ def parse_time(node: object) -> datetime.datetime | None:
 
 
 def mismatches(reference: dict, exposure: dict, declaration: Reference) -> list[tuple[str, str]]:
-    """List the differences between an exposure and that for which a reference was made.
+    """List the properties of an exposure that differ from those for which a reference was made.
 
     A value that is missing or unset in one of them matches any other.
 
@@ -275,7 +276,7 @@ def median_of(values: np.ndarray) -> float | None:
 def check_plausible(reference: Exposure, declaration: Reference, names: dict[str, str]) -> None:
     """Refuse a reference with a value beyond its limits.
 
-    Checked are numbers, all values of tables (one axis), and the medians of frames; a frame without a finite value is refused
+    It checks numbers, all values of tables (one axis), and the medians of frames. A frame without a finite value is refused
     too. Entries that are missing or not numbers are left to the step, which knows whether it needs them.
 
     Parameters

@@ -53,7 +53,7 @@ def box_of(node: dict) -> tuple | None:
     return tuple(tuple(interval) for interval in intervals)
 
 
-def kind_of(node: dict) -> str:
+def transform_kind(node: dict) -> str:
     """Kind of a transform.
 
     Parameters
@@ -89,7 +89,7 @@ def evaluate(node: dict, *values: np.ndarray) -> tuple[np.ndarray, ...]:
     UnknownTransform
         It is, or contains, a transform that this module doesn't compute.
     """
-    kind = kind_of(node)
+    kind = transform_kind(node)
     if kind not in _FORWARD:
         raise UnknownTransform(f"a transform of the kind {kind!r}")
     return _FORWARD[kind](node, *values)
@@ -115,7 +115,7 @@ def inverse(node: dict) -> dict:
     """
     if "inverse" in node:
         return node["inverse"]
-    kind = kind_of(node)
+    kind = transform_kind(node)
     if kind not in _INVERSE:
         raise UnknownTransform(f"the inverse of a transform of the kind {kind!r}")
     result = _INVERSE[kind](node)

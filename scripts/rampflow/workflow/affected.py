@@ -21,7 +21,7 @@ from rampflow.files.asdf_reader import AsdfFile
 from rampflow.files.atomic import replacing
 from rampflow.files.links import original
 from rampflow.quality.benchmarks import read_benchmark
-from rampflow.step.declaration import NOT_APPLICABLE, spell
+from rampflow.step.declaration import NOT_APPLICABLE, format_value
 from rampflow.workflow import recipes
 from rampflow.workflow.configuration import parameters_of
 from rampflow.workflow.exposure_jobs import ExposureJobs
@@ -234,7 +234,7 @@ class Affected:
     def _reason_to_align(self, association: str, own: Mapping[str, Mapping[str, str]]) -> str:
         """Why an association is aligned again; empty if it isn't."""
         members = self.plan.members_to_align(association)
-        solution = Path(self.plan.paths.between(association, "tweakreg.asdf"))
+        solution = Path(self.plan.paths.intermediate(association, "tweakreg.asdf"))
         if not solution.exists() or not Path(self.plan.paths.product(association, "tweakreg.json")).exists():
             return MISSING
         (expected,) = self._solutions[solution].values()
@@ -258,7 +258,7 @@ class Affected:
         options = self.plan.options(stem, step)
         for parameter in parameters_of(self.plan.declared[step]) if logged.parameters else ():
             value = options[parameter.name]
-            wanted = str(original(value) if parameter.type is str and value else parameter.parse(spell(value)))
+            wanted = str(original(value) if parameter.type is str and value else parameter.parse(format_value(value)))
             found = logged.parameters.get(parameter.name, wanted)
             if found != wanted:
                 lines.append(f"{parameter.name} {found} -> {wanted}")

@@ -86,7 +86,7 @@ def describe_visits(visits: Mapping[str, Iterable[str]]) -> dict:
     return {"asn_type": "visit", "asn_rule": "visit", "program": next(iter(visits))[1:6], "products": products}
 
 
-def is_calibrated(path: Path) -> bool:
+def is_calibrated_image(path: Path) -> bool:
     """Test whether a file is a calibrated image by its name.
 
     Parameters
@@ -318,7 +318,7 @@ def find_excluded(inputs: list[str] | str, folder: Path, exclude: Sequence[str])
 
 def _alone(path: Path, problem: str = "") -> Member:
     """The member of a file without an association file."""
-    stem, loose = stem_of(path), is_calibrated(path)
+    stem, loose = stem_of(path), is_calibrated_image(path)
     return Member(path, visit_of(stem) if loose else stem, problem=problem, loose=loose)
 
 

@@ -15,7 +15,7 @@ from rampflow.chain import STEPS
 from rampflow.errors import RampflowError
 from rampflow.files.tags import DATA_MODELS, DEFAULT_DATA_MODEL
 from rampflow.quality.limits import read_limits
-from rampflow.step.declaration import Parameter, Step, reference_types, spell
+from rampflow.step.declaration import Parameter, Step, format_value, reference_types
 from rampflow.workflow import selections
 from rampflow.workflow.association import SPECIAL, is_plain
 from rampflow.workflow.environment import SCRIPTS
@@ -23,7 +23,7 @@ from rampflow.workflow.environment import SCRIPTS
 SCHEMA = SCRIPTS.parent / "workflow" / "schemas" / "config.schema.yaml"
 
 
-def schema(steps: dict[str, Step]) -> dict:
+def configuration_schema(steps: dict[str, Step]) -> dict:
     """Make the JSON schema of the configuration: the file, with the parameters and references that the steps declare.
 
     Parameters
@@ -117,8 +117,8 @@ def validated(config: dict, steps: dict[str, Step], given: dict | None = None) -
     """
     import jsonschema
 
-    config = _interpret(config, schema(steps))
-    validator = jsonschema.Draft202012Validator(schema(steps))
+    config = _interpret(config, configuration_schema(steps))
+    validator = jsonschema.Draft202012Validator(configuration_schema(steps))
     errors = sorted(validator.iter_errors(config), key=lambda e: [str(p) for p in e.absolute_path])
     if errors:
         raise RampflowError("\n".join(f"configuration: {line}" for error in errors for line in _explain(error)))
@@ -168,7 +168,7 @@ def validated(config: dict, steps: dict[str, Step], given: dict | None = None) -
             }
             for entry in config.get("overrides", [])
         ],
-        "given": _names_given(config if given is None else _interpret(given, schema(steps))),
+        "given": _names_given(config if given is None else _interpret(given, configuration_schema(steps))),
     }
 
 
@@ -334,4 +334,4 @@ def command_line(parameters: tuple[Parameter, ...], options: dict) -> str:
     str
         The arguments, quoted for a shell.
     """
-    return " ".join(f"--{p.name} {shlex.quote(spell(options[p.name]))}" for p in parameters)
+    return " ".join(f"--{p.name} {shlex.quote(format_value(options[p.name]))}" for p in parameters)

@@ -11,7 +11,7 @@ from rampflow import __version__, version
 SCRIPTS = Path(__file__).resolve().parent.parent.parent
 
 
-def job_environment(context: str | None) -> dict[str, str]:
+def script_environment(context: str | None) -> dict[str, str]:
     """Return the environment variables of the jobs. No result depends on them.
 
     With PATH, ``python`` is the interpreter that runs Snakemake, unless a software deployment puts another one before it.

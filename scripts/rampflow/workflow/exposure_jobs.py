@@ -118,7 +118,7 @@ class ExposureJobs:
                 path = self.plan.paths.exposure(stem, step)
                 outputs = [path if step in written else Path(path).name]
             else:
-                outputs = [self.plan.paths.between(stem, ending) for ending in CATALOG_PRODUCTS]
+                outputs = [self.plan.paths.intermediate(stem, ending) for ending in CATALOG_PRODUCTS]
             words = shlex.join([step, self._recipes.step_recipe(stem, step), before, *outputs])
             lines.append(f"{words} {self._arguments.step_arguments(stem, step)}")
             before = outputs[0] if STEPS[step].rewrites else before

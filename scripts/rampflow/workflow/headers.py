@@ -17,7 +17,7 @@ from rampflow.files.tags import DEFAULT_DATA_MODEL
 from rampflow.step.exposure import Exposure
 from rampflow.step.provenance import is_fully_saturated
 from rampflow.step.ramp_input import check_ramp, is_ramp
-from rampflow.workflow.association import Member, is_calibrated, stem_of
+from rampflow.workflow.association import Member, is_calibrated_image, stem_of
 
 #: Parts of the metadata by which CRDS may choose references.
 CRDS_PARTS = ("instrument", "exposure", "visit", "observation")
@@ -75,7 +75,7 @@ def read_header(path: Path, model: str = DEFAULT_DATA_MODEL) -> dict:
     Parameters
     ----------
     path : pathlib.Path
-        Raw file or calibrated image, see `rampflow.workflow.association.is_calibrated`.
+        Raw file or calibrated image, see `rampflow.workflow.association.is_calibrated_image`.
     model : str
         Version of the data model that is written.
 
@@ -92,7 +92,7 @@ def read_header(path: Path, model: str = DEFAULT_DATA_MODEL) -> dict:
     """
     with AsdfFile(path) as file:
         raw = Exposure(file)
-        if is_calibrated(path):
+        if is_calibrated_image(path):
             return _header_of_image(raw)
         chosen_by = _metadata_for_crds(raw)  # as the file has them: CRDS's rules know the versions
         if not is_ramp(raw):
@@ -232,7 +232,7 @@ def files_beside(member: Member) -> tuple[str | None, str | None]:
     tuple
         Paths of the catalog and the map; None and None for a raw file, or without both.
     """
-    if not is_calibrated(member.path):
+    if not is_calibrated_image(member.path):
         return None, None
     catalog, segmentation = (member.path.with_name(f"{stem_of(member.path)}_{end}") for end in ("cat.parquet", "segm.asdf"))
     return (str(catalog), str(segmentation)) if catalog.is_file() and segmentation.is_file() else (None, None)
@@ -256,7 +256,7 @@ def remaining_chain(member: Member, header: dict, skipped: frozenset[str]) -> li
         Names of the steps, in order.
     """
     chain = chain_of(header["type"], header["detector"], skipped)
-    if not is_calibrated(member.path):
+    if not is_calibrated_image(member.path):
         return chain
     done = ("source_catalog",) if files_beside(member)[0] else ()
     return [name for name in chain if name in ("source_catalog", "tweakreg") and name not in done]

@@ -15,7 +15,7 @@ from rampflow.files.atomic import replacing
 from rampflow.step.declaration import NOT_APPLICABLE
 from rampflow.workflow import references
 from rampflow.workflow.association import (
-    is_calibrated,
+    is_calibrated_image,
 )
 
 FORMAT = 7  #: version of the file's format; other versions are not read
@@ -77,7 +77,7 @@ class ExposureEntry:
         bool
             False for a raw exposure.
         """
-        return is_calibrated(Path(self.path))
+        return is_calibrated_image(Path(self.path))
 
     @property
     def is_cataloged(self) -> bool:
@@ -161,7 +161,7 @@ def read(path: Path) -> Inventory | None:
     Parameters
     ----------
     path : pathlib.Path
-        File that `rampflow.workflow.inventory_building.build_inventory` has written, see `exposures_file`.
+        File that `rampflow.workflow.inventory_building.build_inventory` has written, see `name_exposures_file`.
 
     Returns
     -------
@@ -193,7 +193,7 @@ def known_names(folder: Path) -> set[str]:
     return {name for visit in visits for entry in visit.exposures.values() for name in (entry.stem, entry.association)}
 
 
-def exposures_file(config: dict, store: Path) -> Path:
+def name_exposures_file(config: dict, store: Path) -> Path:
     """Name the file with the exposures of a run.
 
     Runs with other inputs or another CRDS cache have files of their own.

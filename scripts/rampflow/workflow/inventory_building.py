@@ -94,7 +94,7 @@ def build_inventory(config: dict, folder: Path, store: Path, steps: dict[str, St
         )
     by_stem = {stem_of(member.path): found for member, found in facts.items()}
     notices = [*chosen.notices, *_notices(exposures, parameters.values()), *_unused_settings(config, by_stem, exposures, steps)]
-    selected = selections.summarize(config.get("overrides", ()), by_stem)
+    selected = selections.describe_overrides(config.get("overrides", ()), by_stem)
     visit = Inventory(exposures, context, {}, tuple(notices), chosen.excluded, tuple(selected), chosen.left_out)
     check_alignment_is_possible(config, visit)
     check_alignments_agree(config, visit)
@@ -111,7 +111,7 @@ def build_inventory(config: dict, folder: Path, store: Path, steps: dict[str, St
     inventory.save(store, {"asked": asked, "headers": headers, "recommended": recommended, "contents": contents})
     entries = [dataclasses.asdict(e) for e in exposures.values()]
     inventory.save(
-        inventory.exposures_file(config, store),
+        inventory.name_exposures_file(config, store),
         {"context": context, "exposures": entries, "links": visit.links}
         | {"excluded": visit.excluded, "left_out": visit.left_out},
     )
@@ -197,10 +197,10 @@ def _link_all(visit: Inventory, headers: dict, contents: dict, folder: Path) -> 
     for path in visit.references():
         name = Path(path).name
         content = contents[path]["content"] if Path(path).exists() else before.get(name)
-        folders[path] = links.standing_for(content, name) if content else secrets.token_hex(8)
+        folders[path] = links.folder_of_content(content, name) if content else secrets.token_hex(8)
     found = {path: links.link_of(name, Path(path).name) for path, name in folders.items()}
     for path, link in found.items():
         # The link of a reference that has never been there is made when it has been fetched.
         if Path(path).exists() or os.path.lexists(link):
-            links.point(link, folder / path)
+            links.make_link(link, folder / path)
     return {path: str(link) for path, link in found.items()}

@@ -9,7 +9,7 @@ from rampflow.errors import RampflowError, raise_problems
 from rampflow.files.parquet_footer import read_footer
 from rampflow.step.declaration import NOT_APPLICABLE, Step
 from rampflow.workflow import references, selections
-from rampflow.workflow.association import RAW_SUFFIX, SPECIAL, Member, is_calibrated, is_plain, stem_of
+from rampflow.workflow.association import RAW_SUFFIX, SPECIAL, Member, is_calibrated_image, is_plain, stem_of
 from rampflow.workflow.headers import files_beside
 from rampflow.workflow.inventory import Inventory
 from rampflow.workflow.overrides import override_mismatch
@@ -35,7 +35,7 @@ def check_calibrated(chains: dict[Member, list[str]], results: Path, folder: Pat
         There are such images; the message lists them.
     """
     lines = []
-    for member in (member for member in chains if is_calibrated(member.path)):
+    for member in (member for member in chains if is_calibrated_image(member.path)):
         if "tweakreg" not in chains[member]:
             lines.append(f"{member.path}: is a calibrated image, and steps.tweakreg.skip is true: nothing is left to do for it")
         elif "source_catalog" not in chains[member] and not files_beside(member)[0]:
@@ -77,7 +77,7 @@ def check_skipped_alignments(parameters: Mapping[Member, StepParameters]) -> Non
     lines = []
     for member, found in parameters.items():
         skip, path = found.values.get("tweakreg", {}).get("skip", (False, ""))
-        if skip and is_calibrated(member.path):
+        if skip and is_calibrated_image(member.path):
             lines.append(
                 f"{member.path}: is a calibrated image, and {Path(path).name} leaves tweakreg out: nothing is left to do; "
                 "set steps.tweakreg.skip to false, or leave CRDS's parameters out with references: {step_parameters: false}"

@@ -188,7 +188,7 @@ class JobArguments:
         int
             Number of the attempt.
         """
-        return next_attempt(Path(self.plan.paths.between(association, "astrometric.parquet")))
+        return next_attempt(Path(self.plan.paths.intermediate(association, "astrometric.parquet")))
 
 
 def given_options(files: Mapping[str, str | Sequence[str]], names: Iterable[str]) -> str:

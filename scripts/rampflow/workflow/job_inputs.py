@@ -92,7 +92,7 @@ class JobInputs:
             Path of the catalog.
         """
         given = self.plan.exposures[stem].catalog
-        return self.plan.links[given] if given else self.plan.paths.between(stem, "cat.parquet")
+        return self.plan.links[given] if given else self.plan.paths.intermediate(stem, "cat.parquet")
 
     def own_segmentation(self, stem: str) -> str:
         """Name the segmentation map that was made of the image.
@@ -108,7 +108,7 @@ class JobInputs:
             Path of the map.
         """
         given = self.plan.exposures[stem].segmentation
-        return self.plan.links[given] if given else self.plan.paths.between(stem, "segm.asdf")
+        return self.plan.links[given] if given else self.plan.paths.intermediate(stem, "segm.asdf")
 
     def references(self, stem: str, step: str) -> list[str]:
         """List the reference files that a step reads.
@@ -158,7 +158,7 @@ class JobInputs:
             Path of the file; an empty list if the exposure is not aligned.
         """
         entry = self.plan.exposures[stem]
-        return self.plan.paths.between(entry.association, "tweakreg.asdf") if "tweakreg" in entry.chain else []
+        return self.plan.paths.intermediate(entry.association, "tweakreg.asdf") if "tweakreg" in entry.chain else []
 
     def images_to_align(self, association: str) -> list[str]:
         """List the images of an association; tweakreg reads their headers.
@@ -298,5 +298,5 @@ def link_to(path: str) -> str:
     if content == path:
         return path
     link = links.link_of(content, Path(path).name)
-    links.point(link, Path(path).absolute())
+    links.make_link(link, Path(path).absolute())
     return str(link)

@@ -12,7 +12,7 @@ from rampflow.workflow.plan import Plan
 from rampflow.workflow.report_inputs import ReportInputs
 
 
-def is_requested(arguments: Sequence[str]) -> bool:
+def is_report_requested(arguments: Sequence[str]) -> bool:
     """Test whether a command line names the reports as a target.
 
     Parameters
@@ -71,7 +71,7 @@ def repeated_steps(plan: Plan, in_one_job: Collection[str] = ()) -> dict[str, li
     """
     jobs, found = ExposureJobs(plan), {}
     for stem in plan.exposures:
-        pictures = Path(plan.paths.between(stem, "ramp_pictures.json"))
+        pictures = Path(plan.paths.intermediate(stem, "ramp_pictures.json"))
         if pictures.exists() or not all(Path(path).exists() for path in plan.products(stem)):
             continue
         steps = _rewriting(plan, stem)

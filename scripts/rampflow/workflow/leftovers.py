@@ -85,7 +85,7 @@ def names_in(results: Path) -> set[str]:
     return names
 
 
-def stale_files(visit: Inventory, results: Path, inventories: Path) -> list[Path]:
+def find_stale_files(visit: Inventory, results: Path, inventories: Path) -> list[Path]:
     """Find products and files between the steps in a results folder that the run does not make.
 
     Parameters
@@ -123,7 +123,7 @@ def describe_stale(stale: list[Path]) -> str:
     Parameters
     ----------
     stale : list of pathlib.Path
-        Files that `stale_files` has found; at least one.
+        Files that `find_stale_files` has found; at least one.
 
     Returns
     -------

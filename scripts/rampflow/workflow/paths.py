@@ -81,7 +81,7 @@ class Paths(NamedTuple):
         endings = IMAGE_PRODUCTS + CATALOG_PRODUCTS if cataloged else IMAGE_PRODUCTS
         return [self.product(stem, ending) for ending in endings]
 
-    def between(self, name: str, ending: str) -> str:
+    def intermediate(self, name: str, ending: str) -> str:
         """Name a file between the steps that is not an exposure: a catalog, a solution, pictures.
 
         Parameters

@@ -10,9 +10,9 @@ from typing import Any
 from rampflow.chain import STEPS, image_chain
 from rampflow.step.declaration import Step
 from rampflow.workflow import inventory
-from rampflow.workflow.environment import job_environment
+from rampflow.workflow.environment import script_environment
 from rampflow.workflow.inventory import Inventory
-from rampflow.workflow.leftovers import stale_files
+from rampflow.workflow.leftovers import find_stale_files
 from rampflow.workflow.paths import Paths, intermediates_folder
 
 INVENTORY = Path(".rampflow/inventory.json")
@@ -60,7 +60,7 @@ class Plan:
         pathlib.Path
             Path of the file.
         """
-        return inventory.exposures_file(self.settings, INVENTORY)
+        return inventory.name_exposures_file(self.settings, INVENTORY)
 
     def job_environment(self) -> dict[str, str]:
         """Return the environment variables that the jobs need and no result depends on.
@@ -73,7 +73,7 @@ class Plan:
         dict of str to str
             Value of each variable.
         """
-        return job_environment(self.inventory.context) | {EXPOSURES_VARIABLE: str(self.exposures_file)}
+        return script_environment(self.inventory.context) | {EXPOSURES_VARIABLE: str(self.exposures_file)}
 
     def with_step(self, step: str) -> list[str]:
         """List the exposures that go through a step.
@@ -222,7 +222,7 @@ class Plan:
         list of pathlib.Path
             The files.
         """
-        return stale_files(self.inventory, Path(self.settings["results"]), INVENTORY.parent)
+        return find_stale_files(self.inventory, Path(self.settings["results"]), INVENTORY.parent)
 
     def kept_steps(self) -> set[str]:
         """List the steps whose output stays: those of the configuration, and those that the alignment and finalize read.

@@ -205,7 +205,7 @@ class ReferenceChoice:
         result = {}
         for member, chain in chains.items():
             header = headers[str(member.path)]["crds"]
-            types = step_parameters.reference_types(chain)
+            types = step_parameters.parameter_reference_types(chain)
             # Together with the references: CRDS is asked once for each exposure.
             answers = self._ask(header, [*self._types(chain, override[member]), *types], member.path)
             paths = {}
@@ -218,7 +218,7 @@ class ReferenceChoice:
             # What the configuration sets for the exposure isn't looked up in the references.
             given = {name: [*config["given"].get(name, ()), *settings[member].parameters.get(name, ())] for name in chain}
             steps = {name: self.steps[name] for name in chain}
-            result[member] = step_parameters.merged(paths, contents, {**config, "given": given}, steps)
+            result[member] = step_parameters.merge_references(paths, contents, {**config, "given": given}, steps)
         return result
 
 

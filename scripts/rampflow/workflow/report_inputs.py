@@ -34,7 +34,9 @@ class ReportInputs:
             Path of the file of each exposure, in order; N/A for a calibrated image, which has no ramp.
         """
         return [
-            NOT_APPLICABLE if self.plan.exposures[stem].is_calibrated else self.plan.paths.between(stem, "ramp_pictures.json")
+            NOT_APPLICABLE
+            if self.plan.exposures[stem].is_calibrated
+            else self.plan.paths.intermediate(stem, "ramp_pictures.json")
             for stem in self.plan.members(association)
         ]
 
@@ -94,7 +96,7 @@ class ReportInputs:
             files["segmentation"] = self.plan.paths.product(stem, "segm.asdf")
             if "tweakreg" in entry.chain:
                 files["unaligned"] = self._inputs.own_catalog(stem)
-                files["stars"] = self.plan.paths.between(entry.association, "astrometric.parquet")
+                files["stars"] = self.plan.paths.intermediate(entry.association, "astrometric.parquet")
         return files
 
     def alignment_files(self, association: str) -> dict[str, str]:
@@ -114,5 +116,5 @@ class ReportInputs:
             return {}
         return {
             "summary": self.plan.paths.product(association, "tweakreg.json"),
-            "stars": self.plan.paths.between(association, "astrometric.parquet"),
+            "stars": self.plan.paths.intermediate(association, "astrometric.parquet"),
         }

@@ -43,7 +43,7 @@ def exposure_recipes(plan: Plan, stem: str) -> dict[Path, dict[str, str]]:
         if STEPS[step].rewrites:
             files[Path(plan.paths.exposure(stem, step))] = {name: steps[name] for name in chain[:number]}
     if "source_catalog" in chain:
-        files[Path(plan.paths.between(stem, "cat.parquet"))] = {"source_catalog": steps["source_catalog"]}
+        files[Path(plan.paths.intermediate(stem, "cat.parquet"))] = {"source_catalog": steps["source_catalog"]}
     return files | {
         Path(plan.paths.product(stem, "cal.asdf")): earlier | steps | {"finalize": job_recipes.product_recipe(stem)}
     }
@@ -79,7 +79,7 @@ def star_recipes(plan: Plan) -> dict[Path, dict[str, str]]:
     dict
         For each file, the recipe of the astrometric catalog.
     """
-    files = {name: Path(plan.paths.between(name, "astrometric.parquet")) for name in plan.aligned_associations()}
+    files = {name: Path(plan.paths.intermediate(name, "astrometric.parquet")) for name in plan.aligned_associations()}
     return {path: {"astrometric_catalog": JobRecipes(plan).star_recipe(name)} for name, path in files.items()}
 
 
@@ -101,7 +101,7 @@ def product_faults(plan: Plan) -> dict[Path, dict[str, str]]:
 
 
 def _solution_file(plan: Plan, association: str) -> Path:
-    return Path(plan.paths.between(association, "tweakreg.asdf"))
+    return Path(plan.paths.intermediate(association, "tweakreg.asdf"))
 
 
 def is_current(plan: Plan, stem: str, realigned: Collection[str] = ()) -> bool:

@@ -165,7 +165,7 @@ def matches(selection: Selection, facts: Facts, *, unknown: bool = False) -> boo
     )
 
 
-def describe(selection: Selection) -> str:
+def describe_selection(selection: Selection) -> str:
     """Write a selection for a message.
 
     Parameters
@@ -243,13 +243,13 @@ def unmatched(selections: Mapping[str, Selection], exposures: Iterable[Facts], o
         values = sorted({value for facts in remaining for value in facts.get(key, ())})
         more = f" and {len(values) - SHOWN} more" if len(values) > SHOWN else ""
         lines.append(
-            f"configuration: {place} ({describe(selection)}) matches no exposure; {key} is "
-            f"{shortened(', '.join(values[:SHOWN]))}{more}{f' of those with {describe(before)}' if before else ''}"
+            f"configuration: {place} ({describe_selection(selection)}) matches no exposure; {key} is "
+            f"{shortened(', '.join(values[:SHOWN]))}{more}{f' of those with {describe_selection(before)}' if before else ''}"
         )
     return lines
 
 
-def summarize(overrides: Sequence[Mapping], exposures: Mapping[str, Facts]) -> list[str]:
+def describe_overrides(overrides: Sequence[Mapping], exposures: Mapping[str, Facts]) -> list[str]:
     """Describe which exposures each entry of the section has selected.
 
     Parameters
@@ -270,7 +270,7 @@ def summarize(overrides: Sequence[Mapping], exposures: Mapping[str, Facts]) -> l
         settings = [f"references.{name}" for name in entry["references"]]
         settings += [f"steps.{step}.{name}" for step, values in entry["steps"].items() for name in values]
         count = f"{len(stems)} exposure{'' if len(stems) == 1 else 's'}"
-        lines.append(f"{label(number)} ({describe(entry['select'])}): {', '.join(settings)} for {count}")
+        lines.append(f"{label(number)} ({describe_selection(entry['select'])}): {', '.join(settings)} for {count}")
     return lines
 
 

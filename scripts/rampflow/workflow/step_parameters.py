@@ -71,27 +71,23 @@ def are_enabled(config: Mapping) -> bool:
     return bool(config.get("step_parameters")) and os.environ.get(SWITCH, "") not in SWITCHED_OFF
 
 
-def reference_type(step: str) -> str:
+def parameter_reference_type(romancal_name: str) -> str:
     """Name the type of the reference with the parameters of a step.
 
     Parameters
     ----------
-    step : str
-        Name of the step.
+    romancal_name : str
+        Name of the step in romancal.
 
     Returns
     -------
     str
         ``pars-`` and the name of the step's class in romancal, in lower case.
     """
-    return f"pars-{_romancal_name(step).replace('_', '')}step"
+    return f"pars-{romancal_name.replace('_', '')}step"
 
 
-def _romancal_name(step: str) -> str:
-    return STEPS[step].romancal or step
-
-
-def reference_types(steps: Iterable[str]) -> list[str]:
+def parameter_reference_types(steps: Iterable[str]) -> list[str]:
     """List the types of the references with the parameters of some steps.
 
     Parameters
@@ -102,9 +98,9 @@ def reference_types(steps: Iterable[str]) -> list[str]:
     Returns
     -------
     list of str
-        The type of each step, and that of the pipeline.
+        The type of each step that romancal has, and that of the pipeline.
     """
-    return [*(reference_type(step) for step in steps), PIPELINE]
+    return [*(parameter_reference_type(name) for step in steps if (name := STEPS[step].romancal_name)), PIPELINE]
 
 
 def read_reference(path: Path) -> dict[str, dict]:
@@ -145,7 +141,7 @@ def _remedy(key: str = "") -> str:
     return f"{given}leave CRDS's parameters out with references: {{step_parameters: false}}"
 
 
-def merged(
+def merge_references(
     paths: Mapping[str, str], contents: Mapping[str, dict], config: Mapping, steps: Mapping[str, Step]
 ) -> StepParameters:
     """Combine the references of an exposure.
@@ -175,15 +171,16 @@ def merged(
     ignored = []
     for name, step in steps.items():
         found: dict[str, tuple[Any, str]] = {}
-        for reftype, section in ((reference_type(name), ""), (PIPELINE, _romancal_name(name))):
-            if path := paths.get(reftype):
-                found |= {key: (value, path) for key, value in contents[path].get(section, {}).items()}
+        if romancal_name := STEPS[name].romancal_name:
+            for reftype, section in ((parameter_reference_type(romancal_name), ""), (PIPELINE, romancal_name)):
+                if path := paths.get(reftype):
+                    found |= {key: (value, path) for key, value in contents[path].get(section, {}).items()}
         taken, unknown = _select(step, found, config)
         if taken:
             values[name] = taken
         ignored += unknown
     if path := paths.get(PIPELINE):
-        known = {"", *map(_romancal_name, STEPS)}
+        known = {"", *(step.romancal_name for step in STEPS.values())}
         own = {"": contents[path].get("", {})} | {name: found for name, found in contents[path].items() if name not in known}
         for name, found in own.items():
             ignored += [
