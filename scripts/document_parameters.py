@@ -10,12 +10,12 @@ import declarations
 import yaml
 
 from rampflow.chain import STEPS
+from rampflow.folders import HOME, SCRIPTS, WORKFLOW
 from rampflow.quality.numbers import as_markdown
 from rampflow.step.declaration import Parameter, Range, Step
 from rampflow.workflow import configuration
 
-SCRIPTS = Path(__file__).resolve().parent
-CONFIG, WORKFLOW = SCRIPTS.parent / "config", SCRIPTS.parent / "workflow"
+CONFIG = HOME / "config"
 
 HEAD = """\
 # Configuration of rampflow: every key with its default. Written by scripts/document_parameters.py from the declarations in

@@ -14,13 +14,13 @@ from rampflow.astrometry.parameters import SEARCH_PARAMETERS, SOURCE
 from rampflow.chain import STEPS
 from rampflow.errors import RampflowError
 from rampflow.files.tags import DATA_MODELS, DEFAULT_DATA_MODEL
+from rampflow.folders import WORKFLOW
 from rampflow.quality.limits import read_limits
 from rampflow.step.declaration import Parameter, Step, reference_types, spell
 from rampflow.workflow import selections
 from rampflow.workflow.association import SPECIAL, is_plain
-from rampflow.workflow.environment import SCRIPTS
 
-SCHEMA = SCRIPTS.parent / "workflow" / "schemas" / "config.schema.yaml"
+SCHEMA = WORKFLOW / "schemas" / "config.schema.yaml"
 
 
 def schema(steps: dict[str, Step]) -> dict:
