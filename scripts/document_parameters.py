@@ -1,7 +1,12 @@
-"""Write config/config.yaml, config/README.md, docs/reference/numbers.md and workflow/files.txt from the declarations."""
+"""Write what follows from the declarations.
+
+These are config/config.yaml, config/README.md, docs/reference/numbers.md, the schema of the configuration for editors and
+workflow/files.txt.
+"""
 
 from __future__ import annotations
 
+import json
 import sys
 import textwrap
 from pathlib import Path
@@ -479,6 +484,7 @@ def documents() -> dict[Path, str]:
         CONFIG / "config.yaml": HEAD + "\n".join(config_section(step) for step in steps),
         CONFIG / "README.md": README_HEAD + "".join(readme_section(step) for step in steps),
         CONFIG.parent / "docs" / "reference" / "numbers.md": NUMBERS_HEAD + as_markdown(),
+        WORKFLOW / "schemas" / "config.schema.json": json.dumps(configuration.schema(declarations.steps()), indent=1) + "\n",
         WORKFLOW / "files.txt": "".join(f"{path.relative_to(CONFIG.parent).as_posix()}\n" for path in files_of_jobs()),
     }
 

@@ -6,14 +6,18 @@ Its interface for Python is `rampflow.calibrate`, and the functions on arrays in
 from importlib import import_module
 
 SOFTWARE_NAME = "rampflow"
-#: What is imported when it is asked for: a clone asks git for its version, and the interface for Python needs the workflow. As
-#: text, so that the fingerprint of a step (`rampflow.workflow.fingerprint`) has only what the step imports.
-_LATE = {"__version__": "rampflow.version", "calibrate": "rampflow.calibration", "Calibration": "rampflow.calibration"}
+#: The interface for Python. As text, so that the fingerprint of a step (`rampflow.workflow.fingerprint`) does not cover it.
+_INTERFACE = {"calibrate": "rampflow.calibration", "Calibration": "rampflow.calibration"}
 
 
 def __getattr__(name: str) -> object:
-    """Import what is not needed at once."""
-    if name not in _LATE:
+    """Find what is not needed at once: a clone asks git for its version, and the interface imports the workflow."""
+    value: object
+    if name == "__version__":
+        value = import_module("rampflow.version").find_version()
+    elif name in _INTERFACE:
+        value = getattr(import_module(_INTERFACE[name]), name)
+    else:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = globals()[name] = getattr(import_module(_LATE[name]), name)
+    globals()[name] = value
     return value

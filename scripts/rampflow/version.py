@@ -95,6 +95,3 @@ def find_version() -> str:
         installed package.
     """
     return os.environ.get(VARIABLE) or from_git(CLONE) or from_archive(ARCHIVE) or from_package() or f"{RELEASE}.dev0+unknown"
-
-
-__version__ = find_version()

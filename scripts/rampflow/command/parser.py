@@ -22,8 +22,8 @@ class Command(NamedTuple):
     summary : str
         What it does, one line.
     place : str
-        Script that has its own command line; or module of `rampflow.command` and function in it, ``runs.run``. The function takes
-        the name of the subcommand and the arguments, and returns the exit status.
+        Script that has its own command line; or module of `rampflow.command` and function in it, ``runs.run``. The function
+        takes the subcommand and its arguments, and returns the exit status.
     options : callable or None
         Adds the options to a parser; None for a script.
     """
@@ -65,7 +65,9 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
 def _step_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("step", metavar="STEP", choices=STEP_SCRIPTS, help=f"one of {', '.join(STEP_SCRIPTS)}")
     _add_files(parser, "arguments", metavar="...", nargs=argparse.REMAINDER, help="INPUT, OUTPUT and options of its script")
-    parser.epilog = "References and parameters that are not given are those of CRDS. `rampflow step STEP --help` lists the options."
+    parser.epilog = (
+        "References and parameters that are not given are those of CRDS. `rampflow step STEP --help` lists the options."
+    )
 
 
 def _script_options(parser: argparse.ArgumentParser) -> None:
@@ -96,7 +98,9 @@ COMMANDS = {
     "survey": Command("make the page of all exposures in the results folder", "runs.run", _run_options),
     "affected": Command("list what a run would make again, why, and at what cost", "runs.run", _run_options),
     "associate": Command("write the association file of some raw files", "make_association"),
-    "config": Command("write a configuration file with every key as a comment", "settings.write_configuration", _config_options),
+    "config": Command(
+        "write a configuration file with every key as a comment", "settings.write_configuration", _config_options
+    ),
     "step": Command("run one step on one file", "single_step.run", _step_options),
     "compare": Command("compare the products of two runs", "compare_runs"),
     "watch": Command("process raw files of a folder as they arrive", "watch"),
@@ -133,7 +137,9 @@ class Subcommand(NamedTuple):
         argparse.ArgumentParser
             The parser; of a script, without its options, which the script knows.
         """
-        made = argparse.ArgumentParser(prog=f"rampflow {self.name}", description=_sentence(self.command.summary), allow_abbrev=False)
+        made = argparse.ArgumentParser(
+            prog=f"rampflow {self.name}", description=_sentence(self.command.summary), allow_abbrev=False
+        )
         (self.command.options or _script_options)(made)
         return made
 

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
 SCHEMA = WORKFLOW / "schemas" / "config.schema.json"
 HEAD = """\
-# Configuration of rampflow. Each key is a comment with its default: remove the # at its beginning, and that of the keys above it
-# that are less indented. What you leave as a comment has its default, or the value of CRDS.
+# Configuration of rampflow. Each key is a comment with its default. To set one, remove the # at its beginning, and that of the
+# sections that it is in. What you leave as a comment has its default, or the value of CRDS.
 #
 #     rampflow run --configfile {name}
 #
@@ -37,10 +37,12 @@ def commented_configuration(defaults: str, name: str) -> str:
     Returns
     -------
     str
-        The text: a line of explanation begins with ``# ``, a key that can be set with ``#`` alone.
+        The text: a key that can be set has a ``#`` before its line. The results folder alone is set.
     """
     _, _, body = defaults.partition("\n\n")  # its own head says how it is made
     lines = [line if not line.strip() or line.lstrip().startswith("#") else f"#{line}" for line in body.splitlines()]
+    # Snakemake refuses a file without any key.
+    lines = [line.removeprefix("#") if line.startswith("#results:") else line for line in lines]
     return HEAD.format(name=name, schema=SCHEMA) + "\n" + "\n".join(lines) + "\n"
 
 
