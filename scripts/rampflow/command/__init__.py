@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 
-from rampflow.command.parser import COMMANDS, find, parser
+from rampflow.command.parser import COMMANDS, command_parser, find
 from rampflow.errors import RampflowError
 
 
@@ -31,11 +31,11 @@ def main(argv: list[str] | None = None) -> int:
         except RampflowError as error:
             print(f"rampflow {words[0]}: {error}", file=sys.stderr)
             return 1
-    arguments = parser().parse_args(words)  # it ends with the help, the version or an error
+    arguments = command_parser().parse_args(words)  # it ends with the help, the version or an error
     if arguments.version:
         from rampflow import __version__
 
         print(f"rampflow {__version__}")
         return 0
-    parser().print_help()
+    command_parser().print_help()
     return 2

@@ -26,7 +26,7 @@ def write_completion(command: Subcommand, words: list[str]) -> int:
     shell = command.parser().parse_args(words).shell
     import shtab
 
-    from rampflow.command.parser import parser
+    from rampflow.command.parser import command_parser
 
-    print(shtab.complete(parser(), shell=shell))
+    print(shtab.complete(command_parser(with_options=True), shell=shell))
     return 0

@@ -7,7 +7,6 @@ import importlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from rampflow.chain import STEPS
 from rampflow.folders import SCRIPTS
 
 #: How shtab completes an argument that is a file, in each shell.
@@ -62,8 +61,22 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def step_scripts() -> list[str]:
+    """List the scripts that process one exposure, or align an association.
+
+    Returns
+    -------
+    list of str
+        Names of the steps, and ``finalize``.
+    """
+    from rampflow.chain import STEPS  # imports numpy
+
+    return [*STEPS, "finalize"]
+
+
 def _step_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("step", metavar="STEP", choices=STEP_SCRIPTS, help=f"one of {', '.join(STEP_SCRIPTS)}")
+    names = step_scripts()
+    parser.add_argument("step", metavar="STEP", choices=names, help=f"one of {', '.join(names)}")
     _add_files(parser, "arguments", metavar="...", nargs=argparse.REMAINDER, help="INPUT, OUTPUT and options of its script")
     parser.epilog = (
         "References and parameters that are not given are those of CRDS. `rampflow step STEP --help` lists the options."
@@ -88,8 +101,6 @@ def _completion_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("shell", choices=["bash", "zsh", "tcsh"], help="the shell")
     parser.epilog = 'For bash: eval "$(rampflow completion bash)" in ~/.bashrc.'
 
-
-STEP_SCRIPTS = (*STEPS, "finalize")
 
 #: All subcommands, in the order of the help.
 COMMANDS = {
@@ -185,8 +196,13 @@ def _sentence(summary: str) -> str:
     return f"{summary[:1].upper()}{summary[1:]}."
 
 
-def parser() -> argparse.ArgumentParser:
+def command_parser(*, with_options: bool = False) -> argparse.ArgumentParser:
     """Make the parser of the whole command.
+
+    Parameters
+    ----------
+    with_options : bool
+        Whether the subparsers have the options of their subcommands, for the completion in shells.
 
     Returns
     -------
@@ -203,5 +219,6 @@ def parser() -> argparse.ArgumentParser:
     commands = made.add_subparsers(title="commands", metavar="COMMAND")
     for name, command in COMMANDS.items():
         added = commands.add_parser(name, help=command.summary, description=_sentence(command.summary), allow_abbrev=False)
-        (command.options or _script_options)(added)
+        if with_options:
+            (command.options or _script_options)(added)
     return made

@@ -6,7 +6,7 @@ import importlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rampflow.command.parser import STEP_SCRIPTS
+from rampflow.command.parser import step_scripts
 from rampflow.command.runs import become_script
 from rampflow.errors import RampflowError
 
@@ -32,7 +32,7 @@ def run(command: Subcommand, words: list[str]) -> int:
     int
         Exit status.
     """
-    if not words or words[0] not in STEP_SCRIPTS:
+    if not words or words[0] not in step_scripts():
         command.parser().parse_args(words)  # the help, or an error
     name, *arguments = words
     script = importlib.import_module(f"rampflow.steps.{name}")

@@ -187,6 +187,6 @@ def fingerprint(name: str, scripts: Path = SCRIPTS) -> str:
         Hash of 16 hexadecimal digits.
     """
     digest = hashlib.sha256()
-    for path in files_of(name, scripts):
+    for path in sorted(files_of(name, scripts), key=lambda path: _relative(path, scripts)):
         digest.update(f"{_relative(path, scripts)} {read_code(path, scripts).digest}\n".encode())
     return digest.hexdigest()[:16]
