@@ -27,7 +27,7 @@ def pytest_collection_modifyitems(items):
     """Mark the quick tests: no workflow, no cluster, no romancal, and not in a slow file."""
     for item in items:
         slow = {"visit"} & set(item.fixturenames) or any(
-            item.get_closest_marker(name) for name in ("workflow", "peer", "slurm")
+            item.get_closest_marker(name) for name in ("workflow", "peer", "slurm", "container")
         )
         if not slow and item.path.name not in NOT_QUICK:
             item.add_marker("quick")
@@ -48,6 +48,14 @@ def visit(tmp_path_factory):
     folder = tmp_path_factory.mktemp("visit")
     copy_folder(made, folder)
     return workflow_of(folder)
+
+
+@pytest.fixture(scope="session")
+def package(tmp_path_factory):
+    """An environment with the installed package."""
+    from package import Package, install_package
+
+    return Package(make_once(tmp_path_factory, "package", install_package))
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import tarfile
 import numpy as np
 import pytest
 import yaml
-from package import Package, build, install_package, names_in, simulate_small_visit
+from package import build, names_in, simulate_small_visit
 from products import arrays_of, assert_same_products
 from repository import ROOT
 from shared_folders import make_once
@@ -25,12 +25,6 @@ FIRST = "r0000101001001001001_0001_wfi01_f158"
 RAW = f"demo/{FIRST}_uncal.asdf"
 STARS = "astrometric_catalog=demo/astrometric.ecsv"
 CRDS_ALONE = {"CRDS_SERVER_URL": "https://crds-serverless-mode.stsci.edu"}
-
-
-@pytest.fixture(scope="module")
-def package(tmp_path_factory):
-    """An environment with the package."""
-    return Package(make_once(tmp_path_factory, "package", install_package))
 
 
 @pytest.fixture(scope="module")
@@ -158,12 +152,12 @@ def test_the_dependencies_are_those_of_the_environment(package):
 
 # ------------------------------------------------------------------------------------------------------- the same as a clone
 @pytest.mark.workflow
-def test_a_run_of_the_package_has_the_products_of_the_clone(processed, working, cache):
-    clone = Workflow(working, cache)
-    done = clone.snakemake("--config", "input=demo/visit_asn.json", STARS, "job_per=exposure")
-    assert done.returncode == 0, done.stderr
-    assert len(list((working / "results").glob("*_cal.asdf"))) == 3
-    assert_same_products(processed / "results", working / "results")
+def test_the_demonstration_of_the_package_has_the_products_of_the_clone(visit, package, tmp_path):
+    """All exposure types, simulated and processed in an empty folder."""
+    done = package.run("demo", "--cores", "2", cwd=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "10 exposures in demo/results" in done.stdout
+    assert_same_products(tmp_path / "demo" / "results", visit.results)
 
 
 @pytest.mark.workflow
@@ -376,7 +370,7 @@ def test_functions_of_the_steps_are_those_of_the_scripts(package, tmp_path):
 
 
 def test_importing_the_library_imports_no_other_package(package, tmp_path):
-    code = "import sys, rampflow, rampflow.command.parser as p; p.command_parser(); print(*(m for m in sys.modules if '.' not in m))"
+    code = "import sys, rampflow.command.parser as p; p.command_parser(); print(*(m for m in sys.modules if '.' not in m))"
     done = package.run("-c", code, program="python", cwd=tmp_path)
     loaded = set(done.stdout.split())
     assert "rampflow" in loaded
