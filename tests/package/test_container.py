@@ -17,8 +17,12 @@ pytestmark = pytest.mark.container
 
 FIRST = "r0000101001001001001_0001_wfi01_f158"
 DOCKERFILE, DEFINITION = (ROOT / "envs" / name for name in ("Dockerfile", "rampflow.def"))
-#: What a machine behind a proxy or mirror has to say.
-NETWORK_FILES = ("/etc/resolv.conf", "/etc/hosts", "/etc/ssl/certs/ca-certificates.crt")
+#: What a machine behind a proxy or mirror knows of its network; the certificates under a name that Debian does not write to.
+NETWORK_FILES = {
+    "/etc/resolv.conf": "etc/resolv.conf",
+    "/etc/hosts": "etc/hosts",
+    "/etc/ssl/certs/ca-certificates.crt": "root/certificates.crt",
+}
 
 
 def steps_of(recipe):
@@ -47,11 +51,11 @@ def root(tmp_path):
     mirror = "http://deb.debian.org/debian"
     subprocess.run(["debootstrap", "--variant=minbase", "trixie", folder, mirror], check=True, stdout=subprocess.DEVNULL)
     subprocess.run(["git", "clone", "--quiet", ROOT, folder / "src"], check=True)
-    for path in map(Path, NETWORK_FILES):
-        if path.exists():
-            (folder / path.relative_to("/")).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(path, folder / path.relative_to("/"))
-    inherited = {k: v for k, v in os.environ.items() if k.lower().endswith("_proxy") or k in ("PIP_INDEX_URL", "PIP_CERT")}
+    inherited = {k: v for k, v in os.environ.items() if k.lower().endswith("_proxy") or k == "PIP_INDEX_URL"}
+    for path, there in NETWORK_FILES.items():
+        if Path(path).exists():
+            shutil.copy(path, folder / there)
+            inherited |= {"PIP_CERT": f"/{there}"} if there.endswith(".crt") else {}
 
     def shell(text, **variables):
         environment = inherited | {"PATH": "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin", "HOME": "/root"} | variables
