@@ -6,6 +6,7 @@
 # make test       run the tests
 # make test-quick run the tests for the daily loop, in three minutes
 # make test-slurm run the workflow on a SLURM cluster of one node, which is started here: as root, with Debian's slurm-wlm and munge
+# make test-container  the steps of the container recipes in a new root of Debian: as root, with debootstrap
 # make test-snakemake  run a small visit with the oldest Snakemake that works; SNAKEMAKE=9.10.1 names another version
 # make test-next  the tests with the newest releases of all packages, which the pins don't have yet; NEXT_TESTS=tests runs all
 # make test-peer  compare with romancal's own functions
@@ -32,7 +33,7 @@ NEXT_TESTS ?= tests/unit/test_tags.py tests/unit/test_asdf_io.py tests/unit/test
 	tests/steps/test_step.py tests/steps/test_source_catalog.py tests/workflow/test_data_models.py tests/workflow/test_other_tools.py
 PIP := -m pip install --quiet --disable-pip-version-check
 
-.PHONY: env cluster watch demo report test test-quick test-slurm test-snakemake test-next test-peer bench validate check docs changelog lock clean
+.PHONY: env cluster watch demo report test test-quick test-slurm test-container test-snakemake test-next test-peer bench validate check docs changelog lock clean
 .DEFAULT_GOAL := env
 
 env: $(VENV)/.made-kernels
@@ -83,13 +84,16 @@ demo report: env
 	@$(BIN)/python scripts/show_products.py demo/results
 
 test: $(VENV)/.made-dev $(VENV)/.made-kernels
-	$(BIN)/python -m pytest --numprocesses $(CORES) --dist loadfile --durations 15 -m "not peer and not slurm"
+	$(BIN)/python -m pytest --numprocesses $(CORES) --dist loadfile --durations 15 -m "not peer and not slurm and not container"
 
 test-quick: $(VENV)/.made-dev $(VENV)/.made-kernels
 	$(BIN)/python -m pytest --numprocesses $(CORES) --dist loadfile --durations 10 -m quick
 
 test-slurm: $(VENV)/.made-dev $(VENV)/.made-cluster
 	$(BIN)/python -m pytest -m slurm tests/slurm
+
+test-container: $(VENV)/.made-dev
+	RAMPFLOW_CONTAINER=required $(BIN)/python -m pytest -m container tests/package
 
 # A visit with an exposure that fails, its summary and its progress, with another version of Snakemake than the pinned one.
 test-snakemake: $(VENV)/.made-dev
@@ -101,7 +105,7 @@ test-next:
 	$(PYTHON) -m venv --clear $(NEXT)
 	sed -E 's/==[0-9.]+//' envs/rampflow.in envs/dev.in | $(NEXT)/bin/python $(PIP) -r /dev/stdin ./plugins/progress
 	$(NEXT)/bin/python -m pip freeze | grep -E '^(asdf|astropy|crds|gwcs|numpy|photutils|rad|roman_datamodels|snakemake|tweakwcs)=='
-	$(NEXT)/bin/python -m pytest --numprocesses $(CORES) --dist loadfile -m "not peer and not slurm" $(NEXT_TESTS)
+	$(NEXT)/bin/python -m pytest --numprocesses $(CORES) --dist loadfile -m "not peer and not slurm and not container" $(NEXT_TESTS)
 
 test-peer: $(PEER)/.made
 	$(PEER)/bin/python -m pytest -m peer tests/peer

@@ -8,6 +8,7 @@ scripts, the library and the declarations in them.
 """
 
 import ast
+import os
 import sys
 from pathlib import Path
 
@@ -123,6 +124,24 @@ def write_columns() -> str:
     return "columns"
 
 
+def write_command() -> str:
+    """Write the page of the command `rampflow`, from its parsers; return the page's name."""
+    from rampflow.command.parser import COMMANDS, command_parser, find
+
+    def block(parser):
+        return f"```text\n{parser.format_help()}```"
+
+    os.environ["COLUMNS"] = "100"  # width of the help
+    os.environ["NO_COLOR"] = "1"
+    sections = [f"## rampflow {name}\n\n{block(find(name).parser())}" for name, c in COMMANDS.items() if c.options]
+    links = [
+        f"| [`rampflow {name}`](scripts/{c.place}.md) | {c.summary} |" for name, c in COMMANDS.items() if c.options is None
+    ]
+    others = "\n".join(["## Commands that are scripts", "", "| command | |", "|---|---|", *links])
+    write_page("command", "The command rampflow", block(command_parser()), *sections, others)
+    return "command"
+
+
 def write_reference() -> None:
     """Write the pages of the reference, and remove those of modules that are gone."""
     from rampflow.chain import STEPS
@@ -130,7 +149,7 @@ def write_reference() -> None:
     steps = [SCRIPTS / f"{name}.py" for name in [*STEPS, "finalize"]]
     simulator = [path for path in sorted((SCRIPTS / "simulator").glob("*.py")) if path.stem != "__init__"]
     programs = [path for path in sorted(SCRIPTS.glob("*.py")) if path not in steps]
-    written = {write_columns(), *write_library()}
+    written = {write_columns(), write_command(), *write_library()}
     written |= write_scripts(
         "steps", "Steps", "The scripts of the steps, in the order in which an exposure goes through them.", steps
     )

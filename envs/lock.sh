@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Pin the packages that rampflow.in, watch.in, dev.in, docs.in and cluster.in need, in their newest versions: rampflow.txt, watch.txt,
-# dev.txt, docs.txt and cluster.txt for pip, rampflow.yaml for conda. Write the tags of these versions, and those of the newest data models, to
-# scripts/rampflow/files/tags.py, and the schemas of the newest ones beside it.
+# dev.txt, docs.txt and cluster.txt for pip; rampflow.yaml for conda, pixi.toml for pixi, and pylock.toml for uv. Write the tags of
+# these versions, and those of the newest data models, to scripts/rampflow/files/tags.py, and the schemas of the newest ones beside it.
 set -euo pipefail
 cd "$(dirname "$0")"
 python=${1:-python3}
@@ -54,4 +54,15 @@ $pip freeze > "$fresh/cluster"
   echo "  - pip:"
   sed 's/^/      - /' "$fresh/rampflow"
 } > rampflow.yaml
+{
+  echo "# The environment of rampflow.txt for pixi: written by \`make lock\`."
+  printf '[workspace]\nname = "rampflow"\nchannels = ["conda-forge"]\nplatforms = ["linux-64"]\n\n'
+  printf '[dependencies]\npython = "3.12.*"\n\n[pypi-dependencies]\n'
+  sed -E 's/^(.*)==(.*)$/"\1" = "==\2"/' "$fresh/rampflow"
+} > pixi.toml
+# The files of these versions for all platforms, with their hashes. In an environment of its own: uv is no dependency.
+"$python" -m venv "$fresh/uv"
+"$fresh/uv/bin/python" -m pip --disable-pip-version-check install --quiet uv
+"$fresh/uv/bin/uv" pip compile --quiet --universal --python-version 3.11 --no-deps --no-header --no-annotate \
+  --format pylock.toml --output-file pylock.toml rampflow.txt
 "$fresh/next/bin/python" write_tags.py write ../scripts/rampflow/files "$fresh/pinned.json" "$fresh/newest.json"

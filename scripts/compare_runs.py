@@ -21,11 +21,12 @@ from rampflow.comparison.origins import compare_origins
 from rampflow.errors import RampflowError
 from rampflow.files.asdf_reader import AsdfFile
 from rampflow.files.atomic import replacing
+from rampflow.folders import WORKFLOW
 from rampflow.step.exposure import Exposure
 from rampflow.step.program import reported_errors
 
 IMAGE, CATALOG, SEGMENTS = "_cal.asdf", "_cat.parquet", "_segm.asdf"
-TEMPLATE = Path(__file__).resolve().parent.parent / "workflow" / "report" / "comparison.html.j2"
+TEMPLATE = WORKFLOW / "report" / "comparison.html.j2"
 #: Verdicts of an exposure, the worst first.
 VERDICTS = ("unreadable", "missing", "added", "different", "within tolerance", "equal")
 #: Verdicts with which the runs do not agree.

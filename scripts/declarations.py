@@ -18,4 +18,4 @@ def steps() -> dict[str, Step]:
     dict of str to Step
         Declaration of each step by its name, in the order of the chain.
     """
-    return {name: importlib.import_module(name).STEP for name in STEPS}
+    return {name: importlib.import_module(f"rampflow.steps.{name}").STEP for name in STEPS}

@@ -1,12 +1,14 @@
 """Write what the documents show of the table of steps and of the declarations.
 
 Each document is a file that is edited by hand, with generated parts. Such a part lies between a line ``begin NAME`` and a line
-``end NAME``, which are comments of the file. workflow/files.txt is generated as a whole.
+``end NAME``, which are comments of the file. workflow/files.txt and the schema of the configuration for editors are generated as a
+whole.
 """
 
 from __future__ import annotations
 
 import itertools
+import json
 import re
 import sys
 import textwrap
@@ -18,13 +20,10 @@ import yaml
 
 from rampflow.chain import EXPOSURE_TYPES, STEPS, image_chain
 from rampflow.errors import RampflowError
+from rampflow.folders import HOME, SCRIPTS, WORKFLOW
 from rampflow.quality.numbers import as_markdown
 from rampflow.step.declaration import Parameter, Range, Step
 from rampflow.workflow import configuration
-
-SCRIPTS = Path(__file__).resolve().parent
-ROOT = SCRIPTS.parent
-WORKFLOW = ROOT / "workflow"
 
 
 def replace_parts(path: Path, parts: Mapping[str, str]) -> str:
@@ -308,8 +307,11 @@ def documents() -> dict[Path, str]:
         "docs/from-romancal.md": {"names of files": names_of_files()},
         "docs/reference/numbers.md": {"numbers": as_markdown() + "\n"},
     }
-    files = "".join(f"{path.relative_to(ROOT).as_posix()}\n" for path in files_of_jobs())
-    return {ROOT / name: replace_parts(ROOT / name, part) for name, part in parts.items()} | {WORKFLOW / "files.txt": files}
+    schema = configuration.configuration_schema(declarations.steps())
+    return {HOME / name: replace_parts(HOME / name, part) for name, part in parts.items()} | {
+        WORKFLOW / "schemas" / "config.schema.json": json.dumps(schema, indent=1) + "\n",
+        WORKFLOW / "files.txt": "".join(f"{path.relative_to(HOME).as_posix()}\n" for path in files_of_jobs()),
+    }
 
 
 def main() -> int:

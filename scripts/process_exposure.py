@@ -101,7 +101,7 @@ def import_step(name: str) -> tuple[Step, Callable[[Job], None], Callable[[Job],
     when_skipped : callable
         Its ``run_skipped`` if it has one, which processes a fully saturated exposure.
     """
-    script: Any = importlib.import_module(name)
+    script: Any = importlib.import_module(f"rampflow.steps.{name}")
     return script.STEP, script.run, getattr(script, "run_skipped", Job.pass_on)
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from rampflow import SOFTWARE_NAME, __version__
 from rampflow.errors import RampflowError
 from rampflow.files.atomic import replacing
+from rampflow.folders import WORKFLOW
 from rampflow.pictures.pages import read_template
 from rampflow.pictures.survey import order_exposures, read_thumbnails, text_columns
 from rampflow.quality.limits import read_limits
@@ -18,7 +19,7 @@ from rampflow.quality.table import PARQUET, read_exposure_table, to_columns, upd
 from rampflow.step.logs import step_logger
 from rampflow.step.program import reported_errors
 
-TEMPLATE = Path(__file__).resolve().parent.parent / "workflow" / "report" / "survey.html.j2"
+TEMPLATE = WORKFLOW / "report" / "survey.html.j2"
 THUMBNAILS = 1000  #: on the page, 3 MB
 
 log = step_logger("survey")

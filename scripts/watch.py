@@ -24,10 +24,10 @@ from types import FrameType
 
 from rampflow.errors import RampflowError
 from rampflow.files.atomic import replacing
+from rampflow.folders import SNAKEFILE
 from rampflow.step.logs import step_logger
 from rampflow.step.program import reported_errors
 from rampflow.workflow.arrivals import Arrivals
-from rampflow.workflow.environment import SCRIPTS
 from rampflow.workflow.summary import count
 
 ASSOCIATION = Path(".rampflow/arrived_asn.json")
@@ -287,7 +287,7 @@ def command_for(configuration: list[str], options: list[str]) -> Callable[[Path]
         raise RampflowError("--config is an option of this program: write it before --, so that it keeps the input")
     if not options:
         raise RampflowError("no options of snakemake are given; write at least the number of cores: -- --cores 8")
-    snakemake = [sys.executable, "-m", "snakemake", "--snakefile", str(SCRIPTS.parent / "Snakefile")]
+    snakemake = [sys.executable, "-m", "snakemake", "--snakefile", str(SNAKEFILE)]
     return lambda association: [
         *(*snakemake, *options),
         *("--config", f"input={json.dumps([str(association)])}", "incoming=true", *configuration),

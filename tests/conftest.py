@@ -13,8 +13,8 @@ from rampflow import __version__
 os.environ["RAMPFLOW_VERSION"] = __version__
 
 #: `make test-quick` leaves out the tests with one of these marks or fixtures.
-NOT_QUICK_MARKS = ("slow", "workflow", "peer", "slurm")
-NOT_QUICK_FIXTURES = {"visit", "small_visit", "cache"}
+NOT_QUICK_MARKS = ("slow", "workflow", "peer", "slurm", "container")
+NOT_QUICK_FIXTURES = {"visit", "small_visit", "cache", "package"}
 
 
 def pytest_collection_modifyitems(items):
@@ -49,6 +49,14 @@ def small_visit(tmp_path_factory):
     folder = tmp_path_factory.mktemp("small_visit")
     shutil.copytree(made / "demo", folder / "demo")  # tests damage the raw files
     return small_workflow_of(folder)
+
+
+@pytest.fixture(scope="session")
+def package(tmp_path_factory):
+    """An environment with the installed package."""
+    from package import Package, install_package
+
+    return Package(make_once(tmp_path_factory, "package", install_package))
 
 
 @pytest.fixture

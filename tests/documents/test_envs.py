@@ -5,6 +5,7 @@ import functools
 import importlib.metadata
 import re
 import sys
+import tomllib
 
 import pytest
 import yaml
@@ -144,6 +145,20 @@ def test_conda_and_pip_pin_the_same_versions():
     assert pip == "pip"
     assert dict(line.split("==") for line in packages["pip"]) == pins("rampflow.txt")
     assert int(re.fullmatch(r"python =3\.(\d+)", python)[1]) >= 11
+
+
+def test_uv_and_pip_pin_the_same_versions():
+    locked = tomllib.loads((ENVS / "pylock.toml").read_text())
+    assert {p["name"]: p["version"] for p in locked["packages"]} == {canonical(k): v for k, v in pins("rampflow.txt").items()}
+    assert all(file["hashes"]["sha256"] for p in locked["packages"] for file in [p["sdist"], *p.get("wheels", [])])
+    assert locked["requires-python"] == ">=3.11"
+
+
+def test_pixi_and_pip_pin_the_same_versions():
+    settings = tomllib.loads((ENVS / "pixi.toml").read_text())
+    assert {name: version.removeprefix("==") for name, version in settings["pypi-dependencies"].items()} == pins("rampflow.txt")
+    python = yaml.safe_load((ENVS / "rampflow.yaml").read_text())["dependencies"][0]
+    assert python == f"python ={settings['dependencies']['python'].removesuffix('.*')}"
 
 
 @pytest.mark.parametrize("name", ["rampflow", "watch", "dev", "docs", "cluster"])

@@ -19,8 +19,8 @@ from rampflow.files.asdf_reader import AsdfFile
 from rampflow.files.asdf_writer import create_asdf
 from rampflow.files.data_models import data_model
 from rampflow.files.yaml_tree import tagged
+from rampflow.folders import SCRIPTS
 from rampflow.step.program import run_step
-from rampflow.workflow.environment import SCRIPTS
 
 PATTERN = [[1], [2], [3, 4], [5, 6, 7, 8], [9, 10, 11], [12]]
 ROWS, COLUMNS = 72, 256  # blocks of 16 rows, the last a short one; two channels

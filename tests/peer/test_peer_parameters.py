@@ -9,9 +9,9 @@ import declarations
 import pytest
 
 from rampflow.chain import STEPS
+from rampflow.folders import SCRIPTS
 from rampflow.step.declaration import Parameter
 from rampflow.workflow import configuration, step_parameters
-from rampflow.workflow.environment import SCRIPTS
 
 pytest.importorskip("romancal")
 

@@ -11,7 +11,7 @@ import pytest
 from small_files import COLUMNS, ROWS, arrays_of, every_reference, meta_of, ramp, statuses, succeed, write_ramp, write_raw
 
 from rampflow.errors import RampflowError
-from rampflow.workflow.environment import SCRIPTS
+from rampflow.folders import SCRIPTS
 
 STEPS = {"dq_init": "dqinit", "saturation": "saturation", "dark_decay": "dark_decay"}
 REFERENCES = {"dq_init": "mask", "saturation": "saturation", "dark_decay": "darkdecaysignal"}

@@ -184,7 +184,7 @@ def test_the_header_of_a_raw_file_decides(tmp_path, clock):
 def test_the_command_has_the_user_s_options_and_the_configuration_last(tmp_path):
     command = watch.command_for(["results=x"], ["report", "--cores", "2", "--until", "refpix"])(tmp_path / "a b.json")
     assert command[3:] == [
-        *("--snakefile", str(watch.SCRIPTS.parent / "Snakefile"), "report", "--cores", "2", "--until", "refpix"),
+        *("--snakefile", str(watch.SNAKEFILE), "report", "--cores", "2", "--until", "refpix"),
         *("--config", f'input=["{tmp_path}/a b.json"]', "incoming=true", "results=x"),
     ]
     assert watch.working_folder(["--cores", "2"]) == watch.Path()

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from rampflow.chain import STEPS
-from rampflow.workflow.environment import SCRIPTS
+from rampflow.folders import SCRIPTS
 from rampflow.workflow.fingerprint import files_of, fingerprint, imported, spell_out
 
 #: Imports a script and says which files of the project that takes.

@@ -23,10 +23,10 @@ from rampflow.chain import STEPS
 from rampflow.errors import RampflowError
 from rampflow.files import links
 from rampflow.files.path_lists import write_list
+from rampflow.folders import WORKFLOW
 from rampflow.step.declaration import NOT_APPLICABLE
 from rampflow.workflow import recipes, rerun, resources, run_start, second_pass, summary
 from rampflow.workflow.command_line import refuse_lost_keys
-from rampflow.workflow.environment import SCRIPTS
 from rampflow.workflow.exposure_jobs import ExposureJobs
 from rampflow.workflow.fingerprint import fingerprint
 from rampflow.workflow.job_arguments import JobArguments, given_options

@@ -102,7 +102,7 @@ rule association_report:
             stem=plan.members(wildcards.association),
         ),
         ramps=get_ramp_pictures,
-        template=SCRIPTS.parent / "workflow" / "report" / "report.html.j2",
+        template=WORKFLOW / "report" / "report.html.j2",
     output:
         report(
             f"{RESULTS}/{{association}}_report.html",

@@ -13,7 +13,7 @@ from rampflow.step.logs import step_logger
 
 log = step_logger("astrometric_catalog")
 
-SUFFIXES = (".ecsv", ".parquet", ".csv", ".fits")
+SUFFIXES: tuple[str, ...] = (".ecsv", ".parquet", ".csv", ".fits")
 
 #: Names of the columns that are read, in any case (the first that exists is used), and their units.
 NAMES = {

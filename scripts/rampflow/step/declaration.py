@@ -62,10 +62,12 @@ class Parameter:
         Returns
         -------
         dict
-            The schema, with the default.
+            The schema, with the default and a description.
         """
         kind = {bool: "boolean", int: "integer", float: "number", str: "string"}[self.type]
-        result: dict[str, Any] = {"type": [kind, "null"] if self.default is None else kind, "default": self.default}
+        text = self.meaning + (f" [{self.unit}]" if self.unit else "")
+        result: dict[str, Any] = {"description": text, "type": [kind, "null"] if self.default is None else kind}
+        result["default"] = self.default
         if self.minimum is not None:
             result["minimum"] = self.minimum
         if self.choices:

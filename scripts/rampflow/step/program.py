@@ -20,12 +20,11 @@ from typing import TextIO
 
 from rampflow.errors import RampflowError
 from rampflow.files.asdf_reader import AsdfFile
+from rampflow.folders import LIBRARY, SCRIPTS
 from rampflow.step.declaration import NOT_APPLICABLE, Step
 from rampflow.step.job import Job
 from rampflow.step.logs import configure_logging, log
 from rampflow.step.provenance import is_fully_saturated
-
-SCRIPTS = Path(__file__).resolve().parent.parent.parent
 
 
 @contextlib.contextmanager
@@ -95,7 +94,7 @@ def explain(error: Exception, files: Sequence[Path]) -> str:
     places = [
         f"{Path(frame.filename).name}:{frame.lineno}"
         for frame in traceback.extract_tb(error.__traceback__)
-        if Path(frame.filename).is_relative_to(SCRIPTS)
+        if any(Path(frame.filename).is_relative_to(folder) for folder in (SCRIPTS, LIBRARY))
     ]
     what = f"{type(error).__name__}: {' '.join(str(error).split())[:300]} (at {', '.join(places)})"
     for path in files:

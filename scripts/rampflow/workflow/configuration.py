@@ -14,13 +14,14 @@ from rampflow.astrometry.parameters import SEARCH_PARAMETERS, SOURCE
 from rampflow.chain import STEPS
 from rampflow.errors import RampflowError
 from rampflow.files.tags import DATA_MODELS, DEFAULT_DATA_MODEL
+from rampflow.folders import WORKFLOW
 from rampflow.quality.limits import read_limits
+from rampflow.quality.numbers import LIMITED
 from rampflow.step.declaration import Parameter, Step, format_value, reference_types
 from rampflow.workflow import selections
 from rampflow.workflow.association import SPECIAL, is_plain
-from rampflow.workflow.environment import SCRIPTS
 
-SCHEMA = SCRIPTS.parent / "workflow" / "schemas" / "config.schema.yaml"
+SCHEMA = WORKFLOW / "schemas" / "config.schema.yaml"
 
 
 def configuration_schema(steps: dict[str, Step]) -> dict:
@@ -40,17 +41,28 @@ def configuration_schema(steps: dict[str, Step]) -> dict:
     types = reference_types(steps.values())
     result["properties"]["data_model"]["enum"] = list(DATA_MODELS)
     of_steps = {name: step_schema(step) for name, step in steps.items()}
-    of_references = {t: {"type": "string"} for t in types}
+    meanings = {reference.type: reference.meaning for step in steps.values() for reference in step.references}
+    of_references = {t: {"description": meanings[t], "type": "string"} for t in types}
     result["properties"]["steps"]["properties"] = of_steps
     result["properties"]["references"]["properties"]["override"]["properties"] = of_references
     select = result["properties"]["overrides"]["items"]["properties"]
     select["steps"]["properties"], select["references"]["properties"] = of_steps, of_references
     texts = {"type": ["string", "integer"]}
-    select["select"]["properties"] = {key: {"anyOf": [texts, {"type": "array", "items": texts}]} for key in selections.KEYS}
+    select["select"]["properties"] = {
+        key: {
+            "description": f"Values of {key}: one, or a list; *, ? and [...] as in file names.",
+            "anyOf": [texts, {"type": "array", "items": texts}],
+        }
+        for key in selections.KEYS
+    }
     excluded = result["properties"]["exclude"]["anyOf"]
     excluded.insert(1, select["select"])
     excluded[2]["items"]["anyOf"].append(select["select"])
     result["properties"]["keep_intermediates"]["anyOf"][1]["items"]["enum"] = list(steps)
+    # Only described: `read_limits` checks them, and suggests a name.
+    result["properties"]["qa"]["properties"]["limits"]["properties"] = {
+        name: {"description": number.meaning + f" [{number.unit}]" * bool(number.unit)} for name, number in LIMITED.items()
+    }
     return result
 
 
@@ -87,8 +99,9 @@ def step_schema(step: Step) -> dict:
     """
     properties = {p.name: p.schema() for p in parameters_of(step)}
     if STEPS[step.name].optional:
-        properties["skip"] = {"type": "boolean", "default": False}
-    return {"type": "object", "additionalProperties": False, "properties": properties}
+        properties["skip"] = {"description": "leave the step out", "type": "boolean", "default": False}
+    description = step.summary.splitlines()[0]
+    return {"description": description, "type": "object", "additionalProperties": False, "properties": properties}
 
 
 def validated(config: dict, steps: dict[str, Step], given: dict | None = None) -> dict:

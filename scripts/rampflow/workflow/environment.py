@@ -1,4 +1,4 @@
-"""Where the scripts are, and the environment of the jobs that run them."""
+"""The environment of the jobs that run the scripts."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ import sys
 from pathlib import Path
 
 from rampflow import __version__, version
-
-SCRIPTS = Path(__file__).resolve().parent.parent.parent
+from rampflow.folders import SCRIPTS
 
 
 def script_environment(context: str | None) -> dict[str, str]:

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from rampflow.workflow.environment import SCRIPTS
+from rampflow.folders import LIBRARY, SCRIPTS
 
 #: Fields of a syntax node that do not change what it does.
 _WORDLESS = frozenset({"ctx", "kind", "type_comment", "type_params"})
@@ -104,6 +104,16 @@ def imported(tree: ast.AST, package: str) -> Iterator[str]:
                 yield node.args[0].value
 
 
+def _root(scripts: Path) -> Path:
+    """Folder that has the library: that of the scripts in a clone, another one in the installed package."""
+    return scripts if (scripts / LIBRARY.name).is_dir() else LIBRARY.parent
+
+
+def _relative(path: Path, scripts: Path) -> Path:
+    """Path of a file as in a clone, so that the package has the fingerprints of the clone."""
+    return path.relative_to(scripts if path.is_relative_to(scripts) else _root(scripts))
+
+
 @functools.cache
 def read_code(path: Path, scripts: Path) -> Code:
     """Parse one file.
@@ -121,13 +131,13 @@ def read_code(path: Path, scripts: Path) -> Code:
         Hash and imports of the file.
     """
     tree = ast.parse(path.read_bytes())
-    package = ".".join(path.relative_to(scripts).parent.parts)
+    package = ".".join(_relative(path, scripts).parent.parts)
     text = spell_out(tree)
     return Code(hashlib.sha256(text.encode()).hexdigest(), tuple(sorted(set(imported(tree, package)))))
 
 
 def files_of(name: str, scripts: Path = SCRIPTS) -> list[Path]:
-    """List the files with the code of a script: itself, and all that it imports below `scripts`.
+    """List the files with the code of a script: itself, and all that it imports of this project.
 
     Parameters
     ----------
@@ -153,7 +163,7 @@ def files_of(name: str, scripts: Path = SCRIPTS) -> list[Path]:
 
 def _files_of_module(name: str, scripts: Path) -> list[Path]:
     """The file of a module and those of the packages that contain it; none for a module of another project."""
-    files, place = [], scripts
+    files, place = [], _root(scripts) if name.partition(".")[0] == LIBRARY.name else scripts
     for part in name.split("."):
         place = place / part
         files += [path for path in (place.with_suffix(".py"), place / "__init__.py") if path.is_file()]
@@ -177,6 +187,6 @@ def fingerprint(name: str, scripts: Path = SCRIPTS) -> str:
         Hash of 16 hexadecimal digits.
     """
     digest = hashlib.sha256()
-    for path in files_of(name, scripts):
-        digest.update(f"{path.relative_to(scripts)} {read_code(path, scripts).digest}\n".encode())
+    for path in sorted(files_of(name, scripts), key=lambda path: _relative(path, scripts)):
+        digest.update(f"{_relative(path, scripts)} {read_code(path, scripts).digest}\n".encode())
     return digest.hexdigest()[:16]

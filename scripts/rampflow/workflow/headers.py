@@ -94,7 +94,7 @@ def read_header(path: Path, model: str = DEFAULT_DATA_MODEL) -> dict:
         raw = Exposure(file)
         if is_calibrated_image(path):
             return _header_of_image(raw)
-        chosen_by = _metadata_for_crds(raw)  # as the file has them: CRDS's rules know the versions
+        chosen_by = metadata_for_crds(raw)  # as the file has them: CRDS's rules know the versions
         if not is_ramp(raw):
             update_raw(raw, data_model(model))
         shape = raw.array("data").shape
@@ -109,8 +109,19 @@ def read_header(path: Path, model: str = DEFAULT_DATA_MODEL) -> dict:
         return _header(raw, tuple(shape), chosen_by, find_refusals(raw, tuple(shape), data_model(model)))
 
 
-def _metadata_for_crds(exposure: Exposure) -> dict[str, str]:
-    """The metadata by which CRDS may choose references, by their dotted names."""
+def metadata_for_crds(exposure: Exposure) -> dict[str, str]:
+    """Read the metadata by which CRDS may choose references.
+
+    Parameters
+    ----------
+    exposure : rampflow.step.exposure.Exposure
+        The exposure, after any step.
+
+    Returns
+    -------
+    dict of str
+        Values by their dotted names, such as ``roman.meta.instrument.detector``.
+    """
     header: dict[str, str] = {}
     for part in CRDS_PARTS:
         _flatten(exposure.meta.get(part, {}), f"roman.meta.{part}", header)
@@ -146,7 +157,7 @@ def _header_of_image(image: Exposure) -> dict:
             image.number(f"meta.wcsinfo.{name}")
     if not image.meta.get("group_id"):
         image.get("meta.observation.observation_id", str)
-    return _header(image, (1, *shape), _metadata_for_crds(image), {})
+    return _header(image, (1, *shape), metadata_for_crds(image), {})
 
 
 def find_refusals(raw: Exposure, shape: tuple[int, int, int], model: DataModel) -> dict[str, str]:

@@ -1,0 +1,169 @@
+"""Runs of Snakemake and of scripts: their command lines."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+from rampflow.command.caches import find_cache_folder
+from rampflow.command.parser import add_settings
+from rampflow.errors import RampflowError
+from rampflow.folders import HOME, SCRIPTS, SNAKEFILE, WORKFLOW
+
+if TYPE_CHECKING:
+    from rampflow.command.parser import Subcommand
+
+#: Options of snakemake that say how many jobs run at a time, or name a profile that does.
+PARALLEL = ("-c", "--cores", "-j", "--jobs", "-e", "--executor", "--profile", "--workflow-profile")
+#: Where the demonstration finds references: its own cache, and no server.
+DEMO_CRDS = {
+    "CRDS_SERVER_URL": "https://crds-serverless-mode.stsci.edu",
+    "CRDS_OBSERVATORY": "roman",
+}
+
+
+def snakemake_command(target: str, words: Sequence[str]) -> list[str]:
+    """Write the command line of a run.
+
+    Parameters
+    ----------
+    target : str
+        Target of the workflow; empty for all products.
+    words : sequence of str
+        Inputs, then ``--results``, ``--config`` and options of snakemake.
+
+    Returns
+    -------
+    list of str
+        The command line.
+
+    Raises
+    ------
+    RampflowError
+        A key of the configuration is given twice, or without a value.
+    """
+    first_option = next((n for n, word in enumerate(words) if word.startswith("-")), len(words))
+    inputs, rest = list(words[:first_option]), list(words[first_option:])
+    reader = argparse.ArgumentParser(prog="rampflow", add_help=False, allow_abbrev=False)
+    add_settings(reader)
+    given, options = reader.parse_known_args(rest)
+    named = [("input", json.dumps(inputs), "input")] * bool(inputs)
+    named += [("results", given.results, "--results")] * (given.results is not None)
+    config = [f"{key}={value}" for key, value, _ in named]
+    places = {key: place for key, _, place in named}
+    for word in given.config:
+        key, equals, _ = word.partition("=")
+        if not equals:
+            raise RampflowError(f"--config: {word!r} is not KEY=VALUE; inputs come before all options")
+        if key in places:
+            raise RampflowError(f"--config {key} is given as {places[key]}, too; take one of them out")
+        places[key] = "--config"
+        config.append(word)
+    if not any(_is_option(word, PARALLEL) for word in options) and "SNAKEMAKE_PROFILE" not in os.environ:
+        options += ["--cores", "all"]
+    command = [sys.executable, "-m", "snakemake", "--snakefile", str(SNAKEFILE), *([target] if target else [])]
+    return [*command, *_with_own_profile(options), *(["--config", *config] if config else [])]
+
+
+def _is_option(word: str, names: Sequence[str]) -> bool:
+    """Whether a word is one of some options, with or without its value: ``-c``, ``-c8``, ``--cores=8``."""
+    return any(word.partition("=")[0] == name or (len(name) == 2 and word.startswith(name)) for name in names)
+
+
+def _with_own_profile(options: Sequence[str]) -> list[str]:
+    """The options, with the folder of a profile of the package in place of its name."""
+    result = list(options)
+    for number, word in enumerate(result):
+        option, equals, value = word.partition("=")
+        if option == "--workflow-profile":
+            place = number if equals else number + 1
+            value = value if equals or place >= len(result) else result[place]
+            own = WORKFLOW / "profiles" / value
+            if value and Path(value).name == value and not Path(value).exists() and own.is_dir():
+                result[place] = f"{option}={own}" if equals else str(own)
+    return result
+
+
+def _environment() -> dict[str, str]:
+    """The environment of what is started: that of this process, with a folder for caches that can be written."""
+    environment = dict(os.environ)
+    if folder := find_cache_folder(environment, Path.cwd()):
+        environment["XDG_CACHE_HOME"] = str(folder)
+        print(f"rampflow: the folder for caches in HOME can't be written, {folder} is used instead", file=sys.stderr)
+    return environment
+
+
+def _become(command: Sequence[str]) -> NoReturn:
+    """Replace this process, so that signals and the exit status are those of the program."""
+    sys.stdout.flush()
+    os.execve(command[0], list(command), _environment())
+
+
+def become_script(name: str, words: Sequence[str]) -> NoReturn:
+    """Replace this process by a script.
+
+    Parameters
+    ----------
+    name : str
+        Name of the script, without ``.py``.
+    words : sequence of str
+        Its arguments.
+    """
+    _become([sys.executable, str(SCRIPTS / f"{name}.py"), *words])
+
+
+def run(command: Subcommand, words: list[str]) -> int:
+    """Process exposures, or make another target of the workflow.
+
+    Parameters
+    ----------
+    command : Subcommand
+        ``run``, or the subcommand with the name of the target.
+    words : list of str
+        Its arguments.
+
+    Returns
+    -------
+    int
+        Exit status.
+    """
+    if words[:1] in (["-h"], ["--help"]):
+        command.parser().parse_args(words)
+    _become(snakemake_command("" if command.name == "run" else command.name, words))
+
+
+def demo(command: Subcommand, words: list[str]) -> int:
+    """Simulate a visit and process it.
+
+    Parameters
+    ----------
+    command : Subcommand
+        The subcommand.
+    words : list of str
+        Its arguments.
+
+    Returns
+    -------
+    int
+        Exit status.
+    """
+    arguments = command.parser().parse_args(words)
+    environment = _environment() | DEMO_CRDS | {"CRDS_PATH": str(Path("demo/crds_cache").absolute())}
+    snakemake, options = [sys.executable, "-m", "snakemake"], ["--configfile", str(HOME / "config" / "demo.yaml")]
+    options += ["--cores", arguments.cores]
+    simulation = ["--snakefile", str(WORKFLOW / "simulate.smk"), "--quiet", "progress", "rules", "host"]
+    lines = [
+        [*snakemake, *simulation, *options],
+        [*snakemake, "--snakefile", str(SNAKEFILE), *(["report"] if arguments.report else []), *options],
+        [sys.executable, str(SCRIPTS / "show_products.py"), "demo/results"],
+    ]
+    for line in lines:
+        if status := subprocess.run(line, env=environment, check=False).returncode:
+            return status
+    return 0

@@ -1,0 +1,117 @@
+"""The command lines that `rampflow` writes, and the files and folders that it chooses."""
+
+import os
+import re
+
+import pytest
+import yaml
+from repository import ROOT
+
+from rampflow.command import main
+from rampflow.command.caches import find_cache_folder
+from rampflow.command.runs import snakemake_command
+from rampflow.command.settings import SCHEMA, commented_configuration
+from rampflow.errors import RampflowError
+
+DEFAULTS = (ROOT / "config" / "config.yaml").read_text()
+
+
+@pytest.fixture(autouse=True)
+def no_profile(monkeypatch):
+    monkeypatch.delenv("SNAKEMAKE_PROFILE", raising=False)
+
+
+def words_of(*words, target=""):
+    """Words that follow the name of the Snakefile."""
+    command = snakemake_command(target, words)
+    assert command[1:5] == ["-m", "snakemake", "--snakefile", str(ROOT / "workflow" / "Snakefile")]
+    return command[5:]
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (["a.json"], ["--cores", "all", "--config", 'input=["a.json"]']),
+        (["a b", "c", "-n", "-c8"], ["-n", "-c8", "--config", 'input=["a b", "c"]']),
+        (["a", "--results", "R", "--cores=2"], ["--cores=2", "--config", 'input=["a"]', "results=R"]),
+        (
+            ["a", "--cores", "2", "--config", "x=1", "y=2", "--forcerun", "photom"],
+            ["--cores", "2", "--forcerun", "photom", "--config", 'input=["a"]', "x=1", "y=2"],
+        ),
+        (["-j", "3", "--configfile", "my.yaml"], ["-j", "3", "--configfile", "my.yaml"]),
+        (["--conf", "x"], ["--conf", "x", "--cores", "all"]),
+    ],
+)
+def test_options_of_snakemake_pass_through(given, expected):
+    assert words_of(*given) == expected
+
+
+def test_a_target_comes_before_the_options():
+    assert words_of("a", "-n", target="report")[0] == "report"
+
+
+def test_inputs_are_read_as_they_were_given():
+    (word,) = (word for word in words_of('a "b".asdf', "c,d") if word.startswith("input="))
+    assert yaml.safe_load(word.removeprefix("input=")) == ['a "b".asdf', "c,d"]
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (["a", "--config", "input=b"], "input is given as input, too"),
+        (["a", "--results", "r", "--config", "results=s"], "results is given as --results, too"),
+        (["--config", "x=1", "x=2"], "x is given as --config, too"),
+        (["--config", "a.json"], "'a.json' is not KEY=VALUE; inputs come before all options"),
+    ],
+)
+def test_keys_that_contradict_each_other_are_refused(given, message, capsys):
+    with pytest.raises(RampflowError, match=message):
+        snakemake_command("", given)
+    assert main(["run", *given]) == 1
+    assert message in capsys.readouterr().err
+
+
+def test_a_profile_of_the_package_is_found_by_its_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    own = str(ROOT / "workflow" / "profiles" / "slurm")
+    assert words_of("--workflow-profile", "slurm") == ["--workflow-profile", own]
+    assert words_of("--workflow-profile=slurm") == [f"--workflow-profile={own}"]
+    assert words_of("--workflow-profile", "none") == ["--workflow-profile", "none"]
+    assert words_of("--workflow-profile", "my/slurm") == ["--workflow-profile", "my/slurm"]
+    (tmp_path / "slurm").mkdir()
+    assert words_of("--workflow-profile", "slurm") == ["--workflow-profile", "slurm"]
+
+
+def test_caches_go_to_the_working_folder_where_the_home_folder_is_of_no_use(tmp_path):
+    home, working = tmp_path / "home", tmp_path / "working"
+    home.mkdir()
+    assert find_cache_folder({"XDG_CACHE_HOME": str(home)}, working) is None
+    assert find_cache_folder({"XDG_CACHE_HOME": str(home / "a" / "b")}, working) is None
+    (home / "file").write_text("")
+    assert find_cache_folder({"XDG_CACHE_HOME": str(home / "file" / "b")}, working) == working / ".rampflow" / "cache"
+    assert find_cache_folder({"XDG_CACHE_HOME": "/dev/null/x"}, working) == working / ".rampflow" / "cache"
+
+
+def test_the_commented_configuration_has_every_key():
+    text = commented_configuration(DEFAULTS, "my.yaml")
+    assert yaml.safe_load(text) == {"results": "results"}
+    assert f"$schema={SCHEMA}" in text and SCHEMA.is_file()
+    body = text.partition("\n\n")[2].splitlines()
+    keys = [re.sub(r"^#(?=(  |    )?\w+:)", "", line) for line in body]
+    assert yaml.safe_load("\n".join(keys)) == yaml.safe_load(DEFAULTS)
+
+
+def test_a_configuration_is_not_overwritten(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["config", "my.yaml"]) == 0
+    before = os.stat("my.yaml").st_mtime_ns
+    assert main(["config", "my.yaml"]) == 1
+    assert capsys.readouterr().err == "rampflow config: my.yaml exists; give another name, or remove it first\n"
+    assert os.stat("my.yaml").st_mtime_ns == before
+
+
+def test_unknown_commands_are_refused(capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["proces"])
+    assert ended.value.code == 2
+    assert "invalid choice: 'proces'" in capsys.readouterr().err
