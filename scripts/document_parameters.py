@@ -22,7 +22,7 @@ HEAD = """\
 # scripts/; config/README.md explains each key. Change values with --config, or with your own file and --configfile.
 
 # Input: raw files (_uncal.asdf) or ramps (_dqinit.asdf), folders of raw files, or association files (.json). One, or a list.
-# Relative to the working folder.
+# Relative to the working folder, or addresses: s3://bucket/folder/, https://server/L1_asn.json.
 input: []
 
 # Exposures of the input to leave out: names, patterns such as "*_wfi07_*", or selections such as {detector: WFI07}. One, or a
@@ -124,6 +124,8 @@ In `meta.cal_step`, a step that is left out or has no reference is `SKIPPED`.
   [what is done with it](../docs/algorithms.md#ramps-as-input)).
 - A folder of raw files. Each exposure is treated as an association with one member.
 - An association file (`.json`). Its members are relative to the file.
+- The address of one of these, `s3://…` or `https://…`
+  ([Exposures on S3 and web servers](../docs/how-to/remote.md)).
 
 ### exclude
 

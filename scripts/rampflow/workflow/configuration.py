@@ -17,8 +17,8 @@ from rampflow.files.tags import DATA_MODELS, DEFAULT_DATA_MODEL
 from rampflow.quality.limits import read_limits
 from rampflow.step.declaration import Parameter, Step, reference_types, spell
 from rampflow.workflow import selections
-from rampflow.workflow.association import SPECIAL, is_plain
 from rampflow.workflow.environment import SCRIPTS
+from rampflow.workflow.exposure_names import SPECIAL, is_plain
 
 SCHEMA = SCRIPTS.parent / "workflow" / "schemas" / "config.schema.yaml"
 
