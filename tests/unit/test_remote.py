@@ -4,7 +4,6 @@ import json
 import os
 
 import asdf
-import fetch_exposure
 import numpy as np
 import pytest
 from object_stores import BUCKET, CREDENTIALS, Fault, put, s3_server, web_server
@@ -17,7 +16,7 @@ from rampflow.remote.addresses import is_remote, s3_access
 from rampflow.remote.errors import RemoteChanged, RemoteError, RemoteMissing, RemoteRefused
 from rampflow.remote.files import RemoteReader, find_file, find_files, list_folder
 from rampflow.remote.transfer import download
-from rampflow.workflow import inventory
+from rampflow.workflow import inventory, raw_transfer
 from rampflow.workflow.association import find_members
 from rampflow.workflow.exposure_names import stem_of
 from rampflow.workflow.headers import read_header, read_headers
@@ -374,7 +373,7 @@ def test_a_damaged_object_is_fetched_twice_and_named(raw, tmp_path):
         file = find_file(f"{server.address}/{raw.name}")
         server.counts.clear()
         with pytest.raises(RampflowError, match=r"http://.*/a1_uncal.asdf: block 0 doesn't match its checksum"):
-            fetch_exposure.fetch(file, tmp_path / "out" / raw.name)
+            raw_transfer.fetch(file, tmp_path / "out" / raw.name)
         assert server.counts[f"GET {raw.name}"] == 2 and list((tmp_path / "out").iterdir()) == []
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import datetime
 import functools
 import io
 import logging
@@ -244,6 +245,75 @@ def cache_path(name: str) -> Path:
         Path in the cache.
     """
     return Path(_crds().locate_file(name, observatory=OBSERVATORY))
+
+
+def mapping_path(name: str) -> Path:
+    """Name the file of a CRDS mapping in the cache, whether or not it exists.
+
+    Parameters
+    ----------
+    name : str
+        File name of the mapping.
+
+    Returns
+    -------
+    pathlib.Path
+        Path in the cache.
+    """
+    return Path(_crds().locate_mapping(name, observatory=OBSERVATORY))
+
+
+def mapping_names(context: str) -> list[str]:
+    """List the mappings of a context, and bring those that the cache lacks into it.
+
+    Parameters
+    ----------
+    context : str
+        Name of the CRDS context.
+
+    Returns
+    -------
+    list of str
+        File names of the context and of all mappings that it names.
+
+    Raises
+    ------
+    RampflowError
+        A mapping can't be read or fetched.
+    """
+    crds = _crds()
+    from crds.client import api
+
+    with _in_one_line(f"CRDS can't read {context}"):
+        if not is_serverless():
+            api.dump_mappings(context)
+        return sorted(crds.get_cached_mapping(context).mapping_names())
+
+
+def serverless_info(context: str) -> dict:
+    """Describe a cache without a server, as CRDS reads it from the file ``server_config`` of the cache.
+
+    Parameters
+    ----------
+    context : str
+        Name of the only CRDS context in the cache.
+
+    Returns
+    -------
+    dict
+        Content of the file.
+    """
+    contexts = dict.fromkeys(("operational_context", "default_context", "edit_context"), context)
+    return contexts | {
+        "observatory": OBSERVATORY,
+        "bad_files": "",
+        "bad_files_list": [],
+        "force_remote_mode": False,
+        "last_synced": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M:%S"),
+        "crds_version": {"str": _crds().__version__},
+        "reference_url": {OBSERVATORY: "none"},
+        "mapping_url": {OBSERVATORY: "none"},
+    }
 
 
 def is_serverless() -> bool:
