@@ -30,4 +30,5 @@ if REMOTE_EXPOSURES:
         message:
             "{wildcards.stem}: fetch the raw exposure"
         shell:
-            'python "$RAMPFLOW_SCRIPTS"/fetch_exposure.py {wildcards.stem:q} {output.exposure:q} --exposures "$RAMPFLOW_EXPOSURES" > {log:q} 2>&1'
+            'python "$RAMPFLOW_SCRIPTS"/fetch_exposure.py {wildcards.stem:q} {output.exposure:q}'
+            ' --exposures "$RAMPFLOW_EXPOSURES" > {log:q} 2>&1'
