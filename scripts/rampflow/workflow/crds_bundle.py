@@ -72,7 +72,7 @@ def copy_cache(context: str, names: Iterable[str], folder: Path) -> int:
         A reference can't be fetched or copied.
     """
     for name in references.mapping_names(context):
-        copy_file(references.mapping_path(name), folder / "mappings" / references.OBSERVATORY / name)
+        copy_file(references.fetch(name, context), folder / "mappings" / references.OBSERVATORY / name)
     found = sorted(set(names))
     for name in found:
         path = references.fetch(name, context)

@@ -42,7 +42,7 @@ def fetch(file: RemoteFile, output: Path) -> None:
                     content.verify(compressed=True)
             break
         except RampflowError as error:
-            if partial.exists() and partial.stat().st_size < file.size:
+            if partial.exists() and 0 < partial.stat().st_size < file.size:
                 raise  # to be continued
             partial.unlink(missing_ok=True)
             if is_last or not str(error).startswith(f"{partial}: "):

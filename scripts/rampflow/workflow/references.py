@@ -37,6 +37,7 @@ def _crds():
 #: What the choice of references and parameters depends on besides the context, and where they lie.
 _ENVIRONMENT = (
     *("CRDS_PATH", "CRDS_SERVER_URL", "CRDS_CONTEXT", "CRDS_MODE", "CRDS_READONLY_CACHE", "CRDS_OBSERVATORY"),
+    *("CRDS_S3_ENABLED", "CRDS_CONFIG_URI", "CRDS_MAPPING_URI", "CRDS_REFERENCE_URI"),
     *("CRDS_MAPPATH", "CRDS_REFPATH", "CRDS_CFGPATH", "CRDS_MAP_SUBDIR_MODE", "CRDS_REF_SUBDIR_MODE"),
     "STPIPE_DISABLE_CRDS_STEPPARS",
 )
@@ -232,12 +233,12 @@ def context_stamp(context: str) -> list[int]:
 
 
 def cache_path(name: str) -> Path:
-    """Name the file of a reference in the CRDS cache, whether or not it exists.
+    """Name the file of a reference or mapping in the CRDS cache, whether or not it exists.
 
     Parameters
     ----------
     name : str
-        File name of the reference.
+        File name of the reference or mapping.
 
     Returns
     -------
@@ -247,24 +248,8 @@ def cache_path(name: str) -> Path:
     return Path(_crds().locate_file(name, observatory=OBSERVATORY))
 
 
-def mapping_path(name: str) -> Path:
-    """Name the file of a CRDS mapping in the cache, whether or not it exists.
-
-    Parameters
-    ----------
-    name : str
-        File name of the mapping.
-
-    Returns
-    -------
-    pathlib.Path
-        Path in the cache.
-    """
-    return Path(_crds().locate_mapping(name, observatory=OBSERVATORY))
-
-
 def mapping_names(context: str) -> list[str]:
-    """List the mappings of a context, and bring those that the cache lacks into it.
+    """List the mappings of a context.
 
     Parameters
     ----------
@@ -279,14 +264,10 @@ def mapping_names(context: str) -> list[str]:
     Raises
     ------
     RampflowError
-        A mapping can't be read or fetched.
+        A mapping can't be read.
     """
     crds = _crds()
-    from crds.client import api
-
     with _in_one_line(f"CRDS can't read {context}"):
-        if not is_serverless():
-            api.dump_mappings(context)
         return sorted(crds.get_cached_mapping(context).mapping_names())
 
 
@@ -329,14 +310,14 @@ def is_serverless() -> bool:
 
 
 def fetch(name: str, context: str) -> Path:
-    """Fetch a reference from the CRDS server into the cache and check it.
+    """Fetch a reference or mapping from the CRDS server, or where CRDS's variables say, into the cache and check it.
 
     It appears in the cache whole or not at all: others may share the cache.
 
     Parameters
     ----------
     name : str
-        File name of the reference.
+        File name of the reference or mapping.
     context : str
         Name of the CRDS context.
 
@@ -348,7 +329,7 @@ def fetch(name: str, context: str) -> Path:
     Raises
     ------
     RampflowError
-        The reference can't be fetched.
+        The file can't be fetched.
     """
     _crds()
     from crds.client import api
