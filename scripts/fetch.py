@@ -198,7 +198,7 @@ def fetch_all(archive: Archive, found: dict[str, tuple[str, int | None]], folder
         What is wrong with those that can't be fetched.
     """
 
-    def fetch_one(name: str) -> str:
+    def _fetch_one(name: str) -> str:
         uri, size = found[name]
         target = folder / name
         if target.is_file() and (size is None or target.stat().st_size == size):
@@ -210,7 +210,7 @@ def fetch_all(archive: Archive, found: dict[str, tuple[str, int | None]], folder
         return ""
 
     with ThreadPoolExecutor(transfers) as pool:
-        return [text for text in pool.map(fetch_one, found) if text]
+        return [text for text in pool.map(_fetch_one, found) if text]
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -7,11 +7,11 @@ from pathlib import Path
 from rampflow.astrometry.files import NAMES, quantity_of
 from rampflow.astrometry.hats import INDEX, PROPERTIES, parse_properties, read_hats
 from rampflow.astrometry.region import Region
-from rampflow.astrometry.stores import Store, open_store
+from rampflow.astrometry.stores import ArrowStore, Store
 from rampflow.files.atomic import replacing
 
 
-class _CopyingStore:
+class _CopyingStore(ArrowStore):
     """A place of a catalog that keeps a copy of all that is read from it: of tables, the columns that may be needed.
 
     Parameters
@@ -23,10 +23,11 @@ class _CopyingStore:
     """
 
     def __init__(self, store: Store, folder: Path):
+        from pyarrow import fs
+
+        super().__init__(fs.LocalFileSystem(), str(folder), store.address)
         self._store, self._folder = store, folder
-        self._copies = open_store(str(folder))
         self._special: set[str] = set()
-        self.address = store.address
         self.partitions: set[str] = set()
 
     def read(self, name: str) -> bytes:
@@ -50,7 +51,7 @@ class _CopyingStore:
                 table = parquet.read_table(file, columns=columns, partitioning=None)
             with replacing(path) as partial:
                 parquet.write_table(table, partial, row_group_size=65_536)
-        return self._copies.open(name)
+        return super().open(name)
 
     def _is_needed(self, column: str) -> bool:
         plain = column.lower()

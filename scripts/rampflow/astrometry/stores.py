@@ -5,33 +5,12 @@ from __future__ import annotations
 import io
 import time
 from pathlib import Path
-from typing import Protocol
 from urllib.parse import urlsplit
 
 from rampflow.astrometry.web import Refused
 from rampflow.remote.addresses import is_remote, s3_access
 
 _CONNECT_TIMEOUT = 10  # seconds
-
-
-class Store(Protocol):
-    """A place of files, whose names are relative to it; its methods are those of `ArrowStore`.
-
-    Attributes
-    ----------
-    address : str
-        Name of the place for users.
-    """
-
-    address: str
-
-    def read(self, name: str) -> bytes: ...  # noqa: D102
-
-    def open(self, name: str): ...  # noqa: D102
-
-    def stamp(self, name: str) -> str: ...  # noqa: D102
-
-    def files_in(self, folder: str) -> list[str]: ...  # noqa: D102
 
 
 def open_store(source: str, deadline: float = float("inf"), *, public: bool = False) -> Store:
@@ -315,3 +294,6 @@ class _WebFile(io.RawIOBase):
                 return answer.content
             self._whole = answer.content
         return self._whole[start:stop]
+
+
+Store = ArrowStore | WebStore  #: a place of files, whose names are relative to it
