@@ -98,7 +98,7 @@ An unknown key, a wrong type or a value out of range stops the run before any jo
 | [`input`](#input) | `[]` | raw files, folders of raw files, or association files; one, or a list | file after `strun roman_elp` |
 | [`exclude`](#exclude) | `[]` | exposures of the input to leave out: names, patterns or selections; one, or a list | |
 | [`incoming`](#incoming) | `false` | leave out files that can't be read yet, with a warning | |
-| `results` | `results` | folder of the products | `output_dir` |
+| `results` | `results` | folder of the products, or its address on S3 ([more](../docs/how-to/remote.md#results-on-s3)) | `output_dir` |
 | [`keep_intermediates`](#keep_intermediates) | `[ramp_fitting]` | steps whose files are kept | `steps.STEP.save_results` |
 | `references.crds_context` | `null` | CRDS context; `null`: `CRDS_CONTEXT`, or the cache's default | `CRDS_CONTEXT` |
 | [`references.override`](#referencesoverride) | `{}` | reference files in place of CRDS's choice | `steps.STEP.override_TYPE` |

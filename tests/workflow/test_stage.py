@@ -11,7 +11,6 @@ from demo_visit import ASSOCIATION, STEMS
 from object_stores import put, s3_server
 from repository import ROOT
 from small_files import SCRIPTS, arrays_of
-from test_hats import write_catalog
 
 pytestmark = pytest.mark.workflow
 CHOSEN = STEMS[:2]
@@ -64,17 +63,6 @@ def test_a_staged_visit_is_processed_without_a_network(visit, tmp_path):
         old = arrays_of(visit.results / f"{stem}_cal.asdf")
         assert all(new[name].tobytes() == old[name].tobytes() for name in ("data", "dq", "err"))
     assert json.loads((moved / "results" / f"{ASSOCIATION}_tweakreg.json").read_text())["exposures"].keys() == set(CHOSEN)
-
-
-def test_only_partitions_of_the_field_are_staged(visit, tmp_path):
-    catalog = write_catalog(tmp_path / "stars", extra=[("other", 1.0), ("pmra", 1.0), ("pmdec", 1.0), ("ref_epoch", 2016.0)])
-    done = stage(
-        visit.environment,
-        *(visit.inputs / f"{CHOSEN[0]}_uncal.asdf", "--to", tmp_path / "bundle", "--config", f"astrometric_catalog={catalog}"),
-    )
-    assert done.returncode == 0, done.stderr
-    assert yaml.safe_load((tmp_path / "bundle" / "config.yaml").read_text())["astrometric_catalog"] == "stars/stars"
-    assert "0 partitions" in done.stderr, "its stars lie elsewhere"
 
 
 def test_a_service_can_t_be_staged(visit, tmp_path):
