@@ -1,8 +1,8 @@
 """Write what the documents show of the table of steps and of the declarations.
 
 Each document is a file that is edited by hand, with generated parts. Such a part lies between a line ``begin NAME`` and a line
-``end NAME``, which are comments of the file. workflow/files.txt and the schema of the configuration for editors are generated as a
-whole.
+``end NAME``, which are comments of the file. workflow/files.txt and the schema of the configuration for editors are generated
+as a whole.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def replace_parts(path: Path, parts: Mapping[str, str]) -> str:
     text = path.read_text()
     for name, part in parts.items():
         pattern = rf"(^.*\bbegin {name}\b.*\n)(?:.*\n)*?(.*\bend {name}\b.*$)"
-        text, count = re.subn(pattern, lambda found, part=part: f"{found[1]}{part}{found[2]}", text, flags=re.MULTILINE)
+        text, count = re.subn(pattern, r"\g<1>" + part.replace("\\", r"\\") + r"\g<2>", text, flags=re.MULTILINE)
         if count != 1:
             raise RampflowError(f"{path}: it must have one line 'begin {name}', and 'end {name}' after it")
     return text

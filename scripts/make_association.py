@@ -19,7 +19,8 @@ from pathlib import Path
 from rampflow.errors import RampflowError, raise_problems
 from rampflow.files.atomic import replacing
 from rampflow.step.program import reported_errors
-from rampflow.workflow.association import describe_visits, stem_of, visit_of
+from rampflow.workflow.association import describe_visits
+from rampflow.workflow.exposure_names import stem_of, visit_of
 
 
 def make_association(exposures: list[Path], folder: Path) -> dict:

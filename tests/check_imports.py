@@ -16,8 +16,8 @@ from importlinter.cli import lint_imports
 
 ROOT = Path(__file__).resolve().parent.parent
 SCRIPTS = ROOT / "scripts"
-#: The module that gathers what the scripts declare (by importlib), and the only script that may import it.
-DECLARATIONS, READ_DECLARATIONS = "declarations", ("document_parameters",)
+#: The module that gathers what the scripts declare (by importlib), and the only scripts that may import it.
+DECLARATIONS, READ_DECLARATIONS = "declarations", ("document_parameters", "stage")
 
 
 def imported(path: Path) -> set[str]:

@@ -284,7 +284,7 @@ def _run_chain(plan: Plan, stem: str, threads: int) -> None:
         _run("fetch_reference", [plan.links[path], "--crds_context", context], log_file(Path(path).name, "fetch_reference"))
     _run_steps(plan, stem, threads)
     if "tweakreg" in entry.chain:
-        stars, solution = paths.between(name, "astrometric.parquet"), paths.between(name, "tweakreg.asdf")
+        stars, solution = paths.intermediate(name, "astrometric.parquet"), paths.intermediate(name, "tweakreg.asdf")
         images, catalogs = write_list(inputs.images_to_align(name)), write_list(inputs.catalogs_to_align(name))
         words = [stars, "--images", images, "--astrometric_catalog", inputs.star_source(), "--attempt", "0"]
         words += shlex.split(arguments.search_parameters(name))

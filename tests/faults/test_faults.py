@@ -37,8 +37,9 @@ from rampflow.files.yaml_tree import tagged
 from rampflow.step.declaration import reference_types
 from rampflow.step.program import run_step
 from rampflow.workflow import inventory
-from rampflow.workflow.association import LONGEST, find_members
+from rampflow.workflow.association import find_members
 from rampflow.workflow.configuration import validated
+from rampflow.workflow.exposure_names import LONGEST
 from rampflow.workflow.inventory_building import build_inventory
 
 pytestmark = pytest.mark.slow

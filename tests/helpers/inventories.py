@@ -27,10 +27,10 @@ from rampflow.step.declaration import reference_types
 from rampflow.workflow import configuration
 from rampflow.workflow.inventory_building import build_inventory
 opened, open_file = [], asdf_reader.AsdfFile.__init__
-def counted(self, path, *, parse=True):
+def counted(self, path, *, parse=True, source=None):
     if parse:
         opened.append(Path(path).name)
-    open_file(self, path, parse=parse)
+    open_file(self, path, parse=parse, source=source)
 asdf_reader.AsdfFile.__init__ = counted
 config = configuration.validated(json.load(sys.stdin), declarations.steps())
 try:

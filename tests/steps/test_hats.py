@@ -18,6 +18,7 @@ from astropy_healpix import HEALPix
 from small_files import SCRIPTS, write_image
 
 from rampflow.astrometry import check_astrometric_catalog, hats, partition_cache, read_star_table, source_files
+from rampflow.astrometry.excerpt import write_excerpt
 from rampflow.astrometry.region import Circle, Region
 from rampflow.astrometry.star_catalogs import CatalogUnavailable, fetch_stars
 from rampflow.astrometry.stores import open_store
@@ -26,6 +27,7 @@ from rampflow.errors import RampflowError
 RA, DEC = 150.0, 2.0
 REGION = Region((Circle(RA, DEC, 0.05),))
 EPOCH = 2027.0
+CORNER = Region((Circle(RA + 0.06, DEC + 0.06, 0.02),))
 STARS = np.random.default_rng(4).uniform(-0.1, 0.1, (2, 400)) + [[RA], [DEC]]
 INSIDE = np.sort(STARS[0][REGION.contains(*STARS)])
 PROPERTIES = {
@@ -383,3 +385,27 @@ def test_a_collection_is_read_from_any_bucket_and_kept_in_the_cache(tmp_path, bu
     assert len(list((tmp_path / "cache").iterdir())) >= 2
     shutil.rmtree(tmp_path / "cache")
     np.testing.assert_array_equal(ras(fetch_stars(bucket, REGION, EPOCH, 120)), INSIDE)
+
+
+@pytest.mark.parametrize(
+    "layout", [{}, {"suffix": "/"}, {"ra": "RAJ2000", "dec": "DEJ2000", "index": "_healpix_19", "order": 19}]
+)
+def test_an_excerpt_has_the_stars_of_a_region(tmp_path, layout):
+    """A region in one of the two partitions."""
+    others = [("other", 1.0), ("pmra", 3.0), ("pmdec", 4.0), ("ref_epoch", 2016.0)]
+    index = {"hats_col_healpix": layout["index"], "hats_col_healpix_order": "19"} if "index" in layout else {}
+    whole = write_catalog(tmp_path / "whole", extra=others, **layout, **index)
+    excerpt = tmp_path / "excerpt"
+    number = write_excerpt(open_store(str(whole)), CORNER, excerpt)
+    files = [path for path in (excerpt / "dataset").rglob("*") if path.is_file()]
+    assert number == len(files) < len([path for path in (whole / "dataset").rglob("*.parq*") if path.is_file()])
+    assert all("other" not in pq.read_schema(path).names for path in files)
+    stars, description = hats.read_hats(open_store(str(excerpt)), CORNER)
+    expected, known = hats.read_hats(open_store(str(whole)), CORNER)
+    assert description == known and stars.keys() == expected.keys()
+    for name, values in stars.items():
+        np.testing.assert_array_equal(values, expected[name])
+    # Partitions that are there are not read again.
+    times = [path.stat().st_mtime_ns for path in files]
+    assert write_excerpt(open_store(str(whole)), CORNER, excerpt) == number
+    assert [path.stat().st_mtime_ns for path in files] == times

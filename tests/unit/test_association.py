@@ -5,7 +5,8 @@ import json
 import pytest
 
 from rampflow.errors import RampflowError
-from rampflow.workflow.association import Member, find_excluded, find_members, read_association, stem_of
+from rampflow.workflow.association import Member, find_excluded, find_members, read_association
+from rampflow.workflow.exposure_names import stem_of
 
 
 @pytest.fixture

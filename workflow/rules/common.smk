@@ -35,6 +35,7 @@ from rampflow.workflow.job_recipes import JobRecipes
 from rampflow.workflow.paths import EXPOSURE_JOB, match_any
 from rampflow.workflow.plan import EXPOSURES_VARIABLE, INVENTORY
 from rampflow.workflow.report_inputs import ReportInputs
+from rampflow.workflow.uploads import Uploads
 
 # Imported modules are never garbage. Without these two lines, Python searches them again and again: a second in each run.
 gc.freeze()
@@ -55,7 +56,7 @@ except RampflowError as error:
 
 # They know the inputs, arguments and recipes of each job.
 job_inputs, job_arguments, job_recipes = JobInputs(plan), JobArguments(plan), JobRecipes(plan)
-exposure_jobs, report_inputs = ExposureJobs(plan), ReportInputs(plan)
+exposure_jobs, report_inputs, uploads = ExposureJobs(plan), ReportInputs(plan), Uploads(plan)
 
 RESULTS, INTERMEDIATES = plan.paths.results, plan.paths.intermediates
 KEPT_STEPS = plan.kept_steps()
@@ -112,7 +113,7 @@ def get_final_products(wildcards):
         raise WorkflowError(
             "input: no exposure is given; name raw files, folders or association files: --config input=L1_asn.json"
         )
-    return plan.all_products()
+    return [*plan.all_products(), *map(uploads.receipt, uploads.names())]
 
 
 def get_pointings(wildcards):

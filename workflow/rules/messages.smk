@@ -59,6 +59,8 @@ def show_summary(logs, *, realigned=(), success):
         with SUMMARY.open("a") as file:
             file.writelines(f"{line}\n" for line in plan.inventory.selected)
             file.writelines(f"warning: {notice}\n" for notice in plan.inventory.notices)
+    if problem := uploads.upload_tables():
+        show(f"The tables of the exposures are not on S3: {problem}")
     if stale := plan.stale_files():
         show(leftovers.describe_stale(stale))
         with SUMMARY.open("a") as file:
@@ -87,6 +89,11 @@ elif IS_MAIN_PROCESS:
         show(f"{damaged[0]}{others}: is damaged, or is the product of another exposure or run; damaged files are made again")
     if late_reports.is_report_requested(sys.argv[1:]) and (repeated := late_reports.repeated_steps(plan, BY_EXPOSURE)):
         show(late_reports.describe_repeated(plan, repeated))
+    try:
+        if lost := uploads.forget_lost():
+            show(f"{uploads.address}: products of {len(lost)} exposures are not there as they were: {', '.join(lost[:3])} ...")
+    except RampflowError as error:
+        raise WorkflowError(str(error)) from None
     for line in plan.inventory.selected:
         show(line)
     for notice in plan.inventory.notices:

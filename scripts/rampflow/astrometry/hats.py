@@ -21,7 +21,8 @@ import numpy as np
 from rampflow.astrometry import partition_cache
 from rampflow.astrometry.files import NAMES, quantity_of
 from rampflow.astrometry.region import Region
-from rampflow.astrometry.stores import Store, is_remote
+from rampflow.astrometry.stores import Store
+from rampflow.remote.addresses import is_remote
 
 ORDER = 29  #: of the pixels in the column `INDEX`
 INDEX = "_healpix_29"

@@ -202,10 +202,24 @@ def _circle_of(image: Exposure) -> Circle | None:
     if image.meta.get("wcs") is None:
         log.info("%s: can't be aligned: it has no WCS", image.path.name)
         return None
+    corners = _corners(image.meta.get("wcsinfo", {}).get("s_region"))
+    return circle_of_pointing(image) if corners is None else Circle.around(unit_vectors(*corners.T))
+
+
+def circle_of_pointing(image: Exposure) -> Circle | None:
+    """Find a circle that contains an exposure, from its pointing, which raw exposures have, too.
+
+    Parameters
+    ----------
+    image : Exposure
+        The exposure.
+
+    Returns
+    -------
+    Circle or None
+        The circle; `None`, with a warning in the log, where the exposure has no pointing.
+    """
     wcsinfo = image.meta.get("wcsinfo", {})
-    corners = _corners(wcsinfo.get("s_region"))
-    if corners is not None:
-        return Circle.around(unit_vectors(*corners.T))
     ra, dec = wcsinfo.get("ra_ref"), wcsinfo.get("dec_ref")
     if not (_is_angle(ra, 360) and _is_angle(dec, 90)):
         log.warning(

@@ -19,9 +19,10 @@ from rampflow.astrometry.duplicates import RADIUS, merge_duplicates
 from rampflow.astrometry.files import SUFFIXES, describe_stars, read_file
 from rampflow.astrometry.motion import COLUMNS, at_epoch, find_movable, has_motions
 from rampflow.astrometry.region import Region
-from rampflow.astrometry.stores import is_remote, open_store
+from rampflow.astrometry.stores import open_store
 from rampflow.errors import RampflowError
 from rampflow.files.links import content_of
+from rampflow.remote.addresses import is_remote
 from rampflow.step.logs import step_logger
 
 log = step_logger("astrometric_catalog")

@@ -3,35 +3,14 @@
 from __future__ import annotations
 
 import io
-import os
 import time
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from rampflow.astrometry.web import Refused
-
-SCHEMES = ("s3", "https", "http")
-#: Environment variables of the AWS command line: with one of them, requests are signed; otherwise the bucket must be public.
-CREDENTIALS = ("AWS_ACCESS_KEY_ID", "AWS_PROFILE", "AWS_WEB_IDENTITY_TOKEN_FILE")
-DEFAULT_S3_REGION = "us-east-1"  #: of STScI's bucket
+from rampflow.remote.addresses import is_remote, s3_access
 
 _CONNECT_TIMEOUT = 10  # seconds
-
-
-def is_remote(source: str) -> bool:
-    """Test whether a catalog is named by an address of the network.
-
-    Parameters
-    ----------
-    source : str
-        Name of the catalog.
-
-    Returns
-    -------
-    bool
-        Whether it begins with ``s3://``, ``https://`` or ``http://``.
-    """
-    return urlsplit(source).scheme in SCHEMES and "://" in source
 
 
 def open_store(source: str, deadline: float = float("inf"), *, public: bool = False) -> Store:
@@ -40,7 +19,7 @@ def open_store(source: str, deadline: float = float("inf"), *, public: bool = Fa
     Parameters
     ----------
     source : str
-        Folder, or address with one of `SCHEMES`.
+        Folder, or address.
     deadline : float
         Latest time to wait for a web server, a time of `time.monotonic`.
     public : bool
@@ -58,14 +37,11 @@ def open_store(source: str, deadline: float = float("inf"), *, public: bool = Fa
     scheme, bucket, prefix, *_ = urlsplit(source)
     if scheme != "s3":
         return WebStore(source, deadline)
-    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
-    region = DEFAULT_S3_REGION if public else os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
-    if region is None:
-        region = DEFAULT_S3_REGION if endpoint else fs.resolve_s3_region(bucket)
+    access = s3_access(bucket, public=public)
     filesystem = fs.S3FileSystem(
-        anonymous=public or not any(map(os.environ.get, CREDENTIALS)),
-        region=region,
-        endpoint_override=endpoint,
+        anonymous=access.is_anonymous,
+        region=access.region,
+        endpoint_override=access.endpoint,
         connect_timeout=_CONNECT_TIMEOUT,
     )
     return ArrowStore(filesystem, f"{bucket}{prefix}".rstrip("/"), source)

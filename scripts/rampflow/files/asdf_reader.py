@@ -23,7 +23,7 @@ import numpy as np
 
 from rampflow.errors import RampflowError, one_line, shortened
 from rampflow.files import tags
-from rampflow.files.blocks import MAGIC, NO_CHECKSUM, UNCOMPRESSED, Block, numpy_dtype, read_block
+from rampflow.files.blocks import MAGIC, NO_CHECKSUM, UNCOMPRESSED, Block, RandomAccess, numpy_dtype, read_block
 from rampflow.files.stored_array import StoredArray
 from rampflow.files.yaml_tree import cut_entry, map_tree, parse_tree
 
@@ -32,6 +32,7 @@ _TREE_END = re.compile(rb"\r?\n\.\.\.[ ]*\r?\n")
 _LARGEST_TREE = 1 << 26  #: bytes; a larger tree is damaged, or meant to exhaust the memory
 _SAMPLES = 8  #: samples of a block that `AsdfFile.content_digest` covers besides the checksum of the block
 _SAMPLE_SIZE = 4096  #: bytes of a sample
+_GAPS = (1 << 12, 1 << 20)  #: bytes after the tree in which the first block is looked for: padding may separate them
 
 
 class AsdfFile:
@@ -43,13 +44,15 @@ class AsdfFile:
         Name of the file.
     parse : bool
         Whether to parse the tree. If False, `tree` is `None`; `text`, `content_digest` and `entry` work without it.
+    source : RandomAccess, optional
+        Where the bytes come from, if not from a file of this machine.
 
     Attributes
     ----------
     path : pathlib.Path
         Name of the file.
     descriptor : int
-        Descriptor of the open file; −1 once it is closed.
+        Descriptor of the open file; −1 once it is closed, and with `source`.
     tree : dict
         The YAML tree: tagged nodes keep their tag, and arrays are `StoredArray` (in a block) or `numpy.ndarray` (inline).
     text : bytes
@@ -66,19 +69,11 @@ class AsdfFile:
         The file is not ASDF, is truncated, or its tree can't be parsed.
     """
 
-    def __init__(self, path: str | os.PathLike, *, parse: bool = True):
-        self.path = Path(path)
+    def __init__(self, path: str | os.PathLike, *, parse: bool = True, source: RandomAccess | None = None):
+        self.path, self._source, self.descriptor = Path(path), source, -1
         self.intact: set[int] = set()
         try:
-            # O_NONBLOCK: if the path is a named pipe, don't wait for a writer.
-            self.descriptor = os.open(self.path, os.O_RDONLY | os.O_NONBLOCK)
-        except OSError as error:
-            raise RampflowError(f"{self.path}: can't be opened ({error.strerror})") from None
-        try:
-            status = os.fstat(self.descriptor)
-            if not stat.S_ISREG(status.st_mode):
-                raise RampflowError(f"{self.path}: can't be opened (it is not a file)")
-            self._size = status.st_size
+            self._size = source.size if source else self._open()
             self.text = self._read_text()
             self.standard = _standard_of(self.text)
             if self.standard not in tags.STANDARDS:
@@ -90,8 +85,23 @@ class AsdfFile:
             self._blocks = self._find_blocks(len(self.text))
             self.tree: Any = map_tree(raw, self._resolve_array)
         except BaseException:
-            os.close(self.descriptor)
+            self.close()
             raise
+
+    def _open(self) -> int:
+        """Open the file; return its size."""
+        try:
+            # O_NONBLOCK: if the path is a named pipe, don't wait for a writer.
+            self.descriptor = os.open(self.path, os.O_RDONLY | os.O_NONBLOCK)
+        except OSError as error:
+            raise RampflowError(f"{self.path}: can't be opened ({error.strerror})") from None
+        status = os.fstat(self.descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise RampflowError(f"{self.path}: can't be opened (it is not a file)")
+        return status.st_size
+
+    def _read_at(self, size: int, offset: int) -> bytes:
+        return self._source.read(size, offset) if self._source else os.pread(self.descriptor, size, offset)
 
     def __enter__(self) -> AsdfFile:
         return self
@@ -122,6 +132,12 @@ class AsdfFile:
         """
         view = buffer.data
         position = 0
+        if self._source:
+            content = self._source.read(len(view), offset)
+            view[: len(content)] = content
+            position = len(content)
+            if position < len(view):
+                raise RampflowError(f"{self.path}: ends too early (truncated); get the file again")
         while position < len(view):
             try:
                 read = os.preadv(self.descriptor, [view[position : position + (1 << 30)]], offset + position)
@@ -198,11 +214,16 @@ class AsdfFile:
                 digest.update(part.data)
         return digest.hexdigest()[:16]
 
-    def verify(self) -> None:
+    def verify(self, *, compressed: bool = False) -> None:
         """Check the bytes of each uncompressed block against its checksum, where its header has one.
 
         Compressed blocks are checked whenever they are read, because one wrong bit may corrupt all that follows it. To check
         the uncompressed ones, the whole file must be read.
+
+        Parameters
+        ----------
+        compressed : bool
+            Whether to check the compressed blocks, too.
 
         Raises
         ------
@@ -210,7 +231,7 @@ class AsdfFile:
             The bytes have changed since they were written.
         """
         for block in self._blocks:
-            if block.compression == UNCOMPRESSED:
+            if compressed or block.compression == UNCOMPRESSED:
                 self.verify_block(block)
 
     def verify_block(self, block: Block) -> None:
@@ -261,7 +282,7 @@ class AsdfFile:
     def _read_text(self) -> bytes:
         text = bytearray()
         while True:
-            chunk = os.pread(self.descriptor, 1 << 17, len(text))
+            chunk = self._read_at(1 << 17, len(text))
             if not text and not _PREAMBLE.match(chunk):
                 raise RampflowError(f"{self.path}: is not an ASDF file (it does not begin with #ASDF)")
             if not chunk or len(text) > _LARGEST_TREE:
@@ -272,11 +293,11 @@ class AsdfFile:
                 return bytes(text[: end.end()])
 
     def _find_blocks(self, position: int) -> list[Block]:
-        gap = os.pread(self.descriptor, 1 << 20, position)  # padding may separate the tree from the first block
-        position += max(gap.find(MAGIC), 0)
+        gaps = (self._read_at(size, position).find(MAGIC) for size in _GAPS)
+        position += next((gap for gap in gaps if gap >= 0), 0)
         blocks: list[Block] = []
         try:
-            while found := read_block(self.descriptor, position, self._size, len(blocks)):
+            while found := read_block(self._read_at, position, self._size, len(blocks)):
                 block, position = found
                 blocks.append(block)
         except ValueError as error:

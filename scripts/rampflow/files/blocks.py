@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import struct
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -46,6 +47,34 @@ class ByteSource(Protocol):
         """
 
 
+class RandomAccess(Protocol):
+    """Bytes that are not in a file of this machine, of which any part can be read.
+
+    Attributes
+    ----------
+    size : int
+        Number of all bytes.
+    """
+
+    size: int
+
+    def read(self, size: int, offset: int) -> bytes:
+        """Read a part.
+
+        Parameters
+        ----------
+        size : int
+            Number of bytes.
+        offset : int
+            Place of the first of them.
+
+        Returns
+        -------
+        bytes
+            The part; shorter where the bytes end.
+        """
+
+
 class Block(NamedTuple):
     """Place and form of a block's bytes.
 
@@ -70,13 +99,13 @@ class Block(NamedTuple):
     checksum: bytes
 
 
-def read_block(descriptor: int, position: int, file_size: int, number: int) -> tuple[Block, int] | None:
+def read_block(read_at: Callable[[int, int], bytes], position: int, file_size: int, number: int) -> tuple[Block, int] | None:
     """Read the header of a block.
 
     Parameters
     ----------
-    descriptor : int
-        Descriptor of the open file.
+    read_at : callable
+        Returns as many bytes of the file as its first argument says, from the place of its second one on.
     position : int
         Place of the block in the file.
     file_size : int
@@ -94,7 +123,7 @@ def read_block(descriptor: int, position: int, file_size: int, number: int) -> t
     ValueError
         The header is damaged, or the file ends too early.
     """
-    head = os.pread(descriptor, HEADER_SIZE, position)
+    head = read_at(HEADER_SIZE, position)
     if not head.startswith(MAGIC):
         return None
     if len(head) < HEADER_SIZE:

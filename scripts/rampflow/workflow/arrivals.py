@@ -13,7 +13,8 @@ from pathlib import Path
 
 from rampflow.errors import RampflowError
 from rampflow.files import links
-from rampflow.workflow.association import RAW_SUFFIX, describe_visits, stem_of, visit_of
+from rampflow.workflow.association import describe_visits
+from rampflow.workflow.exposure_names import RAW_SUFFIX, stem_of, visit_of
 from rampflow.workflow.headers import read_header
 
 

@@ -7,36 +7,25 @@ import fnmatch
 import glob
 import json
 import os
-import re
 from collections.abc import Container, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from rampflow.errors import RampflowError, raise_problems
-
-RAW_SUFFIX = "_uncal.asdf"
-RAMP_SUFFIXES = ("_dqinit.asdf", "_dq_init.asdf", "_ramp.asdf")  #: ends of the names of ramps, as romancal knows them
-#: End of the name of a calibrated image, which is aligned and written anew.
-CALIBRATED_SUFFIX = "_cal.asdf"
-#: Maximum length of a name, bytes: with the suffixes of the workflow it must fit into the 255 of a file system.
-LONGEST = 200
-SPECIAL = "{}<>;?#%"  #: in a path, Snakemake interprets the first four, and asdf the others as parts of a URL
-
-
-def is_plain(path: str) -> bool:
-    """Test whether Snakemake and asdf take a path as it is: without `SPECIAL` and control characters.
-
-    Parameters
-    ----------
-    path : str
-        Path to test.
-
-    Returns
-    -------
-    bool
-        True if the path has none of these characters.
-    """
-    return path.isprintable() and not set(path) & set(SPECIAL)
+from rampflow.remote.addresses import is_remote, name_of, parent_of
+from rampflow.remote.errors import RemoteError, RemoteMissing
+from rampflow.remote.files import RemoteFile, find_files, list_folder, read_file
+from rampflow.workflow.exposure_names import (
+    CALIBRATED_SUFFIX,
+    RAW_SUFFIX,
+    Patterns,
+    check_name,
+    is_calibrated_image,
+    matches_name,
+    stem_of,
+    visit_of,
+    without_suffix,
+)
 
 
 class NotThereYet(RampflowError):
@@ -49,7 +38,7 @@ class Member(NamedTuple):
     Attributes
     ----------
     path : pathlib.Path
-        Raw file or calibrated image of the exposure.
+        Raw file or calibrated image of the exposure. Of a file of the network it has the name alone.
     association : str
         Name of its association.
     tweakreg_catalog : pathlib.Path or None
@@ -58,6 +47,8 @@ class Member(NamedTuple):
         Message about a file of it that doesn't exist; empty if there is none. The exposure can be excluded.
     loose : bool
         Whether it is a calibrated image that no association file names.
+    remote : rampflow.remote.files.RemoteFile or None
+        The file, if it lies on S3 or a web server.
     """
 
     path: Path
@@ -65,6 +56,18 @@ class Member(NamedTuple):
     tweakreg_catalog: Path | None = None
     problem: str = ""
     loose: bool = False
+    remote: RemoteFile | None = None
+
+    @property
+    def source(self) -> str:
+        """Where the file lies.
+
+        Returns
+        -------
+        str
+            Its path or address.
+        """
+        return self.remote.address if self.remote else str(self.path)
 
 
 def describe_visits(visits: Mapping[str, Iterable[str]]) -> dict:
@@ -86,138 +89,6 @@ def describe_visits(visits: Mapping[str, Iterable[str]]) -> dict:
     return {"asn_type": "visit", "asn_rule": "visit", "program": next(iter(visits))[1:6], "products": products}
 
 
-def is_calibrated_image(path: Path) -> bool:
-    """Test whether a file is a calibrated image by its name.
-
-    Parameters
-    ----------
-    path : pathlib.Path
-        File of an exposure.
-
-    Returns
-    -------
-    bool
-        Whether the name ends in ``_cal.asdf``.
-    """
-    return path.name.endswith(CALIBRATED_SUFFIX)
-
-
-def visit_of(stem: str) -> str:
-    """Extract the name of the visit from the name of an exposure.
-
-    Parameters
-    ----------
-    stem : str
-        Name of the exposure.
-
-    Returns
-    -------
-    str
-        Name of the visit (``rPPPPPCCAAASSSOOOVVV``): all before the first ``_``.
-    """
-    return stem.partition("_")[0]
-
-
-def matches_name(pattern: str, name: str) -> bool:
-    """Test whether a text is a name, or a pattern of it.
-
-    Parameters
-    ----------
-    pattern : str
-        Name, or pattern with ``*``, ``?`` or ``[...]``.
-    name : str
-        Name to test. Of numbers, zeros at the beginning don't count.
-
-    Returns
-    -------
-    bool
-        Whether it matches.
-    """
-    return _plain(pattern) == _plain(name) or fnmatch.fnmatchcase(name, pattern)
-
-
-def _plain(text: str) -> str:
-    return text.lstrip("0") or "0" if text.isdecimal() else text
-
-
-class Patterns(Container[str]):
-    """Names of exposures, and patterns of them.
-
-    Parameters
-    ----------
-    patterns : iterable of str
-        Names, or patterns as `matches_name` accepts them.
-    """
-
-    def __init__(self, patterns: Iterable[str]):
-        self._patterns = tuple(patterns)
-        self._names = frozenset(self._patterns)
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._names or any(matches_name(pattern, str(name)) for pattern in self._patterns)
-
-
-def stem_of(path: Path) -> str:
-    """Return the name of an exposure: the name of its file without ``_uncal.asdf``, ``_cal.asdf`` or one of `RAMP_SUFFIXES`.
-
-    Parameters
-    ----------
-    path : pathlib.Path
-        Raw file, ramp or calibrated image.
-
-    Returns
-    -------
-    str
-        Name of the exposure.
-
-    Raises
-    ------
-    RampflowError
-        The file name doesn't end so, or `check_name` refuses the rest.
-    """
-    stem = _without_suffix(path.name)
-    if stem in ("", path.name):
-        raise RampflowError(
-            f"{path}: is not a raw exposure by its name, which must end in {RAW_SUFFIX} (that of a ramp: in "
-            f"{', '.join(RAMP_SUFFIXES[:-1])} or {RAMP_SUFFIXES[-1]}; that of a calibrated image: in {CALIBRATED_SUFFIX})"
-        )
-    check_name(path, stem)
-    return stem
-
-
-def _without_suffix(name: str) -> str:
-    """The name of a file without the suffix of a raw exposure, a calibrated image or a ramp; unchanged if it has none."""
-    suffix = next((suffix for suffix in (RAW_SUFFIX, CALIBRATED_SUFFIX, *RAMP_SUFFIXES) if name.endswith(suffix)), "")
-    return name.removesuffix(suffix)
-
-
-def check_name(path: Path, name: str) -> None:
-    """Refuse the name of an exposure or an association that can't be part of the names of its products.
-
-    Parameters
-    ----------
-    path : pathlib.Path
-        File that has or gives the name, for the message.
-    name : str
-        Name to check.
-
-    Raises
-    ------
-    RampflowError
-        The name has a special character or a dot at its beginning, is too long, or ends in twenty repetitions of one text.
-    """
-    size = len(name.encode(errors="replace"))
-    if name.startswith(".") or "/" in name or not is_plain(name):
-        raise RampflowError(
-            f"{str(path)!r}: the name {name!r} can't be part of a file name of its products; choose one without '/', any of "
-            f"{SPECIAL}, control characters and a dot at its beginning"
-        )
-    if re.search(r"(.+)\1{19}$", name):  # Snakemake would report a rule that calls itself endlessly
-        raise RampflowError(f"{path}: the name {name!r} ends in twenty repetitions of one text; choose another")
-    if size > LONGEST:
-        raise RampflowError(f"{path}: the name {name[:40]!r}... has {size} bytes; choose one of at most {LONGEST}")
-
-
 def find_members(
     inputs: list[str] | str, folder: Path, exclude: Sequence[str] = (), notices: list[str] | None = None
 ) -> list[Member]:
@@ -227,7 +98,8 @@ def find_members(
     ----------
     inputs : list of str or str
         Raw files, calibrated images, patterns of their names (``*_cal.asdf``), folders of them, or association files
-        (``.json``). Of a folder with raw files, calibrated images are not taken. Ramps may be named in place of raw files; they
+        (``.json``); all of these but calibrated images also by their address on S3 or, without patterns and folders, on a
+        web server. Of a folder with raw files, calibrated images are not taken. Ramps may be named in place of raw files; they
         are not looked for in folders, which may have those of a run.
     folder : pathlib.Path
         Where relative names are taken from.
@@ -324,6 +196,8 @@ def _alone(path: Path, problem: str = "") -> Member:
 
 def _members_of(name: str, folder: Path, exclude: Container[str]) -> list[Member]:
     """The exposures of one input."""
+    if is_remote(name):
+        return _remote_members_of(name, exclude)
     path = folder / os.path.expanduser(name)
     if path.is_dir():
         names = [n for n in os.listdir(path) if not n.startswith(".")]  # without hidden files
@@ -337,25 +211,67 @@ def _members_of(name: str, folder: Path, exclude: Container[str]) -> list[Member
         return [_alone(path)]
     if found := sorted(map(Path, glob.glob(str(path)))):
         return [_alone(p) for p in found]
-    if _without_suffix(path.name) in exclude:
+    if without_suffix(path.name) in exclude:
         return [_alone(path)]
     problem = f"input {name!r}: does not exist (relative names are taken from {folder})"
-    if _without_suffix(path.name) == path.name or glob.has_magic(name):
+    if without_suffix(path.name) == path.name or glob.has_magic(name):
         raise NotThereYet(problem)
     return [_alone(path, problem)]
 
 
-def read_association(path: Path, exclude: Container[str] = ()) -> list[Member]:
+def _remote_members_of(name: str, exclude: Container[str]) -> list[Member]:
+    """The exposures of one address."""
+    file_name = name_of(name)
+    if file_name.endswith(".json"):
+        return read_association(name, exclude)
+    if file_name and without_suffix(file_name) != file_name and not glob.has_magic(file_name):
+        return _located([_remote_member(name)], exclude)
+    pattern = file_name if glob.has_magic(file_name) else f"*{RAW_SUFFIX}"
+    files = [file for file in list_folder(parent_of(name) if pattern == file_name else name) if not file.name.startswith(".")]
+    if found := [_remote_member(file.address, file) for file in files if fnmatch.fnmatchcase(file.name, pattern)]:
+        return found
+    raise NotThereYet(f"input {name!r}: there is no file {pattern} ({len(files)} files in all); check the address")
+
+
+def _remote_member(address: str, file: RemoteFile | None = None, association: str = "") -> Member:
+    """The member of an address; the state of its file is not known yet if it isn't given."""
+    path = Path(name_of(address))
+    problem = ""
+    if is_calibrated_image(path):
+        problem = f"{address}: calibrated images are aligned from a disk; fetch it and the files beside it, and name the copy"
+    return Member(path, association or stem_of(path), problem=problem, remote=file or RemoteFile(address, 0, ""))
+
+
+def _located(members: list[Member], exclude: Container[str]) -> list[Member]:
+    """The members with the state of those files of the network that are not excluded, or what is wrong with them."""
+    unknown = {
+        m.remote.address
+        for m in members
+        if m.remote and not m.remote.version and not m.problem and stem_of(m.path) not in exclude
+    }
+    found = find_files(unknown)
+    result = []
+    for member in members:
+        state = found.get(member.source)
+        if isinstance(state, RemoteError):
+            member = member._replace(problem=str(state))
+        elif state:
+            member = member._replace(remote=state)
+        result.append(member)
+    return result
+
+
+def read_association(source: Path | str, exclude: Container[str] = ()) -> list[Member]:
     """Read the members of an association file.
 
-    The file has ``products``, each with a ``name`` and ``members``, each with an ``expname`` (relative to the file) and an
-    ``exptype``; only science members are exposures to process. Each product is an association. A member's
+    The file has ``products``, each with a ``name`` and ``members``, each with an ``expname`` (relative to the file, or an
+    address) and an ``exptype``; only science members are exposures to process. Each product is an association. A member's
     ``tweakreg_catalog`` (relative to the file too) is a catalog with columns x and y to align it with in place of its own.
 
     Parameters
     ----------
-    path : pathlib.Path
-        Association file.
+    source : pathlib.Path or str
+        Association file, or its address.
     exclude : container of str
         Stems of exposures whose files need not be there.
 
@@ -370,60 +286,66 @@ def read_association(path: Path, exclude: Container[str] = ()) -> list[Member]:
         It can't be parsed (`NotThereYet`) or lacks these entries; the message names every one, and the files that don't exist.
     """
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(read_file(source) if isinstance(source, str) else source.read_text())
+    except RemoteMissing as error:
+        raise NotThereYet(str(error)) from None
     except (OSError, ValueError, RecursionError) as error:
-        raise NotThereYet(f"{path}: is not a readable JSON file ({error}); give an association file") from None
+        raise NotThereYet(f"{source}: is not a readable JSON file ({error}); give an association file") from None
     products = content.get("products") if isinstance(content, dict) else None
     if not isinstance(products, list) or not products:
-        raise RampflowError(f"{path}: has no list 'products'; it is not an association file")
+        raise RampflowError(f"{source}: has no list 'products'; it is not an association file")
     members: list[Member] = []
     names: set[str] = set()
     problems: list[str] = []
-    malformed = False
     for product in products:
         name = product.get("name") if isinstance(product, dict) else None
         listed = product.get("members") if isinstance(product, dict) else None
         if not isinstance(name, str) or not name or not isinstance(listed, list):
-            raise RampflowError(f"{path}: each of 'products' must have a 'name' and a list 'members'")
-        check_name(path, name)
+            raise RampflowError(f"{source}: each of 'products' must have a 'name' and a list 'members'")
+        check_name(Path(str(source)), name)
         if name in names:
-            raise RampflowError(f"{path}: two of 'products' have the name {name!r}; rename one")
+            raise RampflowError(f"{source}: two of 'products' have the name {name!r}; rename one")
         names.add(name)
         for entry in listed:
             try:
-                member = _member_of(path, name, entry, exclude)
+                member = _member_of(source, name, entry, exclude)
             except RampflowError as error:
                 problems.append(str(error))
-                malformed = True
                 continue
             if member:
                 members.append(member)
-                problems += [member.problem] * bool(member.problem)
-    if malformed:
-        raise_problems(problems)
+    if problems:
+        raise_problems(problems + [member.problem for member in members if member.problem])
     if not members:
-        raise RampflowError(f"{path}: names no science member")
-    return members
+        raise RampflowError(f"{source}: names no science member")
+    return _located(members, exclude)
 
 
-def _member_of(path: Path, name: str, entry, exclude: Container[str]) -> Member | None:
+def _member_of(source: Path | str, name: str, entry, exclude: Container[str]) -> Member | None:
     """The exposure of an entry of `members`; `None` for one that is not science."""
     expname = entry.get("expname") if isinstance(entry, dict) else None
     if not isinstance(expname, str) or not expname:
-        raise RampflowError(f"{path}: a member of {name!r} has no 'expname'")
+        raise RampflowError(f"{source}: a member of {name!r} has no 'expname'")
     if entry.get("exptype", "science") != "science":
         return None
-    exposure = path.parent / expname
+    given = entry.get("tweakreg_catalog")
+    if isinstance(source, str) or is_remote(expname) or is_remote(str(given)):
+        if given not in (None, ""):
+            raise RampflowError(
+                f"{source}: the member {expname!r} of {name!r} has a tweakreg_catalog, which is read from a disk, together "
+                "with the exposure; fetch both, and the association file"
+            )
+        return _remote_member(expname if is_remote(expname) else f"{parent_of(str(source))}{expname}", association=name)
+    exposure = source.parent / expname
     if stem_of(exposure) in exclude:
         return Member(exposure, name)
     if not _is_file(exposure):
-        problem = f"{path}: the member {expname!r} of {name!r} does not exist beside the file"
+        problem = f"{source}: the member {expname!r} of {name!r} does not exist beside the file"
         return Member(exposure, name, problem=problem)
-    given = entry.get("tweakreg_catalog")
     if given in (None, ""):
         return Member(exposure, name)
-    catalog = path.parent / str(given)
-    problem = f"{path}: the tweakreg_catalog {given!r} of the member {expname!r} does not exist beside the file"
+    catalog = source.parent / str(given)
+    problem = f"{source}: the tweakreg_catalog {given!r} of the member {expname!r} does not exist beside the file"
     return Member(exposure, name, catalog, "" if _is_file(catalog) else problem)
 
 
@@ -443,11 +365,11 @@ def _checked(members: list[Member]) -> list[Member]:
         earlier = seen.setdefault(stem, member)
         if earlier is member:
             result.append(member)
-        elif earlier.path.resolve() != member.path.resolve():
+        elif not _is_same_file(earlier, member):
             names = dict.fromkeys((earlier.path.name, member.path.name))
             problems.append(
-                f"input: two files are named {' and '.join(names)} ({earlier.path} and {member.path}); their products would "
-                "have the same names: process them in two runs"
+                f"input: two files are named {' and '.join(names)} ({earlier.source} and {member.source}); their products "
+                "would have the same names: process them in two runs"
             )
         elif earlier.association != member.association:
             problems.append(
@@ -458,3 +380,9 @@ def _checked(members: list[Member]) -> list[Member]:
             problems.append(f"input: the exposure {stem} is given twice in {member.association!r}; name it once")
     raise_problems(problems)
     return result
+
+
+def _is_same_file(one: Member, other: Member) -> bool:
+    if one.remote or other.remote:
+        return one.source == other.source
+    return one.path.resolve() == other.path.resolve()

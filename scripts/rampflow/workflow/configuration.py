@@ -7,6 +7,7 @@ import math
 import os
 import shlex
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import yaml
 
@@ -17,9 +18,10 @@ from rampflow.files.tags import DATA_MODELS, DEFAULT_DATA_MODEL
 from rampflow.folders import WORKFLOW
 from rampflow.quality.limits import read_limits
 from rampflow.quality.numbers import LIMITED
+from rampflow.remote.addresses import is_remote
 from rampflow.step.declaration import Parameter, Step, format_value, reference_types
 from rampflow.workflow import selections
-from rampflow.workflow.association import SPECIAL, is_plain
+from rampflow.workflow.exposure_names import SPECIAL, is_plain
 
 SCHEMA = WORKFLOW / "schemas" / "config.schema.yaml"
 
@@ -121,7 +123,8 @@ def validated(config: dict, steps: dict[str, Step], given: dict | None = None) -
     -------
     dict
         The settings: every key of the configuration, with the default where it is not given. Its key ``given`` has the names
-        of the parameters of each step that `given` has.
+        of the parameters of each step that `given` has. If ``results`` is an address on S3, the key ``upload`` has it, and
+        ``results`` is the folder on this machine; otherwise ``upload`` is None.
 
     Raises
     ------
@@ -135,7 +138,7 @@ def validated(config: dict, steps: dict[str, Step], given: dict | None = None) -
     errors = sorted(validator.iter_errors(config), key=lambda e: [str(p) for p in e.absolute_path])
     if errors:
         raise RampflowError("\n".join(f"configuration: {line}" for error in errors for line in _explain(error)))
-    results = str(Path(os.path.expanduser(config.get("results", "results"))))
+    results, upload = _places_of_results(config.get("results", "results"))
     if results.startswith("-") or not is_plain(results):
         raise RampflowError(
             f"configuration: results is {results!r}; it takes a folder without {SPECIAL}, control characters and '-' at its "
@@ -164,6 +167,7 @@ def validated(config: dict, steps: dict[str, Step], given: dict | None = None) -
         ],
         "incoming": config.get("incoming", False),
         "results": results,
+        "upload": upload,
         "keep_intermediates": config.get("keep_intermediates", ["ramp_fitting"]),
         "references": {**reference_defaults, **config.get("references", {})},
         "astrometric_catalog": config.get("astrometric_catalog", SOURCE.default),
@@ -183,6 +187,17 @@ def validated(config: dict, steps: dict[str, Step], given: dict | None = None) -
         ],
         "given": _names_given(config if given is None else _interpret(given, configuration_schema(steps))),
     }
+
+
+def _places_of_results(given: str) -> tuple[str, str | None]:
+    """Return the folder of the products on this machine, and the folder on S3 that they are brought to, if there is one."""
+    if not is_remote(given):
+        return str(Path(os.path.expanduser(given))), None
+    scheme, bucket, path, *_ = urlsplit(given)
+    folders = [name for name in path.split("/") if name]
+    if scheme != "s3" or not bucket or {".", ".."} & set(folders):
+        raise RampflowError(f"configuration: results is {given!r}; it takes a folder, or an address as s3://BUCKET/FOLDER/")
+    return "/".join(["s3", bucket, *folders]), "/".join([f"s3://{bucket}", *folders, ""])
 
 
 def _names_given(config: dict) -> dict[str, list[str]]:

@@ -14,10 +14,12 @@ from rampflow.files.asdf_reader import AsdfFile
 from rampflow.files.data_models import DataModel, data_model
 from rampflow.files.level1 import missing_metadata, update_raw, wrong_metadata
 from rampflow.files.tags import DEFAULT_DATA_MODEL
+from rampflow.remote.files import REQUESTS, RemoteReader
 from rampflow.step.exposure import Exposure
 from rampflow.step.provenance import is_fully_saturated
 from rampflow.step.ramp_input import check_ramp, is_ramp
-from rampflow.workflow.association import Member, is_calibrated_image, stem_of
+from rampflow.workflow.association import Member
+from rampflow.workflow.exposure_names import is_calibrated_image, stem_of
 
 #: Parts of the metadata by which CRDS may choose references.
 CRDS_PARTS = ("instrument", "exposure", "visit", "observation")
@@ -33,20 +35,23 @@ def read_headers(members: list[Member], known: dict, model: str) -> tuple[dict[s
     members : list of rampflow.workflow.association.Member
         The exposures.
     known : dict
-        Headers of an earlier run, by the paths of their files.
+        Headers of an earlier run, by the paths or addresses of their files.
     model : str
         Version of the data model that is written.
 
     Returns
     -------
     headers : dict
-        Header of each file that can be read, by its path, see `read_header`, with a ``stamp`` that changes with the file.
+        Header of each file that can be read, by its path or address, see `read_header`, with a ``stamp`` that changes with the
+        file.
     errors : dict of str
-        What is wrong with the others, by path.
+        What is wrong with the others, by path or address.
     """
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+    # The network makes one wait, and the disk doesn't.
+    threads = REQUESTS if any(member.remote for member in members) else min(8, os.cpu_count() or 1)
+    with ThreadPoolExecutor(threads) as pool:
         found = list(pool.map(lambda member: _header_or_problem(member, known, model), members))
-    results = {str(member.path): result for member, result in zip(members, found, strict=True)}
+    results = {member.source: result for member, result in zip(members, found, strict=True)}
     headers = {path: header for path, (header, _) in results.items() if header}
     return headers, {path: error for path, (_, error) in results.items() if error}
 
@@ -55,21 +60,32 @@ def _header_or_problem(member: Member, known: dict, model: str) -> tuple[dict | 
     """The header of a file, from `known` if it has not changed, or what is wrong with it."""
     if member.problem:
         return None, member.problem
-    try:
-        status = member.path.stat()
-    except OSError as error:  # a link to nowhere, a folder that may not be read
-        return None, f"{member.path}: can't be opened ({error.strerror})"
-    stamp = links.stamp_of(status)
-    header = known.get(str(member.path))
+    stamp: list
+    if member.remote:
+        stamp = [member.remote.size, member.remote.version]
+    else:
+        try:
+            stamp = links.stamp_of(member.path.stat())
+        except OSError as error:  # a link to nowhere, a folder that may not be read
+            return None, f"{member.path}: can't be opened ({error.strerror})"
+    header = known.get(member.source)
     if header and (header["stamp"], header["data_model"]) == (stamp, model):
         return header, None
     try:
-        return {**read_header(member.path, model), "stamp": stamp, "data_model": model}, None
+        header = read_header(member.path, model, RemoteReader(member.remote) if member.remote else None)
     except RampflowError as error:
-        return None, str(error)
+        return None, _named(member, str(error))
+    refusals = {step: _named(member, text) for step, text in header["refusals"].items()}
+    return {**header, "refusals": refusals, "stamp": stamp, "data_model": model}, None
 
 
-def read_header(path: Path, model: str = DEFAULT_DATA_MODEL) -> dict:
+def _named(member: Member, text: str) -> str:
+    """A message that begins with the path of a file, with its address instead if it has one."""
+    begin = f"{member.path}: "
+    return f"{member.source}: {text.removeprefix(begin)}" if text.startswith(begin) else text
+
+
+def read_header(path: Path, model: str = DEFAULT_DATA_MODEL, source: RemoteReader | None = None) -> dict:
     """Read and check what the inventory needs from a raw file or a calibrated image.
 
     Parameters
@@ -78,6 +94,8 @@ def read_header(path: Path, model: str = DEFAULT_DATA_MODEL) -> dict:
         Raw file or calibrated image, see `rampflow.workflow.association.is_calibrated_image`.
     model : str
         Version of the data model that is written.
+    source : rampflow.remote.files.RemoteReader, optional
+        The bytes of a file of the network.
 
     Returns
     -------
@@ -90,7 +108,7 @@ def read_header(path: Path, model: str = DEFAULT_DATA_MODEL) -> dict:
     RampflowError
         The file is damaged, not what its name says, or lacks an entry.
     """
-    with AsdfFile(path) as file:
+    with AsdfFile(path, source=source) as file:
         raw = Exposure(file)
         if is_calibrated_image(path):
             return _header_of_image(raw)
@@ -106,7 +124,8 @@ def read_header(path: Path, model: str = DEFAULT_DATA_MODEL) -> dict:
         except RampflowError as error:
             raise RampflowError(f"{path}: {error}") from None
         raw.get("meta.instrument.optical_element", str)
-        return _header(raw, tuple(shape), chosen_by, find_refusals(raw, tuple(shape), data_model(model)))
+        content = source.file.content if source else file.content_digest()
+        return _header(raw, tuple(shape), chosen_by, find_refusals(raw, tuple(shape), data_model(model)), content)
 
 
 def metadata_for_crds(exposure: Exposure) -> dict[str, str]:
@@ -128,14 +147,16 @@ def metadata_for_crds(exposure: Exposure) -> dict[str, str]:
     return header
 
 
-def _header(exposure: Exposure, shape: tuple[int, int, int], chosen_by: dict[str, str], refusals: dict[str, str]) -> dict:
+def _header(
+    exposure: Exposure, shape: tuple[int, int, int], chosen_by: dict[str, str], refusals: dict[str, str], content: str
+) -> dict:
     """What `read_header` returns."""
     return {
         "type": str(exposure.get("meta.exposure.type", str)),
         "detector": str(exposure.get("meta.instrument.detector", str)),
         "shape": list(shape),
         "crds": chosen_by,
-        "content": exposure.file.content_digest(),
+        "content": content,
         "refusals": refusals,
     }
 
@@ -157,7 +178,7 @@ def _header_of_image(image: Exposure) -> dict:
             image.number(f"meta.wcsinfo.{name}")
     if not image.meta.get("group_id"):
         image.get("meta.observation.observation_id", str)
-    return _header(image, (1, *shape), metadata_for_crds(image), {})
+    return _header(image, (1, *shape), metadata_for_crds(image), {}, image.file.content_digest())
 
 
 def find_refusals(raw: Exposure, shape: tuple[int, int, int], model: DataModel) -> dict[str, str]:

@@ -12,13 +12,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rampflow.files.atomic import replacing
+from rampflow.remote.files import RemoteFile
 from rampflow.step.declaration import NOT_APPLICABLE
 from rampflow.workflow import references
-from rampflow.workflow.association import (
-    is_calibrated_image,
-)
+from rampflow.workflow.exposure_names import is_calibrated_image
 
-FORMAT = 7  #: version of the file's format; other versions are not read
+FORMAT = 8  #: version of the file's format; other versions are not read
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,7 +29,7 @@ class ExposureEntry:
     stem : str
         Name of the exposure.
     path : str
-        Its raw file or calibrated image.
+        Its raw file or calibrated image, or the address of the raw file.
     association : str
         Name of its association.
     exposure_type : str
@@ -52,6 +51,8 @@ class ExposureEntry:
         path of the reference, by name (see `rampflow.workflow.step_parameters.StepParameters`).
     own_references : dict
         Reference types that ``overrides`` sets, with the entry.
+    remote : rampflow.remote.files.RemoteFile or None
+        The raw file, if it lies on S3 or a web server.
     """
 
     stem: str
@@ -67,6 +68,7 @@ class ExposureEntry:
     segmentation: str | None = None
     step_parameters: dict[str, dict[str, Sequence]] = dataclasses.field(default_factory=dict)
     own_references: dict[str, str] = dataclasses.field(default_factory=dict)
+    remote: RemoteFile | None = None
 
     @property
     def is_calibrated(self) -> bool:
@@ -171,7 +173,12 @@ def read(path: Path) -> Inventory | None:
     known = load(path)
     if "exposures" not in known:
         return None
-    entries = [ExposureEntry(**e | {"shape": tuple(e["shape"]), "chain": tuple(e["chain"])}) for e in known["exposures"]]
+    entries = [
+        ExposureEntry(
+            **e | {"shape": tuple(e["shape"]), "chain": tuple(e["chain"]), "remote": e["remote"] and RemoteFile(*e["remote"])}
+        )
+        for e in known["exposures"]
+    ]
     without = {name: known.get(name, {}) for name in ("excluded", "left_out")}
     return Inventory({e.stem: e for e in entries}, known["context"], known["links"], **without)
 

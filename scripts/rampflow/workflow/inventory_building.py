@@ -15,7 +15,7 @@ from pathlib import Path
 from rampflow.files import links
 from rampflow.step.declaration import Step
 from rampflow.workflow import inventory, references, selections, step_parameters
-from rampflow.workflow.association import stem_of
+from rampflow.workflow.exposure_names import stem_of
 from rampflow.workflow.headers import files_beside, remaining_chain
 from rampflow.workflow.inventory import ExposureEntry, Inventory
 from rampflow.workflow.inventory_checks import (
@@ -61,9 +61,9 @@ def build_inventory(config: dict, folder: Path, store: Path, steps: dict[str, St
     known = inventory.load(store)
     chosen = choose_members(config, folder, known.get("headers", {}))
     members, headers, settings = chosen.members, chosen.headers, chosen.settings
-    facts = {member: selection_facts(member, headers[str(member.path)]) for member in members}
+    facts = {member: selection_facts(member, headers[member.source]) for member in members}
     override = {m: overriding_files(config, own, folder) for m, own in settings.items()}
-    chains = {m: remaining_chain(m, headers[str(m.path)], skipped_steps(config, own)) for m, own in settings.items()}
+    chains = {m: remaining_chain(m, headers[m.source], skipped_steps(config, own)) for m, own in settings.items()}
     check_calibrated(chains, Path(config["results"]), folder)
     context = None
     if is_crds_needed(chains, override, config["references"], steps):
@@ -77,10 +77,11 @@ def build_inventory(config: dict, folder: Path, store: Path, steps: dict[str, St
     for member, found in parameters.items():
         chains[member] = [name for name in chains[member] if not found.values.get(name, {}).get("skip", (False,))[0]]
     for member, chain in chains.items():
-        header = headers[str(member.path)]
+        header = headers[member.source]
         exposures[stem_of(member.path)] = ExposureEntry(
             stem=stem_of(member.path),
-            path=str(member.path),
+            path=member.source,
+            remote=member.remote,
             association=member.association,
             exposure_type=header["type"],
             detector=header["detector"],
@@ -185,13 +186,13 @@ def _read_contents(paths: list[str], own: set[str], known: dict) -> dict:
 
 
 def _link_all(visit: Inventory, headers: dict, contents: dict, folder: Path) -> dict[str, str]:
-    """Make the link of each raw file and reference.
+    """Make the link of each raw file of this machine, and of each reference.
 
     The content of a reference that is still to be fetched is not known. Its link stands for the content that a file of its name
     had before, or has a folder of its own, which then stands for what is fetched (see `rampflow.files.links.record_fetched`).
     """
     exposures = visit.exposures.values()
-    folders = {entry.path: headers[entry.path]["content"] for entry in exposures}
+    folders = {entry.path: headers[entry.path]["content"] for entry in exposures if not entry.remote}
     folders |= {path: contents[path]["content"] for entry in exposures for path in entry.files[1:]}
     before = {Path(path).name: found["content"] for path, found in contents.items()}
     for path in visit.references():

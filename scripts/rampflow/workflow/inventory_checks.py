@@ -9,7 +9,8 @@ from rampflow.errors import RampflowError, raise_problems
 from rampflow.files.parquet_footer import read_footer
 from rampflow.step.declaration import NOT_APPLICABLE, Step
 from rampflow.workflow import references, selections
-from rampflow.workflow.association import RAW_SUFFIX, SPECIAL, Member, is_calibrated_image, is_plain, stem_of
+from rampflow.workflow.association import Member
+from rampflow.workflow.exposure_names import RAW_SUFFIX, SPECIAL, is_calibrated_image, is_plain, stem_of
 from rampflow.workflow.headers import files_beside
 from rampflow.workflow.inventory import Inventory
 from rampflow.workflow.overrides import override_mismatch
@@ -165,14 +166,14 @@ def check_overrides(
     declarations = {}
     names = ("name", "detector", "optical_element")
     for member, chain in chains.items():
-        known = headers[str(member.path)]["crds"]
+        known = headers[member.source]["crds"]
         header = {"instrument": {name: known.get(f"roman.meta.instrument.{name}") for name in names}}
         for reference in (r for name in chain for r in steps[name].references if r.type in override[member]):
             _, entry = settings[member].references.get(reference.type, ("", ""))
             place = f"{entry}.references" if entry else "references.override"
             key = place, reference.type, override[member][reference.type]
             declarations[key] = reference
-            readers.setdefault(key, {})[str(member.path)] = header
+            readers.setdefault(key, {})[member.source] = header
     lines = [override_mismatch(key[2], f"{key[0]}.{key[1]}", declarations[key], readers[key]) for key in readers]
     raise_problems([line for line in lines if line])
 

@@ -36,9 +36,26 @@ class JobInputs:
         Returns
         -------
         str
-            Path of the link.
+            Path of the link, or of the file that is fetched.
         """
-        return self.plan.links[self.plan.exposures[stem].path]
+        entry = self.plan.exposures[stem]
+        return self.plan.paths.fetched(stem) if entry.remote else self.plan.links[entry.path]
+
+    def raw_content(self, stem: str) -> str:
+        """Identify what the raw exposure, or the calibrated image of the input, holds.
+
+        Parameters
+        ----------
+        stem : str
+            Name of the exposure.
+
+        Returns
+        -------
+        str
+            The link that stands for its content; the same of a file of the network, for which no link is made.
+        """
+        entry = self.plan.exposures[stem]
+        return str(links.link_of(entry.remote.content, entry.remote.name)) if entry.remote else self.plan.links[entry.path]
 
     def exposure_before(self, stem: str, step: str) -> str:
         """Name the exposure as the previous step of its chain leaves it.

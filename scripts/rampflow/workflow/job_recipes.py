@@ -43,7 +43,7 @@ class JobRecipes:
         if step == "tweakreg":
             return self.association_recipe(self.plan.exposures[stem].association)
         files = {
-            "dq_init": [self._inputs.raw_exposure(stem)],
+            "dq_init": [self._inputs.raw_content(stem)],
             "source_catalog": [recipes.content(self.plan.options(stem, "source_catalog")["forced_segmentation"])],
         }
         return recipes.recipe(self._arguments.step_arguments(stem, step), fingerprint(step), *files.get(step, []))

@@ -15,6 +15,7 @@ from rampflow.chain import STEPS, image_chain
 from rampflow.errors import RampflowError
 from rampflow.files.asdf_reader import AsdfFile
 from rampflow.workflow.inventory import Inventory, known_names
+from rampflow.workflow.paths import FETCHED
 
 #: Ends of the names of all products, after the exposure's or the association's.
 PRODUCTS = (
@@ -53,6 +54,8 @@ def expected_files(visit: Inventory, results: Path) -> Iterator[Path]:
         yield results / f"{entry.association}_report.html"
         yield from (intermediates / f"{stem}_{STEPS[step].suffix}.asdf" for step in image_chain(entry.chain))
         yield from (intermediates / f"{stem}{end}" for end in INTERMEDIATES[: 2 if cataloged else 0] + INTERMEDIATES[4:])
+        if entry.remote:
+            yield intermediates / f"{stem}{FETCHED}"
         if aligned:
             yield results / f"{entry.association}_tweakreg.json"
             yield from (intermediates / f"{entry.association}{end}" for end in INTERMEDIATES[2:4])
@@ -103,7 +106,7 @@ def find_stale_files(visit: Inventory, results: Path, inventories: Path) -> list
         Stale files, in the order of their names in each folder.
     """
     expected = set(expected_files(visit, results))
-    between = (*INTERMEDIATES, *(f"_{step.suffix}.asdf" for step in STEPS.values()))
+    between = (*INTERMEDIATES, FETCHED, *(f"_{step.suffix}.asdf" for step in STEPS.values()))
     found = [
         (path, {path.name.removesuffix(end) for end in ends if path.name.endswith(end)})
         for folder, ends in ((results, PRODUCTS), (results / "intermediates", between))

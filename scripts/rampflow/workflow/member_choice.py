@@ -13,8 +13,9 @@ import yaml
 
 from rampflow.errors import raise_problems
 from rampflow.workflow import selections
-from rampflow.workflow.association import Member, find_excluded, find_members, stem_of
+from rampflow.workflow.association import Member, find_excluded, find_members
 from rampflow.workflow.command_line import given_configurations
+from rampflow.workflow.exposure_names import stem_of
 from rampflow.workflow.headers import read_headers, remaining_chain
 from rampflow.workflow.selections import Facts, SelectedSettings
 
@@ -76,11 +77,11 @@ def choose_members(config: dict, folder: Path, known: dict) -> Choice:
     members = find_members(config["input"], folder, names, notices if incoming else None)
     by_name = find_excluded(config["input"], folder, names)
     headers, errors = read_headers(members, known, config["data_model"])
-    facts = {member: selection_facts(member, headers.get(str(member.path))) for member in members}
+    facts = {member: selection_facts(member, headers.get(member.source)) for member in members}
     by_selection = [m for m in members if any(selections.matches(entry, facts[m]) for entry in leave_out.values())]
     kept = [member for member in members if member not in by_selection]
-    unreadable = [member for member in kept if incoming and str(member.path) in errors]
-    notices += [f"{stem_of(m.path)}: left out, it can't be read yet: {errors[str(m.path)]}" for m in unreadable]
+    unreadable = [member for member in kept if incoming and member.source in errors]
+    notices += [f"{stem_of(m.path)}: left out, it can't be read yet: {errors[m.source]}" for m in unreadable]
     kept = [member for member in kept if member not in unreadable]
     if notices and not kept:
         raise_problems(notices, "incoming: no exposure can be read yet, so that there is nothing to do; start again later")
@@ -91,7 +92,7 @@ def choose_members(config: dict, folder: Path, known: dict) -> Choice:
     lines = selections.unmatched(leave_out, of_run, others)
     if selections.unmatched(selects, of_run, others) and by_name:
         found, _ = read_headers(by_name, known, config["data_model"])
-        others += [selection_facts(member, found.get(str(member.path))) for member in by_name]
+        others += [selection_facts(member, found.get(member.source)) for member in by_name]
     lines += selections.unmatched(selects, of_run, others)
     if incoming:  # what they select may arrive later
         notices += lines
@@ -159,7 +160,7 @@ def _refuse_unreadable(
     """Refuse files that can't be read, or that a step will refuse."""
     bad = {}
     for member in members:
-        path = str(member.path)
+        path = member.source
         error = errors.get(path)
         if header := headers.get(path):
             chain = remaining_chain(member, header, skipped_steps(config, settings[member]))

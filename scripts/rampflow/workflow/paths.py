@@ -13,6 +13,7 @@ from rampflow.chain import STEPS
 
 LOGS, BENCHMARKS = Path("logs"), Path("benchmarks")
 EXPOSURE_JOB = "exposure"  #: name of the log and the benchmark of a job that runs all steps of an exposure
+FETCHED = "_uncal.asdf"  #: end of the name of a raw file, or of a ramp in place of one, that is fetched from the network
 #: Ends of the names of the products that every exposure has, and of those of an exposure with a source catalog.
 IMAGE_PRODUCTS = ("cal.asdf", "wcs.asdf", "qa.json", "cal.png", "cal_thumb.png")
 CATALOG_PRODUCTS = ("cat.parquet", "segm.asdf")
@@ -98,6 +99,21 @@ class Paths(NamedTuple):
             Path of the file.
         """
         return f"{self.intermediates}/{name}_{ending}"
+
+    def fetched(self, stem: str) -> str:
+        """Name the raw file of an exposure that lies on S3 or a web server, once it is fetched.
+
+        Parameters
+        ----------
+        stem : str
+            Name of the exposure.
+
+        Returns
+        -------
+        str
+            Path of the file.
+        """
+        return f"{self.scratch}/{stem}{FETCHED}"
 
     def exposure(self, stem: str, step: str) -> str:
         """Name the file of an exposure as a step leaves it.

@@ -188,6 +188,16 @@ class Plan:
         from_crds = self.exposures[stem].step_parameters.get(step, {})
         return self.settings["steps"][step] | {name: value for name, (value, _) in from_crds.items()}
 
+    def remote_exposures(self) -> list[str]:
+        """List the exposures whose raw files lie on S3 or a web server.
+
+        Returns
+        -------
+        list of str
+            Names of the exposures.
+        """
+        return [stem for stem, entry in self.exposures.items() if entry.remote]
+
     def products(self, stem: str) -> list[str]:
         """List all products of an exposure.
 

@@ -204,7 +204,7 @@ class ReferenceChoice:
         contents: dict[str, dict] = {}
         result = {}
         for member, chain in chains.items():
-            header = headers[str(member.path)]["crds"]
+            header = headers[member.source]["crds"]
             types = step_parameters.parameter_reference_types(chain)
             # Together with the references: CRDS is asked once for each exposure.
             answers = self._ask(header, [*self._types(chain, override[member]), *types], member.path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import datetime
 import functools
 import io
 import logging
@@ -36,6 +37,7 @@ def _crds():
 #: What the choice of references and parameters depends on besides the context, and where they lie.
 _ENVIRONMENT = (
     *("CRDS_PATH", "CRDS_SERVER_URL", "CRDS_CONTEXT", "CRDS_MODE", "CRDS_READONLY_CACHE", "CRDS_OBSERVATORY"),
+    *("CRDS_S3_ENABLED", "CRDS_CONFIG_URI", "CRDS_MAPPING_URI", "CRDS_REFERENCE_URI"),
     *("CRDS_MAPPATH", "CRDS_REFPATH", "CRDS_CFGPATH", "CRDS_MAP_SUBDIR_MODE", "CRDS_REF_SUBDIR_MODE"),
     "STPIPE_DISABLE_CRDS_STEPPARS",
 )
@@ -231,12 +233,12 @@ def context_stamp(context: str) -> list[int]:
 
 
 def cache_path(name: str) -> Path:
-    """Name the file of a reference in the CRDS cache, whether or not it exists.
+    """Name the file of a reference or mapping in the CRDS cache, whether or not it exists.
 
     Parameters
     ----------
     name : str
-        File name of the reference.
+        File name of the reference or mapping.
 
     Returns
     -------
@@ -244,6 +246,55 @@ def cache_path(name: str) -> Path:
         Path in the cache.
     """
     return Path(_crds().locate_file(name, observatory=OBSERVATORY))
+
+
+def mapping_names(context: str) -> list[str]:
+    """List the mappings of a context.
+
+    Parameters
+    ----------
+    context : str
+        Name of the CRDS context.
+
+    Returns
+    -------
+    list of str
+        File names of the context and of all mappings that it names.
+
+    Raises
+    ------
+    RampflowError
+        A mapping can't be read.
+    """
+    crds = _crds()
+    with _in_one_line(f"CRDS can't read {context}"):
+        return sorted(crds.get_cached_mapping(context).mapping_names())
+
+
+def serverless_info(context: str) -> dict:
+    """Describe a cache without a server, as CRDS reads it from the file ``server_config`` of the cache.
+
+    Parameters
+    ----------
+    context : str
+        Name of the only CRDS context in the cache.
+
+    Returns
+    -------
+    dict
+        Content of the file.
+    """
+    contexts = dict.fromkeys(("operational_context", "default_context", "edit_context"), context)
+    return contexts | {
+        "observatory": OBSERVATORY,
+        "bad_files": "",
+        "bad_files_list": [],
+        "force_remote_mode": False,
+        "last_synced": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M:%S"),
+        "crds_version": {"str": _crds().__version__},
+        "reference_url": {OBSERVATORY: "none"},
+        "mapping_url": {OBSERVATORY: "none"},
+    }
 
 
 def is_serverless() -> bool:
@@ -259,14 +310,14 @@ def is_serverless() -> bool:
 
 
 def fetch(name: str, context: str) -> Path:
-    """Fetch a reference from the CRDS server into the cache and check it.
+    """Fetch a reference or mapping from the CRDS server, or where CRDS's variables say, into the cache and check it.
 
     It appears in the cache whole or not at all: others may share the cache.
 
     Parameters
     ----------
     name : str
-        File name of the reference.
+        File name of the reference or mapping.
     context : str
         Name of the CRDS context.
 
@@ -278,7 +329,7 @@ def fetch(name: str, context: str) -> Path:
     Raises
     ------
     RampflowError
-        The reference can't be fetched.
+        The file can't be fetched.
     """
     _crds()
     from crds.client import api

@@ -12,7 +12,7 @@ from typing import Any
 
 from rampflow.errors import shortened
 from rampflow.step.provenance import OVERRIDES
-from rampflow.workflow.association import matches_name, visit_of
+from rampflow.workflow.exposure_names import matches_name, visit_of
 
 #: Keys of a selection with the metadata that they compare. The first three follow from names and association files.
 KEYS: dict[str, tuple[str, ...]] = {

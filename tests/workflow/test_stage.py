@@ -1,0 +1,73 @@
+"""A staged folder is processed in a network namespace of its own, where there is no network."""
+
+import json
+import shutil
+import subprocess
+import sys
+
+import pytest
+import yaml
+from demo_visit import ASSOCIATION, STEMS
+from object_stores import put, s3_server
+from repository import ROOT
+from small_files import SCRIPTS, arrays_of
+
+pytestmark = pytest.mark.workflow
+CHOSEN = STEMS[:2]
+NAMESPACE = ["unshare", "--net"]
+can_unshare = shutil.which("unshare") and subprocess.run([*NAMESPACE, "true"], capture_output=True).returncode == 0
+
+
+def stage(environment, *arguments):
+    command = [sys.executable, str(SCRIPTS / "stage.py"), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, env=environment)
+
+
+@pytest.mark.skipif(not can_unshare, reason="a network namespace needs root")
+def test_a_staged_visit_is_processed_without_a_network(visit, tmp_path):
+    flat = next((visit.inputs / "crds_cache" / "references").rglob("*_flat_wfi01_*"))
+    own = shutil.copy(flat, tmp_path / "my_flat.asdf")
+    bundle = tmp_path / "bundle"
+    with s3_server() as server:
+        for stem in CHOSEN:
+            put(server, f"l1/{stem}_uncal.asdf", visit.inputs / f"{stem}_uncal.asdf")
+        members = [{"expname": f"{stem}_uncal.asdf", "exptype": "science"} for stem in CHOSEN]
+        address = put(server, "l1/v_asn.json", json.dumps({"products": [{"name": ASSOCIATION, "members": members}]}).encode())
+        arguments = [
+            *(address, "--to", bundle, "--config", f"astrometric_catalog={visit.inputs}/astrometric.ecsv"),
+            *(f"references={{override: {{flat: {own}}}}}", "steps={tweakreg: {margin: 20}}", "job_per=exposure"),
+        ]
+        done = stage(visit.environment | server.environment, *arguments)
+        assert done.returncode == 0, done.stderr
+        server.counts.clear()
+        again = stage(visit.environment | server.environment, *arguments)
+        assert again.returncode == 0, again.stderr
+        assert not [name for name in server.counts if name.startswith("GET r") and server.counts[name] > 4], "only headers"
+    moved = bundle.rename(tmp_path / "moved")
+    (tmp_path / "my_flat.asdf").unlink()
+    config = yaml.safe_load((moved / "config.yaml").read_text())
+    assert config["references"] == {"override": {"flat": "own/flat_my_flat.asdf"}, "crds_context": "roman_0001.pmap"}
+    assert config["steps"] == {"tweakreg": {"margin": 20}} and config["astrometric_catalog"] == "own/astrometric.ecsv"
+    environment = {name: value for name, value in visit.environment.items() if not name.startswith("CRDS")}
+    run = subprocess.run(
+        [*NAMESPACE, "bash", "-c", '. ./environment.sh && exec "$@"', "bash", sys.executable, "-m", "snakemake"]
+        + ["--snakefile", str(ROOT / "Snakefile"), "--cores", "2", "--configfile", "config.yaml"],
+        cwd=moved,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 0, run.stdout + run.stderr
+    for stem in CHOSEN:
+        new = arrays_of(moved / "results" / f"{stem}_cal.asdf")
+        old = arrays_of(visit.results / f"{stem}_cal.asdf")
+        assert all(new[name].tobytes() == old[name].tobytes() for name in ("data", "dq", "err"))
+    assert json.loads((moved / "results" / f"{ASSOCIATION}_tweakreg.json").read_text())["exposures"].keys() == set(CHOSEN)
+
+
+def test_a_service_can_t_be_staged(visit, tmp_path):
+    done = stage(
+        visit.environment,
+        *(visit.inputs / f"{CHOSEN[0]}_uncal.asdf", "--to", tmp_path / "bundle", "--config", "astrometric_catalog=GAIADR3"),
+    )
+    assert done.returncode == 1 and "GAIADR3 is a service" in done.stderr and "Traceback" not in done.stderr
