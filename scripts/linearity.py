@@ -51,8 +51,8 @@ STEP = Step(
     ),
 )
 
-#: Which polynomials `rampflow.kernels.linearity.correct_rows` uses: a number of counts (DN), limits of the linear term, and limits
-#: of the polynomial at these counts. `ANY_POLYNOMIAL` has no limits.
+#: Which polynomials `rampflow.kernels.linearity.correct_rows` uses: a number of counts (DN), limits of the linear term, and
+#: limits of the polynomial at these counts. `ANY_POLYNOMIAL` has no limits.
 PLAUSIBLE_POLYNOMIALS = np.array(
     [
         TYPICAL,
