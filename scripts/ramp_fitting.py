@@ -103,6 +103,13 @@ STEP = Step(
         ),
         Parameter("sat_expand", int, 2, "growth of the radius of a saturated core", "pixels", minimum=0),
         Parameter(
+            "exclude_extended_cores",
+            bool,
+            False,
+            "leave out of the fit what the extension of a saturated core flags; false fits it, as romancal does",
+            in_romancal=False,
+        ),
+        Parameter(
             "edge_size", int, 0, "distance from the detector's edge within which no core is required", "pixels", minimum=0
         ),
     ),
@@ -642,7 +649,7 @@ def fit_exposure(job: Job, covariance: np.ndarray, readnoise: Exposure, gain: Ex
         "saturated_in_median": parameters.saturated_in_median,
     }
     if parameters.expand_large_events:
-        rate, expanded = expanded_flags(job, covariance, read_gain, read_noise, search_options)
+        rate, found, expanded = expanded_flags(job, covariance, read_gain, read_noise, search_options)
 
     shape = [n - 2 * BORDER for n in data.shape[1:]]
     planes = {name: EmptyArray(shape, dtype) for name, dtype in image_dtypes(job).items()}
@@ -662,16 +669,19 @@ def fit_exposure(job: Job, covariance: np.ndarray, readnoise: Exposure, gain: Ex
         gains[~gain_limits.contains(gains)] = np.nan
         if parameters.expand_large_events:
             first_rate = rate[rows]
-            jumps = expanded[:, rows] & np.uint8(flags.JUMP_DET)
-            # The fit leaves out the pixels of extended cores. romancal flags them, but still fits them.
-            group |= expanded[:, rows] & np.uint8(flags.SATURATED)
+            # The extension of a core replaces the flags of jumps found there; the fit leaves these jumps out all the same.
+            new_flags = expanded[:, rows] & np.uint8(flags.JUMP_DET | flags.SATURATED)
+            left_out = (found[:, rows] | new_flags) & np.uint8(flags.JUMP_DET)
         else:
-            first_rate, jumps = find_jumps(resultants, group, gains, noise, covariance, **search_options)
-        fit = fit_slopes(resultants, group, jumps, gains, noise, covariance, first_rate)
+            first_rate, left_out = find_jumps(resultants, group, gains, noise, covariance, **search_options)
+            new_flags = left_out
+        if parameters.exclude_extended_cores:
+            group |= new_flags & np.uint8(flags.SATURATED)
+        fit = fit_slopes(resultants, group, left_out, gains, noise, covariance, first_rate)
         # The fits of one row of the block are judged, with the differences that they left out.
-        unused = (group[:-1, 0] | group[1:, 0] | jumps[1:, 0])[science]
+        unused = (group[:-1, 0] | group[1:, 0] | left_out[1:, 0])[science]
         fits = judge_fits(fit.chisq[0, BORDER:-BORDER], unused, chi2_limits)
-        group |= jumps
+        group |= new_flags
         # Rows go to the file at once: in memory, the planes of the whole image would cost a third of a second to clear.
         product.write_rows("data", start, fit.slope[science])
         with np.errstate(over="ignore", invalid="ignore"):  # χ² of a bad ramp may exceed the range of float16
@@ -731,7 +741,7 @@ def fit_exposure(job: Job, covariance: np.ndarray, readnoise: Exposure, gain: Ex
 
 def expanded_flags(
     job: Job, covariance: np.ndarray, read_gain: RowReader, read_noise: RowReader, search_options: dict
-) -> tuple[np.ndarray, np.ndarray]:
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Find the jumps of a whole exposure, and expand its large events, which may reach into any row.
 
     Parameters
@@ -749,8 +759,10 @@ def expanded_flags(
     -------
     rate : numpy.ndarray
         Count rate of the first fit, DN/s, float64 of shape (row, column).
-    groupdq : numpy.ndarray
-        Flags of the ramp with those of jumps and large events, uint8 of shape (resultant, row, column).
+    found : numpy.ndarray
+        Flags of the ramp with those of the jumps found, uint8 of shape (resultant, row, column).
+    expanded : numpy.ndarray
+        The same with those of large events. Where a core is extended, SATURATED replaces JUMP_DET.
     """
     data, groupdq, _ = ramp_arrays(job)
     found = groupdq.read()
@@ -777,7 +789,7 @@ def expanded_flags(
         edge_size=parameters.edge_size,
     )
     job.log.info("Large events expanded: %d", events)
-    return rate, expanded
+    return rate, found, expanded
 
 
 def run_skipped(job: Job) -> None:

@@ -586,6 +586,36 @@ def test_a_long_event_grows_along_its_own_axes(transpose):
     assert np.abs(across[new]).max() == pytest.approx(6 * 1.9, abs=1.5)
 
 
+def test_extended_cores_of_stars_are_measured_better_with_their_whole_ramps():
+    rng = np.random.default_rng(3)
+    pattern = [[1], [2, 3], [4, 5, 6], *(list(range(k, k + 4)) for k in (7, 11, 15, 19, 23, 27))]
+    shape, full_well = (240, 240), 60_000.0  # electrons
+    y, x = np.mgrid[: shape[0], : shape[1]]
+    rate = np.full(shape, 1.8)
+    for row in range(20, shape[0], 40):
+        for column in range(20, shape[1], 40):
+            distance = np.hypot(y - row - rng.uniform(-0.5, 0.5), x - column - rng.uniform(-0.5, 0.5))
+            rate += 10 ** rng.uniform(3.2, 4.2) * (1 + (distance / 2.5) ** 2) ** -2.5
+    charge = rng.poisson(rate * FRAME_TIME, (pattern[-1][-1], *shape)).cumsum(axis=0)
+    counts = np.minimum(charge, full_well) / GAIN + rng.normal(0, READNOISE, charge.shape)
+    resultants = np.array([counts[np.array(reads) - 1].mean(axis=0) for reads in pattern], np.float32)
+    saturated = [(charge[reads[-1] - 1] > 0.97 * full_well) * np.uint8(flags.SATURATED) for reads in pattern]
+    groupdq = np.array(saturated)
+    arrays = *planes(shape), difference_covariance(pattern, FRAME_TIME)
+    first, jumps = find_jumps(resultants, groupdq, *arrays)
+    expanded, _ = expand_large_events(groupdq | jumps)
+    new = expanded & np.uint8(flags.SATURATED)
+    ring = (new & ~groupdq).any(axis=0)
+    fits = [fit_slopes(resultants, group, jumps, *arrays, first) for group in (groupdq, groupdq | new)]
+    fitted, excluded = ((fit.slope[ring] - rate[ring] / GAIN, fit.err[ring]) for fit in fits)
+    assert ring.sum() > 300 and np.isfinite(fitted[0]).all() and np.isnan(excluded[0]).mean() > 0.05
+    both = np.isfinite(excluded[0])
+    for error, sigma in (fitted, excluded):
+        pull = (error / sigma)[both]
+        assert abs(np.median(pull)) < 0.15 and np.median(np.abs(pull)) * 1.4826 == pytest.approx(1, abs=0.2)
+    assert np.median(excluded[1][both] / fitted[1][both]) > 1.3
+
+
 # -------------------------------------------------------------------------------------------------------- the program
 ROWS, COLUMNS = 48, 128
 
@@ -740,9 +770,20 @@ def test_parameters_of_large_events(folder, default):
     assert jumps > np.count_nonzero(default["dq"] & flags.JUMP_DET)
     assert saturated > np.count_nonzero(default["dq"] & flags.SATURATED)
     assert len(image["jump_indices"]) > len(default["jump_indices"])
-    # What is flagged is left out of the fit: an extended core is measured before it saturates, a halo without its jump.
     changed = image["dq"] != default["dq"]
-    assert (image["err"][changed] > default["err"][changed]).all()
+    extended = changed & flags.has(image["dq"], flags.SATURATED)
+    halo = changed & ~extended
+    # A halo is measured without its jump. The extension of a core flags pixels whose whole ramp is fitted, without the jump
+    # that was found there.
+    assert extended.sum() > 20 and halo.sum() > 20
+    assert (image["err"][halo] > default["err"][halo]).all()
+    for name in ("data", "err", "chisq"):
+        np.testing.assert_array_equal(image[name][extended], default[name][extended], err_msg=name)
+    excluded = counts("--exclude_extended_cores", "true")[1]
+    np.testing.assert_array_equal(excluded["dq"], image["dq"])
+    np.testing.assert_array_equal(excluded["jump_indices"], image["jump_indices"])
+    assert (excluded["err"][extended] > image["err"][extended]).all()
+    np.testing.assert_array_equal(excluded["data"][~extended], image["data"][~extended])
     assert counts("--expand_factor", "3")[0][0] > jumps
     assert counts("--sat_expand", "4")[0][1] > saturated
     assert counts("--min_sat_radius_extend", "40")[0][1] < saturated

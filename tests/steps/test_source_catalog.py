@@ -1166,6 +1166,43 @@ def test_a_fit_that_begins_pixels_away_reaches_the_minimum(tmp_path, dx, dy, uni
     assert found["psf_gof"][0] < 20 and found["psf_flags"][0] == 0
 
 
+def test_fits_of_galaxies_end_at_the_minimum(tmp_path):
+    """Two sources in a galaxy that no PSF describes: the steps to the minimum are many and small."""
+    from scipy.optimize import least_squares
+
+    rng = np.random.default_rng(1)
+    y, x = np.mgrid[:SIZE, :SIZE]
+    places = np.array([(column, row) for row in range(15, SIZE - 15, 30) for column in range(15, SIZE - 15, 30)])
+    data = rng.normal(0, NOISE, (SIZE, SIZE))
+    for column, row in places:
+        data += 10 ** rng.uniform(1.5, 4) * np.exp(-np.hypot(x - column, (y - row) / rng.uniform(0.2, 1)) / rng.uniform(1, 6))
+    err = np.sqrt(NOISE**2 + 0.01 * np.abs(data)).astype(np.float32)
+    data = data.astype(np.float32)
+    first, second = places + rng.normal(0, 0.5, places.shape), places + rng.normal(0, 2, places.shape)
+    grid = psf_of(tmp_path, gaussian_stamps(widths=(0.8, 0.8, 0.8, 0.8)))
+    found = psf_photometry.fit_psf(grid, data, err, np.zeros(data.shape, bool), *np.concatenate([first, second]).T)
+    assert np.count_nonzero(found["psf_flags"] & psf_photometry.FLAGS["no_convergence"]) <= 2  # a tenth after 100 evaluations
+
+    def residuals(parameters):
+        model = sum(flux * values_of(grid, *place, columns, rows)[0] for flux, *place in parameters.reshape(-1, 3))
+        return (model - values) / deviations
+
+    for i in range(0, len(places), 7):
+        members = [i, i + len(places)]
+        start = np.concatenate([first, second])[members]
+        if np.hypot(*(start[0] - start[1])) >= psf_photometry.GROUP_SEPARATION:
+            continue
+        width = psf_photometry.FIT_WIDTH
+        corners = np.ceil(start - width / 2).astype(int)
+        pixels = [np.mgrid[b : b + width, a : a + width].reshape(2, -1) for a, b in corners]
+        rows, columns = np.concatenate(pixels, axis=1)
+        values, deviations = data[rows, columns].astype(float), err[rows, columns].astype(float)
+        rows, columns = rows + 0.0, columns + 0.0
+        best = np.column_stack([found[name][members] for name in ("psf_flux", "x_psf", "y_psf")]).ravel()
+        further = least_squares(residuals, best, x_scale="jac", ftol=1e-12, xtol=1e-12, gtol=1e-12)
+        assert (residuals(best) ** 2).sum() == pytest.approx(2 * further.cost, rel=1e-4)
+
+
 def test_a_source_outside_the_image_is_not_fitted(tmp_path):
     grid, data = psf_of(tmp_path, gaussian_stamps()), star_image()
     nowhere = psf_photometry.fit_psf(

@@ -4,6 +4,7 @@ import numpy as np
 from numba import njit
 
 RELATIVE_ROUNDING = 1e-14  #: singular values below this fraction of the largest one are zero but for rounding
+LARGE_GROUP = 20  #: sources; larger groups are allowed fewer evaluations of their model
 
 
 # ------------------------------------------------------------------------------------------------------------ detection
@@ -254,9 +255,11 @@ def fit_group(values, errors, columns, rows, start, coefficients, grid_x, grid_y
     residuals : numpy.ndarray
         (model − data) / error of each pixel, shape (pixels,).
     converged : bool
-        False if the fit did not end within 100 evaluations of the model.
+        False if the fit did not end within 1000 evaluations of the model, or 100 in a group of more than `LARGE_GROUP` sources.
     """
-    ftol, gtol, evaluations_allowed = 1e-8, 1e-8, 100  # as photutils' PSFPhotometry
+    ftol = gtol = 1e-8  # as photutils' PSFPhotometry
+    # Fits of galaxies may need hundreds of evaluations. The time of one grows with the third power of the number of sources.
+    evaluations_allowed = 1000 if len(start) <= LARGE_GROUP else 100
     shortest = 1e-5  # a step of this length changes no parameter by more than 1e-5 of its error
     psf = (coefficients, grid_x, grid_y, oversampling)
     size = start.size
