@@ -187,7 +187,7 @@ def draw(shades: np.ndarray, corners: np.ndarray | None = None):
 
     picture = Image.fromarray(np.ascontiguousarray((shades[::-1] * 255).astype(np.uint8)))
     if corners is not None:
-        _draw_compass(picture, *compass_directions(corners, shades.shape))
+        draw_compass(picture, *compass_directions(corners, shades.shape))
     return picture
 
 
@@ -213,7 +213,18 @@ def write_preview(binned: np.ndarray, s_region: str | None, preview: Path, thumb
     picture.save(thumbnail, "PNG", pnginfo=software)
 
 
-def _draw_compass(picture, north: np.ndarray, east: np.ndarray, scale: float) -> None:
+def draw_compass(picture, north: np.ndarray, east: np.ndarray, scale: float) -> None:
+    """Draw arrows to north and east, and a scale bar, into a picture.
+
+    Parameters
+    ----------
+    picture : PIL.Image.Image
+        The picture, in shades of gray.
+    north, east : numpy.ndarray
+        Unit vectors (x, y), y up.
+    scale : float
+        Size of a pixel of the picture, arcsec.
+    """
     from PIL import ImageDraw, ImageFont
 
     width, height = picture.size
