@@ -134,7 +134,7 @@ def draw_mosaic(mosaic: Mosaic) -> Image.Image:
     Returns
     -------
     PIL.Image.Image
-        The picture, in shades of grey; black where there is no good pixel.
+        The picture, in shades of gray; black where there is no good pixel.
     """
     from PIL import Image, ImageDraw, ImageFont
 
