@@ -17,7 +17,7 @@ from inventories import DATA, SERVERLESS, SIZE, built, refused, write_exposure
 from simulator import simulate_references
 from small_files import SCRIPTS, set_entries, statuses, write_image, write_ramp, write_raw
 
-from rampflow.chain import STEPS
+from rampflow.chain import chain_of
 from rampflow.errors import RampflowError
 from rampflow.files import links
 from rampflow.files.asdf_reader import AsdfFile
@@ -43,19 +43,12 @@ def visit(tmp_path):
 def test_each_exposure_has_its_chain_and_references(visit, cache):
     found = built(visit, cache)
     assert found["context"] == "roman_0002.pmap" and not found["missing"]
-    whole = list(STEPS)
-    chains = {
-        "a": [n for n in whole if n != "wfi18_transient"],
-        "b": whole,
-        "c": [n for n in whole if n not in ("wfi18_transient", "flatfield", "source_catalog", "tweakreg")],
-    }
-    assert set(found["exposures"]) == set(chains)
+    exposures = {"a": ("WFI_IMAGE", "WFI01"), "b": ("WFI_IMAGE", "WFI18"), "c": ("WFI_SPECTRAL", "WFI01")}
+    assert set(found["exposures"]) == set(exposures)
     for stem, (association, kind, detector, shape, chain, references) in found["exposures"].items():
         assert association == stem and shape == [4, SIZE, SIZE]
-        assert (kind, detector) == {"a": ("WFI_IMAGE", "WFI01"), "b": ("WFI_IMAGE", "WFI18"), "c": ("WFI_SPECTRAL", "WFI01")}[
-            stem
-        ]
-        assert chain == chains[stem]
+        assert (kind, detector) == exposures[stem]
+        assert chain == chain_of(kind, detector)
         assert set(references) == set(reference_types(declarations.steps()[name] for name in chain))
         for reftype, path in references.items():
             assert Path(path).is_file() and Path(path).is_relative_to(cache / "references/roman")
