@@ -27,7 +27,7 @@ from rampflow.errors import RampflowError
 RA, DEC = 150.0, 2.0
 REGION = Region((Circle(RA, DEC, 0.05),))
 EPOCH = 2027.0
-CORNER = Region((Circle(RA + 0.06, DEC + 0.06, 0.02),))
+CORNER = Region((Circle(RA - 0.05, DEC + 0.05, 0.025),))
 STARS = np.random.default_rng(4).uniform(-0.1, 0.1, (2, 400)) + [[RA], [DEC]]
 INSIDE = np.sort(STARS[0][REGION.contains(*STARS)])
 PROPERTIES = {

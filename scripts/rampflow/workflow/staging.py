@@ -24,7 +24,7 @@ from rampflow.remote.addresses import is_remote, name_of
 from rampflow.step.declaration import NOT_APPLICABLE
 from rampflow.step.exposure import Exposure
 from rampflow.step.logs import step_logger
-from rampflow.workflow import references
+from rampflow.workflow import selections
 from rampflow.workflow.crds_bundle import copy_cache, copy_file
 from rampflow.workflow.inventory import ExposureEntry, Inventory
 from rampflow.workflow.raw_transfer import fetch
@@ -135,11 +135,13 @@ class Stage:
         self._point_to_own_files()
         if self._visit.context is None:
             return
-        cached = [Path(path).name for path in self._visit.references() if Path(path) == references.cache_path(Path(path).name)]
+        cached: set[str] = set()
         for entry in self._visit.exposures.values():
-            chosen = (path for values in entry.step_parameters.values() for _, path in values.values())
-            cached += [Path(path).name for path in chosen if Path(path) == references.cache_path(Path(path).name)]
-        number = copy_cache(self._visit.context, cached, self._folder / CRDS)
+            own = {*self._settings["references"]["override"], *entry.own_references}
+            cached |= {path for name, path in entry.references.items() if name not in own and path != NOT_APPLICABLE}
+            parameters = (place for values in entry.step_parameters.values() for _, place in values.values())
+            cached |= {place for place in parameters if not selections.is_label(place)}
+        number = copy_cache(self._visit.context, {Path(path).name for path in cached}, self._folder / CRDS)
         self._config["references"] = self._config.get("references") or {}
         self._config["references"]["crds_context"] = self._visit.context
         log.info("%d references of %s in %s", number, self._visit.context, self._folder / CRDS)
