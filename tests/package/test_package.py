@@ -330,7 +330,7 @@ def test_calibrate_has_the_products_of_a_run(package, working, cache, monkeypatc
             }
     assert made.stem == FIRST
     assert made.image.meta.cal_step.tweakreg == "COMPLETE"
-    assert made.segmentation.data.max() == len(made.catalog) == made.qa["numbers"]["sources"]
+    assert made.segmentation.data.max() == len(made.catalog) == made.qa["numbers"]["n_sources"]
     assert str(made.catalog["x_centroid"].unit) == "pix" and made.catalog["x_centroid"].description
     ra, dec = made.wcs(made.catalog["x_centroid"].value, made.catalog["y_centroid"].value)
     assert np.allclose(ra, made.catalog["ra_centroid"].value) and np.allclose(dec, made.catalog["dec_centroid"].value)
