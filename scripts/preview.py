@@ -59,10 +59,11 @@ def main(argv: list[str] | None = None) -> int:
         exposure.expect_model("wfi_image", "preview")
         data, flags = (exposure.array(name, 2).read() for name in ("data", "dq"))
         picture = make_preview(data, flags, exposure.meta.get("wcsinfo", {}).get("s_region"))
-        with replacing(arguments.preview) as large, replacing(arguments.thumbnail) as small:
+        with replacing(arguments.preview) as large:
             picture.save(large, "PNG", pnginfo=software)
-            picture.thumbnail((THUMBNAIL, THUMBNAIL))
-            picture.save(small, "PNG", pnginfo=software)
+            with replacing(arguments.thumbnail) as small:  # begins here, so that an error names the file that is being written
+                picture.thumbnail((THUMBNAIL, THUMBNAIL))
+                picture.save(small, "PNG", pnginfo=software)
     return outcome.status
 
 
