@@ -28,7 +28,7 @@ from rampflow.files.data_models import data_model_of
 from rampflow.files.links import original
 from rampflow.files.models import check_product, metadata_schema, properties
 from rampflow.files.yaml_tree import tagged
-from rampflow.pictures.image import PREVIEW_SIZE, THUMBNAIL_SIZE, bin_down, binning, write_preview
+from rampflow.pictures.image import PREVIEW_SIZE, THUMBNAIL_SIZE, bin_down, binning, corners_of, draw, save_picture, stretch
 from rampflow.quality.exposure_numbers import numbers_of_exposure
 from rampflow.quality.measures import count_flags, measure_sky, sky_cells
 from rampflow.step.consistency import archive_names
@@ -464,8 +464,9 @@ def write_products(arguments: argparse.Namespace, image: Exposure) -> None:
         check_product(cal, "ImageModel")
         final_meta = {name: image.meta[name] for name in ("filename", "file_date", "wcsinfo") if name in image.meta}
         if arguments.preview:
-            preview, thumbnail = (files.enter_context(replacing(path)) for path in arguments.preview)
-            write_preview(binned, image.meta.get("wcsinfo", {}).get("s_region"), preview, thumbnail)
+            picture = draw(stretch(binned), corners_of(image.meta.get("wcsinfo", {}).get("s_region")))
+            for path, size in zip(arguments.preview, (PREVIEW_SIZE, THUMBNAIL_SIZE), strict=True):
+                save_picture(picture, size, files.enter_context(replacing(path)))
         if arguments.catalog:
             table = final_catalog(update_catalog(table, solution), final.name, final_meta)
             write_table(table, files.enter_context(replacing(final)))

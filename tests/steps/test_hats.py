@@ -173,6 +173,33 @@ def test_a_damaged_list_of_partitions_is_refused(tmp_path, line):
         fetch_stars(str(folder), REGION, EPOCH, 10)
 
 
+@pytest.mark.parametrize("lost", range(1, 8))
+@pytest.mark.parametrize("remote", [False, True])
+def test_a_list_that_is_cut_in_its_last_line_is_refused(tmp_path, lost, remote):
+    """Most cuts leave the number of another pixel of the sky. A catalog without an end of its last line is sound."""
+    folder = write_catalog(tmp_path / "catalog")
+    store = open_store(f"{Server(tmp_path).address}/catalog" if remote else str(folder))
+    text = (folder / hats.INFO).read_bytes()
+    (folder / hats.INFO).write_bytes(text[:-lost])
+    if lost == 1:
+        np.testing.assert_array_equal(np.sort(hats.read_hats(store, REGION)[0]["ra"]), INSIDE)
+    else:
+        with pytest.raises(hats.DamagedFile, match=f"{hats.INFO}:? (is cut|is damaged|has no line for Norder=6, Npix=)"):
+            hats.read_hats(store, REGION)
+
+
+def test_a_list_that_lacks_a_partition_of_the_folder_is_refused(tmp_path):
+    folder = write_catalog(tmp_path / "catalog")
+    lines = (folder / hats.INFO).read_text().splitlines(keepends=True)
+    (folder / hats.INFO).write_text("".join(lines[:-1]))
+    pixel = lines[-1].strip().partition(",")[2]
+    with pytest.raises(RampflowError, match=f"{hats.INFO} has no line for Norder=6, Npix={pixel}, .*; get the file again"):
+        fetch_stars(str(folder), REGION, EPOCH, 10)
+    (folder / hats.INFO).write_text("".join([*lines, lines[-1]]))
+    with pytest.raises(RampflowError, match=f"{hats.INFO} is damaged: it has a partition twice"):
+        fetch_stars(str(folder), REGION, EPOCH, 10)
+
+
 class Server:
     """A web server of the files below a folder, with ranges or without; `requests` are the method and path of each.
 
@@ -229,6 +256,24 @@ def test_a_catalog_is_read_from_a_web_server(tmp_path, ranges):
     stars, description = hats.read_hats(open_store(source), REGION)
     np.testing.assert_array_equal(np.sort(stars["ra"]), INSIDE)
     assert description.title == "two_micron" and server.partitions()
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda content: content[:-50],
+        lambda content: content[:4] + bytes(len(content) - 300) + content[-296:],  # pyarrow raises OSError for this one
+        lambda content: b"",
+    ],
+    ids=["cut", "zeros", "empty"],
+)
+def test_a_partition_that_is_damaged_on_the_server_is_a_reason(tmp_path, monkeypatch, caplog, damage):
+    path = sorted(write_catalog(tmp_path / "catalog").rglob("Npix=*"))[-1]
+    path.write_bytes(damage(path.read_bytes()))
+    monkeypatch.setattr("rampflow.astrometry.star_catalogs.FIRST_PAUSE", 0)
+    with caplog.at_level("INFO"), pytest.raises(CatalogUnavailable, match=f"{path.name}: is damaged .*; get the file again"):
+        fetch_stars(f"{Server(tmp_path).address}/catalog", REGION, EPOCH, 60)
+    assert sum("failed" in record.message for record in caplog.records) == 1, "damage is seldom that of the network"
 
 
 def test_an_address_without_a_catalog_is_a_reason(tmp_path):
@@ -333,6 +378,37 @@ def test_a_killed_job_and_one_beside_it_leave_a_sound_cache(tmp_path):
     assert len(server.partitions()) < len(partitions), "only the schema is read again"
     for name, values in read_star_table(killed)[0].items():
         np.testing.assert_array_equal(values, expected[name])
+
+
+KILLED_IN_THE_CACHE = """
+import os, signal
+from rampflow.astrometry import hats
+from rampflow.astrometry.region import Circle, Region
+from rampflow.astrometry.stores import open_store
+from rampflow.files import parquet
+
+write = parquet.write_table
+def write_half(table, path, **options):
+    write(table, path, **options)
+    os.truncate(path, os.path.getsize(path) // 2)
+    os.kill(os.getpid(), signal.SIGKILL)
+parquet.write_table = write_half
+hats.read_hats(open_store({address!r}), Region((Circle({ra}, {dec}, 0.05),)))
+"""
+
+
+def test_a_job_that_is_killed_while_it_writes_into_the_cache_leaves_a_sound_cache(tmp_path, monkeypatch):
+    write_catalog(tmp_path / "catalog")
+    cache, address = tmp_path / "cache", f"{Server(tmp_path).address}/catalog"
+    monkeypatch.setenv(partition_cache.VARIABLE, str(cache))
+    for _ in range(2):
+        code = KILLED_IN_THE_CACHE.format(address=address, ra=RA, dec=DEC)
+        assert subprocess.run([sys.executable, "-c", code], env=os.environ | {"PYTHONPATH": str(SCRIPTS)}).returncode == -9
+    partial = list(cache.glob(".rampflow-*/*.parquet"))
+    assert len(partial) == 2 and not list(cache.glob("*.parquet"))
+    for _ in range(2):
+        np.testing.assert_array_equal(np.sort(hats.read_hats(open_store(address), REGION)[0]["ra"]), INSIDE)
+    assert list(cache.glob("*.parquet"))
 
 
 def test_a_cache_that_can_not_be_written_is_no_hindrance(tmp_path, monkeypatch, caplog):

@@ -1,6 +1,8 @@
 """ASDF files are read and written as asdf does, trees make a round trip, damage is named."""
 
 import copy
+import errno
+import os
 import re
 import struct
 import tracemalloc
@@ -19,6 +21,7 @@ from small_files import image, meta_of, opened, ramp, write_image, write_ramp, w
 from rampflow.errors import RampflowError
 from rampflow.files.asdf_reader import AsdfFile
 from rampflow.files.asdf_writer import CompressedArray, EmptyArray, create_asdf
+from rampflow.files.atomic import replacing
 from rampflow.files.in_memory import InMemory, MemoryArray
 from rampflow.files.stored_array import StoredArray
 from rampflow.files.yaml_tree import TaggedDict, TaggedList, TaggedStr, tagged
@@ -701,3 +704,14 @@ def test_what_does_not_fit_an_array_in_memory_is_refused(tmp_path):
             writer.write(array, np.zeros((8, 4)))
         with pytest.raises(ValueError, match="not in the tree"):
             writer.write(EmptyArray((1,), np.float32), np.zeros(1))
+
+
+@pytest.mark.parametrize(
+    ("number", "remedy"), [(errno.ENOSPC, ": make room there, then start the same command again"), (errno.EIO, "")]
+)
+def test_a_disk_that_is_full_is_named_with_the_final_file_and_a_remedy(tmp_path, number, remedy):
+    """A product may be written in the temporary folder of another writer; libraries have texts of their own."""
+    with pytest.raises(RampflowError) as full, replacing(tmp_path / "a_cal.asdf") as partial, replacing(partial):
+        raise OSError(number, os.strerror(number))
+    assert str(full.value) == f"{tmp_path / 'a_cal.asdf'}: can't be written ({os.strerror(number)}{remedy})"
+    assert not list(tmp_path.iterdir())

@@ -94,21 +94,18 @@ def test_a_picture_has_its_first_row_at_the_bottom_and_arrows_where_the_sky_is_k
     assert image.corners_of("CIRCLE ICRS 1 2 3") is None
 
 
-def test_a_preview_names_the_software_that_made_it(tmp_path, monkeypatch):
+def test_a_picture_names_the_software_that_made_it(tmp_path, monkeypatch):
     monkeypatch.setattr(image, "__version__", "1.2.3")
-    previews = tmp_path / "x_cal.png", tmp_path / "x_cal_thumb.png"
-    image.write_preview(np.ones((400, 400), np.float32), SQUARE, *previews)
-    for path, size in zip(previews, (400, 300), strict=True):
-        with Image.open(path) as picture:
+    drawn = image.draw(image.stretch(np.ones((400, 400), np.float32)), image.corners_of(SQUARE))
+    for size, expected in ((1080, 400), (300, 300)):
+        image.save_picture(drawn, size, tmp_path / "x_cal.png")
+        with Image.open(tmp_path / "x_cal.png") as picture:
             assert picture.text == {"Software": "rampflow 1.2.3"}
-            assert picture.size == (size, size)
+            assert picture.size == (expected, expected)
 
 
-def test_an_image_without_a_good_pixel_has_a_black_preview(tmp_path):
-    preview = tmp_path / "x_cal.png"
-    image.write_preview(np.full((8, 8), np.nan, np.float32), None, preview, tmp_path / "x_cal_thumb.png")
-    with Image.open(preview) as picture:
-        assert not np.asarray(picture).any()
+def test_an_image_without_a_good_pixel_is_black():
+    assert not np.asarray(image.draw(image.stretch(np.full((8, 8), np.nan, np.float32)))).any()
 
 
 @pytest.mark.parametrize("stem", STEMS)

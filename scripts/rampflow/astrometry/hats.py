@@ -38,6 +38,10 @@ FRAMES = ("equatorial", "icrs")
 _MOST_RANGES = 64
 
 
+class DamagedFile(ValueError):
+    """A file of a catalog whose content is no table, or not that of such a file; the message names it."""
+
+
 class Description(NamedTuple):
     """What a catalog says of itself.
 
@@ -114,22 +118,18 @@ def read_hats(store: Store, region: Region) -> tuple[dict[str, np.ndarray], Desc
     OSError
         The catalog, or a file of it, doesn't exist or can't be read.
     ValueError
-        The catalog is not a valid HATS catalog, or not one of stars.
+        The catalog is not a valid HATS catalog, or not one of stars; `DamagedFile` if a file of it is damaged.
     """
     from pyarrow import parquet
 
     folder, properties = _open_catalog(store)
     description = _describe(store, properties)
     ranges = covering_ranges(region)
-    orders, pixels = _partitions(store, folder)
     suffix = properties.get("hats_npix_suffix", ".parquet")
+    orders, pixels = _partitions(store, folder, suffix)
     names = []
     for order, pixel in overlapping(orders, pixels, ranges):
-        name = f"{folder}dataset/Norder={order}/Dir={pixel // 10000 * 10000}/Npix={pixel}{suffix.rstrip('/')}"
-        found = store.files_in(name) if suffix.endswith("/") else [name]
-        if not found:
-            raise FileNotFoundError(f"{store.address}/{name}: this partition has no files")
-        names += found
+        names += _files_of(store, folder, order, pixel, suffix)
     if not names:
         return {"ra": np.empty(0), "dec": np.empty(0)}, description
     with _named(store, names[0]), store.open(names[0]) as file:
@@ -195,22 +195,35 @@ def _describe(store: Store, properties: dict[str, str]) -> Description:
     return Description(title, version, float(year[1]) if year else None)
 
 
-def _partitions(store: Store, folder: str) -> tuple[np.ndarray, np.ndarray]:
+def _files_of(store: Store, folder: str, order: int, pixel: int, suffix: str) -> list[str]:
+    """The files of a partition."""
+    name = f"{folder}dataset/Norder={order}/Dir={pixel // 10000 * 10000}/Npix={pixel}{suffix.rstrip('/')}"
+    found = store.files_in(name) if suffix.endswith("/") else [name]
+    if not found:
+        raise FileNotFoundError(f"{store.address}/{name}: this partition has no files")
+    return found
+
+
+def _existing_partitions(store: Store, folder: str) -> set[tuple[int, int]]:
+    """Order and number of all partitions, by the names of their files."""
+    names = store.files_in(f"{folder}dataset")
+    return {(int(match[1]), int(match[2])) for name in names if (match := re.search(r"/Norder=(\d+)/.*Npix=(\d+)", name))}
+
+
+def _partitions(store: Store, folder: str, suffix: str) -> tuple[np.ndarray, np.ndarray]:
     """Order and number of all partitions, by their list, or by the names of their files if there is none."""
     import pyarrow.csv
 
     try:
-        info = pyarrow.csv.read_csv(pyarrow.BufferReader(store.read(f"{folder}{INFO}")))
+        text = store.read(f"{folder}{INFO}")
     except FileNotFoundError:
-        found = {
-            (int(match[1]), int(match[2]))
-            for name in store.files_in(f"{folder}dataset")
-            if (match := re.search(r"/Norder=(\d+)/.*Npix=(\d+)", name))
-        }
+        found = _existing_partitions(store, folder)
         if not found:
             raise
         orders, pixels = np.array(sorted(found), int).T
         return orders, pixels
+    with _named(store, f"{folder}{INFO}"):
+        info = pyarrow.csv.read_csv(pyarrow.BufferReader(text))
     if not {"Norder", "Npix"} <= set(info.column_names):
         raise ValueError(f"its {INFO} has no columns Norder and Npix")
     try:
@@ -219,8 +232,31 @@ def _partitions(store: Store, folder: str) -> tuple[np.ndarray, np.ndarray]:
     except (ValueError, TypeError):
         valid = False
     if not valid or info["Norder"].null_count + info["Npix"].null_count:
-        raise ValueError(f"its {INFO} is damaged: Norder and Npix of a line are no pixel of HEALPix; get the file again")
+        raise DamagedFile(f"its {INFO} is damaged: Norder and Npix of a line are no pixel of HEALPix; get the file again")
+    if len(np.unique(np.stack([orders, pixels]), axis=1).T) < len(orders):
+        raise DamagedFile(f"its {INFO} is damaged: it has a partition twice; get the file again")
+    if not text.endswith((b"\n", b"\r")):
+        _check_last(store, folder, int(orders[-1]), int(pixels[-1]), suffix)
+    if not is_remote(store.address):
+        unlisted = _existing_partitions(store, folder) - set(zip(orders.tolist(), pixels.tolist(), strict=True))
+        if unlisted:
+            order, pixel = min(unlisted)
+            raise DamagedFile(
+                f"its {INFO} has no line for Norder={order}, Npix={pixel}, a partition below dataset; get the file again"
+            )
     return orders, pixels
+
+
+def _check_last(store: Store, folder: str, order: int, pixel: int, suffix: str) -> None:
+    """Refuse a list whose last line has no end if it names no partition: it was cut in this line."""
+    try:
+        for name in _files_of(store, folder, order, pixel, suffix):
+            store.open(name).close()
+    except FileNotFoundError:
+        raise DamagedFile(
+            f"its {INFO} is cut: the last line has no end, and names no partition (Norder={order}, Npix={pixel}); get the file "
+            "again"
+        ) from None
 
 
 def _columns(known: list[str], properties: dict[str, str], file: str) -> tuple[dict[str, str], str | None]:
@@ -277,8 +313,11 @@ def _named(store: Store, name: str) -> Iterator[None]:
 
     try:
         yield
-    except (ArrowException, KeyError) as error:
-        raise ValueError(f"{store.address}/{name}: {error}") from None
+    except (ArrowException, KeyError, OSError) as error:
+        # pyarrow raises OSError itself, and no class of it, for content that it can't decode, and for failures of S3.
+        if isinstance(error, OSError) and (type(error) is not OSError or "AWS Error" in str(error)):
+            raise
+        raise DamagedFile(f"{store.address}/{name}: is damaged ({error}); get the file again") from None
 
 
 def _numbers(store: Store, name: str, column) -> np.ndarray:

@@ -37,6 +37,7 @@ ACCEPTED = (
 #: Maximum number of attempts if the network fails, and the first pause between them (s), which doubles each time: half a
 #: minute in total, so that a computer without a network doesn't wait for `vo_timeout`.
 ATTEMPTS = 6
+ATTEMPTS_AT_DAMAGE = 2  #: at files that are damaged on the server, which a network seldom repairs
 FIRST_PAUSE = 1.0
 
 
@@ -249,7 +250,7 @@ def _read_remote(source: str, region: Region, deadline: float) -> tuple[dict[str
     sender.close()
     try:
         if not receiver.poll(max(deadline - time.monotonic(), 0)):
-            raise TimeoutError("the server of the catalog didn't answer in time")
+            raise TimeoutError("the server of the catalog didn't answer in time (vo_timeout)")
         answer = receiver.recv()
     except EOFError:
         raise OSError("the process that reads the catalog ended without an answer") from None
@@ -307,18 +308,22 @@ def query_with_retries(ask, timeout: float):
     def _work():
         pause = FIRST_PAUSE
         for attempt in range(1, ATTEMPTS + 1):
+            allowed = ATTEMPTS
             try:
                 outcome["value"] = ask(deadline)
                 return
             except (FileNotFoundError, web.Refused) as error:  # another attempt would fail in the same way
                 outcome["trouble"] = _one_line(error)
                 return
+            except hats.DamagedFile as error:
+                outcome["trouble"] = _one_line(error)
+                allowed = ATTEMPTS_AT_DAMAGE
             except (OSError, ValueError) as error:
                 outcome["trouble"] = _one_line(error)
             except BaseException as error:
                 outcome["defect"] = error
                 return
-            if attempt == ATTEMPTS or time.monotonic() + pause > deadline:
+            if attempt >= allowed or time.monotonic() + pause > deadline:
                 return
             log.info("Attempt %d failed (%s); the next in %g s", attempt, outcome["trouble"], pause)
             time.sleep(pause)

@@ -290,7 +290,7 @@ class _WebFile(io.RawIOBase):
             answer = self._store.request(self._name, Range=f"bytes={start}-{stop - 1}")
             if answer.status_code == 206:
                 if len(answer.content) != stop - start:
-                    raise OSError(f"{self._store.address}/{self._name}: the answer is truncated")
+                    raise ConnectionError(f"{self._store.address}/{self._name}: the answer is truncated")
                 return answer.content
             self._whole = answer.content
         return self._whole[start:stop]

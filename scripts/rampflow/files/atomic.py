@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import glob
 import os
 import shutil
@@ -13,6 +14,7 @@ from pathlib import Path
 
 from rampflow.errors import RampflowError
 
+_PREFIX = ".rampflow-"  #: of the temporary folders
 _ABANDONED = 86_400  #: seconds after which a partial file that another process may be writing counts as abandoned
 
 
@@ -37,18 +39,37 @@ def replacing(path: str | os.PathLike, *, shared: bool = False) -> Iterator[Path
     Raises
     ------
     RampflowError
-        The file can't be written.
+        The file can't be written; the message has the final name, even if that lies in a temporary folder of this function.
     """
     path = Path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        for leftover in path.parent.glob(f".rampflow-*/{glob.escape(path.name)}"):
+        for leftover in path.parent.glob(f"{_PREFIX}*/{glob.escape(path.name)}"):
             with contextlib.suppress(FileNotFoundError):  # its writer has ended since
                 if not shared or time.time() - leftover.stat().st_mtime > _ABANDONED:
                     shutil.rmtree(leftover.parent, ignore_errors=True)
-        with tempfile.TemporaryDirectory(prefix=".rampflow-", dir=path.parent, ignore_cleanup_errors=True) as folder:
+        with tempfile.TemporaryDirectory(prefix=_PREFIX, dir=path.parent, ignore_cleanup_errors=True) as folder:
             partial = Path(folder) / path.name
             yield partial
             partial.replace(path)
     except OSError as error:
-        raise RampflowError(f"{path}: can't be written ({error.strerror or error})") from error
+        final = path.parent.parent / path.name if path.parent.name.startswith(_PREFIX) else path
+        raise RampflowError(f"{final}: can't be written ({describe_error(error)})") from error
+
+
+def describe_error(error: OSError) -> str:
+    """Describe why a file can't be written, and what to do if the disk is full.
+
+    Parameters
+    ----------
+    error : OSError
+        The error of the system, or that of a library that has its number.
+
+    Returns
+    -------
+    str
+        Description without the name of the file.
+    """
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"{os.strerror(error.errno)}: make room there, then start the same command again"
+    return error.strerror or str(error)

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from rampflow import SOFTWARE_NAME, __version__
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 PREVIEW_SIZE, THUMBNAIL_SIZE = 1080, 300  #: pixels a side at most; those of the previews in the Roman archive
 SCALES = (1, 2, 5, 10, 20, 30, 60, 120, 180, 300)  #: lengths of a scale bar, arcsec
@@ -191,26 +195,24 @@ def draw(shades: np.ndarray, corners: np.ndarray | None = None):
     return picture
 
 
-def write_preview(binned: np.ndarray, s_region: str | None, preview: Path, thumbnail: Path) -> None:
-    """Write the preview of an image and its thumbnail, as PNG that names this software.
+def save_picture(picture: Image.Image, size: int, path: Path) -> None:
+    """Shrink a picture, and write it as PNG that names this software.
 
     Parameters
     ----------
-    binned : numpy.ndarray
-        The image, binned by `binning` of its shape and `PREVIEW_SIZE` with `bin_down`; NaN becomes black.
-    s_region : str or None
-        Footprint, ``meta.wcsinfo.s_region``.
-    preview, thumbnail : pathlib.Path
-        Files to write. The thumbnail has `THUMBNAIL_SIZE` pixels a side at most.
+    picture : PIL.Image.Image
+        The picture. It is shrunk in place.
+    size : int
+        Pixels a side at most.
+    path : pathlib.Path
+        File to write.
     """
     from PIL.PngImagePlugin import PngInfo
 
     software = PngInfo()
     software.add_text("Software", f"{SOFTWARE_NAME} {__version__}")
-    picture = draw(stretch(binned), corners_of(s_region))
-    picture.save(preview, "PNG", pnginfo=software)
-    picture.thumbnail((THUMBNAIL_SIZE, THUMBNAIL_SIZE))
-    picture.save(thumbnail, "PNG", pnginfo=software)
+    picture.thumbnail((size, size))
+    picture.save(path, "PNG", pnginfo=software)
 
 
 def draw_compass(picture, north: np.ndarray, east: np.ndarray, scale: float) -> None:

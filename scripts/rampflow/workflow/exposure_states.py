@@ -79,7 +79,7 @@ def find_outliers_of_run(
             Path(plan.settings["results"]), states_of_run(plan, failed, finished), plan.settings["qa"]["limits"], dropped
         )
     except (RampflowError, OSError) as error:
-        return [f"the table of exposures: {error}"]
+        return [f"the table of exposures: {error}. It is written at the end of the next run that has a job to do"]
     return list(_lines(plan.exposures, findings))
 
 
