@@ -200,11 +200,12 @@ def other_exposure(given: dict[str, str], stem: str, image: dict[str, str]) -> s
 
     Parameters
     ----------
-    given, image : dict of str
-        ``filename`` and ``detector`` of the file and of the image; empty text where one has none. Only names of the archive are
-        compared.
+    given : dict of str
+        ``filename`` and ``detector`` of the file; empty text where it has none. Only names of the archive are compared.
     stem : str
         Name of the exposure, which counts more than the name in the metadata of the image.
+    image : dict of str
+        The same of the image.
 
     Returns
     -------
