@@ -586,16 +586,21 @@ def calibrated(tmp_path_factory):
     sky.expose("a", error=(0.3, -0.4), roll_error=0.002)
     sky.expose("b", error=(-1.5, 2.6), roll_error=-0.003, dither=(40, 25))
     first = sky.align("first")
-    for index, image in enumerate(sky.images):
-        stem = tweakreg.stem_of_image(image)
-        with AsdfFile(image) as file:
-            apply_solution(file.tree["roman"]["meta"], first[stem])
-            sky.images[index] = sky.folder / f"{stem}_cal.asdf"
-            with create_asdf(sky.images[index], file.tree):
-                pass
-        table = update_catalog(pq.read_table(sky.catalogs[index]), first[stem])
-        pq.write_table(table, sky.catalogs[index])
+    for index in range(len(sky.images)):
+        write_aligned(sky, index, first)
     return sky, first
+
+
+def write_aligned(sky, index, result):
+    """Put the image and catalog that a finished run would leave in the place of those before the alignment."""
+    stem = tweakreg.stem_of_image(sky.images[index])
+    with AsdfFile(sky.images[index]) as file:
+        apply_solution(file.tree["roman"]["meta"], result[stem])
+        sky.images[index] = sky.folder / f"{stem}_cal.asdf"
+        with create_asdf(sky.images[index], file.tree):
+            pass
+    table = update_catalog(pq.read_table(sky.catalogs[index]), result[stem])
+    pq.write_table(table, sky.catalogs[index])
 
 
 @pytest.mark.slow
@@ -611,6 +616,22 @@ def test_aligning_aligned_images_changes_nothing(calibrated, refine):
         assert again.summary["exposures"][stem]["rmse_after_mas"] == pytest.approx(
             first.summary["exposures"][stem]["rmse_after_mas"], rel=1e-3 if refine else 0.3
         )
+
+
+@pytest.mark.parametrize("number", [1, 2, 3])
+def test_detectors_of_an_exposure_agree_if_some_of_them_are_aligned_already(tmp_path, number):
+    """The pointing error is still in the WCS of the others. The last one has no stars and follows the rest."""
+    sky = Sky(tmp_path, radius=0.5)
+    for detector, sources in (("WFI02", None), ("WFI04", None), ("WFI08", None), ("WFI05", 0)):
+        sky.expose(detector, detector, group="one", error=(0.5, 0.3), sources=sources)
+    first = sky.align("first")
+    for index in range(number):
+        write_aligned(sky, index, first)
+    result = sky.align("mixed")
+    assert set(result.statuses().values()) == {"COMPLETE"} and "no common pointing" not in result.said
+    for stem in sky.truth:
+        assert np.abs(result.error(stem) - first.error(stem)).max() < 0.1
+    assert "aligned as its exposure's other detectors" in result.summary["exposures"]["WFI05"]["reason"]
 
 
 @pytest.mark.slow

@@ -71,6 +71,8 @@ class CatalogedExposure:
         Standard deviations of a coordinate, (n,), arcsec.
     corners : numpy.ndarray
         Corners of the bounding box in the tangent plane, (4, 2), arcsec.
+    pointed_corners : numpy.ndarray
+        The same without an earlier correction in the WCS: where the pointing of the telescope puts them.
     rotation : numpy.ndarray
         Orthogonal matrix, (3, 3), from (1, x, y), with x and y in radians, to the direction on the sky.
     pixel_scale : float
@@ -87,6 +89,7 @@ class CatalogedExposure:
         earlier = self._earlier = _correction_in(wcs)
         self.rotation = _rotation_of(corrector, earlier)
         self.corners = earlier.undo(np.array(corrector.det_to_tanp([x0, x1, x1, x0], [y0, y0, y1, y1])).T)
+        self.pointed_corners = earlier.undo(self.corners)
         side = self.corners[[1, 3]] - self.corners[0]
         self.pixel_scale = float(np.sqrt(abs(np.linalg.det(side)) / ((x1 - x0) * (y1 - y0))))
         self.plane = self._plane_by(corrector, self.sources.x, self.sources.y)

@@ -289,6 +289,8 @@ def agree(member: CatalogedExposure, first: Affine, second: Affine) -> bool:
 def as_its_group(member: CatalogedExposure, mates: list[CatalogedExposure], affines: list[Affine]) -> Affine | None:
     """Derive the correction of an exposure from the rotation of the whole focal plane.
 
+    The rotation is that from the pointing of the telescope, so that some of the detectors may have been aligned before.
+
     Parameters
     ----------
     member : CatalogedExposure
@@ -303,14 +305,14 @@ def as_its_group(member: CatalogedExposure, mates: list[CatalogedExposure], affi
     """
     if not mates:
         return None
-    before = np.concatenate([mate.to_sky(mate.corners) for mate in mates])
+    before = np.concatenate([mate.to_sky(mate.pointed_corners) for mate in mates])
     after = np.concatenate([mate.to_sky(affine(mate.corners)) for mate, affine in zip(mates, affines, strict=True)])
     # The rotation from one to the other by least squares (Wahba's problem, solved by Kabsch's algorithm).
     left, _, right = np.linalg.svd(after.T @ before)
     rotation = left @ np.diag([1, 1, np.linalg.det(left @ right)]) @ right
     if np.linalg.norm(before @ rotation.T - after, axis=1).max() > GROUP_AGREEMENT * ARCSEC:
         return None
-    return fit_affine(member.corners, member.to_plane(member.to_sky(member.corners) @ rotation.T))
+    return fit_affine(member.corners, member.to_plane(member.to_sky(member.pointed_corners) @ rotation.T))
 
 
 def warn_of_groups_apart(members: list[CatalogedExposure], affines: list[Affine], log) -> None:
