@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Pin the packages that rampflow.in, watch.in, dev.in, docs.in and cluster.in need, in their newest versions: rampflow.txt, watch.txt,
-# dev.txt, docs.txt and cluster.txt for pip, rampflow.yaml for conda. Write the tags of these versions, and those of the newest data models, to
+# Pin the packages that rampflow.in, watch.in, view.in, dev.in, docs.in and cluster.in need, in their newest versions: rampflow.txt,
+# watch.txt, view.txt, dev.txt, docs.txt and cluster.txt for pip, rampflow.yaml for conda. Write the tags of these versions, and those of the newest data models, to
 # scripts/rampflow/files/tags.py, and the schemas of the newest ones beside it.
 set -euo pipefail
 cd "$(dirname "$0")"
@@ -18,6 +18,8 @@ sed -E 's/==[0-9.]+//' rampflow.in > "$fresh/next.in"
 "$fresh/next/bin/python" write_tags.py describe > "$fresh/newest.json"
 $pip install --quiet -r watch.in
 $pip freeze > "$fresh/watch"
+$pip install --quiet -r view.in
+$pip freeze > "$fresh/view"
 $pip install --quiet -r dev.in
 $pip freeze > "$fresh/dev"
 $pip install --quiet -r docs.in
@@ -32,6 +34,10 @@ $pip freeze > "$fresh/cluster"
   echo "# Pins of watch.in, on top of rampflow.txt: written by \`make lock\`."
   comm -13 <(sort "$fresh/rampflow") <(sort "$fresh/watch")
 } > watch.txt
+{
+  echo "# Pins of view.in, on top of rampflow.txt: written by \`make lock\`."
+  comm -13 <(sort "$fresh/watch") <(sort "$fresh/view")
+} > view.txt
 {
   echo "# Pins of dev.in, on top of rampflow.txt: written by \`make lock\`."
   comm -13 <(sort "$fresh/rampflow") <(sort "$fresh/dev")

@@ -15,6 +15,8 @@ ENVS = ROOT / "envs"
 REQUIRED_IN = {
     "scripts": ("rampflow.in",),
     "scripts/watch.py": ("rampflow.in", "watch.in"),
+    "scripts/view.py": ("rampflow.in", "view.in"),
+    "scripts/rampflow/views": ("rampflow.in", "view.in"),
     "workflow": ("rampflow.in",),
     "envs": ("rampflow.in",),
     "plugins": ("rampflow.in",),
@@ -146,18 +148,19 @@ def test_conda_and_pip_pin_the_same_versions():
     assert int(re.fullmatch(r"python =3\.(\d+)", python)[1]) >= 11
 
 
-@pytest.mark.parametrize("name", ["rampflow", "watch", "dev", "docs", "cluster"])
+@pytest.mark.parametrize("name", ["rampflow", "watch", "view", "dev", "docs", "cluster"])
 def test_every_required_package_is_pinned(name):
     """Each line of the .in file has its pin, in this lock file or in one that it builds on."""
     assert required(f"{name}.in")
-    below = {} if name == "watch" else pins("dev.txt")
+    below = {} if name in ("watch", "view") else pins("dev.txt")
     pinned = {canonical(package) for package in pins("rampflow.txt") | below | pins(f"{name}.txt")}
     assert set(required(f"{name}.in")) <= pinned
 
 
-def test_the_package_that_posts_summaries_is_not_in_the_main_environment():
-    assert "apprise" not in pins("rampflow.txt")
-    assert pins("watch.txt").items() <= pins("dev.txt").items(), "the tests run with what users get"
+@pytest.mark.parametrize(("name", "package"), [("watch", "apprise"), ("view", "regions")])
+def test_packages_of_one_program_are_not_in_the_main_environment(name, package):
+    assert package in pins(f"{name}.txt") and package not in pins("rampflow.txt")
+    assert pins(f"{name}.txt").items() <= pins("dev.txt").items(), "the tests run with what users get"
 
 
 def test_no_executor_of_a_cluster_is_imported_on_a_workstation():

@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -17,6 +18,7 @@ from astropy.wcs import WCS
 from focal_plane_images import EXPOSURE, SIDE, stem, wavy_wcs, write_detector
 from PIL import Image
 from regions import Regions
+from repository import ROOT
 from small_files import succeed, write_image
 
 from rampflow import dq
@@ -226,3 +228,25 @@ def test_ds9_places_the_regions_where_the_catalog_has_the_sources(results, tmp_p
     angles = [region.angle.to_value("deg") % 180 for region in sources[:2]]
     np.testing.assert_allclose(angles, [10, 100], atol=0.5)
     assert [region.meta["tag"] for region in read[3:]] == [["SATURATED"], ["JUMP_DET"], ["DO_NOT_USE"]]
+
+
+def test_the_commands_of_the_page_run(results, tmp_path, capsys, monkeypatch):
+    """Those of docs/how-to/other-tools.md, in a working folder with results, where there is no ds9."""
+    page = (ROOT / "docs" / "how-to" / "other-tools.md").read_text()
+    blocks = re.findall(r"^```(\w+)\n(.*?)^```$", page.replace("STEM", STEM), re.MULTILINE | re.DOTALL)
+    commands = [line for language, text in blocks if language == "bash" for line in text.splitlines()]
+    programs = [shlex.split(line)[2:] for line in commands if line.startswith("python scripts/view.py ")]
+    assert len(programs) == 4
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    (tmp_path / "results").symlink_to(results[0])
+    for words in programs:
+        run(*words)
+    files = {path.name.replace(STEM, "STEM").replace(EXPOSURE, "EXPOSURE") for path in (tmp_path / "view").iterdir()}
+    assert files >= {"STEM_cal.fits", "STEM_sources.reg", "STEM_flags.reg", "STEM_imviz.ipynb"}
+    assert files <= set(re.findall(r"\bSTEM_\w+\.\w+", page)) | {"STEM_sources.ecsv", "EXPOSURE_f158_focal_plane.png"}
+    names = {}
+    for language, text in blocks:
+        if language == "python":
+            exec(text, names)
+    assert np.isfinite(names["position"].ra.deg)
