@@ -64,7 +64,7 @@ def import_regions() -> Any:
         import regions
     except ImportError:
         raise RampflowError(
-            "regions of DS9 need the package regions, which is not installed: pip install -r envs/view.txt (make view)"
+            "regions of DS9 need the package regions, which is not installed: pip install regions; in a clone: make view"
         ) from None
     return regions
 
