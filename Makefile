@@ -2,6 +2,7 @@
 # make cluster    the same, with Snakemake's executor for SLURM
 # make watch      the same, with what scripts/watch.py needs to post summaries
 # make fetch      the same, with what scripts/fetch.py needs to ask the archive
+# make view       the same, with what scripts/view.py needs for regions of DS9 and notebooks
 # make demo       process a simulated visit, from raw exposures to products, in demo/
 # make report     the same, and write a report: demo/results/*_report.html
 # make test       run the tests
@@ -34,7 +35,7 @@ NEXT_TESTS ?= tests/unit/test_tags.py tests/unit/test_asdf_io.py tests/unit/test
 	tests/steps/test_step.py tests/steps/test_source_catalog.py tests/workflow/test_data_models.py tests/workflow/test_other_tools.py
 PIP := -m pip install --quiet --disable-pip-version-check
 
-.PHONY: env cluster watch fetch demo report test test-quick test-slurm test-container test-snakemake test-next test-peer bench validate check docs changelog lock clean
+.PHONY: env cluster watch fetch view demo report test test-quick test-slurm test-container test-snakemake test-next test-peer bench validate check docs changelog lock clean
 .DEFAULT_GOAL := env
 
 env: $(VENV)/.made-kernels
@@ -70,6 +71,12 @@ fetch: $(VENV)/.made-fetch $(VENV)/.made-kernels
 
 $(VENV)/.made-fetch: $(VENV)/.made envs/fetch.txt
 	$(BIN)/python $(PIP) -r envs/fetch.txt
+	touch $@
+
+view: $(VENV)/.made-view $(VENV)/.made-kernels
+
+$(VENV)/.made-view: $(VENV)/.made envs/view.txt
+	$(BIN)/python $(PIP) -r envs/view.txt
 	touch $@
 
 $(VENV)/.made-docs: $(VENV)/.made-dev envs/docs.txt

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Pin the packages that rampflow.in, watch.in, fetch.in, dev.in, docs.in and cluster.in need, in their newest versions: a .txt file of
-# each for pip; rampflow.yaml for conda, pixi.toml for pixi, and pylock.toml for uv. Write the tags of these versions, and those of the
-# newest data models, to scripts/rampflow/files/tags.py, and the schemas of the newest ones beside it.
+# Pin the packages that the .in files need, in their newest versions: a .txt file of each for pip; rampflow.yaml for conda, pixi.toml
+# for pixi, and pylock.toml for uv. Write the tags of these versions, and those of the newest data models, to
+# scripts/rampflow/files/tags.py, and the schemas of the newest ones beside it.
 set -euo pipefail
 cd "$(dirname "$0")"
 python=${1:-python3}
@@ -20,6 +20,8 @@ $pip install --quiet -r watch.in
 $pip freeze > "$fresh/watch"
 $pip install --quiet -r fetch.in
 $pip freeze > "$fresh/fetch"
+$pip install --quiet -r view.in
+$pip freeze > "$fresh/view"
 $pip install --quiet -r dev.in
 $pip freeze > "$fresh/dev"
 $pip install --quiet -r docs.in
@@ -38,6 +40,10 @@ $pip freeze > "$fresh/cluster"
   echo "# Pins of fetch.in, on top of rampflow.txt and watch.txt: written by \`make lock\`."
   comm -13 <(sort "$fresh/watch") <(sort "$fresh/fetch")
 } > fetch.txt
+{
+  echo "# Pins of view.in, on top of rampflow.txt: written by \`make lock\`."
+  comm -13 <(sort "$fresh/fetch") <(sort "$fresh/view")
+} > view.txt
 {
   echo "# Pins of dev.in, on top of rampflow.txt: written by \`make lock\`."
   comm -13 <(sort "$fresh/rampflow") <(sort "$fresh/dev")

@@ -17,6 +17,8 @@ REQUIRED_IN = {
     "scripts": ("rampflow.in",),
     "scripts/watch.py": ("rampflow.in", "watch.in"),
     "scripts/fetch.py": ("rampflow.in", "fetch.in"),
+    "scripts/view.py": ("rampflow.in", "view.in"),
+    "scripts/rampflow/views": ("rampflow.in", "view.in"),
     "workflow": ("rampflow.in",),
     "envs": ("rampflow.in",),
     "plugins": ("rampflow.in",),
@@ -162,16 +164,16 @@ def test_pixi_and_pip_pin_the_same_versions():
     assert python == f"python ={settings['dependencies']['python'].removesuffix('.*')}"
 
 
-@pytest.mark.parametrize("name", ["rampflow", "watch", "fetch", "dev", "docs", "cluster"])
+@pytest.mark.parametrize("name", ["rampflow", "watch", "fetch", "view", "dev", "docs", "cluster"])
 def test_every_required_package_is_pinned(name):
     """Each line of the .in file has its pin, in this lock file or in one that it builds on."""
     assert required(f"{name}.in")
-    below = {} if name in ("watch", "fetch") else pins("dev.txt")
+    below = {} if name in ("watch", "fetch", "view") else pins("dev.txt")
     pinned = {canonical(package) for package in pins("rampflow.txt") | below | pins(f"{name}.txt")}
     assert set(required(f"{name}.in")) <= pinned
 
 
-@pytest.mark.parametrize(("name", "package"), [("watch", "apprise"), ("fetch", "astroquery")])
+@pytest.mark.parametrize(("name", "package"), [("watch", "apprise"), ("fetch", "astroquery"), ("view", "regions")])
 def test_packages_of_single_programs_are_not_in_the_main_environment(name, package):
     assert package not in pins("rampflow.txt")
     assert pins(f"{name}.txt").items() <= pins("dev.txt").items(), "the tests run with what users get"

@@ -56,7 +56,7 @@ def make_notebook(images: dict[str, Path], catalogs: dict[str, Path]) -> Any:
         from nbformat import v4, validate
     except ImportError:
         raise RampflowError(
-            "a notebook needs the package nbformat, which is not installed: pip install -r envs/view.txt (make view)"
+            "a notebook needs the package nbformat, which is not installed: pip install nbformat; in a clone: make view"
         ) from None
     cells = [
         v4.new_markdown_cell(INTRODUCTION, id="introduction"),

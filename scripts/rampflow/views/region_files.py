@@ -25,6 +25,7 @@ COLUMNS = (
 #: Largest distance of an outline from the edges between flagged and other pixels: no middle of a pixel changes sides.
 TOLERANCE = 0.3
 PRECISION = 8  #: digits after the point, also of degrees: 0.04 mas
+MARKER = 5  #: size of the cross at a single pixel, pixels of the screen
 _EIGHT_NEIGHBORS = np.ones((3, 3))
 
 
@@ -63,7 +64,7 @@ def import_regions() -> Any:
         import regions
     except ImportError:
         raise RampflowError(
-            "regions of DS9 need the package regions, which is not installed: pip install -r envs/view.txt (make view)"
+            "regions of DS9 need the package regions, which is not installed: pip install regions; in a clone: make view"
         ) from None
     return regions
 
@@ -197,9 +198,10 @@ def flag_regions(
         ends = np.cumsum([outline.shape[1] for outline in outlines])
         for end, outline in zip(ends, outlines, strict=True):
             start = end - outline.shape[1]
-            region = point(place(start)) if end == start + 1 else polygon(place(slice(start, end)))
+            single = end == start + 1
+            region = point(place(start)) if single else polygon(place(slice(start, end)))
             region.meta["tag"] = [name]
-            region.visual["color"] = color
+            region.visual.update(color=color, **({"marker": "x", "markersize": MARKER} if single else {}))
             made.append(region)
     return made, counts
 
@@ -210,7 +212,9 @@ def _outlines(groups: np.ndarray, limit: int) -> Iterator[np.ndarray]:
 
     sizes = np.bincount(groups.ravel())[1:]
     boxes = ndimage.find_objects(groups)
-    for number in np.argsort(-sizes, kind="stable")[:limit]:
+    # Of groups of one size, those that are kept lie anywhere on the image, and are always the same.
+    anywhere = np.random.default_rng(0).permutation(len(sizes))
+    for number in np.lexsort((anywhere, -sizes))[:limit]:
         rows, columns = boxes[number]
         start = np.array([[rows.start], [columns.start]])
         if sizes[number] == 1:
@@ -257,4 +261,7 @@ def write_regions(path: Path, made: list[Any]) -> None:
         The file can't be written.
     """
     with replacing(path) as partial:
-        import_regions().Regions(made).write(partial, format="ds9", precision=PRECISION)
+        if made:
+            import_regions().Regions(made).write(partial, format="ds9", precision=PRECISION)
+        else:  # the package would leave the file empty, which is no file of regions
+            partial.write_text("# Region file format: DS9\n")
