@@ -2,6 +2,7 @@
 
 import os
 
+import browser
 import pytest
 from demo_visit import process_visit, workflow_of
 from shared_folders import copy_folder, make_once
@@ -19,6 +20,7 @@ NOT_QUICK = (
     "test_inventory_building.py",
     "test_kernels.py",
     "test_simulate.py",
+    "test_report_page.py",
     "test_survey_page.py",
 )
 
@@ -48,6 +50,16 @@ def visit(tmp_path_factory):
     folder = tmp_path_factory.mktemp("visit")
     copy_folder(made, folder)
     return workflow_of(folder)
+
+
+@pytest.fixture(scope="module")
+def chromium(tmp_path_factory):
+    """A page of a browser. Without one, tests are skipped, or fail where RAMPFLOW_BROWSER is "required"."""
+    if not browser.find():
+        absent = pytest.fail if os.environ.get("RAMPFLOW_BROWSER") == "required" else pytest.skip
+        absent(f"no browser is installed: none of {', '.join(browser.PROGRAMS)}; on Debian: apt-get install chromium")
+    with browser.page(tmp_path_factory.mktemp("profile")) as page:
+        yield page
 
 
 @pytest.fixture
