@@ -91,9 +91,8 @@ def text_columns(columns: Mapping[str, np.ndarray], results: Path, folder: Path)
     data: dict[str, Any] = {name: columns[name].tolist() for name in TEXTS}
     data["steps"] = [", ".join(words) for words in _unusual_steps(columns)]
     data["note"] = [_note({name: values[row] for name, values in columns.items()}) for row in range(len(data["stem"]))]
-    pages = [page_of_exposure(name, stem) for name, stem in zip(data["association"], data["stem"], strict=True)]
-    there = os.path.relpath(results, folder)
-    data["page"] = [quote(os.path.normpath(f"{there}/{page}")) if (results / page).exists() else "" for page in pages]
+    pages = {path.stem: os.path.relpath(path, folder) for path in sorted(results.glob(page_of_exposure("*", "*")))}
+    data["page"] = [quote(pages.get(stem, "")) for stem in data["stem"]]
     data["time"] = np.array([_milliseconds(text) for text in data["exposure_start_time"]])
     return data
 
@@ -164,7 +163,8 @@ def contact_sheet(texts: Mapping[str, Sequence[str]], results: Path, limit: int)
     possible : int
         Number of exposures that there would be without the limit.
     """
-    pictures, possible = [], 0
+    pictures: list[dict] = []
+    possible = 0
     for row, (stem, state) in enumerate(zip(texts["stem"], texts["state"], strict=True)):
         path = results / f"{stem}_cal_thumb.png"
         absent = state in WITHOUT_PRODUCTS
