@@ -1,4 +1,4 @@
-"""Draw pictures of the products of an exposure, and list the numbers that sum it up, for the report."""
+"""Draw pictures of the products of an exposure, for the report."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 
-from rampflow import dq
 from rampflow.chain import STATUSES, STEPS
 from rampflow.detector import mean_reads
 from rampflow.errors import RampflowError
@@ -47,40 +46,30 @@ def preview_picture(path: Path) -> dict:
     return {"title": "Calibrated image", "caption": caption, "source": data_uri(buffer.getvalue())}
 
 
-def summarize_image(image: Exposure, flags: np.ndarray, counts: dict[str, int]) -> dict:
-    """Collect what the report's tables say of an exposure.
+def summarize_image(image: Exposure, shape: tuple[int, ...]) -> dict:
+    """Collect what the report says of an exposure besides its numbers.
 
     Parameters
     ----------
     image : Exposure
         The calibrated image.
-    flags : numpy.ndarray
-        Its data quality.
-    counts : dict of int
-        Number of pixels by flag.
+    shape : tuple of int
+        Rows and columns.
 
     Returns
     -------
     dict
-        Values for the tables, as JSON can have them.
+        Values as JSON can have them.
     """
     meta = image.meta
-    start = meta["exposure"].get("start_time")
+    logs = meta.get("cal_logs", [])
     return {
         "stem": image.path.name.removesuffix("_cal.asdf"),
-        "type": image.get("meta.exposure.type"),
-        "detector": image.get("meta.instrument.detector"),
-        "element": image.get("meta.instrument.optical_element"),
-        "start": start.get("value") if isinstance(start, dict) else start,
         "resultants": len(meta["exposure"]["read_pattern"]),
-        "shape": list(flags.shape),
+        "shape": list(shape),
         "statuses": {name: meta["cal_step"].get(name, "INCOMPLETE") for name in STATUSES},
-        "statistics": meta["statistics"],
-        "flags": {name: n / flags.size for name, n in counts.items()},
-        "jumps": int(np.count_nonzero(dq.has(flags, dq.JUMP_DET))),
-        "s_region": meta.get("wcsinfo", {}).get("s_region"),
-        "warnings": [line for line in meta.get("cal_logs", []) if " :: WARNING :: " in line or " :: ERROR :: " in line],
-        "ran": steps_in_log(meta.get("cal_logs", [])),
+        "warnings": [line for line in logs if " :: WARNING :: " in line or " :: ERROR :: " in line],
+        "ran": steps_in_log(logs),
         "software": f"{meta['calibration_software_name']} {meta['calibration_software_version']}",
         "context": meta.get("ref_file", {}).get("crds", {}).get("context"),
     }
@@ -160,7 +149,7 @@ def main(argv: list[str] | None = None) -> int:
         image.expect_model("wfi_image", "image_pictures")
         flags = image.array("dq", 2).read()
         counts = flag_counts(flags)
-        facts = summarize_image(image, flags, counts)
+        facts = summarize_image(image, flags.shape)
         pictures = [preview_picture(arguments.preview), flag_maps(flags, counts)]
         if facts["statuses"][STEPS["ramp_fitting"].status] == "COMPLETE":
             times = mean_reads(image.get("meta.exposure.read_pattern", list)) * image.frame_time
@@ -169,7 +158,6 @@ def main(argv: list[str] | None = None) -> int:
             pictures.append(jump_map(flags, jumps, times))
         if arguments.catalog and arguments.segmentation:
             found = catalog_columns(arguments.catalog, ("x_psf", "y_psf", "is_extended"))
-            facts["sources"] = len(found["x_psf"])
             with AsdfFile(arguments.segmentation) as segmentation:
                 labels = Exposure(segmentation).array("data", 2).read()
             pictures.append(source_cutout(image.array("data", 2).read(), labels, *found.values()))
@@ -188,7 +176,7 @@ def main(argv: list[str] | None = None) -> int:
                     sky_positions(arguments.catalog),
                     np.column_stack(place),
                 )
-                corners = corners_of(facts["s_region"])
+                corners = corners_of(image.meta.get("wcsinfo", {}).get("s_region"))
                 if residuals and corners is not None:
                     pictures.append(quiver_picture(residuals, corners, flags.shape))
                     facts["residuals"] = {"before": residuals.before.tolist(), "after": residuals.after.tolist()}

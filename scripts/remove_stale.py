@@ -8,7 +8,7 @@ from rampflow.errors import RampflowError
 from rampflow.step.logs import step_logger
 from rampflow.step.program import reported_errors
 from rampflow.workflow import inventory
-from rampflow.workflow.leftovers import find_stale_files
+from rampflow.workflow.leftovers import PAGES, find_stale_files
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -23,6 +23,8 @@ def main(argv: list[str] | None = None) -> int:
             raise RampflowError(f"{arguments.inventory}: is not a list of exposures that a run has made")
         for path in find_stale_files(visit, arguments.results, arguments.inventory.parent):
             path.unlink(missing_ok=True)
+            if path.parent.name.endswith(PAGES[0]) and not any(path.parent.iterdir()):
+                path.parent.rmdir()
             step_logger("remove_stale").info("Removed %s", path)
     return outcome.status
 

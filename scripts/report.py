@@ -1,31 +1,43 @@
-"""Write the report of an association: one page with the results of its exposures, for any browser."""
+"""Write the report of an association: a page of all its exposures, and one of each, for any browser."""
 
 from __future__ import annotations
 
 import argparse
 import collections
-import datetime
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from rampflow import SOFTWARE_NAME, __version__
 from rampflow.chain import STEPS
+from rampflow.errors import RampflowError
 from rampflow.files.path_lists import read_list
-from rampflow.pictures.alignment import residual_picture, sky_picture
-from rampflow.pictures.image import corners_of
-from rampflow.pictures.pages import write_page
+from rampflow.folders import WORKFLOW
+from rampflow.pictures.alignment import residual_picture
+from rampflow.pictures.overview import page_of_exposure, write_overview
+from rampflow.pictures.pages import format_number, write_page
 from rampflow.quality.benchmarks import read_benchmark
+from rampflow.quality.limits import read_limits
+from rampflow.quality.numbers import NUMBERS, OF_THE_RUN, STATUSES
+from rampflow.quality.outliers import Finding
+from rampflow.quality.table import combine_rows, compare_exposures, read_exposure_table, read_numbers
 from rampflow.step.declaration import NOT_APPLICABLE
 from rampflow.step.program import reported_errors
 from rampflow.workflow.summary import read_log, reason_without_error
 
+TEMPLATES = WORKFLOW / "report"
 SYMBOLS = {"COMPLETE": "✓", "SKIPPED": "–", "FAILED": "✗", "N/A": "·", "INCOMPLETE": "?"}
 #: The jobs of an exposure in order, and the name of each in meta.cal_step, where it has one.
 JOBS = {**{step.name: step.status for step in STEPS.values()}, "finalize": None}
+#: Numbers in the heading of the page of an exposure.
+HEADING = ("exposure_type", "detector", "optical_element", "exposure_start_time")
+MOST_STARS = 3000  #: on the map: the brightest
+FORMATS = {"scale": ".8f"}  #: of numbers that five digits don't tell apart
+#: Sections of numbers that are closed when the page of an exposure is opened.
+CLOSED = ("Identification", "Pixels by flag", "Provenance")
 
 
 def total(jobs: list[dict], key: str, combine: Callable[[list[float]], float] = sum) -> float | None:
@@ -49,44 +61,64 @@ def total(jobs: list[dict], key: str, combine: Callable[[list[float]], float] = 
     return combine(values) if values else None
 
 
-def exposure_of(images: Path, ramps: Path | None, summary: dict, benchmarks: Path) -> dict:
-    """Collect what the page says of one exposure.
+def jobs_of(facts: dict, reasons: Mapping[str, str], benchmarks: Path) -> list[dict]:
+    """List the jobs of an exposure, with status, time and memory.
 
     Parameters
     ----------
-    images : pathlib.Path
-        File of image_pictures.py.
-    ramps : pathlib.Path or None
-        File of ramp_pictures.py; `None` for an exposure without a ramp.
-    summary : dict
-        Summary of the alignment; empty where there was none.
+    facts : dict
+        What image_pictures.py wrote of the exposure.
+    reasons : mapping of str to str
+        Why steps are not COMPLETE, of ``STEM_qa.json``.
     benchmarks : pathlib.Path
         Folder with ``STEM/STEP.tsv``.
 
     Returns
     -------
-    dict
-        What the template shows.
+    list of dict
+        ``name``, ``status``, ``reason``, ``seconds``, ``cpu`` and ``memory`` of each.
     """
-    content, ramp = json.loads(images.read_text()), json.loads(ramps.read_text()) if ramps else {"pictures": []}
-    facts = content["facts"]
-    folder = benchmarks / facts["stem"]
     jobs = []
     for name, status in JOBS.items():
         # A step that had no part in this image may have a file of an earlier run.
         measured = name in facts["ran"] or status is None
-        path = folder / f"{name}.tsv"
-        jobs.append({"name": name, "status": facts["statuses"].get(status), **read_benchmark(path if measured else None)})
-    return {
-        **facts,
-        "pictures": [*content["pictures"], *ramp["pictures"]],
-        "refpix": ramp.get("refpix"),
-        "alignment": summary.get("exposures", {}).get(facts["stem"], {}),
-        "jobs": jobs,
-        "cpu": total(jobs, "cpu"),
-        "seconds": total(jobs, "seconds"),
-        "memory": total(jobs, "memory", max),
-    }
+        path = benchmarks / facts["stem"] / f"{name}.tsv"
+        known = {"name": name, "status": facts["statuses"].get(status), "reason": reasons.get(name, "")}
+        jobs.append(known | read_benchmark(path if measured else None))
+    return jobs
+
+
+def sections_of(row: Mapping[str, Any], findings: Sequence[Finding]) -> list[tuple[dict, list[dict]]]:
+    """List the numbers of an exposure by section, as its page shows them.
+
+    Parameters
+    ----------
+    row : mapping
+        Row of the table of exposures.
+    findings : sequence of Finding
+        Outliers of the exposure.
+
+    Returns
+    -------
+    list of tuple
+        ``title`` and ``opened`` of each section, and for each of its numbers ``title``, ``meaning``, ``value``, ``unit`` and
+        ``text`` (of an outlier). Statuses and what only a run knows are left out.
+    """
+    texts = {finding.name: finding.text for finding in findings}
+    sections: dict[str, list[dict]] = {}
+    for name, number in NUMBERS.items():
+        if number in STATUSES or name in OF_THE_RUN or (number.section == "Cost" and name != "n_warnings"):
+            continue
+        value = row.get(name)
+        if number.is_text or value is None:
+            spelled = str(value or "–")
+        else:
+            spelled = format_number(value, FORMATS.get(name) or (",.0f" if float(value).is_integer() else ".5g"))
+        sections.setdefault(number.section, []).append(
+            {"title": number.title, "meaning": number.meaning, "value": spelled, "text": texts.get(name, "")}
+            | {"unit": number.unit.replace(" / ", "/") if spelled != "–" else ""}
+        )
+    return [({"title": title, "opened": title not in CLOSED}, numbers) for title, numbers in sections.items()]
 
 
 def tally(values: list[str]) -> str:
@@ -132,40 +164,32 @@ def own_warnings(lines: list[str], stem: str, stems: list[str]) -> list[str]:
     return spelled
 
 
-def association_pictures(exposures: list[dict], stars: Path | None) -> list[dict]:
-    """Draw pictures of all exposures together.
+def read_stars(path: Path) -> np.ndarray:
+    """Read the positions of the brightest stars of a catalog.
 
     Parameters
     ----------
-    exposures : list of dict
-        What `exposure_of` gives of each.
-    stars : pathlib.Path or None
+    path : pathlib.Path
         The astrometric catalog.
 
     Returns
     -------
-    list of dict
-        Title, caption and source of each picture.
+    numpy.ndarray
+        Right ascension and declination, degrees, of shape (n, 2).
     """
-    positions, magnitudes = np.empty((0, 2)), np.empty(0)
-    if stars:
-        from rampflow.astrometry.star_table import read_star_table
+    from rampflow.astrometry.star_table import read_star_table
 
-        table, _ = read_star_table(stars)
-        positions, magnitudes = np.column_stack([table["ra"], table["dec"]]), np.asarray(table["mag"])
-    footprints = [(e["detector"], corners) for e in exposures if (corners := corners_of(e["s_region"])) is not None]
-    result = [sky_picture(footprints, positions, magnitudes)]
-    if residuals := [e["residuals"] for e in exposures if "residuals" in e]:
-        result.append(residual_picture(*(np.concatenate([r[name] for r in residuals]) for name in ("before", "after"))))
-    return [shown for shown in result if shown]
+    table, _ = read_star_table(path)
+    brightest = np.argsort(np.nan_to_num(np.asarray(table["mag"], float), nan=np.inf), kind="stable")[:MOST_STARS]
+    return np.column_stack([table["ra"], table["dec"]])[brightest]
 
 
-def find_missing(stems: list[str], logs: Path, benchmarks: Path) -> list[dict]:
+def find_missing(stems: Sequence[str], logs: Path, benchmarks: Path) -> dict[str, dict[str, str]]:
     """Find out why exposures have no products.
 
     Parameters
     ----------
-    stems : list of str
+    stems : sequence of str
         Their names.
     logs : pathlib.Path
         Folder with the log of each step, ``STEM/STEP.log``.
@@ -174,29 +198,138 @@ def find_missing(stems: list[str], logs: Path, benchmarks: Path) -> list[dict]:
 
     Returns
     -------
-    list of dict
-        ``stem`` and ``reason`` of each.
+    dict
+        ``state``, ``failed_step`` and ``reason`` by name.
     """
-    missing = []
+    missing = {}
     for stem in stems:
         errors, killed = [], []
         for log in sorted((logs / stem).glob("*.log"), key=lambda log: log.stat().st_mtime_ns):
             benchmark = benchmarks / stem / f"{log.stem}.tsv"
             ended = benchmark.exists() and benchmark.stat().st_mtime_ns >= log.stat().st_mtime_ns
             if reason := read_log(log)[0]:
-                errors.append(f"{log.stem} failed: {reason.removeprefix(f'{log.stem}: ')}")
+                errors.append((log.stem, reason.removeprefix(f"{log.stem}: ")))
             elif not ended and log.stat().st_size:  # an empty one is of a step that did not begin
-                killed.append(f"{log.stem} failed: {reason_without_error(log)}")
-        failed = next(iter(errors + killed), "it has not been processed")
-        missing.append({"stem": stem, "reason": failed})
+                killed.append((log.stem, reason_without_error(log)))
+        step, reason = next(iter(errors + killed), ("", "it has not been processed"))
+        missing[stem] = {"state": "failed" if step else "missing", "failed_step": step, "reason": reason}
     return missing
+
+
+def read_absent(words: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Read the exposures of an option of the command line.
+
+    Parameters
+    ----------
+    words : sequence of str
+        For each exposure its name, or a JSON object with ``stem`` and columns of the table of exposures; ``@FILE`` for a file
+        that has one in each line.
+
+    Returns
+    -------
+    dict
+        What is known of each exposure, by its name.
+
+    Raises
+    ------
+    RampflowError
+        A word begins like an object and is none.
+    """
+    absent: dict[str, dict[str, Any]] = {}
+    for word in read_list(words):
+        try:
+            known = json.loads(word) if word.startswith("{") else {"stem": word}
+            absent[known["stem"]] = {name: value for name, value in known.items() if name in NUMBERS}
+        except (ValueError, LookupError):
+            raise RampflowError(f"{word}: is not a JSON object with an entry `stem`") from None
+    return absent
+
+
+def write_exposures(
+    folder: Path,
+    files: Sequence[tuple[Path, Path | None]],
+    table: Mapping[str, tuple[Mapping, list[Finding]]],
+    context: Mapping,
+) -> None:
+    """Write the page of each exposure.
+
+    Parameters
+    ----------
+    folder : pathlib.Path
+        Results folder.
+    files : sequence of tuple
+        For each exposure the file of image_pictures.py, and that of ramp_pictures.py or `None`.
+    table : mapping
+        Row of the table of exposures, and outliers, by name.
+    context : mapping
+        ``association``, ``stems`` in order, ``benchmarks``, and ``alignment``, the summary's entries by name.
+    """
+    stems = context["stems"]
+    for place, (images, ramps) in enumerate(files):
+        content, ramp = json.loads(images.read_text()), json.loads(ramps.read_text()) if ramps else {"pictures": []}
+        facts = content["facts"]
+        stem = facts["stem"]
+        row, findings = table[stem]
+        jobs = jobs_of(facts, read_reasons(folder / f"{stem}_qa.json"), context["benchmarks"])
+        sections = sections_of(row, findings)
+        shared = context["alignment"].get(stem, {}).get("n_shared")
+        for section, numbers in sections:
+            if section["title"] == "Alignment" and shared is not None:
+                title = "stars shared with other exposures"
+                numbers.append({"title": title, "meaning": title, "value": shared, "unit": "", "text": ""})
+        write_page(
+            folder / page_of_exposure(context["association"], stem),
+            TEMPLATES / "exposure.html.j2",
+            {
+                **facts,
+                "warnings": own_warnings(facts["warnings"], stem, stems),
+                "row": {
+                    name: row.get(name, "") for name in ("exposure_type", "detector", "optical_element", "exposure_start_time")
+                },
+                "findings": findings,
+                "sections": sections,
+                "pictures": [*content["pictures"], *ramp["pictures"]],
+                "jobs": jobs,
+                "cpu": total(jobs, "cpu"),
+                "seconds": total(jobs, "seconds"),
+                "memory": total(jobs, "memory", max),
+                "symbols": SYMBOLS,
+                "association": context["association"],
+                "report": f"{context['association']}_report.html",
+                "before": stems[place - 1] if place else "",
+                "after": stems[place + 1] if place + 1 < len(stems) else "",
+            },
+        )
+
+
+def read_reasons(path: Path) -> dict[str, str]:
+    """Read why steps of an exposure are not COMPLETE.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        File of the numbers of the exposure, ``STEM_qa.json``.
+
+    Returns
+    -------
+    dict of str to str
+        Reason by the name of the step; empty if the file can't be read.
+    """
+    try:
+        return dict(json.loads(path.read_text())["reasons"])
+    except (OSError, ValueError, LookupError, TypeError):
+        return {}
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run as a program."""
     parser = argparse.ArgumentParser(prog="report.py", description=__doc__)
-    parser.add_argument("output", metavar="OUTPUT", type=Path, help="the page to write (ASSOCIATION_report.html)")
-    parser.add_argument("template", metavar="TEMPLATE", type=Path, help="of the page (workflow/report/report.html.j2)")
+    parser.add_argument(
+        "output",
+        metavar="OUTPUT",
+        type=Path,
+        help="the page to write (RESULTS/ASSOCIATION_report.html); those of exposures are in the folder ASSOCIATION_report",
+    )
     parser.add_argument(
         "--images",
         metavar="FILE",
@@ -220,43 +353,65 @@ def main(argv: list[str] | None = None) -> int:
         default=Path("benchmarks"),
         help="with EXPOSURE/STEP.tsv (default: %(default)s)",
     )
+    absent = "; a name, a JSON object with `stem` and columns of the table of exposures, or @FILE with one in each line"
     parser.add_argument(
-        "--missing", metavar="EXPOSURE", nargs="+", default=[], help="exposures of the association that have no products"
+        "--missing", metavar="EXPOSURE", nargs="+", default=[], help=f"exposures of the association without products{absent}"
     )
     parser.add_argument(
-        "--excluded", metavar="EXPOSURE", nargs="+", default=[], help="exposures of it that the configuration excludes"
+        "--excluded", metavar="EXPOSURE", nargs="+", default=[], help=f"exposures of it that the configuration excludes{absent}"
     )
     parser.add_argument(
         "--logs", metavar="FOLDER", type=Path, default=Path("logs"), help="with EXPOSURE/STEP.log (default: %(default)s)"
     )
+    parser.add_argument("--limits", metavar="JSON", default="{}", help="limits of numbers, as qa.limits of the configuration")
     arguments = parser.parse_args(argv)
     with reported_errors("report") as outcome:
+        results, association = arguments.output.parent, arguments.output.name.removesuffix("_report.html")
+        ramps = [None if name == NOT_APPLICABLE else Path(name) for name in read_list(arguments.ramps)]
+        files = list(zip(map(Path, read_list(arguments.images)), ramps, strict=True))
+        facts = [json.loads(images.read_text())["facts"] for images, _ in files]
+        stems = [of_exposure["stem"] for of_exposure in facts]
+        missing, excluded = read_absent(arguments.missing), read_absent(arguments.excluded)
+        why = find_missing(list(missing), arguments.logs, arguments.benchmarks)
+        run = {stem: known | why[stem] for stem, known in missing.items()}
+        run |= {
+            stem: known | {"state": "excluded", "reason": "the configuration excludes it"} for stem, known in excluded.items()
+        }
+        run |= {stem: {"state": "complete"} for stem in stems}
+        rows = combine_rows(
+            read_numbers(results),
+            {s: row | {"association": association} for s, row in run.items()},
+            read_exposure_table(results),
+        )
+        columns, findings = compare_exposures(rows, read_limits(json.loads(arguments.limits)))
+        members = [place for place, row in enumerate(rows) if row["stem"] in run]
         summary = json.loads(arguments.summary.read_text()) if arguments.summary else {}
-        exposures = [
-            exposure_of(Path(images), None if ramps == NOT_APPLICABLE else Path(ramps), summary, arguments.benchmarks)
-            for images, ramps in zip(read_list(arguments.images), read_list(arguments.ramps), strict=True)
-        ]
-        stems = [e["stem"] for e in exposures]
-        for e in exposures:
-            e["warnings"] = own_warnings(e["warnings"], e["stem"], stems)
-        write_page(
+        known = {"association": association, "stems": stems, "benchmarks": arguments.benchmarks}
+        write_exposures(
+            results,
+            files,
+            {rows[place]["stem"]: (rows[place], findings[place]) for place in members},
+            known | {"alignment": summary.get("exposures", {})},
+        )
+        stars = read_stars(arguments.stars) if arguments.stars else None
+        residuals = [of_exposure["residuals"] for of_exposure in facts if "residuals" in of_exposure]
+        together = (np.concatenate([found[name] for found in residuals]) for name in ("before", "after")) if residuals else ()
+        write_overview(
             arguments.output,
-            arguments.template,
-            {
-                "association": arguments.output.name.removesuffix("_report.html"),
-                "exposures": exposures,
-                "missing": [
-                    *find_missing(arguments.missing, arguments.logs, arguments.benchmarks),
-                    *({"stem": stem, "reason": "it was excluded"} for stem in arguments.excluded),
-                ],
-                "pictures": association_pictures(exposures, arguments.stars),
+            TEMPLATES / "report.html.j2",
+            {name: values[members] for name, values in columns.items()},
+            results,
+            content={
+                "title": f"{association} · report",
+                "heading": association,
+                "association_pictures": [residual_picture(*together)] if residuals else [],
                 "summary": summary,
-                "symbols": SYMBOLS,
-                "software": tally([e["software"] for e in exposures]),
-                "contexts": tally([e["context"] or "not recorded" for e in exposures]),
-                "reporter": f"{SOFTWARE_NAME} {__version__}",
-                "made": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
+                "shown_stars": 0 if stars is None else len(stars),
+                "software": tally([of_exposure["software"] for of_exposure in facts]),
+                "contexts": tally([of_exposure["context"] or "not recorded" for of_exposure in facts]),
             },
+            thumbnails=len(members),
+            stars=stars,
         )
     return outcome.status
 

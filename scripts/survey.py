@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import argparse
-import datetime
 import json
 import sys
 from pathlib import Path
 
-from rampflow import SOFTWARE_NAME, __version__
 from rampflow.errors import RampflowError
-from rampflow.files.atomic import replacing
 from rampflow.folders import WORKFLOW
-from rampflow.pictures.pages import read_template
-from rampflow.pictures.survey import order_exposures, read_thumbnails, text_columns
+from rampflow.pictures.overview import write_overview
 from rampflow.quality.limits import read_limits
 from rampflow.quality.table import PARQUET, read_exposure_table, to_columns, update_table
 from rampflow.step.logs import step_logger
 from rampflow.step.program import reported_errors
 
-TEMPLATE = WORKFLOW / "report" / "survey.html.j2"
-THUMBNAILS = 1000  #: on the page, 3 MB
+TEMPLATE = WORKFLOW / "report" / "overview.html.j2"
+THUMBNAILS = 1000  #: on the contact sheet, 3 MB
 
 log = step_logger("survey")
 
@@ -37,7 +33,7 @@ def write_survey(results: Path, output: Path, template: Path = TEMPLATE, thumbna
     template : pathlib.Path
         Template of the page; its scripts are beside it.
     thumbnails : int
-        Largest number of thumbnails on the page.
+        Largest number of exposures on the contact sheet.
 
     Returns
     -------
@@ -52,41 +48,10 @@ def write_survey(results: Path, output: Path, template: Path = TEMPLATE, thumbna
     columns = to_columns(list(read_exposure_table(results).values()))
     if not columns["stem"].size:
         raise RampflowError(f"{results / PARQUET}: has no exposures; run the workflow first, which writes it at its end")
-
-    from bokeh.embed import file_html
-    from bokeh.resources import INLINE
-
-    from rampflow.pictures.survey_plots import make_document
-
-    order = order_exposures(columns)
-    columns = {name: values[order] for name, values in columns.items()}
-    texts = text_columns(columns, results)
-    pictures = read_thumbnails(texts["stem"], results, thumbnails)
-    with_thumbnail = sum((results / f"{stem}_cal_thumb.png").exists() for stem in texts["stem"])
-    content = {
-        "results": results.resolve().name,
-        "exposures": len(order),
-        "states": {state: texts["state"].count(state) for state in ("failed", "outdated", "missing")},
-        "unusual": sum(bool(names) for names in texts["outliers"]),
-        "pictures": [{"row": row, "source": url, **{k: texts[k][row] for k in CAPTION}} for row, url in pictures.items()],
-        "with_thumbnail": with_thumbnail,
-        "made": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        "made_by": f"{SOFTWARE_NAME} {__version__}",
-    }
-    page = file_html(
-        make_document(texts, columns, template.parent),
-        INLINE,
-        title=f"{content['results']} · survey",
-        template=read_template(template),
-        template_variables=content,
-    )
-    with replacing(output, shared=True) as partial:
-        partial.write_text(page, encoding="utf-8")
-    return len(order)
-
-
-#: What the contact sheet says of an exposure.
-CAPTION = ("stem", "state", "detector", "optical_element", "outlier_text", "page")
+    name = results.resolve().name
+    content = {"title": f"{name} · survey", "heading": f"Survey of {name}"}
+    write_overview(output, template, columns, results, content=content, thumbnails=thumbnails)
+    return len(columns["stem"])
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -100,7 +65,7 @@ def main(argv: list[str] | None = None) -> int:
         metavar="N",
         type=int,
         default=THUMBNAILS,
-        help="largest number of thumbnails on the page, those of failed exposures and outliers first (default: %(default)s)",
+        help="largest number of exposures on the contact sheet, failed ones and outliers first (default: %(default)s)",
     )
     arguments = parser.parse_args(argv)
     with reported_errors("survey") as outcome:

@@ -3,6 +3,7 @@
 import os
 import shutil
 
+import browser
 import pytest
 from demo_visit import process_visit, simulate_small_visit, small_workflow_of, workflow_of
 from shared_folders import copy_folder, make_once
@@ -14,7 +15,7 @@ os.environ["RAMPFLOW_VERSION"] = __version__
 
 #: `make test-quick` leaves out the tests with one of these marks or fixtures.
 NOT_QUICK_MARKS = ("slow", "workflow", "peer", "slurm", "container")
-NOT_QUICK_FIXTURES = {"visit", "small_visit", "cache", "package"}
+NOT_QUICK_FIXTURES = {"visit", "small_visit", "cache", "package", "chromium"}
 
 
 def pytest_collection_modifyitems(items):
@@ -57,6 +58,16 @@ def package(tmp_path_factory):
     from package import Package, install_package
 
     return Package(make_once(tmp_path_factory, "package", install_package))
+
+
+@pytest.fixture(scope="module")
+def chromium(tmp_path_factory):
+    """A page of a browser. Without one, tests are skipped, or fail where RAMPFLOW_BROWSER is "required"."""
+    if not browser.find():
+        absent = pytest.fail if os.environ.get("RAMPFLOW_BROWSER") == "required" else pytest.skip
+        absent(f"no browser is installed: none of {', '.join(browser.PROGRAMS)}; on Debian: apt-get install chromium")
+    with browser.page(tmp_path_factory.mktemp("profile")) as page:
+        yield page
 
 
 @pytest.fixture

@@ -48,7 +48,8 @@ class Page:
         message = json.loads(content)
         event, given = message.get("method"), message.get("params", {})
         if event == "Runtime.exceptionThrown":
-            self.errors.append(given["exceptionDetails"]["text"])
+            details = given["exceptionDetails"]
+            self.errors.append(details.get("exception", {}).get("description", details["text"]))
         elif event == "Runtime.consoleAPICalled" and given["type"] in ("error", "warning", "assert"):
             self.errors.append(str(given["args"]))
         elif event == "Log.entryAdded" and given["entry"]["level"] in ("error", "warning"):

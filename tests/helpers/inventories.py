@@ -42,8 +42,8 @@ exposures = {
 }
 said = {"context": found.context, "exposures": exposures, "opened": opened, "missing": found.missing_references()}
 said |= {"parameters": {e.stem: e.step_parameters for e in found.exposures.values()}, "notices": found.notices}
-said |= {"left_out": found.left_out}
-print(json.dumps({**said, "links": found.links, "excluded": found.excluded, "selected": found.selected}))
+said |= {name: {a: list(stems) for a, stems in getattr(found, name).items()} for name in ("excluded", "left_out")}
+print(json.dumps({**said, "links": found.links, "selected": found.selected}))
 """
 
 

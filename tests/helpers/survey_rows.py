@@ -31,8 +31,8 @@ FOUND_BY = {
 }
 
 
-def simulate_survey(number, seed=1, detectors=18, elements=tuple(ELEMENTS), exposure_times=EXPOSURE_TIMES):
-    """Rows of good exposures: visits of four dithers with all detectors, each with one element, in fields of their own.
+def simulate_survey(number, seed=1, detectors=18, elements=tuple(ELEMENTS), exposure_times=EXPOSURE_TIMES, per_visit=PER_VISIT):
+    """Rows of good exposures: visits of `per_visit` dithers with all detectors, each with one element, in fields of their own.
 
     Detectors differ by their bad pixels, noise and PSF, fields by their sky, stars and galaxies, and all numbers scatter; the
     sky, jumps and shifts have the tails of real ones (log-normal, Student).
@@ -58,7 +58,7 @@ def simulate_survey(number, seed=1, detectors=18, elements=tuple(ELEMENTS), expo
         seconds = exposure_times[(visit // len(elements)) % len(exposure_times)]
         zodiacal, density, cosmic = rng.lognormal(0, 0.2), rng.lognormal(0, 0.4), rng.lognormal(0, 0.08)
         ra, dec, pointing = rng.uniform(0, 360), rng.uniform(-60, 60), rng.normal(0, 300, 2)
-        for dither in range(1, PER_VISIT + 1):
+        for dither in range(1, per_visit + 1):
             for name, chip in chips.items():
                 rows.append(
                     _row(rng, visit, dither, name, chip, element, seconds, zodiacal, density, cosmic, (ra, dec), pointing)

@@ -60,6 +60,7 @@ def test_an_exposure_is_one_job_and_the_products_are_the_same(workflow, undistur
     assert run.returncode == 0, run.stdout
     jobs = submitted_jobs(run.stdout)
     assert len(jobs) == 3 + 1 + 3, "each exposure, tweakreg, and the products of each"
+    assert re.search(rf"^\S+ \[\d+/\d+ \d+%.*\] {IMAGE}: .* \(refpix\)$", run.stdout, re.MULTILINE), "progress"
     assert_same_products(workflow.folder / "results", undisturbed.folder / "results")
     kept = {path.name for path in (workflow.folder / "results" / "intermediates").iterdir()}
     assert kept == {path.name for path in (undisturbed.folder / "results" / "intermediates").iterdir()}

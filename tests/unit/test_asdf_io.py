@@ -24,7 +24,7 @@ from rampflow.files.asdf_writer import CompressedArray, EmptyArray, create_asdf
 from rampflow.files.atomic import replacing
 from rampflow.files.in_memory import InMemory, MemoryArray
 from rampflow.files.stored_array import StoredArray
-from rampflow.files.yaml_tree import TaggedDict, TaggedList, TaggedStr, tagged
+from rampflow.files.yaml_tree import TaggedDict, TaggedList, TaggedStr, cut_entry, tagged
 
 NAMES = ("u1", "<u2", ">u2", "<u4", ">u4", "<f2", ">f2", "<f4", ">f4", "<f8", ">f8", "?", "<c16", ">c16", "<i2", ">i8")
 DTYPES = [np.dtype(name) for name in NAMES]
@@ -645,6 +645,15 @@ def test_an_entry_is_read_without_the_others(tmp_path, written_by):
         assert file.tree is None
         assert file.entry("top", "entries", "e") is None is file.entry("top", "b") and file.entry("last") == 2
         assert file.entry("last", "deeper") is None
+
+
+def test_an_entry_ends_where_less_is_indented():
+    text = b"#ASDF\n%YAML 1.1\n---\none:\n\n  a: {x: 1,\n\n    y: 2}\n  b:\n  - 1\n  c: 3\ntwo:\n  d: 4\n...\n"
+    head = b"#ASDF\n%YAML 1.1\n---\n"
+    assert cut_entry(text, ("one", "a")) == head + b"  a: {x: 1,\n\n    y: 2}\n...\n"
+    assert cut_entry(text, ("one", "b")) == head + b"  b:\n  - 1\n...\n"
+    assert cut_entry(text, ("two", "d")) == head + b"  d: 4\n...\n"
+    assert cut_entry(text, ("one", "d")) is None is cut_entry(text, ("two", "a"))
 
 
 def test_an_entry_with_an_alias_of_another_is_read(tmp_path):

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import report
 from small_plans import DECLARED, entry
 
 from rampflow.errors import RampflowError
@@ -40,10 +41,19 @@ def test_options_are_those_of_the_inputs_that_a_job_has():
 
 def test_a_report_tells_failed_exposures_from_excluded_ones(make_plan):
     plan = make_plan()
-    plan.inventory.excluded["a"] = ["a1", "a2", "a3"]
+    plan.inventory.excluded["a"] = {"a1": {}, "a2": {"ra_ref": 10.0}, "a3": {}}
     arguments = JobArguments(plan)
-    assert arguments.missing_options("a", ["a2", "b1"]) == "--excluded a1 a3 --missing a2"
-    assert arguments.missing_options("a") == "--excluded a1 a2 a3" and arguments.missing_options("b", ["a2"]) == ""
+
+    def named(*unfinished):
+        """Exposures of each option, as report.py reads them."""
+        words = arguments.missing_options("a", unfinished).split()
+        return {option: report.read_absent([file]) for option, file in zip(words[::2], words[1::2], strict=True)}
+
+    assert named("a2", "b1") == {
+        "--excluded": {"a1": {"stem": "a1"}, "a3": {"stem": "a3"}},
+        "--missing": {"a2": {"stem": "a2", "ra_ref": 10.0}},
+    }
+    assert list(named()["--excluded"]) == ["a1", "a2", "a3"] and arguments.missing_options("b", ["a2"]) == ""
 
 
 def test_a_segmentation_map_of_selected_exposures_is_read_by_its_content(make_plan, tmp_path):

@@ -2,8 +2,10 @@
 
 import json
 
+import remove_stale
 from small_files import image, write_image
 
+from rampflow.workflow import inventory
 from rampflow.workflow.inventory import ExposureEntry, Inventory
 from rampflow.workflow.leftovers import find_stale_files
 
@@ -32,5 +34,23 @@ def test_products_of_the_run_are_not_stale(tmp_path):
     entry = ExposureEntry(STEM, "raw", "visit", "WFI_IMAGE", "WFI01", (8, 64, 64), chain, {}, None)
     meta = {"filename": f"{STEM}_cal.asdf", "calibration_software_name": "rampflow"}
     write_image(tmp_path / f"{STEM}_cal.asdf", image(), meta)
+    page, own = (tmp_path / "visit_report" / f"{name}.html" for name in (STEM, "notes"))
+    page.parent.mkdir()
+    for path in (page, own):
+        path.touch()
     assert find_stale_files(Inventory({STEM: entry}, None, {}), tmp_path, tmp_path) == []
-    assert find_stale_files(NOTHING, tmp_path, tmp_path) == [tmp_path / f"{STEM}_cal.asdf"]
+    assert find_stale_files(NOTHING, tmp_path, tmp_path) == [tmp_path / f"{STEM}_cal.asdf", page]
+
+
+def test_a_folder_of_pages_goes_with_its_last_page(tmp_path):
+    inventories = tmp_path / ".rampflow"
+    inventory.save(inventories / "exposures-0.json", {"context": None, "exposures": [], "links": {}})
+    meta = {"filename": f"{STEM}_cal.asdf", "calibration_software_name": "rampflow"}
+    for name in ("left", "kept"):
+        page = tmp_path / "results" / f"{name}_report" / f"{STEM}.html"
+        page.parent.mkdir(parents=True)
+        page.touch()
+    (page.parent / "notes.html").touch()
+    write_image(tmp_path / "results" / f"{STEM}_cal.asdf", image(), meta)
+    assert remove_stale.main([str(tmp_path / "results"), str(inventories / "exposures-0.json")]) == 0
+    assert [path.name for path in (tmp_path / "results").rglob("*")] == ["kept_report", "notes.html"]

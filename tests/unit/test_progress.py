@@ -70,6 +70,16 @@ def test_without_a_terminal_each_job_that_ended_is_a_line(logger, monkeypatch):
     assert screen.getvalue().splitlines()[-1].endswith(f"[4/4 100%] {FIT} (ramp_fitting)")
 
 
+def test_a_group_of_jobs_is_shown_by_its_jobs(logger, monkeypatch):
+    """As on a cluster. What the executor says of its jobs is shown."""
+    screen = start(logger, monkeypatch, terminal=False)
+    logger.info("Group job exposure", extra={"event": LogEvent.GROUP_INFO, "group_id": "exposure"})
+    run_two_jobs(logger)
+    logger.info("Job 1 has been submitted with SLURM jobid 7")
+    line, submitted = screen.getvalue().splitlines()
+    assert line.endswith(f"{REFPIX} (refpix)") and submitted == "Job 1 has been submitted with SLURM jobid 7"
+
+
 def test_on_a_terminal_one_line_says_what_runs(logger, monkeypatch):
     monkeypatch.setenv("COLUMNS", "45")
     screen = start(logger, monkeypatch, terminal=True)

@@ -1,16 +1,16 @@
 """The survey's page, of 10,000 synthetic exposures with planted faults, in a browser."""
 
-import os
-
-import browser
 import numpy as np
 import pytest
 import survey
+from overview_pages import change, click, errors_of, open_overview
 from PIL import Image
 from survey_rows import FAULTS, FOUND_BY, plant, simulate_survey, write_rows
 
 from rampflow.errors import RampflowError
-from rampflow.pictures.survey import MEASURED, order_exposures, read_thumbnails, text_columns
+from rampflow.pictures.footprints import SIDE, outline_exposures
+from rampflow.pictures.image import sky_center, tangent_plane
+from rampflow.pictures.overview import MEASURED, contact_sheet, order_exposures, text_columns
 from rampflow.quality.numbers import NUMBERS
 from rampflow.quality.table import read_exposure_table, to_columns, update_table
 
@@ -20,20 +20,6 @@ SIZE, THUMBNAILS = 10_000, 30
 #: A text that would end a script, or become an element, if it were not escaped.
 REASON = "x.asdf: no </script><b id='injected'>data</b>"
 FAILED = "r0009901001001001999_0001_wfi05_f129"
-
-#: Finds elements in the shadow trees of the library, too.
-FIND = """
-window.find = (selector, root = document) => [...root.querySelectorAll(selector),
-  ...[...root.querySelectorAll('*')].flatMap(e => e.shadowRoot ? find(selector, e.shadowRoot) : [])]
-window.model = name => Bokeh.documents[0].get_model_by_name(name)
-window.pause = () => new Promise(done => requestAnimationFrame(() => setTimeout(done, 50)))
-window.drawn = async () => { for (let i = 0; i < 100; i++) { await pause(); if (model('details').tags[1]) return } }
-window.kept = () => +document.getElementById('kept').textContent.replaceAll(',', '')
-window.cells = place => find('.slick-row').sort((a, b) => a.getBoundingClientRect().y - b.getBoundingClientRect().y)
-  .map(row => row.children[place].innerText)
-"""
-READY = """new Promise(done => { const look = () =>
-  window.Bokeh?.documents[0]?.is_idle ? requestAnimationFrame(() => setTimeout(done, 100)) : setTimeout(look, 20); look() })"""
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +37,8 @@ def results(tmp_path_factory):
         rows[0]["stem"]: {"state": "complete", "association": "first visit"},
     }
     update_table(folder, run, {})
-    (folder / "first visit_report.html").touch()
+    (folder / "first visit_report").mkdir()
+    (folder / "first visit_report" / f"{rows[0]['stem']}.html").touch()
     shades = np.arange(300, dtype=np.uint8)[:, None].repeat(300, axis=1)
     for row in rows[: THUMBNAILS + 10]:
         Image.fromarray(shades).save(folder / f"{row['stem']}_cal_thumb.png")
@@ -64,56 +51,24 @@ def table(results):
     return read_exposure_table(results[0])
 
 
-@pytest.fixture(scope="module")
-def opened(tmp_path_factory):
-    if not browser.find():
-        absent = pytest.fail if os.environ.get("RAMPFLOW_BROWSER") == "required" else pytest.skip
-        absent(f"no browser is installed: none of {', '.join(browser.PROGRAMS)}; on Debian: apt-get install chromium")
-    with browser.page(tmp_path_factory.mktemp("profile")) as page:
-        yield page
-
-
 @pytest.fixture
-def page(opened, results):
-    opened.open(results[0] / "survey.html", 1400)
-    opened.evaluate(READY)
-    opened.evaluate(FIND)
-    yield opened
-    # The library says the latter of a plot in which no point is left.
-    assert [error for error in opened.errors if "could not set initial ranges" not in error] == []
-
-
-def change(page, name, setting):
-    """Set a property of a widget as a user's input does; return how many exposures are kept."""
-    return page.evaluate(f"(async () => {{ model('{name}').{setting}; await drawn(); return kept() }})()")
-
-
-def click(page, selector, text):
-    """Click the middle of the element that has a text."""
-    place = page.evaluate(f"""(() => {{
-      const element = find('{selector}').find(e => e.innerText.includes('{text}'))
-      element.scrollIntoView({{block: 'center'}})
-      const box = element.getBoundingClientRect()
-      return [box.x + Math.min(box.width, 60) / 2, box.y + box.height / 2]
-    }})()""")
-    for kind in ("mousePressed", "mouseReleased"):
-        page.call("Input.dispatchMouseEvent", type=kind, x=place[0], y=place[1], button="left", clickCount=1)
-    page.evaluate("drawn()")
+def page(chromium, results):
+    open_overview(chromium, results[0] / "survey.html")
+    yield chromium
+    assert errors_of(chromium) == []
 
 
 @pytest.mark.parametrize("width", [1400, 390])
-def test_the_page_fits_the_screen_and_asks_the_network_for_nothing(opened, results, width):
+def test_the_page_fits_the_screen_and_asks_the_network_for_nothing(chromium, results, width):
     path = results[0] / "survey.html"
-    opened.open(path, width)
-    opened.evaluate(READY)
-    opened.evaluate(FIND)
-    assert opened.errors == []
-    assert opened.requests == [path.as_uri()]
-    assert opened.evaluate("document.documentElement.scrollWidth") <= width
-    assert opened.evaluate("find('canvas').length") >= 4, "four plots"
-    assert opened.evaluate("kept()") == SIZE + 1
+    open_overview(chromium, path, width)
+    assert chromium.errors == []
+    assert chromium.requests == [path.as_uri()]
+    assert chromium.evaluate("document.documentElement.scrollWidth") <= width
+    assert chromium.evaluate("find('canvas').length") >= 4, "four plots"
+    assert chromium.evaluate("kept()") == SIZE + 1
     addresses = "[...document.querySelectorAll('[src], link[href]')].map(e => e.getAttribute('src') ?? e.getAttribute('href'))"
-    assert opened.evaluate(f"{addresses}.filter(a => !a.startsWith('data:'))") == []
+    assert chromium.evaluate(f"{addresses}.filter(a => !a.startsWith('data:'))") == []
 
 
 def test_numbers_of_the_page_are_those_of_the_table(page, table):
@@ -146,8 +101,10 @@ def test_a_click_sorts(page, table):
     assert place > 0
     known = sorted(row["image_rms"] for row in table.values() if np.isfinite(row["image_rms"]))
     click(page, ".slick-header-column", "sky rms")
+    page.evaluate("pause()")
     assert [float(text) for text in page.evaluate(f"cells({place})")[:10]] == pytest.approx(known[:10], rel=1e-3)
     click(page, ".slick-header-column", "sky rms")
+    page.evaluate("pause()")
     shown = [float(text) for text in page.evaluate(f"cells({place})")[:10] if text != "–"]
     assert shown == pytest.approx(known[::-1][: len(shown)], rel=1e-3)
 
@@ -192,6 +149,7 @@ def test_only_unusual_exposures(page, results):
 
 def test_a_selected_row_is_selected_in_the_plots_and_explained(page, results):
     click(page, ".slick-row .failed", "failed")
+    page.evaluate("pause()")
     assert page.evaluate("model('exposures').selected.indices") == [0]
     text = page.evaluate("document.getElementById('chosen').innerText")
     assert FAILED in text and REASON in text and "linearity" in text
@@ -209,12 +167,15 @@ def test_an_exposure_links_to_its_report(page, results, table):
     with_report = [stem for stem, row in table.items() if row["association"] == "first visit"]
     assert with_report == [results[2]]
     change(page, "search", f"value_input = '{results[2]}'")
-    assert page.evaluate("find('.slick-row a').map(e => e.getAttribute('href'))") == [f"first%20visit_report.html#{results[2]}"]
+    assert page.evaluate("find('.slick-row a').map(e => e.getAttribute('href'))") == [f"first%20visit_report/{results[2]}.html"]
 
 
 def test_the_contact_sheet_follows_the_filters(page, results):
     assert page.evaluate("document.querySelectorAll('#contact figure').length") == THUMBNAILS
-    assert f"{THUMBNAILS} of {THUMBNAILS + 10} thumbnails" in page.evaluate("document.body.innerText")
+    assert f"of the first {THUMBNAILS} of {THUMBNAILS + 11} in the order of the table" in page.evaluate(
+        "document.body.innerText"
+    )
+    assert page.evaluate("document.querySelector('#contact .marked .blank').textContent.trim()") == "failed"
     page.evaluate("document.querySelector('#contact img').scrollIntoView()")
     page.evaluate("document.querySelector('#contact img').decode()")
     assert page.evaluate("document.querySelector('#contact img').naturalWidth") == 112
@@ -240,27 +201,63 @@ def test_the_order_of_exposures():
 
 
 def test_texts_of_an_exposure(tmp_path):
-    region = "POLYGON ICRS 359.95 10.0 359.95 10.1 0.05 10.1 0.05 10.0"
     rows = [
-        {"stem": "a", "s_region": region, "s_tweakreg": "FAILED", "s_flat_field": "SKIPPED", "s_photom": "COMPLETE"},
-        {"stem": "b", "ra_ref": 3.0, "dec_ref": 4.0, "exposure_start_time": "2027-01-01T00:00:01.500", "association": "none"},
-        {"stem": "c", "exposure_start_time": "yesterday"},
+        {"stem": "a", "state": "complete", "s_tweakreg": "FAILED", "s_flat_field": "SKIPPED", "s_photom": "COMPLETE"},
+        {"stem": "b", "state": "failed", "failed_step": "refpix", "exposure_start_time": "2027-01-01T00:00:01.500"},
+        {"stem": "c", "state": "complete", "exposure_start_time": "yesterday", "association": "none", "outlier_text": "sky"},
     ]
-    texts = text_columns(to_columns(rows), tmp_path)
-    assert texts["xs"][0] == pytest.approx([359.95, 359.95, 360.05, 360.05]), "no step at 0"
-    assert texts["ys"][0] == [10.0, 10.1, 10.1, 10.0]
-    assert (texts["xs"][1], texts["ys"][1]) == ([3.0], [4.0])
+    texts = text_columns(to_columns([row | {"reason": "too few"} for row in rows]), tmp_path, tmp_path)
     assert set(texts["steps"][0].split(", ")) == {"tweakreg FAILED", "flatfield SKIPPED"}
+    assert texts["note"] == ["too few", "refpix: too few", "sky"]
     assert texts["time"][1] == 1798761601500
     assert np.isnan(texts["time"][[0, 2]]).all()
     assert texts["page"] == ["", "", ""]
     assert set(MEASURED) == {name for name, number in NUMBERS.items() if not number.is_text}
 
 
+def test_links_are_relative_to_the_folder_of_the_page(tmp_path):
+    (tmp_path / "results" / "visit_report").mkdir(parents=True)
+    (tmp_path / "results" / "visit_report" / "a#1.html").touch()
+    columns = to_columns([{"stem": "a#1", "association": "visit"}])
+    for folder, expected in (("results", "visit_report/a%231.html"), ("pages", "../results/visit_report/a%231.html")):
+        assert text_columns(columns, tmp_path / "results", tmp_path / folder)["page"] == [expected]
+
+
+def test_a_map_has_no_step_at_right_ascension_0():
+    region = "POLYGON ICRS 359.95 10.0 359.95 10.1 0.05 10.1 0.05 10.0"
+    rows = [{"s_region": region, "ra_ref": 0.0, "dec_ref": 10.05}, {"ra_ref": 359.8, "dec_ref": 10.0}]
+    corners, centers = outline_exposures(to_columns(rows))
+    assert centers[:, 0] == pytest.approx([360.0, 359.8])
+    assert corners[0, :, 0] == pytest.approx([359.95, 359.95, 360.05, 360.05])
+    assert np.isnan(corners[1]).all(), "without a roll angle"
+    assert outline_exposures(to_columns([{"ra_ref": 359.8}, {"ra_ref": 100.0}, {"ra_ref": 200.0}]))[1][:, 0].tolist() == [
+        *(359.8, 100.0, 200.0)
+    ], "an all-sky survey begins at 0"
+
+
+def test_an_exposure_without_an_image_is_drawn_at_its_pointing():
+    lost = {"ra_ref": 30.0, "dec_ref": 80.0, "roll_ref": 80.0}
+    alone, _ = outline_exposures(to_columns([lost]))
+    plane = tangent_plane(alone[0], np.array([30.0, 80.0]))
+    # Roll angle less 60 degrees: the columns point 20 degrees east of north.
+    along = plane[1] - plane[0]
+    assert np.hypot(*along) == pytest.approx(SIDE, rel=1e-6)
+    assert np.degrees(np.arctan2(*along)) == pytest.approx(20, abs=1e-6)
+    np.testing.assert_allclose(sky_center(alone[0]), [30, 80], atol=1e-6)
+    region = "POLYGON ICRS 10.0 0.0 10.0 0.01 10.01 0.01 10.01 0.0"
+    corners, _ = outline_exposures(to_columns([lost, {"s_region": region, "ra_ref": 10.0, "dec_ref": 0.0}]))
+    plane = tangent_plane(corners[0], np.array([30.0, 80.0]))
+    assert np.hypot(*(plane[1] - plane[0])) == pytest.approx(0.01, rel=1e-3), "as large as the others"
+
+
 def test_a_damaged_thumbnail_is_left_out(tmp_path):
     (tmp_path / "a_cal_thumb.png").write_bytes(b"no picture")
     Image.new("L", (300, 150)).save(tmp_path / "b_cal_thumb.png")
-    assert list(read_thumbnails(["a", "b", "c"], tmp_path, 5)) == [1]
+    rows = [{"stem": stem, "state": "complete"} for stem in "abc"] + [{"stem": "d", "state": "excluded"}]
+    texts = text_columns(to_columns(rows), tmp_path, tmp_path)
+    shown, possible = contact_sheet(texts, tmp_path, 5)
+    assert [(picture["row"], bool(picture["source"])) for picture in shown] == [(1, True), (3, False)]
+    assert possible == 2 and contact_sheet(texts, tmp_path, 1)[0][0]["row"] == 1
 
 
 def test_a_folder_without_exposures_has_no_page(tmp_path, capsys):

@@ -18,6 +18,9 @@ use rule * from rampflow as rampflow_*
 use rule saturation from rampflow as rampflow_saturation with:
     threads: 1
 
+use rule exposures from rampflow as rampflow_exposures with:
+    input: rules.rampflow_all.input
+
 rule mine:
     default_target: True
     input: {wanted}
@@ -62,6 +65,12 @@ def test_a_module_writes_the_same_files(visit, outer):
     ours = arrays_of(workflow.folder / product)
     expected = arrays_of(visit.results / "intermediates" / f"{FIRST}_saturation.asdf")
     assert {name: array.tobytes() for name, array in ours.items()} == {k: a.tobytes() for k, a in expected.items()}
+
+
+def test_a_module_makes_the_table_after_the_products(outer):
+    """Handlers, which make it otherwise, are not run for a module."""
+    counts = outer("rules.rampflow_all.input").jobs("rampflow_exposures")
+    assert counts["rampflow_exposures"] == 1 and counts["rampflow_finalize"] + counts["rampflow_finalize_image"] == 10
 
 
 def test_a_wrong_key_is_named_before_any_job(outer):

@@ -2,6 +2,13 @@
 
 import json
 
+# Of the pages of associations and exposures.
+REPORT_TEMPLATES = sorted(
+    path
+    for pattern in ("*.css", "overview*", "picture.*", "report.*", "exposure.*.j2")
+    for path in (WORKFLOW / "report").glob(pattern)
+)
+
 
 localrules:
     report,
@@ -102,13 +109,20 @@ rule association_report:
             stem=plan.members(wildcards.association),
         ),
         ramps=get_ramp_pictures,
-        template=WORKFLOW / "report" / "report.html.j2",
+        templates=REPORT_TEMPLATES,
     output:
-        report(
+        page=report(
             f"{RESULTS}/{{association}}_report.html",
             caption="../report/association.rst",
             category="Associations",
             labels={"association": "{association}"},
+        ),
+        exposures=report(
+            directory(f"{RESULTS}/{{association}}_report"),
+            patterns=["{exposure}.html"],
+            caption="../report/exposure.rst",
+            category="Exposures",
+            labels={"exposure": "{exposure}"},
         ),
     log:
         "logs/{association}/report.log",
@@ -125,9 +139,10 @@ rule association_report:
         ramps=lambda wildcards: write_list(report_inputs.ramp_pictures(wildcards.association)),
         options=options_of_inputs("summary", "stars"),
         missing=of_association(job_arguments.missing_options, second_pass.left_out()),
+        limits=json.dumps(settings["qa"]["limits"]),
         code=fingerprint("report"),
     message:
         "{wildcards.association}: report"
     shell:
-        'python "$RAMPFLOW_SCRIPTS"/report.py {output:q} {input.template:q} --images {params.images} --ramps {params.ramps}'
-        " {params.options} {params.missing} --benchmarks benchmarks --logs logs > {log:q} 2>&1"
+        'python "$RAMPFLOW_SCRIPTS"/report.py {output.page:q} --images {params.images} --ramps {params.ramps} {params.options}'
+        " {params.missing} --limits {params.limits:q} --benchmarks benchmarks --logs logs > {log:q} 2>&1"

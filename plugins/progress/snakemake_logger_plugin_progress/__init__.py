@@ -26,8 +26,8 @@ from snakemake_logger_plugin_progress.hints import find_hints
 
 #: Beginnings of messages that the progress replaces.
 ROUTINE = ("Select jobs to execute", "Execute ", "Removing temporary output", "Waiting for more resources")
-#: Events of single jobs that the progress replaces.
-_JOB_EVENTS = (LogEvent.JOB_INFO, LogEvent.JOB_STARTED, LogEvent.JOB_FINISHED, LogEvent.PROGRESS)
+#: Events of jobs, and of groups of them in a cluster job, that the progress replaces.
+_JOB_EVENTS = (LogEvent.JOB_INFO, LogEvent.GROUP_INFO, LogEvent.JOB_STARTED, LogEvent.JOB_FINISHED, LogEvent.PROGRESS)
 #: Beginnings of messages of a dry-run that its table replaces, and of its last one.
 _DRY_ROUTINE = (
     *ROUTINE,
@@ -39,7 +39,7 @@ _DRY_ROUTINE = (
 )
 _DRY_END = "This was a dry-run"
 #: Events of a dry-run that its table replaces.
-_DRY_EVENTS = (*_JOB_EVENTS, LogEvent.GROUP_INFO, LogEvent.RUN_INFO, LogEvent.WORKFLOW_STARTED)
+_DRY_EVENTS = (*_JOB_EVENTS, LogEvent.RUN_INFO, LogEvent.WORKFLOW_STARTED)
 _COLORS = {"WARNING": 33, "ERROR": 31, "CRITICAL": 31}
 
 

@@ -17,12 +17,12 @@ FOLDER = Path(".rampflow/lists")  #: in the working folder
 
 
 def write_list(paths: Iterable[str]) -> str:
-    """Write a list of paths to a file whose name depends on the list.
+    """Write a list of paths, or of other lines, to a file whose name depends on the list.
 
     Parameters
     ----------
     paths : iterable of str
-        Paths.
+        Paths, each a line.
 
     Returns
     -------

@@ -238,16 +238,24 @@ def cut_entry(text: bytes, keys: Sequence[str]) -> bytes | None:
         entry in block style: the caller then parses the whole document, which may spell it in another way.
     """
     begin = text.find(b"\n---")
-    head, start, stop = text[: begin + 1], begin + 1, len(text)
+    head, start = text[: begin + 1], begin + 1
     for level, key in enumerate(keys):
         indent = b" " * (2 * level)
-        # All that belongs to a key is indented further than the key, also what continues a text or a list in brackets;
-        # a list in block style may begin at the key's own indentation.
-        found = re.compile(rb"^" + indent + re.escape(key.encode()) + rb":(?=[ \n])", re.MULTILINE).search(text, start, stop)
-        if not found:
+        found = re.compile(rb"\n" + indent + re.escape(key.encode()) + rb":(?=[ \n])").search(text, start - 1)
+        # Only up to the key: to find the end of its mapping in each file takes longer than all the rest.
+        if not found or (level and _end_of_entry(level - 1, text, start - 1, found.end())):
             return None
-        end = re.compile(rb"^ {0,%d}(?![ \n-])" % (2 * level), re.MULTILINE).search(text, found.end(), stop)
-        start, stop = found.start(), end.start() if end else stop
+        start = found.start() + 1
         if level < len(keys) - 1:
-            start = text.find(b"\n", start, stop) + 1
-    return head + b"---\n" + text[start:stop] + b"...\n"
+            start = text.find(b"\n", start) + 1
+    end = _end_of_entry(len(keys) - 1, text, start, len(text))
+    return head + b"---\n" + text[start : end.start() + 1 if end else len(text)] + b"...\n"
+
+
+def _end_of_entry(level: int, text: bytes, start: int, stop: int) -> re.Match[bytes] | None:
+    """The end of the line before the first one that is not part of an entry.
+
+    All that belongs to a key is indented further than the key, also what continues a text or a list in brackets. A list in
+    block style may begin at the key's own indentation.
+    """
+    return re.compile(rb"\n {0,%d}(?![ \n-])" % (2 * level)).search(text, start, stop)

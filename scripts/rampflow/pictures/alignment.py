@@ -1,4 +1,4 @@
-"""The alignment with the astrometric catalog: footprints, and residuals before and after."""
+"""The alignment with the astrometric catalog: residuals before and after."""
 
 from __future__ import annotations
 
@@ -7,12 +7,11 @@ import dataclasses
 import numpy as np
 
 from rampflow.alignment.joint_solution import STAR_RADIUS
-from rampflow.pictures.figures import BLACK, BLUE, ORANGE, RED, SKY, new_figure, picture
+from rampflow.pictures.figures import BLACK, BLUE, RED, SKY, new_figure, picture
 from rampflow.pictures.image import compass_directions, sky_center, tangent_plane
 
 ARCSEC = 3600  #: per degree
 MAS = 1000  #: per arcsec
-FAINTEST = 22.0  #: magnitude of the smallest dots, and of stars without one
 
 
 @dataclasses.dataclass(frozen=True)
@@ -170,56 +169,3 @@ def residual_picture(before: np.ndarray, after: np.ndarray) -> dict:
         axis.set_ylim(top=1.35 * axis.get_ylim()[1])
     caption = f"Residuals of {len(after)} pairs of a source and a star, all exposures together; the scales differ."
     return picture(figure, "Residuals before and after", caption)
-
-
-def sky_picture(footprints: list[tuple[str, np.ndarray]], stars: np.ndarray, mag: np.ndarray) -> dict | None:
-    """Draw footprints of the exposures over the astrometric catalog.
-
-    Parameters
-    ----------
-    footprints : list of (str, numpy.ndarray)
-        Name of the detector of each exposure, and right ascension and declination of its corners, of shape (4, 2).
-    stars, mag : numpy.ndarray
-        Positions (degrees, of shape (n, 2)) and magnitudes of the stars; there may be none.
-
-    Returns
-    -------
-    dict or None
-        The picture; `None` without any footprint.
-    """
-    if not footprints:
-        return None
-    center = sky_center(np.concatenate([corners for _, corners in footprints]))
-    figure = new_figure(4.7)
-    axis = figure.subplots()
-    near = np.abs(stars[:, 1] - center[1]) < 5
-    plane = 60 * tangent_plane(stars[near], center)
-    bright = np.nan_to_num(np.clip(FAINTEST - mag[near], 0, 8))
-    axis.scatter(
-        plane[:, 0],
-        plane[:, 1],
-        s=1 + bright**2 / 2,
-        color=ORANGE,
-        lw=0,
-        label=f"stars of the catalog ({len(stars)})",
-        zorder=3,
-    )
-    seen = set()
-    polygons = [(name, 60 * tangent_plane(corners, center)) for name, corners in footprints]
-    for name, corners in polygons:
-        axis.fill(*corners.T, fc=SKY, alpha=min(0.15, 0.6 / len(polygons)), zorder=1)
-        axis.plot(*np.concatenate([corners, corners[:1]]).T, color=BLUE, lw=0.9, zorder=2)
-        if name not in seen:  # one name for the dithers of a detector
-            x, y = corners.mean(axis=0)
-            axis.text(x, y, name, ha="center", va="center", fontsize=7, color=BLUE, zorder=4)
-        seen.add(name)
-    every = np.concatenate([corners for _, corners in polygons])
-    low, high = every.min(axis=0), every.max(axis=0)
-    margin = 0.08 * (high - low).max()
-    axis.set(xlim=(high[0] + margin, low[0] - margin), ylim=(low[1] - margin, high[1] + margin), aspect="equal")
-    axis.set(xlabel=f"east of ra {center[0]:.5f}° (arcmin)", ylabel=f"north of dec {center[1]:+.5f}° (arcmin)")
-    if len(stars):
-        axis.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0))
-    return picture(
-        figure, "Footprints", "Where the exposures lie on the sky, north up and east left, with the astrometric catalog."
-    )

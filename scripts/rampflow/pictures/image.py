@@ -146,6 +146,27 @@ def tangent_plane(positions: np.ndarray, center: np.ndarray) -> np.ndarray:
     return np.degrees(np.column_stack([east, north]))
 
 
+def from_tangent_plane(plane: np.ndarray, center: np.ndarray) -> np.ndarray:
+    """Compute the positions on the sky of places in the plane that touches it at a center.
+
+    Parameters
+    ----------
+    plane : numpy.ndarray
+        Distances to the east and the north, degrees, of shape (n, 2).
+    center : numpy.ndarray
+        Right ascension and declination of the center, degrees.
+
+    Returns
+    -------
+    numpy.ndarray
+        Right ascension and declination, degrees, of shape (n, 2).
+    """
+    (east, north), (ra0, dec0) = np.radians(plane).T, np.radians(center)
+    towards, up = np.cos(dec0) - north * np.sin(dec0), np.sin(dec0) + north * np.cos(dec0)
+    ra = ra0 + np.arctan2(east, towards)
+    return np.degrees(np.column_stack([ra, np.arctan2(up, np.hypot(east, towards))]))
+
+
 def compass_directions(corners: np.ndarray, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray, float]:
     """Find north, east and the scale of an image.
 

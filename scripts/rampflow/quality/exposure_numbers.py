@@ -12,6 +12,7 @@ import numpy as np
 from rampflow.chain import STATUSES, STEPS
 from rampflow.detector import detector_number
 from rampflow.quality.benchmarks import measure_cost
+from rampflow.quality.numbers import IDENTIFICATION
 from rampflow.step.logs import recorded_numbers, steps_in_log
 
 FORMAT = 1  #: version of the file's format
@@ -78,6 +79,23 @@ def read_metadata(meta: dict) -> dict[str, Any]:
             node = node.get("value")
         values[name] = node if isinstance(node, int | float | str) or node is None else str(node)
     return values
+
+
+def identify_exposure(meta: dict) -> dict[str, Any]:
+    """Read what identifies an exposure, without its footprint: a raw exposure has none.
+
+    Parameters
+    ----------
+    meta : dict
+        Metadata of a raw exposure or an image.
+
+    Returns
+    -------
+    dict
+        Values by the names of `rampflow.quality.numbers.IDENTIFICATION`; those without an entry are left out.
+    """
+    names = {number.name for number in IDENTIFICATION} - {"s_region"}
+    return {name: value for name, value in read_metadata(meta).items() if name in names and value is not None}
 
 
 def log_warnings(lines: Iterable[str]) -> list[tuple[str, str]]:

@@ -146,6 +146,32 @@ def to_columns(rows: list[Row]) -> dict[str, np.ndarray]:
     return columns
 
 
+def compare_exposures(
+    rows: list[Row], limits: Mapping[str, Mapping[str, float]]
+) -> tuple[dict[str, np.ndarray], list[list[Finding]]]:
+    """Make the columns of the table, and find the outliers.
+
+    Parameters
+    ----------
+    rows : list of dict
+        From `combine`.
+    limits : mapping
+        See `rampflow.quality.outliers.find_outliers`.
+
+    Returns
+    -------
+    columns : dict of numpy.ndarray
+        From `to_columns`, with ``outliers`` and ``outlier_text``.
+    findings : list of list of Finding
+        Outliers of each exposure.
+    """
+    columns = to_columns(rows)
+    findings = find_outliers(columns, limits)
+    columns["outliers"] = np.array([",".join(f.name for f in found) for found in findings], dtype=str)
+    columns["outlier_text"] = np.array(["; ".join(f.text for f in found) for found in findings], dtype=str)
+    return columns, findings
+
+
 def make_table(rows: list[Row], limits: Mapping[str, Mapping[str, float]]) -> tuple[Table, list[list[Finding]]]:
     """Make the table of exposures, with their outliers.
 
@@ -165,10 +191,7 @@ def make_table(rows: list[Row], limits: Mapping[str, Mapping[str, float]]) -> tu
     """
     from astropy.table import Column, Table
 
-    columns = to_columns(rows)
-    findings = find_outliers(columns, limits)
-    columns["outliers"] = np.array([",".join(f.name for f in found) for found in findings], dtype=str)
-    columns["outlier_text"] = np.array(["; ".join(f.text for f in found) for found in findings], dtype=str)
+    columns, findings = compare_exposures(rows, limits)
     table = Table(
         [Column(columns[name], name, unit=number.unit or None, description=number.meaning) for name, number in NUMBERS.items()],
         copy=False,

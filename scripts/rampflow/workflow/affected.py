@@ -14,7 +14,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from rampflow import __version__
+from rampflow import SOFTWARE_NAME, __version__
 from rampflow.chain import STEPS
 from rampflow.errors import RampflowError, shortened
 from rampflow.files.asdf_reader import AsdfFile
@@ -84,10 +84,10 @@ def read_logged(image: Path) -> dict[str, Logged]:
         return {}
     found: dict[str, Logged] = {}
     for line in lines if isinstance(lines, list) else ():
-        if not (match := _LOGGED.search(str(line))):
+        _, logger, level, text = [*str(line).split(" :: ", 3), "", "", ""][:4]
+        if level != "INFO" or not logger.startswith(f"{SOFTWARE_NAME}."):
             continue
-        step, text = match.groups()
-        logged = found.setdefault(step, Logged())
+        logged = found.setdefault(logger.rpartition(".")[2], Logged())
         if text.startswith("Parameters: "):
             logged.parameters |= dict(_PARAMETER.findall(text.removeprefix("Parameters: ")))
         elif match := _REFERENCE.match(text):

@@ -42,6 +42,7 @@ def states_of_run(plan: Plan, failed: Mapping[Path, str], finished: Collection[s
         else:
             state = "failed" if step else "missing"
         states[stem] = {
+            **entry.identification,
             "detector": entry.detector,
             "exposure_type": entry.exposure_type,
             "association": entry.association,

@@ -14,6 +14,7 @@ from rampflow.files.asdf_reader import AsdfFile
 from rampflow.files.data_models import DataModel, data_model
 from rampflow.files.level1 import missing_metadata, update_raw, wrong_metadata
 from rampflow.files.tags import DEFAULT_DATA_MODEL
+from rampflow.quality.exposure_numbers import identify_exposure
 from rampflow.remote.files import REQUESTS, RemoteReader
 from rampflow.step.exposure import Exposure
 from rampflow.step.provenance import is_fully_saturated
@@ -100,8 +101,8 @@ def read_header(path: Path, model: str = DEFAULT_DATA_MODEL, source: RemoteReade
     Returns
     -------
     dict
-        Entries ``type``, ``detector``, ``shape``, ``crds`` (metadata by which CRDS chooses), ``content`` (digest) and
-        ``refusals`` (see `find_refusals`).
+        Entries ``type``, ``detector``, ``shape``, ``crds`` (metadata by which CRDS chooses), ``identification`` (see
+        `rampflow.quality.exposure_numbers.identify_exposure`), ``content`` (digest) and ``refusals`` (see `find_refusals`).
 
     Raises
     ------
@@ -156,6 +157,7 @@ def _header(
         "detector": str(exposure.get("meta.instrument.detector", str)),
         "shape": list(shape),
         "crds": chosen_by,
+        "identification": identify_exposure(exposure.meta),
         "content": content,
         "refusals": refusals,
     }

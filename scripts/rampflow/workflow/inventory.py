@@ -10,6 +10,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from rampflow.files.atomic import replacing
 from rampflow.remote.files import RemoteFile
@@ -53,6 +54,8 @@ class ExposureEntry:
         Reference types that ``overrides`` sets, with the entry.
     remote : rampflow.remote.files.RemoteFile or None
         The raw file, if it lies on S3 or a web server.
+    identification : dict
+        What its header says, by the names of the table of exposures (see `rampflow.quality.numbers.IDENTIFICATION`).
     """
 
     stem: str
@@ -69,6 +72,7 @@ class ExposureEntry:
     step_parameters: dict[str, dict[str, Sequence]] = dataclasses.field(default_factory=dict)
     own_references: dict[str, str] = dataclasses.field(default_factory=dict)
     remote: RemoteFile | None = None
+    identification: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     @property
     def is_calibrated(self) -> bool:
@@ -121,9 +125,10 @@ class Inventory:
         What users should know of the parameters that CRDS and ``overrides`` set: those without effect, and steps that are left
         out.
     excluded : dict
-        Exposures that the configuration leaves out, by association.
+        Exposures that the configuration leaves out, by association: what is known of each (as `ExposureEntry.identification`),
+        by its name.
     left_out : dict
-        Exposures whose files can't be read yet, by association; empty unless the configuration has ``incoming: true``.
+        The same of exposures whose files can't be read yet; empty unless the configuration has ``incoming: true``.
     selected : tuple of str
         What each entry of ``overrides`` sets, and for how many exposures.
     """
@@ -132,9 +137,9 @@ class Inventory:
     context: str | None
     links: dict[str, str]
     notices: tuple[str, ...] = ()
-    excluded: dict[str, list[str]] = dataclasses.field(default_factory=dict)
+    excluded: dict[str, dict[str, dict]] = dataclasses.field(default_factory=dict)
     selected: tuple[str, ...] = ()
-    left_out: dict[str, list[str]] = dataclasses.field(default_factory=dict)
+    left_out: dict[str, dict[str, dict]] = dataclasses.field(default_factory=dict)
 
     def references(self) -> list[str]:
         """List the paths of all references.

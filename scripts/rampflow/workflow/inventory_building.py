@@ -91,6 +91,7 @@ def build_inventory(config: dict, folder: Path, store: Path, steps: dict[str, St
             tweakreg_catalog=str(member.tweakreg_catalog) if member.tweakreg_catalog else None,
             step_parameters=_combined(parameters[member].values if member in parameters else {}, settings[member]),
             own_references={name: entry for name, (_, entry) in settings[member].references.items()},
+            identification=header["identification"],
             **dict(zip(("catalog", "segmentation"), files_beside(member), strict=True)),
         )
     by_stem = {stem_of(member.path): found for member, found in facts.items()}

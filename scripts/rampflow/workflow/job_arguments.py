@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 from rampflow.astrometry import next_attempt
 from rampflow.astrometry.parameters import SEARCH_PARAMETERS
 from rampflow.chain import STEPS
+from rampflow.files.path_lists import write_list
 from rampflow.step.declaration import NOT_APPLICABLE
 from rampflow.workflow import configuration
 from rampflow.workflow.job_inputs import JobInputs
@@ -137,7 +139,7 @@ class JobArguments:
         return configuration.command_line(SEARCH_PARAMETERS, self.alignment_options(association))
 
     def missing_options(self, association: str, unfinished: Collection[str] = ()) -> str:
-        """Write the options of report.py that name the exposures of an association that the page lacks.
+        """Write the options of report.py that name the exposures of an association without products.
 
         Parameters
         ----------
@@ -151,12 +153,17 @@ class JobArguments:
         str
             The options; empty if no exposure is left out. Exposures that can't be read yet are missing.
         """
-        absent = self.plan.inventory.excluded.get(association, [])
+        absent = self.plan.inventory.excluded.get(association, {})
         kinds = {
-            "--excluded": [stem for stem in absent if stem not in unfinished],
-            "--missing": [stem for stem in absent if stem in unfinished] + self.plan.inventory.left_out.get(association, []),
+            "--excluded": {stem: known for stem, known in absent.items() if stem not in unfinished},
+            "--missing": {stem: known for stem, known in absent.items() if stem in unfinished}
+            | self.plan.inventory.left_out.get(association, {}),
         }
-        return " ".join(f"{option} {' '.join(stems)}" for option, stems in kinds.items() if stems)
+        lists = {
+            option: write_list(json.dumps({"stem": stem, **known}) for stem, known in stems.items())
+            for option, stems in kinds.items()
+        }
+        return " ".join(f"{option} {file}" for option, file in lists.items() if file)
 
     def requirement(self, stem: str) -> str:
         """Write the option of finalize.py that makes an exposure fail that should be aligned and is not.

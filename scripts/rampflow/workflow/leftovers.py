@@ -27,6 +27,7 @@ INTERMEDIATES = (
     *("_cat.parquet", "_segm.asdf", "_astrometric.parquet", "_tweakreg.asdf"),
     *("_ramp_pictures.json", "_image_pictures.json"),
 )
+PAGES = ("_report", ".html")  #: ends of the folder of an association, and of the pages of its exposures in it
 _SOFTWARE = "calibration_software_name"
 #: Number of files that the message names.
 SHOWN = 3
@@ -52,6 +53,7 @@ def expected_files(visit: Inventory, results: Path) -> Iterator[Path]:
         cataloged, aligned = "source_catalog" in entry.chain, "tweakreg" in entry.chain
         yield from (results / f"{stem}{end}" for end in PRODUCTS[: 7 if entry.is_cataloged else 5])
         yield results / f"{entry.association}_report.html"
+        yield results / f"{entry.association}{PAGES[0]}" / f"{stem}{PAGES[1]}"
         yield from (intermediates / f"{stem}_{STEPS[step].suffix}.asdf" for step in image_chain(entry.chain))
         yield from (intermediates / f"{stem}{end}" for end in INTERMEDIATES[: 2 if cataloged else 0] + INTERMEDIATES[4:])
         if entry.remote:
@@ -107,9 +109,10 @@ def find_stale_files(visit: Inventory, results: Path, inventories: Path) -> list
     """
     expected = set(expected_files(visit, results))
     between = (*INTERMEDIATES, FETCHED, *(f"_{step.suffix}.asdf" for step in STEPS.values()))
+    pages = ((folder, PAGES[1:]) for folder in sorted(results.glob(f"*{PAGES[0]}")))
     found = [
         (path, {path.name.removesuffix(end) for end in ends if path.name.endswith(end)})
-        for folder, ends in ((results, PRODUCTS), (results / "intermediates", between))
+        for folder, ends in ((results, PRODUCTS), (results / "intermediates", between), *pages)
         if folder.is_dir()
         for path in sorted(folder.iterdir())
         if path not in expected and not (path.is_dir() and not path.is_symlink())

@@ -28,22 +28,22 @@ class Choice(NamedTuple):
     members : list of rampflow.workflow.association.Member
         The exposures of the run.
     excluded : dict
-        Exposures that the configuration leaves out, by association.
+        Exposures that the configuration leaves out: what is known of each, by association and name.
     headers : dict
         Header of each file, by its path.
     settings : dict
         What ``overrides`` sets for each member.
     left_out : dict
-        Exposures whose files can't be read yet, by association; empty without ``incoming: true``.
+        The same of exposures whose files can't be read yet; empty without ``incoming: true``.
     notices : list of str
         A line for each of these, and for what is not there yet.
     """
 
     members: list[Member]
-    excluded: dict[str, list[str]]
+    excluded: dict[str, dict[str, dict]]
     headers: dict[str, dict]
     settings: dict[Member, SelectedSettings]
-    left_out: dict[str, list[str]]
+    left_out: dict[str, dict[str, dict]]
     notices: list[str]
 
 
@@ -98,15 +98,17 @@ def choose_members(config: dict, folder: Path, known: dict) -> Choice:
         notices += lines
     else:
         raise_problems(lines)
-    excluded, left_out = _by_association([*by_name, *by_selection]), _by_association(unreadable)
+    excluded = _by_association([*by_name, *by_selection], known | headers)
+    left_out = _by_association(unreadable, known)
     return Choice(kept, excluded, headers, settings, left_out, notices)
 
 
-def _by_association(members: Iterable[Member]) -> dict[str, list[str]]:
-    """Names of exposures, by association."""
-    found: dict[str, list[str]] = {}
+def _by_association(members: Iterable[Member], headers: dict[str, dict]) -> dict[str, dict[str, dict]]:
+    """What the headers say of exposures, by association and name; headers of excluded ones need not be known."""
+    found: dict[str, dict[str, dict]] = {}
     for member in members:
-        found.setdefault(member.association, []).append(stem_of(member.path))
+        known = headers.get(str(member.path), {}).get("identification", {})
+        found.setdefault(member.association, {})[stem_of(member.path)] = known
     return found
 
 

@@ -4,7 +4,12 @@ const data = Object.fromEntries(always.map((key) => [key, source.data[key]]))
 data.value = others.data[name]
 for (const key of columns.value) data[key] ??= others.data[key]
 source.data = data
+// On a phone, other columns show beside the name of the exposure, and the map is higher than wide.
+const is_narrow = document.documentElement.clientWidth < 600
+const widest = is_narrow ? 150 : Infinity
+if (is_narrow) sky.height = sky.width
 for (const column of table.columns) {
+  if (column.width > widest) column.width = widest
   const visible = columns.value.includes(column.field)
   if (column.visible !== visible) column.visible = visible
 }

@@ -8,7 +8,7 @@ list.replaceChildren(...indices.slice(0, most).map((row) => {
   const name = document.createElement(data.page[row] ? "a" : "b")
   name.textContent = data.stem[row]
   if (data.page[row]) name.href = data.page[row]
-  const facts = [data.state[row], data.steps[row], data.failed_step[row], data.reason[row], data.outlier_text[row]]
+  const facts = [data.state[row], data.steps[row], data.note[row]]
   item.append(name, `: ${facts.filter((fact) => fact).join("; ")}`)
   return item
 }))

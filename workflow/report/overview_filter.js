@@ -42,7 +42,7 @@ const draw = () => {
   const pick = (column) => marked.map((row) => column[row])
   marks.data = {
     time: pick(data.time), value: pick(values), one: marked.map(() => 1),
-    stem: pick(data.stem), outlier_text: pick(data.outlier_text),
+    stem: pick(data.stem), note: pick(data.note), ra: pick(data.ra), dec: pick(data.dec),
   }
 
   const bins = 60
@@ -66,10 +66,12 @@ const draw = () => {
   })
   const of_detectors = finite(medians)
   const [least, greatest] = [of_detectors[0] ?? 0, of_detectors[of_detectors.length - 1] ?? 1]
-  by_detector.setv({low: least, high: greatest > least ? greatest : least + 1})
+  const most = greatest > least ? greatest : least + 1
+  by_detector.setv({low: least, high: most})
+  const is_dark = (value) => value < (least + most) / 2  // the lower half of the colors
   const is_marked = new Set(marked)
   focal.data = {
-    ...focal.data, value: medians, text: medians.map((median) => Number.isFinite(median) ? `${+median.toPrecision(4)}` : "–"),
+    ...focal.data, value: medians, ink: medians.map((median) => is_dark(median) ? "#ffffff" : "#1a1f29"), text: medians.map((median) => Number.isFinite(median) ? `${+median.toPrecision(4)}` : "–"),
     count: lists.map((list) => list.length), marked: lists.map((list) => list.filter((row) => is_marked.has(row)).length),
   }
 
