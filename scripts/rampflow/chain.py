@@ -56,7 +56,13 @@ class ChainStep:
 
     @property
     def romancal_name(self) -> str | None:
-        """Name in romancal's pipeline; None if romancal has no such step."""
+        """Name in romancal's pipeline.
+
+        Returns
+        -------
+        str or None
+            The name; None if romancal has no such step.
+        """
         return self.name if self.romancal == "" else self.romancal
 
     def applies_to(self, exposure_type: str, detector_number: int) -> bool:
