@@ -48,10 +48,11 @@ def replace_parts(path: Path, parts: Mapping[str, str]) -> str:
     """
     text = path.read_text()
     for name, part in parts.items():
-        pattern = rf"(^.*\bbegin {name}\b.*\n)(?:.*\n)*?(.*\bend {name}\b.*$)"
-        text, count = re.subn(pattern, r"\g<1>" + part.replace("\\", r"\\") + r"\g<2>", text, flags=re.MULTILINE)
-        if count != 1:
-            raise RampflowError(f"{path}: it must have one line 'begin {name}', and 'end {name}' after it")
+        begins = [found.end() for found in re.finditer(rf"^.*\bbegin {name}\b.*\n", text, re.MULTILINE)]
+        ends = [found.start() for found in re.finditer(rf"^.*\bend {name}\b.*$", text, re.MULTILINE)]
+        if len(begins) != 1 or len(ends) != 1 or ends[0] < begins[0]:
+            raise RampflowError(f"{path}: it must have one line 'begin {name}', and one line 'end {name}' after it")
+        text = text[: begins[0]] + part + text[ends[0] :]
     return text
 
 

@@ -12,6 +12,7 @@ import yaml
 from small_files import SCRIPTS
 
 from rampflow.chain import STEPS
+from rampflow.errors import RampflowError
 from rampflow.version import RELEASE
 from rampflow.workflow import configuration
 
@@ -23,6 +24,16 @@ validated = functools.partial(configuration.validated, steps=declarations.steps(
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
 def test_generated_documents_match_the_declarations(path):
     assert path.read_text() == DOCUMENTS[path], "run python scripts/document_parameters.py"
+
+
+@pytest.mark.parametrize("text", ["", "begin a", "end a\nbegin a\n", "begin a\nbegin a\nend a"])
+def test_a_document_without_a_place_for_a_generated_part_is_refused(tmp_path, text):
+    document = tmp_path / "page.md"
+    document.write_text(text)
+    with pytest.raises(RampflowError, match="begin a"):
+        document_parameters.replace_parts(document, {"a": "new\n"})
+    document.write_text("above\n# begin a\nold\n# end a\nbelow\n")
+    assert document_parameters.replace_parts(document, {"a": "new\n"}) == "above\n# begin a\nnew\n# end a\nbelow\n"
 
 
 def test_config_yaml_holds_the_defaults():
