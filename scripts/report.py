@@ -6,22 +6,21 @@ import argparse
 import collections
 import json
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from rampflow.chain import STEPS
 from rampflow.errors import RampflowError
 from rampflow.files.path_lists import read_list
 from rampflow.folders import WORKFLOW
 from rampflow.pictures.alignment import residual_picture
+from rampflow.pictures.exposure_page import HEADING, SYMBOLS, jobs_of, own_warnings, read_reasons, sections_of, total
 from rampflow.pictures.overview import page_of_exposure, write_overview
-from rampflow.pictures.pages import format_number, write_page
-from rampflow.quality.benchmarks import read_benchmark
+from rampflow.pictures.pages import write_page
 from rampflow.quality.limits import read_limits
-from rampflow.quality.numbers import NUMBERS, OF_THE_RUN, STATUSES
+from rampflow.quality.numbers import NUMBERS
 from rampflow.quality.outliers import Finding
 from rampflow.quality.table import combine_rows, compare_exposures, read_exposure_table, read_numbers
 from rampflow.step.declaration import NOT_APPLICABLE
@@ -29,96 +28,7 @@ from rampflow.step.program import reported_errors
 from rampflow.workflow.summary import read_log, reason_without_error
 
 TEMPLATES = WORKFLOW / "report"
-SYMBOLS = {"COMPLETE": "✓", "SKIPPED": "–", "FAILED": "✗", "N/A": "·", "INCOMPLETE": "?"}
-#: The jobs of an exposure in order, and the name of each in meta.cal_step, where it has one.
-JOBS = {**{step.name: step.status for step in STEPS.values()}, "finalize": None}
-#: Numbers in the heading of the page of an exposure.
-HEADING = ("exposure_type", "detector", "optical_element", "exposure_start_time")
 MOST_STARS = 3000  #: on the map: the brightest
-FORMATS = {"scale": ".8f"}  #: of numbers that five digits don't tell apart
-#: Sections of numbers that are closed when the page of an exposure is opened.
-CLOSED = ("Identification", "Pixels by flag", "Provenance")
-
-
-def total(jobs: list[dict], key: str, combine: Callable[[list[float]], float] = sum) -> float | None:
-    """Sum up the known values of jobs.
-
-    Parameters
-    ----------
-    jobs : list of dict
-        The jobs.
-    key : str
-        Name of the value.
-    combine : callable
-        Takes the list of the values.
-
-    Returns
-    -------
-    float or None
-        The sum, or what `combine` gives; `None` where no value is known.
-    """
-    values = [job[key] for job in jobs if job[key] is not None]
-    return combine(values) if values else None
-
-
-def jobs_of(facts: dict, reasons: Mapping[str, str], benchmarks: Path) -> list[dict]:
-    """List the jobs of an exposure, with status, time and memory.
-
-    Parameters
-    ----------
-    facts : dict
-        What image_pictures.py wrote of the exposure.
-    reasons : mapping of str to str
-        Why steps are not COMPLETE, of ``STEM_qa.json``.
-    benchmarks : pathlib.Path
-        Folder with ``STEM/STEP.tsv``.
-
-    Returns
-    -------
-    list of dict
-        ``name``, ``status``, ``reason``, ``seconds``, ``cpu`` and ``memory`` of each.
-    """
-    jobs = []
-    for name, status in JOBS.items():
-        # A step that had no part in this image may have a file of an earlier run.
-        measured = name in facts["ran"] or status is None
-        path = benchmarks / facts["stem"] / f"{name}.tsv"
-        known = {"name": name, "status": facts["statuses"].get(status), "reason": reasons.get(name, "")}
-        jobs.append(known | read_benchmark(path if measured else None))
-    return jobs
-
-
-def sections_of(row: Mapping[str, Any], findings: Sequence[Finding]) -> list[tuple[dict, list[dict]]]:
-    """List the numbers of an exposure by section, as its page shows them.
-
-    Parameters
-    ----------
-    row : mapping
-        Row of the table of exposures.
-    findings : sequence of Finding
-        Outliers of the exposure.
-
-    Returns
-    -------
-    list of tuple
-        ``title`` and ``opened`` of each section, and for each of its numbers ``title``, ``meaning``, ``value``, ``unit`` and
-        ``text`` (of an outlier). Statuses and what only a run knows are left out.
-    """
-    texts = {finding.name: finding.text for finding in findings}
-    sections: dict[str, list[dict]] = {}
-    for name, number in NUMBERS.items():
-        if number in STATUSES or name in OF_THE_RUN or (number.section == "Cost" and name != "n_warnings"):
-            continue
-        value = row.get(name)
-        if number.is_text or value is None:
-            spelled = str(value or "–")
-        else:
-            spelled = format_number(value, FORMATS.get(name) or (",.0f" if float(value).is_integer() else ".5g"))
-        sections.setdefault(number.section, []).append(
-            {"title": number.title, "meaning": number.meaning, "value": spelled, "text": texts.get(name, "")}
-            | {"unit": number.unit.replace(" / ", "/") if spelled != "–" else ""}
-        )
-    return [({"title": title, "opened": title not in CLOSED}, numbers) for title, numbers in sections.items()]
 
 
 def tally(values: list[str]) -> str:
@@ -136,32 +46,6 @@ def tally(values: list[str]) -> str:
     """
     counts = collections.Counter(values)
     return ", ".join(f"{value} ({n})" for value, n in counts.items()) if len(counts) > 1 else "".join(counts)
-
-
-def own_warnings(lines: list[str], stem: str, stems: list[str]) -> list[str]:
-    """Choose the lines of an exposure's log that are not about another exposure.
-
-    Parameters
-    ----------
-    lines : list of str
-        Lines with time, logger and level.
-    stem : str
-        Name of the exposure.
-    stems : list of str
-        Names of all exposures of the association.
-
-    Returns
-    -------
-    list of str
-        The name of the step and the message of each line.
-    """
-    others = set(stems) - {stem}
-    spelled = []
-    for line in lines:
-        _, name, _, message = line.split(" :: ", 3)
-        if not any(other in message for other in others):
-            spelled.append(f"{name.rpartition('.')[2]}: {message}")
-    return spelled
 
 
 def read_stars(path: Path) -> np.ndarray:
@@ -283,9 +167,7 @@ def write_exposures(
             {
                 **facts,
                 "warnings": own_warnings(facts["warnings"], stem, stems),
-                "row": {
-                    name: row.get(name, "") for name in ("exposure_type", "detector", "optical_element", "exposure_start_time")
-                },
+                "row": {name: row.get(name, "") for name in HEADING},
                 "findings": findings,
                 "sections": sections,
                 "pictures": [*content["pictures"], *ramp["pictures"]],
@@ -300,25 +182,6 @@ def write_exposures(
                 "after": stems[place + 1] if place + 1 < len(stems) else "",
             },
         )
-
-
-def read_reasons(path: Path) -> dict[str, str]:
-    """Read why steps of an exposure are not COMPLETE.
-
-    Parameters
-    ----------
-    path : pathlib.Path
-        File of the numbers of the exposure, ``STEM_qa.json``.
-
-    Returns
-    -------
-    dict of str to str
-        Reason by the name of the step; empty if the file can't be read.
-    """
-    try:
-        return dict(json.loads(path.read_text())["reasons"])
-    except (OSError, ValueError, LookupError, TypeError):
-        return {}
 
 
 def main(argv: list[str] | None = None) -> int:

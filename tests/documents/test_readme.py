@@ -148,6 +148,9 @@ def test_the_module_example_has_the_jobs_of_the_workflow(visit, clone, shell):
     counts = planned_jobs(said)
     assert counts["rampflow_ramp_fitting"] == counts["rampflow_finalize"] == 2
     assert counts["mine"] == 1
+    assert (
+        planned_jobs(shell("snakemake --snakefile mine.smk --cores 2 --dry-run rampflow_exposures"))["rampflow_exposures"] == 1
+    )
 
 
 # -------------------------------------------------------------------------------------------------------------- picture

@@ -43,6 +43,7 @@ exposures = {
 said = {"context": found.context, "exposures": exposures, "opened": opened, "missing": found.missing_references()}
 said |= {"parameters": {e.stem: e.step_parameters for e in found.exposures.values()}, "notices": found.notices}
 said |= {name: {a: list(stems) for a, stems in getattr(found, name).items()} for name in ("excluded", "left_out")}
+said |= {"pointings": {stem: e.get("ra_ref") for stems in found.excluded.values() for stem, e in stems.items()}}
 print(json.dumps({**said, "links": found.links, "selected": found.selected}))
 """
 

@@ -100,6 +100,18 @@ def test_the_header_is_what_crds_matches(tmp_path):
     json.dumps(header)
 
 
+def test_a_header_identifies_the_exposure_as_the_table_of_exposures_does(tmp_path):
+    path = write_exposure(tmp_path, "a")
+    found = read_header(path)["identification"]
+    assert (found["detector"], found["optical_element"], found["exposure_type"]) == ("WFI01", "F158", "WFI_IMAGE")
+    with AsdfFile(path) as file:
+        meta = file.tree["roman"]["meta"]
+    assert [found[name] for name in ("ra_ref", "dec_ref", "roll_ref")] == [
+        meta["wcsinfo"][name] for name in ("ra_ref", "dec_ref", "roll_ref")
+    ]
+    assert found["exposure_start_time"].startswith("2020-01-01") and "s_region" not in found
+
+
 @pytest.mark.parametrize("version", ["1.1", "1.2"])
 def test_what_the_data_model_that_is_written_requires_must_be_there(tmp_path, version):
     """RAD 1.2 has an entry more, which a file of it must have if its products are to have it."""

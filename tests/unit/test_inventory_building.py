@@ -460,6 +460,8 @@ def test_an_excluded_member_need_not_be_there(visit, cache):
     assert remedy == "to go on without: --config 'exclude=[gone,c,lost]'"
     assert set(built(visit, cache, bad | {"exclude": ["gone", "c", "lost"]})["exposures"]) == {"a", "b"}
     assert set(built(visit, cache, {"input": "asn.json", "exclude": ["gone"]})["exposures"]) == {"a", "b"}
+    without = built(visit, cache, {"input": "asn.json", "exclude": ["gone", "b"]})["pointings"]
+    assert without["gone"] is None and isinstance(without["b"], float), "known from the run that had it"
     files = ["raw/a_uncal.asdf", "raw/gone_uncal.asdf"]
     assert set(built(visit, cache, {"input": files, "exclude": ["gone"]})["exposures"]) == {"a"}
 

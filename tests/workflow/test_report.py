@@ -25,7 +25,7 @@ from scipy.stats import chi2
 from rampflow import dq
 from rampflow.chain import STATUSES
 from rampflow.errors import RampflowError
-from rampflow.pictures import alignment, image, maps, ramps, refpix
+from rampflow.pictures import alignment, exposure_page, image, maps, ramps, refpix
 
 OF_ALL = {"Calibrated image", "Data quality", "χ² of the ramp fits", "Jumps", "Ramps", "Reference-pixel correction"}
 SQUARE = "POLYGON ICRS  10.0 60.0 10.0 60.1 9.8 60.1 9.8 60.0"
@@ -297,10 +297,10 @@ def test_time_and_memory_are_of_the_steps_of_the_image(tmp_path):
     statuses = {"refpix": "SKIPPED", "linearity": "COMPLETE"}
     facts = {"stem": "r1", "statuses": statuses, "ran": image_pictures.steps_in_log([line, "no line of a log"])}
     assert facts["ran"] == ["linearity"]
-    jobs = report_script.jobs_of(facts, {"refpix": "was left out"}, tmp_path)
+    jobs = exposure_page.jobs_of(facts, {"refpix": "was left out"}, tmp_path)
     assert {job["name"]: job["cpu"] for job in jobs if job["cpu"] is not None} == {"linearity": 2.5}
     assert {job["name"]: job["reason"] for job in jobs if job["reason"]} == {"refpix": "was left out"}
-    assert (report_script.total(jobs, "cpu"), report_script.total(jobs, "memory", max)) == (2.5, 300)
+    assert (exposure_page.total(jobs, "cpu"), exposure_page.total(jobs, "memory", max)) == (2.5, 300)
 
 
 def test_the_list_of_products_shows_every_status_that_is_not_complete(tmp_path, capsys):

@@ -1,1 +1,1 @@
-"""Pictures of exposures and associations, for previews and the report."""
+"""Pictures of exposures and associations for the previews, and the pages of reports and surveys."""
