@@ -34,10 +34,11 @@ include_patterns = [
 ]
 exclude_patterns = [".*", "build", "demo", "docs/site", "docs/static", "scripts", "workflow"]
 
-extensions = ["myst_parser", "numpydoc", "sphinx.ext.autodoc", "sphinxcontrib.mermaid"]
+extensions = ["myst_nb", "numpydoc", "sphinx.ext.autodoc", "sphinxcontrib.mermaid"]
 myst_enable_extensions = ["colon_fence"]
 myst_fence_as_directive = ["mermaid"]
 myst_heading_anchors = 4
+nb_execution_mode = "off"  # the notebooks have their outputs, which `make notebooks` writes
 numpydoc_show_class_members = False
 autodoc_member_order = "bysource"
 autodoc_typehints = "none"  # numpydoc's sections have the types, with shapes and units
