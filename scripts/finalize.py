@@ -29,7 +29,7 @@ from rampflow.files.models import check_product, metadata_schema, properties
 from rampflow.files.yaml_tree import tagged
 from rampflow.quality.exposure_numbers import numbers_of_exposure
 from rampflow.quality.measures import count_flags, measure_sky, sky_cells
-from rampflow.step.consistency import archive_names
+from rampflow.step.consistency import other_exposure
 from rampflow.step.declaration import NOT_APPLICABLE
 from rampflow.step.exposure import Exposure
 from rampflow.step.logs import recorded_log, step_logger
@@ -355,17 +355,8 @@ def check_same_exposure(path: Path, given: dict[str, str], image: Exposure, stem
     RampflowError
         It belongs to another exposure.
     """
-    ours = {
-        "filename": archive_names(f"{stem}_") or archive_names(str(image.meta.get("filename", ""))),
-        "detector": {str(image.meta["instrument"].get("detector", ""))} - {""},
-    }
-    theirs = {"filename": archive_names(given["filename"]), "detector": {given["detector"]} - {""}}
-    for name, values in theirs.items():
-        if values and ours[name] and not values & ours[name]:
-            raise RampflowError(
-                f"{path}: is of {', '.join(sorted(values))} by its metadata ({name}), and the products are of "
-                f"{', '.join(sorted(ours[name]))}; give the files of one exposure"
-            )
+    if other := other_exposure(given, stem, _identity(image.meta)):
+        raise RampflowError(f"{path}: is {other}, whose products are written; give the files of one exposure")
 
 
 def _identity(meta: dict) -> dict[str, str]:

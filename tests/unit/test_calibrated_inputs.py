@@ -11,7 +11,10 @@ from parameter_references import add_parameters
 from small_files import write_image
 
 from rampflow.errors import RampflowError
+from rampflow.files.asdf_writer import create_asdf
 from rampflow.files.path_lists import read_list, write_list
+from rampflow.files.tags import ROMAN_PREFIX
+from rampflow.files.yaml_tree import tagged
 from rampflow.workflow import inventory
 from rampflow.workflow.association import find_members
 from rampflow.workflow.configuration import validated
@@ -27,10 +30,16 @@ def folder(tmp_path, monkeypatch):
     """A working folder with two calibrated images, each with its catalog and segmentation map."""
     monkeypatch.chdir(tmp_path)
     for stem in STEMS:
-        write(tmp_path / f"{stem}_cal.asdf")
+        write(tmp_path / f"{stem}_cal.asdf", **{"instrument.detector": stem[-10:-5].upper()})
         write_catalog(tmp_path / f"{stem}_cat.parquet")
-        (tmp_path / f"{stem}_segm.asdf").write_text("segm.asdf")
+        write_map(tmp_path / f"{stem}_segm.asdf")
     return tmp_path
+
+
+def write_map(path, **meta):
+    meta = {"filename": path.name, "instrument": {"detector": path.name.split("_")[2].upper()}} | meta
+    with create_asdf(path, {"roman": tagged({"meta": meta}, f"{ROMAN_PREFIX}segmentation_map-2.1.0")}):
+        pass
 
 
 def write_catalog(path, x=1.0, metadata=(("roman.meta.filename", "a_cat.parquet"),)):
@@ -154,6 +163,24 @@ def test_a_damaged_catalog_beside_an_image_is_refused_before_any_job(folder, dam
     damage(path)
     with pytest.raises(RampflowError, match=f"{path}.*{says}.*; get it again, or remove it"):
         build(folder)
+
+
+@pytest.mark.parametrize("ending", ["cat.parquet", "segm.asdf"])
+@pytest.mark.parametrize("name", ["filename", "instrument.detector"])
+def test_swapped_files_beside_images_are_refused_before_any_job(folder, ending, name):
+    paths = [folder / f"{stem}_{ending}" for stem in STEMS]
+    names, detectors = [stem[:-5] for stem in STEMS], ["WFI01", "WFI02"]
+    for path, filename, detector in zip(paths, names[::-1], detectors[::-1], strict=True):
+        known = {"filename": f"{filename}_{ending}"} if name == "filename" else {"detector": detector}
+        if ending == "segm.asdf":
+            write_map(path, filename=known.get("filename", ""), instrument={"detector": known.get("detector", "")})
+        else:
+            write_catalog(path, metadata=[("roman.meta.other", "?"), (f"roman.meta.{name}", *known.values())])
+    with pytest.raises(RampflowError) as refused:
+        build(folder)
+    place, values = ("filename", names) if name == "filename" else ("detector", detectors)
+    for path, theirs, ours in zip(paths, values[::-1], values, strict=True):
+        assert f"{path}: is of {theirs} by its metadata ({place}), and not of {ours}; get it again" in str(refused.value)
 
 
 def test_a_catalog_is_needed_where_sources_are_not_found_again(folder):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 _MAGIC = b"PAR1"
@@ -36,3 +37,24 @@ def read_footer(path: Path) -> bytes:
             raise ValueError("it is not a parquet file, or is truncated")
         file.seek(end - 8 - size)
         return file.read(size)
+
+
+def text_of(footer: bytes, key: str) -> str:
+    """Read an entry of the metadata in a footer.
+
+    Parameters
+    ----------
+    footer : bytes
+        From `read_footer`.
+    key : str
+        Name of the entry.
+
+    Returns
+    -------
+    str
+        Its text, of up to 127 bytes; empty if there is none.
+    """
+    # As Thrift's compact protocol writes two texts: a byte for the kind, the length, and the text.
+    field = re.escape(b"\x18" + bytes([len(key)]) + key.encode()) + b"\x18([\x00-\x7f])"
+    found = re.search(field, footer, re.DOTALL)
+    return footer[found.end() : found.end() + found[1][0]].decode(errors="replace") if found else ""

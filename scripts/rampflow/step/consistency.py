@@ -193,3 +193,31 @@ def archive_names(text: str) -> set[str]:
         Visit, number and detector of each: ``r0000101001001001001_0001_wfi01``.
     """
     return {name.lower() for name in ARCHIVE_NAME.findall(text)}
+
+
+def other_exposure(given: dict[str, str], stem: str, image: dict[str, str]) -> str:
+    """Find out whether a file belongs to another exposure than an image, by their metadata.
+
+    Parameters
+    ----------
+    given : dict of str
+        ``filename`` and ``detector`` of the file; empty text where it has none. Only names of the archive are compared.
+    stem : str
+        Name of the exposure, which counts more than the name in the metadata of the image.
+    image : dict of str
+        The same of the image.
+
+    Returns
+    -------
+    str
+        Which exposures they are of; empty if they agree or if nothing is known.
+    """
+    ours = {
+        "filename": archive_names(f"{stem}_") or archive_names(image["filename"]),
+        "detector": {image["detector"]} - {""},
+    }
+    theirs = {"filename": archive_names(given["filename"]), "detector": {given["detector"]} - {""}}
+    for name, values in theirs.items():
+        if values and ours[name] and not values & ours[name]:
+            return f"of {', '.join(sorted(values))} by its metadata ({name}), and not of {', '.join(sorted(ours[name]))}"
+    return ""

@@ -64,7 +64,7 @@ def build_inventory(config: dict, folder: Path, store: Path, steps: dict[str, St
     facts = {member: selection_facts(member, headers[str(member.path)]) for member in members}
     override = {m: overriding_files(config, own, folder) for m, own in settings.items()}
     chains = {m: remaining_chain(m, headers[str(m.path)], skipped_steps(config, own)) for m, own in settings.items()}
-    check_calibrated(chains, Path(config["results"]), folder)
+    check_calibrated(chains, headers, Path(config["results"]), folder)
     context = None
     if is_crds_needed(chains, override, config["references"], steps):
         context = references.resolve_context(config["references"]["crds_context"])

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from rampflow.errors import RampflowError, raise_problems
-from rampflow.files.parquet_footer import read_footer
+from rampflow.files.asdf_reader import AsdfFile
+from rampflow.files.parquet_footer import read_footer, text_of
+from rampflow.step.consistency import other_exposure
 from rampflow.step.declaration import NOT_APPLICABLE, Step
+from rampflow.step.exposure import Exposure
 from rampflow.workflow import references, selections
 from rampflow.workflow.association import RAW_SUFFIX, SPECIAL, Member, is_calibrated, is_plain, stem_of
 from rampflow.workflow.headers import files_beside
@@ -17,13 +20,15 @@ from rampflow.workflow.selections import SelectedSettings
 from rampflow.workflow.step_parameters import StepParameters
 
 
-def check_calibrated(chains: dict[Member, list[str]], results: Path, folder: Path) -> None:
-    """Refuse calibrated images that can't be aligned, or whose products would take their place.
+def check_calibrated(chains: dict[Member, list[str]], headers: dict[str, dict], results: Path, folder: Path) -> None:
+    """Refuse calibrated images that can't be aligned, or whose products would take their place; and wrong files beside them.
 
     Parameters
     ----------
     chains : dict
         Steps that each member of an association goes through.
+    headers : dict
+        Header of each file, by its path, see `rampflow.workflow.headers.read_headers`.
     results : pathlib.Path
         Folder of the products.
     folder : pathlib.Path
@@ -43,8 +48,9 @@ def check_calibrated(chains: dict[Member, list[str]], results: Path, folder: Pat
                 f"{member.path}: has no {stem_of(member.path)}_cat.parquet and _segm.asdf beside it, and "
                 "steps.source_catalog.skip is true: set it to false, so that the sources are found again"
             )
-        if (catalog := files_beside(member)[0]) and (fault := _fault_of_catalog(Path(catalog))):
-            lines.append(f"{catalog}: {fault}; get it again, or remove it, so that the sources are found again")
+        for path, identity_of in zip(files_beside(member), (_identity_of_catalog, _identity_of_map), strict=True):
+            if path and (fault := _fault(Path(path), identity_of, member, headers[str(member.path)])):
+                lines.append(f"{path}: {fault}; get it again, or remove it, so that the sources are found again")
         if (folder / results).resolve() == member.path.parent.resolve():
             lines.append(
                 f"{member.path}: its products would be written over it and the files beside it; choose another folder with "
@@ -53,12 +59,33 @@ def check_calibrated(chains: dict[Member, list[str]], results: Path, folder: Pat
     raise_problems(lines)
 
 
-def _fault_of_catalog(path: Path) -> str:
-    """What is wrong with the catalog beside a calibrated image, by its end; empty if nothing is."""
+def _fault(path: Path, identity_of: Callable[[Path], dict[str, str]], member: Member, header: dict) -> str:
+    """What is wrong with a file beside a calibrated image; empty if nothing is."""
     try:
-        return "" if b"roman.meta." in read_footer(path) else "has no metadata of a product (roman.meta)"
+        other = other_exposure(identity_of(path), stem_of(member.path), {"filename": "", "detector": header["detector"]})
     except (OSError, ValueError) as error:
         return f"can't be read ({error})"
+    except RampflowError as error:
+        return str(error).removeprefix(f"{path}: ")
+    return f"is {other}" if other else ""
+
+
+def _identity_of_catalog(path: Path) -> dict[str, str]:
+    """File name and detector in the metadata of a catalog, by its end."""
+    footer = read_footer(path)
+    if b"roman.meta." not in footer:
+        raise RampflowError("has no metadata of a product (roman.meta)")
+    names = {"filename": "filename", "detector": "instrument.detector"}
+    return {name: text_of(footer, f"roman.meta.{place}") for name, place in names.items()}
+
+
+def _identity_of_map(path: Path) -> dict[str, str]:
+    """File name and detector in the metadata of a segmentation map."""
+    with AsdfFile(path) as file:
+        segmentation = Exposure(file)
+        segmentation.expect_model("segmentation_map", "finalize")
+        detector = segmentation.meta.get("instrument", {}).get("detector", "")
+        return {"filename": str(segmentation.meta.get("filename", "")), "detector": str(detector)}
 
 
 def check_skipped_alignments(parameters: Mapping[Member, StepParameters]) -> None:
