@@ -110,6 +110,13 @@ STEP = Step(
             in_romancal=False,
         ),
         Parameter(
+            "mirrored_events",
+            bool,
+            False,
+            "look for the core of a large event in the mirror image of its ellipse, as romancal does",
+            in_romancal=False,
+        ),
+        Parameter(
             "edge_size", int, 0, "distance from the detector's edge within which no core is required", "pixels", minimum=0
         ),
     ),
@@ -485,18 +492,16 @@ class _Event:
     minor: float
     angle: float  # of the major axis, radians
 
-    def along_axes(self, row: float, column: float) -> tuple[float, float]:
-        """Offsets from the center along the major and the minor axis."""
-        row = row - self.row
-        column = column - self.column
-        cosine = math.cos(self.angle)
-        sine = math.sin(self.angle)
-        return row * cosine + column * sine, row * sine - column * cosine
-
-    def contains(self, other: "_Event") -> bool:
+    def contains(self, other: "_Event", *, mirrored: bool) -> bool:
+        """Whether the center of another event is in this one, or in its mirror image at the diagonal of the frame."""
         if not self.minor:
             return False
-        along, across = self.along_axes(other.row, other.column)
+        row, column = other.row - self.row, other.column - self.column
+        if mirrored:
+            row, column = column, row
+        cosine = math.cos(self.angle)
+        sine = math.sin(self.angle)
+        along, across = row * cosine + column * sine, row * sine - column * cosine
         return (2 * along / self.major) ** 2 + (2 * across / self.minor) ** 2 <= 1
 
     def near_edge(self, shape: tuple[int, int], distance: int) -> bool:
@@ -538,6 +543,7 @@ def expand_large_events(
     min_sat_radius_extend: float = 0.5,
     sat_expand: int = 2,
     edge_size: int = 0,
+    mirrored_events: bool = False,
 ) -> tuple[np.ndarray, int]:
     """Flag the surroundings of large events (snowballs), whose charge is too faint to be found in single ramps.
 
@@ -564,6 +570,8 @@ def expand_large_events(
         Growth of the radius of a core, pixels.
     edge_size : int
         Distance from the edge of the detector, pixels, within which an event needs no core, since the core may lie outside.
+    mirrored_events : bool
+        Whether a core is looked for in the mirror image of an event at the diagonal of the frame, as in romancal.
 
     Returns
     -------
@@ -581,10 +589,11 @@ def expand_large_events(
         if sat_required_snowball:
             cores = _find_events(saturated[1] & ~saturated[0], min_sat_area)
             next_cores = _find_events(saturated[2] & ~saturated[1], min_sat_area) if len(saturated) > 2 else []
+            possible = cores + next_cores
             events = [
                 event
                 for event in events
-                if event.near_edge(shape, edge_size) or any(event.contains(core) for core in cores + next_cores)
+                if event.near_edge(shape, edge_size) or any(event.contains(core, mirrored=mirrored_events) for core in possible)
             ]
             for core in cores:
                 if core.minor > min_sat_radius_extend:
@@ -787,6 +796,7 @@ def expanded_flags(
         min_sat_radius_extend=parameters.min_sat_radius_extend,
         sat_expand=parameters.sat_expand,
         edge_size=parameters.edge_size,
+        mirrored_events=parameters.mirrored_events,
     )
     job.log.info("Large events expanded: %d", events)
     return rate, found, expanded

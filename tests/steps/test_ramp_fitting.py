@@ -584,6 +584,12 @@ def test_a_long_event_grows_along_its_own_axes(transpose):
     new = (after[1] != 0)[::-1] if transpose else after[1] != 0
     assert np.abs(along[new]).max() == pytest.approx(25 + 0.9 * 6, abs=2.5)
     assert np.abs(across[new]).max() == pytest.approx(6 * 1.9, abs=1.5)
+    # At a diagonal, an event is its own mirror image. Along a row, its core lies outside of it.
+    assert expand_large_events(groupdq, mirrored_events=True)[1] == 1
+    along_row = np.zeros((4, 120, 120), np.uint8)
+    along_row[1, (x / 25) ** 2 + (y / 6) ** 2 < 1] = flags.JUMP_DET
+    along_row[1:, np.hypot(x - 17, y) < 3] = flags.SATURATED
+    assert [expand_large_events(along_row, mirrored_events=m)[1] for m in (False, True)] == [1, 0]
 
 
 def test_extended_cores_of_stars_are_measured_better_with_their_whole_ramps():
