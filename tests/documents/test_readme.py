@@ -162,7 +162,9 @@ def test_the_diagram_matches_the_rule_graph(visit):
     names = dict(re.findall(r"^\s*(id\d+)\[(\w+)\]$", run.stdout, re.MULTILINE))
     graph = {(names[a], names[b]) for a, b in re.findall(r"(id\d+) --> (id\d+)", run.stdout)}
     boxes = {}
-    for name, body in re.findall(r"^ +subgraph (\w+).*?\n +direction LR\n(.*?)\n +end$", drawing, re.MULTILINE | re.DOTALL):
+    for name, body in re.findall(
+        r"^ +subgraph (\w+).*?(?:\n +direction LR)?\n(.*?)\n +end$", drawing, re.MULTILINE | re.DOTALL
+    ):
         boxes[name] = re.split(r" --> ", body.strip())
         assert set(zip(boxes[name], boxes[name][1:], strict=False)) <= graph, name
     assert sorted(sum(boxes.values(), [])) == sorted(set(names.values()) - {"default", "finalize_image"})

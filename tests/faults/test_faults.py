@@ -936,7 +936,7 @@ def test_all_bad_inputs_are_listed_in_one_error(raw):
         find_members(["nowhere", "asn.json", "broken.json", "r1_uncal.asdf", "r2_cal.asdf"], raw)
     lines = str(error.value).splitlines()
     assert len(lines) == 6
-    for line, said in zip(lines, ("nowhere", "none1", "none2", "no 'expname'", "broken.json", "r2_cal.asdf"), strict=True):
+    for line, said in zip(lines, ("nowhere", "no 'expname'", "none1", "none2", "broken.json", "r2_cal.asdf"), strict=True):
         assert said in line
     with pytest.raises(RampflowError) as error:
         find_members([f"nowhere{n}" for n in range(1000)], raw)

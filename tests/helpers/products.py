@@ -71,9 +71,9 @@ def arrays_of(path):
 
 
 def assert_same_products(results, expected):
-    """The same files, with the same arrays, byte for byte; without the report, and the hidden mark of a run in progress."""
+    """The same files, with the same arrays, byte for byte; without the report, the record and the hidden mark of a run."""
     names, ours = (
-        sorted(p.name for p in folder.glob("[!.]*") if p.is_file() and not p.name.endswith("_report.html"))
+        sorted(p.name for p in folder.glob("[!.]*") if p.is_file() and not p.name.endswith(("_report.html", "run.json")))
         for folder in (expected, results)
     )
     assert ours == names, set(ours) ^ set(names)

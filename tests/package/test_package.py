@@ -144,7 +144,7 @@ def test_the_dependencies_are_those_of_the_environment(package):
     (path,) = package.library.parent.glob("rampflow-*.dist-info")
     requirements = [Requirement(text) for text in importlib.metadata.Distribution.at(path).requires]
     pins = {}
-    for name in ("rampflow", "dev", "docs", "cluster", "watch"):
+    for name in ("rampflow", "dev", "docs", "cluster", "watch", "fetch", "view"):
         for line in (ROOT / "envs" / f"{name}.txt").read_text().splitlines():
             if not line.startswith("#"):
                 package_name, _, version = line.partition("==")
@@ -154,7 +154,7 @@ def test_the_dependencies_are_those_of_the_environment(package):
         assert "==" not in str(requirement.specifier) and str(requirement.specifier)
     required = {canonicalize_name(r.name) for r in requirements if not r.marker}
     assert required == listed("rampflow.in")
-    for extra in ("cluster", "watch", "docs"):
+    for extra in ("cluster", "watch", "fetch", "view", "docs"):
         names = {canonicalize_name(r.name) for r in requirements if r.marker and r.marker.evaluate({"extra": extra})}
         assert names == listed(f"{extra}.in")
 

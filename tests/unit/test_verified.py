@@ -21,7 +21,7 @@ def link(tmp_path, monkeypatch):
     values = np.arange(40_000, dtype=np.float32).reshape(200, 200)
     asdf.AsdfFile({"roman": {"data": values, "err": values + 1}}).write_to(path, **COMPRESSED)
     link = links.link_of(links.content_of(path, trusted=True), path.name)
-    links.point(link, path)
+    links.make_link(link, path)
     return link
 
 

@@ -12,7 +12,7 @@ import pytest
 from small_files import SCRIPTS
 
 from rampflow.chain import STEPS
-from rampflow.workflow.environment import job_environment
+from rampflow.workflow.environment import script_environment
 
 pytestmark = [
     pytest.mark.workflow,
@@ -50,7 +50,9 @@ def jobs(visit):
 
 def test_every_job_ends_with_one_message_and_without_output(visit, jobs, tmp_path):
     assert set(jobs) > {*STEPS, "finalize", "astrometric_catalog", "association_report"}
-    environment = visit.environment | job_environment(None) | {"RAMPFLOW_SCRIPTS": str(SCRIPTS), "RAMPFLOW_CONTEXT": "a.pmap"}
+    environment = (
+        visit.environment | script_environment(None) | {"RAMPFLOW_SCRIPTS": str(SCRIPTS), "RAMPFLOW_CONTEXT": "a.pmap"}
+    )
     for rule, (command, outputs) in jobs.items():
         size = sum((visit.folder / name).stat().st_size for name in outputs)
         changed = re.sub(r" > \S+ 2>&1.*", "", command)

@@ -232,7 +232,7 @@ def test_a_full_disk(workflow, inputs):
         run = workflow.snakemake(*workflow.arguments)
         said = run.stdout + run.stderr
         assert run.returncode != 0 and "Traceback" not in said
-        assert f"{STEM}_saturation.asdf: can't be written (No space left on device)" in said
+        assert f"{STEM}_saturation.asdf: can't be written (No space left on device: make room there" in said
         assert output_of(workflow, "dqinit").exists() and not leftovers(workflow.folder)
         subprocess.run(["mount", "-o", f"remount,size={10 * size}", results], check=True)
         workflow.assert_completes(inputs, "saturation", "dark_decay")

@@ -52,7 +52,10 @@ def source() -> dict[str, str]:
         Value of each variable; empty if it is not set and has no default.
     """
     defaults = {"CRDS_OBSERVATORY": OBSERVATORY, "CRDS_SERVER_URL": SERVER, "CRDS_MODE": "auto"}  # crds sets the last itself
-    return {name: os.environ.get(name) or defaults.get(name, "") for name in _ENVIRONMENT}
+    # crds writes its defaults into the environment when it is imported: the same answer before and after.
+    given = {name: os.environ.get(name, "") for name in _ENVIRONMENT}
+    given = {name: "" if value.lower() in ("none", "false") else value for name, value in given.items()}
+    return {name: value or defaults.get(name, "") for name, value in given.items()}
 
 
 def _remedy() -> str:
