@@ -27,7 +27,7 @@ def run_notebook(path, folder, binaries):
     manager.kernel_spec.argv[0] = str(binaries / "python")
     environment = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "RAMPFLOW_VERSION")}
     environment["PATH"] = f"{binaries}{os.pathsep}{environment['PATH']}"
-    client = NotebookClient(notebook, km=manager, timeout=600, record_timing=False, coalesce_streams=True)
+    client = NotebookClient(notebook, km=manager, timeout=1800, record_timing=False, coalesce_streams=True)
     client.execute(env=environment)
     for cell in notebook.cells:
         cell.source = given[cell.id]
