@@ -15,7 +15,8 @@
 # make bench      measure the cost of an exposure, and romancal's where make test-peer has installed it: docs/performance.md
 # make validate   compare full frames with romancal's, and give the reason of each difference: docs/validation.md (hours)
 # make check      check style, imports, docstrings and types
-# make notebooks  run the notebooks of the tutorial, and write their outputs to them
+# make test-notebooks  run the notebooks of the tutorial, and compare their outputs
+# make notebooks  run them, and write their outputs to them
 # make docs       make the site of the documentation: build/docs/index.html
 # make changelog  move the fragments of changelog.d to CHANGELOG.md: make changelog VERSION=0.2.0
 # make lock       pin the newest versions of all packages in envs/, and write the tags of these versions
@@ -36,7 +37,7 @@ NEXT_TESTS ?= tests/unit/test_tags.py tests/unit/test_asdf_io.py tests/unit/test
 	tests/steps/test_step.py tests/steps/test_source_catalog.py tests/workflow/test_data_models.py tests/workflow/test_other_tools.py
 PIP := -m pip install --quiet --disable-pip-version-check
 
-.PHONY: env cluster watch fetch view demo report test test-quick test-slurm test-container test-snakemake test-next test-peer bench validate check notebooks docs changelog lock clean
+.PHONY: env cluster watch fetch view demo report test test-quick test-slurm test-container test-notebooks test-snakemake test-next test-peer bench validate check notebooks docs changelog lock clean
 .DEFAULT_GOAL := env
 
 env: $(VENV)/.made-kernels
@@ -99,7 +100,7 @@ demo report: env
 	@$(BIN)/python scripts/show_products.py demo/results
 
 test: $(VENV)/.made-dev $(VENV)/.made-kernels
-	$(BIN)/python -m pytest --numprocesses $(CORES) --dist loadfile --durations 15 -m "not peer and not slurm and not container"
+	$(BIN)/python -m pytest --numprocesses $(CORES) --dist loadfile --durations 15 -m "not peer and not slurm and not container" --ignore tests/documents/test_notebooks.py
 
 test-quick: $(VENV)/.made-dev $(VENV)/.made-kernels
 	$(BIN)/python -m pytest --numprocesses $(CORES) --dist loadfile --durations 10 -m quick
@@ -152,6 +153,9 @@ check: $(VENV)/.made-dev
 	$(BIN)/mypy
 	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	$(BIN)/check-jsonschema --builtin-schema vendor.github-issue-forms .github/ISSUE_TEMPLATE/[!c]*.yml
+
+test-notebooks: $(VENV)/.made-dev $(VENV)/.made-kernels
+	$(BIN)/python -m pytest -m workflow tests/documents/test_notebooks.py
 
 notebooks: export RAMPFLOW_NOTEBOOKS := write
 notebooks: $(VENV)/.made-dev $(VENV)/.made-kernels
