@@ -1166,6 +1166,32 @@ def test_a_fit_that_begins_pixels_away_reaches_the_minimum(tmp_path, dx, dy, uni
     assert found["psf_gof"][0] < 20 and found["psf_flags"][0] == 0
 
 
+def test_stars_with_a_masked_core_are_fitted_at_the_star():
+    """Their aperture flux lacks the core. Of the fits that begin with it, one in fifteen ends away from the star."""
+    from simulator.simulate_references import diffraction_psf
+
+    stamp = diffraction_psf(psf.wavelength_of("F158"), OVERSAMPLING, 20)
+    grid = psf_photometry.GriddedPSF(psf.integrate_over_pixel(stamp[None], OVERSAMPLING), [0], [0], OVERSAMPLING)
+    rng = np.random.default_rng(1)
+    places = np.array([(column, row) for row in range(12, SIZE - 12, 20) for column in range(12, SIZE - 12, 20)])
+    stars = places + rng.uniform(-0.5, 0.5, places.shape)
+    flux = 20000.0
+    data, mask = np.zeros((SIZE, SIZE)), np.zeros((SIZE, SIZE), bool)
+    for (column, row), (x, y) in zip(places, stars, strict=True):
+        rows, columns = np.mgrid[row - 9 : row + 10, column - 9 : column + 10].reshape(2, -1)
+        data[rows, columns] += flux * values_of(grid, x, y, columns + 0.0, rows + 0.0)[0]
+        core_x, core_y = round(x), round(y)
+        mask[core_y - 1 : core_y + 2, core_x - 1 : core_x + 2] = True
+    err = np.sqrt(0.25 + 0.02 * data)
+    data += rng.normal(0, err)
+    x, y = (stars + rng.normal(0, 0.3, places.shape)).T
+    found = psf_photometry.fit_psf(grid, data, err, mask, x, y)
+    assert (found["psf_flags"] == psf_photometry.FLAGS["n_pixels_fit_partial"]).all()
+    for name, truth in (("x_psf", stars[:, 0]), ("y_psf", stars[:, 1]), ("psf_flux", flux)):
+        assert (np.abs(found[name] - truth) < 5 * found[f"{name}_err"]).all(), name
+    assert np.abs(found["psf_flux"] / flux - 1).max() < 0.05
+
+
 def test_fits_of_galaxies_end_at_the_minimum(tmp_path):
     """Two sources in a galaxy that no PSF describes: the steps to the minimum are many and small."""
     from scipy.optimize import least_squares
