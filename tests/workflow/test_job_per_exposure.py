@@ -10,13 +10,13 @@ from demo_visit import SMALL_FIRST as FIRST
 from demo_visit import SMALL_SECOND as SECOND
 from demo_visit import SMALL_SPECTRUM as SPECTRUM
 from products import arrays_of, assert_same_products, leftovers
-from report import read_benchmark
 from repository import ROOT
 from small_files import damage_pixels
 from snakemake_runs import Workflow
 
 from rampflow.chain import STEPS, chain_of
 from rampflow.files.asdf_reader import AsdfFile
+from rampflow.quality.benchmarks import read_benchmark
 
 pytestmark = pytest.mark.workflow
 
