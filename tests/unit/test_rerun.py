@@ -67,3 +67,19 @@ def test_products_of_a_second_pass_are_current_though_the_next_run_aligns_all(fi
     os.utime(plan.paths.intermediate("a1", "cat.parquet"), (1001, 1001))
     assert rerun.is_current(plan, "a2", ["a2"]) and not rerun.is_current(plan, "a2")
     assert rerun.is_current(plan, "b1", ["a2"])
+
+
+@pytest.mark.parametrize(
+    ("differing", "expected"),
+    [
+        ([], ""),
+        (["flatfield", "photom"], "photom"),
+        (["refpix"], "dark_decay"),  # it was done, and is left out now
+        (["source_catalog"], "finalize"),  # likewise, the last one
+        (["finalize"], "finalize"),
+        ([rerun.DAMAGE, "flatfield"], "dq_init"),
+        (["a step of another release"], "dq_init"),
+    ],
+)
+def test_an_exposure_begins_again_with_the_first_job_that_differs(differing, expected):
+    assert rerun.first_outdated(["dq_init", "dark_decay", "photom", "flatfield", "finalize"], differing) == expected

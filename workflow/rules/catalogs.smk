@@ -6,7 +6,7 @@ rule source_catalog:
         exposure=file_of_exposure(job_inputs.exposure_before, "source_catalog"),
         references=ancient(of_exposure(job_inputs.references, "source_catalog")),
         forced_segmentation=ancient(of_exposure(job_inputs.forced_segmentation)),
-        redo=redo_image("source_catalog"),
+        redo=redo_exposure("source_catalog"),
     output:
         catalog=f"{INTERMEDIATES}/{of_single_steps('source_catalog')}_cat.parquet",
         segmentation=f"{INTERMEDIATES}/{of_single_steps('source_catalog')}_segm.asdf",
@@ -41,7 +41,7 @@ rule astrometric_catalog:
     input:
         images=get_pointings,
         source=ancient(lambda wildcards: job_inputs.star_file()),
-        redo=redo_stamp("association", "association"),
+        redo=redo_association,
     output:
         stars=f"{INTERMEDIATES}/{{association}}_astrometric.parquet",
     log:

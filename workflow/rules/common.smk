@@ -95,14 +95,14 @@ def ancient_inputs(paths):
     return [ancient(path) if links.is_link(path) else path for path in paths]
 
 
-def redo_image(step):
-    """Input function: the stamp of an exposure whose calibrated image is the input, if its first job is that of a step."""
-    return lambda wildcards: job_inputs.redone_images(wildcards.stem, step) and redo_stamp("exposure", "stem")(wildcards)
+def redo_exposure(job):
+    """Input function: the file that is touched when an exposure must be processed again from a job on."""
+    return lambda wildcards: rerun.exposure_stamp(RESULTS, wildcards.stem, job)
 
 
-def redo_stamp(kind, wildcard):
-    """Input function: the file that is touched when an exposure or an association must be processed again."""
-    return lambda wildcards: rerun.stamp_file(RESULTS, kind, wildcards[wildcard])
+def redo_association(wildcards):
+    """Input function: the file that is touched when an association must be aligned again."""
+    return rerun.association_stamp(RESULTS, wildcards.association)
 
 
 def get_final_products(wildcards):

@@ -10,7 +10,7 @@ rule finalize:
         catalog=file_of_exposure(job_inputs.own_catalog),
         segmentation=file_of_exposure(job_inputs.own_segmentation),
         solutions=of_exposure(job_inputs.solution),
-        redo=redo_image("finalize"),
+        redo=redo_exposure(rerun.FINALIZE),
     output:
         cal=f"{RESULTS}/{{stem}}_cal.asdf",
         wcs=f"{RESULTS}/{{stem}}_wcs.asdf",
@@ -52,6 +52,7 @@ rule finalize:
 rule finalize_image:
     input:
         image=of_exposure(job_inputs.calibrated_image),
+        redo=redo_exposure(rerun.FINALIZE),
     output:
         cal=f"{RESULTS}/{{stem}}_cal.asdf",
         wcs=f"{RESULTS}/{{stem}}_wcs.asdf",

@@ -208,25 +208,6 @@ class JobInputs:
         given = self.plan.exposures[stem].tweakreg_catalog
         return link_to(given) if given else self.own_catalog(stem)
 
-    def redone_images(self, stem: str, step: str) -> list[str]:
-        """List the exposure if its calibrated image is the input and its first job is that of a step.
-
-        Parameters
-        ----------
-        stem : str
-            Name of the exposure.
-        step : str
-            ``source_catalog`` or ``finalize``.
-
-        Returns
-        -------
-        list of str
-            Name of the exposure, or nothing.
-        """
-        entry = self.plan.exposures[stem]
-        first = "source_catalog" if "source_catalog" in entry.chain else "finalize"
-        return [stem] if entry.is_calibrated and step == first else []
-
     def given_catalogs(self, association: str) -> list[str]:
         """List the catalogs that the association names for its members.
 

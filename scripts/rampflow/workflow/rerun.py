@@ -6,7 +6,7 @@ time of modification (see `rampflow.workflow.recipes`).
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from rampflow.chain import STEPS
@@ -15,7 +15,11 @@ from rampflow.workflow.exposure_jobs import ExposureJobs
 from rampflow.workflow.intact import find_fault
 from rampflow.workflow.job_inputs import JobInputs
 from rampflow.workflow.job_recipes import JobRecipes
+from rampflow.workflow.paths import EXPOSURE_JOB
 from rampflow.workflow.plan import Plan
+
+FINALIZE = "finalize"
+DAMAGE = "damage"  #: in place of a step, where a product can't be read or is not that of its exposure
 
 
 def exposure_recipes(plan: Plan, stem: str) -> dict[Path, dict[str, str]]:
@@ -44,9 +48,7 @@ def exposure_recipes(plan: Plan, stem: str) -> dict[Path, dict[str, str]]:
             files[Path(plan.paths.exposure(stem, step))] = {name: steps[name] for name in chain[:number]}
     if "source_catalog" in chain:
         files[Path(plan.paths.intermediate(stem, "cat.parquet"))] = {"source_catalog": steps["source_catalog"]}
-    return files | {
-        Path(plan.paths.product(stem, "cal.asdf")): earlier | steps | {"finalize": job_recipes.product_recipe(stem)}
-    }
+    return files | {Path(plan.paths.product(stem, "cal.asdf")): earlier | steps | {FINALIZE: job_recipes.product_recipe(stem)}}
 
 
 def solution_recipes(plan: Plan) -> dict[Path, dict[str, str]]:
@@ -196,8 +198,8 @@ def stars_are_current(plan: Plan) -> bool:
     return recipes.are_as_remembered(star_recipes(plan))
 
 
-def stamp_file(results: str, kind: str, name: str) -> str:
-    """Name a file that the first job of an exposure or an association has for an input.
+def exposure_stamp(results: str, stem: str, job: str) -> str:
+    """Name a file that a job of an exposure has for an input.
 
     It is newer than what is to be made again, and older than everything else.
 
@@ -205,17 +207,58 @@ def stamp_file(results: str, kind: str, name: str) -> str:
     ----------
     results : str
         Folder of the products.
-    kind : str
-        ``exposure`` or ``association``.
-    name : str
-        Of the exposure or the association.
+    stem : str
+        Name of the exposure.
+    job : str
+        Name of the step, ``finalize``, or `rampflow.workflow.paths.EXPOSURE_JOB`.
 
     Returns
     -------
     str
         Path of the stamp.
     """
-    return f".rampflow/redo/{recipes.recipe(results)}/{kind}/{name}"
+    return f".rampflow/redo/{recipes.recipe(results)}/exposure/{stem}/{job}"
+
+
+def association_stamp(results: str, name: str) -> str:
+    """Name a file that the first job of an association has for an input, like `exposure_stamp`.
+
+    Parameters
+    ----------
+    results : str
+        Folder of the products.
+    name : str
+        Name of the association.
+
+    Returns
+    -------
+    str
+        Path of the stamp.
+    """
+    return f".rampflow/redo/{recipes.recipe(results)}/association/{name}"
+
+
+def first_outdated(jobs: Sequence[str], differing: Collection[str]) -> str:
+    """Find the job with which an exposure begins again.
+
+    Parameters
+    ----------
+    jobs : sequence of str
+        Steps of the exposure in order, and ``finalize``.
+    differing : collection of str
+        What differs in its files: steps of these jobs, or steps that the configuration leaves out now. Anything else stands for
+        the whole chain.
+
+    Returns
+    -------
+    str
+        Name of the job; empty if nothing differs.
+    """
+    if not differing:
+        return ""
+    order = [*STEPS, FINALIZE]
+    first = min(order.index(name) if name in order else 0 for name in differing)
+    return next(job for job in jobs if order.index(job) >= first)
 
 
 def mark_outdated(plan: Plan) -> tuple[dict[Path, list[str]], list[Path]]:
@@ -247,11 +290,17 @@ def mark_outdated(plan: Plan) -> tuple[dict[Path, list[str]], list[Path]]:
         paths = [_solution_file(plan, name), *(path for stem in plan.members(name) for path in files[stem])]
         outdated = any("tweakreg" in differing.get(path, ()) for path in paths)
         outdated = outdated or Path(plan.paths.product(name, "tweakreg.json")) in damaged
-        recipes.set_stamp(Path(stamp_file(results, "association", name)), outdated=outdated)
+        recipes.set_stamp(Path(association_stamp(results, name)), outdated=outdated)
+    exposure_jobs = ExposureJobs(plan)
     for stem, paths_of_exposure in files.items():
-        outdated = any(set(differing.get(path, ())) - {"tweakreg"} for path in paths_of_exposure)
-        outdated = outdated or not set(map(Path, plan.products(stem))).isdisjoint(damaged)
-        recipes.set_stamp(Path(stamp_file(results, "exposure", stem)), outdated=outdated)
+        steps = exposure_jobs.steps_of_exposure(stem)
+        of_exposure = {step for path in paths_of_exposure for step in differing.get(path, ())} - {"tweakreg"}
+        if not set(map(Path, plan.products(stem))).isdisjoint(damaged):
+            of_exposure.add(DAMAGE)
+        first = first_outdated([*steps, FINALIZE], of_exposure)
+        for job in [*steps, FINALIZE]:
+            recipes.set_stamp(Path(exposure_stamp(results, stem, job)), outdated=job == first)
+        recipes.set_stamp(Path(exposure_stamp(results, stem, EXPOSURE_JOB)), outdated=first in steps)
     return differing, damaged
 
 
