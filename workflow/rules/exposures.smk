@@ -2,6 +2,9 @@
 
 A rule for each kind of chain, as the files of a rule are the same for all of its exposures. The rules of single steps still make
 the files that these jobs don't write, where something else needs them: the pictures of the report.
+
+With MALLOC_MMAP_MAX_=0, an array gets the memory of those before it. glibc would return the memory of each array to the system, which
+clears it for the next one. A full frame takes 2 s of system time less, and 0.3 GB of memory more.
 """
 
 for rule_name, members in exposure_jobs.chains(BY_EXPOSURE).items():
@@ -46,6 +49,6 @@ for rule_name, members in exposure_jobs.chains(BY_EXPOSURE).items():
         message:
             f"{{wildcards.stem}}: from the raw exposure to {last_step}"
         shell:
-            'OPENBLAS_NUM_THREADS=1 python "$RAMPFLOW_SCRIPTS"/process_exposure.py --write {params.written} --logs logs/{wildcards.stem:q}'
+            'OPENBLAS_NUM_THREADS=1 MALLOC_MMAP_MAX_=0 python "$RAMPFLOW_SCRIPTS"/process_exposure.py --write {params.written} --logs logs/{wildcards.stem:q}'
             ' --benchmarks benchmarks/{wildcards.stem:q} --crds_context "$RAMPFLOW_CONTEXT" --threads {threads} > {log:q} 2>&1'
             " <<'STEPS'\n{params.steps}\nSTEPS\n"
