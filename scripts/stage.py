@@ -4,9 +4,10 @@ Machines without a network process the exposures from there::
 
     python scripts/stage.py L1_asn.json --to bundle --configfile my.yaml
     cd bundle && . ./environment.sh && snakemake --snakefile RAMPFLOW/Snakefile --configfile config.yaml --cores 8
+
+With the package, the last command is `rampflow run --configfile config.yaml --cores 8`.
 """
 
-import argparse
 import contextlib
 import os
 import sys
@@ -16,7 +17,9 @@ from pathlib import Path
 import declarations
 import yaml
 
+from rampflow.command_line import script_parser
 from rampflow.errors import RampflowError
+from rampflow.folders import SNAKEFILE
 from rampflow.step.logs import step_logger
 from rampflow.step.program import reported_errors
 from rampflow.workflow import run_start
@@ -106,7 +109,7 @@ def stage(inputs: list[str], folder: Path, config: dict) -> None:
 
 def main(argv: list[str] | None = None) -> int:
     """Run as a program."""
-    parser = argparse.ArgumentParser(prog="stage.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = script_parser("stage.py", __doc__ or "")
     parser.add_argument("inputs", metavar="INPUT", nargs="*", help="raw files, folders, association files, or their addresses")
     parser.add_argument("--to", metavar="FOLDER", type=Path, required=True, help="folder that is written")
     parser.add_argument("--configfile", metavar="FILE", type=Path, nargs="+", default=[], help="configuration of the run")
@@ -117,7 +120,7 @@ def main(argv: list[str] | None = None) -> int:
         stage(arguments.inputs, folder, read_configuration(arguments.configfile, arguments.config))
         step_logger("stage").info(
             "Run there: cd %s && . ./environment.sh && snakemake --snakefile %s --configfile %s --cores N",
-            *(folder, Path(__file__).absolute().parent.parent / "Snakefile", CONFIGURATION),
+            *(folder, SNAKEFILE, CONFIGURATION),
         )
     return outcome.status
 

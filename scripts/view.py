@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rampflow import SOFTWARE_NAME, __version__, dq
+from rampflow.command_line import script_parser
 from rampflow.detector import PIXEL_SCALE
 from rampflow.errors import RampflowError
 from rampflow.files.asdf_reader import AsdfFile
@@ -387,12 +388,7 @@ def make_parser() -> argparse.ArgumentParser:
     argparse.ArgumentParser
         The parser.
     """
-    parser = argparse.ArgumentParser(
-        prog="view.py",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        usage="%(prog)s STEM ... [options] [-- DS9_OPTION ...]",
-    )
+    parser = script_parser("view.py", __doc__ or "", usage="%(prog)s STEM ... [options] [-- DS9_OPTION ...]")
     add = parser.add_argument
     add("exposures", metavar="STEM", nargs="+", help="name of an exposure (a detector), or its image (_cal.asdf)")
     add("--results", metavar="FOLDER", type=Path, default=Path("results"), help="results folder (default: %(default)s)")

@@ -272,7 +272,8 @@ def test_a_step_without_its_file_is_refused(package, tmp_path):
 def test_every_command_has_a_help(package, tmp_path, command):
     done = package.run(command, "--help", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("usage: ")
+    assert done.stdout.startswith("usage: rampflow")
+    assert "python scripts/" not in done.stdout
     assert not list(tmp_path.iterdir())
 
 
