@@ -85,8 +85,8 @@ def folder(visit, tmp_path_factory):
                 (place / "L1_asn.json").write_text(json.dumps({"products": [{"name": "visit", "members": members}]}))
     shutil.copy(visit.inputs / "astrometric.ecsv", folder / "my_stars.ecsv")
     shutil.copy(next((visit.inputs / "crds_cache" / "references").rglob("*_flat_wfi01*")), folder / "my_flat.asdf")
-    (mine,) = (text for text in blocks(ROOT / "docs/how-to/parameters.md", "yaml") if text.startswith("# my.yaml"))
-    (folder / "my.yaml").write_text(mine)
+    mine = [text for text in blocks(ROOT / "docs/how-to/parameters.md", "yaml") if text.startswith("# my.yaml")]
+    (folder / "my.yaml").write_text(mine[0])
     return folder
 
 

@@ -266,7 +266,7 @@ def _read_remote(source: str, region: Region, deadline: float) -> tuple[dict[str
 
 
 def answer_reader() -> NoReturn:
-    """Read a remote catalog in a process of its own: the question comes by standard input, the answer goes to standard output."""
+    """Read a remote catalog: the question comes by standard input, and the answer goes to standard output."""
     answer: tuple | Exception
     output = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # so that nothing else is written there
