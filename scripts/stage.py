@@ -10,6 +10,7 @@ With the package, the last command is `rampflow run --configfile config.yaml --c
 
 import contextlib
 import os
+import shlex
 import sys
 import tempfile
 from pathlib import Path
@@ -115,12 +116,12 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--configfile", metavar="FILE", type=Path, nargs="+", default=[], help="configuration of the run")
     parser.add_argument("--config", metavar="KEY=VALUE", nargs="+", default=[], help="values of the configuration")
     arguments = parser.parse_args(argv)
-    folder = arguments.to.absolute()
+    folder = Path(os.path.abspath(arguments.to))
     with reported_errors("stage") as outcome:
         stage(arguments.inputs, folder, read_configuration(arguments.configfile, arguments.config))
         step_logger("stage").info(
             "Run there: cd %s && . ./environment.sh && snakemake --snakefile %s --configfile %s --cores N",
-            *(folder, SNAKEFILE, CONFIGURATION),
+            *(shlex.quote(str(folder)), shlex.quote(str(SNAKEFILE)), CONFIGURATION),
         )
     return outcome.status
 
