@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import json
 import sys
@@ -14,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from rampflow import SOFTWARE_NAME, __version__
+from rampflow.command_line import script_parser
 from rampflow.comparison.catalogs import compare_catalogs
 from rampflow.comparison.images import compare_images, compare_wcs, different_arrays
 from rampflow.comparison.measures import MEASURES, exceeded, parse_tolerances
@@ -260,9 +260,9 @@ def write_comparison(path: Path, rows: list[dict]) -> None:
 
 def main(argv: list[str] | None = None) -> int:
     """Run as a program."""
-    parser = argparse.ArgumentParser(
-        prog="compare_runs.py",
-        description=__doc__,
+    parser = script_parser(
+        "compare_runs.py",
+        __doc__ or "",
         epilog="Exit status: 0 if all exposures are equal or within the tolerances, 1 if not, 2 after an error.",
     )
     parser.add_argument("old", metavar="OLD", type=Path, help="folder of products of the first run")

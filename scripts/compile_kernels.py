@@ -6,7 +6,6 @@ already is not compiled again.
 
 from __future__ import annotations
 
-import argparse
 import sys
 import time
 from collections.abc import Callable
@@ -14,6 +13,7 @@ from collections.abc import Callable
 import numpy as np
 
 from rampflow import dq
+from rampflow.command_line import script_parser
 from rampflow.detector import CHANNEL_WIDTH
 from rampflow.step.program import reported_errors
 
@@ -95,7 +95,7 @@ CALLS: dict[str, Callable[[], None]] = {
 
 def main(argv: list[str] | None = None) -> int:
     """Run as a program."""
-    argparse.ArgumentParser(prog="compile_kernels.py", description=__doc__).parse_args(argv)
+    script_parser("compile_kernels.py", __doc__ or "").parse_args(argv)
     with reported_errors("compile_kernels") as outcome:
         for name, call in CALLS.items():
             begin = time.monotonic()

@@ -10,7 +10,6 @@ A token for data that are not public is read from MAST_API_TOKEN.
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import sys
@@ -18,6 +17,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from rampflow.command_line import script_parser
 from rampflow.errors import RampflowError, one_line
 from rampflow.files.asdf_reader import AsdfFile
 from rampflow.files.atomic import replacing
@@ -71,7 +71,9 @@ class Archive:
         try:
             from astroquery.mast import MastMissions, conf
         except ImportError:
-            raise RampflowError("the package astroquery is not installed: pip install -r envs/fetch.txt (make fetch)") from None
+            raise RampflowError(
+                "a search needs the package astroquery, which is not installed: pip install astroquery; in a clone: make fetch"
+            ) from None
         self.server = conf.server
         self._class = type(MastMissions)
         self._token = os.environ.get("MAST_API_TOKEN")
@@ -215,7 +217,7 @@ def fetch_all(archive: Archive, found: dict[str, tuple[str, int | None]], folder
 
 def main(argv: list[str] | None = None) -> int:
     """Run as a program."""
-    parser = argparse.ArgumentParser(prog="fetch.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = script_parser("fetch.py", __doc__ or "")
     parser.add_argument("search", metavar="SEARCH", help="mast:COLUMN=VALUE,COLUMN=VALUE, as mast:program=1001,pass=3")
     parser.add_argument("--to", metavar="FOLDER", type=Path, required=True, help="folder that is written")
     parser.add_argument("--transfers", metavar="N", type=int, default=4, help="files at the same time (default: %(default)s)")

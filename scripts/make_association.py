@@ -9,13 +9,13 @@ The file contains all visits. (romancal reads only the first product of a file: 
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import sys
 from collections import Counter
 from pathlib import Path
 
+from rampflow.command_line import script_parser
 from rampflow.errors import RampflowError, raise_problems
 from rampflow.files.atomic import replacing
 from rampflow.step.program import reported_errors
@@ -55,9 +55,7 @@ def make_association(exposures: list[Path], folder: Path) -> dict:
 
 def main(argv: list[str] | None = None) -> int:
     """Run as a program."""
-    parser = argparse.ArgumentParser(
-        prog="make_association.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = script_parser("make_association.py", __doc__ or "")
     parser.add_argument("output", metavar="OUTPUT", type=Path, help="association file to write (.json)")
     parser.add_argument(
         "exposures",

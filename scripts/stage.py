@@ -4,11 +4,13 @@ Machines without a network process the exposures from there::
 
     python scripts/stage.py L1_asn.json --to bundle --configfile my.yaml
     cd bundle && . ./environment.sh && snakemake --snakefile RAMPFLOW/Snakefile --configfile config.yaml --cores 8
+
+With the package, the last command is `rampflow run --configfile config.yaml --cores 8`.
 """
 
-import argparse
 import contextlib
 import os
+import shlex
 import sys
 import tempfile
 from pathlib import Path
@@ -16,7 +18,9 @@ from pathlib import Path
 import declarations
 import yaml
 
+from rampflow.command_line import script_parser
 from rampflow.errors import RampflowError
+from rampflow.folders import SNAKEFILE
 from rampflow.step.logs import step_logger
 from rampflow.step.program import reported_errors
 from rampflow.workflow import run_start
@@ -106,18 +110,18 @@ def stage(inputs: list[str], folder: Path, config: dict) -> None:
 
 def main(argv: list[str] | None = None) -> int:
     """Run as a program."""
-    parser = argparse.ArgumentParser(prog="stage.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = script_parser("stage.py", __doc__ or "")
     parser.add_argument("inputs", metavar="INPUT", nargs="*", help="raw files, folders, association files, or their addresses")
     parser.add_argument("--to", metavar="FOLDER", type=Path, required=True, help="folder that is written")
     parser.add_argument("--configfile", metavar="FILE", type=Path, nargs="+", default=[], help="configuration of the run")
     parser.add_argument("--config", metavar="KEY=VALUE", nargs="+", default=[], help="values of the configuration")
     arguments = parser.parse_args(argv)
-    folder = arguments.to.absolute()
+    folder = Path(os.path.abspath(arguments.to))
     with reported_errors("stage") as outcome:
         stage(arguments.inputs, folder, read_configuration(arguments.configfile, arguments.config))
         step_logger("stage").info(
             "Run there: cd %s && . ./environment.sh && snakemake --snakefile %s --configfile %s --cores N",
-            *(folder, Path(__file__).absolute().parent.parent / "Snakefile", CONFIGURATION),
+            *(shlex.quote(str(folder)), shlex.quote(str(SNAKEFILE)), CONFIGURATION),
         )
     return outcome.status
 

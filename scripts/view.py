@@ -11,10 +11,7 @@ All that follows ``--`` are options of ds9.
 from __future__ import annotations
 
 import argparse
-import re
 import shlex
-import shutil
-import subprocess
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rampflow import SOFTWARE_NAME, __version__, dq
+from rampflow.command_line import script_parser
 from rampflow.detector import PIXEL_SCALE
 from rampflow.errors import RampflowError
 from rampflow.files.asdf_reader import AsdfFile
@@ -29,90 +27,19 @@ from rampflow.files.atomic import replacing
 from rampflow.step.exposure import Exposure
 from rampflow.step.logs import step_logger
 from rampflow.step.program import reported_errors
+from rampflow.views.ds9 import open_ds9
+from rampflow.views.exposure_files import find_detectors, find_image, read_sources, stem_of
 
 if TYPE_CHECKING:
     from rampflow.views.sip import SipHeader
 
-IMAGE, CATALOG = "_cal.asdf", "_cat.parquet"
 FLAGS = ("SATURATED", "JUMP_DET", "DO_NOT_USE")
 MAX_ERROR = 0.05  #: pixels, 5.5 mas
 MAX_REGIONS = 2000  #: of a flag, so that ds9 stays quick
 MOSAIC_SIZE = 1600  #: pixels of the longer side of the picture of the focal plane
 DETECTORS = 18
-#: The sky and its noise, the whole image.
-DS9_OPTIONS = ("-scale", "zscale", "-zoom", "to", "fit")
 
 log = step_logger("view")
-
-
-def find_image(name: str, results: Path) -> Path:
-    """Find the calibrated image of an exposure.
-
-    Parameters
-    ----------
-    name : str
-        Name of the exposure, or path of its image.
-    results : pathlib.Path
-        Results folder, for names.
-
-    Returns
-    -------
-    pathlib.Path
-        The image.
-
-    Raises
-    ------
-    RampflowError
-        There is no such file.
-    """
-    path = Path(name) if name.endswith(IMAGE) else results / f"{name}{IMAGE}"
-    if not path.is_file():
-        raise RampflowError(f"{path}: there is no such image; give the name of a processed exposure, and its folder: --results")
-    return path
-
-
-def stem_of(image: Path) -> str:
-    """Tell the name of an exposure.
-
-    Parameters
-    ----------
-    image : pathlib.Path
-        Its image.
-
-    Returns
-    -------
-    str
-        The name.
-    """
-    return image.name.removesuffix(IMAGE)
-
-
-def find_detectors(image: Path) -> tuple[str, list[Path]]:
-    """Find the images of all detectors of an exposure.
-
-    Parameters
-    ----------
-    image : pathlib.Path
-        Image of one detector.
-
-    Returns
-    -------
-    name : str
-        Name of the exposure without the detector.
-    images : list of pathlib.Path
-        The images whose names differ in the number of the detector alone.
-
-    Raises
-    ------
-    RampflowError
-        The name has no detector.
-    """
-    parts = re.fullmatch(r"(.+)_wfi\d\d(_.+)", image.name)
-    if parts is None:
-        raise RampflowError(f"{image.name}: has no detector in its name, such as _wfi01_; --mosaic needs it to find the others")
-    before, after = parts.groups()
-    pattern = re.compile(rf"{re.escape(before)}_wfi\d\d{re.escape(after)}")
-    return before + after.removesuffix(IMAGE), sorted(path for path in image.parent.iterdir() if pattern.fullmatch(path.name))
 
 
 def approximate_wcs(exposure: Exposure, max_error: float) -> SipHeader | None:
@@ -180,40 +107,6 @@ def write_fits(exposure: Exposure, path: Path, max_error: float) -> None:
             f"{path}: TAN-SIP of degree {approximation.degree}, largest error {approximation.error:.2g} mas "
             f"({approximation.pixel_error:.1g} pixels; inverse {approximation.inverse_error:.1g} pixels)"
         )
-
-
-def read_sources(image: Path) -> dict[str, np.ndarray] | None:
-    """Read the catalog of an image.
-
-    Parameters
-    ----------
-    image : pathlib.Path
-        The image.
-
-    Returns
-    -------
-    dict of numpy.ndarray or None
-        The columns that `rampflow.views.region_files` uses; `None` if the image has no catalog.
-
-    Raises
-    ------
-    RampflowError
-        The catalog can't be read.
-    """
-    from rampflow.files.parquet import pyarrow, read_table
-    from rampflow.views.region_files import COLUMNS
-
-    path = image.with_name(stem_of(image) + CATALOG)
-    if not path.exists():
-        log.warning("%s: has no catalog (%s): its sources are not marked", image.name, path.name)
-        return None
-    try:
-        table = read_table(path)
-        # In a catalog of given sources, what is measured in the image has a prefix.
-        names = {name: name if name in table.column_names else f"forced_{name}" for name in COLUMNS}
-        return {name: table[column].to_numpy() for name, column in names.items()}
-    except (OSError, KeyError, pyarrow.ArrowException) as error:
-        raise RampflowError(f"{path}: can't be read as a catalog ({error}); make it again") from error
 
 
 def write_regions(exposure: Exposure, folder: Path, flags: list[str], limit: int, *, sky: bool) -> list[Path]:
@@ -349,36 +242,6 @@ def write_mosaic(image: Path, folder: Path, size: int) -> None:
     print(f"{path}: {len(tiles)} detectors" + (f", without {', '.join(missing)}" if missing else ""))
 
 
-def open_ds9(files: list[tuple[Path, list[Path]]], options: list[str]) -> None:
-    """Open images and their regions in ds9, and wait for its end.
-
-    Parameters
-    ----------
-    files : list of tuple
-        FITS file and files of regions of each image.
-    options : list of str
-        More options of ds9.
-
-    Raises
-    ------
-    RampflowError
-        ds9 ended with an error.
-    """
-    command = ["ds9"]
-    for image, regions in files:
-        command += [f"{image}[SCI]", *DS9_OPTIONS]
-        for path in regions:
-            command += ["-regions", "load", str(path)]
-    command += options
-    if shutil.which("ds9") is None:
-        print(f"There is no ds9 on the PATH. Where there is one: {shlex.join(command)}")
-        return
-    print(shlex.join(command), flush=True)
-    status = subprocess.run(command).returncode
-    if status:
-        raise RampflowError(f"ds9 ended with exit status {status}; it needs a display (DISPLAY)")
-
-
 def make_parser() -> argparse.ArgumentParser:
     """Make the parser of the command line.
 
@@ -387,12 +250,7 @@ def make_parser() -> argparse.ArgumentParser:
     argparse.ArgumentParser
         The parser.
     """
-    parser = argparse.ArgumentParser(
-        prog="view.py",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        usage="%(prog)s STEM ... [options] [-- DS9_OPTION ...]",
-    )
+    parser = script_parser("view.py", __doc__ or "", usage="%(prog)s STEM ... [options] [-- DS9_OPTION ...]")
     add = parser.add_argument
     add("exposures", metavar="STEM", nargs="+", help="name of an exposure (a detector), or its image (_cal.asdf)")
     add("--results", metavar="FOLDER", type=Path, default=Path("results"), help="results folder (default: %(default)s)")

@@ -22,6 +22,7 @@ from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 
+from rampflow.command_line import script_parser
 from rampflow.errors import RampflowError
 from rampflow.files.atomic import replacing
 from rampflow.folders import SNAKEFILE
@@ -116,7 +117,7 @@ class Messages:
             import apprise
         except ImportError:
             raise RampflowError(
-                "--notify needs the package apprise, which is not installed: pip install -r envs/watch.txt (make watch)"
+                "--notify needs the package apprise, which is not installed: pip install apprise; in a clone: make watch"
             ) from None
         for address in addresses:
             is_file = Path(address).is_file()
@@ -345,12 +346,7 @@ def main(argv: list[str] | None = None) -> int:
     words = sys.argv[1:] if argv is None else argv
     place = words.index("--") if "--" in words else len(words)
     own, options = words[:place], words[place + 1 :]
-    parser = argparse.ArgumentParser(
-        prog="watch.py",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        usage="%(prog)s FOLDER [options] -- SNAKEMAKE_OPTION ...",
-    )
+    parser = script_parser("watch.py", __doc__ or "", usage="%(prog)s FOLDER [options] -- SNAKEMAKE_OPTION ...")
     parser.add_argument("folder", metavar="FOLDER", type=Path, help="folder in which raw exposures (_uncal.asdf) arrive")
     parser.add_argument(
         "--config",

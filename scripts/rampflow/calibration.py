@@ -209,6 +209,8 @@ def calibrate(
     given = with_absolute_paths(overrides or {}, start)
     if own := RUN_KEYS & given.keys():
         raise RampflowError(f"overrides: {', '.join(sorted(own))} can't be set here; the other keys of the configuration can")
+    if not isinstance(threads, int) or threads < 1:
+        raise RampflowError(f"threads is {threads!r}; it takes a positive number")
     temporary = tempfile.TemporaryDirectory(prefix="rampflow-") if results is None else None
     target = start / (temporary.name if temporary else os.path.expanduser(results or ""))
     target.mkdir(parents=True, exist_ok=True)
@@ -241,7 +243,14 @@ def with_absolute_paths(given: Mapping[str, Any], folder: Path) -> dict[str, Any
     -------
     dict
         The copy.
+
+    Raises
+    ------
+    RampflowError
+        It has no keys.
     """
+    if not isinstance(given, Mapping):
+        raise RampflowError(f"overrides is {given!r}; it takes keys of the configuration, such as {{'steps': {{…}}}}")
     config = copy.deepcopy(dict(given))
 
     def _replace(section: Any, names: Iterable[str] | None = None) -> None:
@@ -251,12 +260,14 @@ def with_absolute_paths(given: Mapping[str, Any], folder: Path) -> dict[str, Any
 
     if (folder / os.path.expanduser(str(config.get("astrometric_catalog", "")))).exists():
         _replace(config, ["astrometric_catalog"])
-    _replace((config.get("references") or {}).get("override"))
-    for entry in config.get("overrides") or ():
-        _replace(entry.get("references"))
-    for step, names in configuration.FILE_PARAMETERS.items():
-        for _, options in configuration.sections(config, step):
-            _replace(options, names)
+    # A section of another form has no paths; the check of the configuration names it.
+    with contextlib.suppress(AttributeError, TypeError):
+        _replace((config.get("references") or {}).get("override"))
+        for entry in config.get("overrides") or ():
+            _replace(entry.get("references"))
+        for step, names in configuration.FILE_PARAMETERS.items():
+            for _, options in configuration.sections(config, step):
+                _replace(options, names)
     return config
 
 

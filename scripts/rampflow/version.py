@@ -1,6 +1,6 @@
 """The version of this software: the next release, the commit, and whether files have changed since the commit.
 
-Products, logs and the report record it, as ``0.1.0.dev276+g020e13c``: the 276th commit on the way to 0.1.0, of this hash.
+Products, logs and the report record it, as ``0.2.0.dev276+g020e13c``: the 276th commit on the way to 0.2.0, of this hash.
 It ends in ``.dirty`` where tracked files differ from the commit.
 """
 

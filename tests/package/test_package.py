@@ -272,7 +272,8 @@ def test_a_step_without_its_file_is_refused(package, tmp_path):
 def test_every_command_has_a_help(package, tmp_path, command):
     done = package.run(command, "--help", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("usage: ")
+    assert done.stdout.startswith("usage: rampflow")
+    assert "python scripts/" not in done.stdout
     assert not list(tmp_path.iterdir())
 
 
@@ -344,6 +345,15 @@ def test_calibrate_refuses_what_the_workflow_refuses(simulated, monkeypatch, tmp
         calibrate(raw, overrides={"steps": {"refpix": {"remove_ofset": False}}})
     with pytest.raises(RampflowError, match=r"overrides: job_per can't be set here"):
         calibrate(raw, overrides={"job_per": "step"})
+    for malformed in ({"steps": 3}, {"steps": {"refpix": 3}}, {"overrides": ["x"]}, {"overrides": 3}, {"references": 3}):
+        (key,) = malformed
+        with pytest.raises(RampflowError, match=rf"configuration: {key}"):
+            calibrate(raw, overrides=malformed)
+    for threads in (0, "2"):
+        with pytest.raises(RampflowError, match=f"threads is {threads!r}; it takes a positive number"):
+            calibrate(raw, threads=threads)
+    with pytest.raises(RampflowError, match=r"overrides is 'steps'; it takes keys"):
+        calibrate(raw, overrides="steps")
     with pytest.raises(RampflowError, match=r"references\.override\.flat: .*/my_flat\.asdf does not exist"):
         calibrate(raw, overrides={"references": {"override": {"flat": "my_flat.asdf"}}})
     with pytest.raises(RampflowError, match=r"nowhere_uncal\.asdf"):

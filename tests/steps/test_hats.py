@@ -282,6 +282,23 @@ def test_an_address_without_a_catalog_is_a_reason(tmp_path):
         fetch_stars(f"{server.address}/nothing", REGION, EPOCH, 60)
 
 
+def test_a_script_that_reads_a_remote_catalog_runs_once(tmp_path):
+    """As `rampflow.calibrate` in a script without a function main: another process must not import it."""
+    write_catalog(tmp_path / "catalog")
+    (tmp_path / "script.py").write_text(
+        "import sys\n"
+        "from rampflow.astrometry.region import Circle, Region\n"
+        "from rampflow.astrometry.star_catalogs import fetch_stars\n"
+        "print('begin', flush=True)\n"
+        f"found = fetch_stars(sys.argv[1], Region((Circle({RA}, {DEC}, 0.05),)), {EPOCH}, 60)\n"
+        "print(len(found.stars['ra']))\n"
+    )
+    command = [sys.executable, tmp_path / "script.py", f"{Server(tmp_path).address}/catalog"]
+    environment = os.environ | {"PYTHONPATH": str(SCRIPTS)}
+    done = subprocess.run([*map(str, command)], capture_output=True, text=True, env=environment)
+    assert done.stdout.split() == ["begin", str(len(INSIDE))], done.stderr
+
+
 def test_partitions_as_folders_of_a_web_server_are_refused(tmp_path):
     write_catalog(tmp_path / "catalog", suffix="/")
     with pytest.raises(CatalogUnavailable, match="can't be listed on a web server; give the catalog by s3://"):

@@ -219,7 +219,7 @@ def test_numbers_out_of_range_are_refused(words, capsys):
 def test_without_apprise_the_message_says_how_to_install_it(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "apprise", None)
     assert watch.main([".", "--notify", "json://localhost", "--", "--cores", "1"]) == 1
-    assert "which is not installed: pip install -r envs/watch.txt" in capsys.readouterr().err
+    assert "which is not installed: pip install apprise; in a clone: make watch" in capsys.readouterr().err
 
 
 # -------------------------------------------------------------------------------------------------------------- messages

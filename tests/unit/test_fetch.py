@@ -10,6 +10,7 @@ import time
 from types import SimpleNamespace
 
 import asdf
+import fetch as program
 import numpy as np
 import pytest
 from object_stores import Fault, serving
@@ -153,3 +154,10 @@ def test_an_archive_that_can_t_be_reached_is_named(tmp_path):
     server = SimpleNamespace(address="http://127.0.0.1:9")
     done = fetch(server, "mast:program=1001", tmp_path / "l1")
     assert done.returncode == 1 and "http://127.0.0.1:9: can't be asked" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_without_astroquery_the_message_says_how_to_install_it(monkeypatch, capsys, tmp_path):
+    monkeypatch.setitem(sys.modules, "astroquery.mast", None)
+    assert program.main(["mast:program=1001", "--to", str(tmp_path / "l1")]) == 1
+    assert "which is not installed: pip install astroquery; in a clone: make fetch" in capsys.readouterr().err
+    assert not (tmp_path / "l1").exists()

@@ -2,6 +2,7 @@
 
 import json
 import re
+import sys
 
 import numpy as np
 import pyarrow as pa
@@ -9,11 +10,13 @@ import pytest
 import yaml
 from astropy import units
 from astropy.table import Table
+from repository import ROOT
 from scipy import stats
 from survey_rows import FAULTS, FOUND_BY, plant, simulate_survey, write_rows
 
 from rampflow import dq
 from rampflow.errors import RampflowError
+from rampflow.imports import without
 from rampflow.quality import measures
 from rampflow.quality.benchmarks import measure_cost
 from rampflow.quality.exposure_numbers import explain_statuses, measure_sources
@@ -205,6 +208,24 @@ def test_the_table_has_units_and_descriptions_in_both_files(tmp_path):
         assert list(table["detector"]) == [rows[i]["detector"] for i in order]
         assert np.isnan(table["transient"][0]) and set(table["state"]) == {"complete"}
         assert set(table.filled("")["association"]) == {""}  # ECSV has no empty text: it is masked
+
+
+def test_the_example_of_the_documentation_finds_what_is_unusual(tmp_path, monkeypatch, capsys):
+    """In the environment of users, which has no pandas. Without `filled`, every exposure would be unusual."""
+    rows = simulate_survey(40)
+    rows[7] = plant(rows[7], "background")
+    (tmp_path / "results").mkdir()
+    write_rows(tmp_path / "results", rows)
+    findings = update_table(tmp_path / "results", {}, {})
+    assert findings[rows[7]["stem"]] and sum(map(bool, findings.values())) < 5
+    (example,) = re.findall(r"^```python\n(.*?)^```$", (ROOT / "docs/how-to/survey.md").read_text(), re.MULTILINE | re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    with without("pandas"):
+        monkeypatch.delitem(sys.modules, "pandas", raising=False)
+        names = {}
+        exec(example, names)
+    assert set(names["unusual"]["stem"]) == {stem for stem, found in findings.items() if found}
+    assert rows[7]["stem"] in capsys.readouterr().out
 
 
 def test_exposures_without_products_have_rows(tmp_path):

@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+import sys
 
 import pytest
 from repository import ROOT
@@ -51,6 +52,26 @@ def test_a_module_from_a_tag_runs_with_its_scripts(hosted):
     assert meta["cal_step"]["dq_init"] == "COMPLETE"
     (script,) = (hosted.clone / "cache").rglob("v9/scripts/dq_init.py")
     assert not os.path.samefile(script, ROOT / "scripts" / "dq_init.py")
+
+
+def test_snakedeploy_makes_a_workflow_of_a_tag(hosted, tmp_path):
+    """What it writes has the jobs of a clone, with the configuration of the repository."""
+    deployed = tmp_path / "deployed"
+    program = [sys.executable, "-c", "from snakedeploy.client import main; main()"]
+    done = subprocess.run(
+        [*program, "deploy-workflow", "https://github.com/owner/rampflow", str(deployed), "--tag", "v9"],
+        env=hosted.environment,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    for name in ("config.yaml", "README.md"):
+        assert (deployed / "config" / name).read_bytes() == (ROOT / "config" / name).read_bytes()
+    raw = hosted.folder / "a_uncal.asdf"
+    expected = Workflow(hosted.folder, hosted.clone / "crds").jobs("--config", f"input={raw}")
+    workflow = Workflow(deployed, hosted.clone / "crds", clone=deployed)
+    workflow.environment = hosted.environment
+    assert workflow.jobs("--config", f"input={raw}", snakefile="workflow/Snakefile") == expected
 
 
 def test_a_hosted_module_has_the_jobs_of_a_clone(hosted):

@@ -5,6 +5,8 @@ from demo_visit import STEMS
 from object_stores import BUCKET, Fault, put, s3_server
 from snakemake_runs import Workflow
 
+from rampflow.workflow.uploads import RECORDS
+
 pytestmark = pytest.mark.workflow
 CHOSEN = [STEMS[7], STEMS[8]]  # darks, which have the shortest chain
 ENDS = ("cal.asdf", "wcs.asdf", "qa.json", "cal.png", "cal_thumb.png")
@@ -33,7 +35,7 @@ def test_results_on_s3(visit, tmp_path):
         made = workflow.folder / "s3" / "raw" / "out" / "visit"
         listed = server.client.list_objects_v2(Bucket=BUCKET, Prefix="out/")["Contents"]
         found = {item["Key"].removeprefix("out/visit/") for item in listed}
-        assert found == {*(f"{stem}_{end}" for stem in CHOSEN for end in ENDS), "exposures.parquet", "exposures.ecsv"}
+        assert found == {*(f"{stem}_{end}" for stem in CHOSEN for end in ENDS), *RECORDS}
         for name in found:
             content = server.client.get_object(Bucket=BUCKET, Key=f"out/visit/{name}")["Body"].read()
             assert content == (made / name).read_bytes(), name

@@ -1,15 +1,16 @@
 """A staged folder is processed in a network namespace of its own, where there is no network."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import yaml
 from demo_visit import ASSOCIATION, STEMS
 from object_stores import put, s3_server
-from repository import ROOT
 from small_files import SCRIPTS, arrays_of
 
 pytestmark = pytest.mark.workflow
@@ -39,6 +40,8 @@ def test_a_staged_visit_is_processed_without_a_network(visit, tmp_path):
         ]
         done = stage(visit.environment | server.environment, *arguments)
         assert done.returncode == 0, done.stderr
+        printed = re.search(r"Run there: cd (\S+) .* --snakefile (\S+) --configfile config\.yaml", done.stderr)
+        assert printed[1] == str(bundle) and Path(printed[2]).is_file()
         server.counts.clear()
         again = stage(visit.environment | server.environment, *arguments)
         assert again.returncode == 0, again.stderr
@@ -51,7 +54,7 @@ def test_a_staged_visit_is_processed_without_a_network(visit, tmp_path):
     environment = {name: value for name, value in visit.environment.items() if not name.startswith("CRDS")}
     run = subprocess.run(
         [*NAMESPACE, "bash", "-c", '. ./environment.sh && exec "$@"', "bash", sys.executable, "-m", "snakemake"]
-        + ["--snakefile", str(ROOT / "Snakefile"), "--cores", "2", "--configfile", "config.yaml"],
+        + ["--snakefile", printed[2], "--cores", "2", "--configfile", "config.yaml"],
         cwd=moved,
         env=environment,
         capture_output=True,

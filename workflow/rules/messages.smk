@@ -59,8 +59,8 @@ def show_summary(logs, *, realigned=(), success):
         with SUMMARY.open("a") as file:
             file.writelines(f"{line}\n" for line in plan.inventory.selected)
             file.writelines(f"warning: {notice}\n" for notice in plan.inventory.notices)
-    if problem := uploads.upload_tables():
-        show(f"The tables of the exposures are not on S3: {problem}")
+    if problem := uploads.upload_records():
+        show(f"The tables of the exposures and the record of the run are not on S3: {problem}")
     if stale := plan.stale_files():
         show(leftovers.describe_stale(stale))
         with SUMMARY.open("a") as file:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import difflib
-import multiprocessing
 import os
+import pickle
+import subprocess
+import sys
 import threading
 import time
-from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 import numpy as np
 
@@ -39,6 +41,8 @@ ACCEPTED = (
 ATTEMPTS = 6
 ATTEMPTS_AT_DAMAGE = 2  #: at files that are damaged on the server, which a network seldom repairs
 FIRST_PAUSE = 1.0
+#: Program of the process that reads a catalog of the network. Its arguments are where Python looks for modules.
+READER = "import sys; sys.path[:] = sys.argv[1:]; from rampflow.astrometry.star_catalogs import answer_reader; answer_reader()"
 
 
 class CatalogUnavailable(Exception):
@@ -241,38 +245,42 @@ def _check_hats_motions(source: str, stars: dict[str, np.ndarray]) -> None:
 
 def _read_remote(source: str, region: Region, deadline: float) -> tuple[dict[str, np.ndarray], hats.Description]:
     # In a process of its own, which can be ended: pyarrow's client has no total timeout, and a program that has used it waits
-    # at its exit for the answer of a slow server.
-    context = multiprocessing.get_context("spawn")
-    receiver, sender = context.Pipe(duplex=False)
-    left = deadline - time.monotonic()
-    process = context.Process(target=_send_stars, args=(sender, source, hats.GAIA_DR3, region, left), daemon=True)
-    process.start()
-    sender.close()
-    try:
-        if not receiver.poll(max(deadline - time.monotonic(), 0)):
-            raise TimeoutError("the server of the catalog didn't answer in time (vo_timeout)")
-        answer = receiver.recv()
-    except EOFError:
-        raise OSError("the process that reads the catalog ended without an answer") from None
-    finally:
-        process.kill()
-        process.join()
+    # at its exit for the answer of a slow server. multiprocessing would import the caller's script there, and run it again.
+    left = max(deadline - time.monotonic(), 0)
+    command = [sys.executable, "-c", READER, *sys.path]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        atexit.register(process.kill)
+        try:
+            content, _ = process.communicate(pickle.dumps((source, hats.GAIA_DR3, region, left)), left)
+        except subprocess.TimeoutExpired:
+            raise TimeoutError("the server of the catalog didn't answer in time (vo_timeout)") from None
+        finally:
+            process.kill()
+            atexit.unregister(process.kill)
+    if not content:
+        raise OSError("the process that reads the catalog ended without an answer")
+    answer = pickle.loads(content)
     if isinstance(answer, BaseException):
         raise answer
     return answer
 
 
-def _send_stars(sender: Connection, source: str, gaia: str, region: Region, timeout: float) -> None:
+def answer_reader() -> NoReturn:
+    """Read a remote catalog: the question comes by standard input, and the answer goes to standard output."""
     answer: tuple | Exception
+    output = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # so that nothing else is written there
     try:
+        source, gaia, region, timeout = pickle.load(sys.stdin.buffer)
         deadline = time.monotonic() + timeout
         is_gaia = source == GAIA_S3
         store = open_store(f"s3://{gaia}" if is_gaia else source, deadline, public=is_gaia)
         answer = hats.read_hats(store, region)
     except Exception as error:  # the other process raises it
         answer = error
-    with contextlib.suppress(BrokenPipeError):  # the other process was killed
-        sender.send(answer)
+    with contextlib.suppress(BrokenPipeError), output:  # the other process was killed
+        output.write(pickle.dumps(answer))
+    os._exit(0)  # without waiting for a slow server
 
 
 def _read_folder(folder: Path, region: Region) -> tuple[dict[str, np.ndarray], hats.Description]:

@@ -170,7 +170,7 @@ class Subcommand(NamedTuple):
         if self.command.options is None:
             from rampflow.command.runs import become_script
 
-            return become_script(self.command.place, words)
+            return become_script(self.command.place, words, f"rampflow {self.name}")
         module, _, function = self.command.place.partition(".")
         status: int = getattr(importlib.import_module(f"rampflow.command.{module}"), function)(self, words)
         return status

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
+from rampflow import command_line
 from rampflow.command.caches import find_cache_folder
 from rampflow.command.parser import add_settings
 from rampflow.errors import RampflowError
@@ -105,7 +106,7 @@ def _become(command: Sequence[str]) -> NoReturn:
     os.execve(command[0], list(command), _environment())
 
 
-def become_script(name: str, words: Sequence[str]) -> NoReturn:
+def become_script(name: str, words: Sequence[str], program: str | None = None) -> NoReturn:
     """Replace this process by a script.
 
     Parameters
@@ -114,7 +115,11 @@ def become_script(name: str, words: Sequence[str]) -> NoReturn:
         Name of the script, without ``.py``.
     words : sequence of str
         Its arguments.
+    program : str, optional
+        Command that the help of the script names, such as ``rampflow view``; by default the script.
     """
+    if program:
+        os.environ[command_line.VARIABLE] = program
     _become([sys.executable, str(SCRIPTS / f"{name}.py"), *words])
 
 

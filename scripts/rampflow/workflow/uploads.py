@@ -8,10 +8,11 @@ from pathlib import Path
 from rampflow.errors import RampflowError
 from rampflow.remote.files import list_folder
 from rampflow.remote.upload import is_as_uploaded, upload
+from rampflow.workflow import run_record
 from rampflow.workflow.plan import Plan
 
-#: Tables of a results folder, which each run brings up to date at its end.
-TABLES = ("exposures.parquet", "exposures.ecsv")
+#: Tables of a results folder and the record of the run, which each run writes at its end.
+RECORDS = ("exposures.parquet", "exposures.ecsv", run_record.NAME)
 
 
 class Uploads:
@@ -102,8 +103,8 @@ class Uploads:
                 lost.append(name)
         return lost
 
-    def upload_tables(self) -> str:
-        """Bring the tables of the exposures to S3.
+    def upload_records(self) -> str:
+        """Bring the tables of the exposures and the record of the run to S3.
 
         Returns
         -------
@@ -112,7 +113,7 @@ class Uploads:
         """
         folder = Path(self._plan.paths.results)
         try:
-            for name in TABLES if self.address else ():
+            for name in RECORDS if self.address else ():
                 if (folder / name).exists():
                     upload(folder / name, f"{self.address}{name}")
         except RampflowError as error:
