@@ -129,6 +129,16 @@ def test_missing_and_damaged_products_are_never_equal(old, new, tmp_path):
     assert (status, row["verdict"]) == (1, "unreadable") and "truncated" in row["reasons"], text
 
 
+def test_segmentation_maps_of_different_shapes_are_not_compared(old, new, tmp_path):
+    path = new / f"{FIRST}_segm.asdf"
+    with asdf.open(path, memmap=False, lazy_load=False) as file:
+        file.tree["roman"]["data"] = file.tree["roman"]["data"][:-8].copy()
+        file.write_to(new / "changed.asdf")
+    (new / "changed.asdf").replace(path)
+    status, text, row = compare(old, new, tmp_path / "out")
+    assert (status, row["verdict"]) == (1, "unreadable") and "segm.asdf: data has shape" in row["reasons"], text
+
+
 def test_folders_without_images_and_unknown_measures_are_errors(old, tmp_path):
     status, text, _ = compare(old, tmp_path / "nothing", tmp_path / "out")
     assert status == 2 and "holds no calibrated image" in text
