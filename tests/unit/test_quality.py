@@ -298,6 +298,31 @@ def test_planted_faults_are_found(survey, fault):
         assert sum(map(bool, found)) < 1 + max(len(found) / 200, 1)
 
 
+def of_bright_field(row, sky):
+    """The row of an exposure of a bright and crowded field."""
+    brighter = {"image_median": sky * row["image_median"], "image_rms": sky**0.5 * row["image_rms"]}
+    return row | brighter | {"depth": row["depth"] - 0.5, "saturated_fraction": row["saturated_fraction"] + 0.03}
+
+
+@pytest.mark.parametrize("share", [0.1, 0.3])
+def test_exposures_of_a_brighter_field_are_no_outliers(share):
+    rows = simulate_survey(1440, seed=5, elements=("F129",), exposure_times=(139.1,))
+    visits = sorted({row["visit_id"] for row in rows})
+    bright = visits[: round(share * len(visits))]
+    rows = [of_bright_field(row, 2.6) if row["visit_id"] in bright else row for row in rows]
+    assert sum(map(bool, outliers_of(rows))) < len(rows) / 200
+
+
+def test_one_bright_exposure_of_a_visit_and_a_visit_with_stray_light_are_outliers():
+    rows = simulate_survey(1440, seed=6, elements=("F129",), exposure_times=(139.1,))
+    visits = sorted({row["visit_id"] for row in rows})
+    rows[7] = of_bright_field(rows[7], 3.5)
+    rows = [row | {"image_median": 8 * row["image_median"]} if row["visit_id"] == visits[-1] else row for row in rows]
+    found = [[finding.name for finding in findings] for findings in outliers_of(rows)]
+    assert "image_median" in found[7]
+    assert all("image_median" in names for row, names in zip(rows, found, strict=True) if row["visit_id"] == visits[-1])
+
+
 def same(number, **changes):
     rows = simulate_survey(number, detectors=1, elements=("F129",), exposure_times=(139.1,))
     return [{**rows[0], "stem": row["stem"], **changes} for row in rows]

@@ -40,6 +40,9 @@ class Number:
     varies_by_detector : bool
         Whether sound detectors differ by this number. The differences that count are then twice as large where an exposure is
         compared with those of other detectors.
+    varies_by_field : bool
+        Whether sound exposures of different fields differ by this number. The differences that count are then three times as
+        large where the exposures of the same visit share the number.
     """
 
     name: str
@@ -52,6 +55,7 @@ class Number:
     factor: float = 1.0
     difference: float = 0.0
     varies_by_detector: bool = False
+    varies_by_field: bool = False
 
     @property
     def title(self) -> str:
@@ -113,6 +117,7 @@ IMAGE = _section(
         compared=True,
         factor=2.0,
         difference=0.05,
+        varies_by_field=True,
     ),
     Number(
         "image_rms",
@@ -123,6 +128,7 @@ IMAGE = _section(
         factor=1.5,
         difference=0.01,
         varies_by_detector=True,
+        varies_by_field=True,
     ),
     Number(
         "good_pixel_fraction",
@@ -139,6 +145,7 @@ IMAGE = _section(
         compared=True,
         factor=2.0,
         difference=0.02,
+        varies_by_field=True,
     ),
     Number(
         "sky_nonuniformity",
@@ -229,7 +236,15 @@ RAMPS = _section(
 
 SOURCES = _section(
     "Sources",
-    Number("n_sources", "number of sources in the catalog", label="sources", compared=True, factor=10.0, difference=10.0),
+    Number(
+        "n_sources",
+        "number of sources in the catalog",
+        label="sources",
+        compared=True,
+        factor=10.0,
+        difference=10.0,
+        varies_by_field=True,
+    ),
     Number("n_stars", "number of sources from which PSF width and ellipticity are measured"),
     Number(
         "psf_fwhm",
@@ -254,6 +269,7 @@ SOURCES = _section(
         "mag",
         compared=True,
         difference=0.4,
+        varies_by_field=True,
     ),
 )
 
@@ -274,6 +290,7 @@ ALIGNMENT = _section(
         compared=True,
         factor=2.0,
         difference=5.0,
+        varies_by_field=True,
     ),
 )
 
@@ -341,4 +358,5 @@ def _outlier_rule(number: Number) -> str:
     if number.difference:
         parts.append(f"difference {number.difference:g}{f' {number.unit}' if number.unit else ''}")
     text = " and ".join(parts)
-    return f"{text}; twice that across detectors" if number.varies_by_detector else text
+    text += "; twice that across detectors" if number.varies_by_detector else ""
+    return f"{text}; three times that if its visit shares it" if number.varies_by_field else text
