@@ -128,7 +128,8 @@ def count_different_segments(old: Path, new: Path) -> int:
     with AsdfFile(old) as old_file, AsdfFile(new) as new_file:
         maps = [Exposure(file).array("data", 2, kinds="ui").read() for file in (old_file, new_file)]
     if maps[0].shape != maps[1].shape:
-        raise RampflowError(f"{new}: data has shape {maps[1].shape}, and {maps[0].shape} in {old}; they are not of one exposure")
+        shapes = f"data has shape {maps[1].shape}, and {maps[0].shape} in {old}"
+        raise RampflowError(f"{new}: {shapes}; they are not of one exposure")
     return int(((maps[0] > 0) != (maps[1] > 0)).sum())
 
 
