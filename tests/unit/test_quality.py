@@ -368,6 +368,17 @@ def test_identical_numbers_and_tiny_differences_are_no_outliers():
     assert outliers_of(rows) == [[]] * 12
 
 
+def test_the_skewed_jump_rates_of_small_detectors_are_no_outliers():
+    """Rates of simulated exposures of 504 pixels a side, of which a large event covers a good part."""
+    rates = (17.8, 18.3, 18.7, 19.2, 19.2, 19.6, 20.1, 20.5, 20.9, 21.4, 22.3, 45.5)
+    rows = same(12)
+    for row, rate in zip(rows, rates, strict=True):
+        row["jump_rate"] = rate
+    assert outliers_of(rows) == [[]] * 12
+    rows[0]["jump_rate"] *= 12
+    assert [[finding.name for finding in found] for found in outliers_of(rows)] == [["jump_rate"], *[[]] * 11]
+
+
 def test_exposures_are_compared_with_like_ones():
     rows = same(16, image_median=0.26)
     for row in rows[8:]:

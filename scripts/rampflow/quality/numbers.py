@@ -185,7 +185,7 @@ RAMPS = _section(
         "1 / (cm2 s)",
         label="jump rate",
         compared=True,
-        factor=2.0,
+        factor=2.5,
     ),
     Number(
         "chi2_median",
