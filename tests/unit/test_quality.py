@@ -395,6 +395,15 @@ def test_unknown_numbers_are_not_compared():
     assert outliers_of(rows) == [[]] * 8
 
 
+def test_an_exposure_without_stars_is_an_outlier_though_its_psf_is_unknown():
+    rows = same(8, n_stars=40, psf_fwhm=0.1)
+    rows[2] |= {"n_stars": 2, "psf_fwhm": None}
+    assert [[finding.name for finding in found] for found in outliers_of(rows)] == [[], [], ["n_stars"], *[[]] * 5]
+    rows = same(8, n_stars=9)
+    rows[2]["n_stars"] = 0
+    assert outliers_of(rows) == [[]] * 8, "a field with few stars"
+
+
 def test_numbers_beyond_limits_are_found():
     rows = same(3, psf_fwhm=0.2, image_median=0.26)
     found = outliers_of(rows, {"psf_fwhm": {"maximum": 0.15}, "image_median": {"minimum": 0.3, "maximum": 1.0}})

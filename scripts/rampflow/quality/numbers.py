@@ -246,7 +246,15 @@ SOURCES = _section(
         difference=10.0,
         varies_by_field=True,
     ),
-    Number("n_stars", "number of sources from which PSF width and ellipticity are measured"),
+    Number(
+        "n_stars",
+        "number of sources from which PSF width and ellipticity are measured",
+        label="stars that show the PSF",
+        compared=True,
+        factor=10.0,
+        difference=10.0,
+        varies_by_field=True,
+    ),
     Number(
         "psf_fwhm",
         "PSF width: median FWHM of the most compact quarter of the sources with a signal-to-noise ratio above 20 and without "
