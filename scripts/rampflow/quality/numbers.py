@@ -150,7 +150,7 @@ IMAGE = _section(
     Number(
         "sky_nonuniformity",
         "scatter of the sky over the detector, as a fraction of the sky level: 1.4826 × the median absolute deviation of the "
-        "medians of cells of one channel (128 columns) by 256 rows, without pixels more than 2 σ from the median of their cell; "
+        "medians of cells of one channel (128 columns) by 256 rows, without pixels beyond 2 σ from the median of their cell; "
         "unknown where the sky is fainter than its noise in a pixel",
         label="non-uniformity of the sky",
         compared=True,
