@@ -103,6 +103,20 @@ def test_catalogs_without_sources_can_be_compared():
     assert np.isnan(measures["segment_flux_shift"])
 
 
+def test_two_catalogs_without_sources_do_not_differ():
+    measures, columns = compare_catalogs(catalog([], []), catalog([], []))
+    assert set(measures.values()) == {0} and columns == []
+
+
+def test_a_flux_that_neither_catalog_has_is_not_measured():
+    old, new = catalog([1], [2]), catalog([1], [2])
+    del old["psf_flux"], new["psf_flux"]
+    measures, _ = compare_catalogs(old, new)
+    assert "psf_flux_shift" not in measures and measures["segment_flux_shift"] == 0
+    measures, _ = compare_catalogs(old, catalog([1], [2]))
+    assert np.isnan(measures["psf_flux_shift"]), "only one catalog has it"
+
+
 def test_images_without_a_wcs_agree_and_one_without_does_not():
     assert compare_wcs(None, None, (10, 10)) == {"wcs_shift_median": 0.0, "wcs_shift_max": 0.0}
     assert np.isnan(compare_wcs(None, {"steps": []}, (10, 10))["wcs_shift_max"])

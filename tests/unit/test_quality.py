@@ -55,6 +55,20 @@ def test_a_dead_channel_deviates_and_a_gradient_is_no_uniform_sky():
     assert found["sky_nonuniformity"] == pytest.approx(0.05 * 1.4826, rel=0.15)
 
 
+def test_stars_hide_no_gradient_of_the_sky():
+    """A tenth of the pixels of each second cell are wings of stars, which raise its median by 0.13 σ."""
+    rng = np.random.default_rng(2)
+    sky = rng.normal(0.25, 0.05, (504, 504)).astype(np.float32)
+    for row, column in ((0, 0), (0, 252), (252, 124), (252, 380)):
+        cell = sky[row : row + 252, column : column + 124]
+        cell[rng.random(cell.shape) < 0.1] += 0.2
+    assert measures.measure_sky(measures.sky_cells(sky, 1), 0.25, 0.05)["sky_nonuniformity"] < 0.01
+    tilted = sky + 0.25 * np.linspace(-0.05, 0.05, 504, dtype=np.float32)
+    # Channels at −3.75, −1.25, 1.25 and 3.75 %
+    found = measures.measure_sky(measures.sky_cells(tilted, 1), 0.25, 0.05)
+    assert found["sky_nonuniformity"] == pytest.approx(0.037, rel=0.2)
+
+
 def test_the_sky_is_measured_on_good_pixels_alone():
     sky = np.full((32, 248), 0.5, np.float32)
     sky[:, 100:] = np.nan
@@ -319,6 +333,31 @@ def test_planted_faults_are_found(survey, fault):
         assert sum(map(bool, found)) < 1 + max(len(found) / 200, 1)
 
 
+def of_bright_field(row, sky):
+    """The row of an exposure of a bright and crowded field."""
+    brighter = {"image_median": sky * row["image_median"], "image_rms": sky**0.5 * row["image_rms"]}
+    return row | brighter | {"depth": row["depth"] - 0.5, "saturated_fraction": row["saturated_fraction"] + 0.03}
+
+
+@pytest.mark.parametrize("share", [0.1, 0.3])
+def test_exposures_of_a_brighter_field_are_no_outliers(share):
+    rows = simulate_survey(1440, seed=5, elements=("F129",), exposure_times=(139.1,))
+    visits = sorted({row["visit_id"] for row in rows})
+    bright = visits[: round(share * len(visits))]
+    rows = [of_bright_field(row, 2.6) if row["visit_id"] in bright else row for row in rows]
+    assert sum(map(bool, outliers_of(rows))) < len(rows) / 200
+
+
+def test_one_bright_exposure_of_a_visit_and_a_visit_with_stray_light_are_outliers():
+    rows = simulate_survey(1440, seed=6, elements=("F129",), exposure_times=(139.1,))
+    visits = sorted({row["visit_id"] for row in rows})
+    rows[7] = of_bright_field(rows[7], 3.5)
+    rows = [row | {"image_median": 8 * row["image_median"]} if row["visit_id"] == visits[-1] else row for row in rows]
+    found = [[finding.name for finding in findings] for findings in outliers_of(rows)]
+    assert "image_median" in found[7]
+    assert all("image_median" in names for row, names in zip(rows, found, strict=True) if row["visit_id"] == visits[-1])
+
+
 def same(number, **changes):
     rows = simulate_survey(number, detectors=1, elements=("F129",), exposure_times=(139.1,))
     return [{**rows[0], "stem": row["stem"], **changes} for row in rows]
@@ -350,6 +389,17 @@ def test_identical_numbers_and_tiny_differences_are_no_outliers():
     assert outliers_of(rows) == [[]] * 12
 
 
+def test_the_skewed_jump_rates_of_small_detectors_are_no_outliers():
+    """Rates of simulated exposures of 504 pixels a side, of which a large event covers a good part."""
+    rates = (17.8, 18.3, 18.7, 19.2, 19.2, 19.6, 20.1, 20.5, 20.9, 21.4, 22.3, 45.5)
+    rows = same(12)
+    for row, rate in zip(rows, rates, strict=True):
+        row["jump_rate"] = rate
+    assert outliers_of(rows) == [[]] * 12
+    rows[0]["jump_rate"] *= 12
+    assert [[finding.name for finding in found] for found in outliers_of(rows)] == [["jump_rate"], *[[]] * 11]
+
+
 def test_exposures_are_compared_with_like_ones():
     rows = same(16, image_median=0.26)
     for row in rows[8:]:
@@ -364,6 +414,15 @@ def test_unknown_numbers_are_not_compared():
     rows = same(8, psf_fwhm=None)
     rows[2]["psf_fwhm"] = 0.9
     assert outliers_of(rows) == [[]] * 8
+
+
+def test_an_exposure_without_stars_is_an_outlier_though_its_psf_is_unknown():
+    rows = same(8, n_stars=40, psf_fwhm=0.1)
+    rows[2] |= {"n_stars": 2, "psf_fwhm": None}
+    assert [[finding.name for finding in found] for found in outliers_of(rows)] == [[], [], ["n_stars"], *[[]] * 5]
+    rows = same(8, n_stars=9)
+    rows[2]["n_stars"] = 0
+    assert outliers_of(rows) == [[]] * 8, "a field with few stars"
 
 
 def test_numbers_beyond_limits_are_found():

@@ -82,6 +82,31 @@ def test_tolerances_decide_about_the_measures_they_name(old, new, tmp_path):
     assert (status, row["verdict"]) == (1, "different") and "image_rms is 0.1, beyond 0.05" in row["reasons"], text
 
 
+def test_a_tolerance_of_a_catalog_counts_where_a_run_makes_one(old, new, tmp_path):
+    def brighten(roman):
+        roman["data"] = (roman["data"] + 0.1 * roman["err"].astype(np.float32)).astype(np.float32)
+
+    change_image(new, brighten)
+    for folder in (old, new):
+        for end in ("cat.parquet", "segm.asdf"):
+            (folder / f"{FIRST}_{end}").unlink()
+    tolerances = ("--tolerance", "image_rms=0.2", "psf_flux_shift=0.01", "segments_different=0")
+    status, text, row = compare(old, new, tmp_path / "out", *tolerances)
+    assert (status, row["verdict"]) == (0, "within tolerance"), text
+
+
+def test_pixels_and_a_wcs_that_are_lost_are_named(old, new, tmp_path):
+    def damage(roman):
+        roman["data"] = roman["data"].copy()
+        good = np.argwhere(np.isfinite(roman["data"]) & (roman["dq"] == 0))[:30]
+        roman["data"][tuple(good.T)] = np.nan
+        roman["meta"]["wcs"] = None
+
+    change_image(new, damage)
+    status, text, row = compare(old, new, tmp_path / "out")
+    assert status == 1 and "0 pixels became good, 30 bad; only one of the images has a WCS" in row["reasons"], text
+
+
 def test_a_wcs_that_moved_is_found_in_mas(visit, old, new, tmp_path):
     """The image before the alignment stands for one with another WCS: the visit has a pointing error."""
 
@@ -127,6 +152,16 @@ def test_missing_and_damaged_products_are_never_equal(old, new, tmp_path):
     (new / f"{FIRST}_cal.asdf").write_bytes((old / f"{FIRST}_cal.asdf").read_bytes()[:100_000])
     status, text, row = compare(old, new, tmp_path / "out")
     assert (status, row["verdict"]) == (1, "unreadable") and "truncated" in row["reasons"], text
+
+
+def test_segmentation_maps_of_different_shapes_are_not_compared(old, new, tmp_path):
+    path = new / f"{FIRST}_segm.asdf"
+    with asdf.open(path, memmap=False, lazy_load=False) as file:
+        file.tree["roman"]["data"] = file.tree["roman"]["data"][:-8].copy()
+        file.write_to(new / "changed.asdf")
+    (new / "changed.asdf").replace(path)
+    status, text, row = compare(old, new, tmp_path / "out")
+    assert (status, row["verdict"]) == (1, "unreadable") and "segm.asdf: data has shape" in row["reasons"], text
 
 
 def test_folders_without_images_and_unknown_measures_are_errors(old, tmp_path):

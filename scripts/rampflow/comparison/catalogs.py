@@ -52,28 +52,32 @@ def compare_catalogs(old: dict[str, np.ndarray], new: dict[str, np.ndarray]) -> 
     Returns
     -------
     measures : dict of str to float
-        Measures of the catalogs, named as in `rampflow.comparison.measures`; NaN where no source was matched.
+        Measures of the catalogs, named as in `rampflow.comparison.measures`. Shifts and scatters are NaN where no source was
+        matched, and 0 where neither catalog has a source. Those of a flux that neither catalog has are left out.
     columns : list of str
         Columns that only one catalog has, or, where both have the same sources in the same order, whose values differ.
     """
     positions = [np.column_stack([catalog["x_centroid"], catalog["y_centroid"]]).astype(float) for catalog in (old, new)]
     one, other = match_sources(*positions)
     shifts = np.hypot(*(positions[1][other] - positions[0][one]).T)
+    unmatched = np.nan if len(positions[0]) or len(positions[1]) else 0.0
     measures = {
         "sources_matched": one.size,
         "sources_gained": len(positions[1]) - one.size,
         "sources_lost": len(positions[0]) - one.size,
-        "position_shift": float(np.median(shifts)) if one.size else np.nan,
+        "position_shift": float(np.median(shifts)) if one.size else unmatched,
     }
     for name in FLUXES:
+        if name not in old and name not in new:
+            continue
         ratios = np.empty(0)
         if name in old and name in new:
             with np.errstate(divide="ignore", invalid="ignore"):
                 ratios = new[name][other].astype(float) / old[name][one] - 1
             ratios = ratios[np.isfinite(ratios)]
-        middle = float(np.median(ratios)) if ratios.size else np.nan
+        middle = float(np.median(ratios)) if ratios.size else unmatched
         measures[f"{name}_shift"] = middle
-        measures[f"{name}_scatter"] = float(1.4826 * np.median(np.abs(ratios - middle))) if ratios.size else np.nan
+        measures[f"{name}_scatter"] = float(1.4826 * np.median(np.abs(ratios - middle))) if ratios.size else unmatched
     different = old.keys() ^ new.keys()
     if len(positions[0]) == len(positions[1]):
         different |= {name for name in old.keys() & new.keys() if not same_values(old[name], new[name]).all()}

@@ -13,6 +13,7 @@ from rampflow.detector import BORDER, CHANNEL_WIDTH
 MAD_TO_SIGMA = 1.482602218505602  #: 1 / Φ⁻¹(3/4)
 PIXEL_AREA = 1e-6  #: of the detector, cm²
 CELL_ROWS = 256  #: rows of a cell of the sky; it has the columns of one channel
+SKY_CLIP = 2.0  #: standard deviations from the median of a cell beyond which a pixel does not show the sky
 #: Probability above which a χ² counts as beyond its distribution.
 EXPECTED_SHARE = 0.999
 
@@ -65,7 +66,8 @@ def sky_cells(sample: np.ndarray, every: int) -> np.ndarray:
     Returns
     -------
     numpy.ndarray
-        Median of the good pixels in each cell, DN/s, of shape (cell row, channel); NaN where a cell has none.
+        Median of the good pixels in each cell without those far from it, DN/s, of shape (cell row, channel); NaN where a cell
+        has none.
     """
     rows, columns = sample.shape
     bands = max(round(rows * every / CELL_ROWS), 1)
@@ -78,7 +80,9 @@ def sky_cells(sample: np.ndarray, every: int) -> np.ndarray:
             cell = sample[row_edges[i] : row_edges[i + 1], column_edges[j] : column_edges[j + 1]]
             good = cell[np.isfinite(cell)]
             if good.size:
-                band[j] = np.median(good)
+                # The wings of stars and galaxies raise the median of a cell by percents, more in one cell than in another.
+                distance = np.abs(good - np.median(good))
+                band[j] = np.median(good[distance <= SKY_CLIP * MAD_TO_SIGMA * np.median(distance)])
     return cells
 
 

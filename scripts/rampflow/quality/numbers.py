@@ -40,6 +40,9 @@ class Number:
     varies_by_detector : bool
         Whether sound detectors differ by this number. The differences that count are then twice as large where an exposure is
         compared with those of other detectors.
+    varies_by_field : bool
+        Whether sound exposures of different fields differ by this number. The differences that count are then three times as
+        large where the exposures of the same visit share the number.
     """
 
     name: str
@@ -52,6 +55,7 @@ class Number:
     factor: float = 1.0
     difference: float = 0.0
     varies_by_detector: bool = False
+    varies_by_field: bool = False
 
     @property
     def title(self) -> str:
@@ -113,6 +117,7 @@ IMAGE = _section(
         compared=True,
         factor=2.0,
         difference=0.05,
+        varies_by_field=True,
     ),
     Number(
         "image_rms",
@@ -123,6 +128,7 @@ IMAGE = _section(
         factor=1.5,
         difference=0.01,
         varies_by_detector=True,
+        varies_by_field=True,
     ),
     Number(
         "good_pixel_fraction",
@@ -139,11 +145,13 @@ IMAGE = _section(
         compared=True,
         factor=2.0,
         difference=0.02,
+        varies_by_field=True,
     ),
     Number(
         "sky_nonuniformity",
         "scatter of the sky over the detector, as a fraction of the sky level: 1.4826 × the median absolute deviation of the "
-        "medians of cells of one channel (128 columns) by 256 rows; unknown where the sky is fainter than its noise in a pixel",
+        "medians of cells of one channel (128 columns) by 256 rows, without pixels beyond 2 σ from the median of their cell; "
+        "unknown where the sky is fainter than its noise in a pixel",
         label="non-uniformity of the sky",
         compared=True,
         factor=1.5,
@@ -177,7 +185,7 @@ RAMPS = _section(
         "1 / (cm2 s)",
         label="jump rate",
         compared=True,
-        factor=2.0,
+        factor=2.5,
     ),
     Number(
         "chi2_median",
@@ -229,8 +237,24 @@ RAMPS = _section(
 
 SOURCES = _section(
     "Sources",
-    Number("n_sources", "number of sources in the catalog", label="sources", compared=True, factor=10.0, difference=10.0),
-    Number("n_stars", "number of sources from which PSF width and ellipticity are measured"),
+    Number(
+        "n_sources",
+        "number of sources in the catalog",
+        label="sources",
+        compared=True,
+        factor=10.0,
+        difference=10.0,
+        varies_by_field=True,
+    ),
+    Number(
+        "n_stars",
+        "number of sources from which PSF width and ellipticity are measured",
+        label="stars that show the PSF",
+        compared=True,
+        factor=10.0,
+        difference=10.0,
+        varies_by_field=True,
+    ),
     Number(
         "psf_fwhm",
         "PSF width: median FWHM of the most compact quarter of the sources with a signal-to-noise ratio above 20 and without "
@@ -254,6 +278,7 @@ SOURCES = _section(
         "mag",
         compared=True,
         difference=0.4,
+        varies_by_field=True,
     ),
 )
 
@@ -274,6 +299,7 @@ ALIGNMENT = _section(
         compared=True,
         factor=2.0,
         difference=5.0,
+        varies_by_field=True,
     ),
 )
 
@@ -341,4 +367,5 @@ def _outlier_rule(number: Number) -> str:
     if number.difference:
         parts.append(f"difference {number.difference:g}{f' {number.unit}' if number.unit else ''}")
     text = " and ".join(parts)
-    return f"{text}; twice that across detectors" if number.varies_by_detector else text
+    text += "; twice that across detectors" if number.varies_by_detector else ""
+    return f"{text}; three times that if its visit shares it" if number.varies_by_field else text

@@ -19,6 +19,11 @@ GROUPS = (
     (("detector", "optical_element", "exposure_type", "exposure_time"), "detector and element"),
     (("optical_element", "exposure_type", "exposure_time"), "element"),
 )
+#: Exposures of one field, which share its sky, stars and galaxies.
+FIELD = ("visit_id", "optical_element", "exposure_type", "exposure_time")
+FEWEST_OF_FIELD = 3  #: exposures whose median tells what a field is like
+#: How many times larger the differences that count are where all exposures of the field have them.
+SHARED = 3.0
 MUCH = 1.5  #: factor from which messages have a factor
 
 
@@ -91,9 +96,10 @@ def find_outliers(columns: Mapping[str, np.ndarray], limits: Mapping[str, Mappin
         for row in _rows(columns[step.name] == "FAILED"):
             found[row][step.name] = Finding(step.name, f"{step.title} FAILED")
     keys = [_group_keys(columns, names) for names, _ in GROUPS]
+    fields = _group_keys(columns, FIELD)
     for number in NUMBERS.values():
         if number.compared:
-            for row, text in _compare(number, columns[number.name], keys):
+            for row, text in _compare(number, columns[number.name], keys, fields):
                 found[row][number.name] = Finding(number.name, text)
         for bound, limit in limits.get(number.name, {}).items():
             values = columns[number.name]
@@ -119,25 +125,51 @@ def _group_keys(columns: Mapping[str, np.ndarray], names: tuple[str, ...]) -> np
     return np.unique(np.stack(numbered), axis=1, return_inverse=True)[1].ravel()
 
 
-def _compare(number: Number, values: np.ndarray, keys: list[np.ndarray]) -> Iterator[tuple[int, str]]:
+def _groups(of_row: np.ndarray) -> list[np.ndarray]:
+    """Numbers of the rows of each group."""
+    order = np.argsort(of_row, kind="stable")
+    return np.split(order, np.flatnonzero(np.diff(of_row[order])) + 1)
+
+
+def _compare(number: Number, values: np.ndarray, keys: list[np.ndarray], fields: np.ndarray) -> Iterator[tuple[int, str]]:
     """Rows that are outliers by a number, with the text of each."""
     waiting = np.isfinite(values)
     known = waiting.copy()
+    like_field = _like_field(number, values, fields)
     for is_wider, (of_row, (_, kind)) in enumerate(zip(keys, GROUPS, strict=True)):
         wide = 2.0 if is_wider and number.varies_by_detector else 1.0
-        order = np.argsort(of_row, kind="stable")
-        edges = np.flatnonzero(np.diff(of_row[order])) + 1
-        for rows in np.split(order, edges):
+        for rows in _groups(of_row):
             members = rows[known[rows]]
             judged = rows[waiting[rows]]
             if members.size < FEWEST or not judged.size:
                 continue
             waiting[judged] = False
             median = float(np.median(values[members]))
-            least = max(threshold(members.size) * robust_scatter(values[members]), wide * number.difference)
-            for row in judged[np.abs(values[judged] - median) > least]:
-                if _differs_by_factor(values[row], median, 1 + wide * (number.factor - 1)):
+            scatter = threshold(members.size) * robust_scatter(values[members])
+            for row in judged[np.abs(values[judged] - median) > scatter]:
+                if _differs(number, values[row], median, wide * (SHARED if like_field[row] else 1), scatter):
                     yield int(row), _describe(number, float(values[row]), median, kind, members.size)
+
+
+def _like_field(number: Number, values: np.ndarray, fields: np.ndarray) -> np.ndarray:
+    """Whether the exposures of the same field share a number, which depends on the field."""
+    found = np.zeros(values.shape, bool)
+    if not number.varies_by_field:
+        return found
+    wide = 2.0 if number.varies_by_detector else 1.0
+    for rows in _groups(fields):
+        members = rows[np.isfinite(values[rows])]
+        if members.size >= FEWEST_OF_FIELD:
+            median = float(np.median(values[members]))
+            found[members] = [not _differs(number, value, median, wide) for value in values[members]]
+    return found
+
+
+def _differs(number: Number, value: float, median: float, wide: float, scatter: float = 0.0) -> bool:
+    """Whether a number differs from a median by its factor and its difference, widened, and by more than a scatter."""
+    if not abs(value - median) > max(scatter, wide * number.difference):
+        return False
+    return _differs_by_factor(value, median, 1 + wide * (number.factor - 1))
 
 
 def _differs_by_factor(value: float, median: float, factor: float) -> bool:
