@@ -16,6 +16,10 @@ from rampflow.alignment.matching import Matching, log
 from rampflow.alignment.starts import find_starts
 from rampflow.alignment.verdicts import BY_GROUP, Judgment, Verdict, agree, warn_of_groups_apart
 
+#: Exposures that are aligned as one, and aligned exposures next to them that join these: the time of tweakwcs grows with the square
+#: of their number.
+MOST_AS_ONE = 12
+
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
@@ -235,14 +239,7 @@ def _nearest(member: CatalogedExposure, affine: Affine, catalog: np.ndarray) -> 
 def _align_jointly(members, catalog, catalog_error, relative, absolute, options) -> list[Outcome]:
     """Find an initial correction for each exposure, then solve jointly, without the exposures that lack evidence."""
     starts, reasons = find_starts(members, catalog, catalog_error, relative, absolute)
-    left = [i for i, start in enumerate(starts) if start is None and len(members[i].plane)]
-    chosen = [member for member in members if len(member.plane)]
-    if left and len(chosen) > 1:
-        log.info("%d exposures have too few stars of their own: aligned to the catalog with the others as one", len(left))
-        for member, (wcs, _) in zip(chosen, fit_common_correction(chosen, catalog, relative, absolute, **options), strict=True):
-            index = members.index(member)
-            if starts[index] is None and wcs is not None:
-                starts[index] = correction_of(member, wcs)
+    _align_left_as_one(members, starts, catalog, relative, absolute, options)
     outcomes = [_failure(reason, len(members), {"status": "FAILED: not enough matches"}) for reason in reasons]
     placed = {i: start for i, start in enumerate(starts) if start is not None}
     fits, verdicts = [], []
@@ -276,6 +273,25 @@ def _align_jointly(members, catalog, catalog_error, relative, absolute, options)
         outcomes[index] = dataclasses.replace(outcome, n_by_chance=float(verdict.pairs.chance[0]))
     warn_of_groups_apart([members[i] for i in placed], affines, log)
     return outcomes
+
+
+def _align_left_as_one(members, starts, catalog, relative, absolute, options) -> None:
+    """Align exposures without a start, in place, to the catalog together with the aligned exposures next to them as one."""
+    left = [i for i, start in enumerate(starts) if start is None and len(members[i].plane)]
+    placed = [i for i, start in enumerate(starts) if start is not None]
+    if not left or len(left) + len(placed) < 2:
+        return
+    log.info("Exposures with too few stars of their own: %d, aligned to the catalog with others as one", len(left))
+    directions = np.array([member.to_sky(member.corners).mean(axis=0) for member in members])
+    for begin in range(0, len(left), MOST_AS_ONE):
+        portion = left[begin : begin + MOST_AS_ONE]
+        distances = np.linalg.norm(directions[placed, None] - directions[portion], axis=-1).min(axis=1)
+        nearest = [placed[i] for i in np.argsort(distances, kind="stable")[:MOST_AS_ONE]]
+        indices = sorted(portion + nearest)
+        fitted = fit_common_correction([members[i] for i in indices], catalog, relative, absolute, **options)
+        for index, (wcs, _) in zip(indices, fitted, strict=True):
+            if starts[index] is None and wcs is not None:
+                starts[index] = correction_of(members[index], wcs)
 
 
 def _rejected(verdict: Verdict, n_members: int) -> Outcome:
