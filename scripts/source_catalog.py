@@ -198,9 +198,10 @@ def read_field(job: Job) -> photometry.Field:
     if tree is not None:
         wcs = Wcs(tree)
         scale, north = photometry.scale_and_north(wcs, image.shape)
+        mirrored = photometry.is_mirrored(wcs, image.shape)
     elif job.exposure.meta["cal_step"].get("assign_wcs") == "SKIPPED":  # without a valid pointing
         wcs = None
-        north = np.nan
+        north, mirrored = np.nan, False
         scale = float(np.degrees(np.sqrt(area)) * 3600) if area > 0 else PIXEL_SCALE
         log.info("The image has no WCS: sky positions are NaN, and the pixel scale is taken as %.4f arcsec", scale)
     else:
@@ -220,6 +221,7 @@ def read_field(job: Job) -> photometry.Field:
         pixel_side=float(np.degrees(np.sqrt(area)) * 3600),
         pixel_scale=scale,
         north=north,
+        mirrored=mirrored,
     )
 
 

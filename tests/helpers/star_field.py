@@ -74,15 +74,16 @@ def write_apcorr(path, *, radii=None, fractions=None):
     return path
 
 
-def sky_wcs():
-    """A tangent plane with north up, east to the left."""
+def sky_wcs(*, mirrored=False, north=90):
+    """A tangent plane with east to the left of north, or to the right; north is an angle from +x, in degrees."""
     from astropy import coordinates, units
-    from astropy.modeling.models import Pix2Sky_TAN, RotateNative2Celestial, Scale, Shift
+    from astropy.modeling.models import Pix2Sky_TAN, RotateNative2Celestial, Rotation2D, Scale, Shift
     from gwcs import WCS, coordinate_frames
 
     center = (SIZE - 1) / 2
     axis = Scale(SCALE / 3600)
-    linear = (Shift(-center) & Shift(-center)) | (Scale(-SCALE / 3600) & axis)
+    turned = (Shift(-center) & Shift(-center)) | Rotation2D(90 - north)
+    linear = turned | (axis if mirrored else Scale(-SCALE / 3600)) & axis
     transform = linear | Pix2Sky_TAN() | RotateNative2Celestial(270.0, 66.0, 180.0)
     detector = coordinate_frames.Frame2D(name="detector", axes_order=(0, 1), unit=(units.pix, units.pix))
     world = coordinate_frames.CelestialFrame(name="world", reference_frame=coordinates.ICRS(), unit=(units.deg, units.deg))

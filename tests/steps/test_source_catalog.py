@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import source_catalog
+from astropy.coordinates import SkyCoord
 from astropy.io import fits
 from photutils.aperture import CircularAperture
 from simulator import simulate_references
@@ -54,6 +55,7 @@ from rampflow.files.asdf_writer import create_asdf
 from rampflow.kernels import source_catalog as kernels
 from rampflow.step.exposure import Exposure
 from rampflow.step.program import run_step
+from rampflow.wcs.conversion import tree_of_wcs
 
 
 class Catalogs:
@@ -197,6 +199,37 @@ def test_north_and_scale_are_those_of_the_wcs():
     scale, north = photometry.scale_and_north(sky_wcs(), (SIZE, SIZE))
     assert scale == pytest.approx(SCALE, rel=1e-5)
     assert north == pytest.approx(90, abs=1e-6)
+
+
+@pytest.mark.parametrize("north", [90, 118.2, -30])
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_major_axes_have_their_position_angle_on_the_sky(catalogs, mirrored, north):
+    wcs = sky_wcs(mirrored=mirrored, north=north)
+    y, x = np.mgrid[:SIZE, :SIZE] - (SIZE - 1) / 2
+    along, across = (x * np.cos(turn) + y * np.sin(turn) for turn in np.radians([25, 115]))
+    galaxy = LEVEL + np.random.default_rng(5).normal(0, NOISE, x.shape) + 10 * np.exp(-(along**2) / 50 - across**2 / 8)
+    sky = write_sky(
+        catalogs.folder / f"galaxy_{mirrored}_{north}_flat.asdf", galaxy.astype(np.float32), meta={"wcs": tree_of_wcs(wcs)}
+    )
+    catalog = catalogs.read(sky)[0]
+    brightest = catalog["segment_flux"].argmax()
+    x, y, angle = (float(catalog[name][brightest]) for name in ("x_centroid", "y_centroid", "orientation_pix"))
+    assert angle == pytest.approx(25, abs=1)
+    ends = [
+        SkyCoord(*wcs(x + 2 * side * np.cos(np.radians(25)), y + 2 * side * np.sin(np.radians(25))), unit="deg")
+        for side in (-1, 1)
+    ]
+    difference = catalog["orientation_sky"][brightest] - ends[0].position_angle(ends[1]).deg
+    assert abs((difference + 90) % 180 - 90) < 1
+
+
+@pytest.mark.parametrize("dec", [0.0, 66.0, 90.0, -90.0])
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_a_mirrored_image_is_recognized_everywhere(mirrored, dec):
+    from astropy.modeling.models import Pix2Sky_TAN, RotateNative2Celestial, Scale
+
+    wcs = Scale(1e-5 if mirrored else -1e-5) & Scale(1e-5) | Pix2Sky_TAN() | RotateNative2Celestial(0.0, dec, 180.0)
+    assert photometry.is_mirrored(wcs, (9, 9)) == mirrored
 
 
 def test_neighbors_are_the_nearest_others(plain):

@@ -57,6 +57,8 @@ class Field:
         Length of a pixel along the north-south axis at the center of the image, arcsec: the unit of radii and distances.
     north : float
         Angle from +x to north at the center of the image, degrees counter-clockwise; NaN without a WCS.
+    mirrored : bool
+        With north up, is east to the right? It is to the left in an image as the sky is seen.
     """
 
     image: np.ndarray
@@ -68,6 +70,7 @@ class Field:
     pixel_side: float
     pixel_scale: float
     north: float
+    mirrored: bool
 
 
 def scale_and_north(wcs, shape: tuple[int, int]) -> tuple[float, float]:
@@ -96,6 +99,49 @@ def scale_and_north(wcs, shape: tuple[int, int]) -> tuple[float, float]:
     x_north, y_north = wcs.invert(ra, dec + sign * step)
     dx, dy = sign * (x_north - x), sign * (y_north - y)
     return float(1 / np.hypot(dx, dy)), float(np.degrees(np.arctan2(dy, dx)))
+
+
+def is_mirrored(wcs, shape: tuple[int, int]) -> bool:
+    """Find out whether an image shows the sky as in a mirror: with north up, east is to the right.
+
+    Parameters
+    ----------
+    wcs : rampflow.wcs.wcs_tree.Wcs
+        WCS of the image.
+    shape : tuple of int
+        Rows and columns.
+
+    Returns
+    -------
+    bool
+        True if a turn from +x to +y is one from north to west.
+    """
+    x, y = (shape[1] - 1) / 2, (shape[0] - 1) / 2
+    ra, dec = (np.radians(angle) for angle in wcs(x + np.array([0, 1, 0]), y + np.array([0, 0, 1])))
+    center, along_x, along_y = np.transpose([np.cos(dec) * np.cos(ra), np.cos(dec) * np.sin(ra), np.sin(dec)])
+    return bool(np.dot(center, np.cross(along_x - center, along_y - center)) > 0)
+
+
+def position_angle(angle: np.ndarray, north: float, mirrored: bool) -> np.ndarray:
+    """Convert angles in the image to position angles of the same axes on the sky.
+
+    Parameters
+    ----------
+    angle : numpy.ndarray
+        Angles from +x, degrees counter-clockwise.
+    north : float
+        The angle of north, likewise.
+    mirrored : bool
+        From `is_mirrored`.
+
+    Returns
+    -------
+    numpy.ndarray
+        Angles from north to east, 0 to 360 degrees. An axis has two, 180 degrees apart: this is that of its other end, as in
+        romancal.
+    """
+    turn = north - angle if mirrored else angle - north
+    return (180 + turn) % 360
 
 
 def sky_position(wcs, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -160,7 +206,7 @@ def measure_segments(field: Field, labels: np.ndarray, detection: np.ndarray) ->
         "fwhm": 2 * np.sqrt(np.log(2) * (major**2 + minor**2)) * side,
         "ellipticity": 1 - minor / major,
         "orientation_pix": angle,
-        "orientation_sky": (180 - field.north + angle) % 360,
+        "orientation_sky": position_angle(angle, field.north, field.mirrored),
         "cxx": found["cxx"] / area,
         "cxy": found["cxy"] / area,
         "cyy": found["cyy"] / area,
