@@ -16,8 +16,7 @@ from rampflow.alignment.matching import Matching, log
 from rampflow.alignment.starts import find_starts
 from rampflow.alignment.verdicts import BY_GROUP, Judgment, Verdict, agree, warn_of_groups_apart
 
-#: Exposures that are aligned as one, and aligned exposures next to them that join these: the time of tweakwcs grows with the square
-#: of their number.
+#: Exposures that are aligned as one, and aligned ones that join them. The time of tweakwcs grows with the square of both.
 MOST_AS_ONE = 12
 
 
