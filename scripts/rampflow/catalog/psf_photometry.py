@@ -201,7 +201,8 @@ def fit_psf(
     usable = np.flatnonzero((pixels >= PARAMETERS) & np.isfinite(start).all(axis=1))
     # The flux of an aperture is too small without the pixels of a saturated core, so that the fit may end away from the star.
     for i in usable[pixels[usable] < FIT_WIDTH**2].tolist():
-        start[i, 0] = best_flux(psf, *_stamp(image, err, mask, corner[i]), x[i], y[i])
+        values, deviations, columns, rows = _stamp(image, err, mask, corner[i])
+        start[i, 0] = best_flux(psf, values, deviations, columns, rows, x[i], y[i])
 
     def _fit(members):
         stamps = [_stamp(image, err, mask, corner[i]) for i in members]
