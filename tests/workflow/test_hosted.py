@@ -67,11 +67,11 @@ def test_snakedeploy_makes_a_workflow_of_a_tag(hosted, tmp_path):
     assert done.returncode == 0, done.stderr
     for name in ("config.yaml", "README.md"):
         assert (deployed / "config" / name).read_bytes() == (ROOT / "config" / name).read_bytes()
-    raw = hosted.folder / "a_uncal.asdf"
-    expected = Workflow(hosted.folder, hosted.clone / "crds").jobs("--config", f"input={raw}")
+    given = ["--config", f"input={hosted.folder / 'a_uncal.asdf'}", "results=new"]
+    expected = Workflow(hosted.folder, hosted.clone / "crds").jobs(*given)
     workflow = Workflow(deployed, hosted.clone / "crds", clone=deployed)
     workflow.environment = hosted.environment
-    assert workflow.jobs("--config", f"input={raw}", snakefile="workflow/Snakefile") == expected
+    assert workflow.jobs(*given, snakefile="workflow/Snakefile") == expected
 
 
 def test_a_hosted_module_has_the_jobs_of_a_clone(hosted):
