@@ -23,6 +23,7 @@ from simulated_sky import DEC, MAS, RA, SIZE, Sky, time_entry
 from small_files import SCRIPTS, meta_of, succeed, write_image
 
 from rampflow import __version__
+from rampflow.alignment import common_fit, outcomes
 from rampflow.alignment.affine import TERMS, Affine, affine_of_terms, fit_affine, terms_of
 from rampflow.alignment.evidence import RADII, count_pairs, poisson_tail
 from rampflow.alignment.exposures import ARCSEC
@@ -241,6 +242,26 @@ def test_an_exposure_without_enough_stars_fails_alone(tmp_path):
     assert result.offset("good") < 0.1
     assert result["poor"]["wcs_fit_results"] == {"status": "FAILED: not enough matches", "nmatches": 0, "n_detector": 2}
     assert sky.align("common", refine=False).statuses()["good"] == "COMPLETE"
+
+
+@pytest.mark.slow
+def test_an_exposure_without_enough_stars_is_aligned_as_one_with_its_neighbors_alone(tmp_path, monkeypatch):
+    """tweakwcs compares all pairs of what it aligns as one."""
+    sky = Sky(tmp_path)
+    for number in range(4):
+        sky.expose(f"good{number}", error=(0.3, -0.4), dither=(number * 30, 0))
+    sky.expose("poor", dither=(70, 5), sources=3)
+    aligned = []
+
+    def fit(members, *arguments, **options):
+        aligned.append([member.stem for member in members])
+        return common_fit.fit_common_correction(members, *arguments, **options)
+
+    monkeypatch.setattr(outcomes, "fit_common_correction", fit)
+    monkeypatch.setattr(outcomes, "MOST_AS_ONE", 2)
+    result = sky.align()
+    assert aligned == [["good2", "good3", "poor"]]
+    assert [stem for stem, status in result.statuses().items() if status == "FAILED"] == ["poor"]
 
 
 @pytest.mark.parametrize("refine", [True, False])

@@ -277,13 +277,13 @@ def _align_jointly(members, catalog, catalog_error, relative, absolute, options)
 def _align_left_as_one(members, starts, catalog, relative, absolute, options) -> None:
     """Align exposures without a start, in place, to the catalog together with the aligned exposures next to them as one."""
     left = [i for i, start in enumerate(starts) if start is None and len(members[i].plane)]
-    placed = [i for i, start in enumerate(starts) if start is not None]
-    if not left or len(left) + len(placed) < 2:
+    if not left or len(left) + sum(start is not None for start in starts) < 2:
         return
     log.info("Exposures with too few stars of their own: %d, aligned to the catalog with others as one", len(left))
     directions = np.array([member.to_sky(member.corners).mean(axis=0) for member in members])
     for begin in range(0, len(left), MOST_AS_ONE):
         portion = left[begin : begin + MOST_AS_ONE]
+        placed = [i for i, start in enumerate(starts) if start is not None]  # with those of the portions before
         distances = np.linalg.norm(directions[placed, None] - directions[portion], axis=-1).min(axis=1)
         nearest = [placed[i] for i in np.argsort(distances, kind="stable")[:MOST_AS_ONE]]
         indices = sorted(portion + nearest)
