@@ -8,9 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from rampflow.errors import RampflowError
-from rampflow.files.parquet import pyarrow, read_table
 from rampflow.step.logs import step_logger
-from rampflow.views.region_files import COLUMNS
 
 IMAGE, CATALOG = "_cal.asdf", "_cat.parquet"
 
@@ -105,6 +103,9 @@ def read_sources(image: Path) -> dict[str, np.ndarray] | None:
     RampflowError
         The catalog can't be read.
     """
+    from rampflow.files.parquet import pyarrow, read_table
+    from rampflow.views.region_files import COLUMNS
+
     path = image.with_name(stem_of(image) + CATALOG)
     if not path.exists():
         log.warning("%s: has no catalog (%s): its sources are not marked", image.name, path.name)
