@@ -3,8 +3,8 @@
 A rule for each kind of chain, as the files of a rule are the same for all of its exposures. The rules of single steps still make
 the files that these jobs don't write, where something else needs them: the pictures of the report.
 
-With MALLOC_MMAP_MAX_=0, an array gets the memory of those before it. glibc would return the memory of each array to the system, which
-clears it for the next one. A full frame takes 2 s of system time less, and 0.3 GB of memory more.
+With MALLOC_MMAP_MAX_=0, glibc keeps the memory of an array for those after it. A full frame takes 21.6 instead of 23.3 s of processor
+time (medians of four pairs), and 0.3 GB of memory more.
 """
 
 for rule_name, members in exposure_jobs.chains(BY_EXPOSURE).items():
