@@ -5,6 +5,8 @@ import errno
 import os
 import re
 import struct
+import subprocess
+import sys
 import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 
@@ -25,6 +27,7 @@ from rampflow.files.atomic import replacing
 from rampflow.files.in_memory import InMemory, MemoryArray
 from rampflow.files.stored_array import StoredArray
 from rampflow.files.yaml_tree import TaggedDict, TaggedList, TaggedStr, cut_entry, tagged
+from rampflow.folders import SCRIPTS
 
 NAMES = ("u1", "<u2", ">u2", "<u4", ">u4", "<f2", ">f2", "<f4", ">f4", "<f8", ">f8", "?", "<c16", ">c16", "<i2", ">i8")
 DTYPES = [np.dtype(name) for name in NAMES]
@@ -724,3 +727,30 @@ def test_a_disk_that_is_full_is_named_with_the_final_file_and_a_remedy(tmp_path,
         raise OSError(number, os.strerror(number))
     assert str(full.value) == f"{tmp_path / 'a_cal.asdf'}: can't be written ({os.strerror(number)}{remedy})"
     assert not list(tmp_path.iterdir())
+
+
+def test_a_file_without_room_is_refused_before_its_arrays_are_computed(tmp_path):
+    """A limit of the size of files stands for the end of the disk; a process can't lift its own again."""
+    program = f"""
+import resource
+import numpy as np
+from rampflow.files.asdf_writer import EmptyArray, create_asdf
+
+resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))
+with create_asdf({str(tmp_path / "a.asdf")!r}, {{"a": EmptyArray((9, 256, 256), np.float32)}}):
+    print("computing")
+"""
+    environment = os.environ | {"PYTHONPATH": str(SCRIPTS)}
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment)
+    assert run.returncode and not run.stdout
+    assert "a.asdf: can't be written (File too large)" in run.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_rows_that_are_not_written_are_zero(tmp_path):
+    array = EmptyArray((3, 64, 64), np.float32)
+    with create_asdf(tmp_path / "a.asdf", {"a": array}) as writer:
+        writer.write_rows(array, 10, np.ones((3, 2, 64), np.float32))
+    with asdf.open(tmp_path / "a.asdf") as file:
+        values = np.array(file["a"])
+    assert (values[:, 10:12] == 1).all() and values.sum() == 3 * 2 * 64

