@@ -24,6 +24,9 @@ from rampflow.workflow import selections
 from rampflow.workflow.exposure_names import SPECIAL, is_plain
 
 SCHEMA = WORKFLOW / "schemas" / "config.schema.yaml"
+#: Steps whose files are kept without a word of the configuration, by `job_per`. A job of all steps of an exposure begins with
+#: the raw exposure, and would not read them.
+KEPT_BY_DEFAULT = {"step": ["ramp_fitting"], "exposure": []}
 
 
 def configuration_schema(steps: dict[str, Step]) -> dict:
@@ -158,6 +161,7 @@ def validated(config: dict, steps: dict[str, Step], given: dict | None = None) -
             "alignment out; change one of them"
         )
     excluded = config.get("exclude", [])
+    job_per, kept = config.get("job_per", "step"), config.get("keep_intermediates")
     reference_defaults: dict = {"crds_context": None, "override": {}, "allow_mismatch": False, "step_parameters": True}
     return {
         "input": config.get("input", []),
@@ -168,13 +172,13 @@ def validated(config: dict, steps: dict[str, Step], given: dict | None = None) -
         "incoming": config.get("incoming", False),
         "results": results,
         "upload": upload,
-        "keep_intermediates": config.get("keep_intermediates", ["ramp_fitting"]),
+        "keep_intermediates": KEPT_BY_DEFAULT[job_per] if kept is None else kept,
         "references": {**reference_defaults, **config.get("references", {})},
         "astrometric_catalog": config.get("astrometric_catalog", SOURCE.default),
         "data_model": config.get("data_model", DEFAULT_DATA_MODEL),
         "require_alignment": config.get("require_alignment", False),
         "scratch": config.get("scratch"),
-        "job_per": config.get("job_per", "step"),
+        "job_per": job_per,
         "qa": {"limits": read_limits(config.get("qa", {}).get("limits", {}))},
         "steps": options,
         "overrides": [
