@@ -43,7 +43,6 @@ def test_the_image_of_ramp_fitting_is_kept_where_a_later_job_would_read_it():
     assert validated({"job_per": "exposure", "keep_intermediates": ["ramp_fitting"]})["keep_intermediates"] == ["ramp_fitting"]
 
 
-
 def test_the_data_model_is_one_that_is_known():
     assert validated({})["data_model"] == "1.1"
     for given in ("1.2", 1.2):  # the command line gives a number
