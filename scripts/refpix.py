@@ -735,14 +735,14 @@ def run(job: Job) -> None:
     }
     with job.create(update=("data", "amp33"), change=("groupdq",), arrays=borders) as product:
         last_two: dict[int, np.ndarray] = {}
-        # The same memory for all: the system clears what it gives.
-        held = np.empty((RESULTANTS_AT_ONCE, rows, columns), np.float32)
+        # The same memory for all that come from a file: the system clears what it gives.
+        room = np.empty((RESULTANTS_AT_ONCE, rows, columns), np.float32)
         for first in range(0, resultants, RESULTANTS_AT_ONCE):
             numbers = range(first, min(first + RESULTANTS_AT_ONCE, resultants))
-            planes = held[: len(numbers)]
+            planes = [product.plane_to_change("data", i, room[i - first]) for i in numbers]
             for i, plane in zip(numbers, planes, strict=True):
                 missing = pixels[lost[i]]
-                ramp.read_plane(i, out=plane).flat[missing] = offset.flat[missing]
+                plane.flat[missing] = offset.flat[missing]
                 plane.flat[bad] = 0
             corrected_amp33 = correct_resultants(
                 planes,

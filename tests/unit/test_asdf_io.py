@@ -754,3 +754,21 @@ def test_rows_that_are_not_written_are_zero(tmp_path):
     with asdf.open(tmp_path / "a.asdf") as file:
         values = np.array(file["a"])
     assert (values[:, 10:12] == 1).all() and values.sum() == 3 * 2 * 64
+
+
+def test_a_plane_in_memory_is_changed_where_it_lies(tmp_path):
+    old = np.arange(24, dtype=np.float32).reshape(2, 3, 4)
+    replacing_array, new_array = EmptyArray((2, 3, 4), np.float32, replaces=old), EmptyArray((2, 3, 4), np.float32)
+    tree = {"update": replacing_array, "new": new_array}
+    destination = InMemory()
+    with destination.create(tmp_path / "a.asdf", tree) as writer:
+        assert writer.plane_in_place(new_array, 1) is None
+        plane = writer.plane_in_place(replacing_array, 1)
+        np.testing.assert_array_equal(plane, np.arange(12, 24).reshape(3, 4))
+        plane += 100
+        writer.write_plane(replacing_array, 1, plane)
+        writer.write_plane(replacing_array, 0, plane)  # a plane of the same memory at another place is copied
+    assert destination.file.tree["update"] is old
+    np.testing.assert_array_equal(old, [np.arange(112, 124).reshape(3, 4)] * 2)
+    with create_asdf(tmp_path / "b.asdf", {"a": new_array}) as writer:
+        assert writer.plane_in_place(new_array, 0) is None

@@ -177,6 +177,17 @@ class AsdfWriter:
         values = np.ascontiguousarray(values, array.dtype)
         write_bytes(self._descriptor, values, self._place(array) + index * values.nbytes)
 
+    def plane_in_place(self, array: EmptyArray, index: int) -> None:
+        """Return no plane: the old values are in another file.
+
+        Parameters
+        ----------
+        array : EmptyArray
+            The array.
+        index : int
+            Number of the plane.
+        """
+
     def write(self, array: EmptyArray, values: np.ndarray) -> None:
         """Write a whole array of the tree.
 

@@ -178,7 +178,27 @@ class MemoryWriter:
             The plane doesn't fit the array, or the array is not in the tree.
         """
         check_plane(array.shape, values)
-        self._values_of(array)[index] = values
+        place = self._values_of(array)[index]
+        if (values.ctypes.data, values.strides) != (place.ctypes.data, place.strides):  # else it was changed in place
+            place[...] = values
+
+    def plane_in_place(self, array: Any, index: int) -> np.ndarray | None:
+        """Return a plane of an array that is written where the old values are.
+
+        Parameters
+        ----------
+        array : EmptyArray, StoredArray or numpy.ndarray
+            The array in the tree.
+        index : int
+            Number of the plane.
+
+        Returns
+        -------
+        numpy.ndarray or None
+            The plane with the old values, which may be changed; `None` if the array has new memory.
+        """
+        is_in_place = isinstance(array, EmptyArray) and array.replaces is not None
+        return self._values_of(array)[index] if is_in_place else None
 
     def write(self, array: Any, values: np.ndarray) -> None:
         """Write a whole array, as `AsdfWriter.write`.

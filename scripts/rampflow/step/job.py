@@ -421,7 +421,7 @@ class Job:
         new.update(arrays or {})
         tree = dict(self.exposure.tree, roman=new)
         with self._create(self.output, tree, self.exposure.file.standard) as writer:
-            product = Product(writer, new, {*rewrite, *update, *change, *(arrays or {})})
+            product = Product(writer, self.exposure, new, {*rewrite, *update, *change, *(arrays or {})})
             yield product
             self._record(new["meta"], product.status)
 

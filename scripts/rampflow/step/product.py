@@ -8,6 +8,7 @@ import numpy as np
 
 from rampflow.files.asdf_writer import AsdfWriter
 from rampflow.files.in_memory import MemoryWriter
+from rampflow.step.exposure import Exposure
 
 
 class Product:
@@ -19,8 +20,10 @@ class Product:
     ----------
     writer : AsdfWriter or MemoryWriter
         The file, or the exposure in memory.
+    source : rampflow.step.exposure.Exposure
+        The exposure as the previous step left it.
     roman : dict
-        The tree of the exposure in it.
+        The tree of the exposure after the step.
     named : set of str
         Arrays that the step may write.
 
@@ -34,8 +37,8 @@ class Product:
         Status of the step, for ``meta.cal_step``.
     """
 
-    def __init__(self, writer: AsdfWriter | MemoryWriter, roman: dict, named: set[str]):
-        self._writer = writer
+    def __init__(self, writer: AsdfWriter | MemoryWriter, source: Exposure, roman: dict, named: set[str]):
+        self._writer, self._source = writer, source
         self._named = named
         self.roman = roman
         self.meta = roman["meta"]
@@ -85,6 +88,26 @@ class Product:
             The plane, of shape (row, column).
         """
         self._writer.write_plane(self._array(name), index, values)
+
+    def plane_to_change(self, name: str, index: int, room: np.ndarray) -> np.ndarray:
+        """Read one plane of an array that the step updates, to change it and give it to `write_plane`.
+
+        Parameters
+        ----------
+        name : str
+            Name of the array.
+        index : int
+            Number of the plane.
+        room : numpy.ndarray
+            Array of the plane's shape and dtype that holds the plane, if it lies in a file.
+
+        Returns
+        -------
+        numpy.ndarray
+            The plane, of shape (row, column): `room`, or the plane itself where it is in memory.
+        """
+        place = self._writer.plane_in_place(self._array(name), index)
+        return self._source.array(name).read_plane(index, out=room) if place is None else place
 
     def append(self, name: str, values: np.ndarray) -> None:
         """Add an array whose shape was not known when the output was created.
