@@ -1,8 +1,16 @@
-"""Detection of sources, by photutils' `detect_sources` and `deblend_sources`."""
+"""Detection of sources. Those with more than one peak are split by photutils' `deblend_sources`.
+
+Stands for
+    photutils 3.0.0, `photutils.segmentation.detect_sources`
+Equal
+    exactly
+Saves
+    TODO
+Tests
+    test_detection_agrees_with_photutils
+"""
 
 from __future__ import annotations
-
-import warnings
 
 import numpy as np
 
@@ -47,25 +55,53 @@ def find_segments(
     RampflowError
         scikit-image, which deblending needs, is not installed.
     """
-    from photutils.segmentation import detect_sources
+    from scipy.ndimage import label
 
     above = np.empty(detection.shape, bool)  # by blocks of rows: no second whole image of thresholds
     for start in range(0, len(above), BLOCK):
         rows = slice(start, min(start + BLOCK, len(above)))
         np.greater(detection[rows], snr_threshold * background.rms(rows.start, rows.stop), out=above[rows])
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # NoDetectionsWarning
-        segments = detect_sources(above, 0, npixels, mask=mask)
-    if segments is not None and deblend:
-        segments = _deblend(detection, segments, npixels)
-    log.info("Detected %d sources", 0 if segments is None else segments.n_labels)
-    return None if segments is None else segments.data.astype(np.int32, copy=False)
+    above &= ~mask
+    labels, _ = label(above, np.ones((3, 3)))
+    count = remove_small(labels, above, npixels)
+    if count and deblend:
+        labels, count = _deblend(detection, labels, npixels)
+    log.info("Detected %d sources", count)
+    return labels if count else None
 
 
-def _deblend(detection, segments, npixels):
-    from photutils.segmentation import deblend_sources
+def remove_small(labels: np.ndarray, inside: np.ndarray, npixels: int) -> int:
+    """Remove small segments from a segmentation map and number the others consecutively, in place.
+
+    Parameters
+    ----------
+    labels : numpy.ndarray
+        Segmentation map, int32, shape (rows, columns), changed.
+    inside : numpy.ndarray of bool
+        Whether a pixel lies in a segment, same shape.
+    npixels : int
+        Minimum number of pixels of a segment.
+
+    Returns
+    -------
+    int
+        Number of segments that remain.
+    """
+    pixels = np.flatnonzero(inside)
+    old = labels.ravel()[pixels]
+    large = np.bincount(old, minlength=1) >= npixels
+    large[0] = False
+    labels.ravel()[pixels] = np.where(large, large.cumsum(), 0)[old]
+    return int(large.sum())
+
+
+def _deblend(detection, labels, npixels):
+    from photutils.segmentation import SegmentationImage, deblend_sources
 
     try:
-        return deblend_sources(detection, segments, npixels, contrast=DEBLEND_CONTRAST, progress_bar=False)
+        segments = deblend_sources(
+            detection, SegmentationImage(labels), npixels, contrast=DEBLEND_CONTRAST, progress_bar=False
+        )
     except ModuleNotFoundError as error:
         raise RampflowError(f"deblend: true needs the package {error.name} (scikit-image), which is not installed") from error
+    return segments.data.astype(np.int32, copy=False), segments.n_labels

@@ -8,6 +8,7 @@ import numpy as np
 
 from rampflow import dq as dqflags
 from rampflow.catalog import segments
+from rampflow.catalog.circles import sum_in_circles
 from rampflow.catalog.local_background import measure_local_background
 from rampflow.catalog.stamps import finite_positions
 from rampflow.step.declaration import Range
@@ -273,13 +274,10 @@ def measure_apertures(field: Field, x: np.ndarray, y: np.ndarray) -> dict[str, n
         Columns by name: fluxes (nJy) within `APERTURE_RADII`, and the background (nJy/arcsec²) within `ANNULUS_RADII`, with
         their errors; NaN outside the image.
     """
-    from photutils.aperture import CircularAperture
-
     positions = finite_positions(x, y)
     columns = {}
     for name, radius in zip(aperture_names(), APERTURE_RADII, strict=True):
-        circles = CircularAperture(positions, radius / field.pixel_scale)
-        flux, err = circles.do_photometry(field.image, error=field.err)
+        flux, err = sum_in_circles(field.image, field.err, positions, radius / field.pixel_scale)
         columns[name], columns[f"{name}_err"] = flux * field.unit, err * field.unit
     median, err = measure_local_background(field.image, positions, *(radius / field.pixel_scale for radius in ANNULUS_RADII))
     per_area = field.unit / field.pixel_scale**2

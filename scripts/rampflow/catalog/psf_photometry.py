@@ -19,6 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
+from rampflow.catalog.circles import sum_in_circles
 from rampflow.catalog.stamps import finite_positions
 
 FIT_WIDTH = 5  #: pixels along either axis that are fitted
@@ -180,13 +181,11 @@ def fit_psf(
         One value per source: ``x_psf``, ``y_psf`` (pixels), ``psf_flux`` (nJy), each with ``_err`` (NaN without a fit),
         ``psf_gof`` (reduced χ² over the source's own pixels) and ``psf_flags``.
     """
-    from photutils.aperture import CircularAperture
-
     from rampflow.kernels.source_catalog import fit_group
 
     count = len(x)
     positions = finite_positions(x, y)
-    flux, _ = CircularAperture(positions, FIT_WIDTH).do_photometry(image, mask=mask)
+    flux, _ = sum_in_circles(image, err, positions, FIT_WIDTH, mask)
     start = np.column_stack([flux, x, y]).astype(float)
     fitted, errors = np.full((count, PARAMETERS), np.nan), np.full((count, PARAMETERS), np.nan)
     gof, flags = np.full(count, np.nan), np.zeros(count, np.int32)

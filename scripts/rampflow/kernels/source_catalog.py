@@ -1,10 +1,14 @@
-"""Compiled loops of `rampflow.catalog`: smoothing, PSF photometry and local background."""
+"""Compiled loops of `rampflow.catalog`: smoothing, PSF photometry, local background, apertures and segments."""
 
 import numpy as np
 from numba import njit
 
 RELATIVE_ROUNDING = 1e-14  #: singular values below this fraction of the largest one are zero but for rounding
 LARGE_GROUP = 20  #: sources; larger groups are allowed fewer evaluations of their model
+SMALLEST_WEIGHT = 1e-14  #: a pixel of which a smaller fraction lies in an ellipse is outside but for rounding
+WINDOW_ITERATIONS = 16  #: largest number of steps of a windowed centroid
+WINDOW_TOLERANCE = 1e-4  #: pixels; a windowed centroid that moves by less has converged
+LARGEST_BOX = 1_000_000  #: pixels, or those of the image if it has more; nothing is measured in a larger box
 
 
 # ------------------------------------------------------------------------------------------------------------ detection
@@ -361,3 +365,375 @@ def clip_rings(image, x, y, inner, outer):
         medians[i], deviations[i] = 0.5 * (kept[(kept.size - 1) // 2] + kept[kept.size // 2]), kept.std()
         counts[i] = kept.size
     return medians, deviations, counts
+
+
+@njit(cache=True, nogil=True)
+def _sector(x0, y0, x1, y1):
+    """Signed area of the triangle from the origin to both ends of a line, as far as it lies in the unit circle."""
+    dx, dy = x1 - x0, y1 - y0
+    square, half, level = dx * dx + dy * dy, x0 * dx + y0 * dy, x0 * x0 + y0 * y0 - 1.0
+    within = half * half - square * level
+    if within <= 0.0 or square == 0.0:
+        return 0.5 * np.arctan2(x0 * y1 - x1 * y0, x0 * x1 + y0 * y1)
+    # Fractions of the length of the line at which it enters the circle and leaves it.
+    enters, leaves = (-half - np.sqrt(within)) / square, (-half + np.sqrt(within)) / square
+    if leaves <= 0.0 or enters >= 1.0:
+        return 0.5 * np.arctan2(x0 * y1 - x1 * y0, x0 * x1 + y0 * y1)
+    area = 0.0
+    if enters > 0.0:
+        x, y = x0 + enters * dx, y0 + enters * dy
+        area += 0.5 * np.arctan2(x0 * y - x * y0, x0 * x + y0 * y)
+        x0, y0 = x, y
+    if leaves < 1.0:
+        x, y = x1 - (1.0 - leaves) * dx, y1 - (1.0 - leaves) * dy
+        area += 0.5 * np.arctan2(x * y1 - x1 * y, x * x1 + y * y1)
+        x1, y1 = x, y
+    return area + 0.5 * (x0 * y1 - x1 * y0)
+
+
+@njit(cache=True, nogil=True)
+def _ellipse_box(x, y, major, minor, angle, rows, columns):
+    """Box of an ellipse in the image: first row, row after the last, first column, column after the last; its whole size."""
+    cosine, sine = np.cos(angle), np.sin(angle)
+    reach_x, reach_y = np.hypot(major * cosine, minor * sine), np.hypot(major * sine, minor * cosine)
+    top, bottom = np.floor(y - reach_y + 0.5), np.floor(y + reach_y + 0.5) + 1.0
+    left, right = np.floor(x - reach_x + 0.5), np.floor(x + reach_x + 0.5) + 1.0
+    size = (bottom - top) * (right - left)
+    return int(max(top, 0.0)), int(min(bottom, rows)), int(max(left, 0.0)), int(min(right, columns)), size
+
+
+@njit(cache=True, nogil=True)
+def _unit_circle(major, minor, angle):
+    """Plane in which an ellipse is the unit circle: vectors p and q (half a pixel along x and y), half diagonal, pixel area."""
+    cosine, sine = np.cos(angle), np.sin(angle)
+    px, py, qx, qy = 0.5 * cosine / major, -0.5 * sine / minor, 0.5 * sine / major, 0.5 * cosine / minor
+    return px, py, qx, qy, max(np.hypot(px + qx, py + qy), np.hypot(px - qx, py - qy)), 1.0 / (major * minor)
+
+
+@njit(cache=True, nogil=True)
+def _fraction_inside(dx, dy, plane):
+    """Fraction of a pixel, at some offset from the center of an ellipse, that lies in it; `plane` is its `_unit_circle`."""
+    px, py, qx, qy, diagonal, area = plane
+    u, v = 2.0 * (px * dx + qx * dy), 2.0 * (py * dx + qy * dy)
+    distance = np.sqrt(u * u + v * v)
+    if distance >= 1.0 + diagonal:
+        return 0.0
+    if distance <= 1.0 - diagonal:
+        return 1.0
+    # The pixel is a parallelogram with the corners ±p ± q.
+    fraction = (
+        _sector(u - px - qx, v - py - qy, u + px - qx, v + py - qy)
+        + _sector(u + px - qx, v + py - qy, u + px + qx, v + py + qy)
+        + _sector(u + px + qx, v + py + qy, u - px + qx, v - py + qy)
+        + _sector(u - px + qx, v - py + qy, u - px - qx, v - py - qy)
+    ) / area
+    return fraction if fraction > SMALLEST_WEIGHT else 0.0
+
+
+@njit(cache=True, nogil=True)
+def sum_circles(image, err, mask, x, y, radius):
+    """Sum the pixels in circles, each by the fraction of it that lies inside.
+
+    Parameters
+    ----------
+    image, err : numpy.ndarray of float32
+        Image and its error, shape (rows, columns).
+    mask : numpy.ndarray of bool
+        True where a pixel does not count, same shape.
+    x, y : numpy.ndarray
+        Centers, pixels, float64, shape (circles,).
+    radius : float
+        Radius, pixels.
+
+    Returns
+    -------
+    totals, errors : numpy.ndarray
+        Sums and their errors, float64, shape (circles,); NaN where a circle lies outside the image.
+    """
+    rows, columns = image.shape
+    totals, errors = np.full(x.size, np.nan), np.full(x.size, np.nan)
+    plane = _unit_circle(radius, radius, 0.0)
+    for i in range(x.size):
+        top, bottom, left, right, _ = _ellipse_box(x[i], y[i], radius, radius, 0.0, rows, columns)
+        if top >= bottom or left >= right:
+            continue
+        total, variance = 0.0, 0.0
+        for row in range(top, bottom):
+            for column in range(left, right):
+                if mask[row, column]:
+                    continue
+                fraction = _fraction_inside(column - x[i], row - y[i], plane)
+                if fraction > 0.0:
+                    total += fraction * image[row, column]
+                    variance += fraction * (err[row, column] * err[row, column])
+        totals[i], errors[i] = total, np.sqrt(variance)
+    return totals, errors
+
+
+# ------------------------------------------------------------------------------------------------------------ segments
+@njit(cache=True, nogil=True)
+def _excluded(mask, labels, label, row, column):
+    """Whether a pixel does not count for a source: it is masked, or belongs to another source."""
+    return mask[row, column] or (labels[row, column] != label and labels[row, column] != 0)
+
+
+@njit(cache=True, nogil=True)
+def collect_pixels(image, err, mask, labels, label, boxes):
+    """Collect the good pixels of each segment.
+
+    Parameters
+    ----------
+    image, err : numpy.ndarray of float32
+        Image and its error, shape (rows, columns).
+    mask : numpy.ndarray of bool
+        True where a pixel does not count, same shape.
+    labels : numpy.ndarray of int32
+        Segmentation map, same shape.
+    label : numpy.ndarray of int32
+        Labels of the sources, shape (sources,).
+    boxes : numpy.ndarray of int64
+        First row, row after the last, first column, column after the last of each segment, shape (sources, 4).
+
+    Returns
+    -------
+    values, variances : numpy.ndarray of float32
+        Values and squares of the errors, source by source, shape (pixels,).
+    counts : numpy.ndarray of int64
+        Number of good pixels of each source, shape (sources,).
+    """
+    counts = np.zeros(label.size, np.int64)
+    for i in range(label.size):
+        for row in range(boxes[i, 0], boxes[i, 1]):
+            for column in range(boxes[i, 2], boxes[i, 3]):
+                if labels[row, column] == label[i] and not mask[row, column]:
+                    counts[i] += 1
+    values, variances = np.empty(counts.sum(), np.float32), np.empty(counts.sum(), np.float32)
+    n = 0
+    for i in range(label.size):
+        for row in range(boxes[i, 0], boxes[i, 1]):
+            for column in range(boxes[i, 2], boxes[i, 3]):
+                if labels[row, column] == label[i] and not mask[row, column]:
+                    values[n] = image[row, column]
+                    variances[n] = err[row, column] * err[row, column]
+                    n += 1
+    return values, variances, counts
+
+
+@njit(cache=True, nogil=True)
+def measure_moments(detection, mask, labels, label, boxes):
+    """Measure centroids and variances of segments, weighted by the smoothed image.
+
+    Parameters
+    ----------
+    detection : numpy.ndarray of float32
+        Smoothed image, shape (rows, columns); values that are negative or not finite count as zero.
+    mask, labels, label, boxes : numpy.ndarray
+        As in `collect_pixels`.
+
+    Returns
+    -------
+    numpy.ndarray of float64
+        x, y (pixels), and the variances xx, xy and yy (pixels²) of each source, shape (5, sources); NaN without light.
+    """
+    result = np.full((5, label.size), np.nan)
+    for i in range(label.size):
+        top, bottom, left, right = boxes[i]
+        total = sum_x = sum_y = 0.0
+        for row in range(top, bottom):
+            for column in range(left, right):
+                value = detection[row, column]
+                if labels[row, column] == label[i] and not mask[row, column] and value > 0.0 and value < np.inf:
+                    total += value
+                    sum_x += value * (column - left)
+                    sum_y += value * (row - top)
+        if total == 0.0:
+            continue
+        x, y = sum_x / total, sum_y / total
+        xx = xy = yy = 0.0
+        for row in range(top, bottom):
+            for column in range(left, right):
+                value = detection[row, column]
+                if labels[row, column] == label[i] and not mask[row, column] and value > 0.0 and value < np.inf:
+                    dx, dy = column - left - x, row - top - y
+                    xx += value * dx * dx
+                    xy += value * dx * dy
+                    yy += value * dy * dy
+        result[0, i], result[1, i] = x + left, y + top
+        result[2, i], result[3, i], result[4, i] = xx / total, xy / total, yy / total
+    return result
+
+
+@njit(cache=True, nogil=True)
+def measure_kron_radii(image, mask, labels, label, ellipses, scale, smallest):
+    """Measure Kron radii: first moments of the light by elliptical radius.
+
+    Parameters
+    ----------
+    image, mask, labels, label : numpy.ndarray
+        As in `collect_pixels`.
+    ellipses : numpy.ndarray of float64
+        x, y, semi-major axis, semi-minor axis (pixels, 1 σ), angle of the major axis from +x (radians) and the coefficients
+        xx, xy and yy of the equation of each ellipse, shape (8, sources).
+    scale : float
+        The moment is that of the pixels within this many times the ellipse.
+    smallest : float
+        Radius of sources whose light or moment is not positive.
+
+    Returns
+    -------
+    numpy.ndarray of float64
+        Radii in units of the ellipse, shape (sources,); NaN without an ellipse, or with one larger than the image.
+    """
+    rows, columns = image.shape
+    result = np.full(label.size, np.nan)
+    for i in range(label.size):
+        x, y, major, minor, angle, cxx, cxy, cyy = ellipses[:, i]
+        if not np.isfinite(x + y + major + minor + angle):
+            continue
+        top, bottom, left, right, size = _ellipse_box(x, y, scale * major, scale * minor, angle, rows, columns)
+        if top >= bottom or left >= right or size > max(image.size, LARGEST_BOX):
+            continue
+        moment = total = 0.0
+        for row in range(top, bottom):
+            for column in range(left, right):
+                dx, dy = column - x, row - y
+                radius = np.sqrt(max(cxx * dx * dx + cxy * dx * dy + cyy * dy * dy, 0.0))
+                if radius <= scale and not _excluded(mask, labels, label[i], row, column):
+                    moment += image[row, column] * radius
+                    total += image[row, column]
+        result[i] = moment / total if moment > 0.0 and total > 0.0 else smallest
+    return result
+
+
+@njit(cache=True, nogil=True)
+def sum_ellipses(image, err, detection, mask, labels, label, ellipses):
+    """Sum the pixels in an ellipse around each source, each by the fraction of it that lies inside.
+
+    Parameters
+    ----------
+    image, err, mask, labels, label : numpy.ndarray
+        As in `collect_pixels`; pixels of other sources do not count.
+    detection : numpy.ndarray of float32
+        Smoothed image, in which masked pixels are interpolated, shape (rows, columns).
+    ellipses : numpy.ndarray of float64
+        x, y, semi-major axis, semi-minor axis (pixels) and angle of the major axis from +x (radians) of each source,
+        shape (5, sources).
+
+    Returns
+    -------
+    sums : numpy.ndarray of float64
+        Sum of `image` over the good pixels, its error, and the sums of `detection` over the good and over the masked pixels,
+        shape (4, sources); the first two are NaN without an ellipse, without a good pixel, or with an ellipse larger than the
+        image.
+    masked : numpy.ndarray of int64
+        Number of masked pixels, whole or in part, shape (sources,).
+    """
+    rows, columns = image.shape
+    sums, masked = np.full((4, label.size), np.nan), np.zeros(label.size, np.int64)
+    for i in range(label.size):
+        x, y, major, minor, angle = ellipses[:, i]
+        if not np.isfinite(x + y + major + minor + angle):
+            continue
+        top, bottom, left, right, size = _ellipse_box(x, y, major, minor, angle, rows, columns)
+        if top >= bottom or left >= right:
+            continue
+        plane = _unit_circle(major, minor, angle)
+        total = variance = seen = lost = 0.0
+        good = 0
+        for row in range(top, bottom):
+            for column in range(left, right):
+                if labels[row, column] != label[i] and labels[row, column] != 0:
+                    continue
+                fraction = _fraction_inside(column - x, row - y, plane)
+                if fraction == 0.0:
+                    continue
+                if mask[row, column]:
+                    masked[i] += 1
+                    lost += fraction * detection[row, column]
+                else:
+                    good += 1
+                    total += fraction * image[row, column]
+                    variance += fraction * (err[row, column] * err[row, column])
+                    seen += fraction * detection[row, column]
+        sums[2, i], sums[3, i] = seen, lost
+        if good and size <= max(image.size, LARGEST_BOX):
+            sums[0, i], sums[1, i] = total, np.sqrt(variance)
+    return sums, masked
+
+
+@njit(cache=True, nogil=True)
+def sum_circle(image, mask, labels, label, x, y, radius):
+    """Sum the good pixels in a circle around a source, each by the fraction of it that lies inside.
+
+    Parameters
+    ----------
+    image, mask, labels : numpy.ndarray
+        As in `collect_pixels`; pixels of other sources do not count.
+    label : int
+        Label of the source.
+    x, y, radius : float
+        Center and radius, pixels.
+
+    Returns
+    -------
+    float
+        The sum; 0 outside the image.
+    """
+    top, bottom, left, right, _ = _ellipse_box(x, y, radius, radius, 0.0, image.shape[0], image.shape[1])
+    plane = _unit_circle(radius, radius, 0.0)
+    total = 0.0
+    for row in range(top, bottom):
+        for column in range(left, right):
+            if not _excluded(mask, labels, label, row, column):
+                fraction = _fraction_inside(column - x, row - y, plane)
+                if fraction > 0.0:
+                    total += fraction * image[row, column]
+    return total
+
+
+@njit(cache=True, nogil=True)
+def measure_windowed_centroids(image, mask, labels, label, x, y, sigma):
+    """Measure centroids under a Gaussian window that follows them (XWIN_IMAGE and YWIN_IMAGE of SExtractor).
+
+    Parameters
+    ----------
+    image, mask, labels, label : numpy.ndarray
+        As in `collect_pixels`; pixels of other sources do not count.
+    x, y : numpy.ndarray of float64
+        Initial positions, pixels, shape (sources,).
+    sigma : numpy.ndarray of float64
+        Width of each window, pixels, shape (sources,). A window ends at 4 times this.
+
+    Returns
+    -------
+    numpy.ndarray of float64
+        x and y of each source, pixels, shape (2, sources); NaN where `x`, `y` or `sigma` is, where a window has no light, and
+        where it is larger than the image.
+    """
+    rows, columns = image.shape
+    result = np.full((2, label.size), np.nan)
+    for i in range(label.size):
+        center_x, center_y, reach = x[i], y[i], 4.0 * sigma[i]
+        if not np.isfinite(center_x + center_y + reach) or (2 * int(reach + 1.5) + 1) ** 2 > max(image.size, LARGEST_BOX):
+            continue
+        for _ in range(WINDOW_ITERATIONS):
+            total = sum_x = sum_y = 0.0
+            for row in range(int(max(np.ceil(center_y - reach), 0)), int(min(np.floor(center_y + reach) + 1, rows))):
+                dy = row - center_y
+                for column in range(int(max(np.ceil(center_x - reach), 0)), int(min(np.floor(center_x + reach) + 1, columns))):
+                    dx = column - center_x
+                    square = dx * dx + dy * dy
+                    if square <= reach * reach and not _excluded(mask, labels, label[i], row, column):
+                        weighted = image[row, column] * np.exp(-0.5 * square / (sigma[i] * sigma[i]))
+                        total += weighted
+                        sum_x += weighted * dx
+                        sum_y += weighted * dy
+            if total == 0.0:
+                center_x = center_y = np.nan
+                break
+            step_x, step_y = sum_x / total, sum_y / total
+            center_x, center_y = center_x + 2.0 * step_x, center_y + 2.0 * step_y
+            if np.hypot(step_x, step_y) <= WINDOW_TOLERANCE:
+                break
+        result[0, i], result[1, i] = center_x, center_y
+    return result
