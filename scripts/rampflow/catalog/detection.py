@@ -99,9 +99,7 @@ def _deblend(detection, labels, npixels):
     from photutils.segmentation import SegmentationImage, deblend_sources
 
     try:
-        segments = deblend_sources(
-            detection, SegmentationImage(labels), npixels, contrast=DEBLEND_CONTRAST, progress_bar=False
-        )
+        segments = deblend_sources(detection, SegmentationImage(labels), npixels, contrast=DEBLEND_CONTRAST, progress_bar=False)
     except ModuleNotFoundError as error:
         raise RampflowError(f"deblend: true needs the package {error.name} (scikit-image), which is not installed") from error
     return segments.data.astype(np.int32, copy=False), segments.n_labels

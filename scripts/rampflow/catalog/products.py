@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import datetime
 import importlib.metadata
 import json
@@ -11,6 +12,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import yaml
 
 from rampflow import SOFTWARE_NAME, __version__
 from rampflow.catalog.columns import Definition, define
@@ -217,6 +219,8 @@ def flattened(values, path: str = "") -> dict[str, str]:
 def astropy_header(definitions: dict[str, Definition], table_meta: dict) -> str:
     """Compile the header of a parquet table that astropy reads: its columns and metadata as YAML.
 
+    It is the text of `astropy.table.meta.get_yaml_from_table`, whose import takes 0.3 s of CPU.
+
     Parameters
     ----------
     definitions : dict
@@ -229,11 +233,37 @@ def astropy_header(definitions: dict[str, Definition], table_meta: dict) -> str:
     str
         YAML.
     """
-    from astropy.table import Column, Table
-    from astropy.table.meta import get_yaml_from_table
 
-    columns = [
-        Column(np.empty(0, definition.dtype), name, description=definition.description, unit=definition.unit)
-        for name, definition in definitions.items()
-    ]
-    return "\n".join(get_yaml_from_table(Table(columns, meta=table_meta)))
+    class Dumper(getattr(yaml, "CSafeDumper", yaml.SafeDumper)):
+        pass
+
+    def _ordered(dumper, items):
+        entries = [dumper.represent_mapping("tag:yaml.org,2002:map", {key: value}) for key, value in items]
+        return yaml.SequenceNode("tag:yaml.org,2002:omap", entries, flow_style=False)
+
+    def _array(dumper, values):
+        parts = {"buffer": base64.b64encode(values.tobytes()), "dtype": str(values.dtype), "order": "C", "shape": values.shape}
+        return dumper.represent_mapping("!numpy.ndarray", parts)
+
+    def _tuple(dumper, values):
+        return dumper.represent_sequence("tag:yaml.org,2002:python/tuple", values)
+
+    def _column(dumper, items):
+        return dumper.represent_mapping("tag:yaml.org,2002:map", items)  # of a list: in its order
+
+    Dumper.add_representer(type({}.items()), _ordered)
+    Dumper.add_representer(np.ndarray, _array)
+    Dumper.add_representer(tuple, _tuple)
+    Dumper.add_representer(_ColumnItems, _column)
+    columns = []
+    for name, definition in definitions.items():
+        items = [("name", name), ("datatype", definition.dtype.name), ("description", definition.description)]
+        if definition.unit is not None:
+            items.insert(1, ("unit", definition.unit))
+        columns.append(_ColumnItems(items))
+    header = {"datatype": columns, "meta": table_meta.items()}
+    return yaml.dump(header, Dumper=Dumper, default_flow_style=None, width=130).rstrip("\n")
+
+
+class _ColumnItems(list):
+    """Keys and values of a column in the header, in the order in which they are written."""

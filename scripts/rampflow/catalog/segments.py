@@ -107,7 +107,7 @@ def find_boxes(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def isophotal_fluxes(
     image: np.ndarray, err: np.ndarray, mask: np.ndarray, labels: np.ndarray, label: np.ndarray, boxes: np.ndarray
 ) -> dict[str, np.ndarray]:
-    """Sum the good pixels of each segment, in single precision as photutils and romancal.
+    """Sum the good pixels of each segment; the variances in single precision, as photutils and romancal.
 
     Parameters
     ----------
@@ -126,7 +126,7 @@ def isophotal_fluxes(
     values, variances, counts = collect_pixels(image, err, mask, labels, label, boxes)
     measured = counts > 0
     starts = (np.cumsum(counts) - counts)[measured]
-    found = {name: np.full(label.size, np.nan, np.float32) for name in ("flux", "flux_err")}
+    found = {"flux": np.full(label.size, np.nan), "flux_err": np.full(label.size, np.nan, np.float32)}
     found["area"] = np.where(measured, counts, np.nan)
     if starts.size:
         found["flux"][measured] = np.add.reduceat(values, starts)

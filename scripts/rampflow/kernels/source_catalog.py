@@ -496,8 +496,10 @@ def collect_pixels(image, err, mask, labels, label, boxes):
 
     Returns
     -------
-    values, variances : numpy.ndarray of float32
-        Values and squares of the errors, source by source, shape (pixels,).
+    values : numpy.ndarray of float64
+        Values, source by source, shape (pixels,).
+    variances : numpy.ndarray of float32
+        Squares of the errors, same shape.
     counts : numpy.ndarray of int64
         Number of good pixels of each source, shape (sources,).
     """
@@ -507,7 +509,7 @@ def collect_pixels(image, err, mask, labels, label, boxes):
             for column in range(boxes[i, 2], boxes[i, 3]):
                 if labels[row, column] == label[i] and not mask[row, column]:
                     counts[i] += 1
-    values, variances = np.empty(counts.sum(), np.float32), np.empty(counts.sum(), np.float32)
+    values, variances = np.empty(counts.sum(), np.float64), np.empty(counts.sum(), np.float32)
     n = 0
     for i in range(label.size):
         for row in range(boxes[i, 0], boxes[i, 1]):
