@@ -73,11 +73,16 @@ def call_refpix() -> None:
 
 def call_source_catalog() -> None:
     """Call the loops of source_catalog with the types of values that the step has."""
-    from rampflow.kernels.source_catalog import clip_rings, fit_group, smooth_rows
+    from rampflow.catalog.segments import segment_properties
+    from rampflow.kernels.source_catalog import clip_rings, fit_group, smooth_rows, sum_circles
 
-    image = np.ones((16, 16), np.float32)
-    smooth_rows(image, np.zeros(image.shape, bool), np.ones(3) / 3, 0, np.empty_like(image))
+    image, mask = np.ones((16, 16), np.float32), np.zeros((16, 16), bool)
+    smooth_rows(image, mask, np.ones(3) / 3, 0, np.empty_like(image))
+    labels = np.zeros(image.shape, np.int32)
+    labels[6:11, 6:11] = 1
+    segment_properties(image, image, mask, labels, image)
     center = np.array([8.0])
+    sum_circles(image, image, mask, center, center, 3.0)
     clip_rings(image, center, center, 1.0, 3.0)
     rows, columns = (axis.ravel() for axis in np.mgrid[6.0:11.0, 6.0:11.0])
     stamp = np.exp(-0.5 * np.sum((np.mgrid[-8:9, -8:9] / 3.0) ** 2, axis=0))

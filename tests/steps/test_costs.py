@@ -10,10 +10,11 @@ import sys
 import declarations
 import numpy as np
 import pytest
-from simulator.simulate_references import MAKERS, make_cache
+from simulator.simulate_references import MAKERS, make_cache, make_dust_map
 from small_files import SCRIPTS, succeed, write_ramp, write_raw
 
 from rampflow.chain import STEPS, chain_of, image_chain
+from rampflow.files.parquet import read_table
 from rampflow.workflow.environment import script_environment
 
 pytestmark = pytest.mark.slow
@@ -29,7 +30,7 @@ MAY_USE = {
     "linearity": "numba scipy",
     "ramp_fitting": "numba scipy",
     "assign_wcs": "asdf asdf_astropy astropy gwcs rad roman_datamodels scipy",
-    "source_catalog": "asdf asdf_astropy astropy gwcs matplotlib numba photutils pyarrow rad scipy",
+    "source_catalog": "numba pyarrow rad scipy",
     "astrometric_catalog": "asdf asdf_astropy astropy pyarrow",
     "tweakreg": "asdf asdf_astropy astropy gwcs pyarrow rad roman_datamodels scipy tweakwcs",
     "finalize": "asdf asdf_astropy pyarrow rad",
@@ -114,7 +115,12 @@ def loaded(tmp_path_factory, references):
         run(name, exposure, output, *reference_options(name, references[SMALL]))
         exposure = output
     catalog, segmentation, solutions, found = (folder / n for n in ("e_cat.parquet", "e_segm.asdf", "o.asdf", "s.parquet"))
-    run("source_catalog", exposure, catalog, segmentation, *reference_options("source_catalog", references[SMALL]))
+    options = reference_options("source_catalog", references[SMALL])
+    for hemisphere in ("north", "south"):
+        make_dust_map(folder / f"{hemisphere}.fits", hemisphere, 1)
+        options += [f"--dustmap_{hemisphere}", folder / f"{hemisphere}.fits"]
+    run("source_catalog", exposure, catalog, segmentation, *options)
+    assert np.isfinite(read_table(catalog, ["dust_ebv"])["dust_ebv"].to_numpy()).all()
     run("astrometric_catalog", found, "--images", exposure, "--astrometric_catalog", stars)
     run("tweakreg", solutions, folder / "o.json", "--images", exposure, "--catalogs", catalog, "--astrometric_catalog", found)
     assert json.loads((folder / "o.json").read_text())["exposures"]

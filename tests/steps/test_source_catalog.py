@@ -3,6 +3,7 @@
 import importlib
 import importlib.metadata
 import re
+import warnings
 from types import SimpleNamespace
 
 import numpy as np
@@ -37,6 +38,7 @@ from rampflow import SOFTWARE_NAME
 from rampflow import dq as flags
 from rampflow.catalog import (
     background,
+    circles,
     columns,
     detection,
     dust,
@@ -355,6 +357,17 @@ def test_the_header_of_the_table_is_read_by_astropy(measured):
         np.testing.assert_array_equal(header["meta"]["ee_fractions"], [0.5, 0.75])
 
 
+@pytest.mark.parametrize("measured", [False, True])
+def test_the_header_of_the_table_agrees_with_astropy(measured):
+    from astropy.table import Column, Table
+    from astropy.table.meta import get_yaml_from_table
+
+    definitions = {name: columns.define(name) for name in columns.column_names(fit_psf=True, forced=measured)}
+    meta = products.table_metadata("COMPLETE", **({"scale": 0.11, "energy": {0.1: 0.5, 0.2: np.nan}} if measured else {}))
+    described = [Column(np.empty(0, d.dtype), name, description=d.description, unit=d.unit) for name, d in definitions.items()]
+    assert products.astropy_header(definitions, meta).splitlines() == get_yaml_from_table(Table(described, meta=meta))
+
+
 def test_the_metadata_equal_those_of_roman_datamodels(catalogs):
     from roman_datamodels import datamodels
 
@@ -414,12 +427,13 @@ def test_a_catalog_names_the_packages_that_were_imported(catalogs, tmp_path):
     """In a process of its own, where nothing else has imported them."""
     outputs = tmp_path / "r_cat.parquet", tmp_path / "r_segm.asdf"
     succeed("source_catalog", catalogs.sky, *outputs, *catalogs.references)
-    # photutils' SourceCatalog imports gwcs.
-    measuring = {"Python", SOFTWARE_NAME, "numpy", "scipy", "numba", "astropy", "photutils", "gwcs"}
-    assert versions_named(outputs[0]) == measuring
-    masked = write_sky(tmp_path / "masked_flat.asdf", dq=np.full((SIZE, SIZE), flags.DO_NOT_USE, np.uint32))
-    succeed("source_catalog", masked, *outputs, *catalogs.references)
-    assert "photutils" not in versions_named(outputs[0])
+    # gwcs evaluates the tangent plane of this WCS, which rampflow's own WCSs don't have.
+    assert versions_named(outputs[0]) == {"Python", SOFTWARE_NAME, "numpy", "scipy", "numba", "astropy", "gwcs"}
+    nowhere = write_sky(tmp_path / "nowhere_flat.asdf", meta={"wcs": None, "cal_step.assign_wcs": "SKIPPED"})
+    succeed("source_catalog", nowhere, *outputs, *catalogs.references)
+    assert versions_named(outputs[0]) == {"Python", SOFTWARE_NAME, "numpy", "scipy", "numba"}
+    succeed("source_catalog", nowhere, *outputs, *catalogs.references, "--deblend", "true")
+    assert "photutils" in versions_named(outputs[0])
 
 
 def versions_named(path):
@@ -716,16 +730,15 @@ def test_stars_with_masked_cores_are_flagged_and_kept_for_the_alignment(catalogs
 def test_missing_light_is_compared_with_the_error_of_the_flux():
     y, x = np.indices((41, 41))
     light = (100 * np.exp(-0.5 * ((x - 20) ** 2 + (y - 20) ** 2) / 2**2)).astype(np.float32)
-    labels, circle = (light > 1).astype(np.int32), CircularAperture((20, 20), 9)
-    mask, label = np.zeros(light.shape, bool), np.array([1])
+    labels, circle = (light > 1).astype(np.int32), np.array([[20.0], [20.0], [9.0], [9.0], [0.0]])
+    mask, label, err = np.zeros(light.shape, bool), np.array([1], np.int32), np.ones_like(light)
 
     def flags_for(row, column, flux_err, hole=False):
         mask[:] = False
         mask[row, column] = True
-        smooth = np.where(mask, np.nan, light) if hole else light
-        flux = np.array([light[~mask].sum(dtype=float)])
-        found = segments.find_missing_light(smooth, mask, labels, label, [circle], flux, np.array([flux_err]))
-        return [bool(values[0]) for values in found]
+        smooth = np.where(mask, np.float32(np.nan), light) if hole else light
+        (flux, _, seen, lost), masked = kernels.sum_ellipses(light, err, smooth, mask, labels, label, circle)
+        return [bool(masked[0]), bool(masked[0] and segments.light_is_missing(seen, lost, flux, np.array([flux_err]))[0])]
 
     assert flags_for(20, 20, 1e3) == [True, True]  # 4 % of the light
     assert flags_for(20, 26, 10.0) == [True, False]  # 1.1 of 2513
@@ -781,7 +794,9 @@ def test_without_photometry_fluxes_are_nan_and_the_rest_is_there(catalogs, plain
 
 
 # -------------------------------------------------------------------------------------------- in place of other packages
-STANDING_FOR_OTHERS = ("background", "smoothing", "daofind", "local_background", "psf_photometry")
+STANDING_FOR_OTHERS = (
+    *("background", "smoothing", "detection", "segments", "circles", "daofind", "local_background", "psf_photometry"),
+)
 
 
 @pytest.mark.parametrize("name", STANDING_FOR_OTHERS)
@@ -850,6 +865,18 @@ def test_smoothing_agrees_with_astropy(fwhm):
         found = smoothing.smooth(np.where(mask, np.nan, sky), mask, fwhm, threads=threads)
         assert (np.isnan(found) == np.isnan(expected)).all() and np.isnan(found[50, 40])
         np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("fwhm", [0.1, 1.0, 2.0, 3.7, 50.0])
+def test_the_profile_of_the_kernel_agrees_with_photutils(fwhm):
+    import math
+
+    from photutils.segmentation import make_2dgaussian_kernel
+
+    size = math.ceil(3 * fwhm)
+    kernel = make_2dgaussian_kernel(fwhm, size + 1 - size % 2).array
+    profile = smoothing.gaussian_profile(fwhm)
+    np.testing.assert_allclose(np.outer(profile, profile), kernel, rtol=1e-12, atol=1e-16)
 
 
 # ----------------------------------------------------------------------------------------------------- photometry parts
@@ -924,6 +951,180 @@ def test_segments_are_measured_from_their_own_good_pixels(seed):
     darker = np.where(mask, 1e9, image).astype(np.float32)
     again = segments.segment_properties(darker, err, mask, labels, smooth)
     np.testing.assert_array_equal(again["kron_flux"], found["kron_flux"])
+
+
+def expected_of_photutils(image, err, mask, labels, smooth):
+    """Each quantity of `segment_properties` by photutils, its flags for missing light by the apertures of photutils."""
+    from photutils.segmentation import SegmentationImage, SourceCatalog
+
+    with warnings.catch_warnings():  # of sources without light
+        warnings.simplefilter("ignore", RuntimeWarning)
+        theirs = SourceCatalog(
+            image, SegmentationImage(labels), convolved_data=smooth, error=err, mask=mask,
+            aperture_mask_method=segments.NEIGHBORS, kron_params=segments.KRON_PARAMETERS,
+        )  # fmt: skip
+        expected = {
+            "x": theirs.x_centroid, "y": theirs.y_centroid, "area": theirs.area.value, "flux": theirs.segment_flux,
+            "semimajor": theirs.semimajor_axis.value, "semiminor": theirs.semiminor_axis.value, "cxx": theirs.ellipse_cxx.value,
+            "cxy": theirs.ellipse_cxy.value, "cyy": theirs.ellipse_cyy.value, "angle": theirs.orientation.to_value("rad"),
+            "flux_err": theirs.segment_flux_err, "kron_radius": theirs.kron_radius.value, "kron_flux": theirs.kron_flux,
+            "kron_flux_err": theirs.kron_flux_err, "half_light_radius": theirs.flux_radius(0.5).value,
+            "x_window": theirs.x_centroid_win, "y_window": theirs.y_centroid_win, "label": theirs.labels,
+            "boxes": np.transpose([theirs.bbox_ymin, theirs.bbox_ymax + 1, theirs.bbox_xmin, theirs.bbox_xmax + 1]),
+        }  # fmt: skip
+    masked, unreliable = np.zeros((2, len(theirs.labels)), bool)
+    for i, (label, aperture) in enumerate(zip(theirs.labels, theirs.kron_aperture, strict=True)):
+        if aperture is None:
+            continue
+        weights = aperture.to_mask(method="exact")
+        there, here = weights.get_overlap_slices(mask.shape)
+        own = (weights.data[here] > 0) & np.isin(labels[there], (0, label))
+        lost, light = mask[there][own], smooth[there][own] * weights.data[here][own]
+        masked[i] = lost.any()
+        share = light[lost].sum() / light[~lost].sum() if light[~lost].sum() > 0 else np.nan
+        allowed = share <= segments.MISSING_LIGHT and share * theirs.kron_flux[i] <= theirs.kron_flux_err[i]
+        unreliable[i] = masked[i] and not allowed
+    return expected | {"masked": masked | segments.touches_masked(mask, labels)[theirs.labels], "unreliable": unreliable}
+
+
+def check_against_photutils(*arrays):
+    """Compare all quantities; return those of `segment_properties`."""
+    ours, expected = segments.segment_properties(*arrays), expected_of_photutils(*arrays)
+    assert ours.keys() == expected.keys()
+    for name in ("label", "boxes", "masked", "unreliable"):
+        np.testing.assert_array_equal(ours[name], expected[name], err_msg=name)
+    for name in ours.keys() - {"flux_err"}:
+        np.testing.assert_allclose(ours[name], expected[name], rtol=1e-9, atol=1e-9, err_msg=name)
+    # Of a segment without a good pixel, photutils makes a value of double precision, and so of all others.
+    np.testing.assert_allclose(ours["flux_err"], expected["flux_err"], rtol=3e-7)
+    return ours
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3, 4, 5])
+def test_segments_agree_with_photutils(seed):
+    """Blends, edges, masked pixels, NaN, negative light, segments without light, without a good pixel and of one pixel."""
+    image, err, mask, labels, smooth = crowded_field(seed)
+    for label, (row, column) in enumerate([(0, 0), (149, 169), (37, 60), (120, 11)], 960):
+        labels[row, column] = label
+    mask[37, 60] = True
+    labels[130:133, 140:143], smooth[130:133, 140:143], image[131, 141] = 970, np.nan, -50
+    found = check_against_photutils(image, err, mask, labels, smooth)
+    assert len(found["label"]) > 24 and np.isfinite(found["kron_flux"]).sum() > 15
+    assert {False, True} == set(found["masked"].tolist()) == set(found["unreliable"].tolist())
+    assert np.isnan(found["area"]).any() and np.isnan(found["x"]).sum() >= 3 and np.isnan(found["half_light_radius"]).any()
+    assert (found["area"] == 1).any() and (found["boxes"][:, 0] == 0).any() and (found["kron_flux"] < 0).any()
+    moved = (found["x_window"] != found["x"]) & np.isfinite(found["x"])
+    assert moved.any() and not moved[np.isfinite(found["x"])].all()  # some windows left their source
+
+
+def test_segments_agree_with_photutils_bit_by_bit_in_the_precision_of_the_catalog(plain):
+    (catalog, segmentation), found, arrays = plain
+    sky, err = star_image(), np.full((SIZE, SIZE), NOISE, np.float32)
+    mask = np.zeros(sky.shape, bool)
+    sky -= Background(sky, mask, 1000).level(0, SIZE).astype(np.float32)
+    labels, smooth = arrays["data"].astype(np.int32), arrays["detection_image"]
+    expected = expected_of_photutils(sky, err, mask, labels, smooth)
+    ours = segments.segment_properties(sky, err, mask, labels, smooth)
+    assert ours["flux_err"].dtype == expected["flux_err"].dtype == np.float32  # as in romancal
+    np.testing.assert_array_equal(ours["flux_err"], expected["flux_err"])
+    np.testing.assert_array_equal(ours["flux"], expected["flux"])
+
+
+@pytest.mark.parametrize("length", [40, 400])
+def test_sources_as_large_as_the_image_agree_with_photutils(length):
+    """It measures nothing in a box that is larger than the image and a million pixels."""
+    rows, columns = np.mgrid[:500, :500] - 250
+    along, across = rows + 0.9 * columns, columns - 0.9 * rows
+    image = (50 * np.exp(-0.5 * ((along / length) ** 2 + (across / 15) ** 2))).astype(np.float32)
+    labels, mask = (image > 5).astype(np.int32), np.zeros(image.shape, bool)
+    labels[10:14, 10:19] = 2
+    mask[255, 255] = True
+    err = np.ones_like(image)
+    found = check_against_photutils(image, err, mask, labels, image)
+    assert np.isfinite(found["kron_flux"][0]) == np.isfinite(found["half_light_radius"][0]) == (length == 40)
+    ellipses = np.array([[250.0, 250], [250, 250], [700, 300], [700, 300], [0, 0]])
+    (flux, _, seen, _), _ = kernels.sum_ellipses(image, err, image, mask, labels, np.array([1, 1], np.int32), ellipses)
+    assert np.isnan(flux).tolist() == [True, False] and np.isfinite(seen).all()
+
+
+def test_a_map_of_a_single_source_is_measured():
+    sky = star_image(STARS[:1]) - np.float32(LEVEL)
+    labels = np.zeros(sky.shape, np.int32)
+    labels[45:56, 35:46] = 7
+    found = check_against_photutils(sky, np.full_like(sky, NOISE), np.zeros(sky.shape, bool), labels, sky)
+    assert found["label"].tolist() == [7] and found["label"].dtype == np.int32
+
+
+APERTURES = [(3.0, 3.0, 0.0), (0.3, 0.3, 0.0), (7.5, 1.2, 0.7), (4.0, 0.2, 2.5), (12.0, 11.0, 5.0), (0.01, 0.01, 0.0)]
+
+
+def places_and_image():
+    """Positions in, at and beyond the edges of an image, on corners and centers of pixels; the image, its error, a mask."""
+    rng = np.random.default_rng(5)
+    image, err = rng.normal(1, 1, (2, 40, 50)).astype(np.float32)
+    x, y = rng.uniform(-6, 56, 200), rng.uniform(-6, 46, 200)
+    x[:5], y[:5] = [10, 10.5, 10.5, -500, 49.5], [10, 10.5, 10, -500, 39.5]
+    image[10:13, 20:23] = np.nan
+    return x, y, image, np.abs(err), rng.random(image.shape) < 0.1
+
+
+@pytest.mark.parametrize(("major", "minor", "angle"), APERTURES)
+def test_ellipses_agree_with_photutils(major, minor, angle):
+    from photutils.aperture import EllipticalAperture
+
+    x, y, image, err, mask = places_and_image()
+    mask |= np.isnan(image)
+    labels, label = np.zeros(image.shape, np.int32), np.ones(x.size, np.int32)
+    apertures = EllipticalAperture(np.transpose([x, y]), major, minor, theta=angle)
+    expected = np.array(apertures.do_photometry(image, error=err, mask=mask))
+    ellipses = np.array([x, y, *(np.full(x.size, value) for value in (major, minor, angle))])
+    sums, masked = kernels.sum_ellipses(image, err, image, mask, labels, label, ellipses)
+    good = np.isfinite(sums[0])
+    np.testing.assert_allclose(sums[:2, good], expected[:, good], rtol=1e-9, atol=1e-9)
+    assert np.nan_to_num(expected[:, ~good]).max() == 0  # photutils gives 0 where all pixels are masked
+    seen, lost = (apertures.do_photometry(np.nan_to_num(image) * part)[0] for part in (~mask, mask))
+    inside = np.isfinite(seen)
+    np.testing.assert_allclose(sums[2, inside], seen[inside], rtol=1e-9, atol=1e-9)
+    whole = inside & np.isfinite(sums[3])  # no NaN in it
+    np.testing.assert_allclose(sums[3, whole], lost[whole], rtol=1e-9, atol=1e-9)
+    touched = np.zeros(x.size, bool)
+    for i, weights in enumerate(apertures.to_mask(method="exact")):
+        there, here = weights.get_overlap_slices(mask.shape)
+        touched[i] = there is not None and np.any(mask[there] & (weights.data[here] > 0))
+    np.testing.assert_array_equal(masked > 0, touched)
+
+
+@pytest.mark.parametrize("radius", [0.01, 0.3, 0.91, 3.0, 5, 14.5])
+def test_circles_agree_with_photutils(radius):
+    x, y, image, err, mask = places_and_image()
+    kind, positions = CircularAperture(np.transpose([x, y]), radius), np.transpose([x, y])
+    # Without a mask, a NaN counts.
+    found = circles.sum_in_circles(image, err, positions, radius)
+    np.testing.assert_allclose(found, kind.do_photometry(image, error=err), rtol=1e-9, atol=1e-9)
+    assert np.isnan(found[0]).any() and np.isfinite(found[0]).any()
+    mask |= np.isnan(image)
+    found = circles.sum_in_circles(image, err, positions, radius, mask)
+    np.testing.assert_allclose(found, kind.do_photometry(image, error=err, mask=mask), rtol=1e-9, atol=1e-9)
+    alone = circles.sum_in_circles(image, err, positions[5:6], radius, mask)
+    np.testing.assert_array_equal(alone, np.array(found)[:, 5:6])
+
+
+@pytest.mark.parametrize("npixels", [1, 2, 5, 30])
+def test_detection_agrees_with_photutils(npixels):
+    from photutils.segmentation import detect_sources
+
+    rng = np.random.default_rng(7)
+    image = rng.normal(0, 1, (600, 300)).astype(np.float32)
+    image[50:60, 40:70] = np.nan
+    mask = rng.random(image.shape) < 0.01
+    noise = np.full(image.shape, 0.5)
+    background = SimpleNamespace(rms=lambda start, stop: noise[start:stop])
+    found = detection.find_segments(image, background, mask, snr_threshold=0.6, npixels=npixels, deblend=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        expected = detect_sources((image > 0.3) & ~mask, 0, npixels)
+    assert found.dtype == np.int32 and found.max() == expected.n_labels > 10
+    np.testing.assert_array_equal(found, expected.data)
 
 
 @pytest.mark.parametrize("npixels", [1, 5, 30])

@@ -1,4 +1,7 @@
-"""Reddening by dust: windows of the maps, hemispheres and damaged maps, against whole maps read by astropy."""
+"""Reddening by dust: coordinates, windows of the maps, hemispheres and damaged maps, against whole maps read by astropy."""
+
+import importlib.metadata
+import re
 
 import numpy as np
 import pytest
@@ -56,6 +59,54 @@ def expected(path, ra, dec):
     with fits.open(path) as file:
         x, y = WCS(file[0].header).wcs_world2pix(sky.l.deg, sky.b.deg, 0)
         return map_coordinates(file[0].data.astype(float), [y, x], order=3, mode="nearest")
+
+
+def test_the_module_names_the_installed_version_and_its_tests():
+    version = re.search(r"Stands for\n    astropy (\d[\d.]*),", dust.__doc__)[1]
+    assert version == importlib.metadata.version("astropy"), "measure dust anew with astropy, and say so"
+    assert all(callable(globals()[test]) for test in re.search(r"Tests\n    (.*)", dust.__doc__)[1].split(", "))
+
+
+def test_galactic_coordinates_agree_with_astropy():
+    ra, dec = positions(2000)
+    ra, dec = np.append(ra, [0, 0, *dust.POLE[:1], np.nan]), np.append(dec, [90, -90, *dust.POLE[1:], np.nan])
+    sky = SkyCoord(ra * units.deg, dec * units.deg).galactic
+    longitude, latitude = dust.galactic(ra, dec)
+    found = SkyCoord(longitude, latitude, unit="deg", frame="galactic")
+    assert sky[:-1].separation(found[:-1]).arcsec.max() < 1e-6
+    assert np.isnan(longitude[-1]) and np.isnan(latitude[-1])
+    assert (longitude[:-1] >= 0).all() and (longitude[:-1] < 360).all()
+
+
+@pytest.mark.parametrize("latitude", [90.0, -90.0])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"kind": "cdelt"},
+        {"kind": "cd"},
+        {"kind": "cd", "CD1_2": 0.3, "CD2_1": -0.2},
+        {"CRVAL1": 33.0},
+        {"LONPOLE": 25.0},
+        {"LONPOLE": 180.0, "LATPOLE": 90.0, "WCSAXES": 2, "BUNIT": "mag", "LAM_NSGP": 1, "COMMENT": "a map of END = 1"},
+    ],
+)
+def test_plain_maps_agree_with_astropy(latitude, changes, tmp_path):
+    path = write_map(tmp_path / "map.fits", latitude=latitude, **changes)
+    longitude, sky = positions(500)[0], np.sign(latitude) * (90 - np.geomspace(1e-6, 90, 500))
+    plain = dust.read_plain_map(path)
+    with fits.open(path) as file:
+        theirs = WCS(file[0].header).wcs_world2pix(longitude, sky, 0)
+        np.testing.assert_array_equal(plain.pixels, file[0].data)
+    np.testing.assert_allclose(plain.locate(longitude, sky), theirs, rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"kind": "pc"}, {"CROTA2": 3.0}, {"CUNIT1": "arcmin"}, {"PV2_1": 0.2}, {"CRVAL2": 89.0}, {"A_ORDER": 2}, {"BLANK": 3}],
+)
+def test_other_maps_are_left_to_astropy(changes, tmp_path):
+    assert dust.read_plain_map(write_map(tmp_path / "map.fits", **changes)) is None
+    assert dust.read_plain_map(write_map(tmp_path / "plain.fits")) is not None
 
 
 @pytest.mark.parametrize("latitude", [90.0, -90.0])

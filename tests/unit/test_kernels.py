@@ -62,8 +62,10 @@ import compile_kernels
 from linearity import correct_linearity
 from ramp_fitting import fit_ramps
 from refpix import SAMPLES, correct_reference_pixels
+from rampflow.catalog.circles import sum_in_circles
 from rampflow.catalog.local_background import measure_local_background
 from rampflow.catalog.psf_photometry import GriddedPSF, fit_psf
+from rampflow.catalog.segments import segment_properties
 from rampflow.catalog.smoothing import smooth
 from rampflow.kernels import linearity, ramp_fitting, refpix, source_catalog
 
@@ -92,6 +94,11 @@ for number in (1, 3):
     image[10:12, 10:12] += 50
     fit_psf(psf, image, np.ones_like(image), np.zeros(image.shape, bool), x, x)
     measure_local_background(image, np.column_stack([x, x]), 3.0, 6.0)
+    sum_in_circles(image, np.ones_like(image), np.column_stack([x, x]), 3.0)
+    labels = np.zeros(image.shape, "i4")
+    labels[10:15, 10:15] = 1
+    labels[30:34, 5:9] = number
+    segment_properties(image, np.ones_like(image), np.zeros(image.shape, bool), labels, image)
 print(sorted(compiled() - before))
 """
 

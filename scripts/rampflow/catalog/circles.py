@@ -5,7 +5,7 @@ Stands for
 Equal
     to 1e-9
 Saves
-    the import of photutils and astropy, together with `rampflow.catalog.segments`
+    the import of photutils, together with `rampflow.catalog.segments`, which has the figures
 Tests
     test_circles_agree_with_photutils
 """

@@ -5,7 +5,7 @@ Stands for
 Equal
     exactly
 Saves
-    TODO
+    the import of photutils, together with `rampflow.catalog.segments`, which has the figures; 0.2 s of CPU for a full frame
 Tests
     test_detection_agrees_with_photutils
 """

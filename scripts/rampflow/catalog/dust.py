@@ -9,7 +9,7 @@ Stands for
 Equal
     to 1e-6 arcsec (coordinates) and 1e-9 pixels (projection)
 Saves
-    TODO
+    0.4 s of CPU, for the import of astropy, where nothing else imports it (see `rampflow.catalog.segments`)
 Tests
     test_galactic_coordinates_agree_with_astropy, test_plain_maps_agree_with_astropy
 """
@@ -120,8 +120,10 @@ class PlainMap:
 
         Returns
         -------
-        column, row : numpy.ndarray
-            Pixels, counted from 0, of the same shape.
+        column : numpy.ndarray
+            Column in the map, counted from 0, of the same shape.
+        row : numpy.ndarray
+            Row in the map, likewise.
         """
         sign = np.sign(self.latitude)
         azimuth = np.radians(self.turn + sign * longitude)

@@ -10,6 +10,7 @@ import platform
 import re
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import yaml
@@ -233,9 +234,8 @@ def astropy_header(definitions: dict[str, Definition], table_meta: dict) -> str:
     str
         YAML.
     """
-
-    class Dumper(getattr(yaml, "CSafeDumper", yaml.SafeDumper)):
-        pass
+    # A class of its own: its representers are not those of other dumpers.
+    header_dumper: Any = type("HeaderDumper", (getattr(yaml, "CSafeDumper", yaml.SafeDumper),), {})
 
     def _ordered(dumper, items):
         entries = [dumper.represent_mapping("tag:yaml.org,2002:map", {key: value}) for key, value in items]
@@ -251,10 +251,10 @@ def astropy_header(definitions: dict[str, Definition], table_meta: dict) -> str:
     def _column(dumper, items):
         return dumper.represent_mapping("tag:yaml.org,2002:map", items)  # of a list: in its order
 
-    Dumper.add_representer(type({}.items()), _ordered)
-    Dumper.add_representer(np.ndarray, _array)
-    Dumper.add_representer(tuple, _tuple)
-    Dumper.add_representer(_ColumnItems, _column)
+    header_dumper.add_representer(type({}.items()), _ordered)
+    header_dumper.add_representer(np.ndarray, _array)
+    header_dumper.add_representer(tuple, _tuple)
+    header_dumper.add_representer(_ColumnItems, _column)
     columns = []
     for name, definition in definitions.items():
         items = [("name", name), ("datatype", definition.dtype.name), ("description", definition.description)]
@@ -262,7 +262,7 @@ def astropy_header(definitions: dict[str, Definition], table_meta: dict) -> str:
             items.insert(1, ("unit", definition.unit))
         columns.append(_ColumnItems(items))
     header = {"datatype": columns, "meta": table_meta.items()}
-    return yaml.dump(header, Dumper=Dumper, default_flow_style=None, width=130).rstrip("\n")
+    return yaml.dump(header, Dumper=header_dumper, default_flow_style=None, width=130).rstrip("\n")
 
 
 class _ColumnItems(list):

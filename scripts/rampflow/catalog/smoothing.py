@@ -8,7 +8,7 @@ Saves
     1.0 s of CPU (0.3 s instead of 1.3 s) and 430 MB for an image of 4088 × 4088 pixels: the kernel is separable, and blocks of
     rows are computed at the same time
 Tests
-    test_smoothing_agrees_with_astropy
+    test_smoothing_agrees_with_astropy, test_the_profile_of_the_kernel_agrees_with_photutils
 """
 
 from __future__ import annotations

@@ -447,8 +447,10 @@ def sum_circles(image, err, mask, x, y, radius):
 
     Returns
     -------
-    totals, errors : numpy.ndarray
-        Sums and their errors, float64, shape (circles,); NaN where a circle lies outside the image.
+    totals : numpy.ndarray
+        Sums, float64, shape (circles,); NaN where a circle lies outside the image.
+    errors : numpy.ndarray
+        Their errors.
     """
     rows, columns = image.shape
     totals, errors = np.full(x.size, np.nan), np.full(x.size, np.nan)
@@ -535,7 +537,7 @@ def measure_moments(detection, mask, labels, label, boxes):
     Returns
     -------
     numpy.ndarray of float64
-        x, y (pixels), and the variances xx, xy and yy (pixels²) of each source, shape (5, sources); NaN without light.
+        Centroids x and y (pixels), and variances xx, xy and yy (pixels²) of each source, shape (5, sources); NaN without light.
     """
     result = np.full((5, label.size), np.nan)
     for i in range(label.size):
@@ -574,8 +576,8 @@ def measure_kron_radii(image, mask, labels, label, ellipses, scale, smallest):
     image, mask, labels, label : numpy.ndarray
         As in `collect_pixels`.
     ellipses : numpy.ndarray of float64
-        x, y, semi-major axis, semi-minor axis (pixels, 1 σ), angle of the major axis from +x (radians) and the coefficients
-        xx, xy and yy of the equation of each ellipse, shape (8, sources).
+        Center x and y, semi-major axis, semi-minor axis (pixels, 1 σ), angle of the major axis from +x (radians) and the
+        coefficients xx, xy and yy of the equation of each ellipse, shape (8, sources).
     scale : float
         The moment is that of the pixels within this many times the ellipse.
     smallest : float
@@ -613,13 +615,15 @@ def sum_ellipses(image, err, detection, mask, labels, label, ellipses):
 
     Parameters
     ----------
-    image, err, mask, labels, label : numpy.ndarray
-        As in `collect_pixels`; pixels of other sources do not count.
+    image, err : numpy.ndarray
+        As in `collect_pixels`.
     detection : numpy.ndarray of float32
         Smoothed image, in which masked pixels are interpolated, shape (rows, columns).
+    mask, labels, label : numpy.ndarray
+        As in `collect_pixels`; pixels of other sources do not count.
     ellipses : numpy.ndarray of float64
-        x, y, semi-major axis, semi-minor axis (pixels) and angle of the major axis from +x (radians) of each source,
-        shape (5, sources).
+        Center x and y, semi-major axis, semi-minor axis (pixels) and angle of the major axis from +x (radians) of each
+        source, shape (5, sources).
 
     Returns
     -------
@@ -709,7 +713,7 @@ def measure_windowed_centroids(image, mask, labels, label, x, y, sigma):
     Returns
     -------
     numpy.ndarray of float64
-        x and y of each source, pixels, shape (2, sources); NaN where `x`, `y` or `sigma` is, where a window has no light, and
+        Centroids x and y, pixels, shape (2, sources); NaN where `x`, `y` or `sigma` is, where a window has no light, and
         where it is larger than the image.
     """
     rows, columns = image.shape
