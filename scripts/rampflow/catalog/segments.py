@@ -7,8 +7,8 @@ Stands for
 Equal
     to 1e-9
 Saves
-    1.4 s of CPU (2.5 s instead of 3.9 s for a whole catalog of 412 sources) and 87 MB, with `detection`, `circles` and `dust`:
-    1.1 s are the import of photutils
+    1.4 s of CPU (2.5 s instead of 3.9 s for a catalog of 412 sources, 1.1 s of it for the import of photutils) and 87 MB,
+    together with `detection`, `circles` and `dust`; 3.3 s for 5,040 sources
 Tests
     test_segments_agree_with_photutils, test_ellipses_agree_with_photutils
 """
