@@ -28,6 +28,7 @@ from rampflow.step.logs import recorded_log
 from rampflow.step.provenance import LOG_KEY, stamp
 
 #: Packages whose versions a catalog records if they were imported: those of romancal's catalogs, and numba.
+#: A process for a whole exposure has imported those of assign_wcs, too.
 RECORDED_PACKAGES = ("numpy", "scipy", "numba", "astropy", "photutils", "gwcs")
 
 
