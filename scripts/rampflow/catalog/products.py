@@ -27,9 +27,9 @@ from rampflow.step.exposure import Exposure
 from rampflow.step.logs import recorded_log
 from rampflow.step.provenance import LOG_KEY, stamp
 
-#: Packages whose versions a catalog records if they were imported: those of romancal's catalogs, and numba.
-#: A process for a whole exposure has imported those of assign_wcs, too.
-RECORDED_PACKAGES = ("numpy", "scipy", "numba", "astropy", "photutils", "gwcs")
+#: Packages whose versions a catalog records if they were imported: those that detect and measure the sources. What other
+#: steps import in the same process of an exposure is not named; ``run.json`` has all packages of a run.
+RECORDED_PACKAGES = ("numpy", "scipy", "numba", "photutils")
 
 
 def catalog_metadata(image: Exposure, references: dict) -> dict:
