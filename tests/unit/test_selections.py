@@ -245,6 +245,18 @@ def test_exposures_are_excluded_by_pattern_and_selection(raws, cache):
     assert "overrides[0].select (detector WFI9) matches no exposure" in said
 
 
+def test_entries_of_exclude_may_match_the_same_exposure(raws, cache):
+    """Each entry is compared with all exposures of the input, not with those that the other entries leave."""
+    for exclude in (["c", {"detector": "WFI18"}], [{"detector": "WFI18"}, "c"], [{"detector": "WFI18"}, {"exposure": "c"}]):
+        found = built(raws, cache, {"input": "asn.json", "exclude": exclude})
+        assert set(found["exposures"]) == {"a", "b"} and found["excluded"] == {"visit": ["c"]}, exclude
+    for other in ("c", {"detector": "WFI18"}):
+        config = {"input": "asn.json", "exclude": [other, {"detector": "WFI18", "optical_element": "F000"}]}
+        said = refused(raws, cache, config).strip()
+        assert "exclude[1] (detector WFI18, optical_element F000) matches no exposure; optical_element is F" in said
+        assert said.endswith("of those with detector WFI18")
+
+
 def test_a_damaged_exposure_can_be_excluded_by_a_pattern_and_the_hint_keeps_selections(raws, cache):
     (raws / "raw/b_uncal.asdf").write_text("nothing")
     said = refused(raws, cache, {"input": "asn.json", "exclude": [{"detector": "WFI18"}]})

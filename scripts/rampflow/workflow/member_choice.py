@@ -89,11 +89,11 @@ def choose_members(config: dict, folder: Path, known: dict) -> Choice:
     _refuse_unreadable(config, kept, headers, errors, settings)
     selects = {f"{selections.label(n)}.select": entry["select"] for n, entry in enumerate(overrides)}
     of_run, others = [facts[m] for m in kept], [facts[m] for m in (*by_selection, *unreadable)]
-    lines = selections.unmatched(leave_out, of_run, others)
-    if selections.unmatched(selects, of_run, others) and by_name:
+    lines = selections.unmatched(leave_out | selects, of_run, others)
+    if lines and by_name:  # it may be that one of these is meant
         found, _ = read_headers(by_name, known, config["data_model"])
         others += [selection_facts(member, found.get(member.source)) for member in by_name]
-    lines += selections.unmatched(selects, of_run, others)
+        lines = selections.unmatched(leave_out | selects, of_run, others)
     if incoming:  # what they select may arrive later
         notices += lines
     else:

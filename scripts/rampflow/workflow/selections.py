@@ -231,8 +231,8 @@ def unmatched(selections: Mapping[str, Selection], exposures: Iterable[Facts], o
         found = any(matches(selection, facts) for facts in exposures)
         if found or any(matches(selection, facts, unknown=True) for facts in others):
             continue
-        # The first key that leaves no exposure is the one to look at.
-        remaining = exposures
+        # The first key that leaves no exposure is the one to look at. Exposures that are left out have such values, too.
+        remaining = [*exposures, *others]
         before: dict[str, Sequence[str]] = {}
         for key, patterns in selection.items():
             kept = [facts for facts in remaining if matches({key: patterns}, facts)]
