@@ -94,11 +94,10 @@ def stage(inputs: list[str], folder: Path, config: dict) -> None:
     """
     start, steps = Path.cwd(), declarations.steps()
     given = config | {"input": inputs if inputs else config.get("input", [])}
-    folder.mkdir(parents=True, exist_ok=True)
     if "CRDS_PATH" in os.environ:
         os.environ["CRDS_PATH"] = str(Path(os.environ["CRDS_PATH"]).absolute())
-    # The inventory makes links in the working folder.
-    with tempfile.TemporaryDirectory(prefix=".rampflow-", dir=folder) as scratch, contextlib.chdir(scratch):
+    # The inventory makes links in the working folder. The folder itself is made when all inputs are found.
+    with tempfile.TemporaryDirectory(prefix="rampflow-") as scratch, contextlib.chdir(scratch):
         settings = run_start.read_settings(given, steps, start)
         visit = build_inventory(settings, start, Path("inventory.json"), steps)
         if not visit.exposures:

@@ -166,6 +166,9 @@ def test_a_wrong_command_line_is_refused(words, message, capsys):
 def test_an_exposure_that_is_not_there_is_named(tmp_path, capsys):
     run("r1_wfi01_f158", "--results", tmp_path, "--fits", status=1)
     assert f"{tmp_path / 'r1_wfi01_f158_cal.asdf'}: there is no such image" in capsys.readouterr().err
+    run("r1_wfi01_f158", "--results", tmp_path / "nowhere", "--output", tmp_path / "out", "--fits", status=1)
+    assert f"{tmp_path / 'nowhere'}: is not a folder; give the folder of the products: --results" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
 
 
 # ------------------------------------------------------------------------------------------------------------------ ds9

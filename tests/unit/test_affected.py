@@ -26,7 +26,10 @@ def test_without_products_all_steps_are_missing(make_plan):
     assert found.steps["a3"] == dict.fromkeys(chain, affected.MISSING) | {"finalize": affected.FOLLOWS}
     assert found.steps["a"] == found.steps["b"] == {"tweakreg": affected.MISSING}
     assert set(found.steps) == {"a1", "a2", "a3", "b1", "a", "b"}
+    assert "\nThe results folder results does not exist: a run would make it\n" in found.table()
     assert not Path("results").exists()
+    Path("results").mkdir()
+    assert "does not exist" not in found.table()
 
 
 def write_products(plan, stem, changed=None, others=()):
@@ -105,3 +108,18 @@ def test_the_target_is_recognized(words, expected):
 def test_another_target_is_refused():
     with pytest.raises(RampflowError, match="can't be given together with report"):
         affected.is_requested(["affected", "report"])
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("affected --cores all", True),
+        ("--cores all affected", True),
+        ("--dry-run affected --config input=x", True),
+        ("all --directory affected", False),
+        ("--config results=affected affected", False),
+    ],
+)
+def test_the_target_is_told_from_the_values_of_options(words, expected):
+    """The command rampflow adds ``--cores all``, which names no other target."""
+    assert affected.is_requested(words.split()) is expected

@@ -7,7 +7,7 @@ import pytest
 import yaml
 from repository import ROOT
 
-from rampflow.command import main
+from rampflow.command import main, runs
 from rampflow.command.caches import find_cache_folder
 from rampflow.command.runs import snakemake_command
 from rampflow.command.settings import SCHEMA, commented_configuration
@@ -69,6 +69,70 @@ def test_keys_that_contradict_each_other_are_refused(given, message, capsys):
         snakemake_command("", given)
     assert main(["run", *given]) == 1
     assert message in capsys.readouterr().err
+
+
+@pytest.fixture
+def started(monkeypatch):
+    """Command lines of the processes that would be started."""
+    lines = []
+    monkeypatch.setattr(runs.os, "execve", lambda program, command, environment: lines.append(command))
+    return lines
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["run", "a.json", "--bogus"], "rampflow run: error: unrecognized arguments: --bogus"),
+        (["report", "--cores", "2", "--boguss=3"], "rampflow report: error: unrecognized arguments: --boguss=3"),
+        (["run", "a.json", "--cores"], "rampflow run: error: argument --cores/-c: expected one argument"),
+        (["run", "--cores", "--dry-run"], "rampflow run: error: argument --cores/-c: expected one argument"),
+    ],
+)
+def test_the_usage_of_a_wrong_option_is_that_of_the_command(words, message, started, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(words)
+    said = capsys.readouterr().err
+    assert ended.value.code == 2 and not started
+    assert said.startswith(f"usage: rampflow {words[0]} [-h]") and message in said
+    assert "--help` lists" in said and len(said.splitlines()) <= 4
+
+
+def test_options_of_snakemake_start_a_run(started):
+    given = [
+        "a.json",
+        "--cores",
+        "2",
+        "-n",
+        "--seconds-between-status-checks",
+        "9",
+        "--config",
+        "x=-1",
+        "--rerun-triggers",
+        "mtime",
+    ]
+    assert main(["run", *given]) is None
+    assert main(["affected", "a.json"]) is None
+    assert started == [snakemake_command("", given), snakemake_command("affected", ["a.json"])]
+
+
+def test_the_help_is_found_after_other_words(started, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["run", "a.json", "--dry-run", "--help"])
+    assert ended.value.code == 0 and not started
+    assert capsys.readouterr().out.startswith("usage: rampflow run")
+
+
+def test_a_survey_of_a_folder_that_does_not_exist_is_refused_and_nothing_is_made(tmp_path, monkeypatch, started, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["survey", "--results", "nowhere"]) == 1
+    expected = "rampflow survey: --results: the folder nowhere does not exist; name the folder of the products\n"
+    assert capsys.readouterr().err == expected and not started and not list(tmp_path.iterdir())
+    # Of these, the workflow knows the folder.
+    for words in (["--results", "s3://b/r/"], ["--results", "r", "--directory", "d"], ["--config", "results=r"], []):
+        main(["survey", *words])
+    (tmp_path / "r").mkdir()
+    main(["survey", "--results", "r"])
+    assert len(started) == 5
 
 
 def test_a_profile_of_the_package_is_found_by_its_name(tmp_path, monkeypatch):

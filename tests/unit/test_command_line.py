@@ -1,11 +1,19 @@
-"""The option ``--config`` on the command line of a run."""
+"""The targets and the option ``--config`` on the command line of a run."""
 
 import shlex
 
 import pytest
 
 from rampflow.errors import RampflowError
-from rampflow.workflow.command_line import given_configurations, refuse_lost_keys
+from rampflow.workflow.command_line import given_configurations, possible_targets, refuse_lost_keys
+
+
+def test_values_of_options_are_no_targets():
+    def found(words):
+        return possible_targets(shlex.split(words))
+
+    assert found("a --cores all -n b --config input=x report --keep-going c --directory survey d") == ["a", "b", "c", "d"]
+    assert found("--cores=2 --config=input=x results=y -k report") == ["report"]
 
 
 def test_the_words_of_each_option_are_found():

@@ -34,7 +34,13 @@ def test_a_later_report_says_what_it_repeats_and_how_to_avoid_it(make_plan):
 
 @pytest.mark.parametrize(
     ("words", "expected"),
-    [("--cores 2 report", True), ("results/a_report.html", True), ("--report all.html", False), ("--cores 2", False)],
+    [
+        ("--cores 2 report", True),
+        ("results/a_report.html", True),
+        ("--report all.html", False),
+        ("--directory report", False),
+        ("--cores 2", False),
+    ],
 )
 def test_a_report_is_requested_by_its_target(words, expected):
     assert late_reports.is_report_requested(words.split()) is expected

@@ -22,6 +22,27 @@ def test_contradicting_parameters_of_crds_are_refused_with_the_file(make_plan):
         run_start.check_alignments(plan, refuse)
 
 
+def test_a_folder_that_is_only_read_must_exist(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(RampflowError, match=rf"results: the folder nowhere does not exist in {tmp_path}; name .*--results"):
+        run_start.refuse_absent_results(Path("nowhere"))
+    Path("file").touch()
+    with pytest.raises(RampflowError, match=rf"the folder {tmp_path}/file does not exist; name the folder"):
+        run_start.refuse_absent_results(tmp_path / "file")
+    run_start.refuse_absent_results(tmp_path)
+
+
+def test_a_run_without_exposures_is_refused(make_plan):
+    plan = make_plan()
+    run_start.refuse_empty(plan)
+    plan.exposures.clear()
+    with pytest.raises(RampflowError, match="input: no exposure is given"):
+        run_start.refuse_empty(plan)
+    plan.inventory.excluded["a"] = {"a1": {}}
+    with pytest.raises(RampflowError, match="exclude: it leaves out every exposure"):
+        run_start.refuse_empty(plan)
+
+
 def test_a_cluster_job_has_a_folder_of_its_own_on_the_disk_of_its_node(tmp_path, monkeypatch):
     monkeypatch.setenv("NODE", str(tmp_path / "a disk"))
     settings = {"scratch": "$NODE", "results": "out"}

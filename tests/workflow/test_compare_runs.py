@@ -166,6 +166,6 @@ def test_segmentation_maps_of_different_shapes_are_not_compared(old, new, tmp_pa
 
 def test_folders_without_images_and_unknown_measures_are_errors(old, tmp_path):
     status, text, _ = compare(old, tmp_path / "nothing", tmp_path / "out")
-    assert status == 2 and "holds no calibrated image" in text
+    assert status == 2 and "holds no calibrated image" in text and not (tmp_path / "out").exists()
     status, text, _ = compare(old, old, tmp_path / "out", "--tolerance", "rms=1")
     assert status == 2 and "unknown measure 'rms'" in text

@@ -74,3 +74,9 @@ def test_a_service_can_t_be_staged(visit, tmp_path):
         *(visit.inputs / f"{CHOSEN[0]}_uncal.asdf", "--to", tmp_path / "bundle", "--config", "astrometric_catalog=GAIADR3"),
     )
     assert done.returncode == 1 and "GAIADR3 is a service" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_nothing_is_made_for_an_input_that_does_not_exist(visit, tmp_path):
+    done = stage(visit.environment, "nowhere_asn.json", "--to", tmp_path / "a" / "bundle")
+    assert done.returncode == 1 and "input 'nowhere_asn.json': does not exist" in done.stderr
+    assert not (tmp_path / "a").exists()

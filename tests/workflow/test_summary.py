@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -73,10 +74,63 @@ def test_logs_are_found_by_the_names_of_exposures_and_associations(logs):
         logs("logs/r1/refpix.log", INFO),
         logs("logs/r/tweakreg.log", INFO),
         logs("logs/0a/b.asdf/fetch_reference.log", INFO),
+        *(logs(f"logs/{job}.log", INFO) for job in summary.RUN_JOBS),
     ]
     logs("logs/excluded/refpix.log", INFO)
+    logs("logs/watch_snakemake.log", INFO)
     plan = SimpleNamespace(exposures={"r1": None, "r9": None}, associations=lambda: ["r"])
     assert {str(log) for log in summary.logs_of(plan)} == set(mine)
+
+
+def test_logs_of_all_rules_are_read():
+    """A log without a wildcard is that of a job of the whole run."""
+    found = set()
+    for path in sorted((ROOT / "workflow" / "rules").glob("*.smk")):
+        found |= set(re.findall(r"^ +f?\"logs/(.+)\.log\",$", path.read_text(), re.MULTILINE))
+    assert {name for name in found if "{" not in name} == set(summary.RUN_JOBS)
+    places = {name.rpartition("/")[0] for name in found - set(summary.RUN_JOBS)}
+    assert places == {"{stem}", "{{stem}}", "{association}", "{name}", "{content}/{reference}"}
+
+
+#: What Snakemake writes to its own log of a job that has failed.
+REPORTED = """\
+RuleException:
+CalledProcessError in file "report.smk", line 40:
+[Mon Nov 30 03:00:14 2026]
+Error in rule survey:
+    message: None
+    jobid: 0
+    input: a, b
+    log: logs/survey.log (check log file(s) for error details)
+    shell:
+        python survey.py results > logs/survey.log 2>&1
+"""
+
+
+def test_a_job_of_the_whole_run_has_its_error_in_the_summary(logs):
+    error = ("rampflow", "ERROR", "survey: results/exposures.parquet: has no exposures; run the workflow first")
+    log = logs("logs/survey.log", INFO, error)
+    assert summarize(log).failures == [
+        "survey: results/exposures.parquet: has no exposures; run the workflow first [logs/survey.log]"
+    ]
+    logs("logs/survey.log", INFO, error, age=10)
+    assert summarize(log) == ([], [], []), "of an earlier run"
+    logs("logs/survey.log", ("rampflow.survey", "WARNING", "no logs of survey"))
+    assert summarize(log) == ([], ["survey: no logs of survey [logs/survey.log]"], [])
+    logs("logs/survey.log", ("rampflow.survey", "WARNING", "odd"), age=10)
+    assert summarize(log).earlier == []
+
+
+def test_a_job_without_a_benchmark_that_was_killed_is_known_from_the_log_of_snakemake(logs, tmp_path):
+    snakemake_log = tmp_path / "snakemake.log"
+    snakemake_log.write_text(REPORTED)
+    reported = summary.reported_failures([snakemake_log, tmp_path / "absent.log"])
+    assert reported == {Path("logs/survey.log")}
+    log, other = logs("logs/survey.log", INFO), logs("logs/exposures.log", INFO)
+    assert summarize(log, other).failures == []
+    (line,) = summarize(log, other, reported=reported).failures
+    assert line.startswith("survey: ended without an error message") and line.endswith("last line: fine [logs/survey.log]")
+    assert summarize(log, other, reported=reported, interrupted=True).failures == []
 
 
 def test_of_a_cluster_job_the_step_that_was_killed_is_named(logs):
@@ -341,3 +395,21 @@ def test_without_keep_going_a_failure_ends_the_run(workflow):
     failed = workflow.snakemake(*arguments, asked)
     assert failed.returncode == 1 and "Running again" not in failed.stdout + failed.stderr
     assert (workflow.folder / "logs" / "summary.txt").read_text().startswith("rampflow: 1 failed")
+
+
+@pytest.mark.workflow
+def test_jobs_of_the_whole_run_are_refused_or_explained(workflow):
+    """A folder that does not exist is refused before the first job; the error of a job is in the summary."""
+    for target in ("survey", "exposures", "remove_stale"):
+        done = workflow.snakemake(target, "--config", "results=nowhere")
+        assert done.returncode == 1 and "results: the folder nowhere does not exist in" in done.stdout + done.stderr
+        assert not (workflow.folder / "nowhere").exists()
+    (workflow.folder / "empty").mkdir()
+    done = workflow.snakemake("survey", "--config", "results=empty")
+    assert done.returncode == 1
+    head, line, *_ = (workflow.folder / "logs" / "summary.txt").read_text().splitlines()
+    assert head.startswith("rampflow: 1 failed, ")
+    assert line.startswith("failed: survey: empty/exposures.parquet: has no exposures; run the workflow first")
+    assert line.endswith("[logs/survey.log]")
+    without = workflow.snakemake("affected", "--config", "results=empty")
+    assert without.returncode == 1 and "input: no exposure is given" in without.stdout + without.stderr

@@ -107,13 +107,20 @@ def redo_association(wildcards):
 
 def get_final_products(wildcards):
     """Products of every exposure, and the summary of every alignment."""
-    if not plan.exposures and plan.inventory.excluded:
-        raise WorkflowError("exclude: it leaves out every exposure of the input")
-    if not plan.exposures:
-        raise WorkflowError(
-            "input: no exposure is given; name raw files, folders or association files: --config input=L1_asn.json"
-        )
+    try:
+        run_start.refuse_empty(plan)
+    except RampflowError as error:
+        raise WorkflowError(str(error)) from None
     return [*plan.all_products(), *map(uploads.receipt, uploads.names())]
+
+
+def need_results(wildcards):
+    """No files. A job that only reads the results folder is refused if there is none, as after a typing error."""
+    try:
+        run_start.refuse_absent_results(Path(RESULTS))
+    except RampflowError as error:
+        raise WorkflowError(str(error)) from None
+    return []
 
 
 def get_pointings(wildcards):

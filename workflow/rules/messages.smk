@@ -3,6 +3,7 @@
 import atexit
 
 from rampflow.workflow import affected, late_reports, leftovers, run_record
+from rampflow.workflow.command_line import possible_targets
 from rampflow.workflow.interruptions import Interruptions
 from rampflow.workflow.running import Running
 
@@ -52,7 +53,7 @@ def show_summary(logs, *, realigned=(), success):
             realigned=realigned,
             interrupted=interrupted,
             success=success,
-            forget_others="remove_stale" in sys.argv[1:],
+            forget_others="remove_stale" in possible_targets(sys.argv[1:]),
         )
     )
     if plan.inventory.notices or plan.inventory.selected:
@@ -72,6 +73,7 @@ if IS_MAIN_PROCESS:
     BEGUN = INVENTORY.stat().st_mtime  # by the clock of the disk that the logs are on
     try:
         if affected.is_requested(sys.argv[1:]):
+            run_start.refuse_empty(plan)
             AFFECTED = affected.Affected(plan, BY_EXPOSURE)
     except RampflowError as error:
         raise WorkflowError(str(error)) from None

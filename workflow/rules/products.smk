@@ -102,6 +102,8 @@ rule affected:
 
 # Every run brings the table up to date at its end. This target does it where there is nothing else to do.
 rule exposures:
+    input:
+        need_results,
     log:
         "logs/exposures.log",
     conda:
@@ -117,6 +119,8 @@ rule exposures:
 
 # No other rule needs it. With --dry-run it lists what it would remove.
 rule remove_stale:
+    input:
+        need_results,
     log:
         "logs/remove_stale.log",
     conda:

@@ -26,6 +26,8 @@ rule report:
 
 # It needs no product: failed exposures are on the page, too.
 rule survey:
+    input:
+        need_results,
     log:
         "logs/survey.log",
     conda:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import io
 import json
 import os
 import subprocess
@@ -16,12 +18,16 @@ from rampflow.command.caches import find_cache_folder
 from rampflow.command.parser import add_settings
 from rampflow.errors import RampflowError
 from rampflow.folders import HOME, SCRIPTS, SNAKEFILE, WORKFLOW
+from rampflow.remote.addresses import is_remote
 
 if TYPE_CHECKING:
     from rampflow.command.parser import Subcommand
 
 #: Options of snakemake that say how many jobs run at a time, or name a profile that does.
 PARALLEL = ("-c", "--cores", "-j", "--jobs", "-e", "--executor", "--profile", "--workflow-profile")
+#: Options of snakemake without a value, and with one or more, that are not worth the second that its parser takes to import.
+FLAGS = ("-n", "--dry-run", "-k", "--keep-going", "-F", "--forceall", "--notemp", "--nt", "-p", "--unlock")
+WITH_VALUE = (*PARALLEL, "-d", "--directory", "--configfile", "-R", "--forcerun", "-U", "--until", "--resources")
 #: Where the demonstration finds references: its own cache, and no server.
 DEMO_CRDS = {
     "CRDS_SERVER_URL": "https://crds-serverless-mode.stsci.edu",
@@ -51,9 +57,7 @@ def snakemake_command(target: str, words: Sequence[str]) -> list[str]:
     """
     first_option = next((n for n, word in enumerate(words) if word.startswith("-")), len(words))
     inputs, rest = list(words[:first_option]), list(words[first_option:])
-    reader = argparse.ArgumentParser(prog="rampflow", add_help=False, allow_abbrev=False)
-    add_settings(reader)
-    given, options = reader.parse_known_args(rest)
+    given, options = _read_settings(rest)
     named = [("input", json.dumps(inputs), "input")] * bool(inputs)
     named += [("results", given.results, "--results")] * (given.results is not None)
     config = [f"{key}={value}" for key, value, _ in named]
@@ -70,6 +74,68 @@ def snakemake_command(target: str, words: Sequence[str]) -> list[str]:
         options += ["--cores", "all"]
     command = [sys.executable, "-m", "snakemake", "--snakefile", str(SNAKEFILE), *([target] if target else [])]
     return [*command, *_with_own_profile(options), *(["--config", *config] if config else [])]
+
+
+def _read_settings(words: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
+    """The options that become keys of the configuration, and the other words."""
+    reader = argparse.ArgumentParser(prog="rampflow", add_help=False, allow_abbrev=False)
+    add_settings(reader)
+    return reader.parse_known_args(words)
+
+
+def refuse_absent_results(words: Sequence[str]) -> None:
+    """Refuse a folder of ``--results`` that does not exist, for a command that only reads it.
+
+    The workflow refuses it, too, in seconds and with Snakemake's folder in the working folder. Folders of the configuration, and
+    relative ones with ``--directory``, are left to it.
+
+    Parameters
+    ----------
+    words : sequence of str
+        Arguments of the command.
+
+    Raises
+    ------
+    RampflowError
+        There is no such folder.
+    """
+    given, options = _read_settings(words)
+    elsewhere = any(_is_option(word, ("-d", "--directory")) for word in options)
+    if given.results is None or is_remote(given.results) or elsewhere or Path(given.results).expanduser().is_dir():
+        return
+    raise RampflowError(f"--results: the folder {given.results} does not exist; name the folder of the products")
+
+
+def refuse_unknown_options(command: Subcommand, words: Sequence[str]) -> None:
+    """End with the usage of the subcommand where snakemake would refuse the options, and show its own usage of 100 lines.
+
+    Parameters
+    ----------
+    command : Subcommand
+        The subcommand.
+    words : sequence of str
+        Command line of `snakemake_command`, without ``python -m snakemake``.
+    """
+    if all(_is_common(word, following) for word, following in zip(words, [*words[1:], "-"], strict=True)):
+        return
+    from snakemake.cli import get_argument_parser  # takes a second
+
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said), contextlib.redirect_stdout(io.StringIO()):
+            get_argument_parser().parse_args(list(words))
+    except SystemExit as ended:
+        if ended.code:
+            reason = said.getvalue().strip().rpartition("error: ")[2]
+            command.parser().error(f"{reason} (`snakemake --help` lists the options of snakemake)")
+
+
+def _is_common(word: str, following: str) -> bool:
+    """Whether a word is a value, or an option that is known without snakemake's parser, with its value where it takes one."""
+    if not word.startswith("-") or word in FLAGS:
+        return True
+    name, equals, value = word.partition("=")
+    return name in (*WITH_VALUE, "--snakefile", "--config") and bool(value if equals else not following.startswith("-"))
 
 
 def _is_option(word: str, names: Sequence[str]) -> bool:
@@ -138,9 +204,13 @@ def run(command: Subcommand, words: list[str]) -> int:
     int
         Exit status.
     """
-    if words[:1] in (["-h"], ["--help"]):
-        command.parser().parse_args(words)
-    _become(snakemake_command("" if command.name == "run" else command.name, words))
+    if {*words} & {"-h", "--help"}:
+        command.parser().parse_args(["--help"])
+    if command.name == "survey":
+        refuse_absent_results(words)
+    line = snakemake_command("" if command.name == "run" else command.name, words)
+    refuse_unknown_options(command, line[3:])
+    _become(line)
 
 
 def demo(command: Subcommand, words: list[str]) -> int:

@@ -36,6 +36,8 @@ def find_image(name: str, results: Path) -> Path:
         There is no such file.
     """
     path = Path(name) if name.endswith(IMAGE) else results / f"{name}{IMAGE}"
+    if not path.parent.is_dir():
+        raise RampflowError(f"{path.parent}: is not a folder; give the folder of the products: --results")
     if not path.is_file():
         raise RampflowError(f"{path}: there is no such image; give the name of a processed exposure, and its folder: --results")
     return path

@@ -23,6 +23,7 @@ from rampflow.files.links import original
 from rampflow.quality.benchmarks import read_benchmark
 from rampflow.step.declaration import NOT_APPLICABLE, format_value
 from rampflow.workflow import recipes
+from rampflow.workflow.command_line import possible_targets
 from rampflow.workflow.configuration import parameters_of
 from rampflow.workflow.exposure_jobs import ExposureJobs
 from rampflow.workflow.job_recipes import JobRecipes
@@ -115,9 +116,10 @@ def is_requested(arguments: Sequence[str]) -> bool:
     RampflowError
         It names another target, too.
     """
-    if TARGET not in arguments:
+    targets = possible_targets(arguments)
+    if TARGET not in targets:
         return False
-    if others := sorted(OTHER_TARGETS.intersection(arguments)):
+    if others := sorted(OTHER_TARGETS.intersection(targets)):
         raise RampflowError(f"{TARGET}: runs nothing, so that it can't be given together with {others[0]}; name one target")
     return True
 
@@ -324,8 +326,10 @@ class Affected:
         width = [max(len(row[column]) for row in rows) for column in range(3)]
         lines = [f"{step:<{width[0]}}  {n:>{width[1]}}  {cpu:>{width[2]}}  {reason}" for step, n, cpu, reason in rows]
         head = f"{TARGET}: {len(stems)} of {len(self.plan.exposures)} exposures, {total} s of processor time"
+        results = Path(self.plan.settings["results"])  # a wrong name may be a typing error
+        absent = [] if results.is_dir() else [f"The results folder {results} does not exist: a run would make it"]
         unknown = ["?: some steps have no benchmark"] if "?" in total else []
-        return "\n".join([head, *lines, *unknown])
+        return "\n".join([head, *lines, *absent, *unknown])
 
     def write(self, path: Path) -> None:
         """Write the table of the exposures and associations that are affected.

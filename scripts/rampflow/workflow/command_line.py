@@ -1,4 +1,4 @@
-"""The option ``--config`` of Snakemake on the command line of a run."""
+"""The command line of Snakemake: its targets and its option ``--config``."""
 
 from __future__ import annotations
 
@@ -6,6 +6,35 @@ import shlex
 from collections.abc import Sequence
 
 from rampflow.errors import RampflowError
+
+
+#: Options of Snakemake with one value, and with values up to the next option, that could pass for targets.
+_WITH_VALUE = ("-c", "--cores", "-j", "--jobs", "-d", "--directory", "-s", "--snakefile", "--profile", "--workflow-profile")
+_WITH_VALUES = ("-C", "--config", "--configfile", "--configfiles", "-R", "--forcerun", "-U", "--until", "-O", "--omit-from")
+
+
+def possible_targets(arguments: Sequence[str]) -> list[str]:
+    """List the words of a command line that may be targets.
+
+    Parameters
+    ----------
+    arguments : sequence of str
+        The command line, without the program.
+
+    Returns
+    -------
+    list of str
+        All words but options and the values of those that often have one, as in ``--cores all`` and ``--directory report``.
+    """
+    found = []
+    before, is_value = "", False
+    for word in arguments:
+        if word.startswith("-"):
+            is_value = word in _WITH_VALUES or word.partition("=")[0] in ("--config", "--configfile", "--configfiles")
+        elif not is_value and before not in _WITH_VALUE:
+            found.append(word)
+        before = word
+    return found
 
 
 def given_configurations(arguments: Sequence[str]) -> list[list[str]]:

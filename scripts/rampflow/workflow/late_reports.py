@@ -6,6 +6,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from rampflow.chain import STEPS
+from rampflow.workflow.command_line import possible_targets
 from rampflow.workflow.exposure_jobs import ExposureJobs
 from rampflow.workflow.job_inputs import JobInputs
 from rampflow.workflow.plan import Plan
@@ -25,7 +26,7 @@ def is_report_requested(arguments: Sequence[str]) -> bool:
     bool
         True for the target ``report``, and for the page of an association.
     """
-    return any(word == "report" or (word.endswith("_report.html") and not word.startswith("-")) for word in arguments)
+    return any(word == "report" or word.endswith("_report.html") for word in possible_targets(arguments))
 
 
 def steps_of_pictures(plan: Plan, stem: str) -> list[str]:

@@ -126,6 +126,48 @@ def refuse_own_files(plan: Plan) -> None:
             )
 
 
+def refuse_empty(plan: Plan) -> None:
+    """Refuse a run without exposures.
+
+    Parameters
+    ----------
+    plan : rampflow.workflow.plan.Plan
+        Plan of the run.
+
+    Raises
+    ------
+    RampflowError
+        No exposure is given, or all are left out.
+    """
+    if not plan.exposures and plan.inventory.excluded:
+        raise RampflowError("exclude: it leaves out every exposure of the input")
+    if not plan.exposures:
+        raise RampflowError(
+            "input: no exposure is given; name raw files, folders or association files: --config input=L1_asn.json"
+        )
+
+
+def refuse_absent_results(results: Path) -> None:
+    """Refuse a results folder that does not exist, for what only reads it.
+
+    Parameters
+    ----------
+    results : pathlib.Path
+        The folder.
+
+    Raises
+    ------
+    RampflowError
+        There is no such folder.
+    """
+    if not results.is_dir():
+        place = "" if results.is_absolute() else f" in {Path.cwd()}"
+        raise RampflowError(
+            f"results: the folder {results} does not exist{place}; name the folder of the products: --config results=FOLDER "
+            "(with the command rampflow, --results FOLDER)"
+        )
+
+
 def check_alignments(plan: Plan, check: Callable[[dict], Any]) -> None:
     """Check the parameters of tweakreg that CRDS sets together with the others.
 

@@ -1,7 +1,7 @@
 """Summary of a run: what failed and why, and the warnings, from the logs of its jobs.
 
-A log is ``logs/NAME/STEP.log``, NAME an exposure or an association; its lines are those of
-`rampflow.step.logs.configure_logging`.
+A log is ``logs/NAME/STEP.log``, NAME an exposure or an association, or ``logs/JOB.log`` of a job of the whole run; its lines are
+those of `rampflow.step.logs.configure_logging`.
 """
 
 from __future__ import annotations
@@ -23,10 +23,14 @@ from rampflow.workflow.plan import Plan
 MAXIMUM_SHOWN = 20  #: lines of each kind that are shown; the file has all of them
 
 FETCH = "fetch_reference"  #: the step without a benchmark
+#: Jobs of the whole run. They have no output, so that they run whenever they are asked for, and no benchmark.
+RUN_JOBS = ("exposures", "remove_stale", "survey")
 
 _LINE = re.compile(r"\S+Z :: (?P<logger>\S+) :: (?P<level>[A-Z]+) :: (?P<text>.*)")
 #: The row of Snakemake's table "Job stats" that counts all jobs of a run.
 _TOTAL = re.compile(r"^total +(\d+)$", re.MULTILINE)
+#: What Snakemake writes of a job that has failed; the name of its log follows the name of its rule, with lines between them.
+_REPORTED = re.compile(r"^Error in rule [^\n]*\n(?:    (?!log: )[^\n]*\n)*    log: (\S+)", re.MULTILINE)
 _KILLED = "ended without an error message, probably killed, as when memory or time runs out"
 
 
@@ -82,7 +86,7 @@ def reason_without_error(log: Path) -> str:
 
 
 def logs_of(plan: Plan) -> list[Path]:
-    """List the logs of the exposures and associations of a run, and of the references that were fetched.
+    """List the logs of the exposures and associations of a run, of the references that were fetched, and of the whole run.
 
     Parameters
     ----------
@@ -98,6 +102,7 @@ def logs_of(plan: Plan) -> list[Path]:
     return [
         *(log for name in sorted(names) for log in sorted((LOGS / name).glob("*.log"))),
         *sorted(LOGS.glob(f"*/*/{FETCH}.log")),
+        *(log for job in RUN_JOBS if (log := LOGS / f"{job}.log").exists()),
     ]
 
 
@@ -161,7 +166,26 @@ def count_planned(logs: Iterable[Path]) -> int | None:
     return None
 
 
-def failed_jobs(logs: Iterable[Path], since: float, *, interrupted: bool = False) -> dict[Path, str]:
+def reported_failures(logs: Iterable[Path]) -> set[Path]:
+    """List the logs of the jobs that Snakemake calls failed.
+
+    Parameters
+    ----------
+    logs : iterable of pathlib.Path
+        Snakemake's own logs of the run.
+
+    Returns
+    -------
+    set of pathlib.Path
+        The logs.
+    """
+    texts = (log.read_text(errors="replace") for log in logs if log.is_file())
+    return {Path(name) for text in texts for name in _REPORTED.findall(text)}
+
+
+def failed_jobs(
+    logs: Iterable[Path], since: float, *, interrupted: bool = False, reported: Collection[Path] = ()
+) -> dict[Path, str]:
     """Find the jobs of a run that have failed.
 
     Parameters
@@ -172,6 +196,9 @@ def failed_jobs(logs: Iterable[Path], since: float, *, interrupted: bool = False
         When the run began, as a file's time of modification.
     interrupted : bool
         Whether the run was interrupted. Jobs that ended without an error message are then taken for interrupted ones.
+    reported : collection of pathlib.Path
+        Logs of the jobs that Snakemake calls failed, see `reported_failures`. It tells which of the jobs without a benchmark have
+        ended without an error message.
 
     Returns
     -------
@@ -185,7 +212,7 @@ def failed_jobs(logs: Iterable[Path], since: float, *, interrupted: bool = False
         reason, _ = read_log(log)
         if reason:
             failures[log] = reason.removeprefix(f"{log.stem}: ")
-        elif not (interrupted or log.stem == FETCH or ended_well(log)):
+        elif not interrupted and (log in reported if _is_without_benchmark(log) else not ended_well(log)):
             failures[log] = reason_without_error(log)
     # Of a cluster job that takes several steps, Snakemake makes empty logs for the steps after the one that failed. The log of
     # a job for all steps of an exposure ends with that of the step that failed.
@@ -194,7 +221,16 @@ def failed_jobs(logs: Iterable[Path], since: float, *, interrupted: bool = False
     return {log: reason for log, reason in failures.items() if log in steps or log.parent not in begun}
 
 
-def summarize(logs: Iterable[Path], since: float, *, interrupted: bool = False) -> Findings:
+def _is_without_benchmark(log: Path) -> bool:
+    return log.stem == FETCH or log.parent == LOGS
+
+
+def _job_of(log: Path) -> str:
+    """Name of the job that writes a log: exposure or association and step, or the job of the whole run."""
+    return log.stem if log.parent == LOGS else f"{log.parent.name} {log.stem}"
+
+
+def summarize(logs: Iterable[Path], since: float, *, interrupted: bool = False, reported: Collection[Path] = ()) -> Findings:
     """Collect what failed, and what the steps warned of.
 
     Parameters
@@ -205,6 +241,8 @@ def summarize(logs: Iterable[Path], since: float, *, interrupted: bool = False) 
         When the run began, as a file's time of modification.
     interrupted : bool
         Whether the run was interrupted, see `failed_jobs`.
+    reported : collection of pathlib.Path
+        Logs of the jobs that Snakemake calls failed, see `failed_jobs`.
 
     Returns
     -------
@@ -213,7 +251,7 @@ def summarize(logs: Iterable[Path], since: float, *, interrupted: bool = False) 
         several exposures have it.
     """
     logs = list(logs)
-    failed = failed_jobs(logs, since, interrupted=interrupted)
+    failed = failed_jobs(logs, since, interrupted=interrupted, reported=reported)
     warnings: dict[tuple[str, str], list[str]] = {}
     earlier: dict[tuple[str, str], list[str]] = {}
     for log in logs:
@@ -221,11 +259,13 @@ def summarize(logs: Iterable[Path], since: float, *, interrupted: bool = False) 
             continue
         reason, warned = read_log(log)
         is_earlier = log.stat().st_mtime < since
+        if is_earlier and log.parent == LOGS:  # this run has no such job, and its products are not of it
+            continue
         for text in [] if reason and is_earlier else warned:
             # The same for all exposures but for their own names. (An association's begins those of its exposures, which stay.)
-            text = re.sub(rf"{re.escape(log.parent.name)}(?!_\d)", "*", text)
+            text = text if log.parent == LOGS else re.sub(rf"{re.escape(log.parent.name)}(?!_\d)", "*", text)
             (earlier if is_earlier else warnings).setdefault((log.stem, text), []).append(str(log))
-    lines = [f"{log.parent.name} {log.stem}: {reason} [{log}]" for log, reason in failed.items()]
+    lines = [f"{_job_of(log)}: {reason} [{log}]" for log, reason in failed.items()]
     return Findings(lines, _lines(warnings), _lines(earlier))
 
 
@@ -234,8 +274,8 @@ def _lines(warnings: dict[tuple[str, str], list[str]]) -> list[str]:
     lines = []
     for (step, text), names in warnings.items():
         exposures = len({Path(name).parent for name in names})
-        about = f"{exposures} exposures" if exposures > 1 else Path(names[0]).parent.name
-        lines.append(f"{about} {step}: {text} [{names[0]}]")
+        about = f"{exposures} exposures {step}" if exposures > 1 else _job_of(Path(names[0]))
+        lines.append(f"{about}: {text} [{names[0]}]")
     return lines
 
 
@@ -386,14 +426,15 @@ def report_run(
     str
         What to show of it.
     """
-    logs = logs_of(plan)
-    failures = failed_jobs(logs, since, interrupted=interrupted)
+    logs, snakemake_logs = logs_of(plan), list(snakemake_logs)
+    reported = reported_failures(snakemake_logs)
+    failures = failed_jobs(logs, since, interrupted=interrupted, reported=reported)
     failed = {log.parent.name for log in failures}
     complete = [stem for stem in plan.exposures if all(Path(name).exists() for name in plan.products(stem))]
     # The products of an exposure that has failed are of an earlier run. So may be those that the run has not come to: one that
     # failed, or that ``--until`` ended. The comparison takes 2 ms per exposure.
     finished = [stem for stem in complete if stem not in failed and rerun.is_current(plan, stem, realigned)]
-    findings = summarize(logs, since, interrupted=interrupted)
+    findings = summarize(logs, since, interrupted=interrupted, reported=reported)
     findings.warnings.extend(find_outliers_of_run(plan, failures, finished, forget_others=forget_others))
     return report(
         findings,
