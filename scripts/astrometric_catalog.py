@@ -23,6 +23,7 @@ from rampflow.astrometry.parameters import SEARCH_PARAMETERS, SOURCE
 from rampflow.astrometry.region import survey_images
 from rampflow.astrometry.star_catalogs import CatalogUnavailable, fetch_stars
 from rampflow.astrometry.star_table import Origin, write_star_table
+from rampflow.errors import counted
 from rampflow.files.links import is_link, original
 from rampflow.files.path_lists import read_list
 from rampflow.step.declaration import add_parameters
@@ -68,10 +69,12 @@ def get_catalog(images: list[Path], source: str, *, margin: float, timeout: floa
     status, reason, epoch, description = "SUCCESS", "", None, Description(source)
     if not region.circles:
         status, reason = "FAILED", "no image can be aligned"
-        log.warning("None of the %d images can be aligned: no stars are retrieved", len(images))
+        log.warning("No image of %d can be aligned: no stars are retrieved", len(images))
     else:
         epoch, span = float(np.mean(epochs)), max(epochs) - min(epochs)
-        log.info("%d images to align, at the epoch %.4f (from %.4f to %.4f)", len(epochs), epoch, min(epochs), max(epochs))
+        log.info(
+            "%s to align, at the epoch %.4f (from %.4f to %.4f)", counted(len(epochs), "image"), epoch, min(epochs), max(epochs)
+        )
         try:
             stars, reason, description = fetch_stars(source, region, epoch, timeout)
         except CatalogUnavailable as error:
@@ -137,7 +140,7 @@ def main(argv: list[str] | None = None) -> int:
                 source,
                 origin.reason,
             )
-        log.info("%d stars from %s in %.1f s -> %s", origin.rows, source, time.monotonic() - start, arguments.output)
+        log.info("%s from %s in %.1f s -> %s", counted(origin.rows, "star"), source, time.monotonic() - start, arguments.output)
     return outcome.status
 
 

@@ -18,7 +18,7 @@ from rampflow.comparison.catalogs import compare_catalogs
 from rampflow.comparison.images import compare_images, compare_wcs, different_arrays
 from rampflow.comparison.measures import MEASURES, exceeded, parse_tolerances
 from rampflow.comparison.origins import compare_origins
-from rampflow.errors import RampflowError
+from rampflow.errors import RampflowError, counted
 from rampflow.files.asdf_reader import AsdfFile
 from rampflow.files.atomic import replacing
 from rampflow.folders import WORKFLOW
@@ -205,22 +205,25 @@ def describe_differences(row: dict, alone: dict[str, str]) -> list[str]:
     """
     differences = [f"arrays differ: {', '.join(row['arrays'])}"] if row["arrays"] else []
     if row["pixels_different"]:
-        differences.append(f"{row['pixels_different']} pixels differ, by {row['image_rms']:.3g} err (rms over all)")
+        pixels = counted(row["pixels_different"], "pixel differs", "pixels differ")
+        differences.append(f"{pixels}, by {row['image_rms']:.3g} err (rms over all)")
     if row["flags_different"]:
-        differences.append(f"flags of {row['flags_different']} pixels differ: {', '.join(row['flags'])}")
+        differences.append(f"flags of {counted(row['flags_different'], 'pixel')} differ: {', '.join(row['flags'])}")
     if row["pixels_gained"] or row["pixels_lost"]:
-        differences.append(f"{row['pixels_gained']} pixels became good, {row['pixels_lost']} bad")
+        differences.append(f"{counted(row['pixels_gained'], 'pixel')} became good, {row['pixels_lost']} bad")
     differences += [f"{end.strip('_')} is {state}" for end, state in alone.items()]
     if np.isnan(row["wcs_shift_max"]):
         differences.append("only one of the images has a WCS, or no position is finite")
     elif row["wcs_shift_max"] != 0:
         differences.append(f"the WCS moved by {row['wcs_shift_max']:.3g} mas")
     if row.get("segments_different"):
-        differences.append(f"{row['segments_different']} pixels belong to a source in one map alone")
+        differences.append(
+            f"{counted(row['segments_different'], 'pixel belongs', 'pixels belong')} to a source in one map alone"
+        )
     if row.get("sources_gained") or row.get("sources_lost"):
-        differences.append(f"{row['sources_gained']} sources gained, {row['sources_lost']} lost")
+        differences.append(f"{counted(row['sources_gained'], 'source')} gained, {row['sources_lost']} lost")
     if row["columns"]:
-        differences.append(f"{len(row['columns'])} columns of the catalog differ")
+        differences.append(f"{counted(len(row['columns']), 'column of the catalog differs', 'columns of the catalog differ')}")
     for section in ("references", "parameters", "statuses") if differences else ():
         changed = [f"{name} {old} -> {new}" for name, (old, new) in row["origins"][section].items()]
         differences += [f"{section}: {', '.join(changed)}"] if changed else []
@@ -331,7 +334,7 @@ def main(argv: list[str] | None = None) -> int:
             "made_by": f"{SOFTWARE_NAME} {__version__}",
         }
         write_page(arguments.out / "comparison.html", TEMPLATE, content)
-        print(f"{len(rows)} exposures: {', '.join(f'{number} {verdict}' for verdict, number in counts.items())}")
+        print(f"{counted(len(rows), 'exposure')}: {', '.join(f'{number} {verdict}' for verdict, number in counts.items())}")
         print(f"The page: {arguments.out / 'comparison.html'}; the table: {arguments.out / 'comparison.parquet'}")
     return 2 if outcome.status else int(disagreeing > 0)
 

@@ -10,7 +10,7 @@ import numpy as np
 from rampflow import dq as dqflags
 from rampflow.chain import LATER_STATUSES, STATUSES
 from rampflow.detector import BORDER, border_pixels, check_shape, mean_reads
-from rampflow.errors import RampflowError
+from rampflow.errors import RampflowError, counted
 from rampflow.files.asdf_writer import EmptyArray
 from rampflow.files.data_models import GROUND_TEST_MODELS, DataModel, data_model, describe_newer
 from rampflow.files.level1 import forget_extensions, spell_data_problem, update_raw
@@ -457,9 +457,8 @@ def warn_of_lost_counts(job: Job, at_limit: int, lost: Sequence[np.ndarray]) -> 
     """
     if at_limit:
         job.log.warning(
-            "%d counts of data are 0 or 65535 in the encoded file: their true values are lost. They are flagged AD_FLOOR and "
-            "DO_NOT_USE, or SATURATED",
-            at_limit,
+            "%s 0 or 65535 in the encoded file, so that the true value is lost: flagged AD_FLOOR and DO_NOT_USE, or SATURATED",
+            counted(at_limit, "count of data is", "counts of data are"),
         )
     resultants, blocks = np.unique(np.concatenate(lost), return_counts=True)
     if resultants.size:
@@ -513,11 +512,11 @@ def _decoded_amp33(
     if at_limit or out_of_range:
         many = at_limit + out_of_range > FEW_LOST * decoded.size
         (job.log.warning if many or out_of_range else job.log.info)(
-            "%s: %d samples of amp33 are 0 or 65535 in the encoded file, and %d decode to less than 0 or more than 65535 DN "
-            "(offset %d): these count as missing (0), %.2g %% of all samples",
+            "%s: %s 0 or 65535 in the encoded file, and %s to less than 0 or more than 65535 DN (offset %d): these count as "
+            "missing (0), %.2g %% of all samples",
             raw.path.name,
-            at_limit,
-            out_of_range,
+            counted(at_limit, "sample of amp33 is", "samples of amp33 are"),
+            counted(out_of_range, "decodes", "decode"),
             offset,
             100 * (at_limit + out_of_range) / decoded.size,
         )

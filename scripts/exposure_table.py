@@ -5,7 +5,7 @@ import json
 import sys
 from pathlib import Path
 
-from rampflow.errors import RampflowError
+from rampflow.errors import RampflowError, counted
 from rampflow.quality.limits import read_limits
 from rampflow.quality.table import update_table
 from rampflow.step.logs import step_logger
@@ -28,7 +28,7 @@ def main(argv: list[str] | None = None) -> int:
         except ValueError:
             raise RampflowError(f"--limits: {arguments.limits!r} is not JSON") from None
         findings = update_table(arguments.results, {}, read_limits(limits))
-        log.info("%d exposures in the table of %s", len(findings), arguments.results)
+        log.info("%s in the table of %s", counted(len(findings), "exposure"), arguments.results)
         for stem, found in findings.items():
             for finding in found:
                 log.info("%s: %s", stem, finding.text)

@@ -18,7 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from rampflow.command_line import script_parser
-from rampflow.errors import RampflowError, one_line
+from rampflow.errors import RampflowError, counted, one_line
 from rampflow.files.asdf_reader import AsdfFile
 from rampflow.files.atomic import replacing
 from rampflow.step.logs import step_logger
@@ -118,7 +118,9 @@ class Archive:
                 size = str(product["size"]) if "size" in product.colnames else ""
                 found[name] = str(product["uri"]), int(size) if size.isdecimal() else None
         if not found:
-            raise RampflowError(f"{PREFIX}{named}: {self.server} has no raw exposure that fits ({len(products)} other files)")
+            raise RampflowError(
+                f"{PREFIX}{named}: {self.server} has no raw exposure that fits ({counted(len(products), 'other file')})"
+            )
         return dict(sorted(found.items()))
 
     @staticmethod
@@ -228,7 +230,7 @@ def main(argv: list[str] | None = None) -> int:
         search = read_search(arguments.search)
         archive = Archive()
         found = archive.find(search)
-        log.info("%d raw exposures", len(found))
+        log.info("%s", counted(len(found), "raw exposure"))
         arguments.to.mkdir(parents=True, exist_ok=True)
         problems = fetch_all(archive, found, arguments.to, arguments.transfers)
         visits: dict[str, list[str]] = {}

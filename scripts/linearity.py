@@ -9,7 +9,7 @@ import numpy as np
 
 from rampflow import dq
 from rampflow.detector import BORDER, CHANNEL_WIDTH, mean_reads
-from rampflow.errors import RampflowError
+from rampflow.errors import RampflowError, counted
 from rampflow.step.declaration import Range, Reference, Step
 from rampflow.step.exposure import Exposure
 from rampflow.step.job import Job
@@ -389,8 +389,8 @@ def correct_exposure(
             )
         if implausible_values:
             job.log.warning(
-                "%d values are implausible (beyond %g DN, or not a number): flagged DO_NOT_USE",
-                implausible_values,
+                "%s implausible (beyond %g DN, or not a number): flagged DO_NOT_USE",
+                counted(implausible_values, "value is", "values are"),
                 LARGEST_COUNT,
             )
 

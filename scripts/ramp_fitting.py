@@ -13,7 +13,7 @@ import numpy as np
 
 from rampflow import dq as flags
 from rampflow.detector import BORDER, MINIMUM_RESULTANTS, SCIENCE, SEARCHABLE_RESULTANTS
-from rampflow.errors import RampflowError
+from rampflow.errors import RampflowError, counted
 from rampflow.files.asdf_writer import EmptyArray
 from rampflow.files.data_models import data_model_of
 from rampflow.files.yaml_tree import tagged
@@ -724,10 +724,10 @@ def fit_exposure(job: Job, covariance: np.ndarray, readnoise: Exposure, gain: Ex
         job.log_bad_pixels("readnoise", "data", without_noise, pixels, "DO_NOT_USE")
         if data.shape[0] < SEARCHABLE_RESULTANTS:
             job.log.warning(
-                "%s: the ramp has %d resultants, too few to search for jumps (%d are needed): slopes may include cosmic "
+                "%s: the ramp has %s, too few to search for jumps (%d are needed): slopes may include cosmic "
                 "rays. All pixels are flagged UNRELIABLE_SLOPE",
                 job.exposure.path.name,
-                data.shape[0],
+                counted(data.shape[0], "resultant"),
                 SEARCHABLE_RESULTANTS,
             )
         else:

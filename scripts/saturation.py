@@ -7,7 +7,7 @@ import numpy as np
 from rampflow import dq as dqflags
 from rampflow.chain import statuses_after
 from rampflow.detector import BORDER
-from rampflow.errors import RampflowError
+from rampflow.errors import RampflowError, counted
 from rampflow.step.declaration import Parameter, Range, Reference, Step
 from rampflow.step.job import Job
 from rampflow.step.program import run_step
@@ -267,11 +267,11 @@ def warn_of_thresholds(job: Job, beyond: np.ndarray, pixels: int) -> None:
     """
     if beyond.size:
         job.log.warning(
-            "%s: the thresholds (data) of %d pixels (%.2g %%, with a median of %.6g DN) are above %d DN, the largest count of "
+            "%s: the thresholds (data) of %s (%.2g %%, with a median of %.6g DN) are above %d DN, the largest count of "
             "the converter, so these pixels are never flagged as saturated; check the unit, and flag pixels that must not be "
             "checked NO_SAT_CHECK",
             job.reference_file("saturation").name,
-            beyond.size,
+            counted(beyond.size, "pixel"),
             100 * beyond.size / pixels,
             np.median(beyond),
             LARGEST_COUNT,

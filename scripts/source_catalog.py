@@ -14,7 +14,7 @@ from rampflow.catalog.forced import read_segments
 from rampflow.catalog.psf_photometry import GriddedPSF, fit_psf
 from rampflow.catalog.smoothing import smooth
 from rampflow.detector import PIXEL_SCALE
-from rampflow.errors import RampflowError
+from rampflow.errors import RampflowError, counted
 from rampflow.files.atomic import replacing
 from rampflow.files.links import original
 from rampflow.step.declaration import Parameter, Range, Reference, Step
@@ -160,7 +160,7 @@ def measure(
     found["is_extended"] = photometry.flag_extended(found, energy)
     found["warning_flags"] = photometry.flag_sources(field.dq, x, y, found["masked"], found["unreliable"])
     if epsf is not None:
-        log.info("Fitting the PSF to %d sources", len(x))
+        log.info("Fitting the PSF to %s", counted(len(x), "source"))
         found |= fit_psf(epsf, field.image, field.err, field.mask, x, y, unit=field.unit, threads=threads)
         found["ra_psf"], found["dec_psf"] = photometry.sky_position(field.wcs, found["x_psf"], found["y_psf"])
     found["ra_centroid"], found["dec_centroid"] = photometry.sky_position(field.wcs, found["x_centroid"], found["y_centroid"])
@@ -311,7 +311,7 @@ def look_up_dust(job: Job, ra: np.ndarray, dec: np.ndarray) -> np.ndarray:
         reftype = f"dustmap_{name}"
         if inside.any():
             if job.references[reftype] is None:
-                missing.append(f"{reftype} ({np.count_nonzero(inside)} sources)")
+                missing.append(f"{reftype} ({counted(np.count_nonzero(inside), 'source')})")
             else:
                 maps[name] = job.use_reference(reftype)
     if missing:
@@ -319,7 +319,7 @@ def look_up_dust(job: Job, ra: np.ndarray, dec: np.ndarray) -> np.ndarray:
     found = dust.reddening(ra, dec, maps)
     for name, inside in dust.hemispheres(ra, dec).items():
         if name in maps and (lost := np.count_nonzero(~np.isfinite(found[inside]))):
-            log.warning("%s has no value at %d sources: their dust_ebv is NaN", maps[name], lost)
+            log.warning("%s has no value at %s, whose dust_ebv is NaN", maps[name], counted(lost, "source"))
     return found
 
 
@@ -461,7 +461,7 @@ def run(job: Job, *, skipped: bool = False) -> None:
     with replacing(job.outputs[0]) as catalog:
         products.write_catalog(catalog, catalog_meta, {name: found[name] for name in names}, table_meta)
         products.write_segmentation(job.outputs[1], meta, labels, sources.detection, exposure)
-    log.info("Step %s: %s, %d sources", STEP.name, status, len(found["label"]))
+    log.info("Step %s: %s, %s", STEP.name, status, counted(len(found["label"]), "source"))
 
 
 def run_skipped(job: Job) -> None:

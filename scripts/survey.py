@@ -7,7 +7,7 @@ import json
 import sys
 from pathlib import Path
 
-from rampflow.errors import RampflowError
+from rampflow.errors import RampflowError, counted
 from rampflow.folders import WORKFLOW
 from rampflow.pictures.overview import write_overview
 from rampflow.quality.limits import read_limits
@@ -77,7 +77,7 @@ def main(argv: list[str] | None = None) -> int:
             raise RampflowError(f"--limits: {arguments.limits!r} is not JSON") from None
         update_table(arguments.results, {}, read_limits(limits))
         number = write_survey(arguments.results, arguments.output, thumbnails=arguments.thumbnails)
-        log.info("%d exposures on %s", number, arguments.output)
+        log.info("%s on %s", counted(number, "exposure"), arguments.output)
     return outcome.status
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rampflow import SOFTWARE_NAME, __version__
-from rampflow.errors import RampflowError
+from rampflow.errors import RampflowError, counted
 from rampflow.files.asdf_reader import AsdfFile
 from rampflow.files.atomic import replacing
 from rampflow.files.links import original
@@ -479,7 +479,7 @@ def run(arguments: dict) -> None:
     if len(set(stems)) != len(stems):
         raise RampflowError("--images names an exposure twice; name each once")
     association = arguments["output"].name.removesuffix(f"_{STEP.suffix}.asdf")
-    log.info("%s %s, step tweakreg: %d exposures of %s", SOFTWARE_NAME, __version__, len(images), association)
+    log.info("%s %s, step tweakreg: %s of %s", SOFTWARE_NAME, __version__, counted(len(images), "exposure"), association)
     log.info("Parameters: %s", ", ".join(f"{k}={v}" for k, v in parameters.items()))
     for line in describe_parameter_sources(arguments.get("parameters_from", [])):
         log.info(line)
@@ -529,9 +529,9 @@ def run(arguments: dict) -> None:
             log.warning("%s: aligned without stars of the catalog (%s)", member.stem, outcome.reason or "by other exposures")
         else:
             log.info(
-                "%s: %d stars of the catalog, %d shared with others, rmse %.3f -> %.3f mas",
+                "%s: %s of the catalog, %d shared with others, rmse %.3f -> %.3f mas",
                 member.stem,
-                report["n_matches"],
+                counted(report["n_matches"], "star"),
                 report["n_shared"],
                 report["rmse_before_mas"],
                 report["rmse_after_mas"],

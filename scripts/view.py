@@ -21,7 +21,7 @@ import numpy as np
 from rampflow import SOFTWARE_NAME, __version__, dq
 from rampflow.command_line import script_parser
 from rampflow.detector import PIXEL_SCALE
-from rampflow.errors import RampflowError
+from rampflow.errors import RampflowError, counted
 from rampflow.files.asdf_reader import AsdfFile
 from rampflow.files.atomic import replacing
 from rampflow.step.exposure import Exposure
@@ -154,13 +154,13 @@ def write_regions(exposure: Exposure, folder: Path, flags: list[str], limit: int
         made = region_files.source_regions(sources, side, wcs)
         written.append(folder / f"{stem}_sources.reg")
         region_files.write_regions(written[-1], made)
-        print(f"{written[-1]}: {len(made)} sources")
+        print(f"{written[-1]}: {counted(len(made), 'source')}")
     made, counts = region_files.flag_regions(data.read(), flags, limit, wcs)
     written.append(folder / f"{stem}_flags.reg")
     region_files.write_regions(written[-1], made)
     for name, count in counts.items():
         cut = f", the largest of {count.found} (--max_regions)" if count.written < count.found else ""
-        print(f"{written[-1]}: {name}: {count.pixels} pixels in {count.written} regions{cut}")
+        print(f"{written[-1]}: {name}: {counted(count.pixels, 'pixel')} in {counted(count.written, 'region')}{cut}")
     return written
 
 
@@ -239,7 +239,7 @@ def write_mosaic(image: Path, folder: Path, size: int) -> None:
         picture.save(partial, "PNG", pnginfo=software)
     shown = {tile.name for tile in tiles}
     missing = [f"WFI{n:02d}" for n in range(1, DETECTORS + 1) if f"WFI{n:02d}" not in shown]
-    print(f"{path}: {len(tiles)} detectors" + (f", without {', '.join(missing)}" if missing else ""))
+    print(f"{path}: {counted(len(tiles), 'detector')}" + (f", without {', '.join(missing)}" if missing else ""))
 
 
 def make_parser() -> argparse.ArgumentParser:

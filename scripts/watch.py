@@ -23,7 +23,7 @@ from pathlib import Path
 from types import FrameType
 
 from rampflow.command_line import script_parser
-from rampflow.errors import RampflowError
+from rampflow.errors import RampflowError, counted
 from rampflow.files.atomic import replacing
 from rampflow.folders import SNAKEFILE
 from rampflow.step.logs import step_logger
@@ -86,7 +86,7 @@ class Run:
         """
         if self._summary.exists() and self._summary.stat().st_mtime_ns >= self._begun:
             lines = self._summary.read_text(errors="replace").splitlines()
-            more = [f"... and {len(lines) - LINES_OF_SUMMARY} more lines in {self._summary}"]
+            more = [f"... and {counted(len(lines) - LINES_OF_SUMMARY, 'more line')} in {self._summary}"]
             return "\n".join(lines[:LINES_OF_SUMMARY] + more * (len(lines) > LINES_OF_SUMMARY))
         if self.process.returncode == 0:
             return ""
@@ -242,7 +242,7 @@ class Watch:
         association.parent.mkdir(parents=True, exist_ok=True)
         with replacing(association) as partial:
             partial.write_text(json.dumps(self._arrivals.start(names), indent=2) + "\n")
-        self._visits = names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more visits"
+        self._visits = names[0] if len(names) == 1 else f"{names[0]} and {counted(len(names) - 1, 'more visit')}"
         self._run = Run(self._command(association.absolute()), self._folder)
 
     def finish(self) -> None:

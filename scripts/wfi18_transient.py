@@ -6,6 +6,7 @@ import numpy as np
 
 from rampflow import dq as dqflags
 from rampflow.detector import BORDER, SCIENCE, TRANSIENT_DETECTOR, mean_reads, pixel_read_times
+from rampflow.errors import counted
 from rampflow.step.declaration import Parameter, Step
 from rampflow.step.job import Job
 from rampflow.step.logs import log_numbers
@@ -71,8 +72,8 @@ def run(job: Job) -> None:
         job.log.info("mask_rows: the most affected rows are flagged")
     elif data.shape[0] < MIN_RESULTANTS:
         job.log.warning(
-            "%d resultants are too few to fit the transient (%d are needed): the most affected rows are flagged",
-            data.shape[0],
+            "%s too few to fit the transient (%d are needed): the most affected rows are flagged",
+            counted(data.shape[0], "resultant is", "resultants are"),
             MIN_RESULTANTS,
         )
     else:

@@ -27,6 +27,26 @@ def raise_problems(problems: list[str], remedy: str = "") -> None:
         raise RampflowError("\n".join(problems[:MAX_PROBLEMS] + more + [remedy] * bool(remedy)))
 
 
+def counted(number: int, one: str, many: str = "") -> str:
+    """Write a number with its noun, and with what depends on it.
+
+    Parameters
+    ----------
+    number : int
+        The number.
+    one : str
+        What follows 1, as ``star`` or ``star is left out``.
+    many : str
+        What follows other numbers; by default `one` with an s.
+
+    Returns
+    -------
+    str
+        Number and text: ``0 stars``, ``1 star``, ``2 stars are left out``.
+    """
+    return f"{number} {one if number == 1 else many or f'{one}s'}"
+
+
 def shortened(value: object) -> str:
     """Text of a value for a message.
 

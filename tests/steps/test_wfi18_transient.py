@@ -230,10 +230,10 @@ def test_mask_rows_masks(tmp_path):
     check_masked(tmp_path, data, brought)
 
 
-@pytest.mark.parametrize("resultants", [2, 3])
-def test_fewer_than_four_resultants_mask(tmp_path, resultants):
+@pytest.mark.parametrize(("resultants", "many"), [(1, "1 resultant is"), (2, "2 resultants are"), (3, "3 resultants are")])
+def test_fewer_than_four_resultants_mask(tmp_path, resultants, many):
     data = with_transient(resultants)
-    assert f"{resultants} resultants are too few to fit the transient (4 are needed)" in program(tmp_path, data).stderr
+    assert f"{many} too few to fit the transient (4 are needed)" in program(tmp_path, data).stderr
     check_masked(tmp_path, data)
 
 

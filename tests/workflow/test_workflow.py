@@ -337,7 +337,7 @@ def test_a_renamed_results_folder_is_checked_by_its_recipes(visit, single, defau
     )
     changed = [*renamed, "steps={flatfield: {include_var_flat: true}}"]
     run = visit.snakemake(*changed, "--dry-run")
-    assert f"after/intermediates/{FIRST}_flat.asdf and 1 others: was not made by a run" in run.stderr + run.stdout
+    assert f"after/intermediates/{FIRST}_flat.asdf and 1 other: was not made by a run" in run.stderr + run.stdout
     # From the image of ramp_fitting on, which is kept.
     steps = "dark_current assign_wcs photom flatfield source_catalog astrometric_catalog tweakreg finalize"
     assert visit.jobs(*changed) == dict.fromkeys(steps.split(), 1)

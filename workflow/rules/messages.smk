@@ -2,6 +2,7 @@
 
 import atexit
 
+from rampflow.errors import counted
 from rampflow.workflow import affected, late_reports, leftovers, run_record
 from rampflow.workflow.command_line import possible_targets
 from rampflow.workflow.interruptions import Interruptions
@@ -87,7 +88,7 @@ elif IS_MAIN_PROCESS:
     if outdated:
         show(recipes.describe_outdated(outdated))
     if damaged:
-        others = f" and {len(damaged) - 1} others" if len(damaged) > 1 else ""
+        others = f" and {counted(len(damaged) - 1, 'other')}" if len(damaged) > 1 else ""
         show(f"{damaged[0]}{others}: is damaged, or is the product of another exposure or run; damaged files are made again")
     if late_reports.is_report_requested(sys.argv[1:]) and (repeated := late_reports.repeated_steps(plan, BY_EXPOSURE)):
         show(late_reports.describe_repeated(plan, repeated))

@@ -8,7 +8,7 @@ import numpy as np
 
 from rampflow.alignment.affine import TERMS, Affine
 from rampflow.alignment.exposures import CatalogedExposure
-from rampflow.errors import RampflowError
+from rampflow.errors import RampflowError, counted
 from rampflow.step.logs import step_logger
 
 log = step_logger("tweakreg")
@@ -178,7 +178,8 @@ class Matching(NamedTuple):
         fewest = (TERMS[self.fitgeometry] + 1) // 2
         if min(len(near), n_sources) < max(self.minobj, fewest):
             least = max(self.minobj, fewest)
-            return None, f"{n_sources} sources and {len(near)} stars near it; a fit needs {least} matches"
+            known = f"{counted(n_sources, 'source')} and {counted(len(near), 'star')} near it"
+            return None, f"{known}; a fit needs {counted(least, 'match', 'matches')}"
         # Stars with a close neighbor are not matched here, but count after the solution: half of minobj suffices for a start.
         least = max((self.minobj + 1) // 2, fewest)
         stars = member.to_plane(directions[near])

@@ -15,6 +15,7 @@ from rampflow.alignment.joint_solution import STAR_RADIUS, Fit, solve
 from rampflow.alignment.matching import Matching, log
 from rampflow.alignment.starts import find_starts
 from rampflow.alignment.verdicts import BY_GROUP, Judgment, Verdict, agree, warn_of_groups_apart
+from rampflow.errors import counted
 
 #: Exposures that are aligned as one, and aligned ones that join them. The time of tweakwcs grows with the square of both.
 MOST_AS_ONE = 12
@@ -151,7 +152,7 @@ def _align_to_stars(members, catalog, catalog_error, relative, absolute, refine,
     margin = 2 * absolute.largest_move
     rows = np.unique(np.concatenate([member.near(catalog, margin) for member in members]))
     if len(rows) < absolute.minobj:
-        reason = f"the astrometric catalog has {len(rows)} stars there, and abs_minobj is {absolute.minobj}"
+        reason = f"the astrometric catalog has {counted(len(rows), 'star')} there, and abs_minobj is {absolute.minobj}"
         return [_failure(reason, len(members)) for _ in members]
     if refine:
         outcomes = _align_jointly(members, catalog[rows], catalog_error[rows], relative, absolute, options)
@@ -197,7 +198,8 @@ def _common_outcomes(members, catalog, relative, absolute, options) -> list[Outc
     """The outcomes of one correction common to some exposures."""
     aligned = fit_common_correction(members, catalog, relative, absolute, **options)
     n_sources = sum(len(member.plane) for member in members)
-    least = f"{n_sources} sources and {len(catalog)} stars, abs_minobj is {absolute.minobj}; {absolute.advice}"
+    known = f"{counted(n_sources, 'source')} and {counted(len(catalog), 'star')}"
+    least = f"{known}, abs_minobj is {absolute.minobj}; {absolute.advice}"
     outcomes, tried = [], []
     for member, (wcs, report) in zip(members, aligned, strict=True):
         if wcs is None:

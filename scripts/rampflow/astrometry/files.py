@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from rampflow.astrometry.region import Region
-from rampflow.errors import RampflowError
+from rampflow.errors import RampflowError, counted
 from rampflow.step.logs import step_logger
 
 log = step_logger("astrometric_catalog")
@@ -116,9 +116,9 @@ def describe_stars(path: Path) -> str:
     columns = [next(found for c in NAMES[axis][0] if (found := _find(path, table.colnames, c))) for axis in ("ra", "dec")]
     ra, dec = (_values(path, table[column], "deg") for column in columns)
     if not np.isfinite(ra).any() or not np.isfinite(dec).any():
-        return f"its {len(ra)} rows have no position"
+        return f"its {counted(len(ra), 'row has', 'rows have')} no position"
     limits = np.nanmin(ra), np.nanmax(ra), np.nanmin(dec), np.nanmax(dec)
-    return "its {} rows are at ra {:.4f} to {:.4f}, dec {:+.4f} to {:+.4f}".format(len(ra), *limits)
+    return "its {} at ra {:.4f} to {:.4f}, dec {:+.4f} to {:+.4f}".format(counted(len(ra), "row is", "rows are"), *limits)
 
 
 def _check_frame(path: Path, table) -> None:

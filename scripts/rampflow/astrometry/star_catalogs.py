@@ -22,7 +22,7 @@ from rampflow.astrometry.files import SUFFIXES, describe_stars, read_file
 from rampflow.astrometry.motion import COLUMNS, at_epoch, find_movable, has_motions
 from rampflow.astrometry.region import Region
 from rampflow.astrometry.stores import open_store
-from rampflow.errors import RampflowError
+from rampflow.errors import RampflowError, counted
 from rampflow.files.links import content_of
 from rampflow.remote.addresses import is_remote
 from rampflow.step.logs import step_logger
@@ -221,7 +221,9 @@ def _report_motions(name: str, found: dict[str, np.ndarray], epoch: float) -> No
             log.info("%s has no proper motions: its positions are taken as they are", name)
         return
     if "parallax" not in found:
-        log.warning("%s has no column parallax: its %d stars are moved by their proper motions alone", name, count)
+        log.warning(
+            "%s has no column parallax: its %s by proper motion alone", name, counted(count, "star is moved", "stars are moved")
+        )
         alone = 0
     else:
         alone = int((find_movable(found, need_parallax=False) & ~find_movable(found)).sum())

@@ -15,7 +15,7 @@ from __future__ import annotations
 import numpy as np
 
 from rampflow.catalog.background import Background
-from rampflow.errors import RampflowError
+from rampflow.errors import RampflowError, counted
 from rampflow.step.logs import step_logger
 
 log = step_logger("source_catalog")
@@ -66,7 +66,7 @@ def find_segments(
     count = remove_small(labels, above, npixels)
     if count and deblend:
         labels, count = _deblend(detection, labels, npixels)
-    log.info("Detected %d sources", count)
+    log.info("Detected %s", counted(count, "source"))
     return labels if count else None
 
 

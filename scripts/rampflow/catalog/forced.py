@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from rampflow.errors import RampflowError
+from rampflow.errors import RampflowError, counted
 from rampflow.files.asdf_reader import AsdfFile
 from rampflow.step.exposure import Exposure
 from rampflow.step.logs import step_logger
@@ -136,5 +136,5 @@ def read_segments(path: Path, mask: np.ndarray, meta: dict, scale: float):
     good[labels[~mask]] = True
     good[0] = False
     labels = np.where(good[labels], labels, 0).astype(np.int32)
-    log.info("Measuring %d of the %d given sources", good.sum(), np.unique(labels).size - 1)
+    log.info("Measuring %d of %s", good.sum(), counted(np.unique(labels).size - 1, "given source"))
     return labels if good.any() else None, detection

@@ -86,8 +86,8 @@ def _read_settings(words: Sequence[str]) -> tuple[argparse.Namespace, list[str]]
 def refuse_absent_results(words: Sequence[str]) -> None:
     """Refuse a folder of ``--results`` that does not exist, for a command that only reads it.
 
-    The workflow refuses it, too, in seconds and with Snakemake's folder in the working folder. Folders of the configuration, and
-    relative ones with ``--directory``, are left to it.
+    The workflow refuses it, too, after some seconds, when Snakemake has made its own folder. It also knows folders of the
+    configuration, and relative ones with ``--directory``.
 
     Parameters
     ----------

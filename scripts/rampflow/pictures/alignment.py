@@ -7,6 +7,7 @@ import dataclasses
 import numpy as np
 
 from rampflow.alignment.joint_solution import STAR_RADIUS
+from rampflow.errors import counted
 from rampflow.pictures.figures import BLACK, BLUE, RED, SKY, new_figure, picture
 from rampflow.pictures.image import compass_directions, sky_center, tangent_plane
 
@@ -124,8 +125,8 @@ def quiver_picture(residuals: Residuals, corners: np.ndarray, shape: tuple[int, 
     axes[0].set_ylabel("y (pixel)")
     caption = (
         f"Sources less the catalog's stars, before and after the alignment; the scales differ. The rms is of all "
-        f"{len(residuals.x)} pairs within {STAR_RADIUS:g} arcsec, outliers included; the rmse in the tables is of the stars "
-        "that decided the solution."
+        f"{counted(len(residuals.x), 'pair')} within {STAR_RADIUS:g} arcsec, outliers included; the rmse in the tables is of "
+        "the stars that decided the solution."
     )
     return picture(figure, "Alignment residuals", caption)
 
@@ -167,5 +168,5 @@ def residual_picture(before: np.ndarray, after: np.ndarray) -> dict:
         axis.set(title=f"{name} the alignment", ylabel="stars", xlabel="source less catalog (mas)")
         axis.legend(loc="upper left", fontsize=7)
         axis.set_ylim(top=1.35 * axis.get_ylim()[1])
-    caption = f"Residuals of {len(after)} pairs of a source and a star, all exposures together; the scales differ."
+    caption = f"Residuals of {counted(len(after), 'pair')} of a source and a star, all exposures together; the scales differ."
     return picture(figure, "Residuals before and after", caption)

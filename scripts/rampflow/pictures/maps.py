@@ -6,6 +6,7 @@ import numpy as np
 from matplotlib.colors import PowerNorm
 
 from rampflow import dq
+from rampflow.errors import counted
 from rampflow.pictures.figures import BLUE, ORANGE, RED, new_figure, picture
 from rampflow.pictures.image import bin_down, binning, stretch
 
@@ -57,7 +58,7 @@ def flag_maps(flags: np.ndarray, counts: dict[str, int]) -> dict | None:
         parts = bin_down(dq.has(flags, dq.pixel_flags()[name]).astype(np.float32), everywhere, factor)
         shown = axis.imshow(parts, norm=PowerNorm(0.25, 0, 1), extent=_extent(flags.shape))  # one pixel of a block is seen
         part = counts[name] / flags.size
-        axis.set_title(f"{name}\n" + (f"{part:.2%}" if part > 1e-4 else f"{counts[name]} pixels"), fontsize=7)
+        axis.set_title(f"{name}\n" + (f"{part:.2%}" if part > 1e-4 else counted(counts[name], "pixel")), fontsize=7)
         axis.set(xticks=[], yticks=[])
     for axis in axes[len(names) :]:
         axis.set_visible(False)

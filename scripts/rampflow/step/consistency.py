@@ -6,6 +6,7 @@ import datetime
 import math
 import re
 
+from rampflow.errors import counted
 from rampflow.step.reference_checks import UNSET, metadata_value, parse_time
 
 #: Detector and optical element in the name of a file: r0000101001001001001_0001_wfi01_f158_uncal.asdf.
@@ -76,7 +77,7 @@ def _positive(meta: dict, field: str) -> float | None:
 def _check_times(meta: dict, resultants: int):
     number = _positive(meta, "exposure.nresultants")
     if number is not None and number != resultants:
-        yield f"meta.exposure.nresultants is {number:g}, and data has {resultants} resultants"
+        yield f"meta.exposure.nresultants is {number:g}, and data has {counted(resultants, 'resultant')}"
     frame = _positive(meta, "exposure.frame_time")
     exposure_time = _positive(meta, "exposure.exposure_time")
     pattern = metadata_value(meta, "exposure.read_pattern")

@@ -7,7 +7,7 @@ import reprlib
 from typing import Any
 
 from rampflow.detector import BORDER, BORDER_COLUMNS, check_shape, detector_number
-from rampflow.errors import RampflowError
+from rampflow.errors import RampflowError, counted
 from rampflow.files.asdf_reader import AsdfFile
 from rampflow.files.in_memory import MemoryArray, MemoryFile
 from rampflow.files.stored_array import StoredArray
@@ -271,7 +271,7 @@ class Exposure:
         resultants = self.array("data").shape[0]
         if len(reads) != resultants:
             raise RampflowError(
-                f"{self.path}: meta.exposure.read_pattern lists {len(reads)} resultants and data has {resultants}; "
+                f"{self.path}: meta.exposure.read_pattern lists {counted(len(reads), 'resultant')} and data has {resultants}; "
                 "the file is inconsistent, make it again"
             )
         return reads

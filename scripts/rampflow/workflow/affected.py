@@ -316,7 +316,9 @@ class Affected:
                 groups.setdefault((step, reason), []).append(name)
         stems = [name for name in self.steps if name in self.plan.exposures]
         if not groups:
-            return f"{TARGET}: nothing; all {len(self.plan.exposures)} exposures are as this run would make them"
+            number = len(self.plan.exposures)
+            every = "the exposure is" if number == 1 else f"all {number} exposures are"
+            return f"{TARGET}: nothing; {every} as this run would make them"
         order = [*STEPS, _END]
         rows = [("step", "count", "CPU s", "reason")]
         for step, reason in sorted(groups, key=lambda key: (order.index(key[0]), -len(groups[key]), key[1])):

@@ -11,7 +11,7 @@ from collections.abc import Container, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from rampflow.errors import RampflowError, raise_problems
+from rampflow.errors import RampflowError, counted, raise_problems
 from rampflow.remote.addresses import is_remote, name_of, parent_of
 from rampflow.remote.errors import RemoteError, RemoteMissing
 from rampflow.remote.files import RemoteFile, find_files, list_folder, read_file
@@ -230,7 +230,7 @@ def _remote_members_of(name: str, exclude: Container[str]) -> list[Member]:
     files = [file for file in list_folder(parent_of(name) if pattern == file_name else name) if not file.name.startswith(".")]
     if found := [_remote_member(file.address, file) for file in files if fnmatch.fnmatchcase(file.name, pattern)]:
         return found
-    raise NotThereYet(f"input {name!r}: there is no file {pattern} ({len(files)} files in all); check the address")
+    raise NotThereYet(f"input {name!r}: there is no file {pattern} ({counted(len(files), 'file')} in all); check the address")
 
 
 def _remote_member(address: str, file: RemoteFile | None = None, association: str = "") -> Member:

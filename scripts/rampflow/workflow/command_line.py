@@ -7,7 +7,6 @@ from collections.abc import Sequence
 
 from rampflow.errors import RampflowError
 
-
 #: Options of Snakemake with one value, and with values up to the next option, that could pass for targets.
 _WITH_VALUE = ("-c", "--cores", "-j", "--jobs", "-d", "--directory", "-s", "--snakefile", "--profile", "--workflow-profile")
 _WITH_VALUES = ("-C", "--config", "--configfile", "--configfiles", "-R", "--forcerun", "-U", "--until", "-O", "--omit-from")

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from rampflow.errors import counted
 from rampflow.files import links
 from rampflow.step.declaration import Step
 from rampflow.workflow import inventory, references, selections, step_parameters
@@ -160,7 +161,7 @@ def _notices(exposures: dict[str, ExposureEntry], parameters: Iterable[StepParam
         if "tweakreg" in entry.chain:
             groups.setdefault(entry.association, {})[stem] = from_crds
     for (path, step), stems in left_out.items():
-        others = f" and {len(stems) - 1} others" if len(stems) > 1 else ""
+        others = f" and {counted(len(stems) - 1, 'other')}" if len(stems) > 1 else ""
         lines.append(f"{path}: steps.{step}.skip is true: {step} is left out for {stems[0]}{others}")
     differing = [step_parameters.differing_alignments(members, name) for name, members in groups.items()]
     return (*lines, *(line for line in differing if line))

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from rampflow import SOFTWARE_NAME
 from rampflow.chain import STEPS, image_chain
-from rampflow.errors import RampflowError
+from rampflow.errors import RampflowError, counted
 from rampflow.files.asdf_reader import AsdfFile
 from rampflow.workflow.inventory import Inventory, known_names
 from rampflow.workflow.paths import FETCHED
@@ -138,7 +138,9 @@ def describe_stale(stale: list[Path]) -> str:
     """
     named = ", ".join(path.name for path in stale[:SHOWN])
     more = f" and {len(stale) - SHOWN} more" if len(stale) > SHOWN else ""
+    folder = stale[0].parent
+    are = counted(len(stale), f"file in {folder} is", f"files in {folder} are")
     return (
-        f"{len(stale)} files in {stale[0].parent} are of exposures or steps that this run doesn't have: {named}{more}. To list "
-        "them: snakemake remove_stale --dry-run, with this configuration; to remove them, without --dry-run"
+        f"{are} of exposures or steps that this run doesn't have: {named}{more}. To list them: snakemake remove_stale "
+        "--dry-run, with this configuration; to remove them, without --dry-run"
     )

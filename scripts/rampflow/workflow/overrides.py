@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rampflow.errors import RampflowError
+from rampflow.errors import RampflowError, counted
 from rampflow.files.asdf_reader import AsdfFile
 from rampflow.step.declaration import NOT_APPLICABLE, Reference
 from rampflow.step.reference_checks import mismatches
@@ -40,7 +40,7 @@ def override_mismatch(path: str, place: str, declaration: Reference, readers: di
     if not found:
         return None
     first = next(iter(found))
-    others = f" and {len(found) - 1} others" if len(found) > 1 else ""
+    others = f" and {counted(len(found) - 1, 'other')}" if len(found) > 1 else ""
     return (
         f"{place}: {path}: {found[first][0][1]} ({Path(first).name}{others}); name one that was "
         "made for them, or set references.allow_mismatch"

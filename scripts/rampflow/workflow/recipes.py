@@ -22,7 +22,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from rampflow.astrometry import source_files
-from rampflow.errors import RampflowError
+from rampflow.errors import RampflowError, counted
 from rampflow.files import links
 from rampflow.files.asdf_reader import AsdfFile
 from rampflow.files.atomic import replacing
@@ -264,7 +264,7 @@ def describe_outdated(differing: dict[Path, list[str]]) -> str:
         The message.
     """
     first = min(differing)
-    others = f" and {len(differing) - 1} others" if len(differing) > 1 else ""
+    others = f" and {counted(len(differing) - 1, 'other')}" if len(differing) > 1 else ""
     return (
         f"{first}{others}: was not made by a run of this working folder, and from other references, parameters or code of "
         f"{', '.join(differing[first])}; outdated files are made again"

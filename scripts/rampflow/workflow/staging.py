@@ -17,7 +17,7 @@ from rampflow.astrometry.region import Circle, Region, circle_of_pointing
 from rampflow.astrometry.star_catalogs import GAIA_S3, CatalogUnavailable, query_with_retries
 from rampflow.astrometry.stores import open_store
 from rampflow.astrometry.web import CATALOGS as WEB_CATALOGS
-from rampflow.errors import RampflowError
+from rampflow.errors import RampflowError, counted
 from rampflow.files.asdf_reader import AsdfFile
 from rampflow.files.atomic import replacing
 from rampflow.remote.addresses import is_remote, name_of
@@ -104,7 +104,7 @@ class Stage:
             products.setdefault(entry.association, []).append(member)
         content = {"asn_type": "staged", "products": [{"name": name, "members": m} for name, m in products.items()]}
         self._write(ASSOCIATION, json.dumps(content, indent=2) + "\n")
-        log.info("%d exposures in %s", len(entries), self._folder / RAW)
+        log.info("%s in %s", counted(len(entries), "exposure"), self._folder / RAW)
 
     def _read_staged(self) -> dict[str, str]:
         try:
@@ -144,7 +144,7 @@ class Stage:
         number = copy_cache(self._visit.context, {Path(path).name for path in cached}, self._folder / CRDS)
         self._config["references"] = self._config.get("references") or {}
         self._config["references"]["crds_context"] = self._visit.context
-        log.info("%d references of %s in %s", number, self._visit.context, self._folder / CRDS)
+        log.info("%s of %s in %s", counted(number, "reference"), self._visit.context, self._folder / CRDS)
 
     def _point_to_own_files(self) -> None:
         """Copy the files that the configuration names, and name the copies."""
@@ -186,7 +186,7 @@ class Stage:
         if region.circles:
             opened = open_store(f"s3://{GAIA_DR3}" if is_gaia else source, public=is_gaia)
             number = self._ask(source, lambda deadline: write_excerpt(opened, region, place), timeout)
-        log.info("%d partitions of %s in %s", number, source, place)
+        log.info("%s of %s in %s", counted(number, "partition"), source, place)
 
     def _ask(self, source: str, ask: Callable[[float], int], timeout: float) -> int:
         try:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from rampflow.chain import STEPS
-from rampflow.errors import RampflowError
+from rampflow.errors import RampflowError, counted
 from rampflow.files.asdf_reader import AsdfFile
 from rampflow.step.declaration import Parameter, Step
 from rampflow.step.provenance import OVERRIDES
@@ -290,7 +290,7 @@ def differing_alignments(members: Mapping[str, Mapping[str, Mapping]], associati
     if not others:
         return None
     names = sorted({k for stem in others for k in {*given[stem], *given[first]} if given[stem].get(k) != given[first].get(k)})
-    more = f" and {len(others) - 1} others" if len(others) > 1 else ""
+    more = f" and {counted(len(others) - 1, 'other')}" if len(others) > 1 else ""
     parameters = ", ".join(f"tweakreg.{name}" for name in names)
     return (
         f"{association}: CRDS has other values of {parameters} for {others[0]}{more} than for {first}; the association is "

@@ -1,7 +1,7 @@
 """Summary of a run: what failed and why, and the warnings, from the logs of its jobs.
 
-A log is ``logs/NAME/STEP.log``, NAME an exposure or an association, or ``logs/JOB.log`` of a job of the whole run; its lines are
-those of `rampflow.step.logs.configure_logging`.
+A log is ``logs/NAME/STEP.log``, NAME an exposure or an association, or ``logs/JOB.log`` of a job of the whole run. Its lines
+are those of `rampflow.step.logs.configure_logging`.
 """
 
 from __future__ import annotations
@@ -197,7 +197,7 @@ def failed_jobs(
     interrupted : bool
         Whether the run was interrupted. Jobs that ended without an error message are then taken for interrupted ones.
     reported : collection of pathlib.Path
-        Logs of the jobs that Snakemake calls failed, see `reported_failures`. It tells which of the jobs without a benchmark have
+        Logs of the jobs that Snakemake calls failed, see `reported_failures`: it tells which jobs without a benchmark have
         ended without an error message.
 
     Returns
