@@ -214,7 +214,7 @@ def limited_quantity(field: str, limits: Range) -> str:
 
 
 def config_section(step: Step) -> str:
-    """Write the section of a step in config.yaml.
+    """Write the section of a step in config.yaml: comments, as what is given there would replace the parameters of CRDS.
 
     Parameters
     ----------
@@ -224,15 +224,15 @@ def config_section(step: Step) -> str:
     Returns
     -------
     str
-        Its parameters with their defaults, in YAML with comments.
+        Its parameters with their defaults, in YAML whose lines have a ``#`` before them, and with comments.
     """
-    lines = [f"  # {step.summary.splitlines()[0]}", f"  {step.name}:"]
+    lines = [f"  # {step.summary.splitlines()[0]}", f"#  {step.name}:"]
     if STEPS[step.name].optional:
-        lines.append("    skip: false")
+        lines.append("#    skip: false")
     for p in configuration.parameters_of(step):
         unit = f" [{p.unit}]" if p.unit else ""
         lines.extend(textwrap.wrap(p.meaning + unit, 120, initial_indent="    # ", subsequent_indent="    # "))
-        lines.append(f"    {p.name}: {as_yaml(p.default)}")
+        lines.append(f"#    {p.name}: {as_yaml(p.default)}")
     # YAML reads a section without a key as null, which a mapping of keys is not.
     return "\n".join(lines if len(lines) > 2 else [lines[0], lines[1] + " {}"]) + "\n"
 

@@ -1,5 +1,6 @@
-"""The clone that is tested: its folder, and its revision for measurements."""
+"""The clone that is tested: its folder, its configuration, and its revision for measurements."""
 
+import re
 import subprocess
 from pathlib import Path
 
@@ -16,3 +17,8 @@ def revision() -> str:
 
     name = git("rev-parse", "--short", "HEAD").stdout.strip() or "unknown"
     return name + ("-dirty" if git("diff", "--quiet", "HEAD", "--", *CODE).returncode == 1 else "")
+
+
+def with_commented_keys(text):
+    """A configuration file with the keys that are comments: without the # at the beginning of their lines."""
+    return re.sub(r"^#(?=(  |    )?\w+:)", "", text, flags=re.MULTILINE)

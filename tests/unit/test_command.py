@@ -1,12 +1,12 @@
 """The command lines that `rampflow` writes, and the files and folders that it chooses."""
 
 import os
-import re
 
 import pytest
 import yaml
-from repository import ROOT
+from repository import ROOT, with_commented_keys
 
+from rampflow.chain import STEPS
 from rampflow.command import main, runs
 from rampflow.command.caches import find_cache_folder
 from rampflow.command.runs import snakemake_command
@@ -160,9 +160,9 @@ def test_the_commented_configuration_has_every_key():
     text = commented_configuration(DEFAULTS, "my.yaml")
     assert yaml.safe_load(text) == {"results": "results"}
     assert f"$schema={SCHEMA}" in text and SCHEMA.is_file()
-    body = text.partition("\n\n")[2].splitlines()
-    keys = [re.sub(r"^#(?=(  |    )?\w+:)", "", line) for line in body]
-    assert yaml.safe_load("\n".join(keys)) == yaml.safe_load(DEFAULTS)
+    body = text.partition("\n\n")[2]
+    found = yaml.safe_load(with_commented_keys(body))
+    assert found == yaml.safe_load(with_commented_keys(DEFAULTS)) and list(found["steps"]) == list(STEPS)
 
 
 def test_a_configuration_is_not_overwritten(tmp_path, monkeypatch, capsys):

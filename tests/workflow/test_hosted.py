@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+from parameter_references import add_example
 from repository import ROOT
 from simulator import simulate_references
 from small_files import meta_of, ramp, write_raw
@@ -72,6 +73,20 @@ def test_snakedeploy_makes_a_workflow_of_a_tag(hosted, tmp_path):
     workflow = Workflow(deployed, hosted.clone / "crds", clone=deployed)
     workflow.environment = hosted.environment
     assert workflow.jobs(*given, snakefile="workflow/Snakefile") == expected
+    # Its configuration sets no parameter of a step: those of CRDS apply.
+    add_example(shutil.copytree(hosted.clone / "crds", tmp_path / "crds"))
+    workflow.environment = hosted.environment | {"CRDS_PATH": str(tmp_path / "crds"), "CRDS_CONTEXT": "roman_0005.pmap"}
+    done = workflow.snakemake("--dry-run", "--printshellcmds", *given, snakefile="workflow/Snakefile")
+    said = done.stdout + done.stderr
+    assert done.returncode == 0 and "--rejection_threshold 5.0" in said and "--edge_size 4" in said, said
+    configuration = deployed / "config" / "config.yaml"
+    lines = configuration.read_text().splitlines()
+    chosen = ("#steps:", "#  ramp_fitting:", "#    edge_size: 0")
+    assert set(chosen) <= set(lines)
+    configuration.write_text("\n".join(line.removeprefix("#") if line in chosen else line for line in lines))
+    done = workflow.snakemake("--dry-run", "--printshellcmds", *given, snakefile="workflow/Snakefile")
+    said = done.stdout + done.stderr
+    assert done.returncode == 0 and "--rejection_threshold 5.0" in said and "--edge_size 0" in said, said
 
 
 def test_a_hosted_module_has_the_jobs_of_a_clone(hosted):
