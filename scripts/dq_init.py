@@ -12,6 +12,7 @@ from rampflow.chain import LATER_STATUSES, STATUSES
 from rampflow.detector import BORDER, border_pixels, check_shape, mean_reads
 from rampflow.errors import RampflowError, counted
 from rampflow.files.asdf_writer import EmptyArray
+from rampflow.files.checksums import log_checksum
 from rampflow.files.data_models import GROUND_TEST_MODELS, DataModel, data_model, describe_newer
 from rampflow.files.level1 import forget_extensions, spell_data_problem, update_raw
 from rampflow.files.tags import ROMAN_PREFIX
@@ -341,6 +342,7 @@ def run(job: Job) -> None:
     """
     raw = job.exposure
     raw.file.verify()  # a single wrong reference pixel would spread over a whole channel
+    log_checksum(job.log, raw.path)
     model, tag = data_model(job.data_model), raw.tag
     written = model.ramp.removeprefix(ROMAN_PREFIX)
     if is_ramp(raw):

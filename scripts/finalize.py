@@ -24,8 +24,9 @@ from rampflow.errors import RampflowError, one_line
 from rampflow.files.asdf_reader import AsdfFile
 from rampflow.files.asdf_writer import CompressedArray, create_asdf
 from rampflow.files.atomic import replacing
+from rampflow.files.checksums import log_checksum
 from rampflow.files.data_models import data_model_of
-from rampflow.files.links import original
+from rampflow.files.links import is_link, original
 from rampflow.files.models import check_product, metadata_schema, properties
 from rampflow.files.yaml_tree import tagged
 from rampflow.pictures.image import PREVIEW_SIZE, THUMBNAIL_SIZE, bin_down, binning, corners_of, draw, save_picture, stretch
@@ -478,6 +479,22 @@ def write_products(arguments: argparse.Namespace, image: Exposure) -> None:
                 benchmarks=arguments.benchmarks,
             )
             files.enter_context(replacing(arguments.qa)).write_text(json.dumps(numbers, indent=1) + "\n")
+    log_checksums(arguments)
+
+
+def log_checksums(arguments: argparse.Namespace) -> None:
+    """Log the checksums of the products, and of those inputs that are files of the user.
+
+    Parameters
+    ----------
+    arguments : argparse.Namespace
+        Values of the command line.
+    """
+    pairs = [pair for pair in (arguments.catalog, arguments.segmentation) if pair]
+    given = [path for path in (arguments.input, *(before for before, _ in pairs)) if is_link(path)]
+    products = [arguments.cal, arguments.wcs, *(after for _, after in pairs), *(arguments.preview or ()), arguments.qa]
+    for path in [*given, *filter(None, products)]:
+        log_checksum(log, path)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -1,5 +1,7 @@
 """The error that users read, and texts for its messages."""
 
+from typing import SupportsInt
+
 MAX_PROBLEMS = 20  #: problems that one error message lists
 
 
@@ -27,7 +29,7 @@ def raise_problems(problems: list[str], remedy: str = "") -> None:
         raise RampflowError("\n".join(problems[:MAX_PROBLEMS] + more + [remedy] * bool(remedy)))
 
 
-def counted(number: int, one: str, many: str = "") -> str:
+def counted(number: SupportsInt, one: str, many: str = "") -> str:
     """Write a number with its noun, and with what depends on it.
 
     Parameters

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import datetime
 import json
+import os
 import platform
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -18,16 +19,33 @@ from rampflow import SOFTWARE_NAME, __version__
 from rampflow.errors import RampflowError
 from rampflow.files import links
 from rampflow.files.atomic import replacing
+from rampflow.files.checksums import logged_checksums, remembered_checksums, sha256_of
 from rampflow.step.declaration import NOT_APPLICABLE
 from rampflow.workflow import references
+from rampflow.workflow.commands import Commands
 from rampflow.workflow.job_arguments import JobArguments
+from rampflow.workflow.paths import benchmark_of, log_file
 from rampflow.workflow.plan import Plan
 
 NAME = "run.json"
-FORMAT = 1  #: increased whenever an entry is renamed or removed
+FORMAT = 2  #: increased whenever an entry is renamed or removed
+CHECKSUMS = Path(".rampflow/checksums.json")  #: of references, in the working folder
+#: Logs of an exposure with the checksums of its inputs and products.
+_LOGS_WITH_CHECKSUMS = ("dq_init", "finalize")
+_SLACK = 1_000_000_000  #: nanoseconds, for disks that tell times to a second
 
 
-def write_record(plan: Plan, begun: float, command: Sequence[str], *, success: bool, failures: Sequence[str] = ()) -> Path:
+def write_record(
+    plan: Plan,
+    begun: float,
+    command: Sequence[str],
+    *,
+    success: bool,
+    failures: Sequence[str] = (),
+    in_one_job: Collection[str] = (),
+    realigned: Collection[str] = (),
+    interrupted: bool = False,
+) -> Path:
     """Write the record of a run. It replaces that of an earlier run.
 
     Parameters
@@ -42,6 +60,13 @@ def write_record(plan: Plan, begun: float, command: Sequence[str], *, success: b
         Whether Snakemake ended with success.
     failures : sequence of str
         What failed, a line each.
+    in_one_job : collection of str
+        Exposures whose steps one job runs, see `rampflow.workflow.rerun.exposures_in_one_job`.
+    realigned : collection of str
+        Exposures that a second pass has aligned without those that have failed.
+    interrupted : bool
+        Whether the run was interrupted. References that have not been read before then have no checksum, which takes a second
+        for a detector.
 
     Returns
     -------
@@ -54,6 +79,8 @@ def write_record(plan: Plan, begun: float, command: Sequence[str], *, success: b
         The file can't be written.
     """
     path = Path(plan.settings["results"]) / NAME
+    commands, logged = Commands(plan, in_one_job), {stem: _logged_checksums(stem) for stem in plan.exposures}
+    checksums = remembered_checksums(plan.inventory.references(), CHECKSUMS, compute=not interrupted)
     record = {
         "format": FORMAT,
         "software": {"name": SOFTWARE_NAME, "version": __version__},
@@ -65,9 +92,20 @@ def write_record(plan: Plan, begun: float, command: Sequence[str], *, success: b
         "folder": str(Path.cwd()),
         "configuration": {name: value for name, value in plan.settings.items() if name != "given"},
         "crds": {"context": plan.inventory.context, "environment": references.source()},
-        "exposures": {stem: _exposure(plan, stem) for stem in plan.exposures},
-        "references": {path: _identity(path, trusted=True) for path in plan.inventory.references()},
-        "inputs": {path: _identity(path) | _linked(plan, path) for e in plan.exposures.values() for path in e.files},
+        "environment": {name: value for name, value in plan.job_environment().items() if name != "PATH"},
+        "exposures": {
+            stem: _exposure(plan, stem, logged[stem]) | {"commands": commands.of_exposure(stem)} for stem in plan.exposures
+        },
+        "associations": {name: _association(plan, name, commands, realigned) for name in plan.associations()},
+        "references": {
+            path: _identity(path, trusted=True) | ({"sha256": checksums[path]} if path in checksums else {})
+            for path in plan.inventory.references()
+        },
+        "inputs": {
+            path: _identity(path) | _linked(plan, path) | _checked_input(plan, stem, path, logged[stem])
+            for stem, entry in plan.exposures.items()
+            for path in entry.files
+        },
         "packages": installed_packages(),
         "python": platform.python_version(),
         "platform": platform.platform(),
@@ -94,10 +132,56 @@ def _utc(seconds: float) -> str:
     return datetime.datetime.fromtimestamp(seconds, datetime.UTC).isoformat(timespec="seconds")
 
 
-def _exposure(plan: Plan, stem: str) -> dict[str, Any]:
+def _logged_checksums(stem: str) -> dict[str, tuple[int, str, int]]:
+    """Size and checksum of the files of an exposure by name, and the latest time of a file that was not changed, nanoseconds.
+
+    Snakemake touches the outputs of a job after its end, and then its benchmark.
+    """
+    found: dict[str, tuple[int, str, int]] = {}
+    for log in (log_file(stem, step) for step in _LOGS_WITH_CHECKSUMS):
+        if sums := logged_checksums(log):
+            ends = [path.stat().st_mtime_ns for path in (log, benchmark_of(log)) if path.exists()]
+            found |= {name: (size, checksum, max(ends) + _SLACK) for name, (size, checksum) in sums.items()}
+    return found
+
+
+def _checked(path: str, logged: Mapping[str, tuple[int, str, int]]) -> dict[str, Any]:
+    """Size of a file, and the checksum that a job has logged, unless the file has changed since."""
+    size, checksum, latest = logged.get(Path(path).name, (-1, "", 0))
+    try:
+        status = os.stat(path)
+    except OSError:
+        return {}
+    is_same = status.st_size == size and status.st_mtime_ns <= latest
+    return {"bytes": status.st_size} | ({"sha256": checksum} if is_same else {})
+
+
+def _checked_input(plan: Plan, stem: str, path: str, logged: Mapping[str, tuple[int, str, int]]) -> dict[str, Any]:
+    """The same of an input. One of the network has the name with which it was fetched, and is not there any more."""
+    if remote := plan.exposures[stem].remote:
+        size, checksum, _ = logged.get(Path(plan.paths.fetched(stem)).name, (-1, "", 0))
+        return {"bytes": remote.size, "content": remote.content} | ({"sha256": checksum} if size == remote.size else {})
+    return _checked(path, logged)
+
+
+def _association(plan: Plan, name: str, commands: Commands, realigned: Collection[str]) -> dict[str, Any]:
+    """The exposures of an association, and what made its alignment."""
+    found: dict[str, Any] = {"exposures": plan.members(name)}
+    if name not in plan.aligned_associations():
+        return found
+    aligned = plan.members_to_align(name)
+    aligned = [stem for stem in aligned if stem in realigned] or aligned
+    summary = Path(plan.paths.product(name, "tweakreg.json"))
+    products = {}
+    if summary.exists():
+        products[summary.name] = {"bytes": summary.stat().st_size, "sha256": sha256_of(summary)}
+    return found | {"aligned": aligned, "commands": commands.of_association(name, aligned), "products": products}
+
+
+def _exposure(plan: Plan, stem: str, logged: Mapping[str, tuple[int, str, int]]) -> dict[str, Any]:
     """What made the products of an exposure: its input, and the parameters and references of each step."""
     entry, arguments = plan.exposures[stem], JobArguments(plan)
-    products = {path.name: path.stat().st_size for path in map(Path, plan.products(stem)) if path.exists()}
+    products = {Path(path).name: _checked(path, logged) for path in plan.products(stem) if Path(path).exists()}
     steps = {}
     for step in entry.chain:
         declared = plan.declared[step]

@@ -377,6 +377,26 @@ def report(
     return "\n".join([f"{head} ({path})", *shown])
 
 
+def failures_in(path: Path) -> list[str]:
+    """Read what failed from the file of the summary.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        The file, which `report_run` has written.
+
+    Returns
+    -------
+    list of str
+        A line for each failure; empty if there is no such file.
+    """
+    try:
+        lines = path.read_text(errors="replace").splitlines()
+    except OSError:
+        return []
+    return [line.removeprefix("failed: ") for line in lines if line.startswith("failed: ")]
+
+
 def report_begin(path: Path) -> None:
     """Write to the file of the summary that the run has not ended, which remains if it is killed.
 
