@@ -57,6 +57,10 @@ def test_what_differs_is_told_by_the_log(make_plan):
     assert found["photom"] == f"code 0.0.1 -> {__version__}, or the content of a file"
     assert found["dq_init"] == found["assign_wcs"] == affected.REMOVED and found["finalize"] == affected.FOLLOWS
     assert steps(f"{said}{used}old.asdf")["photom"] == "photom old.asdf -> photom.asdf"
+    # A reference that the step has not used may be new, and need not be.
+    begin = f"{said}rampflow {__version__}, step photom: a -> b"
+    assert steps(begin)["photom"] == "code or the content of a file, photom N/A -> photom.asdf"
+    assert steps(begin, f"{said}{used}photom.asdf")["photom"] == "code or the content of a file"
     # From the last file before it that is there.
     kept = Path(plan.paths.exposure("a3", "ramp_fitting"))
     kept.parent.mkdir()

@@ -26,7 +26,9 @@ def commands_of_rules(workflow, *config):
     done = workflow.snakemake(*SMALL_CONFIGURATION, "--dry-run", "--printshellcmds", "--forceall", "--config", *config)
     assert done.returncode == 0, done.stderr
     found = re.findall(
-        r"^Shell command: (?!None)(.*?)(?=^ *\[|^Would remove|^Job stats|\Z)", done.stdout + done.stderr, re.MULTILINE | re.DOTALL
+        r"^Shell command: (?!None)(.*?)(?=^ *\[|^Would remove|^Job stats|\Z)",
+        done.stdout + done.stderr,
+        re.MULTILINE | re.DOTALL,
     )
     return {plain(text) for text in found}
 

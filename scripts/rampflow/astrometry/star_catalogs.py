@@ -221,9 +221,8 @@ def _report_motions(name: str, found: dict[str, np.ndarray], epoch: float) -> No
             log.info("%s has no proper motions: its positions are taken as they are", name)
         return
     if "parallax" not in found:
-        log.warning(
-            "%s has no column parallax: its %s by proper motion alone", name, counted(count, "star is moved", "stars are moved")
-        )
+        moved = counted(count, "star is moved by its proper motion", "stars are moved by their proper motions")
+        log.warning("%s has no column parallax: its %s alone", name, moved)
         alone = 0
     else:
         alone = int((find_movable(found, need_parallax=False) & ~find_movable(found)).sum())

@@ -250,13 +250,17 @@ class Affected:
 
     def _describe(self, stem: str, step: str, logged: Logged) -> str:
         """What differs between what a step has logged and what it would do."""
-        entry, lines = self.plan.exposures[stem], []
+        entry, lines, unused = self.plan.exposures[stem], [], []
         for reference in self.plan.declared[step].references:
             path = self.plan.links.get(entry.references[reference.type], "")
             new = Path(original(path)).name if path else NOT_APPLICABLE
-            old = Path(logged.references.get(reference.type, NOT_APPLICABLE)).name
-            if old != new:
-                lines.append(f"{reference.type} {old} -> {new}")
+            if reference.type in logged.references:
+                if (old := Path(logged.references[reference.type]).name) != new:
+                    lines.append(f"{reference.type} {old} -> {new}")
+            elif (
+                path and logged.version
+            ):  # it is new, or the step had no use for it, as for the dust map of the other hemisphere
+                unused.append(f"{reference.type} {NOT_APPLICABLE} -> {new}")
         options = self.plan.options(stem, step)
         for parameter in parameters_of(self.plan.declared[step]) if logged.parameters else ():
             value = options[parameter.name]
@@ -264,7 +268,7 @@ class Affected:
             found = logged.parameters.get(parameter.name, wanted)
             if found != wanted:
                 lines.append(f"{parameter.name} {found} -> {wanted}")
-        return shortened(", ".join(lines)) if lines else self._describe_code(stem, step, logged.version)
+        return shortened(", ".join(lines or [self._describe_code(stem, step, logged.version), *unused]))
 
     def _describe_code(self, stem: str, step: str, version: str = "") -> str:
         """What differs where references and parameters have the same names and values."""
