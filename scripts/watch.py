@@ -13,6 +13,7 @@ import argparse
 import json
 import logging
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -36,6 +37,8 @@ SUMMARY, OUTPUT = Path("logs/summary.txt"), Path("logs/watch_snakemake.log")
 PAUSE = 0.2  #: seconds after which a signal is noticed
 #: Lines of the summary, and of the output of a run without one, that a message has.
 LINES_OF_SUMMARY, LINES_OF_OUTPUT = 50, 20
+#: How Snakemake begins an error: ``WorkflowError in file ...:``, ``MissingInputException in rule ...:``, ``WorkflowError:``.
+_ERROR = re.compile(r"\w+(?:Error|Exception)\b.*:$")
 log = step_logger("watch")
 
 
@@ -91,8 +94,26 @@ class Run:
         if self.process.returncode == 0:
             return ""
         lines = self._output.read_text(errors="replace").splitlines()
-        head = f"Snakemake has ended before the first job: {lines[-1]}"
+        head = f"Snakemake has ended before the first job: {find_reason(lines)}"
         return "\n".join([head, *lines[-LINES_OF_OUTPUT:]])
+
+
+def find_reason(lines: list[str]) -> str:
+    """Find the line that says why Snakemake has ended, in its output.
+
+    Parameters
+    ----------
+    lines : list of str
+        The output. Snakemake names the kind of the error and a place in the rules, then the reason, then files or a traceback.
+
+    Returns
+    -------
+    str
+        The line after the last one that names an error; the last line if none does.
+    """
+    stripped = [line.strip() for line in lines if line.strip()]
+    found = [number for number, line in enumerate(stripped[:-1]) if _ERROR.match(line)]
+    return stripped[found[-1] + 1] if found else stripped[-1]
 
 
 class Messages:

@@ -322,6 +322,33 @@ def wait_until(test):
 
 
 @pytest.mark.parametrize(
+    ("output", "reason"),
+    [
+        (
+            'Building DAG of jobs...\nMissingInputException in rule tweakreg in file "catalogs.smk", line 70:\n'
+            "Missing input files for rule tweakreg:\n    output: a.asdf\n    affected files:\n        b.parquet\n",
+            "Missing input files for rule tweakreg:",
+        ),
+        (
+            'WorkflowError in file "common.smk", line 5:\ninput: no exposure is given\n  File "common.smk", line 5, in <module>\n',
+            "input: no exposure is given",
+        ),
+        (
+            'InputFunctionException in rule survey in file "report.smk", line 2:\nError:\n  WorkflowError:\n    results: none\n'
+            'Wildcards:\n\nTraceback:\n  File "common.smk", line 122, in need_results\n',
+            "results: none",
+        ),
+        (
+            "usage: snakemake [-h]\nsnakemake: error: unrecognized arguments: --bogus\n\n",
+            "snakemake: error: unrecognized arguments: --bogus",
+        ),
+    ],
+)
+def test_the_reason_of_an_early_end_is_found_in_the_output(output, reason):
+    assert watch.find_reason(output.splitlines()) == reason
+
+
+@pytest.mark.parametrize(
     ("what", "first", "lines"),
     [
         ("summary", "line 0", 51),

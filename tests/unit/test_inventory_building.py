@@ -447,6 +447,18 @@ def test_what_a_step_would_refuse_is_refused_with_all_other_bad_inputs(visit, ca
     assert "pointing" in built(visit, cache, skipping)["exposures"]
 
 
+def test_an_exposure_to_align_needs_a_source_catalog(visit, cache):
+    """Without one, Snakemake would name a missing file. An exposure that is not aligned needs none."""
+    skip = {"skip": True}
+    said = refused(visit, cache, {"input": "raw", "steps": {"source_catalog": skip}})
+    assert "configuration: steps.source_catalog.skip is true for a, and tweakreg aligns it with its source catalog" in said
+    assert "set steps.tweakreg.skip to true as well" in said and said.count("steps.source_catalog.skip is true for") == 2
+    one = [{"select": {"exposure": "b"}, "steps": {"source_catalog": skip}}]
+    said = refused(visit, cache, {"input": "raw", "overrides": one})
+    assert said.strip().startswith("overrides[0]: steps.source_catalog.skip is true for b, ") and "\n" not in said.strip()
+    built(visit, cache, {"input": "raw", "steps": {"source_catalog": skip, "tweakreg": skip}})
+
+
 def test_an_excluded_member_need_not_be_there(visit, cache):
     members = [{"expname": f"raw/{stem}_uncal.asdf", "exptype": "science"} for stem in ("a", "gone", "b")]
     (visit / "asn.json").write_text(json.dumps({"products": [{"name": "visit", "members": members}]}))

@@ -114,7 +114,7 @@ def check_skipped_alignments(parameters: Mapping[Member, StepParameters]) -> Non
 
 
 def check_alignment_is_possible(config: dict, inventory: Inventory) -> None:
-    """Refuse parameters of CRDS that leave out the alignment if the configuration requires it.
+    """Refuse exposures to align that get no source catalog, and parameters of CRDS that leave out a required alignment.
 
     Parameters
     ----------
@@ -126,8 +126,17 @@ def check_alignment_is_possible(config: dict, inventory: Inventory) -> None:
     Raises
     ------
     RampflowError
-        There are such parameters; the message names the reference.
+        There are such exposures or parameters; the message names them.
     """
+    lines = []
+    for entry in inventory.exposures.values():
+        if "tweakreg" in entry.chain and "source_catalog" not in entry.chain and entry.catalog is None:
+            _, place = entry.step_parameters.get("source_catalog", {}).get("skip", (True, "configuration"))
+            lines.append(
+                f"{place}: steps.source_catalog.skip is true for {entry.stem}, and tweakreg aligns it with its source catalog; "
+                "set steps.tweakreg.skip to true as well, or steps.source_catalog.skip to false"
+            )
+    raise_problems(lines)
     for entry in inventory.exposures.values() if config.get("require_alignment") else ():
         for step in ("source_catalog", "tweakreg"):
             skip, path = entry.step_parameters.get(step, {}).get("skip", (False, ""))
