@@ -330,7 +330,7 @@ def wait_until(test):
             "Missing input files for rule tweakreg:",
         ),
         (
-            'WorkflowError in file "common.smk", line 5:\ninput: no exposure is given\n  File "common.smk", line 5, in <module>\n',
+            'WorkflowError in file "common.smk", line 5:\ninput: no exposure is given\n  File "common.smk", line 5, in <x>\n',
             "input: no exposure is given",
         ),
         (
