@@ -1,8 +1,8 @@
 """Places of a HATS catalog: a folder, a bucket of S3, or a web server.
 
-The bucket is read with pyarrow's own file system, whose parquet reader requests several parts of a table at the same time. Raw
-exposures are read with obstore (`rampflow.remote`), which compares ETags and continues transfers, and whose files pyarrow refuses.
-docs/development/in-place-of-libraries.md has the measurements. Both take the credentials from `rampflow.remote.addresses`.
+The bucket is read with pyarrow's own file system, whose parquet reader requests several parts of a table at the same time.
+Raw exposures are read with obstore (`rampflow.remote`), which compares ETags and continues transfers, and whose files pyarrow
+refuses (docs/development/in-place-of-libraries.md). Both take the credentials from `rampflow.remote.addresses`.
 """
 
 from __future__ import annotations
