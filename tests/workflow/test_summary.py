@@ -405,11 +405,13 @@ def test_jobs_of_the_whole_run_are_refused_or_explained(workflow):
         assert done.returncode == 1 and "results: the folder nowhere does not exist in" in done.stdout + done.stderr
         assert not (workflow.folder / "nowhere").exists()
     (workflow.folder / "empty").mkdir()
+    (workflow.folder / "empty" / "run.json").write_text("{}")
     done = workflow.snakemake("survey", "--config", "results=empty")
     assert done.returncode == 1
     head, line, *_ = (workflow.folder / "logs" / "summary.txt").read_text().splitlines()
     assert head.startswith("rampflow: 1 failed, ")
     assert line.startswith("failed: survey: empty/exposures.parquet: has no exposures; run the workflow first")
     assert line.endswith("[logs/survey.log]")
+    assert (workflow.folder / "empty" / "run.json").read_text() == "{}", "the record is that of the run"
     without = workflow.snakemake("affected", "--config", "results=empty")
     assert without.returncode == 1 and "input: no exposure is given" in without.stdout + without.stderr

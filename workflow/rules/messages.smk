@@ -57,19 +57,20 @@ def show_summary(logs, *, realigned=(), success):
         with SUMMARY.open("a") as file:
             file.writelines(f"{line}\n" for line in plan.inventory.selected)
             file.writelines(f"warning: {notice}\n" for notice in plan.inventory.notices)
-    try:
-        run_record.write_record(
-            plan,
-            BEGUN,
-            sys.argv,
-            success=success,
-            failures=summary.failures_in(SUMMARY),
-            in_one_job=BY_EXPOSURE,
-            realigned=realigned,
-            interrupted=interrupted,
-        )
-    except RampflowError as error:  # the products are there
-        show(f"Warning: {error}")
+    if plan.exposures:  # the survey of a folder leaves the record of the run that made it
+        try:
+            run_record.write_record(
+                plan,
+                BEGUN,
+                sys.argv,
+                success=success,
+                failures=summary.failures_in(SUMMARY),
+                in_one_job=BY_EXPOSURE,
+                realigned=realigned,
+                interrupted=interrupted,
+            )
+        except RampflowError as error:  # the products are there
+            show(f"Warning: {error}")
     if problem := uploads.upload_records():
         show(f"The tables of the exposures and the record of the run are not on S3: {problem}")
     if stale := plan.stale_files():
