@@ -413,5 +413,6 @@ def test_jobs_of_the_whole_run_are_refused_or_explained(workflow):
     assert line.startswith("failed: survey: empty/exposures.parquet: has no exposures; run the workflow first")
     assert line.endswith("[logs/survey.log]")
     assert (workflow.folder / "empty" / "run.json").read_text() == "{}", "the record is that of the run"
-    without = workflow.snakemake("affected", "--config", "results=empty")
-    assert without.returncode == 1 and "input: no exposure is given" in without.stdout + without.stderr
+    for target in ("affected", "remove_stale"):
+        without = workflow.snakemake(target, "--config", "results=empty")
+        assert without.returncode == 1 and "input: no exposure is given" in without.stdout + without.stderr

@@ -123,6 +123,16 @@ def need_results(wildcards):
     return []
 
 
+def need_results_and_exposures(wildcards):
+    """No files. Without exposures, all products in the results folder would be those of other runs, and be removed."""
+    need_results(wildcards)
+    try:
+        run_start.refuse_empty(plan)
+    except RampflowError as error:
+        raise WorkflowError(str(error)) from None
+    return []
+
+
 def get_pointings(wildcards):
     """Images of an association. They are `ancient` while the stars are current: new pixels alone don't need other stars.
 

@@ -73,7 +73,7 @@ def show_summary(logs, *, realigned=(), success):
             show(f"Warning: {error}")
     if problem := uploads.upload_records():
         show(f"The tables of the exposures and the record of the run are not on S3: {problem}")
-    if stale := plan.stale_files():
+    if plan.exposures and (stale := plan.stale_files()):
         show(leftovers.describe_stale(stale))
         with SUMMARY.open("a") as file:
             file.writelines(f"left from before: {path}\n" for path in stale)

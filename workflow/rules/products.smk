@@ -120,7 +120,7 @@ rule exposures:
 # No other rule needs it. With --dry-run it lists what it would remove.
 rule remove_stale:
     input:
-        need_results,
+        need_results_and_exposures,
     log:
         "logs/remove_stale.log",
     conda:
