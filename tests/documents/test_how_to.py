@@ -86,6 +86,7 @@ def folder(visit, tmp_path_factory):
                 (place / f"{stem}_uncal.asdf").symlink_to(visit.inputs / f"{stem}_uncal.asdf")
                 (place / "L1_asn.json").write_text(json.dumps({"products": [{"name": "visit", "members": members}]}))
     (folder / "l1").symlink_to(folder / "L1")
+    (folder / "results").mkdir()
     shutil.copy(visit.inputs / "astrometric.ecsv", folder / "my_stars.ecsv")
     shutil.copy(next((visit.inputs / "crds_cache" / "references").rglob("*_flat_wfi01*")), folder / "my_flat.asdf")
     mine = [text for text in blocks(ROOT / "docs/how-to/parameters.md", "yaml") if text.startswith("# my.yaml")]

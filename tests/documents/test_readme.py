@@ -63,6 +63,7 @@ def clone(visit, tmp_path_factory):
         (folder / name).symlink_to(path)
     shutil.copy(next(references.glob("*_flat_wfi01*")), folder / "my_flat.asdf")
     (folder / "my.yaml").write_text("keep_intermediates: [linearity]\n")
+    (folder / "results").mkdir()
     members = [{"expname": f"{stem}_uncal.asdf", "exptype": "science"} for stem in (FIRST, SECOND)]
     (folder / "L1_asn.json").write_text(json.dumps({"products": [{"name": "visit", "members": members}]}))
     return folder
