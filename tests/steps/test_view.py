@@ -125,7 +125,7 @@ def test_regions_are_read_back_at_the_sources_and_flags(results, tmp_path, capsy
     assert (point.center.x, point.center.y) == (7, 5) and point.meta["tag"] == ["JUMP_DET"]
     assert (polygon.vertices.x.min(), polygon.vertices.x.max()) == (59.5, 63.5)
     assert (polygon.vertices.y.min(), polygon.vertices.y.max()) == (39.5, 42.5)
-    assert "3 sources" in (said := capsys.readouterr().out) and "SATURATED: 12 pixels in 1 regions" in said
+    assert "3 sources" in (said := capsys.readouterr().out) and "SATURATED: 12 pixels in 1 region" in said
 
 
 def test_a_notebook_opens_several_exposures(results, tmp_path):

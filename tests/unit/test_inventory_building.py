@@ -329,7 +329,7 @@ def test_an_override_made_for_other_exposures_is_refused_before_any_job(visit, c
     config = {"input": "raw", "references": {"override": {"flat": str(mine), "epsf": str(other)}}}
     flat, epsf = refused(visit, cache, config).strip().splitlines()
     assert "references.override.flat" in flat and "detector is WFI01" in flat and "the exposure WFI18 (b_uncal.asdf)" in flat
-    assert "references.override.epsf" in epsf and "(a_uncal.asdf and 1 others)" in epsf
+    assert "references.override.epsf" in epsf and "(a_uncal.asdf and 1 other)" in epsf
     assert "references.allow_mismatch" in flat
     config["references"]["allow_mismatch"] = True
     assert built(visit, cache, config)["exposures"]["b"][-1]["flat"] == str(mine)

@@ -173,7 +173,7 @@ def test_members_of_an_association_that_differ_are_named():
     same = {"a": sets(sigma=2.0), "b": sets(sigma=2.0)}
     assert step_parameters.differing_alignments(same, "visit") is None
     said = step_parameters.differing_alignments(same | {"c": sets(minobj=4), "d": {}}, "visit")
-    assert said.startswith("visit: CRDS has other values of tweakreg.minobj, tweakreg.sigma for c and 1 others than for a;")
+    assert said.startswith("visit: CRDS has other values of tweakreg.minobj, tweakreg.sigma for c and 1 other than for a;")
 
 
 # ------------------------------------------------------------------------------------------------------------ with CRDS
