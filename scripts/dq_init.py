@@ -341,8 +341,8 @@ def run(job: Job) -> None:
         The run of the step.
     """
     raw = job.exposure
-    raw.file.verify()  # a single wrong reference pixel would spread over a whole channel
-    log_checksum(job.log, raw.path)
+    # A single wrong reference pixel would spread over a whole channel.
+    log_checksum(job.log, raw.path, raw.file.verify_whole())
     model, tag = data_model(job.data_model), raw.tag
     written = model.ramp.removeprefix(ROMAN_PREFIX)
     if is_ramp(raw):

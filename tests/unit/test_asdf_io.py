@@ -2,6 +2,7 @@
 
 import copy
 import errno
+import hashlib
 import os
 import re
 import struct
@@ -772,3 +773,24 @@ def test_a_plane_in_memory_is_changed_where_it_lies(tmp_path):
     np.testing.assert_array_equal(old, [np.arange(112, 124).reshape(3, 4)] * 2)
     with create_asdf(tmp_path / "b.asdf", {"a": new_array}) as writer:
         assert writer.plane_in_place(new_array, 0) is None
+
+
+@pytest.mark.parametrize("compression", [None, "lz4"])
+def test_all_blocks_and_the_whole_file_are_checked_in_one_reading(tmp_path, compression):
+    """Blocks begin and end inside the parts that are read at a time."""
+    rng = np.random.default_rng(4)
+    arrays = {name: rng.integers(0, 60_000, size, np.uint16) for name, size in (("a", 700_001), ("b", 40), ("c", 1_300_000))}
+    asdf.AsdfFile(arrays).write_to(tmp_path / "a.asdf", all_array_compression=compression)
+    content = (tmp_path / "a.asdf").read_bytes()
+    with AsdfFile(tmp_path / "a.asdf") as file:
+        assert file.verify_whole() == hashlib.sha256(content).hexdigest()
+        assert len(file.intact) == 3
+        starts = sorted(file.intact)
+    for number, start in enumerate(starts):
+        damaged = bytearray(content)
+        damaged[start + 20] ^= 1
+        (tmp_path / "b.asdf").write_bytes(damaged)
+        with AsdfFile(tmp_path / "b.asdf") as file:
+            with pytest.raises(RampflowError, match=rf"b\.asdf: block {number} doesn't match its checksum \(damaged\)"):
+                file.verify_whole()
+            assert start not in file.intact

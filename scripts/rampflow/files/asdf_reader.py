@@ -15,7 +15,7 @@ import os
 import re
 import stat
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -250,12 +250,44 @@ class AsdfFile:
         if block.checksum == NO_CHECKSUM or block.start in self.intact:
             return
         digest = hashlib.md5(usedforsecurity=False)
-        chunk = np.empty(1 << 20, np.uint8)
-        for position in range(0, block.used, chunk.nbytes):
-            part = chunk[: block.used - position]
-            self.read_into(part, block.start + position)
+        for _, part in self._parts(block.start, block.start + block.used):
             digest.update(part.data)
-        if digest.digest() != block.checksum:
+        self._compare(block, digest.digest())
+
+    def verify_whole(self) -> str:
+        """Check all blocks against their checksums, and compute the SHA-256 of the file, in one reading.
+
+        Returns
+        -------
+        str
+            The SHA-256, 64 hexadecimal digits.
+
+        Raises
+        ------
+        RampflowError
+            The bytes of a block have changed since they were written.
+        """
+        whole = hashlib.sha256()
+        digests = [(block, hashlib.md5(usedforsecurity=False)) for block in self._blocks if block.checksum != NO_CHECKSUM]
+        for position, part in self._parts(0, self._size):
+            whole.update(part.data)
+            for block, digest in digests:
+                digest.update(part[max(block.start - position, 0) : max(block.start + block.used - position, 0)].data)
+        for block, digest in digests:
+            self._compare(block, digest.digest())
+        return whole.hexdigest()
+
+    def _parts(self, start: int, stop: int) -> Iterator[tuple[int, np.ndarray]]:
+        """Places of the bytes of the file from `start` to `stop`, and these bytes, which the next part overwrites."""
+        chunk = np.empty(1 << 20, np.uint8)
+        for position in range(start, stop, chunk.nbytes):
+            part = chunk[: stop - position]
+            self.read_into(part, position)
+            yield position, part
+
+    def _compare(self, block: Block, checksum: bytes) -> None:
+        """Refuse a block that has another checksum than it had when it was written."""
+        if checksum != block.checksum:
             number = self._blocks.index(block)
             raise RampflowError(f"{self.path}: block {number} doesn't match its checksum (damaged); get the file again")
         self.intact.add(block.start)

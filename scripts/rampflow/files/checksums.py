@@ -43,7 +43,7 @@ def sha256_of(path: Path) -> str:
         raise RampflowError(f"{path}: can't be read ({error.strerror})") from None
 
 
-def log_checksum(log: logging.Logger, path: Path) -> None:
+def log_checksum(log: logging.Logger, path: Path, checksum: str | None = None) -> None:
     """Log the checksum of a file. A job that has just read or written it finds it in the memory of the system.
 
     Parameters
@@ -52,13 +52,15 @@ def log_checksum(log: logging.Logger, path: Path) -> None:
         The log of the job.
     path : pathlib.Path
         The file.
+    checksum : str, optional
+        Its SHA-256, if it is known.
 
     Raises
     ------
     RampflowError
         The file can't be read.
     """
-    log.info("SHA-256 of %s: %s (%d bytes)", path.name, sha256_of(path), path.stat().st_size)
+    log.info("SHA-256 of %s: %s (%d bytes)", path.name, checksum or sha256_of(path), path.stat().st_size)
 
 
 def logged_checksums(log: Path) -> dict[str, tuple[int, str]]:
