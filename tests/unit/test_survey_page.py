@@ -109,6 +109,33 @@ def test_a_click_sorts(page, table):
     assert shown == pytest.approx(known[::-1][: len(shown)], rel=1e-3)
 
 
+def test_a_sorted_table_stays_sorted_when_it_is_filtered(page, table):
+    place = page.evaluate("find('.slick-header-column').findIndex(e => e.innerText.includes('sky rms'))")
+    click(page, ".slick-header-column", "sky rms")
+    for detector in ("'WFI07'", ""):
+        change(page, "detector", f"value = [{detector}]")
+        rows = [
+            row for row in table.values() if np.isfinite(row["image_rms"]) and (row["detector"] in detector or not detector)
+        ]
+        known = sorted(row["image_rms"] for row in rows)
+        assert [float(text) for text in page.evaluate(f"cells({place})")[:10]] == pytest.approx(known[:10], rel=1e-3)
+
+
+def test_a_filter_copies_no_row_of_a_table_that_is_not_sorted(page):
+    """It took a third of the time of a filter."""
+    page.evaluate("""(() => {
+      const rows = Bokeh.index.find_one(model('table')).data
+      const copy = rows.getItem
+      window.copied = 0
+      rows.getItem = (place) => { window.copied += 1; return copy.call(rows, place) }
+    })()""")
+    change(page, "detector", "value = ['WFI07']")
+    assert change(page, "detector", "value = []") == SIZE + 1
+    assert page.evaluate("copied") < 1000
+    names = page.evaluate("cells(0)")
+    assert names[0] == FAILED, "the order of the page"
+
+
 def test_filters_choose_exposures(page, table):
     of_detector = [row for row in table.values() if row["detector"] == "WFI07"]
     assert change(page, "detector", "value = ['WFI07']") == len(of_detector)
