@@ -22,6 +22,7 @@ from refpix import (
 from small_files import arrays_of
 
 from rampflow import dq as flags
+from rampflow.detector import border_pixels
 from rampflow.files.asdf_writer import create_asdf
 from rampflow.quality.measures import measure_row_scatter
 from rampflow.step.logs import recorded_numbers
@@ -518,6 +519,32 @@ def test_the_scatter_of_rows_is_recorded(exposure):
             pairs = np.stack([difference[row : row + 2] for row in range(6, len(difference) - 1, 16)])
             assert numbers[name] == pytest.approx(measure_row_scatter(pairs), rel=1e-4)
     assert numbers["row_scatter_before"] != numbers["row_scatter_after"]
+
+
+@pytest.mark.parametrize("columns", [slice(None), slice(0, 4)], ids=["both sides", "one side"])
+def test_a_shift_of_the_reference_pixels_is_recorded(exposure, columns):
+    """It changes no corrected pixel, as the mean over the resultants is subtracted: no other number has it."""
+    program(exposure)
+    with rdm.open(exposure / "out.asdf") as after, rdm.open(exposure / "in.asdf") as before:
+        known, data = recorded_numbers(after.meta.cal_logs), np.array(before.data)
+        border = border_pixels(0, ROWS, (ROWS, COLUMNS))
+        assert known["reference_level"] == pytest.approx(np.median(data[0][border]), rel=1e-6)
+        left = np.median(data[0][:, :4]) - np.median(data[0][4:-4, 4:8])
+        right = np.median(data[0][:, -4:]) - np.median(data[0][4:-4, -8:-4])
+        assert known["reference_offset"] == pytest.approx((left + right) / 2, abs=1e-3)
+        shifted = border.copy()
+        shifted[:, 4 if columns.stop else COLUMNS :] = False
+        before.data = data + 1000 * shifted.astype(np.float32)
+        before.save(exposure / "other.asdf")
+    (exposure / "other.asdf").rename(exposure / "in.asdf")
+    program(exposure)
+    with rdm.open(exposure / "out.asdf") as after:
+        found = recorded_numbers(after.meta.cal_logs)
+    expected = 500 if columns.stop else 1000
+    assert found["reference_offset"] - known["reference_offset"] == pytest.approx(expected, abs=0.1)
+    if not columns.stop:
+        assert found["reference_level"] - known["reference_level"] == pytest.approx(1000, abs=0.1)
+        assert found["row_scatter_after"] == pytest.approx(known["row_scatter_after"], rel=0.02)
 
 
 def test_empty_references_are_one_warning(exposure):
