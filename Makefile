@@ -102,8 +102,10 @@ demo report: env
 test: $(VENV)/.made-dev $(VENV)/.made-kernels
 	$(BIN)/python -m pytest --numprocesses $(CORES) --dist loadfile --durations 15 -m "not peer and not slurm and not container" --ignore tests/documents/test_notebooks.py
 
+# Folders without quick tests. To import them takes each worker 2 s.
+NOT_QUICK := faults package peer slurm
 test-quick: $(VENV)/.made-dev $(VENV)/.made-kernels
-	$(BIN)/python -m pytest --numprocesses $(CORES) --dist loadfile --durations 10 -m quick
+	$(BIN)/python -m pytest --numprocesses $(CORES) --dist loadfile --durations 10 -m quick $(addprefix --ignore=tests/,$(NOT_QUICK))
 
 test-slurm: $(VENV)/.made-dev $(VENV)/.made-cluster
 	$(BIN)/python -m pytest -m slurm tests/slurm

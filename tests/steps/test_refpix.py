@@ -416,6 +416,7 @@ def program(folder, *options, reference="ref.asdf"):
 
 
 @pytest.mark.parametrize("switched_off", [None, *SWITCHES])
+@pytest.mark.slow
 def test_the_program_writes_the_result_of_the_function(exposure, switched_off):
     result = program(exposure, "--threads=2", *([f"--{switched_off}=false"] if switched_off else []))
     assert result.returncode == 0, result.stderr
@@ -451,6 +452,7 @@ def test_reference_pixels_without_a_signal_give_a_warning(exposure, level, silen
     assert ("WARNING" in said) == silent
 
 
+@pytest.mark.slow
 def test_a_stuck_channel_gives_a_warning(exposure):
     with rdm.open(exposure / "in.asdf") as model:
         model.data[:, 100:, 128:256] = 4321
@@ -461,6 +463,7 @@ def test_a_stuck_channel_gives_a_warning(exposure):
     assert said.count("WARNING") == 1
 
 
+@pytest.mark.slow
 def test_a_dead_border_gives_a_warning(exposure):
     with rdm.open(exposure / "in.asdf") as model:
         model.data[:, 100:, :4] = 4000
@@ -547,6 +550,7 @@ def test_a_shift_of_the_reference_pixels_is_recorded(exposure, columns):
         assert found["row_scatter_after"] == pytest.approx(known["row_scatter_after"], rel=0.02)
 
 
+@pytest.mark.slow
 def test_empty_references_are_one_warning(exposure):
     """As simulators without reference pixels write them."""
 

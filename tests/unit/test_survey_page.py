@@ -14,8 +14,6 @@ from rampflow.pictures.overview import MEASURED, contact_sheet, order_exposures,
 from rampflow.quality.numbers import NUMBERS
 from rampflow.quality.table import read_exposure_table, to_columns, update_table
 
-pytestmark = pytest.mark.slow
-
 SIZE, THUMBNAILS = 10_000, 30
 #: A text that would end a script, or become an element, if it were not escaped.
 REASON = "x.asdf: no </script><b id='injected'>data</b>"
