@@ -6,7 +6,7 @@
 # make demo       process a simulated visit, from raw exposures to products, in demo/
 # make report     the same, and write a report: demo/results/*_report.html
 # make test       run the tests
-# make test-quick run the tests for the daily loop, in three minutes
+# make test-quick run the tests for the daily loop, in two minutes
 # make test-slurm run the workflow on a SLURM cluster of one node, which is started here: as root, with Debian's slurm-wlm and munge
 # make test-container  the steps of the container recipes in a new root of Debian: as root, with debootstrap
 # make test-snakemake  run a small visit with the oldest Snakemake that works; SNAKEMAKE=9.10.1 names another version

@@ -10,7 +10,7 @@ from survey_rows import FAULTS, FOUND_BY, plant, simulate_survey, write_rows
 from rampflow.errors import RampflowError
 from rampflow.pictures.footprints import SIDE, outline_exposures
 from rampflow.pictures.image import sky_center, tangent_plane
-from rampflow.pictures.overview import MEASURED, contact_sheet, order_exposures, text_columns
+from rampflow.pictures.overview import MEASURED, choose_listed, contact_sheet, order_exposures, text_columns
 from rampflow.quality.numbers import NUMBERS
 from rampflow.quality.table import read_exposure_table, to_columns, update_table
 
@@ -223,6 +223,15 @@ def test_the_order_of_exposures():
     columns = to_columns(rows)
     ordered = columns["stem"][order_exposures(columns)].tolist()
     assert ordered == ["failed", "two", "one", "outdated", "missing", "good"]
+
+
+def test_the_top_of_the_page_has_each_kind_of_fault():
+    """A lost pointing is one fault of an exposure; an exposure in stray light has several, and comes before it."""
+    kinds = [["image_median", "image_rms"]] * 30 + [["s_tweakreg"], [], ["image_rms"], ["psf_fwhm"]]
+    assert choose_listed(kinds, 5) == [0, 1, 2, 30, 33]
+    assert choose_listed(kinds, 100) == [*range(31), 32, 33]
+    assert choose_listed([["a"], ["b"], ["c"]], 2) == [0, 1]
+    assert choose_listed([[]], 5) == []
 
 
 def test_texts_of_an_exposure(tmp_path):
