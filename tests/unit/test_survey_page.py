@@ -178,6 +178,10 @@ def test_a_selected_row_is_selected_in_the_plots_and_explained(page, results):
     assert page.evaluate("model('exposures').selected.indices") == [0]
     text = page.evaluate("document.getElementById('chosen').innerText")
     assert FAILED in text and REASON in text and "linearity" in text
+    for plot in ("trend", "sky"):
+        sizes = page.evaluate(f"""model('{plot}').renderers.filter(r => r.data_source.name == 'exposures')
+          .map(r => [r.selection_glyph.size.value, r.glyph.size.value])""")
+        assert len(sizes) == 1 and sizes[0][0] > 2 * sizes[0][1], "a selected point is seen among others"
 
 
 def test_another_column_of_the_table(page, table):

@@ -48,9 +48,10 @@ def results(tmp_path_factory):
     overrides = "overrides=[{select: {exposure: '*_0007_*'}, references: {flat: wrong_flat.asdf}}]"
     run = workflow.snakemake(*CONFIGURATION, "--config", overrides)
     assert run.returncode == 0, run.stdout + run.stderr
+    summary = (folder / "logs" / "summary.txt").read_text().splitlines()
     page = workflow.snakemake("survey", *CONFIGURATION, "--config", overrides)
     assert page.returncode == 0, page.stdout + page.stderr
-    return folder / "results", (folder / "logs" / "summary.txt").read_text().splitlines()
+    return folder / "results", summary
 
 
 @pytest.mark.parametrize("stem", FAULTS)
