@@ -524,6 +524,7 @@ def test_the_scatter_of_rows_is_recorded(exposure):
     assert numbers["row_scatter_before"] != numbers["row_scatter_after"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("columns", [slice(None), slice(0, 4)], ids=["both sides", "one side"])
 def test_a_shift_of_the_reference_pixels_is_recorded(exposure, columns):
     """It changes no corrected pixel, as the mean over the resultants is subtracted: no other number has it."""
