@@ -6,7 +6,7 @@
 # make demo       process a simulated visit, from raw exposures to products, in demo/
 # make report     the same, and write a report: demo/results/*_report.html
 # make test       run the tests
-# make test-quick run the tests for the daily loop, in three minutes
+# make test-quick run the tests for the daily loop, in two minutes
 # make test-slurm run the workflow on a SLURM cluster of one node, which is started here: as root, with Debian's slurm-wlm and munge
 # make test-container  the steps of the container recipes in a new root of Debian: as root, with debootstrap
 # make test-snakemake  run a small visit with the oldest Snakemake that works; SNAKEMAKE=9.10.1 names another version
@@ -102,8 +102,10 @@ demo report: env
 test: $(VENV)/.made-dev $(VENV)/.made-kernels
 	$(BIN)/python -m pytest --numprocesses $(CORES) --dist loadfile --durations 15 -m "not peer and not slurm and not container" --ignore tests/documents/test_notebooks.py
 
+# Folders without quick tests. To import them takes each worker 2 s.
+NOT_QUICK := faults package peer slurm
 test-quick: $(VENV)/.made-dev $(VENV)/.made-kernels
-	$(BIN)/python -m pytest --numprocesses $(CORES) --dist loadfile --durations 10 -m quick
+	$(BIN)/python -m pytest --numprocesses $(CORES) --dist loadfile --durations 10 -m quick $(addprefix --ignore=tests/,$(NOT_QUICK))
 
 test-slurm: $(VENV)/.made-dev $(VENV)/.made-cluster
 	$(BIN)/python -m pytest -m slurm tests/slurm

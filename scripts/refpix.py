@@ -19,7 +19,7 @@ from rampflow import dq
 from rampflow.detector import BORDER, CHANNEL_DEAD_COLUMNS, CHANNEL_WIDTH, border_pixels
 from rampflow.errors import RampflowError
 from rampflow.files.asdf_writer import EmptyArray
-from rampflow.quality.measures import measure_row_scatter
+from rampflow.quality.measures import measure_reference_level, measure_row_scatter
 from rampflow.step.declaration import Parameter, Range, Reference, Step
 from rampflow.step.exposure import Exposure
 from rampflow.step.job import Job
@@ -37,6 +37,8 @@ RESPONSE = Range(
 BLOCK = 16  #: rows that are averaged together
 #: Two neighboring rows in each block, beyond the reference pixels, from which the scatter of rows is measured.
 PAIR = slice(6, 8)
+#: Columns of light-sensitive pixels beside the left and beside the right border.
+BESIDE_BORDER = np.s_[..., BORDER : 2 * BORDER], np.s_[..., -2 * BORDER : -BORDER]
 
 STEP = Step(
     name="refpix",
@@ -701,11 +703,13 @@ def run(job: Job) -> None:
         counts = values[:, pixels]
         _, offset[start:stop][pixels], lost = replace_lost_samples(counts, remove_offset=parameters.remove_offset)
         bad = start * columns + np.flatnonzero(dq.has(pixeldq.read_rows(start, stop), dq.BAD_REF_PIXEL))
-        return counts, lost, bad, still, values[-1, PAIR] - values[max(resultants - 2, 0), PAIR]
+        lit = values[0, max(BORDER - start, 0) : max(rows - BORDER - start, 0)]
+        beside = [lit[columns_beside].copy() for columns_beside in BESIDE_BORDER]
+        return counts, lost, bad, still, values[-1, PAIR] - values[max(resultants - 2, 0), PAIR], beside
 
     blocks = list(zip(*job.map_rows(_average_rows, rows, BLOCK), strict=True))
     counts, lost = (np.concatenate(arrays, axis=1) for arrays in blocks[:2])
-    bad, still, pairs = np.concatenate(blocks[2]), blocks[3], blocks[4]
+    bad, still, pairs, beside = np.concatenate(blocks[2]), blocks[3], blocks[4], blocks[5]
     offset.flat[bad] = 0
     pixels = np.flatnonzero(border_pixels(0, rows, (rows, columns)))
     warn_of_channels(job, np.sum(still, axis=0) / (rows * CHANNEL_WIDTH), resultants)
@@ -716,6 +720,8 @@ def run(job: Job) -> None:
         "the top border": row < BORDER,
         "the bottom border": row >= rows - BORDER,
     }
+    first_counts = [counts[0, sides[name]] for name in ("the left border", "the right border")]
+    numbers = measure_reference_level(counts[0], first_counts, [np.concatenate(arrays) for arrays in zip(*beside, strict=True)])
     states = {name: ReferenceState.of(counts[:, side], lost[:, side]) for name, side in sides.items()}
     warn_of_references(job, states | {"amp33": ReferenceState.of(stored, amp33_lost)}, resultants)
     unused = np.flatnonzero((states["the top border"].lost > MOST_LOST) | (states["the bottom border"].lost > MOST_LOST))
@@ -738,15 +744,15 @@ def run(job: Job) -> None:
         # The same memory for all that come from a file: the system clears what it gives.
         room = np.empty((RESULTANTS_AT_ONCE, rows, columns), np.float32)
         for first in range(0, resultants, RESULTANTS_AT_ONCE):
-            numbers = range(first, min(first + RESULTANTS_AT_ONCE, resultants))
-            planes = [product.plane_to_change("data", i, room[i - first]) for i in numbers]
-            for i, plane in zip(numbers, planes, strict=True):
+            at_once = range(first, min(first + RESULTANTS_AT_ONCE, resultants))
+            planes = [product.plane_to_change("data", i, room[i - first]) for i in at_once]
+            for i, plane in zip(at_once, planes, strict=True):
                 missing = pixels[lost[i]]
                 plane.flat[missing] = offset.flat[missing]
                 plane.flat[bad] = 0
             corrected_amp33 = correct_resultants(
                 planes,
-                samples[numbers.start : numbers.stop],
+                samples[at_once.start : at_once.stop],
                 offset,
                 amp33_offset,
                 responses,
@@ -756,7 +762,7 @@ def run(job: Job) -> None:
                 mean_is_missing=parameters.mean_is_missing,
                 threads=job.threads,
             )
-            for i, plane, amp33_plane in zip(numbers, planes, corrected_amp33, strict=True):
+            for i, plane, amp33_plane in zip(at_once, planes, corrected_amp33, strict=True):
                 if i >= resultants - 2:
                     last_two[i] = plane[measured]
                 product.write_plane("data", i, plane)
@@ -767,11 +773,9 @@ def run(job: Job) -> None:
         for resultant in unused.tolist():
             product.write_plane("groupdq", resultant, groupdq.read_plane(resultant) | np.uint8(dq.DO_NOT_USE))
         if resultants > 1 and len(measured):
-            scatter = {
-                "row_scatter_before": measure_row_scatter(np.stack(pairs[: len(measured)])),
-                "row_scatter_after": measure_row_scatter(last_two[resultants - 1] - last_two[resultants - 2]),
-            }
-            log_numbers(job.log, scatter)
+            numbers["row_scatter_before"] = measure_row_scatter(np.stack(pairs[: len(measured)]))
+            numbers["row_scatter_after"] = measure_row_scatter(last_two[resultants - 1] - last_two[resultants - 2])
+        log_numbers(job.log, numbers)
 
 
 if __name__ == "__main__":

@@ -70,6 +70,12 @@ class Settings:
         Particles per second and cm².
     snowballs : int
         Number of snowballs.
+    defocus : float
+        Standard deviation of a Gaussian that widens the images of the sources, pixels.
+    dead_channel : int or None
+        Channel, from 1, that sees no light; `None` if there is none.
+    reference_offset : float
+        Added to the counts of the reference pixels, DN.
     gradient : tuple of float or None
         Light in place of the sky: electrons per second in the first and last column, rising logarithmically.
     jumps : bool
@@ -108,6 +114,9 @@ class Settings:
     background: float | None = None
     cosmic_ray_flux: float = 5.0
     snowballs: int = 1
+    defocus: float = 0.0
+    dead_channel: int | None = None
+    reference_offset: float = 0.0
     gradient: tuple[float, float] | None = None
     jumps: bool = False
     reference_read: bool = False

@@ -248,6 +248,29 @@ class PointSpread:
         _add_stamp(image, np.maximum(seen, 0) * (flux / seen.sum()), row, column)
 
 
+def defocus(stamps: np.ndarray, width: float) -> np.ndarray:
+    """Widen point-spread functions, roughly as a defocus does.
+
+    Parameters
+    ----------
+    stamps : numpy.ndarray
+        Samples, (positions, y, x).
+    width : float
+        Standard deviation of a Gaussian, in samples; 0 for none.
+
+    Returns
+    -------
+    numpy.ndarray
+        The stamps convolved with the Gaussian, with the same sums.
+    """
+    if not width:
+        return stamps
+    from scipy.ndimage import gaussian_filter
+
+    wide = gaussian_filter(np.asarray(stamps, float), (0, width, width), mode="constant")
+    return wide * (stamps.sum(axis=(1, 2)) / wide.sum(axis=(1, 2)))[:, None, None]
+
+
 def enclosed_fraction(stamp: np.ndarray, oversample: int, radii: np.ndarray) -> np.ndarray:
     """Compute the fraction of a star's light within circles, on average over its positions within a pixel.
 

@@ -27,7 +27,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from rampflow import dq as flags
-from rampflow.detector import BORDER, CHANNEL_WIDTH, SCIENCE, detector_number
+from rampflow.detector import BORDER, CHANNEL_WIDTH, SCIENCE, border_pixels, detector_number
 from rampflow.errors import RampflowError
 from rampflow.files.tags import ROMAN_PREFIX
 from simulator import detector as electronics
@@ -42,7 +42,7 @@ from simulator.metadata import (
     fill_metadata,
     fill_older_version,
 )
-from simulator.optics import PointSpread, Projection, render_sources
+from simulator.optics import PointSpread, Projection, defocus, render_sources
 
 #: Background by exposure type, DN/s: zodiacal light, or lamps (assumed).
 BACKGROUND = {"WFI_IMAGE": 0.25, "WFI_LOLO": 2.0, "WFI_WFSC": 0.25, "WFI_SPECTRAL": 0.5, "WFI_FLAT": 100.0}
@@ -137,6 +137,11 @@ def simulate(settings: Settings, sky, references: dict, *, threads: int = 1):
         without the border; cosmic_rays (see `simulator.detector.throw_cosmic_rays`; resultant is the first that shows them).
     sources : astropy.table.Table or None
         Sources on the image, see `simulator.optics.render_sources`; `None` without a sky.
+
+    Raises
+    ------
+    RampflowError
+        The dead channel of the settings is not one of the detector's.
     """
     shape = references["gain"].data.shape
     trimmed = tuple(n - 2 * BORDER for n in shape)
@@ -144,6 +149,9 @@ def simulate(settings: Settings, sky, references: dict, *, threads: int = 1):
         [settings.seed, detector_number(settings.detector)]
     ).spawn(5)
     n_reads = settings.read_pattern[-1][-1]
+    channels = shape[1] // CHANNEL_WIDTH
+    if settings.dead_channel is not None and not 1 <= settings.dead_channel <= channels:
+        raise RampflowError(f"--dead-channel is {settings.dead_channel}; this detector has the channels 1 to {channels}")
 
     scene, sources = _render_scene(settings, sky, references, trimmed)
     count_rate = _count_rate(scene, references, sky_rng)
@@ -175,7 +183,8 @@ def _render_scene(settings, sky, references, trimmed):
         if "epsf" in references:
             epsf, entry = references["epsf"], references["photom"].phot_table[settings.optical_element]
             # Focus 0 and the second spectral type, as in the pipeline's source catalog.
-            spread = PointSpread(np.array(epsf.psf[0, 1]), epsf.meta.pixel_x, epsf.meta.pixel_y, epsf.meta.oversample)
+            stamps = defocus(np.array(epsf.psf[0, 1]), settings.defocus * epsf.meta.oversample)
+            spread = PointSpread(stamps, epsf.meta.pixel_x, epsf.meta.pixel_y, epsf.meta.oversample)
             per_njy = 1e-9 / (entry["photmjsr"] * 1e6 * entry["pixelareasr"])
         scene, sources = render_sources(trimmed, sky, make_projection(settings, references), spread, per_njy)
     background = BACKGROUND.get(settings.exposure_type, 0.0) if settings.background is None else settings.background
@@ -270,6 +279,11 @@ def _accumulate(count_rate, hits, references, settings, rng, threads) -> tuple[n
 
     with ThreadPoolExecutor(threads) as pool:
         list(pool.map(expose, range(0, rows, block)))
+    if settings.dead_channel:
+        dead = slice((settings.dead_channel - 1) * CHANNEL_WIDTH, settings.dead_channel * CHANNEL_WIDTH)
+        result[..., dead] = pedestal[:, dead]
+    if settings.reference_offset:
+        result[:, border_pixels(0, rows, (rows, columns))] += np.float32(settings.reference_offset)
     return result, pedestal
 
 
@@ -447,6 +461,20 @@ def main() -> int:
     )
     add("--snowballs", type=int, default=default.snowballs, help="number of snowballs (default: %(default)s)")
     add(
+        "--defocus",
+        type=float,
+        default=default.defocus,
+        help="standard deviation of a Gaussian that widens the images of the sources, pixels (default: %(default)s)",
+    )
+    add("--dead-channel", type=int, metavar="N", help="channel (from 1) that sees no light: its counts stay at its pedestal")
+    add(
+        "--reference-offset",
+        type=float,
+        default=default.reference_offset,
+        metavar="DN",
+        help="added to the counts of the reference pixels in all resultants (default: %(default)s)",
+    )
+    add(
         "--gradient",
         type=float,
         nargs=2,
@@ -514,7 +542,10 @@ def main() -> int:
         parser.error(str(error))
     references = {reftype: rdm.open(path) for reftype, path in files.items()}
     sky = Table.read(args.sky) if args.sky else None
-    arrays, truth, sources = simulate(settings, sky, references, threads=args.threads)
+    try:
+        arrays, truth, sources = simulate(settings, sky, references, threads=args.threads)
+    except RampflowError as error:
+        parser.error(str(error))
     args.output.parent.mkdir(parents=True, exist_ok=True)
     write_exposure(args.output, settings, arrays, references)
     write_truth(args.truth or args.output.with_name(args.output.name.replace("_uncal", "_truth")), truth, sources)

@@ -89,6 +89,7 @@ def own_modules():
     return {path.parent.name if path.stem == "__init__" else path.stem for path in paths}
 
 
+@pytest.mark.slow
 def test_every_imported_package_is_required():
     own, missing = own_modules(), []
     for path, sources in files():
@@ -129,6 +130,7 @@ def test_names_are_those_of_the_packages():
 @pytest.mark.parametrize(
     ("name", "folders"), [("rampflow.in", ("scripts", "workflow", "envs", "plugins")), ("dev.in", ("tests",))]
 )
+@pytest.mark.slow
 def test_packages_without_an_import_have_a_comment(name, folders):
     """So that a package goes from the file when the last import of it goes."""
     names = set().union(

@@ -18,6 +18,7 @@ FAULTS = {
     "defocus": {"psf_fwhm": lambda v: 1.8 * v, "depth": lambda v: v - 0.6},
     "lost pointing": {"s_tweakreg": lambda v: "FAILED", "n_matches": lambda v: 0},
     "dead channel": {"channel_deviation": lambda v: 1.0},
+    "reference pixels": {"reference_level": lambda v: v + 1000, "reference_offset": lambda v: v + 1000},
     "wrong flat": {"sky_nonuniformity": lambda v: v + 0.05, "image_rms": lambda v: 1.1 * v},
 }
 #: Number by which each fault is to be found.
@@ -27,6 +28,7 @@ FOUND_BY = {
     "defocus": "psf_fwhm",
     "lost pointing": "s_tweakreg",
     "dead channel": "channel_deviation",
+    "reference pixels": "reference_offset",
     "wrong flat": "sky_nonuniformity",
 }
 
@@ -48,6 +50,8 @@ def simulate_survey(number, seed=1, detectors=18, elements=tuple(ELEMENTS), expo
             "chi2": rng.normal(0.93, 0.015),
             "channel": rng.uniform(0.004, 0.02),
             "throughput": rng.normal(1, 0.03),
+            "level": rng.normal(6000, 500),
+            "offset": rng.normal(0, 100),
         }
         for name in (f"WFI{i:02d}" for i in range(1, detectors + 1))
     }
@@ -109,6 +113,8 @@ def _row(rng, visit, dither, detector, chip, element, seconds, zodiacal, density
         "jump_rate": rate,
         "chi2_median": chip["chi2"] * rng.normal(1, 0.003),
         "chi2_excess": 0.002 * rng.lognormal(0, 0.2),
+        "reference_level": chip["level"] + rng.normal(0, 25),
+        "reference_offset": chip["offset"] + rng.normal(0, 10),
         "row_scatter_before": 3 * chip["rows"] * rng.normal(1, 0.03),
         "row_scatter_after": 0.9 * chip["rows"] * rng.normal(1, 0.02),
         "transient": rng.normal(300, 10) if detector == "WFI18" else None,

@@ -338,6 +338,7 @@ def test_calibrate_has_the_products_of_a_run(package, working, cache, monkeypatc
     assert f"step ramp_fitting: {FIRST}" in made.log
 
 
+@pytest.mark.slow
 def test_calibrate_refuses_what_the_workflow_refuses(simulated, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     raw = simulated / RAW

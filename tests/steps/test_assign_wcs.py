@@ -182,6 +182,7 @@ def test_a_footprint_that_is_not_finite_is_left_alone(tmp_path):
     assert meta_of(tmp_path / "out.asdf")["wcsinfo"]["s_region"] == "POLYGON ICRS old"
 
 
+@pytest.mark.slow
 def test_a_distortion_that_is_nan_is_refused(tmp_path):
     write_image(tmp_path / "in.asdf", image(ROWS, COLUMNS))
     path = write_distortion(tmp_path / "distortion.asdf", distortion_model() | (Shift(np.nan) & Shift(0)))
@@ -225,6 +226,7 @@ def test_plausible_reference_points_give_no_warning(tmp_path, meta, offset):
 
 
 @pytest.mark.parametrize(("unit", "width"), [(1 / 3600, "2.88"), (1 / 0.11, "0.94"), (2, "0.2")])
+@pytest.mark.slow
 def test_a_distortion_in_another_unit_is_refused(tmp_path, unit, width):
     """Degrees, pixels, pixels half as wide: without this check only fluxes, positions and shapes would be wrong."""
     write_image(tmp_path / "in.asdf", image(ROWS, COLUMNS))

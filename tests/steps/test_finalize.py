@@ -76,6 +76,7 @@ def test_the_transient_status_is_of_wfi18_alone(status, detector, expected):
 
 
 # ------------------------------------------------------------------------------------------------------------- preview
+@pytest.mark.slow
 def test_the_preview_is_the_image_with_its_flagged_rows_dark(products):
     with AsdfFile(products / "r_cal.asdf") as file, Image.open(products / "r_cal.png") as picture:
         data, region = file.tree["roman"]["data"].read(), file.tree["roman"]["meta"]["wcsinfo"]["s_region"]
@@ -289,6 +290,7 @@ def texts_of(path):
     return {key.decode(): value.decode() for key, value in pq.read_schema(path).metadata.items()}
 
 
+@pytest.mark.slow
 def test_the_metadata_describe_each_product(tmp_path):
     steps, catalog = process(tmp_path, {"cal_logs": ["an earlier line"]})
     moved = meta_of(steps["assignwcs"])

@@ -267,6 +267,7 @@ def test_a_catalog_is_read_from_a_web_server(tmp_path, ranges):
     ],
     ids=["cut", "zeros", "empty"],
 )
+@pytest.mark.slow
 def test_a_partition_that_is_damaged_on_the_server_is_a_reason(tmp_path, monkeypatch, caplog, damage):
     path = sorted(write_catalog(tmp_path / "catalog").rglob("Npix=*"))[-1]
     path.write_bytes(damage(path.read_bytes()))
@@ -282,6 +283,7 @@ def test_an_address_without_a_catalog_is_a_reason(tmp_path):
         fetch_stars(f"{server.address}/nothing", REGION, EPOCH, 60)
 
 
+@pytest.mark.slow
 def test_a_script_that_reads_a_remote_catalog_runs_once(tmp_path):
     """As `rampflow.calibrate` in a script without a function main: another process must not import it."""
     write_catalog(tmp_path / "catalog")
@@ -299,6 +301,7 @@ def test_a_script_that_reads_a_remote_catalog_runs_once(tmp_path):
     assert done.stdout.split() == ["begin", str(len(INSIDE))], done.stderr
 
 
+@pytest.mark.slow
 def test_partitions_as_folders_of_a_web_server_are_refused(tmp_path):
     write_catalog(tmp_path / "catalog", suffix="/")
     with pytest.raises(CatalogUnavailable, match="can't be listed on a web server; give the catalog by s3://"):
@@ -414,6 +417,7 @@ hats.read_hats(open_store({address!r}), Region((Circle({ra}, {dec}, 0.05),)))
 """
 
 
+@pytest.mark.slow
 def test_a_job_that_is_killed_while_it_writes_into_the_cache_leaves_a_sound_cache(tmp_path, monkeypatch):
     write_catalog(tmp_path / "catalog")
     cache, address = tmp_path / "cache", f"{Server(tmp_path).address}/catalog"

@@ -428,6 +428,7 @@ def test_the_program_writes_the_result_of_the_function(exposure):
         assert model.meta.ref_file.integralnonlinearity == "N/A"
 
 
+@pytest.mark.slow
 def test_the_program_adds_the_converters_correction(exposure):
     folder, _, measured = exposure
     write_polynomials(folder / "lin.asdf", (0, 1))

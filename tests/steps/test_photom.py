@@ -63,6 +63,7 @@ def test_a_damaged_table_is_refused(tmp_path, row):
 
 
 @pytest.mark.parametrize(("scale", "warned"), [(0.11, False), (0.112, False), (0.12, True), (0.1, True)])
+@pytest.mark.slow
 def test_a_pixel_area_that_differs_from_the_wcs_gives_a_warning(tmp_path, scale, warned):
     """A WCS with pixels of `scale` arcsec, and a reference with those of 0.11."""
     pixels = (Scale(scale) & Scale(scale)) | (Shift(1546) & Shift(-892))

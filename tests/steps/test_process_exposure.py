@@ -55,6 +55,7 @@ def without_times(text):
     return [line.partition("Z :: ")[2] for line in text.splitlines()]
 
 
+@pytest.mark.slow
 def test_files_and_logs_are_those_of_a_process_for_each_step(chain):
     done = chain.process("--write", *STEPS)
     assert done.returncode == 0, done.stderr
@@ -73,6 +74,7 @@ def test_files_and_logs_are_those_of_a_process_for_each_step(chain):
     assert np.count_nonzero(arrays_of(chain.file("saturation", "memory"))["groupdq"]) > 20 * 30 * 3, "flags have grown"
 
 
+@pytest.mark.slow
 def test_flags_of_a_ramp_as_input_are_kept_and_added_to(chain):
     """They lie in its file, and dq_init adds to them in memory."""
     data = ramp()
@@ -94,6 +96,7 @@ def test_only_files_that_are_asked_for_are_written(chain):
     assert sorted((chain.folder / "memory").iterdir()) == [chain.file("saturation", "memory")]
 
 
+@pytest.mark.slow
 def test_a_chain_begins_with_any_step(chain):
     """As after a step that was run by itself."""
     whole = chain.process("--write", *STEPS)

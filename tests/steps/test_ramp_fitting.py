@@ -149,6 +149,7 @@ def test_agrees_with_the_dense_covariance(pattern):
 
 
 @pytest.mark.parametrize("pattern", [UNEVEN, SINGLE])
+@pytest.mark.slow
 def test_search_agrees_with_trying_every_omission(pattern):
     """The search selects what dense fits without each difference or pair select."""
     rng = np.random.default_rng(5)

@@ -22,6 +22,7 @@ from refpix import (
 from small_files import arrays_of
 
 from rampflow import dq as flags
+from rampflow.detector import border_pixels
 from rampflow.files.asdf_writer import create_asdf
 from rampflow.quality.measures import measure_row_scatter
 from rampflow.step.logs import recorded_numbers
@@ -415,6 +416,7 @@ def program(folder, *options, reference="ref.asdf"):
 
 
 @pytest.mark.parametrize("switched_off", [None, *SWITCHES])
+@pytest.mark.slow
 def test_the_program_writes_the_result_of_the_function(exposure, switched_off):
     result = program(exposure, "--threads=2", *([f"--{switched_off}=false"] if switched_off else []))
     assert result.returncode == 0, result.stderr
@@ -450,6 +452,7 @@ def test_reference_pixels_without_a_signal_give_a_warning(exposure, level, silen
     assert ("WARNING" in said) == silent
 
 
+@pytest.mark.slow
 def test_a_stuck_channel_gives_a_warning(exposure):
     with rdm.open(exposure / "in.asdf") as model:
         model.data[:, 100:, 128:256] = 4321
@@ -460,6 +463,7 @@ def test_a_stuck_channel_gives_a_warning(exposure):
     assert said.count("WARNING") == 1
 
 
+@pytest.mark.slow
 def test_a_dead_border_gives_a_warning(exposure):
     with rdm.open(exposure / "in.asdf") as model:
         model.data[:, 100:, :4] = 4000
@@ -520,6 +524,34 @@ def test_the_scatter_of_rows_is_recorded(exposure):
     assert numbers["row_scatter_before"] != numbers["row_scatter_after"]
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("columns", [slice(None), slice(0, 4)], ids=["both sides", "one side"])
+def test_a_shift_of_the_reference_pixels_is_recorded(exposure, columns):
+    """It changes no corrected pixel, as the mean over the resultants is subtracted: no other number has it."""
+    program(exposure)
+    with rdm.open(exposure / "out.asdf") as after, rdm.open(exposure / "in.asdf") as before:
+        known, data = recorded_numbers(after.meta.cal_logs), np.array(before.data)
+        border = border_pixels(0, ROWS, (ROWS, COLUMNS))
+        assert known["reference_level"] == pytest.approx(np.median(data[0][border]), rel=1e-6)
+        left = np.median(data[0][:, :4]) - np.median(data[0][4:-4, 4:8])
+        right = np.median(data[0][:, -4:]) - np.median(data[0][4:-4, -8:-4])
+        assert known["reference_offset"] == pytest.approx((left + right) / 2, abs=1e-3)
+        shifted = border.copy()
+        shifted[:, 4 if columns.stop else COLUMNS :] = False
+        before.data = data + 1000 * shifted.astype(np.float32)
+        before.save(exposure / "other.asdf")
+    (exposure / "other.asdf").rename(exposure / "in.asdf")
+    program(exposure)
+    with rdm.open(exposure / "out.asdf") as after:
+        found = recorded_numbers(after.meta.cal_logs)
+    expected = 500 if columns.stop else 1000
+    assert found["reference_offset"] - known["reference_offset"] == pytest.approx(expected, abs=0.1)
+    if not columns.stop:
+        assert found["reference_level"] - known["reference_level"] == pytest.approx(1000, abs=0.1)
+        assert found["row_scatter_after"] == pytest.approx(known["row_scatter_after"], rel=0.02)
+
+
+@pytest.mark.slow
 def test_empty_references_are_one_warning(exposure):
     """As simulators without reference pixels write them."""
 

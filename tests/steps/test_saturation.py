@@ -230,6 +230,7 @@ def busy(tmp_path):
 
 
 @pytest.mark.parametrize("options", [{}, {"n_pix_grow_sat": 1}, {"n_pix_grow_sat": 3, "backup": 2}])
+@pytest.mark.slow
 def test_the_program_writes_the_flags_of_the_whole_ramp(busy, options):
     folder, data, threshold, dq = busy
     arguments = [f"--{k}={v}" for k, v in options.items()]
@@ -267,6 +268,7 @@ def statuses_after(folder, data, *, dq=None, **arrays):
 
 
 @pytest.mark.parametrize("case", ["dark border", "saturated border", "unchecked pixels", "said by pixeldq"])
+@pytest.mark.slow
 def test_a_fully_saturated_exposure_marks_what_follows_as_skipped(tmp_path, case):
     data, dq, arrays = saturated(65000 if case == "saturated border" else 0), None, {}
     if case == "unchecked pixels":

@@ -22,12 +22,12 @@ from scipy.spatial.transform import Rotation
 from simulator import detector as electronics
 from simulator import simulate_exposure, simulate_references, simulate_sky
 from simulator.metadata import MA_TABLES, MODELS, OLDER_VERSIONS, Settings, fill_metadata
-from simulator.optics import FOCAL_PLANE_CENTER, PointSpread, Projection, attitude, pointing_at, render_sources
+from simulator.optics import FOCAL_PLANE_CENTER, PointSpread, Projection, attitude, defocus, pointing_at, render_sources
 
 from rampflow import dq as flags
 from rampflow.astrometry.region import unit_vectors
 from rampflow.catalog.photometry import encircled_energy
-from rampflow.detector import SCIENCE
+from rampflow.detector import SCIENCE, border_pixels
 from rampflow.errors import RampflowError
 from rampflow.wcs.building import build_wcs
 
@@ -396,6 +396,43 @@ def test_jumps_are_single_hits_of_known_charge(references):
     index = hits["resultant"][large], hits["row"][large], hits["column"][large]
     step = data[index[0] + 1, *index[1:]] - data[index[0] - 1, *index[1:]]
     assert np.median(step / (hits["charge"][large] / 1.8)) == pytest.approx(1, abs=0.05)
+
+
+def test_a_dead_channel_sees_no_light_and_changes_no_other(references, sky, exposure):
+    data = simulate_exposure.simulate(dataclasses.replace(SETTINGS, dead_channel=2), sky, references["WFI01"])[0]["data"]
+    known = exposure[0]["data"]
+    np.testing.assert_array_equal(data[..., :128], known[..., :128])
+    rise = (data[-1].astype(float) - data[0])[SCIENCE]
+    lit = (known[-1].astype(float) - known[0])[SCIENCE]
+    assert np.median((lit - rise)[:, 124:]) == pytest.approx(0.25 * 20 * SETTINGS.frame_time, rel=0.15), "the background"
+    assert rise[:, 124:].max() < 200 < lit[:, 124:].max(), "the noise of the readout, and no source"
+    with pytest.raises(RampflowError, match="--dead-channel is 3; this detector has the channels 1 to 2"):
+        simulate_exposure.simulate(dataclasses.replace(SETTINGS, dead_channel=3), sky, references["WFI01"])
+
+
+def test_an_offset_of_the_reference_pixels_changes_no_other(references, sky, exposure):
+    data = simulate_exposure.simulate(dataclasses.replace(SETTINGS, reference_offset=1000), sky, references["WFI01"])[0]["data"]
+    moved = data.astype(int) - exposure[0]["data"]
+    np.testing.assert_array_equal(moved[SCIENCE], 0)
+    border = moved[:, border_pixels(0, SIZE, (SIZE, SIZE))]
+    assert np.abs(border - 1000).max() <= 1, "rounded"
+
+
+def test_defocus_widens_stars_and_keeps_their_flux(references):
+    epsf = references["WFI01"]["epsf"]
+    images = []
+    for width in (0.0, 1.5):
+        stamps = defocus(np.array(epsf.psf[0, 1]), width * epsf.meta.oversample)
+        image = np.zeros((TRIMMED, TRIMMED))
+        spread = PointSpread(stamps, epsf.meta.pixel_x, epsf.meta.pixel_y, epsf.meta.oversample)
+        spread.add_star(image, 100.0, 100.0, 1000.0)
+        images.append(image)
+    sharp, wide = images
+    assert wide.sum() == pytest.approx(sharp.sum(), rel=0.01)
+    # The variances of convolved functions add up; wings beyond 10 pixels have too little light to be lost.
+    columns = np.arange(TRIMMED) - 100.0
+    variances = [(image.sum(axis=0) * columns**2).sum() / image.sum() for image in images]
+    assert variances[1] - variances[0] == pytest.approx(1.5**2, rel=0.1)
 
 
 @pytest.mark.parametrize("offset", [0, 300])

@@ -391,6 +391,7 @@ def test_an_intermediate_image_has_the_name_of_the_final_one():
     assert products.final_image_name("r0001_wfi07_f158_flat.asdf") == "r0001_wfi07_f158_cal.asdf"
 
 
+@pytest.mark.slow
 def test_it_runs_as_a_program_and_writes_both_files_or_none(catalogs, tmp_path):
     outputs = tmp_path / "r_cat.parquet", tmp_path / "r_segm.asdf"
     succeed("source_catalog", catalogs.sky, *outputs, *catalogs.references, "--threads", 2)
@@ -446,6 +447,7 @@ def test_contradictory_parameters_are_refused(catalogs, tmp_path, option):
     assert option[0] in said and "takes no value below" in said
 
 
+@pytest.mark.slow
 def test_a_kernel_as_wide_as_a_galaxy_cluster_is_refused(catalogs, tmp_path):
     options = (*catalogs.references, "--kernel_fwhm", 60)
     said = refuse("source_catalog", tmp_path / "c", catalogs.sky, tmp_path / "c", tmp_path / "s", *options)
@@ -507,6 +509,7 @@ def test_sources_have_at_least_npixels(catalogs, plain):
     assert (np.bincount(labels.ravel())[1:] >= least).all()
 
 
+@pytest.mark.slow
 def test_without_psf_fits_their_columns_are_absent(catalogs):
     for options, references in ((("--fit_psf", "false"), None), ((), ("--epsf", "N/A", *catalogs.references[2:]))):
         files = catalogs.make(None, *options, references=references)
@@ -629,12 +632,14 @@ def test_a_map_of_nearly_the_same_field_is_taken(catalogs, plain, entry, value, 
 
 
 # ----------------------------------------------------------------------------------------------------- nothing to measure
+@pytest.mark.slow
 def test_an_image_without_sources_has_an_empty_catalog(catalogs):
     sky = write_sky(catalogs.folder / "blank_flat.asdf", image(SIZE, SIZE), err=0.3)
     check_empty(catalogs.make(sky), "COMPLETE")
 
 
 @pytest.mark.parametrize("how", ["flagged", "not finite", "no error"])
+@pytest.mark.slow
 def test_a_masked_image_has_an_empty_catalog(catalogs, how):
     arrays = {"dq": np.full((SIZE, SIZE), flags.DO_NOT_USE, np.uint32)} if how == "flagged" else {}
     data = np.full((SIZE, SIZE), np.nan, np.float32) if how == "not finite" else None
@@ -643,6 +648,7 @@ def test_a_masked_image_has_an_empty_catalog(catalogs, how):
     assert "masked" in catalogs.said
 
 
+@pytest.mark.slow
 def test_a_fully_saturated_exposure_has_an_empty_catalog(catalogs, tmp_path):
     skipped = {"cal_step.ramp_fit": "SKIPPED", "cal_step.source_catalog": "SKIPPED"}
     sky = write_image(tmp_path / "r_flat.asdf", np.zeros((SIZE, SIZE)), skipped)
@@ -1264,6 +1270,7 @@ def test_an_apcorr_reference_without_the_optical_element_is_named(catalogs):
     assert "apcorr.asdf: data.F129 is missing or empty" in catalogs.said and not catalog["is_extended"].any()
 
 
+@pytest.mark.slow
 def test_an_invalid_apcorr_reference_is_named(catalogs, tmp_path):
     path = write_apcorr(tmp_path / "falls.asdf", fractions=np.linspace(0.9, 0.5, 60))
     outputs = tmp_path / "out/r_cat.parquet", tmp_path / "out/r_segm.asdf"

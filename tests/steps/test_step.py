@@ -348,6 +348,7 @@ def test_a_fully_saturated_exposure_passes_on_and_names_no_reference(files, tmp_
 
 
 @pytest.mark.parametrize("name", AFTER)
+@pytest.mark.slow
 def test_a_step_that_lacked_its_reference_runs_when_it_has_one(files, tmp_path, name):
     step = declarations.steps()[name]
     source = files / f"{step.takes}.asdf"
@@ -371,6 +372,7 @@ def test_an_unused_reference_is_not_recorded(files, tmp_path):
         assert model.meta.cal_step.flat_field == "SKIPPED" and model.meta.ref_file.flat == "N/A"
 
 
+@pytest.mark.slow
 def test_compressed_exposures_are_accepted(files, tmp_path):
     with asdf.open(files / "ramp.asdf", memmap=False, lazy_load=False) as file:
         for compression in ("lz4", "zlib", "bzp2"):

@@ -65,6 +65,7 @@ def test_alignment_errors_are_at_the_limit_of_the_stars(usual, aligned):
     assert max(usual.offset(stem) for stem in "ab") > max(aligned.offset(stem) for stem in "ab")
 
 
+@pytest.mark.slow
 def test_the_solution_has_all_entries_of_the_products(aligned):
     solution = aligned["a"]
     assert solution["status"] == "COMPLETE" and solution["s_region"].startswith("POLYGON ICRS  ")
@@ -640,6 +641,7 @@ def test_aligning_aligned_images_changes_nothing(calibrated, refine):
 
 
 @pytest.mark.parametrize("number", [1, 2, 3])
+@pytest.mark.slow
 def test_detectors_of_an_exposure_agree_if_some_of_them_are_aligned_already(tmp_path, number):
     """The pointing error is still in the WCS of the others. The last one has no stars and follows the rest."""
     sky = Sky(tmp_path, radius=0.5)
@@ -676,6 +678,7 @@ def test_aligned_images_follow_another_catalog(calibrated):
         np.testing.assert_allclose([x, y], [1000, 3000], atol=0.01)
 
 
+@pytest.mark.slow
 def test_the_tangent_plane_of_an_aligned_exposure_is_a_rotation(calibrated):
     from rampflow.alignment.exposures import SourcePositions, read_exposure
     from rampflow.step.exposure import Exposure
@@ -1135,6 +1138,7 @@ def test_exposures_of_one_month_are_aligned_together(tmp_path):
         assert result.summary["exposures"][stem]["n_shared"] > 100
 
 
+@pytest.mark.slow
 def test_without_motions_exposures_years_apart_are_off_by_the_motion(epochs):
     """What the motions change: the same exposures with a catalog that knows none."""
     stars = dict(zip(("ra", "dec"), epochs.catalog_stars, strict=True))

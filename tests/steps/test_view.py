@@ -62,6 +62,7 @@ def results(tmp_path_factory):
     return folder, wcs
 
 
+@pytest.mark.slow
 def test_a_fits_file_has_the_arrays_the_header_and_the_wcs(results, tmp_path, capsys):
     folder, wcs = results
     succeed("view", STEM, "--results", folder, "--output", tmp_path, "--fits")
@@ -102,6 +103,7 @@ def test_an_image_without_a_wcs_is_written_without_one(tmp_path, capsys):
     assert "no image of the exposure has a WCS" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_wcs_that_fits_keywords_do_not_follow_is_refused(tmp_path, capsys):
     shape = (2048, 2048)
     image = tmp_path / f"{STEM}_cal.asdf"
@@ -212,6 +214,7 @@ def display():
 
 
 @pytest.mark.parametrize("coordinates", ["image", "sky"])
+@pytest.mark.slow
 def test_ds9_places_the_regions_where_the_catalog_has_the_sources(results, tmp_path, monkeypatch, coordinates):
     """ds9 reads the FITS file and the regions, and writes the regions in pixels by its own WCS."""
     if not (shutil.which("ds9") and shutil.which("Xvfb")):
@@ -233,6 +236,7 @@ def test_ds9_places_the_regions_where_the_catalog_has_the_sources(results, tmp_p
     assert [region.meta["tag"] for region in read[3:]] == [["SATURATED"], ["JUMP_DET"], ["DO_NOT_USE"]]
 
 
+@pytest.mark.slow
 def test_the_commands_of_the_page_run(results, tmp_path, capsys, monkeypatch):
     """Those of docs/how-to/other-tools.md, in a working folder with results, where there is no ds9."""
     page = (ROOT / "docs" / "how-to" / "other-tools.md").read_text()

@@ -139,6 +139,7 @@ def test_flagged_pixels_do_not_count(tmp_path, share):
         assert not (after["groupdq"] & flags.WFI18_TRANSIENT).any()
 
 
+@pytest.mark.slow
 def test_non_linearity_is_not_taken_for_the_transient(tmp_path):
     # A flat of 7,900 DN per read: the first resultant lies some 150 DN below the line through the next two, in all rows.
     data = straight(20000, curved=1e-6)
@@ -161,6 +162,7 @@ def test_non_linearity_of_rows_that_are_brighter_at_the_beginning(tmp_path):
 
 
 @pytest.mark.parametrize("rate", [1.0, 100.0, 300.0])
+@pytest.mark.slow
 def test_a_plausible_fit_corrects_a_flat(tmp_path, rate):
     data = straight(rate, curved=1e-6)
     data[0] += transient()
@@ -170,6 +172,7 @@ def test_a_plausible_fit_corrects_a_flat(tmp_path, rate):
     assert np.abs(removed - transient()[SCIENCE]).max() < 3
 
 
+@pytest.mark.slow
 def test_where_nothing_is_flagged_the_check_changes_no_number(tmp_path):
     data = with_transient()
     program(tmp_path, data)
@@ -239,6 +242,7 @@ def test_fewer_than_four_resultants_mask(tmp_path, resultants, many):
 
 @pytest.mark.parametrize("resultants", [4, 5])
 @pytest.mark.parametrize("check_fit", ["true", "false"])
+@pytest.mark.slow
 def test_four_resultants_are_enough(tmp_path, resultants, check_fit):
     program(tmp_path, with_transient(resultants), f"--check_fit={check_fit}")
     after = arrays_of(tmp_path / "out.asdf")

@@ -311,6 +311,7 @@ in_one_folder = settings(deadline=None, max_examples=150, suppress_health_check=
 
 @in_one_folder
 @given(st.dictionaries(texts, trees, max_size=5))
+@pytest.mark.slow
 def test_trees_make_a_round_trip(tmp_path, tree):
     with AsdfFile(write(tmp_path / "a.asdf", tree)) as file:
         assert file.tree.tag == "tag:stsci.edu:asdf/core/asdf-1.1.0"
@@ -322,6 +323,7 @@ shapes = st.tuples(st.integers(1, 4), st.integers(1, 20), st.integers(1, 40))
 
 @in_one_folder
 @given(st.lists(st.tuples(st.sampled_from(DTYPES), shapes), min_size=1, max_size=4), st.data())
+@pytest.mark.slow
 def test_arrays_make_a_round_trip_whole_by_rows_and_by_planes(tmp_path, kinds, data):
     arrays = {f"a{i}": values(dtype, shape) for i, (dtype, shape) in enumerate(kinds)}
     with AsdfFile(write(tmp_path / "a.asdf", dict(arrays))) as file:
@@ -341,6 +343,7 @@ def test_arrays_make_a_round_trip_whole_by_rows_and_by_planes(tmp_path, kinds, d
 
 @in_one_folder
 @given(st.sampled_from(["<f4", ">f4", "<f2", "u1", "<u4"]), shapes, st.data())
+@pytest.mark.slow
 def test_arrays_can_be_written_in_pieces(tmp_path, dtype, shape, data):
     array = values(np.dtype(dtype), shape)
     cuts = sorted(data.draw(st.sets(st.integers(0, shape[1]))) | {0, shape[1]})

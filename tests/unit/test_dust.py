@@ -120,6 +120,7 @@ def test_the_projection_is_that_of_the_header(kind, latitude, tmp_path):
 
 
 @pytest.mark.parametrize("spread", [0.05, 20.0])
+@pytest.mark.slow
 def test_a_window_of_the_map_has_the_values_of_the_whole_map(maps, spread):
     """At places all over the sky, those where the window ends at the edge of the map among them."""
     rng = np.random.default_rng(2)

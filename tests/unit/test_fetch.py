@@ -87,6 +87,7 @@ def names(folder):
     return sorted(path.name for path in folder.iterdir())
 
 
+@pytest.mark.slow
 def test_exposures_of_a_search_are_fetched_once(files, tmp_path):
     folder = tmp_path / "l1"
     with archive(files) as server:
@@ -104,6 +105,7 @@ def test_exposures_of_a_search_are_fetched_once(files, tmp_path):
         assert not server.counts["GET retrieve_product"]
 
 
+@pytest.mark.slow
 def test_each_transfer_asks_for_its_own_link(files, tmp_path):
     """With links that expire before the file before has arrived, one asked for in advance would be refused."""
     with archive(files, lifetime=0.5) as server:
@@ -114,6 +116,7 @@ def test_each_transfer_asks_for_its_own_link(files, tmp_path):
         assert server.counts["GET retrieve_product"] == 3 and len(names(tmp_path / "l1")) == 4
 
 
+@pytest.mark.slow
 def test_a_cut_transfer_is_continued(files, tmp_path):
     with archive(files) as server:
         server.faults["/data/0"] = Fault(after=150_000)
@@ -124,6 +127,7 @@ def test_a_cut_transfer_is_continued(files, tmp_path):
         assert (tmp_path / "l1" / name).read_bytes() == (files / name).read_bytes()
 
 
+@pytest.mark.slow
 def test_a_bad_file_is_named_and_the_others_are_fetched(files, tmp_path):
     bad, *good = sorted(path.name for path in files.iterdir())
     damage_pixels(files / bad)
@@ -143,6 +147,7 @@ def test_a_bad_file_is_named_and_the_others_are_fetched(files, tmp_path):
         ("mast:program=7", "has no raw exposure that fits"),
     ],
 )
+@pytest.mark.slow
 def test_wrong_searches_are_named(files, tmp_path, search, text):
     with archive(files) as server:
         done = fetch(server, search, tmp_path / "l1")

@@ -21,6 +21,7 @@ print(*(m.__file__ for m in list(sys.modules.values()) if (getattr(m, "__file__"
 
 
 @pytest.mark.parametrize("name", [*STEPS, "finalize", "astrometric_catalog", "report"])
+@pytest.mark.slow
 def test_the_fingerprint_covers_every_import_at_start(name):
     done = subprocess.run([sys.executable, "-c", IMPORT, str(SCRIPTS), name], capture_output=True, text=True, check=True)
     loaded = set(done.stdout.split())

@@ -29,6 +29,7 @@ def installed():
     return json.loads(run.stdout)
 
 
+@pytest.mark.slow
 def test_tags_are_those_of_the_installed_packages(installed):
     known = tags.DATA_MODELS.get(installed["data_model"])
     assert known == installed["models"], f"the data model {installed['data_model']} has changed or is new: run make lock"

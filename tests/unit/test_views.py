@@ -57,6 +57,7 @@ def test_fits_keywords_of_a_full_frame_are_within_a_hundredth_of_a_mas(number, d
     assert found.error < 0.01 and found.inverse_error < 1e-3 and found.largest < 1e-3
 
 
+@pytest.mark.slow
 def test_the_error_of_a_poor_fit_is_the_largest_one_on_the_image():
     wcs = wavy_wcs(FRAME)
     found = fit_sip(wcs, FRAME)
@@ -243,6 +244,7 @@ def test_the_notebook_opens_the_images_and_marks_their_sources(tmp_path, monkeyp
 
 
 # ---------------------------------------------------------------------------------------------------------- focal plane
+@pytest.mark.slow
 def test_stars_of_all_detectors_are_where_the_sky_has_them():
     """Each star of one bright pixel is found in the mosaic where the tangent plane has it."""
     rng, tiles, stars, regions = np.random.default_rng(6), [], [], []

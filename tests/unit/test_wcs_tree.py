@@ -118,6 +118,7 @@ UNKNOWN = [
 
 
 @pytest.mark.parametrize("model", UNKNOWN)
+@pytest.mark.slow
 def test_unsupported_transforms_are_left_to_gwcs(model):
     with pytest.raises(UnknownTransform):
         evaluate(tree_of_wcs(model), X, Y)

@@ -69,6 +69,7 @@ def exposure(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_truth_slopes_recovers_known_errors(exposure, monkeypatch):
     files = (exposure / f"{name}.asdf" for name in ("e_truth", "ours", "theirs"))
     bins = run(truth_slopes, exposure, *files, monkeypatch)["bins"]

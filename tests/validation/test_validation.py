@@ -156,6 +156,7 @@ def test_two_explanations_with_one_id_are_refused(tmp_path):
         write_document.read_explanations(tmp_path / "explanations.yaml")
 
 
+@pytest.mark.slow
 def test_the_document_matches_the_table(tmp_path, monkeypatch):
     (tmp_path / "none").mkdir()
     (tmp_path / "validation").mkdir()
@@ -186,6 +187,7 @@ def explained():
 
 
 @pytest.mark.parametrize("explanation", EXPLANATIONS, ids=lambda explanation: explanation.id)
+@pytest.mark.slow
 def test_a_difference_beyond_the_bounds_is_not_explained(explained, explanation):
     """Each row that it explains, enlarged in each of its measures that has a bound."""
     for row in explained[explanation.id]:

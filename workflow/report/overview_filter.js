@@ -27,7 +27,13 @@ for (let row = 0; row < size; row++) {
   booleans[row] = keep
   if (keep) rows.push(row)
 }
+// A table that can be sorted copies each row to sort them by their numbers, as they are: a third of the time of this script for
+// 10,000 exposures. Only one that is sorted by a column needs it.
+const view = cb_context.index.find_one(table)
+const is_sorted = view !== null && view.grid.getSortColumns().length > 0
+table.setv({sortable: is_sorted}, {silent: true})
 kept.booleans = booleans
+table.setv({sortable: true}, {silent: true})
 document.getElementById("kept").textContent = rows.length.toLocaleString("en")
 
 const turn = (others.tags[0] ?? 0) + 1

@@ -6,7 +6,7 @@ import base64
 import datetime
 import io
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -50,6 +50,31 @@ def order_exposures(columns: Mapping[str, np.ndarray]) -> np.ndarray:
     found = np.array([len(names.split(",")) if names else 0 for names in outliers], dtype=int)
     conditions = [state == "failed", found > 0, state == "outdated", np.isin(state, WITHOUT_PRODUCTS)]
     return np.lexsort((columns["stem"], columns["exposure_start_time"], -found, np.select(conditions, [0, 1, 2, 3], 4)))
+
+
+def choose_listed(kinds: Sequence[Collection[str]], most: int) -> list[int]:
+    """Choose the exposures at the top of the page: of each kind of fault at least one, as far as there is room.
+
+    Parameters
+    ----------
+    kinds : sequence of collection of str
+        What needs a look in each exposure: names of numbers, or the state; empty for exposures that are as they should be.
+    most : int
+        Largest number of exposures.
+
+    Returns
+    -------
+    list of int
+        Their row numbers, in the order of the rows.
+    """
+    seen: set[str] = set()
+    first: list[int] = []
+    others: list[int] = []
+    for row, found in enumerate(kinds):
+        if found:
+            (others if seen.issuperset(found) else first).append(row)
+            seen |= set(found)
+    return sorted([*first, *others][:most])
 
 
 def page_of_exposure(association: str, stem: str) -> str:
@@ -217,7 +242,11 @@ def write_overview(
     columns = {name: values[order] for name, values in columns.items()}
     texts = text_columns(columns, results, output.parent)
     pictures, possible = contact_sheet(texts, results, thumbnails)
-    unusual = [row for row in range(len(order)) if texts["outliers"][row] or texts["state"][row] != "complete"]
+    kinds = [
+        {*filter(None, names.split(",")), *([state] if state != "complete" else [])}
+        for names, state in zip(texts["outliers"], texts["state"], strict=True)
+    ]
+    listed = choose_listed(kinds, MOST_LISTED)
     page = file_html(
         make_document(texts, columns, template.parent, stars),
         INLINE,
@@ -227,8 +256,8 @@ def write_overview(
             "exposures": len(order),
             "states": {state: texts["state"].count(state) for state in ("failed", "outdated", "missing", "excluded")},
             "with_outliers": sum(bool(names) for names in texts["outliers"]),
-            "unusual": [{name: texts[name][row] for name in CAPTION} for row in unusual[:MOST_LISTED]],
-            "more_unusual": max(len(unusual) - MOST_LISTED, 0),
+            "unusual": [{name: texts[name][row] for name in CAPTION} for row in listed],
+            "more_unusual": sum(map(bool, kinds)) - len(listed),
             "pictures": pictures,
             "possible_pictures": possible,
             "made": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),

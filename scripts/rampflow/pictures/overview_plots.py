@@ -34,6 +34,7 @@ DETECTOR_WIDTH = 40.88  #: mm: 4088 pixels of 10 µm
 ALWAYS = ("stem", "state", "outliers", "note", "page", "time")
 COLOR_MAP: Any = Cividis256
 ORDINARY, UNKNOWN, INK, STAR = "#0072b2", "#dde2e8", "#1a1f29", "#e69f00"
+SELECTED_SIZE = 9  #: of a point that is selected, pixels; others have 4
 PLOT_SIZE: Any = {"width": 600, "height": 400, "sizing_mode": "scale_width"}
 HOVERS = [("", "@stem"), ("value", "@value{0.[0000]}"), ("state", "@state"), ("note", "@note")]
 
@@ -75,6 +76,7 @@ def make_document(
     widgets, table = make_widgets(texts), make_table(source, CDSView(filter=kept))
     colors = LinearColorMapper(palette=COLOR_MAP, low=0, high=1, nan_color=UNKNOWN)
     points: Any = {"source": source, "view": CDSView(filter=drawn), "nonselection_fill_alpha": 0.15}
+    points |= {"selection_line_color": INK, "selection_line_width": 2}
     names = ("time", "value", "one", "stem", "note", "ra", "dec")
     marks = ColumnDataSource({name: [] for name in names}, name="marks")
     focal_plane, focal_parts = _make_focal_plane()
@@ -156,6 +158,7 @@ def _make_trend(points: Any, marks: ColumnDataSource) -> Any:
     plot.xaxis.axis_label = "start of the exposure (UTC)"
     plot.xaxis.major_label_policy = NoOverlap(min_distance=8)
     dots = plot.scatter("time", "value", size=4, marker="square", fill_color=ORDINARY, line_color=None, **points)
+    dots.selection_glyph.size = SELECTED_SIZE
     plot.scatter("time", "value", marker="circle", **_ring(marks))
     plot.add_tools(HoverTool(renderers=[dots], tooltips=HOVERS, limit=3))
     return plot
@@ -197,6 +200,7 @@ def _make_sky(
         places = ColumnDataSource({"ra": ra.astype("f4"), "dec": stars[:, 1].astype("f4")}, name="stars")
         plot.scatter("ra", "dec", source=places, size=2, fill_color=STAR, line_color=None)
     dots = plot.scatter("ra", "dec", size=4, marker="square", fill_color=fill, line_color=None, **points)
+    dots.selection_glyph.size = SELECTED_SIZE
     plot.scatter("ra", "dec", marker="circle", **_ring(marks))
     crosses = plot.scatter("ra", "dec", source=lost, size=9, marker="x", line_color=MARKED, line_width=2)
     names = ColumnDataSource({"x": [], "y": [], "text": []}, name="names")

@@ -54,6 +54,12 @@ SOLUTION = {
     "rmse_after": "rmse_after_mas",
 }
 
+#: Numbers that steps have logged.
+RECORDED = (
+    *("jumps", "jump_rate", "chi2_median", "chi2_excess", "transient"),
+    *("reference_level", "reference_offset", "row_scatter_before", "row_scatter_after"),
+)
+
 _LINE = re.compile(r":: rampflow\.(?P<step>\w+) :: (?P<level>WARNING|ERROR) :: (?P<text>.*)")
 
 
@@ -226,8 +232,7 @@ def numbers_of_exposure(
     numbers: dict[str, Any] = {"stem": stem, **read_metadata(meta)}
     numbers |= {f"s_{status}": meta["cal_step"].get(status, "INCOMPLETE") for status in STATUSES}
     numbers |= measured
-    names = ("jumps", "jump_rate", "chi2_median", "chi2_excess", "row_scatter_before", "row_scatter_after", "transient")
-    numbers |= {name: recorded.get(name) for name in names}
+    numbers |= {name: recorded.get(name) for name in RECORDED}
     sources = dict.fromkeys(("n_sources", "n_stars", "psf_fwhm", "psf_ellipticity", "depth"))
     numbers |= sources if catalog is None else measure_sources(catalog)
     numbers |= {name: solution.get(entry) for name, entry in SOLUTION.items()}

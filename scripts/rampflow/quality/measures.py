@@ -135,6 +135,28 @@ def measure_row_scatter(differences: np.ndarray) -> float:
     return robust_scatter(means[:, 1] - means[:, 0]) / np.sqrt(2)
 
 
+def measure_reference_level(border: np.ndarray, sides: Sequence[np.ndarray], beside: Sequence[np.ndarray]) -> dict[str, float]:
+    """Measure the level of the reference pixels.
+
+    Parameters
+    ----------
+    border : numpy.ndarray
+        Counts of the reference pixels in one resultant, DN, of shape (pixel,).
+    sides : sequence of numpy.ndarray
+        Those of the left and those of the right border.
+    beside : sequence of numpy.ndarray
+        Counts of the light-sensitive pixels in the columns beside each of these borders, in the same resultant, DN.
+
+    Returns
+    -------
+    dict of float
+        ``reference_level``, the median, and ``reference_offset``, the median of a side less that of the pixels beside it, on
+        average over both sides, DN. A change of the bias of a whole channel is in the level, and not in the offset.
+    """
+    offsets = [float(np.median(side)) - float(np.median(pixels)) for side, pixels in zip(sides, beside, strict=True)]
+    return {"reference_level": float(np.median(border)), "reference_offset": sum(offsets) / len(offsets)}
+
+
 def chi2_survival(chi2: float, degrees: int) -> float:
     """Compute the probability of a larger χ².
 

@@ -40,6 +40,9 @@ class Number:
     varies_by_detector : bool
         Whether sound detectors differ by this number. The differences that count are then twice as large where an exposure is
         compared with those of other detectors.
+    same_detector : bool
+        Whether exposures are compared by this number with those of the same detector, of all optical elements and exposure
+        times: sound detectors differ by much, and nothing else changes the number.
     varies_by_field : bool
         Whether sound exposures of different fields differ by this number. The differences that count are then three times as
         large where the exposures of the same visit share the number.
@@ -55,6 +58,7 @@ class Number:
     factor: float = 1.0
     difference: float = 0.0
     varies_by_detector: bool = False
+    same_detector: bool = False
     varies_by_field: bool = False
 
     @property
@@ -203,6 +207,25 @@ RAMPS = _section(
         factor=2.0,
         difference=0.005,
         varies_by_detector=True,
+    ),
+    Number(
+        "reference_level",
+        "median of the reference pixels in the first resultant",
+        "DN",
+        label="level of the reference pixels",
+        compared=True,
+        difference=200.0,
+        same_detector=True,
+    ),
+    Number(
+        "reference_offset",
+        "median of the reference pixels of a side in the first resultant, less that of the 4 columns of light-sensitive pixels "
+        "beside it, on average over the left and the right side",
+        "DN",
+        label="offset of the reference pixels",
+        compared=True,
+        difference=100.0,
+        same_detector=True,
     ),
     Number(
         "row_scatter_before",
@@ -368,4 +391,5 @@ def _outlier_rule(number: Number) -> str:
         parts.append(f"difference {number.difference:g}{f' {number.unit}' if number.unit else ''}")
     text = " and ".join(parts)
     text += "; twice that across detectors" if number.varies_by_detector else ""
+    text += "; any element of the same detector" if number.same_detector else ""
     return f"{text}; three times that if its visit shares it" if number.varies_by_field else text

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -19,6 +19,8 @@ GROUPS = (
     (("detector", "optical_element", "exposure_type", "exposure_time"), "detector and element"),
     (("optical_element", "exposure_type", "exposure_time"), "element"),
 )
+#: The same for numbers by which sound detectors differ by much, and which no optical element changes.
+GROUPS_OF_DETECTORS = ((("detector", "exposure_type"), "detector"),)
 #: Exposures of one field, which share its sky, stars and galaxies.
 FIELD = ("visit_id", "optical_element", "exposure_type", "exposure_time")
 FEWEST_OF_FIELD = 3  #: exposures whose median tells what a field is like
@@ -73,7 +75,8 @@ def spell_value(number: Number, value: float) -> str:
     str
         The text.
     """
-    return f"{value:.3g} {number.unit.replace(' / ', '/')}".rstrip()
+    text = f"{value:.0f}" if 1000 <= abs(value) < 1e6 else f"{value:.3g}"
+    return f"{text} {number.unit.replace(' / ', '/')}".rstrip()
 
 
 def find_outliers(columns: Mapping[str, np.ndarray], limits: Mapping[str, Mapping[str, float]]) -> list[list[Finding]]:
@@ -95,11 +98,13 @@ def find_outliers(columns: Mapping[str, np.ndarray], limits: Mapping[str, Mappin
     for step in STATUSES:
         for row in _rows(columns[step.name] == "FAILED"):
             found[row][step.name] = Finding(step.name, f"{step.title} FAILED")
-    keys = [_group_keys(columns, names) for names, _ in GROUPS]
+    groups, of_detectors = (
+        [(_groups(_group_keys(columns, names)), kind) for names, kind in of_kind] for of_kind in (GROUPS, GROUPS_OF_DETECTORS)
+    )
     fields = _group_keys(columns, FIELD)
     for number in NUMBERS.values():
         if number.compared:
-            for row, text in _compare(number, columns[number.name], keys, fields):
+            for row, text in _compare(number, columns[number.name], of_detectors if number.same_detector else groups, fields):
                 found[row][number.name] = Finding(number.name, text)
         for bound, limit in limits.get(number.name, {}).items():
             values = columns[number.name]
@@ -131,14 +136,16 @@ def _groups(of_row: np.ndarray) -> list[np.ndarray]:
     return np.split(order, np.flatnonzero(np.diff(of_row[order])) + 1)
 
 
-def _compare(number: Number, values: np.ndarray, keys: list[np.ndarray], fields: np.ndarray) -> Iterator[tuple[int, str]]:
+def _compare(
+    number: Number, values: np.ndarray, kinds: Sequence[tuple[list[np.ndarray], str]], fields: np.ndarray
+) -> Iterator[tuple[int, str]]:
     """Rows that are outliers by a number, with the text of each."""
     waiting = np.isfinite(values)
     known = waiting.copy()
     like_field = _like_field(number, values, fields)
-    for is_wider, (of_row, (_, kind)) in enumerate(zip(keys, GROUPS, strict=True)):
+    for is_wider, (groups, kind) in enumerate(kinds):
         wide = 2.0 if is_wider and number.varies_by_detector else 1.0
-        for rows in _groups(of_row):
+        for rows in groups:
             members = rows[known[rows]]
             judged = rows[waiting[rows]]
             if members.size < FEWEST or not judged.size:
