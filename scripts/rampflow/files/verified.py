@@ -1,8 +1,8 @@
 """Which blocks of a reference are known to match their checksums.
 
 The checksum of a block is an MD5 of all its bytes. For the references of a full frame, it takes 1.1 s of processor time to
-compute them. A file that has not changed since need not be checked again: the job that checks a block notes in the user's cache
-folder (``$XDG_CACHE_HOME/rampflow/intact``, or ``~/.cache`` in place of the variable) that it is intact, for all later jobs.
+compute them. A file that has not changed since need not be checked again: the job that checks a block notes in the folder
+``intact`` of `user_cache` that it is intact, for all later jobs.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from rampflow.errors import RampflowError
 from rampflow.files.asdf_reader import AsdfFile
 from rampflow.files.atomic import replacing
 from rampflow.files.links import stamp_of
+from rampflow.files.user_cache import user_cache
 
 SMALLEST_FILE = 1 << 20  #: bytes; smaller files are checked sooner than their notes are read
 #: Seconds after which a file is checked again: a disk may damage a file without a change of its times.
@@ -66,8 +67,7 @@ def note_of(path: Path) -> Path:
     pathlib.Path
         The note, which need not exist.
     """
-    cache = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
-    return Path(cache, "rampflow", "intact", f"{hashlib.sha256(os.path.realpath(path).encode()).hexdigest()[:16]}.json")
+    return user_cache() / "intact" / f"{hashlib.sha256(os.path.realpath(path).encode()).hexdigest()[:16]}.json"
 
 
 def _read_note(note: Path, stamp: list[int]) -> set[int]:

@@ -20,6 +20,7 @@ from rampflow.errors import RampflowError
 from rampflow.files import links
 from rampflow.files.atomic import replacing
 from rampflow.files.checksums import logged_checksums, remembered_checksums, sha256_of
+from rampflow.files.user_cache import user_cache
 from rampflow.step.declaration import NOT_APPLICABLE
 from rampflow.workflow import references
 from rampflow.workflow.commands import Commands
@@ -29,7 +30,7 @@ from rampflow.workflow.plan import Plan
 
 NAME = "run.json"
 FORMAT = 2  #: increased whenever an entry is renamed or removed
-CHECKSUMS = Path(".rampflow/checksums.json")  #: of references, in the working folder
+CHECKSUMS = "checksums.json"  #: of references, in the user's cache
 #: Logs of an exposure with the checksums of its inputs and products.
 _LOGS_WITH_CHECKSUMS = ("dq_init", "finalize")
 _SLACK = 1_000_000_000  #: nanoseconds, for disks that tell times to a second
@@ -80,7 +81,7 @@ def write_record(
     """
     path = Path(plan.settings["results"]) / NAME
     commands, logged = Commands(plan, in_one_job), {stem: _logged_checksums(stem) for stem in plan.exposures}
-    checksums = remembered_checksums(plan.inventory.references(), CHECKSUMS, compute=not interrupted)
+    checksums = remembered_checksums(plan.inventory.references(), user_cache() / CHECKSUMS, compute=not interrupted)
     record = {
         "format": FORMAT,
         "software": {"name": SOFTWARE_NAME, "version": __version__},
