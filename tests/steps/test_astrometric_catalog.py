@@ -25,6 +25,8 @@ from astropy.time import Time
 from astropy_healpix import HEALPix
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from simulated_sky import SIZE as SKY_SIZE
+from simulated_sky import Sky
 from small_files import run, set_entries, succeed
 
 from rampflow.astrometry import check_astrometric_catalog, hats, read_star_table, star_catalogs
@@ -33,9 +35,13 @@ from rampflow.astrometry.motion import MAS, at_epoch, displacement, propagate, p
 from rampflow.astrometry.region import Circle, Region, calendar_year, julian_year, separation, survey_images, unit_vectors
 from rampflow.astrometry.star_table import Origin, next_attempt, write_star_table
 from rampflow.errors import RampflowError
+from rampflow.files.asdf_reader import AsdfFile
 from rampflow.files.asdf_writer import create_asdf
 from rampflow.files.data_models import data_model
 from rampflow.files.yaml_tree import tagged
+from rampflow.step.exposure import Exposure
+from rampflow.wcs.footprint import s_region
+from rampflow.wcs.wcs_tree import Wcs
 
 pytestmark = pytest.mark.slow
 
@@ -286,6 +292,42 @@ def test_without_a_footprint_the_pointing_is_used(tmp_path, s_region):
     (circle,) = region.circles
     assert (circle.ra, circle.dec) == (150.0, 2.0)
     assert 1.0 <= circle.radius / (SIZE / 2 * 0.11 / 3600 * 2**0.5) <= 1.2
+
+
+def corners_of_sky(sky, stem):
+    x, y = np.meshgrid(*2 * [np.array([0.0, SKY_SIZE - 1])])
+    return sky.truth[stem].to_sky(x.ravel(), y.ravel())
+
+
+@pytest.mark.parametrize("footprint", [None, "?", "where it was pointed", "turned", "POLYGON ICRS  0 0 1 0 1 1"])
+@pytest.mark.parametrize(("ra", "dec"), [(150.0, 2.0), (0.0, -30.0), (359.97, 60.0), (77.0, 89.99), (200.0, -90.0)])
+def test_stars_are_retrieved_around_the_wcs(tmp_path, ra, dec, footprint, caplog):
+    """Whatever the header says of the footprint: at right ascension 0, at the poles, and where the pointing was turned."""
+    sky = Sky(tmp_path, density=20, in_catalog=10, ra=ra, dec=dec)
+    header = {"wcsinfo.s_region": footprint}
+    if footprint in ("where it was pointed", "turned"):
+        pointed = Sky(tmp_path, density=20, in_catalog=10, ra=ra, dec=dec - np.sign(dec) * 0.3 * (footprint != "turned"))
+        other = pointed.expose("other", roll_error=45 * (footprint == "turned"))
+        with AsdfFile(other) as file:
+            header["wcsinfo.s_region"] = s_region(Wcs(Exposure(file).meta["wcs"]))
+    path = sky.expose("moved", header=header)
+    region, _ = survey_images([path], MARGIN)
+    (circle,) = region.circles
+    ras, decs = corners_of_sky(sky, "moved")
+    for angle in range(0, 360, 30):
+        assert region.contains(*offset(ras, decs, 0.95 * MARGIN / 3600, angle)).all()
+    from_center = separation(unit_vectors(ras, decs), circle.center)
+    assert circle.radius == pytest.approx(from_center.max() + MARGIN / 3600, abs=0.2 / 3600)
+    said = "lies" in caplog.text and "from that of its WCS" in caplog.text
+    assert said == (footprint not in (None, "?")), caplog.text
+
+
+def test_a_footprint_of_the_wcs_gives_no_warning(tmp_path, caplog):
+    sky = Sky(tmp_path, density=20, in_catalog=10, ra=0.0)
+    with AsdfFile(sky.expose("first")) as file:
+        stated = s_region(Wcs(Exposure(file).meta["wcs"]))
+    survey_images([sky.expose("again", header={"wcsinfo.s_region": stated})], MARGIN)
+    assert not caplog.text
 
 
 def test_images_that_will_not_be_aligned_are_left_out(tmp_path, image):

@@ -1,4 +1,8 @@
-"""The part of the sky that images cover, as a circle around each, and their epochs, from their headers."""
+"""The part of the sky that images cover, as a circle around each, and their epochs, from their headers.
+
+An image is where its WCS puts it, since tweakreg aligns it from there. The footprint (``meta.wcsinfo.s_region``) is a copy,
+which stays behind where somebody replaces or moves the WCS.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +19,7 @@ from rampflow.files.asdf_reader import AsdfFile
 from rampflow.step.exposure import Exposure
 from rampflow.step.logs import step_logger
 from rampflow.step.provenance import is_fully_saturated
+from rampflow.wcs.wcs_tree import Wcs
 
 log = step_logger("astrometric_catalog")
 
@@ -23,6 +28,8 @@ DISTORTION = 1.1
 #: Largest distance of images that share one request to a service, degrees. It is the radius of WFI's field of view, so that the
 #: detectors of one pointing take one request.
 FIELD_RADIUS = 0.5
+#: Distance of the footprint in the header from that of the WCS, arcsec, above which a warning says so.
+SAME_FOOTPRINT = 1.0
 
 
 def unit_vectors(ra, dec) -> np.ndarray:
@@ -202,8 +209,36 @@ def _circle_of(image: Exposure) -> Circle | None:
     if image.meta.get("wcs") is None:
         log.info("%s: can't be aligned: it has no WCS", image.path.name)
         return None
-    corners = _corners(image.meta.get("wcsinfo", {}).get("s_region"))
+    stated = _corners(image.meta.get("wcsinfo", {}).get("s_region"))
+    corners = _corners_by_wcs(image)
+    if corners is None:
+        corners = stated
+    elif stated is not None and (apart := _distance(stated, corners)) > SAME_FOOTPRINT:
+        log.warning(
+            "%s: the footprint in its header (meta.wcsinfo.s_region) lies %.3g arcsec from that of its WCS: the stars are "
+            "retrieved around the WCS",
+            image.path.name,
+            apart,
+        )
     return circle_of_pointing(image) if corners is None else Circle.around(unit_vectors(*corners.T))
+
+
+def _corners_by_wcs(image: Exposure) -> np.ndarray | None:
+    """Right ascension and declination of the corners, (4, 2), in degrees, by the WCS; `None` if it has no positions there."""
+    tree = image.meta["wcs"]
+    if not (isinstance(tree, dict) and isinstance(tree.get("steps"), list)):
+        return None  # tweakreg refuses it
+    wcs = Wcs(tree)
+    rows, columns = image.array("data").shape[-2:]
+    (x0, x1), (y0, y1) = wcs.bounding_box or ((-0.5, columns - 0.5), (-0.5, rows - 0.5))
+    corners = np.transpose(wcs(np.array([x0, x0, x1, x1]), np.array([y0, y1, y1, y0])))
+    return corners if np.isfinite(corners).all() else None
+
+
+def _distance(one: np.ndarray, other: np.ndarray) -> float:
+    """Largest distance from a corner of a polygon to the nearest corner of another, arcsec."""
+    first, second = unit_vectors(*one.T), unit_vectors(*other.T)
+    return 3600 * float(separation(first[:, None], second[None]).min(axis=1).max())
 
 
 def circle_of_pointing(image: Exposure) -> Circle | None:
