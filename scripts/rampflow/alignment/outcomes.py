@@ -289,7 +289,9 @@ def _align_left_as_one(members, starts, catalog, relative, absolute, options) ->
         distances = np.linalg.norm(directions[placed, None] - directions[portion], axis=-1).min(axis=1)
         nearest = [placed[i] for i in np.argsort(distances, kind="stable")[:MOST_AS_ONE]]
         indices = sorted(portion + nearest)
-        fitted = fit_common_correction([members[i] for i in indices], catalog, relative, absolute, **options)
+        fitted = fit_common_correction(
+            [members[i] for i in indices], catalog, relative, absolute, **options, approximate_overlaps=True
+        )
         for index, (wcs, _) in zip(indices, fitted, strict=True):
             if starts[index] is None and wcs is not None:
                 starts[index] = correction_of(members[index], wcs)
