@@ -232,7 +232,7 @@ def read_members(
     RampflowError
         An image can't be read, or lacks an entry of the header.
     """
-    from rampflow.alignment.exposures import read_exposure
+    from rampflow.alignment.exposures import InconsistentWcs, read_exposure
 
     members, left_out, caveats = [], {}, {}
     own_catalogs = own_catalogs or [NOT_APPLICABLE] * len(images)
@@ -256,7 +256,11 @@ def read_members(
             except RampflowError as error:  # the user's file of one exposure; the others can be aligned
                 left_out[stem] = "FAILED", f"its source catalog can't be used: {error}"
                 continue
-            members.append(read_exposure(stem, image, sources, with_epoch=with_epochs))
+            try:
+                members.append(read_exposure(stem, image, sources, with_epoch=with_epochs))
+            except InconsistentWcs as error:
+                left_out[stem] = "FAILED", str(error)
+                continue
             if caveat:
                 caveats[stem] = caveat
     return members, left_out, caveats

@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import tweakreg
+from astropy.modeling.models import Scale
 from astropy.table import Table
 from simulated_sky import DEC, MAS, RA, SIZE, Sky, time_entry
 from small_files import SCRIPTS, meta_of, succeed, write_image
@@ -33,7 +34,8 @@ from rampflow.astrometry.region import unit_vectors
 from rampflow.errors import RampflowError
 from rampflow.files.asdf_reader import AsdfFile
 from rampflow.files.asdf_writer import EmptyArray, create_asdf
-from rampflow.wcs.conversion import wcs_of_tree
+from rampflow.step.exposure import Exposure
+from rampflow.wcs.conversion import tree_of_wcs, wcs_of_tree
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "validation"))
 
@@ -858,6 +860,35 @@ def test_an_image_without_a_wcs_is_refused(tmp_path):
 
 
 @pytest.mark.slow
+def test_a_wcs_whose_v2v3_is_not_in_arcsec_fails_alone(tmp_path):
+    """Its matches would be looked for in a plane of another scale, and not be found."""
+    sky = Sky(tmp_path)
+    sky.expose("good", error=(0.3, -0.4))
+    sky.expose("degrees", error=(0.3, -0.4), dither=(5, 5))
+    with asdf.open(sky.images[-1]) as file:
+        wcs = file["roman"]["meta"]["wcs"]
+    steps = [(step.frame, step.transform) for step in wcs.pipeline]
+    number = [frame.name for frame, _ in steps].index("v2v3vacorr")
+    to_degrees = Scale(1 / 3600) & Scale(1 / 3600)
+    steps[number - 1] = steps[number - 1][0], steps[number - 1][1] | to_degrees
+    steps[number] = steps[number][0], to_degrees.inverse | steps[number][1]
+    changed = gwcs.WCS(steps)
+    changed.bounding_box = wcs.bounding_box
+    np.testing.assert_allclose(changed(10, 20), wcs(10, 20), rtol=1e-12)
+    with AsdfFile(sky.images[-1]) as file:
+        meta = {"wcs": tree_of_wcs(changed)} | {
+            f"{part}.{name}": value for part in ("wcsinfo", "cal_step") for name, value in Exposure(file).meta[part].items()
+        }
+    meta |= {"observation.observation_id": "degrees", "instrument.detector": "WFI07"}
+    write_image(sky.images[-1], np.zeros((8, 8)), meta)
+    result = sky.align()
+    assert result.statuses() == {"good": "COMPLETE", "degrees": "FAILED"}
+    assert result.offset("good") < 0.1
+    reason = result.summary["exposures"]["degrees"]["reason"]
+    assert "its WCS (meta.wcs) contradicts itself" in reason and "must be in arcsec" in reason
+    assert result["degrees"]["wcs_fit_results"]["status"] == "FAILED"
+
+
 def test_no_pixel_is_read(tmp_path):
     sky = Sky(tmp_path)
     sky.expose("a")

@@ -14,6 +14,12 @@ from rampflow.step.exposure import Exposure
 from rampflow.wcs.conversion import wcs_of_tree
 
 ARCSEC = np.pi / 180 / 3600  #: radians
+#: Largest distance of the corners on the sky by the tangent plane from those by the WCS, arcsec.
+SAME_PLACE = 0.01
+
+
+class InconsistentWcs(RampflowError):
+    """A WCS whose tangent plane is not that which tweakwcs takes it for; the message says what is wrong."""
 
 
 class StoredWcs:
@@ -77,6 +83,11 @@ class CatalogedExposure:
         Orthogonal matrix, (3, 3), from (1, x, y), with x and y in radians, to the direction on the sky.
     pixel_scale : float
         Pixel scale, arcsec per pixel.
+
+    Raises
+    ------
+    InconsistentWcs
+        The frame v2v3 of the WCS is not in arcsec, or its angles are not those of the WCS.
     """
 
     def __init__(self, stem: str, group: str, wcs, angles: dict, sources: SourcePositions, epoch: float | None = None):
@@ -90,10 +101,21 @@ class CatalogedExposure:
         self.rotation = _rotation_of(corrector, earlier)
         self.corners = earlier.undo(np.array(corrector.det_to_tanp([x0, x1, x1, x0], [y0, y0, y1, y1])).T)
         self.pointed_corners = earlier.undo(self.corners)
+        self._check_plane(wcs)
         side = self.corners[[1, 3]] - self.corners[0]
         self.pixel_scale = float(np.sqrt(abs(np.linalg.det(side)) / ((x1 - x0) * (y1 - y0))))
         self.plane = self._plane_by(corrector, self.sources.x, self.sources.y)
         self.error = self.pixel_scale * self.sources.error
+
+    def _check_plane(self, wcs) -> None:
+        (x0, x1), (y0, y1) = wcs.bounding_box
+        expected = unit_vectors(*wcs([x0, x1, x1, x0], [y0, y0, y1, y1], with_bounding_box=False))
+        apart = float(np.linalg.norm(self.to_sky(self.corners) - expected, axis=1).max() / ARCSEC)
+        if not apart <= SAME_PLACE:
+            raise InconsistentWcs(
+                f"its WCS (meta.wcs) contradicts itself: by the plane of its frame v2v3, its corners lie {apart:.3g} arcsec from "
+                "where the WCS has them. The frames v2v3 and v2v3vacorr must be in arcsec; assign_wcs makes such a WCS"
+            )
 
     def plane_of(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
         """Project positions on the detector to the tangent plane.
@@ -275,7 +297,8 @@ def read_exposure(stem: str, image: Exposure, sources: SourcePositions, *, with_
     Raises
     ------
     RampflowError
-        The header lacks the WCS, a reference angle, the group or, with `with_epoch`, the time.
+        The header lacks the WCS, a reference angle, the group or, with `with_epoch`, the time; `InconsistentWcs` if the WCS
+        can't be aligned by its tangent plane.
     """
     angles = {name: image.get(f"meta.wcsinfo.{name}", (int, float)) for name in ("v2_ref", "v3_ref", "roll_ref")}
     # As in romancal, exposures taken at the same time have the same observation_id, unless the file has a group_id.
