@@ -113,8 +113,8 @@ class CatalogedExposure:
         apart = float(np.linalg.norm(self.to_sky(self.corners) - expected, axis=1).max() / ARCSEC)
         if not apart <= SAME_PLACE:
             raise InconsistentWcs(
-                f"its WCS (meta.wcs) contradicts itself: by the plane of its frame v2v3, its corners lie {apart:.3g} arcsec from "
-                "where the WCS has them. The frames v2v3 and v2v3vacorr must be in arcsec; assign_wcs makes such a WCS"
+                f"its WCS (meta.wcs) contradicts itself: by the plane of its frame v2v3, its corners lie {apart:.3g} arcsec "
+                "from where the WCS has them. The frames v2v3 and v2v3vacorr must be in arcsec; assign_wcs makes such a WCS"
             )
 
     def plane_of(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
