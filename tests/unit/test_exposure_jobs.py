@@ -6,6 +6,7 @@ from small_plans import DECLARED, entry
 from rampflow.step.program import read_arguments
 from rampflow.workflow.exposure_jobs import ExposureJobs
 from rampflow.workflow.job_recipes import JobRecipes
+from rampflow.workflow.paths import match_any
 
 
 def test_each_kind_of_chain_has_a_rule(make_plan):
@@ -48,3 +49,11 @@ def test_a_job_for_all_steps_has_their_command_lines(make_plan):
     assert files[1:3] == ["a1_dqinit.asdf", "a1_saturation.asdf"], "not written, so they are nowhere"
     assert files[-1] == "results/intermediates/a1_flat.asdf"
     assert outputs == ["results/intermediates/a1_cat.parquet", "results/intermediates/a1_segm.asdf"]
+
+
+def test_rules_of_single_steps_leave_the_files_of_jobs_for_all_steps_alone(make_plan):
+    jobs = ExposureJobs(make_plan())
+    assert jobs.single_step_wildcard("flatfield", []) == "{stem}"
+    assert jobs.single_step_wildcard("refpix", ["a1"]) == "{stem}", "no job for all steps writes it"
+    assert jobs.single_step_wildcard("flatfield", ["a1", "a3"]) == f"{{stem,{match_any({'a2', 'a3', 'b1'})}}}"
+    assert jobs.single_step_wildcard("source_catalog", ["a2"]) == f"{{stem,{match_any({'a1', 'a3', 'b1'})}}}"

@@ -48,3 +48,11 @@ def test_minutes_grow_with_the_ramp():
 @pytest.mark.parametrize(("exposures", "cores", "expected"), [(1, 1, 2), (18, 4, 1), (18, 18, 1), (18, 19, 2), (18, None, 2)])
 def test_jobs_have_one_core_where_there_are_exposures_for_all(exposures, cores, expected):
     assert resources.threads(exposures, cores) == expected
+
+
+def test_the_memory_of_an_association_grows_with_its_exposures():
+    members = {"small": ["a"], "large": list("abcdefgh")}
+    memory = resources.Resources({}, lambda: 2).memory_of_members(1000, per_member=1.5, members=members.__getitem__)
+    assert memory(wildcards(association="small"), 1) == 1001
+    assert memory(wildcards(association="large"), 1) == 1012
+    assert memory(wildcards(association="large"), 2) == 2024

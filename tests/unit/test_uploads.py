@@ -94,3 +94,10 @@ def test_receipts_of_lost_products_are_forgotten(server, make_plan, tmp_path):
 
 def test_results_on_this_machine_are_not_uploaded(make_plan):
     assert Uploads(make_plan()).names() == []
+
+
+def test_the_message_names_what_is_uploaded_again(make_plan):
+    uploads = Uploads(make_plan(results=ADDRESS))
+    start = f"{ADDRESS}: products are missing or have changed there, and are uploaded again: "
+    assert uploads.describe_lost(["a"]) == f"{start}a"
+    assert uploads.describe_lost(["a", "a1", "a2", "b"]) == f"{start}a, a1, a2 and 1 more"

@@ -84,7 +84,7 @@ rule tweakreg:
         "../../envs/rampflow.yaml"
     threads: 1
     resources:
-        mem_mb=memory_of_association(1000, per_member=1.5),
+        mem_mb=memory_of_members(1000, per_member=1.5, members=plan.members_to_align),
         runtime=minutes(30),
     params:
         images=list_of_inputs("images"),

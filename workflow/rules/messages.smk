@@ -2,7 +2,6 @@
 
 import atexit
 
-from rampflow.errors import counted
 from rampflow.workflow import affected, late_reports, leftovers, run_record
 from rampflow.workflow.command_line import possible_targets
 from rampflow.workflow.interruptions import Interruptions
@@ -53,10 +52,6 @@ def show_summary(logs, *, realigned=(), success):
             forget_others="remove_stale" in possible_targets(sys.argv[1:]),
         )
     )
-    if plan.inventory.notices or plan.inventory.selected:
-        with SUMMARY.open("a") as file:
-            file.writelines(f"{line}\n" for line in plan.inventory.selected)
-            file.writelines(f"warning: {notice}\n" for notice in plan.inventory.notices)
     if plan.exposures:  # the survey of a folder leaves the record of the run that made it
         try:
             run_record.write_record(
@@ -73,15 +68,15 @@ def show_summary(logs, *, realigned=(), success):
             show(f"Warning: {error}")
     if problem := uploads.upload_records():
         show(f"The tables of the exposures and the record of the run are not on S3: {problem}")
-    if plan.exposures and (stale := plan.stale_files()):
+    stale = plan.stale_files() if plan.exposures else []
+    if stale:
         show(leftovers.describe_stale(stale))
-        with SUMMARY.open("a") as file:
-            file.writelines(f"left from before: {path}\n" for path in stale)
+    summary.append_notices(SUMMARY, plan, stale)
 
 
-AFFECTED = None  # what a run would make again, if that is asked
+AFFECTED = None  # what a run would make again, if the target `affected` asks for it
 if IS_MAIN_PROCESS:
-    BEGUN = INVENTORY.stat().st_mtime  # by the clock of the disk that the logs are on
+    BEGUN = INVENTORY.stat().st_mtime  # by the clock of the disk that has the logs, too
     try:
         if affected.is_requested(sys.argv[1:]):
             run_start.refuse_empty(plan)
@@ -98,13 +93,12 @@ elif IS_MAIN_PROCESS:
     if outdated:
         show(recipes.describe_outdated(outdated))
     if damaged:
-        others = f" and {counted(len(damaged) - 1, 'other')}" if len(damaged) > 1 else ""
-        show(f"{damaged[0]}{others}: is damaged, or is the product of another exposure or run; damaged files are made again")
+        show(recipes.describe_damaged(damaged))
     if late_reports.is_report_requested(sys.argv[1:]) and (repeated := late_reports.repeated_steps(plan, BY_EXPOSURE)):
         show(late_reports.describe_repeated(plan, repeated))
     try:
         if lost := uploads.forget_lost():
-            show(f"{uploads.address}: products of {len(lost)} exposures are not there as they were: {', '.join(lost[:3])} ...")
+            show(uploads.describe_lost(lost))
     except RampflowError as error:
         raise WorkflowError(str(error)) from None
     for line in plan.inventory.selected:

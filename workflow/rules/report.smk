@@ -110,7 +110,7 @@ rule association_report:
             f"{INTERMEDIATES}/{{stem}}_image_pictures.json",
             stem=plan.members(wildcards.association),
         ),
-        ramps=get_ramp_pictures,
+        ramps=of_association(report_inputs.made_ramp_pictures),
         templates=REPORT_TEMPLATES,
     output:
         page=report(

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from rampflow.chain import STEPS, image_chain
 from rampflow.workflow.job_arguments import JobArguments
 from rampflow.workflow.job_inputs import JobInputs
 from rampflow.workflow.job_recipes import JobRecipes
-from rampflow.workflow.paths import CATALOG_PRODUCTS
+from rampflow.workflow.paths import CATALOG_PRODUCTS, match_any
 from rampflow.workflow.plan import Plan
 
 
@@ -83,6 +83,24 @@ class ExposureJobs:
         """
         images = image_chain(self.steps_of_exposure(stem))
         return [step for step in images if step in self.plan.paths.shared or step == images[-1]]
+
+    def single_step_wildcard(self, step: str, in_one_job: Collection[str]) -> str:
+        """Write the wildcard of the exposures whose file of a step the rule of this step makes.
+
+        Parameters
+        ----------
+        step : str
+            Name of the step.
+        in_one_job : collection of str
+            Exposures whose steps one job runs, see `rampflow.workflow.rerun.exposures_in_one_job`.
+
+        Returns
+        -------
+        str
+            ``{stem}``, with a regular expression if the job for all steps of an exposure makes the file of some exposures.
+        """
+        made = {stem for stem in in_one_job if step in self.written_steps(stem) or not STEPS[step].rewrites}
+        return f"{{stem,{match_any(set(self.plan.exposures) - made)}}}" if made else "{stem}"
 
     def references_of_exposure(self, stem: str) -> list[str]:
         """List the reference files that the steps of an exposure read.

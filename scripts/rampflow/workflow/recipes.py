@@ -17,7 +17,7 @@ import json
 import os
 import re
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -269,3 +269,20 @@ def describe_outdated(differing: dict[Path, list[str]]) -> str:
         f"{first}{others}: was not made by a run of this working folder, and from other references, parameters or code of "
         f"{', '.join(differing[first])}; outdated files are made again"
     )
+
+
+def describe_damaged(damaged: Sequence[Path]) -> str:
+    """Write the message that names damaged products.
+
+    Parameters
+    ----------
+    damaged : sequence of pathlib.Path
+        Products that are damaged, or are those of another exposure or run; at least one.
+
+    Returns
+    -------
+    str
+        The message.
+    """
+    others = f" and {counted(len(damaged) - 1, 'other')}" if len(damaged) > 1 else ""
+    return f"{damaged[0]}{others}: is damaged, or is the product of another exposure or run; damaged files are made again"

@@ -40,6 +40,21 @@ class ReportInputs:
             for stem in self.plan.members(association)
         ]
 
+    def made_ramp_pictures(self, association: str) -> list[str]:
+        """List the files with the pictures of the ramps that a run makes for an association.
+
+        Parameters
+        ----------
+        association : str
+            Name of the association.
+
+        Returns
+        -------
+        list of str
+            Path of the file of each exposure that has a ramp, in order.
+        """
+        return [path for path in self.ramp_pictures(association) if path != NOT_APPLICABLE]
+
     def ramps_around_refpix(self, stem: str) -> list[str]:
         """List the ramp before and after refpix.
 

@@ -5,7 +5,7 @@ The numbers in the rules come from tests/benchmark/fit_resources.py.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sized
 from typing import Any
 
 #: Size of the raw exposure of a job: resultants, rows, columns.
@@ -158,6 +158,27 @@ class Resources:
             shape=self._shape(wildcards),
             attempt=attempt,
             on_cluster=self._local_cores() is None,
+        )
+
+    def memory_of_members(self, base: float, *, per_member: float, members: Callable[[str], Sized]) -> Callable:
+        """Make the function of the memory of a job of an association, MB.
+
+        Parameters
+        ----------
+        base : float
+            MB of the program.
+        per_member : float
+            MB for each exposure that the job reads.
+        members : callable
+            Returns these exposures for the name of an association.
+
+        Returns
+        -------
+        callable
+            Function of wildcards and attempt.
+        """
+        return lambda wildcards, attempt: self.memory(base + per_member * len(members(wildcards.association)))(
+            wildcards, attempt
         )
 
     def minutes(self, base: float, *, per_gigabyte: float = 0) -> Callable:

@@ -409,6 +409,24 @@ def report_begin(path: Path) -> None:
     path.write_text(f"{SOFTWARE_NAME}: not ended: the run continues, or was killed: then start the same command again\n")
 
 
+def append_notices(path: Path, plan: Plan, stale: Iterable[Path]) -> None:
+    """Add to the summary of a run what its start has shown, and the files that are left from other runs.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        File of the summary.
+    plan : rampflow.workflow.plan.Plan
+        Plan of the run. Its inventory has the selected settings and the notices.
+    stale : iterable of pathlib.Path
+        Files that `Plan.stale_files` has found.
+    """
+    with path.open("a") as file:
+        file.writelines(f"{line}\n" for line in plan.inventory.selected)
+        file.writelines(f"warning: {notice}\n" for notice in plan.inventory.notices)
+        file.writelines(f"left from before: {left}\n" for left in stale)
+
+
 def report_run(
     plan: Plan,
     path: Path,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 from rampflow.errors import RampflowError
@@ -13,6 +14,7 @@ from rampflow.workflow.plan import Plan
 
 #: Tables of a results folder and the record of the run, which each run writes at its end.
 RECORDS = ("exposures.parquet", "exposures.ecsv", run_record.NAME)
+SHOWN = 3  #: names in a message
 
 
 class Uploads:
@@ -102,6 +104,23 @@ class Uploads:
                 path.unlink(missing_ok=True)
                 lost.append(name)
         return lost
+
+    def describe_lost(self, lost: Sequence[str]) -> str:
+        """Write the message that names the exposures and associations whose products are brought to S3 again.
+
+        Parameters
+        ----------
+        lost : sequence of str
+            Their names, as `forget_lost` returns them; at least one.
+
+        Returns
+        -------
+        str
+            The message.
+        """
+        more = f" and {len(lost) - SHOWN} more" if len(lost) > SHOWN else ""
+        names = f"{', '.join(lost[:SHOWN])}{more}"
+        return f"{self.address}: products are missing or have changed there, and are uploaded again: {names}"
 
     def upload_records(self) -> str:
         """Bring the tables of the exposures and the record of the run to S3.
