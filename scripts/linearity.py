@@ -51,8 +51,8 @@ STEP = Step(
     ),
 )
 
-#: Which polynomials `rampflow.kernels.linearity.correct_rows` uses: a number of counts (DN), limits of the linear term, and
-#: limits of the polynomial at these counts. `ANY_POLYNOMIAL` has no limits.
+#: Limits of the polynomials that `rampflow.kernels.linearity.correct_rows` uses: counts (DN), minimum and maximum of
+#: the linear term, and minimum and maximum of the polynomial at these counts (DN). `ANY_POLYNOMIAL` has no limits.
 PLAUSIBLE_POLYNOMIALS = np.array(
     [
         TYPICAL,
@@ -169,7 +169,7 @@ def correct_linearity(
     nonlinearity : IntegralNonlinearity, optional
         Correction of the converters.
     any_polynomial : bool
-        Use polynomials that are not plausible, too (beyond `LINEAR_TERM` or `NEAR_IDENTITY`).
+        Whether implausible polynomials are used, too (beyond `LINEAR_TERM` or `NEAR_IDENTITY`).
 
     Returns
     -------
@@ -179,7 +179,7 @@ def correct_linearity(
         Flags, uint8 of the same shape, with DO_NOT_USE where the result was clipped or is not a number.
     pixeldq : numpy.ndarray
         Flags with those of `coefficients_dq`, and with NO_LIN_CORR where the identity replaces a polynomial that has a NaN
-        coefficient, no linear term, or is not plausible.
+        coefficient or no linear term, or is not plausible.
 
     Raises
     ------

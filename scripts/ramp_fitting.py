@@ -29,7 +29,7 @@ BLOCK = 16  #: rows that are fitted together
 LARGEST_EVENT_WIDTH = 200  #: pixels; limit of the full axes of an expanded event
 UNKNOWN_PHOTOMETRY = -999999  #: value of the photometric entries until the photom step sets them
 
-#: Function that reads rows of a frame, from the first to the one after the last.
+#: Function of `start` and `stop` that reads these rows of a frame; `stop` is the row after the last.
 RowReader = Callable[[int, int], np.ndarray]
 
 #: Arrays that the image takes over from the ramp.
@@ -48,7 +48,7 @@ READNOISE = Range(
 
 
 class _Algorithm(Parameter):
-    """The algorithm; the error for romancal's deprecated one names the replacement."""
+    """Name of the algorithm. The error for romancal's deprecated one names the replacement."""
 
     def parse(self, text: str) -> Any:
         if text == "ols_cas22":
@@ -106,7 +106,7 @@ STEP = Step(
             "exclude_extended_cores",
             bool,
             False,
-            "leave out of the fit what the extension of a saturated core flags; false fits it, as romancal does",
+            "leave resultants that the extension of a saturated core flags out of the fit; false: fit them, as romancal does",
             in_romancal=False,
         ),
         Parameter(
@@ -236,7 +236,7 @@ def has_gain(gain: np.ndarray) -> np.ndarray:
     Returns
     -------
     numpy.ndarray
-        Whether it is within `GAIN`, bool of the same shape; values that are not finite or not positive are not.
+        Whether the gain is within `GAIN`, bool of the same shape; False where it is not finite.
     """
     return GAIN.contains(gain)
 
@@ -274,8 +274,8 @@ def find_jumps(
     """Find the jumps in ramps: differences whose omission lowers χ² significantly (Brandt 2024, PASP 136, 045005).
 
     A difference is that of two successive resultants. The photon noise of a ramp follows from its median difference, which a
-    jump hardly changes. The search leaves out one difference at a time, or the two around a resultant of several reads: in each
-    iteration those whose omission lowers χ² by the most beyond its threshold. It ends when no omission passes its threshold, or
+    jump hardly changes. Each iteration of the search leaves out one difference, or the two around a resultant of several reads:
+    those whose omission lowers χ² by the most beyond its threshold. The search ends when no omission passes its threshold, or
     when at most three differences are left.
 
     There is no search in ramps of two or three resultants. A single difference always fits, and of two that disagree, each may
@@ -350,7 +350,7 @@ def fit_slopes(
     covariance : numpy.ndarray
         From `difference_covariance`.
     rate : numpy.ndarray
-        Count rate that sets the photon noise, DN/s, float64 of shape (row, column). A negative rate sets none.
+        Count rate that sets the photon noise, DN/s, float64 of shape (row, column). A negative rate counts as 0.
 
     Returns
     -------
@@ -416,7 +416,7 @@ def fit_ramps(
 
 
 def fit_uniform(resultants: np.ndarray, read_pattern: list[list[int]], frame_time: float) -> np.ndarray:
-    """Fit slopes with equal weights of all reads, whatever their flags. These weights are the best if read noise dominates.
+    """Fit slopes with equal weights of all reads, whatever their flags. These weights are optimal if read noise dominates.
 
     Parameters
     ----------
@@ -452,7 +452,8 @@ def image_dq(pixeldq: np.ndarray, groupdq: np.ndarray, slope: np.ndarray, gain: 
     - NO_GAIN_VALUE and DO_NOT_USE if the gain is not plausible;
     - UNRELIABLE_SLOPE if there are too few resultants to search for jumps, so that the slope may have one.
 
-    romancal flags neither implausible gains nor slopes that are not finite, as of ramps without two successive good resultants.
+    romancal flags neither implausible gains nor slopes that are not finite. Ramps without two successive good resultants have
+    such slopes.
 
     Parameters
     ----------
@@ -523,7 +524,8 @@ def _find_events(mask: np.ndarray, minimum_area: float) -> list[_Event]:
 
     events = []
     for region in regionprops(label(mask)):
-        # The area of the bounding box first: most regions are single pixels, and filling holes in each takes ten times as long.
+        # Test the area of the bounding box first: most regions are single pixels, and to fill the holes of each takes ten times
+        # as long.
         if region.area_bbox < minimum_area or region.area_filled < minimum_area:
             continue
         # One pixel less, as in stcal: the axes are those of the centers of the pixels.
@@ -678,7 +680,7 @@ def fit_exposure(job: Job, covariance: np.ndarray, readnoise: Exposure, gain: Ex
         gains[~gain_limits.contains(gains)] = np.nan
         if parameters.expand_large_events:
             first_rate = rate[rows]
-            # The extension of a core replaces the flags of jumps found there; the fit leaves these jumps out all the same.
+            # The extension of a core replaces the flags of the jumps found there. The fit still leaves these jumps out.
             new_flags = expanded[:, rows] & np.uint8(flags.JUMP_DET | flags.SATURATED)
             left_out = (found[:, rows] | new_flags) & np.uint8(flags.JUMP_DET)
         else:
@@ -687,11 +689,11 @@ def fit_exposure(job: Job, covariance: np.ndarray, readnoise: Exposure, gain: Ex
         if parameters.exclude_extended_cores:
             group |= new_flags & np.uint8(flags.SATURATED)
         fit = fit_slopes(resultants, group, left_out, gains, noise, covariance, first_rate)
-        # The fits of one row of the block are judged, with the differences that they left out.
+        # One row of each block is judged: its χ², and which differences its fits left out.
         unused = (group[:-1, 0] | group[1:, 0] | left_out[1:, 0])[science]
         fits = judge_fits(fit.chisq[0, BORDER:-BORDER], unused, chi2_limits)
         group |= new_flags
-        # Rows go to the file at once: in memory, the planes of the whole image would cost a third of a second to clear.
+        # Write each block to the file at once: to clear memory for the planes of the whole image would take 0.3 s.
         product.write_rows("data", start, fit.slope[science])
         with np.errstate(over="ignore", invalid="ignore"):  # χ² of a bad ramp may exceed the range of float16
             for name in ("err", "var_poisson", "var_rnoise", "chisq"):
@@ -853,7 +855,7 @@ def row_reader(reference: Exposure, reftype: str, shape: tuple[int, int]) -> Row
     Returns
     -------
     RowReader
-        Function of the first row and the one after the last that returns float32 (row, column).
+        Function of the first row and the one after the last. It returns float32 of shape (row, column).
 
     Raises
     ------
@@ -896,7 +898,7 @@ def jump_indices(groupdq: np.ndarray, first_row: int) -> np.ndarray:
     groupdq : numpy.ndarray
         Flags of the rows, uint8 of shape (resultant, row, column), with the reference border on the left and right.
     first_row : int
-        Row of the image that they begin with.
+        Row of the image with which they begin.
 
     Returns
     -------

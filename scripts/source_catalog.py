@@ -90,7 +90,7 @@ STEP = Step(
 
 log = step_logger("source_catalog")
 
-LARGEST_KERNEL = 50  #: pixels; the stamps of sharpness and roundness, one for each source, are six times as wide
+LARGEST_KERNEL = 50  #: pixels; sharpness and roundness of each source are measured on a stamp that is six times as wide
 BLOCK = 256  #: rows whose background is computed at a time
 
 
@@ -286,7 +286,7 @@ def read_epsf(job: Job) -> GriddedPSF | None:
         log.warning("No epsf reference is given: no PSF is fitted")
         return None
     with job.open_reference("epsf") as reference:
-        # With allow_mismatch, the PSF may be that of another filter and so have another width: its width is not checked.
+        # With allow_mismatch, the PSF may be that of another filter, with another width. Its width is then not checked.
         element = "" if job.allow_mismatch else job.exposure.get("meta.instrument.optical_element", str)
         return psf.read_psf(reference, job.exposure.meta.get("guide_star", {}), element)
 

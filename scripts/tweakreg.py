@@ -54,7 +54,7 @@ def _matching_parameters(prefix: str, where: str, searchrad: float) -> tuple[Par
 STEP = Step(
     name="tweakreg",
     summary="Align the exposures of an association to each other and to an astrometric catalog.\n\n"
-    "It reads the headers of the images and the positions in their source catalogs, and no pixel. finalize.py applies the "
+    "It reads the headers of the images and the positions in their source catalogs, but no pixels.\nfinalize.py applies the "
     "solution to the products of each exposure.",
     parameters=(
         Parameter(
@@ -130,8 +130,7 @@ def parser() -> argparse.ArgumentParser:
         metavar="FILE",
         nargs="+",
         required=True,
-        help="images (STEM_flat.asdf, STEM_cal.asdf); @FILE reads the names of this list and the next ones from a file, one in "
-        "each line",
+        help="images (STEM_flat.asdf, STEM_cal.asdf); @FILE, here and in other lists, reads the names from a file, one a line",
     )
     result.add_argument(
         "--catalogs", metavar="FILE", nargs="+", required=True, help=f"source catalog of each image; {NOT_APPLICABLE} for none"
@@ -225,7 +224,7 @@ def read_members(
     left_out : dict of (str, str)
         Status (SKIPPED or FAILED) and reason of the others, by stem.
     caveats : dict of str
-        Caveat about the source catalog of an exposure, by stem; without entry if there is none.
+        Caveats about source catalogs, by stem. An exposure without a caveat has no entry.
 
     Raises
     ------
@@ -253,7 +252,7 @@ def read_members(
                 continue
             try:
                 sources, caveat = sources_of(stem, image, original(catalog), None if own == NOT_APPLICABLE else original(own))
-            except RampflowError as error:  # the user's file of one exposure; the others can be aligned
+            except RampflowError as error:  # in a file that the user gave for one exposure; the others can be aligned
                 left_out[stem] = "FAILED", f"its source catalog can't be used: {error}"
                 continue
             try:
@@ -290,7 +289,8 @@ def sources_of(stem: str, image: Exposure, path: Path, own: Path | None = None) 
     Raises
     ------
     RampflowError
-        The catalog can't be read, has no positions, or is of another exposure, by its metadata or by the sources of `own`.
+        The catalog can't be read, has no positions, or belongs to another exposure according to its metadata or the sources of
+        `own`.
     """
     from rampflow.alignment.source_positions import compare, read_source_catalog, read_sources
 

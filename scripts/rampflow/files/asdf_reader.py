@@ -32,7 +32,7 @@ _TREE_END = re.compile(rb"\r?\n\.\.\.[ ]*\r?\n")
 _LARGEST_TREE = 1 << 26  #: bytes; a larger tree is damaged, or meant to exhaust the memory
 _SAMPLES = 8  #: samples of a block that `AsdfFile.content_digest` covers besides the checksum of the block
 _SAMPLE_SIZE = 4096  #: bytes of a sample
-_GAPS = (1 << 12, 1 << 20)  #: bytes after the tree in which the first block is looked for: padding may separate them
+_GAPS = (1 << 12, 1 << 20)  #: bytes after the tree that are searched for the first block; there may be padding before it
 
 
 class AsdfFile:
@@ -45,22 +45,22 @@ class AsdfFile:
     parse : bool
         Whether to parse the tree. If False, `tree` is `None`; `text`, `content_digest` and `entry` work without it.
     source : RandomAccess, optional
-        Where the bytes come from, if not from a file of this machine.
+        Source of the bytes, if they are not in a file on this machine.
 
     Attributes
     ----------
     path : pathlib.Path
         Name of the file.
     descriptor : int
-        Descriptor of the open file; −1 once it is closed, and with `source`.
+        Descriptor of the open file; −1 after it is closed, and if `source` is given.
     tree : dict
         The YAML tree: tagged nodes keep their tag, and arrays are `StoredArray` (in a block) or `numpy.ndarray` (inline).
     text : bytes
         The tree as it is written in the file.
     standard : str
-        The version of the ASDF standard that the file says it follows.
+        Version of the ASDF standard, as the file declares it.
     intact : set of int
-        Places of the blocks whose bytes are known to match their checksums; `verify_block` adds to it, and does not read these
+        Start of each block that is known to match its checksum. `verify_block` adds to this set, and does not read these blocks
         again.
 
     Raises
@@ -110,7 +110,7 @@ class AsdfFile:
         self.close()
 
     def close(self) -> None:
-        """Close the file; arrays that were not read can't be read any more."""
+        """Close the file. Arrays that have not been read can't be read afterward."""
         if self.descriptor >= 0:
             os.close(self.descriptor)
             self.descriptor = -1
@@ -176,7 +176,7 @@ class AsdfFile:
         return node
 
     def _entry_alone(self, keys: Sequence[str]) -> Any:
-        """Entry of the tree; `None` if the rest is needed to parse it, for an alias or another style of YAML."""
+        """Parse an entry alone; return `None` if this takes the rest of the tree, as with an alias or another style of YAML."""
         text = cut_entry(self.text, keys)
         try:
             return None if text is None else map_tree(parse_tree(text), self._resolve_array)[keys[-1]]

@@ -1,4 +1,4 @@
-"""Arrays that lie in a file, read when and as far as they are asked for."""
+"""Arrays in a file, which are read on request, as a whole or in part."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class StoredArray:
-    """An array that lies in a file, read when and as far as it is asked for.
+    """An array in a file, which is read on request, as a whole or in part.
 
     Parameters
     ----------
@@ -29,7 +29,7 @@ class StoredArray:
     dtype : numpy.dtype
         Type of its values, in their byte order.
     block : Block
-        The block of its values.
+        The block that holds its values.
 
     Attributes
     ----------
@@ -91,7 +91,7 @@ class StoredArray:
 
     @property
     def _in_order(self) -> bool:
-        # Whether any part of it can be had without the rest.
+        # Whether any part of it can be read without the rest.
         return self._block.compression in (UNCOMPRESSED, LZ4) and self._strides is None
 
     def read(self) -> np.ndarray:
@@ -174,7 +174,7 @@ class StoredArray:
         self._frames.read_into(buffer, self._start + position)
 
     def _whole(self) -> np.ndarray:
-        # What can't be read by rows is kept whole, once decompressed by whichever thread comes first.
+        # An array that can't be read by rows is decompressed once, by the first thread that needs it, and kept.
         with self._lock:
             if self._decompressed is None:
                 if self._block.compression != UNCOMPRESSED:
@@ -184,14 +184,14 @@ class StoredArray:
         return self._decompressed
 
     def copy_to(self, descriptor: int, position: int) -> None:
-        """Copy the array's bytes into another file, in the kernel where that can be done.
+        """Copy the array's bytes into another file, within the kernel of the system if possible.
 
         Parameters
         ----------
         descriptor : int
             Descriptor of the other file, open for writing.
         position : int
-            Place there of the first byte.
+            Offset of the first byte in the other file.
         """
         if not self._in_order:
             write_bytes(descriptor, np.ascontiguousarray(self._whole()), position)
@@ -203,7 +203,7 @@ class StoredArray:
                 with contextlib.suppress(OSError):
                     source = self._block.start + self._start + done
                     copied = os.copy_file_range(self._file.descriptor, descriptor, left, source, position + done)
-            if not copied:  # compressed, or across file systems that can't: through memory
+            if not copied:  # compressed, or not supported by the file systems: copy through memory
                 chunk = np.empty(min(left, 1 << 24), np.uint8)
                 self._read_into(chunk, done)
                 write_bytes(descriptor, chunk, position + done)

@@ -161,7 +161,7 @@ def add_parameter_sources(parser: argparse.ArgumentParser) -> None:
         metavar="SOURCE:NAMES",
         action="append",
         default=[],
-        help="what has set these parameters (names with commas), to be recorded: a reference of CRDS, or overrides",
+        help="source that set the parameters NAMES (with commas), to be recorded: a reference of CRDS, or overrides",
     )
 
 
@@ -178,11 +178,11 @@ class Range:
     unit : str
         Unit of the values.
     source : str
-        Where the limits come from.
+        Source of the limits: a measurement, or a reason.
     median : tuple of float, optional
         Limits of the median of an array; by default those of each value. A reference with a median beyond them is refused.
     plane : int, optional
-        The plane of a 3-D array that the limits are for.
+        The plane of a 3-D array to which the limits apply.
     quantity : str
         Name of the quantity that the step derives from the values and checks with `Job.refuse_implausible`. Empty if the limits
         are those of the values themselves, which are checked when the reference is opened.
@@ -212,7 +212,7 @@ class Range:
         return (values >= self.minimum) & (values <= self.maximum)
 
     def count_unusual(self, values: np.ndarray) -> int:
-        """Count the values within the limits, but beyond those of the median: plausible only for single bad pixels.
+        """Count the values that are plausible only for single bad pixels: within the limits, but beyond those of the median.
 
         Parameters
         ----------
@@ -274,9 +274,9 @@ class Reference:
         ``exposure_type``. These are the keywords by which CRDS selects references of this type, without ``detector`` if one
         file serves all detectors.
     optional : bool
-        Whether CRDS may lack it, and the option of the command line may be left out; both mean N/A.
+        Whether CRDS may lack it, and the option may be missing on the command line. Both mean N/A.
     crds_type : str
-        Type in CRDS, where several references of one step have the same; by default, `type`.
+        Type in CRDS, if several references of a step have the same type there; by default, `type`.
     selected_by : dict
         Keywords by which CRDS selects it, besides the instrument, with their values; by default, those of the exposure.
     """
@@ -398,7 +398,7 @@ class Step:
                 "--chosen_by_crds",
                 metavar="TYPES",
                 default="",
-                help="reference types, with commas, whose file CRDS's rules selected for this exposure's optical element",
+                help="reference types, with commas, whose files CRDS selected for the optical element of this exposure",
             )
         if self.takes == "wfi_science_raw":  # the others write the data model of their input
             parser.add_argument(

@@ -233,7 +233,7 @@ class Exposure:
 
     @property
     def border_columns(self) -> dict[str, slice]:
-        """Border arrays that repeat columns of the ramp's data.
+        """Border arrays that are copies of columns of the ramp's data.
 
         From refpix on, the arrays of the left and right reference pixels hold the same values as ``data``; in romancal they are
         views of it. A step that changes ``data`` must write them too.

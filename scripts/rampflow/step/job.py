@@ -177,7 +177,7 @@ class Job:
             yield reference
 
     def use_reference(self, reftype: str) -> Path:
-        """Record a reference that is no ASDF file in the log and in ``meta.ref_file``.
+        """Record a reference in the log and in ``meta.ref_file``, without opening it: one that is not an ASDF file.
 
         Parameters
         ----------
@@ -286,7 +286,7 @@ class Job:
         return True
 
     def log_bad_pixels(self, reftype: str, field: str, number: int, total: int, consequence: str) -> None:
-        """Log how many pixels of a reference are not finite or implausible; as a warning if they are many.
+        """Log how many pixels of a reference are not finite or implausible, as a warning if they are more than `MANY_BAD`.
 
         Parameters
         ----------
@@ -391,11 +391,11 @@ class Job:
             Arrays of the input that are replaced by others of the same shape and dtype. The step writes all their values with
             the methods of `Product`.
         update : tuple of str
-            As `rewrite`, for arrays that the step processes in one pass: it reads no row or plane again that it has written. In
-            memory, the new values then take the place of the old ones.
+            As `rewrite`, for arrays that the step processes in one pass: it never reads a row or plane after writing it. In
+            memory, the new values then overwrite the old ones.
         change : tuple of str
-            Arrays of the input that are copied, and of which the step then overwrites a part, which it does not read again. In
-            memory, they are not copied.
+            Arrays of which the step overwrites a part, which it does not read again; the rest is copied from the input. In
+            memory, nothing is copied.
         arrays : dict, optional
             New arrays by name, or arrays with a new shape or dtype: a `numpy.ndarray`, or an `EmptyArray` whose values the step
             writes.
@@ -426,7 +426,7 @@ class Job:
             self._record(new["meta"], product.status)
 
     def pass_on(self) -> None:
-        """Write a copy of the input with only its name and log changed, for an exposure that an earlier step marked SKIPPED."""
+        """Write a copy of an exposure that an earlier step marked SKIPPED; only its name and log are new."""
         with self.create() as product:
             product.status = self.exposure.meta["cal_step"].get(self.step.status, "SKIPPED")
 

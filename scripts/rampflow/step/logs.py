@@ -103,7 +103,7 @@ def recorded_numbers(lines: Iterable[str]) -> dict[str, float]:
     Returns
     -------
     dict of float
-        The numbers; of a step that ran twice, those of the last time.
+        The numbers. If a step ran twice, they are those of its last run.
     """
     numbers: dict[str, float] = {}
     for line in lines:
