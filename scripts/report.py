@@ -48,7 +48,7 @@ def tally(values: list[str]) -> str:
     return ", ".join(f"{value} ({n})" for value, n in counts.items()) if len(counts) > 1 else "".join(counts)
 
 
-def read_stars(path: Path) -> np.ndarray:
+def read_brightest_stars(path: Path) -> np.ndarray:
     """Read the positions of the brightest stars of a catalog.
 
     Parameters
@@ -256,9 +256,12 @@ def main(argv: list[str] | None = None) -> int:
             {rows[place]["stem"]: (rows[place], findings[place]) for place in members},
             known | {"alignment": summary.get("exposures", {})},
         )
-        stars = read_stars(arguments.stars) if arguments.stars else None
+        stars = read_brightest_stars(arguments.stars) if arguments.stars else None
         residuals = [of_exposure["residuals"] for of_exposure in facts if "residuals" in of_exposure]
-        together = (np.concatenate([found[name] for found in residuals]) for name in ("before", "after")) if residuals else ()
+        pictures = []
+        if residuals:
+            before, after = (np.concatenate([found[name] for found in residuals]) for name in ("before", "after"))
+            pictures.append(residual_picture(before, after))
         write_overview(
             arguments.output,
             TEMPLATES / "report.html.j2",
@@ -267,7 +270,7 @@ def main(argv: list[str] | None = None) -> int:
             content={
                 "title": f"{association} · report",
                 "heading": association,
-                "association_pictures": [residual_picture(*together)] if residuals else [],
+                "association_pictures": pictures,
                 "summary": summary,
                 "shown_stars": 0 if stars is None else len(stars),
                 "software": tally([of_exposure["software"] for of_exposure in facts]),

@@ -28,7 +28,7 @@ from rampflow.step.exposure import Exposure
 from rampflow.step.logs import step_logger
 from rampflow.step.program import reported_errors
 from rampflow.views.ds9 import open_ds9
-from rampflow.views.exposure_files import find_detectors, find_image, read_sources, stem_of
+from rampflow.views.exposure_files import find_detectors, find_image, name_of_image, read_image_sources
 
 if TYPE_CHECKING:
     from rampflow.views.sip import SipHeader
@@ -143,8 +143,8 @@ def write_regions(exposure: Exposure, folder: Path, flags: list[str], limit: int
     if sky and tree is None:
         log.warning("%s: has no WCS: its regions are in pixels", exposure.path.name)
     wcs = Wcs(tree) if sky and tree is not None else None
-    stem, written = stem_of(exposure.path), []
-    sources = read_sources(exposure.path)
+    stem, written = name_of_image(exposure.path), []
+    sources = read_image_sources(exposure.path)
     if sources is not None:
         # The unit of shapes, as in source_catalog.
         area = exposure.meta.get("photometry", {}).get("pixel_area") or 0
@@ -183,14 +183,14 @@ def write_notebook(images: list[Path], folder: Path) -> None:
 
     catalogs = {}
     for image in images:
-        sources = read_sources(image)
+        sources = read_image_sources(image)
         if sources is not None:
-            catalogs[stem_of(image)] = folder / f"{stem_of(image)}_sources.ecsv"
+            catalogs[name_of_image(image)] = folder / f"{name_of_image(image)}_sources.ecsv"
             with AsdfFile(image) as file:
                 sky = Exposure(file).meta.get("wcs") is not None
-            notebooks.write_sources(catalogs[stem_of(image)], sources, sky=sky)
-    path = folder / f"{stem_of(images[0])}_imviz.ipynb"
-    notebooks.write_notebook(path, notebooks.make_notebook({stem_of(image): image for image in images}, catalogs))
+            notebooks.write_sources(catalogs[name_of_image(image)], sources, sky=sky)
+    path = folder / f"{name_of_image(images[0])}_imviz.ipynb"
+    notebooks.write_notebook(path, notebooks.make_notebook({name_of_image(image): image for image in images}, catalogs))
     print(f"{path}: open it with jupyter lab {shlex.quote(str(path))}")
 
 
@@ -313,7 +313,7 @@ def prepare(arguments: Any, ds9_options: list[str]) -> None:
     opened = []
     for path in images:
         written: list[Path] = []
-        image = folder / f"{stem_of(path)}_cal.fits"
+        image = folder / f"{name_of_image(path)}_cal.fits"
         with AsdfFile(path) as file:
             exposure = Exposure(file)
             exposure.expect_model("wfi_image", "view")

@@ -23,7 +23,7 @@ METADATA = {
     "roman.meta.exposure.ma_table_name": "IM_107_8",
     "roman.meta.exposure.ma_table_number": "1001",
 }
-FACTS = selections.facts_of("r0000101001001001001_0001_wfi06_f129", "north", METADATA)
+FACTS = selections.selectable_values("r0000101001001001001_0001_wfi06_f129", "north", METADATA)
 
 
 @pytest.mark.parametrize(
@@ -77,14 +77,14 @@ def test_a_later_entry_wins_for_each_value():
 
 
 def test_a_selection_without_exposures_is_named_with_the_values_that_exist():
-    other = selections.facts_of("r2_0001_wfi07_f129", "north", METADATA | {"roman.meta.instrument.detector": "WFI07"})
+    other = selections.selectable_values("r2_0001_wfi07_f129", "north", METADATA | {"roman.meta.instrument.detector": "WFI07"})
     (line,) = selections.unmatched({"overrides[0].select": {"detector": ["WFI08"]}}, [FACTS, other])
     assert line == "configuration: overrides[0].select (detector WFI08) matches no exposure; detector is WFI06, WFI07"
     (line,) = selections.unmatched({"exclude[1]": {"detector": ["WFI06"], "pass": ["2"], "exposure": ["r2*"]}}, [FACTS, other])
     assert line.endswith(f"exposure is {FACTS['exposure'][0]} of those with detector WFI06, pass 2")
     assert selections.unmatched({"a": {"detector": ["WFI08"]}}, []) == [], "there is no exposure to compare with"
     # One that is left out is matched too, also where its header can't be read.
-    unread = selections.facts_of_name("r3", "north")
+    unread = selections.selectable_names("r3", "north")
     assert selections.unmatched({"a": {"detector": ["WFI08"], "exposure": ["r3"]}}, [FACTS], [unread]) == []
     assert len(selections.unmatched({"a": {"detector": ["WFI08"], "exposure": ["r4"]}}, [FACTS], [unread])) == 1
 

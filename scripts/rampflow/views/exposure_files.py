@@ -43,8 +43,8 @@ def find_image(name: str, results: Path) -> Path:
     return path
 
 
-def stem_of(image: Path) -> str:
-    """Tell the name of an exposure.
+def name_of_image(image: Path) -> str:
+    """Return the name of an exposure.
 
     Parameters
     ----------
@@ -87,7 +87,7 @@ def find_detectors(image: Path) -> tuple[str, list[Path]]:
     return before + after.removesuffix(IMAGE), sorted(path for path in image.parent.iterdir() if pattern.fullmatch(path.name))
 
 
-def read_sources(image: Path) -> dict[str, np.ndarray] | None:
+def read_image_sources(image: Path) -> dict[str, np.ndarray] | None:
     """Read the catalog of an image.
 
     Parameters
@@ -108,7 +108,7 @@ def read_sources(image: Path) -> dict[str, np.ndarray] | None:
     from rampflow.files.parquet import pyarrow, read_table
     from rampflow.views.region_files import COLUMNS
 
-    path = image.with_name(stem_of(image) + CATALOG)
+    path = image.with_name(name_of_image(image) + CATALOG)
     if not path.exists():
         log.warning("%s: has no catalog (%s): its sources are not marked", image.name, path.name)
         return None

@@ -128,8 +128,8 @@ def selection_facts(member: Member, header: dict | None) -> Facts:
         The facts.
     """
     if header is None:
-        return selections.facts_of_name(stem_of(member.path), member.association)
-    return selections.facts_of(stem_of(member.path), member.association, header["crds"])
+        return selections.selectable_names(stem_of(member.path), member.association)
+    return selections.selectable_values(stem_of(member.path), member.association, header["crds"])
 
 
 def skipped_steps(config: dict, settings: SelectedSettings) -> frozenset[str]:

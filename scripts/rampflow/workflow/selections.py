@@ -84,7 +84,7 @@ def is_label(place: str) -> bool:
     return place.startswith(f"{OVERRIDES}[")
 
 
-def facts_of_name(stem: str, association: str) -> dict[str, tuple[str, ...]]:
+def selectable_names(stem: str, association: str) -> dict[str, tuple[str, ...]]:
     """List what is known of an exposure whose header has not been read.
 
     Parameters
@@ -102,7 +102,7 @@ def facts_of_name(stem: str, association: str) -> dict[str, tuple[str, ...]]:
     return {"exposure": (stem,), "association": (association,)}
 
 
-def facts_of(stem: str, association: str, metadata: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
+def selectable_values(stem: str, association: str, metadata: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
     """List what a selection can compare of an exposure.
 
     Parameters
@@ -123,7 +123,7 @@ def facts_of(stem: str, association: str, metadata: Mapping[str, str]) -> dict[s
         key: tuple(metadata[name] for field in fields if (name := f"roman.meta.{field}") in metadata)
         for key, fields in KEYS.items()
     }
-    return {**found, **facts_of_name(stem, association)} | {"visit": (visit_of(stem), *found["visit"])}
+    return {**found, **selectable_names(stem, association)} | {"visit": (visit_of(stem), *found["visit"])}
 
 
 def normalized(selection: Mapping[str, Any]) -> dict[str, list[str]]:
