@@ -28,8 +28,9 @@ rule source_catalog:
     message:
         "{wildcards.stem}: source catalog and segmentation map"
     shell:
-        'RAMPFLOW_RECIPE={params.recipe} OPENBLAS_NUM_THREADS=1 python "$RAMPFLOW_SCRIPTS"/source_catalog.py {input.exposure:q} {output.catalog:q} {output.segmentation:q}'
-        ' {params.options} --crds_context "$RAMPFLOW_CONTEXT" --threads {threads} > {log:q} 2>&1'
+        'RAMPFLOW_RECIPE={params.recipe} OPENBLAS_NUM_THREADS=1 python "$RAMPFLOW_SCRIPTS"/source_catalog.py'
+        " {input.exposure:q} {output.catalog:q} {output.segmentation:q} {params.options}"
+        ' --crds_context "$RAMPFLOW_CONTEXT" --threads {threads} > {log:q} 2>&1'
 
 
 # It may need a network, so it runs on the machine where Snakemake runs.
@@ -96,6 +97,6 @@ rule tweakreg:
     message:
         "{wildcards.association}: alignment of all exposures"
     shell:
-        'RAMPFLOW_RECIPE={params.recipe} python "$RAMPFLOW_SCRIPTS"/tweakreg.py {output.solutions:q} {output.summary:q} --images {params.images}'
-        " --catalogs {params.catalogs} --own_catalogs {params.own_catalogs} --astrometric_catalog {input.stars:q} --catalog_name {params.name:q}"
-        " {params.options} > {log:q} 2>&1"
+        'RAMPFLOW_RECIPE={params.recipe} python "$RAMPFLOW_SCRIPTS"/tweakreg.py {output.solutions:q} {output.summary:q}'
+        " --images {params.images} --catalogs {params.catalogs} --own_catalogs {params.own_catalogs}"
+        " --astrometric_catalog {input.stars:q} --catalog_name {params.name:q} {params.options} > {log:q} 2>&1"

@@ -6,7 +6,7 @@ import os
 import sys
 from pathlib import Path
 
-# The folder of this clone. Of a hosted repository, Snakemake fetches only the files that are named; files.txt lists those of a run.
+# The folder of this clone. From a hosted repository, Snakemake fetches only named files; files.txt names those of a run.
 HOME = Path(inspect.getfile(lambda: None)).parent.parent.parent
 if not HOME.is_dir():
     listed = Path(workflow.source_path("../files.txt"))
@@ -139,7 +139,7 @@ def get_pointings(wildcards):
 
 # ----------------------------------------------------------------------------------------------------- what a rule writes
 def exposure_after(step, *, whole_chain=False):
-    """Output of a step, as the rule of the step or that of the whole chain makes it: temporary, unless the run keeps it."""
+    """Output of a step, made by the step alone or by the job for the whole chain. It is temporary, unless the run keeps it."""
     path = plan.paths.exposure("{stem}", step)
     if not whole_chain:
         path = path.replace("{stem}", of_single_steps(step))

@@ -26,8 +26,9 @@ rule dark_current:
     message:
         "{wildcards.stem}: dark current"
     shell:
-        'RAMPFLOW_RECIPE={params.recipe} python "$RAMPFLOW_SCRIPTS"/dark_current.py {input.exposure:q} {output.exposure:q}'
-        ' {params.options} --crds_context "$RAMPFLOW_CONTEXT" --threads {threads} > {log:q} 2>&1'
+        'RAMPFLOW_RECIPE={params.recipe} python "$RAMPFLOW_SCRIPTS"/dark_current.py'
+        " {input.exposure:q} {output.exposure:q} {params.options}"
+        ' --crds_context "$RAMPFLOW_CONTEXT" --threads {threads} > {log:q} 2>&1'
 
 
 rule assign_wcs:
@@ -55,8 +56,9 @@ rule assign_wcs:
     message:
         "{wildcards.stem}: world coordinate system"
     shell:
-        'RAMPFLOW_RECIPE={params.recipe} python "$RAMPFLOW_SCRIPTS"/assign_wcs.py {input.exposure:q} {output.exposure:q}'
-        ' {params.options} --crds_context "$RAMPFLOW_CONTEXT" --threads {threads} > {log:q} 2>&1'
+        'RAMPFLOW_RECIPE={params.recipe} python "$RAMPFLOW_SCRIPTS"/assign_wcs.py'
+        " {input.exposure:q} {output.exposure:q} {params.options}"
+        ' --crds_context "$RAMPFLOW_CONTEXT" --threads {threads} > {log:q} 2>&1'
 
 
 rule photom:
@@ -84,8 +86,9 @@ rule photom:
     message:
         "{wildcards.stem}: photometric calibration"
     shell:
-        'RAMPFLOW_RECIPE={params.recipe} python "$RAMPFLOW_SCRIPTS"/photom.py {input.exposure:q} {output.exposure:q}'
-        ' {params.options} --crds_context "$RAMPFLOW_CONTEXT" --threads {threads} > {log:q} 2>&1'
+        'RAMPFLOW_RECIPE={params.recipe} python "$RAMPFLOW_SCRIPTS"/photom.py'
+        " {input.exposure:q} {output.exposure:q} {params.options}"
+        ' --crds_context "$RAMPFLOW_CONTEXT" --threads {threads} > {log:q} 2>&1'
 
 
 rule flatfield:
@@ -113,5 +116,6 @@ rule flatfield:
     message:
         "{wildcards.stem}: flat field"
     shell:
-        'RAMPFLOW_RECIPE={params.recipe} python "$RAMPFLOW_SCRIPTS"/flatfield.py {input.exposure:q} {output.exposure:q}'
-        ' {params.options} --crds_context "$RAMPFLOW_CONTEXT" --threads {threads} > {log:q} 2>&1'
+        'RAMPFLOW_RECIPE={params.recipe} python "$RAMPFLOW_SCRIPTS"/flatfield.py'
+        " {input.exposure:q} {output.exposure:q} {params.options}"
+        ' --crds_context "$RAMPFLOW_CONTEXT" --threads {threads} > {log:q} 2>&1'

@@ -1,6 +1,6 @@
 """Raw exposures on S3 or web servers: each is fetched before its first step, and removed after it.
 
-At most as many are fetched at the same time as --resources transfers=N says; the default profile says 4.
+--resources transfers=N sets how many are fetched at the same time; the default profile sets 4.
 """
 
 REMOTE_EXPOSURES = plan.remote_exposures()

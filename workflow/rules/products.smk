@@ -45,8 +45,10 @@ rule finalize:
     message:
         "{wildcards.stem}: products"
     shell:
-        'RAMPFLOW_RECIPE={params.recipe} python "$RAMPFLOW_SCRIPTS"/finalize.py {input.image:q} {output.cal:q} {output.wcs:q} --preview {output.preview:q} {output.thumbnail:q} --qa {output.qa:q} --benchmarks benchmarks/{wildcards.stem:q} {params.solutions} {params.require}'
-        " --catalog {input.catalog:q} {output.cat:q} --segmentation {input.segmentation:q} {output.segm:q} > {log:q} 2>&1"
+        'RAMPFLOW_RECIPE={params.recipe} python "$RAMPFLOW_SCRIPTS"/finalize.py {input.image:q} {output.cal:q} {output.wcs:q}'
+        " --preview {output.preview:q} {output.thumbnail:q} --qa {output.qa:q} --benchmarks benchmarks/{wildcards.stem:q}"
+        " {params.solutions} {params.require} --catalog {input.catalog:q} {output.cat:q}"
+        " --segmentation {input.segmentation:q} {output.segm:q} > {log:q} 2>&1"
 
 
 rule finalize_image:
@@ -83,7 +85,9 @@ rule finalize_image:
     message:
         "{wildcards.stem}: products"
     shell:
-        'RAMPFLOW_RECIPE={params.recipe} python "$RAMPFLOW_SCRIPTS"/finalize.py {input.image:q} {output.cal:q} {output.wcs:q} --preview {output.preview:q} {output.thumbnail:q} --qa {output.qa:q} --benchmarks benchmarks/{wildcards.stem:q} > {log:q} 2>&1'
+        'RAMPFLOW_RECIPE={params.recipe} python "$RAMPFLOW_SCRIPTS"/finalize.py {input.image:q} {output.cal:q} {output.wcs:q}'
+        " --preview {output.preview:q} {output.thumbnail:q} --qa {output.qa:q} --benchmarks benchmarks/{wildcards.stem:q}"
+        " > {log:q} 2>&1"
 
 
 localrules:

@@ -30,8 +30,9 @@ rule dq_init:
     message:
         "{wildcards.stem}: raw exposure to ramp with data-quality arrays"
     shell:
-        'RAMPFLOW_RECIPE={params.recipe} python "$RAMPFLOW_SCRIPTS"/dq_init.py {input.exposure:q} {output.exposure:q}'
-        ' {params.options} --crds_context "$RAMPFLOW_CONTEXT" --threads {threads} > {log:q} 2>&1'
+        'RAMPFLOW_RECIPE={params.recipe} python "$RAMPFLOW_SCRIPTS"/dq_init.py'
+        " {input.exposure:q} {output.exposure:q} {params.options}"
+        ' --crds_context "$RAMPFLOW_CONTEXT" --threads {threads} > {log:q} 2>&1'
 
 
 rule saturation:
@@ -59,8 +60,9 @@ rule saturation:
     message:
         "{wildcards.stem}: flag saturation"
     shell:
-        'RAMPFLOW_RECIPE={params.recipe} python "$RAMPFLOW_SCRIPTS"/saturation.py {input.exposure:q} {output.exposure:q}'
-        ' {params.options} --crds_context "$RAMPFLOW_CONTEXT" --threads {threads} > {log:q} 2>&1'
+        'RAMPFLOW_RECIPE={params.recipe} python "$RAMPFLOW_SCRIPTS"/saturation.py'
+        " {input.exposure:q} {output.exposure:q} {params.options}"
+        ' --crds_context "$RAMPFLOW_CONTEXT" --threads {threads} > {log:q} 2>&1'
 
 
 rule refpix:
@@ -88,8 +90,9 @@ rule refpix:
     message:
         "{wildcards.stem}: reference-pixel correction"
     shell:
-        'RAMPFLOW_RECIPE={params.recipe} OPENBLAS_NUM_THREADS=1 python "$RAMPFLOW_SCRIPTS"/refpix.py {input.exposure:q} {output.exposure:q}'
-        ' {params.options} --crds_context "$RAMPFLOW_CONTEXT" --threads {threads} > {log:q} 2>&1'
+        'RAMPFLOW_RECIPE={params.recipe} OPENBLAS_NUM_THREADS=1 python "$RAMPFLOW_SCRIPTS"/refpix.py'
+        " {input.exposure:q} {output.exposure:q} {params.options}"
+        ' --crds_context "$RAMPFLOW_CONTEXT" --threads {threads} > {log:q} 2>&1'
 
 
 rule dark_decay:
@@ -117,8 +120,9 @@ rule dark_decay:
     message:
         "{wildcards.stem}: dark decay"
     shell:
-        'RAMPFLOW_RECIPE={params.recipe} OPENBLAS_NUM_THREADS=1 python "$RAMPFLOW_SCRIPTS"/dark_decay.py {input.exposure:q} {output.exposure:q}'
-        ' {params.options} --crds_context "$RAMPFLOW_CONTEXT" --threads {threads} > {log:q} 2>&1'
+        'RAMPFLOW_RECIPE={params.recipe} OPENBLAS_NUM_THREADS=1 python "$RAMPFLOW_SCRIPTS"/dark_decay.py'
+        " {input.exposure:q} {output.exposure:q} {params.options}"
+        ' --crds_context "$RAMPFLOW_CONTEXT" --threads {threads} > {log:q} 2>&1'
 
 
 rule wfi18_transient:
@@ -146,8 +150,9 @@ rule wfi18_transient:
     message:
         "{wildcards.stem}: first-read transient of WFI18"
     shell:
-        'RAMPFLOW_RECIPE={params.recipe} python "$RAMPFLOW_SCRIPTS"/wfi18_transient.py {input.exposure:q} {output.exposure:q}'
-        ' {params.options} --crds_context "$RAMPFLOW_CONTEXT" --threads {threads} > {log:q} 2>&1'
+        'RAMPFLOW_RECIPE={params.recipe} python "$RAMPFLOW_SCRIPTS"/wfi18_transient.py'
+        " {input.exposure:q} {output.exposure:q} {params.options}"
+        ' --crds_context "$RAMPFLOW_CONTEXT" --threads {threads} > {log:q} 2>&1'
 
 
 rule linearity:
@@ -175,8 +180,9 @@ rule linearity:
     message:
         "{wildcards.stem}: linearity"
     shell:
-        'RAMPFLOW_RECIPE={params.recipe} OPENBLAS_NUM_THREADS=1 python "$RAMPFLOW_SCRIPTS"/linearity.py {input.exposure:q} {output.exposure:q}'
-        ' {params.options} --crds_context "$RAMPFLOW_CONTEXT" --threads {threads} > {log:q} 2>&1'
+        'RAMPFLOW_RECIPE={params.recipe} OPENBLAS_NUM_THREADS=1 python "$RAMPFLOW_SCRIPTS"/linearity.py'
+        " {input.exposure:q} {output.exposure:q} {params.options}"
+        ' --crds_context "$RAMPFLOW_CONTEXT" --threads {threads} > {log:q} 2>&1'
 
 
 rule ramp_fitting:
@@ -204,5 +210,6 @@ rule ramp_fitting:
     message:
         "{wildcards.stem}: ramp fit"
     shell:
-        'RAMPFLOW_RECIPE={params.recipe} OPENBLAS_NUM_THREADS=1 python "$RAMPFLOW_SCRIPTS"/ramp_fitting.py {input.exposure:q} {output.exposure:q}'
-        ' {params.options} --crds_context "$RAMPFLOW_CONTEXT" --threads {threads} > {log:q} 2>&1'
+        'RAMPFLOW_RECIPE={params.recipe} OPENBLAS_NUM_THREADS=1 python "$RAMPFLOW_SCRIPTS"/ramp_fitting.py'
+        " {input.exposure:q} {output.exposure:q} {params.options}"
+        ' --crds_context "$RAMPFLOW_CONTEXT" --threads {threads} > {log:q} 2>&1'

@@ -1,6 +1,6 @@
 """References that the CRDS cache lacks: each is fetched once.
 
-The output is the link to a reference. The files in the cache are no output of a rule, so Snakemake never deletes or rewrites them.
+The output is the link to a reference. The files in the cache are not outputs of a rule, so that Snakemake never deletes them.
 """
 
 MISSING_REFERENCES = [plan.links[path] for path in plan.inventory.missing_references()]

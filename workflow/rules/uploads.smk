@@ -1,7 +1,7 @@
-"""Products on S3, where `results` is an address there: those of an exposure or an association are brought there together.
+"""Upload of the products, if `results` is an address on S3: the products of an exposure or an association in one job.
 
-They run where Snakemake runs: the nodes of a cluster may have no network. At most as many at the same time as
---resources transfers=N says.
+The jobs run where Snakemake runs, because the nodes of a cluster may have no network. --resources transfers=N sets how many run
+at the same time.
 """
 
 UPLOADED = uploads.names()
@@ -34,4 +34,5 @@ if UPLOADED:
         message:
             "{wildcards.name}: products to {params.address}"
         shell:
-            'python "$RAMPFLOW_SCRIPTS"/upload_products.py {output.receipt:q} {input.products:q} --to {params.address:q} > {log:q} 2>&1'
+            'python "$RAMPFLOW_SCRIPTS"/upload_products.py {output.receipt:q} {input.products:q} --to {params.address:q}'
+            " > {log:q} 2>&1"
