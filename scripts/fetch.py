@@ -220,7 +220,7 @@ def fetch_all(archive: Archive, found: dict[str, tuple[str, int | None]], folder
 def main(argv: list[str] | None = None) -> int:
     """Run as a program."""
     parser = script_parser("fetch.py", __doc__ or "")
-    parser.add_argument("search", metavar="SEARCH", help="mast:COLUMN=VALUE,COLUMN=VALUE, as mast:program=1001,pass=3")
+    parser.add_argument("search", metavar="SEARCH", help="mast:COLUMN=VALUE,COLUMN=VALUE, such as mast:program=1001,pass=3")
     parser.add_argument("--to", metavar="FOLDER", type=Path, required=True, help="folder that is written")
     parser.add_argument("--transfers", metavar="N", type=int, default=4, help="files at the same time (default: %(default)s)")
     arguments = parser.parse_args(argv)

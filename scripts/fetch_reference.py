@@ -17,9 +17,9 @@ def main(argv: list[str] | None = None) -> int:
         "link",
         metavar="LINK",
         type=Path,
-        help="the link to make to it: .rampflow/files/CONTENT/NAME, NAME being the reference's",
+        help="link to make to the reference, whose name is NAME: .rampflow/files/CONTENT/NAME",
     )
-    parser.add_argument("--crds_context", metavar="NAME", required=True, help="CRDS context that chose it")
+    parser.add_argument("--crds_context", metavar="NAME", required=True, help="CRDS context that chose the reference")
     arguments = parser.parse_args(argv)
     with reported_errors("fetch_reference") as outcome:
         path = references.fetch(arguments.link.name, arguments.crds_context)

@@ -198,14 +198,14 @@ def main(argv: list[str] | None = None) -> int:
         metavar="FILE",
         nargs="+",
         required=True,
-        help="what image_pictures.py wrote of each exposure; @FILE reads the names from a file, one in each line",
+        help="file of image_pictures.py for each exposure; @FILE reads the names from a file, one a line",
     )
     parser.add_argument(
         "--ramps",
         metavar="FILE",
         nargs="+",
         required=True,
-        help=f"what ramp_pictures.py wrote of each, in order; {NOT_APPLICABLE} for none",
+        help=f"file of ramp_pictures.py for each exposure, in the same order; {NOT_APPLICABLE} for none",
     )
     parser.add_argument("--summary", metavar="FILE", type=Path, help="summary of the alignment (ASSOCIATION_tweakreg.json)")
     parser.add_argument("--stars", metavar="FILE", type=Path, help="the astrometric catalog")
@@ -221,7 +221,7 @@ def main(argv: list[str] | None = None) -> int:
         "--missing", metavar="EXPOSURE", nargs="+", default=[], help=f"exposures of the association without products{absent}"
     )
     parser.add_argument(
-        "--excluded", metavar="EXPOSURE", nargs="+", default=[], help=f"exposures of it that the configuration excludes{absent}"
+        "--excluded", metavar="EXPOSURE", nargs="+", default=[], help=f"exposures of the association that are excluded{absent}"
     )
     parser.add_argument(
         "--logs", metavar="FOLDER", type=Path, default=Path("logs"), help="with EXPOSURE/STEP.log (default: %(default)s)"

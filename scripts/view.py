@@ -267,7 +267,7 @@ def make_parser() -> argparse.ArgumentParser:
         default=MAX_ERROR,
         help="largest error of the WCS of a FITS file (default: %(default)s)",
     )
-    add("--coordinates", choices=("image", "sky"), default="image", help="of the regions (default: %(default)s)")
+    add("--coordinates", choices=("image", "sky"), default="image", help="coordinates of the regions (default: %(default)s)")
     add(
         "--flags",
         metavar="NAME",
@@ -281,7 +281,7 @@ def make_parser() -> argparse.ArgumentParser:
         metavar="N",
         type=int,
         default=MAX_REGIONS,
-        help="regions of a flag at most, those of most pixels (default: %(default)s)",
+        help="maximum number of regions of a flag; the largest are kept (default: %(default)s)",
     )
     add(
         "--mosaic_size",

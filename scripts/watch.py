@@ -392,7 +392,7 @@ def main(argv: list[str] | None = None) -> int:
         metavar="SECONDS",
         type=at_least(0.1),
         default=30,
-        help="time between two looks at the folder; a file that is unchanged after it has arrived (default: %(default)s)",
+        help="time between two looks at the folder; a file that is the same in two looks has arrived (default: %(default)s)",
     )
     parser.add_argument(
         "--notify",
