@@ -109,7 +109,7 @@ def get_final_products(wildcards):
 
 
 def need_results(wildcards):
-    """No files. A job that only reads the results folder is refused if there is none, as after a typing error."""
+    """Return no files; refuse a job that only reads the results folder if there is none, as after a typing error."""
     try:
         run_start.refuse_absent_results(Path(RESULTS))
     except RampflowError as error:
@@ -118,7 +118,7 @@ def need_results(wildcards):
 
 
 def need_results_and_exposures(wildcards):
-    """No files. Without exposures, all products in the results folder would be those of other runs, and be removed."""
+    """Return no files; refuse a run without exposures as well, which would take all products for those of other runs."""
     need_results(wildcards)
     try:
         run_start.refuse_empty(plan)

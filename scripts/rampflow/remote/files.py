@@ -235,7 +235,8 @@ def find_file(address: str) -> RemoteFile:
     Returns
     -------
     RemoteFile
-        The file.
+        The file with its size and its version. The version is the ETag that the server gives, or the time of the last change
+        if it gives none.
 
     Raises
     ------
