@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import numpy as np
 
@@ -122,7 +123,7 @@ def border_pixels(start: int, stop: int, shape: tuple[int, int]) -> np.ndarray:
     return (row < BORDER) | (row >= rows - BORDER) | (column < BORDER) | (column >= columns - BORDER)
 
 
-def check_shape(path, shape: tuple[int, ...]) -> None:
+def check_shape(path: Path, shape: tuple[int, ...]) -> None:
     """Refuse a ramp whose shape is not that of a WFI detector.
 
     Parameters

@@ -57,7 +57,7 @@ class Pairs:
     found: np.ndarray
     chance: np.ndarray
 
-    def false_alarm(self, trials=1.0) -> float:
+    def false_alarm(self, trials: np.ndarray | float = 1.0) -> float:
         """Compute the probability that one of several corrections makes so many pairs by chance.
 
         Parameters
@@ -73,7 +73,7 @@ class Pairs:
         logarithm = poisson_tail(self.found, self.chance) + np.log10(np.asarray(trials, float) * len(RADII))
         return float(min(logarithm.min(), 0.0))
 
-    def significant(self, trials=1.0) -> bool:
+    def significant(self, trials: np.ndarray | float = 1.0) -> bool:
         """Test whether the probability of a false alarm is at most `FALSE_ALARM`.
 
         Parameters

@@ -165,7 +165,7 @@ class _Observations:
         axes = _axes(mean)[self.star]
         return np.einsum("nij,nj->ni", axes, self.direction - mean[self.star]) / ARCSEC, axes
 
-    def moved(self, members, terms) -> _Observations:
+    def moved(self, members: list[CatalogedExposure], terms: np.ndarray) -> _Observations:
         """The observations with the corrections of other terms (n_members, n_terms)."""
         direction = self.direction.copy()
         for member, own_terms, own in zip(members, terms, self.of_members[1:], strict=False):

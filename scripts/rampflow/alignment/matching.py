@@ -100,7 +100,7 @@ class Matching(NamedTuple):
         """
         return "try a larger abs_searchrad" if self.use2dhist else "set abs_use2dhist: true to search for the offset"
 
-    def trials(self, radius):
+    def trials(self, radius: np.ndarray | float) -> np.ndarray | float:
         """Compute the number of corrections that a search tries, for pairs within some radius.
 
         Parameters

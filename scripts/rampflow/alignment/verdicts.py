@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 
 import numpy as np
 
@@ -315,7 +316,7 @@ def as_its_group(member: CatalogedExposure, mates: list[CatalogedExposure], affi
     return fit_affine(member.corners, member.to_plane(member.to_sky(member.pointed_corners) @ rotation.T))
 
 
-def warn_of_groups_apart(members: list[CatalogedExposure], affines: list[Affine], log) -> None:
+def warn_of_groups_apart(members: list[CatalogedExposure], affines: list[Affine], log: logging.Logger) -> None:
     """Warn of exposures whose detectors have corrections that don't agree with one pointing.
 
     Parameters

@@ -184,7 +184,7 @@ def displacement(stars, epoch: float, to_epoch: float) -> np.ndarray:
     return move_east[:, None] * east + move_north[:, None] * north
 
 
-def axes(ra, dec) -> tuple[np.ndarray, np.ndarray]:
+def axes(ra: np.ndarray, dec: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Compute the unit vectors to the east and to the north at positions on the sky.
 
     Parameters

@@ -14,6 +14,7 @@ import shutil
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from rampflow.errors import RampflowError
 from rampflow.files.atomic import replacing
@@ -29,7 +30,7 @@ _GROUP_ROWS = 65_536  #: of a file; the rows of a partition are sorted by place,
 _ABANDONED = 86_400  #: seconds after which what a killed run has left in the folder is removed
 
 
-def cached_table(address: str, stamp: str, columns: Sequence[str], read: Callable, rows=None):
+def cached_table(address: str, stamp: str, columns: Sequence[str], read: Callable, rows: object = None) -> Any:
     """Read rows of a table of the network, or of the file of the cache that has it.
 
     Parameters

@@ -9,7 +9,9 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import math
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -20,6 +22,9 @@ from rampflow.step.exposure import Exposure
 from rampflow.step.logs import step_logger
 from rampflow.step.provenance import is_fully_saturated
 from rampflow.wcs.wcs_tree import Wcs
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
 
 log = step_logger("astrometric_catalog")
 
@@ -32,7 +37,7 @@ FIELD_RADIUS = 0.5
 SAME_FOOTPRINT = 1.0
 
 
-def unit_vectors(ra, dec) -> np.ndarray:
+def unit_vectors(ra: ArrayLike, dec: ArrayLike) -> np.ndarray:
     """Convert positions on the sky to directions.
 
     Parameters
@@ -49,7 +54,7 @@ def unit_vectors(ra, dec) -> np.ndarray:
     return np.stack([np.cos(dec) * np.cos(ra), np.cos(dec) * np.sin(ra), np.sin(dec)], axis=-1)
 
 
-def angles(vectors) -> tuple[np.ndarray, np.ndarray]:
+def angles(vectors: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     """Convert vectors to positions on the sky.
 
     Parameters
@@ -68,7 +73,7 @@ def angles(vectors) -> tuple[np.ndarray, np.ndarray]:
     return np.degrees(np.arctan2(y, x)) % 360, np.degrees(np.arctan2(z, np.hypot(x, y)))
 
 
-def separation(a, b) -> np.ndarray:
+def separation(a: ArrayLike, b: ArrayLike) -> np.ndarray:
     """Compute the angle between directions, from their chord, which is accurate for small angles too.
 
     Parameters
@@ -104,7 +109,7 @@ class Circle:
         return unit_vectors(self.ra, self.dec)
 
     @classmethod
-    def around(cls, vectors, radii=0.0) -> Circle:
+    def around(cls, vectors: np.ndarray | Sequence[np.ndarray], radii: np.ndarray | Sequence[float] | float = 0.0) -> Circle:
         """Find a circle that contains points or circles.
 
         Parameters
@@ -131,7 +136,7 @@ class Region:
 
     circles: tuple[Circle, ...]
 
-    def contains(self, ra, dec) -> np.ndarray:
+    def contains(self, ra: ArrayLike, dec: ArrayLike) -> np.ndarray:
         """Test whether positions lie in one of the circles.
 
         Parameters

@@ -11,8 +11,9 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 
@@ -291,7 +292,7 @@ def _read_folder(folder: Path, region: Region) -> tuple[dict[str, np.ndarray], h
         raise RampflowError(f"{folder}: this HATS catalog can't be read ({_one_line(error)})") from None
 
 
-def query_with_retries(ask, timeout: float):
+def query_with_retries(ask: Callable[[float], Any], timeout: float) -> Any:
     """Call a function that uses the network; if it fails, call it again after increasing pauses.
 
     Parameters

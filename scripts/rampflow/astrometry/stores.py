@@ -273,20 +273,20 @@ class _WebFile(io.RawIOBase):
             self._whole = store.read(name)
             self._size = len(self._whole)
 
-    def readable(self):
+    def readable(self) -> bool:
         return True
 
-    def seekable(self):
+    def seekable(self) -> bool:
         return True
 
-    def tell(self):
+    def tell(self) -> int:
         return self._position
 
-    def seek(self, offset, whence=io.SEEK_SET):
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         self._position = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence]
         return self._position
 
-    def read(self, size=-1):
+    def read(self, size: int | None = -1) -> bytes:
         stop = self._size if size is None or size < 0 else min(self._position + size, self._size)
         start, self._position = self._position, max(stop, self._position)
         if stop <= start:

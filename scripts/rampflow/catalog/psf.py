@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 
 from rampflow.catalog.psf_photometry import GriddedPSF
@@ -99,7 +101,7 @@ def read_psf(reference: Exposure, guide_star: dict, optical_element: str = "") -
         raise RampflowError(f"{reference.path}: not an ePSF reference ({error}); give another epsf reference") from error
 
 
-def check_core(path, stamps: np.ndarray, oversampling: int) -> None:
+def check_core(path: Path, stamps: np.ndarray, oversampling: int) -> None:
     """Refuse stamps whose core is missing, or not in their middle.
 
     Parameters
@@ -229,7 +231,7 @@ def full_width(stamp: np.ndarray, oversampling: int) -> float:
     return float(2 * np.sqrt(above / np.pi) / (finer * oversampling))
 
 
-def check_width(path, stamps: np.ndarray, oversampling: int, wavelength: float, *, integrated: bool) -> None:
+def check_width(path: Path, stamps: np.ndarray, oversampling: int, wavelength: float, *, integrated: bool) -> None:
     """Refuse stamps that are far narrower or wider than the optics make a PSF, as with a wrong oversampling.
 
     Parameters

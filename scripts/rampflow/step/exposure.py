@@ -113,7 +113,7 @@ class Exposure:
                 f"give {program} the output of the previous step"
             )
 
-    def get(self, field: str, kind: type | tuple = object):
+    def get(self, field: str, kind: type | tuple = object) -> Any:
         """Read a field.
 
         Parameters
