@@ -1020,6 +1020,26 @@ def test_segments_agree_with_photutils(seed):
     assert moved.any() and not moved[np.isfinite(found["x"])].all()  # some windows left their source
 
 
+def test_straight_lines_of_pixels_have_a_shape():
+    """Their covariance is singular, and its determinant may be rounded below zero."""
+    labels = np.zeros((200, 200), np.int32)
+    corners = labels[::4, ::4]
+    corners[:] = np.arange(1, corners.size + 1).reshape(corners.shape)
+    labels[1::4, 3::4] = corners
+    labels[::4, 2::4], labels[::4, ::4] = corners, 0
+    image = np.random.default_rng(3).uniform(1, 2, labels.shape).astype(np.float32)
+    for flipped, angle in ((np.s_[:, :], np.pi / 4), (np.s_[:, ::-1], 7 * np.pi / 4)):
+        arrays = (image, np.ones_like(image), np.zeros(labels.shape, bool), labels, image)
+        found = segments.segment_properties(*(np.ascontiguousarray(array[flipped]) for array in arrays))
+        first, second = image[::4, 2::4].astype(float), image[1::4, 3::4].astype(float)
+        variance = (first * second / (first + second) ** 2).ravel()  # along either axis, and so is the covariance
+        order = found["label"] - 1
+        np.testing.assert_allclose(found["semimajor"], np.sqrt(2 * variance[order] + 1 / 12), rtol=1e-9)
+        np.testing.assert_allclose(found["semiminor"], np.sqrt(1 / 12), rtol=1e-6)
+        np.testing.assert_allclose(found["angle"], angle, rtol=1e-9)
+        assert np.isfinite(found["kron_flux"]).all()
+
+
 def test_segments_agree_with_photutils_bit_by_bit_in_the_precision_of_the_catalog(plain):
     (catalog, segmentation), found, arrays = plain
     sky, err = star_image(), np.full((SIZE, SIZE), NOISE, np.float32)

@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 from small_files import image, meta_of, opened, ramp, write_image, write_ramp, write_raw
 
 from rampflow.errors import RampflowError
+from rampflow.files import asdf_writer
 from rampflow.files.asdf_reader import AsdfFile
 from rampflow.files.asdf_writer import CompressedArray, EmptyArray, create_asdf
 from rampflow.files.atomic import replacing
@@ -749,6 +750,20 @@ with create_asdf({str(tmp_path / "a.asdf")!r}, {{"a": EmptyArray((9, 256, 256), 
     assert run.returncode and not run.stdout
     assert "a.asdf: can't be written (File too large)" in run.stderr
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("number", [errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS])
+def test_a_file_system_that_gives_no_room_beforehand_is_written_to(tmp_path, monkeypatch, number):
+    def refuse(descriptor, offset, length):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(asdf_writer.os, "posix_fallocate", refuse)
+    array = EmptyArray((3, 64, 64), np.float32)
+    with create_asdf(tmp_path / "a.asdf", {"a": array}) as writer:
+        writer.write_plane(array, 1, np.ones((64, 64), np.float32))
+        writer.write_plane(array, 2, np.full((64, 64), 2, np.float32))
+    with asdf.open(tmp_path / "a.asdf") as file:
+        assert np.array(file["a"]).sum(axis=(1, 2)).tolist() == [0, 64 * 64, 2 * 64 * 64]
 
 
 def test_rows_that_are_not_written_are_zero(tmp_path):

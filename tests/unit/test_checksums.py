@@ -1,13 +1,16 @@
 """Checksums of files: computed, logged, and remembered."""
 
 import hashlib
+import json
 import logging
 import os
+from pathlib import Path
 
 import pytest
 
 from rampflow.errors import RampflowError
 from rampflow.files import checksums
+from rampflow.files.links import stamp_of
 from rampflow.step.logs import configure_logging, step_logger
 
 
@@ -56,3 +59,36 @@ def test_a_file_is_read_once_until_it_changes(tmp_path, monkeypatch):
     assert changed == first | {paths[0]: hashlib.sha256(b"yy").hexdigest()} and read == [paths[0]]
     memory.write_text("{")
     assert checksums.remembered_checksums(paths, memory) == changed, "a damaged memory is no hindrance"
+
+
+@pytest.mark.parametrize(
+    "content", ["[]", "null", '{"PATH": null}', '{"PATH": [1]}', '{"PATH": "ab"}', '{"PATH": [STAMP, null]}', '{"PATH": {}}']
+)
+def test_a_damaged_memory_is_no_hindrance(tmp_path, content):
+    memory, path = tmp_path / "memory.json", tmp_path / "a"
+    path.write_text("x")
+    memory.write_text(content.replace("PATH", str(path)).replace("STAMP", str(stamp_of(path.stat()))))
+    expected = {str(path): hashlib.sha256(b"x").hexdigest()}
+    assert checksums.remembered_checksums([str(path)], memory) == expected
+    assert json.loads(memory.read_text()) == {str(path): [stamp_of(path.stat()), expected[str(path)]]}
+
+
+def test_runs_that_end_together_remember_the_files_of_both(tmp_path, monkeypatch):
+    """The second begins and ends while the first computes; a third one is writing."""
+    memory, paths = tmp_path / "memory.json", [str(tmp_path / name) for name in "ab"]
+    for path in paths:
+        Path(path).write_text(path)
+    compute = checksums.sha256_of
+
+    def compute_slowly(path):
+        if str(path) == paths[0]:
+            checksums.remembered_checksums(paths[1:], memory)
+        return compute(path)
+
+    monkeypatch.setattr(checksums, "sha256_of", compute_slowly)
+    (tmp_path / ".rampflow-other").mkdir()
+    partial = tmp_path / ".rampflow-other" / "memory.json"  # of a run that is writing
+    partial.write_text("{}")
+    checksums.remembered_checksums(paths[:1], memory)
+    assert set(json.loads(memory.read_text())) == set(paths)
+    assert partial.exists()

@@ -154,6 +154,7 @@ def test_caches_go_to_the_working_folder_where_the_home_folder_is_of_no_use(tmp_
     (home / "file").write_text("")
     assert find_cache_folder({"XDG_CACHE_HOME": str(home / "file" / "b")}, working) == working / ".rampflow" / "cache"
     assert find_cache_folder({"XDG_CACHE_HOME": "/dev/null/x"}, working) == working / ".rampflow" / "cache"
+    assert find_cache_folder({"XDG_CACHE_HOME": "~/.cache"}, working) == working / ".rampflow" / "cache"
 
 
 def test_the_commented_configuration_has_every_key():

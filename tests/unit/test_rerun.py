@@ -8,6 +8,7 @@ import pytest
 from rampflow.workflow import recipes, rerun
 from rampflow.workflow.job_inputs import JobInputs
 from rampflow.workflow.job_recipes import JobRecipes
+from rampflow.workflow.paths import EXPOSURE_JOB
 
 
 def test_finished_exposures_stay_with_the_rules_that_have_made_them(make_plan):
@@ -26,6 +27,32 @@ def test_finished_exposures_stay_with_the_rules_that_have_made_them(make_plan):
     assert rerun.exposures_in_one_job(make_plan(**other)) == []
     Path(JobInputs(plan).calibrated_image("a2")).write_text("other")
     assert rerun.exposures_in_one_job(make_plan()) == []
+
+
+def test_what_has_changed_is_seen_where_another_step_is_to_be_kept(make_plan):
+    """Snakemake has no record of the new output, and compares nothing then."""
+    plan = make_plan(job_per="exposure")
+    stems = ["a1", "a3"]  # an image, and a spectrum, whose last file between the steps is removed
+    for path in (JobInputs(plan).calibrated_image("a1"), *(plan.paths.product(stem, "cal.asdf") for stem in stems)):
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        Path(path).write_text("made")
+    rerun.remember_made(plan, 0, stems)
+    more = {"job_per": "exposure", "keep_intermediates": ["linearity"]}
+    other = {"steps": {"saturation": {"n_pix_grow_sat": 1}}}
+
+    def redone(**configuration):
+        changed = make_plan(**configuration)
+        rerun.mark_outdated(changed)
+        stamps = {stem: Path(rerun.exposure_stamp("results", stem, EXPOSURE_JOB)) for stem in stems}
+        return [stem for stem, stamp in stamps.items() if stamp.stat().st_mtime > 1e6]
+
+    assert redone(**more) == []
+    assert redone(**more, **other) == stems
+    assert rerun.changed_in_one_job(make_plan(**more, **other), "a3") == {"saturation"}
+    assert redone(**more) == []
+    assert redone(job_per="exposure", **other) == [], "Snakemake sees it"
+    alignment = {"steps": {"tweakreg": {"sigma": 4.0}}}
+    assert redone(**more, **alignment) == [], "no step of the exposure's job"
 
 
 @pytest.fixture

@@ -105,3 +105,15 @@ def test_a_note_that_can_not_be_read_is_ignored(reference, content):
     assert note_of(reference).exists()
     note_of(reference).write_text(content)
     assert read(reference, "data")[0] == set()
+
+
+@pytest.mark.parametrize("name", ["XDG_CACHE_HOME", "HOME"])
+def test_a_user_without_a_home_folder_has_no_notes(reference, tmp_path, monkeypatch, name):
+    """A relative path, as "~" without a home folder, is no folder in the working folder."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv(name, "relative")
+    before = sorted(tmp_path.rglob("*"))
+    assert len(read(reference, "data", "err")[1]) == 2
+    assert read(reference)[0] == set()
+    assert sorted(tmp_path.rglob("*")) == before

@@ -207,6 +207,10 @@ def test_an_exposure_killed_in_the_middle_of_its_chain(small):
     assert [path.name for path in kept[0].iterdir()] == [f"{SPECTRUM}_linearity.asdf"]
     assert_same_products(*kept)
     assert not leftovers(small.folder)
+    more = [*arguments[:-1], "keep_intermediates=true", "results=undisturbed"]
+    assert small.jobs(*more) == {}, "files that are missing are not made for their own sake"
+    changed = small.jobs(*more, "steps={refpix: {remove_trends: false}}")
+    assert changed == {"exposure_to_photom": 1, "finalize_image": 1}
 
 
 def test_one_bad_exposure_does_not_hold_back_the_others_of_its_association(small):

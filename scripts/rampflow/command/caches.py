@@ -24,8 +24,9 @@ def find_cache_folder(environment: Mapping[str, str], working: Path) -> Path | N
     pathlib.Path or None
         A folder in the working folder, for XDG_CACHE_HOME; None where the usual folder can be written.
     """
-    usual = environment.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
-    return None if _is_writable(Path(usual)) else working / FOLDER
+    usual = Path(environment.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache"))
+    # Relative: "~" of a user without a home folder.
+    return None if usual.is_absolute() and _is_writable(usual) else working / FOLDER
 
 
 def _is_writable(folder: Path) -> bool:

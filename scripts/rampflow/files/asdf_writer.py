@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import math
 import os
@@ -20,6 +21,8 @@ from rampflow.files.stored_array import StoredArray
 from rampflow.files.yaml_tree import dump_tree, map_tree, tagged
 
 _HEADROOM = 1 << 17  #: bytes kept free for what a step adds to the tree (logs, status) after its arrays have their places
+#: Errors of a file system that gives a file its room only when it is written.
+NO_ROOM_BEFOREHAND = (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS)
 _INLINE_SIZE = 256  #: values; an array in memory of so many or fewer is written in the tree
 
 
@@ -86,6 +89,15 @@ def _takes_block(node: Any) -> bool:
     return isinstance(node, StoredArray | EmptyArray | CompressedArray)
 
 
+def _reserve(descriptor: int, size: int) -> None:
+    """Give a file its room beforehand: a full disk shows before the work, and rows are written with half of the system time."""
+    try:
+        os.posix_fallocate(descriptor, 0, size)
+    except OSError as error:
+        if error.errno not in NO_ROOM_BEFOREHAND:
+            raise
+
+
 class AsdfWriter:
     """An ASDF file being written, as `create_asdf` makes it.
 
@@ -114,8 +126,7 @@ class AsdfWriter:
             self._places.append(position + HEADER_SIZE)
             position += HEADER_SIZE + (len(array.stored) if isinstance(array, CompressedArray) else array.nbytes)
         self._end = position
-        # Room for all blocks beforehand: a full disk shows before the work, and rows are written with half of the system time.
-        os.posix_fallocate(descriptor, 0, position)
+        _reserve(descriptor, position)
         for array, place in zip(self._arrays, self._places, strict=True):
             self._write_block(array, place)
 

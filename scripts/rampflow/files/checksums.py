@@ -100,23 +100,31 @@ def remembered_checksums(paths: Iterable[str], memory: Path, *, compute: bool = 
     dict of str
         Checksum by path; without files that can't be read.
     """
-    try:
-        known = json.loads(memory.read_text())
-    except (OSError, ValueError):
-        known = {}
+    known = _read_memory(memory)
     stamps: dict[str, list[int]] = {}
     for path in paths:
         with contextlib.suppress(OSError):
             stamps[path] = stamp_of(Path(path).stat())
-    current = {path: known[path][1] for path, stamp in stamps.items() if path in known and known[path][0] == stamp}
+    current = {path: known[path][1] for path, stamp in stamps.items() if known.get(path, [None])[0] == stamp}
     missing = [path for path in stamps if path not in current] if compute else []
     if not missing:
         return current
     with ThreadPoolExecutor(4) as pool:  # hashlib lets go of the interpreter
         current |= {path: found for path, found in zip(missing, pool.map(_sha256_or_nothing, missing), strict=True) if found}
-    with contextlib.suppress(RampflowError), replacing(memory) as partial:
-        partial.write_text(json.dumps(known | {path: (stamps[path], current[path]) for path in current}))
+    # Shared: runs that end at the same time write the same file. What others have added meanwhile is kept.
+    with contextlib.suppress(RampflowError), replacing(memory, shared=True) as partial:
+        partial.write_text(json.dumps(_read_memory(memory) | {path: (stamps[path], current[path]) for path in current}))
     return current
+
+
+def _read_memory(memory: Path) -> dict[str, list]:
+    """Stamp and checksum of each file that is remembered; without entries that are damaged."""
+    try:
+        known = json.loads(memory.read_text())
+    except (OSError, ValueError):
+        return {}
+    entries = known.items() if isinstance(known, dict) else ()
+    return {path: entry for path, entry in entries if isinstance(entry, list) and len(entry) == 2 and isinstance(entry[1], str)}
 
 
 def _sha256_or_nothing(path: str) -> str:

@@ -210,6 +210,29 @@ def made_in_one_job(files: dict[Path, dict[str, str]], store: Path = STORE) -> d
     return found
 
 
+def changed_since_made(files: dict[Path, dict[str, str]], store: Path = STORE) -> set[str]:
+    """List the steps that have other recipes than when this working folder has made some files.
+
+    Parameters
+    ----------
+    files : dict
+        For each file, the recipe of each step that it should have gone through.
+    store : pathlib.Path
+        File with what is known of files.
+
+    Returns
+    -------
+    set of str
+        Names of the steps. Files that were made elsewhere, or have changed since, do not count.
+    """
+    known, changed = _load(store), set()
+    for path, steps in files.items():
+        entry = known.get(str(path), {})
+        if entry.get("made_here") and entry["stamp"] == _stamp(path):
+            changed |= {step for step in {**steps, **entry["recipes"]} if steps.get(step) != entry["recipes"].get(step)}
+    return changed
+
+
 def are_as_remembered(files: dict[Path, dict[str, str]], store: Path = STORE) -> bool:
     """Test whether all of these files were made in this working folder, with these recipes.
 

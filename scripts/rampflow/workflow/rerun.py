@@ -261,6 +261,34 @@ def first_outdated(jobs: Sequence[str], differing: Collection[str]) -> str:
     return next(job for job in jobs if order.index(job) >= first)
 
 
+def changed_in_one_job(plan: Plan, stem: str) -> set[str]:
+    """List the steps that have changed since one job has run them in this working folder, if Snakemake does not see it.
+
+    Of a job that has an output more than the last time, as `keep_intermediates` names another step, Snakemake has no complete
+    record. It then compares neither parameters nor code.
+
+    Parameters
+    ----------
+    plan : rampflow.workflow.plan.Plan
+        Plan of the run.
+    stem : str
+        Name of the exposure, one of `exposures_in_one_job`.
+
+    Returns
+    -------
+    set of str
+        Names of the steps; empty if all files that the job writes exist.
+    """
+    if all(Path(plan.paths.exposure(stem, step)).exists() for step in ExposureJobs(plan).written_steps(stem)[:-1]):
+        return set()
+    files = exposure_recipes(plan, stem)
+    product, image = Path(plan.paths.product(stem, "cal.asdf")), Path(JobInputs(plan).calibrated_image(stem))
+    # The image of an exposure without an alignment is removed once the product is made.
+    made = [image, Path(plan.paths.intermediate(stem, "cat.parquet"))] if image.exists() else [product]
+    changed = recipes.changed_since_made({path: files[path] for path in made if path in files})
+    return changed & set(ExposureJobs(plan).steps_of_exposure(stem))
+
+
 def mark_outdated(plan: Plan) -> tuple[dict[Path, list[str]], list[Path]]:
     """Set the stamps of a run, so that Snakemake makes outdated and damaged files again.
 
@@ -291,12 +319,14 @@ def mark_outdated(plan: Plan) -> tuple[dict[Path, list[str]], list[Path]]:
         outdated = any("tweakreg" in differing.get(path, ()) for path in paths)
         outdated = outdated or Path(plan.paths.product(name, "tweakreg.json")) in damaged
         recipes.set_stamp(Path(association_stamp(results, name)), outdated=outdated)
-    exposure_jobs = ExposureJobs(plan)
+    exposure_jobs, in_one_job = ExposureJobs(plan), set(exposures_in_one_job(plan))
     for stem, paths_of_exposure in files.items():
         steps = exposure_jobs.steps_of_exposure(stem)
         of_exposure = {step for path in paths_of_exposure for step in differing.get(path, ())} - {"tweakreg"}
         if not set(map(Path, plan.products(stem))).isdisjoint(damaged):
             of_exposure.add(DAMAGE)
+        if stem in in_one_job:
+            of_exposure |= changed_in_one_job(plan, stem)
         first = first_outdated([*steps, FINALIZE], of_exposure)
         for job in [*steps, FINALIZE]:
             recipes.set_stamp(Path(exposure_stamp(results, stem, job)), outdated=job == first)
