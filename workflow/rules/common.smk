@@ -26,7 +26,7 @@ from rampflow.files.path_lists import write_list
 from rampflow.folders import WORKFLOW
 from rampflow.step.declaration import NOT_APPLICABLE
 from rampflow.workflow import recipes, rerun, resources, run_start, second_pass, summary
-from rampflow.workflow.command_line import refuse_lost_keys
+from rampflow.workflow.command_line import refuse_lost_keys, refuse_repeated_keys
 from rampflow.workflow.exposure_jobs import ExposureJobs
 from rampflow.workflow.fingerprint import fingerprint
 from rampflow.workflow.job_arguments import JobArguments, given_options
@@ -46,6 +46,7 @@ DECLARED = declarations.steps()
 try:
     if IS_MAIN_PROCESS:
         refuse_lost_keys(sys.argv[1:])
+        refuse_repeated_keys(sys.argv[1:])
     settings = run_start.read_settings(config, DECLARED, Path.cwd(), GIVEN)
     settings["exclude"] = [*settings["exclude"], *second_pass.left_out()]
     tweakreg.matchings(settings["steps"]["tweakreg"])
