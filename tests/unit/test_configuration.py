@@ -124,6 +124,10 @@ def test_the_given_configuration_is_not_changed():
         ({"references": {"override": {"flatt": "x"}}}, "unknown key 'references.override.flatt'; did you mean 'flat'?"),
         ({"references": {"context": "x"}}, "unknown key 'references.context'; did you mean 'crds_context'?"),
         ({5: 1}, "unknown key '5'"),
+        ({"rejection_threshold": 5}, "'rejection_threshold'; did you mean 'steps.ramp_fitting.rejection_threshold'?"),
+        ({"ramp_fitting": {}}, "unknown key 'ramp_fitting'; did you mean 'steps.ramp_fitting'?"),
+        ({"steps": {"linearity": {"backup": 1}}}, "'steps.linearity.backup'; did you mean 'steps.saturation.backup'?"),
+        ({"skip": True}, "unknown key 'skip'; the configuration takes"),
         ({"references": {"override": {"flat:my.asdf": None}}}, "a space is missing after the colon: write 'flat: my.asdf'"),
     ],
 )

@@ -158,6 +158,25 @@ def test_an_error_is_followed_by_hints(logger, monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("results: out\n    backup: 2\n", "line 2: 'backup: 2' is not YAML"),  # the lines of its sections are comments
+        ("steps:\n  refpix:\n\tskip: true\n", "line 3: 'skip: true' is not YAML"),
+        ("steps: {refpix: {skip: true}\n", "is not YAML"),
+        ("results: \x07\n", ": is not YAML"),
+        ("# results: out\n", ": has no key"),
+        ("- input: raw\n", "line 1: begins with a list"),
+    ],
+)
+def test_what_yaml_refuses_in_a_configuration_file_is_named_with_its_line(text, expected, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my.yaml").write_text(text)
+    (hint,) = find_hints(["--configfile", "my.yaml"])
+    assert hint.startswith("my.yaml") and expected in hint
+    assert ("write spaces" in hint) == ("\t" in text)
+
+
+@pytest.mark.parametrize(
     ("arguments", "expected"),
     [
         (["--configfile", "my.yaml", "report"], ["write targets first: snakemake report --configfile my.yaml"]),
@@ -185,7 +204,7 @@ def test_mistakes_in_a_command_line_are_found(arguments, expected, monkeypatch, 
         ("- exposure:a", "exposure: a"),
         ("results: foo", None),
         ("url: https://a.b", None),
-        ("# results:foo", None),
+        ("# results:foo\nresults: foo", None),
         ("results: foo # a:b", None),
         ("steps: {ramp_fitting: {edge_size: 2}}", None),
         ("time: 12:30", None),

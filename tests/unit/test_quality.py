@@ -303,6 +303,15 @@ def test_damaged_numbers_and_a_damaged_table_hide_nothing(tmp_path):
 
 
 @pytest.mark.slow
+def test_values_of_json_that_no_column_can_hold_are_unknown_or_replaced(tmp_path):
+    numbers = f'{{"filedate": "a\\ud800b", "image_median": {10**400}, "psf_fwhm": [1], "sky_nonuniformity": Infinity}}'
+    (tmp_path / "a_qa.json").write_text(f'{{"numbers": {numbers}, "reasons": {{}}}}')
+    update_table(tmp_path, {}, {})
+    row = read_exposure_table(tmp_path)["a"]
+    assert row["filedate"] == "a?b" and row["state"] == "complete"
+    assert np.isnan([row["image_median"], row["psf_fwhm"]]).all() and np.isinf(row["sky_nonuniformity"])
+
+
 def test_ten_thousand_exposures_have_a_table(tmp_path):
     rows = simulate_survey(10_000)
     write_rows(tmp_path, rows)

@@ -14,7 +14,7 @@ from rampflow import __version__
 from rampflow.errors import RampflowError
 from rampflow.folders import SCRIPTS
 from rampflow.remote.files import RemoteFile
-from rampflow.workflow import run_record
+from rampflow.workflow import recipes, rerun, run_record
 from rampflow.workflow.paths import benchmark_of, log_file
 
 
@@ -116,6 +116,27 @@ def test_checksums_of_inputs_and_references(make_plan, tmp_path):
     found = read_record(plan)
     assert found["references"][str(reference)]["sha256"] == hashlib.sha256(b"reference").hexdigest()
     assert "sha256" in read_record(plan, interrupted=True)["references"][str(reference)], "it is remembered"
+
+
+def test_products_of_an_earlier_run_are_not_current(make_plan, monkeypatch):
+    """After a failure or an interruption, a product can be one that the recorded parameters and commands have not made."""
+    plan, logged = make_plan(), {}
+    for stem in plan.exposures:
+        image = Path(plan.paths.product(stem, "cal.asdf"))
+        image.parent.mkdir(parents=True, exist_ok=True)
+        for path in (image, *map(Path, plan.products(stem))):
+            path.touch()
+            os.utime(path, (1000, 1000))
+        logged[image] = rerun.exposure_recipes(plan, stem)[image]
+    monkeypatch.setattr(recipes, "recipes_in", lambda path: logged[path])
+
+    def found():
+        return {stem: entry["current"] for stem, entry in read_record(plan)["exposures"].items()}
+
+    assert found() == dict.fromkeys(plan.exposures, True)
+    logged[Path(plan.paths.product("a2", "cal.asdf"))] |= {"ramp_fitting": "other parameters"}
+    Path(plan.paths.product("b1", "wcs.asdf")).unlink()
+    assert found() == {"a1": True, "a2": False, "a3": True, "b1": False}
 
 
 def test_a_record_has_the_commands_of_each_exposure_and_alignment(make_plan):

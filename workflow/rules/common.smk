@@ -24,7 +24,7 @@ from rampflow.files import links
 from rampflow.files.path_lists import write_list
 from rampflow.folders import WORKFLOW
 from rampflow.workflow import recipes, rerun, resources, run_start, second_pass, summary
-from rampflow.workflow.command_line import refuse_lost_keys
+from rampflow.workflow.command_line import refuse_lost_keys, refuse_repeated_keys
 from rampflow.workflow.exposure_jobs import ExposureJobs
 from rampflow.workflow.fingerprint import fingerprint
 from rampflow.workflow.input_functions import list_of_inputs, of_association, of_exposure, options_of_inputs
@@ -45,6 +45,7 @@ DECLARED = declarations.steps()
 try:
     if IS_MAIN_PROCESS:
         refuse_lost_keys(sys.argv[1:])
+        refuse_repeated_keys(sys.argv[1:])
     settings = run_start.read_settings(config, DECLARED, Path.cwd(), GIVEN)
     settings["exclude"] = [*settings["exclude"], *second_pass.left_out()]
     tweakreg.matchings(settings["steps"]["tweakreg"])

@@ -6,6 +6,8 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import yaml  # which Snakemake needs
+
 _CONFIGFILE = ("--configfile", "--configfiles")
 _CONFIG = ("--config", "-C")
 #: A key at the beginning of a line or of a mapping, and a value without a space between them. URLs and times are none.
@@ -65,9 +67,36 @@ def _hints_on_files(names: Sequence[str]) -> Iterator[str]:
                 f"targets first: snakemake {name} --configfile {names[0]}"
             )
         elif path.suffix != ".json" and path.is_file():
-            for number, line in enumerate(path.read_text(errors="replace").splitlines(), start=1):
-                if found := _GLUED.search(line.partition(" #")[0]):
-                    yield f"{name}, line {number}: a space is missing after the colon; write {found[1]}: {found[2]}"
+            text = path.read_text(errors="replace")
+            yield from (f"{name}{hint}" for hint in [*_hints_on_spaces(text)] or _hints_on_syntax(text))
+
+
+def _hints_on_spaces(text: str) -> Iterator[str]:
+    for number, line in enumerate(text.splitlines(), start=1):
+        if found := _GLUED.search(line.partition(" #")[0]):
+            yield f", line {number}: a space is missing after the colon; write {found[1]}: {found[2]}"
+
+
+def _hints_on_syntax(text: str) -> Iterator[str]:
+    """Why a text is not a mapping in YAML: Snakemake names neither file nor line."""
+    try:
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        number = mark.line if mark else 0
+        line = [*text.splitlines(), ""][number]
+        if "\t" in line[: len(line) - len(line.lstrip())]:
+            remedy = "it begins with a tab; write spaces"
+        else:
+            remedy = "compare its indentation with the lines above: the line of the section of a key must not be a comment"
+        yield f", line {number + 1}: {line.strip()!r} is not YAML ({error.problem}); {remedy}"
+    except yaml.YAMLError as error:
+        yield f": is not YAML ({str(error).splitlines()[0]})"
+    else:
+        if node is None:
+            yield ": has no key; remove the # before one, or leave the option --configfile out"
+        elif not isinstance(node, yaml.MappingNode):
+            yield f", line {node.start_mark.line + 1}: begins with a list or a value; write KEY: VALUE"
 
 
 def _hints_on_keys(words: Sequence[str]) -> Iterator[str]:

@@ -140,10 +140,24 @@ def to_columns(rows: list[Row]) -> dict[str, np.ndarray]:
     for name, number in NUMBERS.items():
         values = [row.get(name) for row in rows]
         if number.is_text:
-            columns[name] = np.array(["" if value is None else str(value) for value in values], dtype=str)
+            columns[name] = np.array([_text(value) for value in values], dtype=str)
         else:
-            columns[name] = np.array([value if isinstance(value, int | float) else np.nan for value in values], dtype=float)
+            columns[name] = np.array([_number(value) for value in values], dtype=float)
     return columns
+
+
+def _text(value: Any) -> str:
+    """A text that can be written; JSON can have halves of characters."""
+    text = "" if value is None else str(value)
+    return text if text.isascii() else text.encode(errors="replace").decode()
+
+
+def _number(value: Any) -> float:
+    """A number; NaN in place of anything else, such as a whole number of JSON that no float can hold."""
+    try:
+        return float(value) if isinstance(value, int | float) else np.nan
+    except OverflowError:
+        return np.nan
 
 
 def compare_exposures(

@@ -1,9 +1,13 @@
-"""The command line of Snakemake: its targets and its option ``--config``."""
+"""The command line of Snakemake: its targets and its options ``--config`` and ``--configfile``."""
 
 from __future__ import annotations
 
+import os
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import yaml
 
 from rampflow.errors import RampflowError
 
@@ -60,6 +64,65 @@ def given_configurations(arguments: Sequence[str]) -> list[list[str]]:
         elif inside:
             found[-1].append(word)
     return found
+
+
+def refuse_repeated_keys(arguments: Sequence[str]) -> None:
+    """Refuse a configuration file that has a key twice in one section: YAML takes the last, without a word.
+
+    Parameters
+    ----------
+    arguments : sequence of str
+        The command line. Files that can't be found or read are left to Snakemake.
+
+    Raises
+    ------
+    RampflowError
+        A key is there twice. The message has the file and both lines.
+    """
+    for path in _configuration_files(arguments):
+        try:
+            tree = yaml.compose(path.read_text(), Loader=yaml.SafeLoader)
+        except (OSError, ValueError, yaml.YAMLError):
+            continue
+        if tree is not None and (found := next(_repeated_keys(tree), None)):
+            name, first, second = found
+            raise RampflowError(
+                f"{path.name}: the key {name!r} is in line {first} and again in line {second} of one section, and only the "
+                "last would count; write one section with the contents of both"
+            )
+
+
+def _configuration_files(arguments: Sequence[str]) -> Iterator[Path]:
+    """Files of ``--configfile``. Their names are relative to the folder in which Snakemake was started."""
+    inside = False
+    for word in arguments:
+        option, equals, value = word.partition("=")
+        if word.startswith("-"):
+            inside = option in ("--configfile", "--configfiles")
+            word = value if equals else ""
+        if inside and word:
+            # With --directory, Snakemake has changed the working folder, and the shell's variable has the first one.
+            places = (Path(os.environ.get("PWD", ""), word), Path(word))
+            yield from [path for path in places if path.is_file()][:1]
+
+
+def _repeated_keys(node: yaml.Node, seen: frozenset[int] = frozenset()) -> Iterator[tuple[str, int, int]]:
+    """Keys that a section has twice, each with its lines."""
+    if id(node) in seen or not isinstance(node, yaml.CollectionNode):  # an alias of a section that it is in
+        return
+    seen |= {id(node)}
+    if isinstance(node, yaml.SequenceNode):
+        for entry in node.value:
+            yield from _repeated_keys(entry, seen)
+        return
+    lines: dict[str, int] = {}
+    for key, value in node.value:
+        line = key.start_mark.line + 1
+        if isinstance(key, yaml.ScalarNode) and key.value != "<<":
+            if key.value in lines:
+                yield key.value, lines[key.value], line
+            lines[key.value] = line
+        yield from _repeated_keys(value, seen)
 
 
 def refuse_lost_keys(arguments: Sequence[str]) -> None:

@@ -27,6 +27,7 @@ SCHEMA = WORKFLOW / "schemas" / "config.schema.yaml"
 #: Steps whose files are kept without a word of the configuration, by `job_per`. A job of all steps of an exposure begins with
 #: the raw exposure, and would not read them.
 KEPT_BY_DEFAULT = {"step": ["ramp_fitting"], "exposure": []}
+_FEW = 3  #: places of a key that a message lists
 
 
 def configuration_schema(steps: dict[str, Step]) -> dict:
@@ -137,10 +138,11 @@ def validated(config: dict, steps: dict[str, Step], given: dict | None = None) -
     import jsonschema
 
     config = _interpret(config, configuration_schema(steps))
-    validator = jsonschema.Draft202012Validator(configuration_schema(steps))
+    schema = configuration_schema(steps)
+    validator = jsonschema.Draft202012Validator(schema)
     errors = sorted(validator.iter_errors(config), key=lambda e: [str(p) for p in e.absolute_path])
     if errors:
-        raise RampflowError("\n".join(f"configuration: {line}" for error in errors for line in _explain(error)))
+        raise RampflowError("\n".join(f"configuration: {line}" for error in errors for line in _explain(error, schema)))
     results, upload = _places_of_results(config.get("results", "results"))
     if results.startswith("-") or not is_plain(results):
         raise RampflowError(
@@ -306,7 +308,16 @@ def _unknown_key(error):
     return error
 
 
-def _explain(error) -> list[str]:
+def _places_of(name: str, schema: dict, place: str = "") -> list[str]:
+    """List the places of a key in all sections of the configuration, as ``steps.photom``."""
+    found = []
+    for key, own in schema.get("properties", {}).items():
+        path = f"{place}.{key}".lstrip(".")
+        found += [path] * (key == name) + _places_of(name, own, path)
+    return found
+
+
+def _explain(error, schema: dict) -> list[str]:
     """Write what is wrong with a value, and what its key takes."""
     error = _unknown_key(error)
     key = _place(*error.absolute_path) or "the configuration"
@@ -317,6 +328,9 @@ def _explain(error) -> list[str]:
             full = _place(*error.absolute_path, str(name))
             near = difflib.get_close_matches(str(name), known, 1)
             hint = _missing_space(name) or (f"did you mean {near[0]!r}? " if near else "")
+            places = _places_of(str(name), schema)
+            if not hint and 0 < len(places) <= _FEW:  # it is in the wrong section, as when the line of its own is a comment
+                hint = f"did you mean {' or '.join(map(repr, places))}? "
             lines.append(f"unknown key {full!r}; {hint}{key} takes {', '.join(known) or 'nothing'}")
         return lines
     if error.validator == "required":

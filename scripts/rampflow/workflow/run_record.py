@@ -22,7 +22,7 @@ from rampflow.files.atomic import replacing
 from rampflow.files.checksums import logged_checksums, remembered_checksums, sha256_of
 from rampflow.files.user_cache import user_cache
 from rampflow.step.declaration import NOT_APPLICABLE
-from rampflow.workflow import references
+from rampflow.workflow import references, rerun
 from rampflow.workflow.commands import Commands
 from rampflow.workflow.job_arguments import JobArguments
 from rampflow.workflow.paths import benchmark_of, log_file
@@ -95,7 +95,12 @@ def write_record(
         "crds": {"context": plan.inventory.context, "environment": references.source()},
         "environment": {name: value for name, value in plan.job_environment().items() if name != "PATH"},
         "exposures": {
-            stem: _exposure(plan, stem, logged[stem]) | {"commands": commands.of_exposure(stem)} for stem in plan.exposures
+            stem: {
+                **_exposure(plan, stem, logged[stem]),
+                "current": rerun.is_current(plan, stem, realigned),  # False: the products are of other parameters and commands
+                "commands": commands.of_exposure(stem),
+            }
+            for stem in plan.exposures
         },
         "associations": {name: _association(plan, name, commands, realigned) for name in plan.associations()},
         "references": {
