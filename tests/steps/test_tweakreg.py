@@ -873,7 +873,8 @@ def without_box(wcs):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("change", "says"), [(without_frames, "fewer than 3 frames .*with the frames detector, v2v3"), (without_box, "no bounding box")]
+    ("change", "says"),
+    [(without_frames, "fewer than 3 frames .*with the frames detector, v2v3"), (without_box, "no bounding box")],
 )
 def test_a_wcs_that_can_not_be_aligned_fails_alone(tmp_path, change, says):
     """Calibrated images may have any WCS."""

@@ -10,7 +10,7 @@ import datetime
 import reprlib
 from typing import Any
 
-from rampflow.files.data_models import GROUND_TEST_MODELS, DataModel, RawVersion, data_model_of, raw_version
+from rampflow.files.data_models import GROUND_TEST_MODELS, DataModel, RawVersion, raw_version
 from rampflow.files.models import has_schema, misfits, missing_entries, required_entries
 from rampflow.files.tags import ROMAN_PREFIX, TIME
 from rampflow.files.yaml_tree import TaggedDict, map_tree, tagged
@@ -81,20 +81,19 @@ def update_raw(raw: Any, target: DataModel) -> RawVersion:
     return version
 
 
-def update_ramp(ramp: Any, target: DataModel) -> None:
-    """Bring the metadata of a ramp to a data model, in place, if it is of an older one, by the rules of `update_raw`.
+def update_processed(exposure: Any, tag: str) -> None:
+    """Bring the metadata of a ramp, an image or a segmentation map to a newer tag of its kind, in place, as `update_raw` does.
 
     Parameters
     ----------
-    ramp : `rampflow.step.exposure.Exposure`
-        The ramp as it came.
-    target : DataModel
-        The data model that is written.
+    exposure : `rampflow.step.exposure.Exposure`
+        The file as it came; of a newer version, it stays as it is.
+    tag : str
+        The tag that is written.
     """
-    new = target.ramp.removeprefix(ROMAN_PREFIX)
-    if is_older(ramp.tag, new):
-        old = ramp.tag if has_schema(ramp.tag) else data_model_of(ramp.tag).ramp.removeprefix(ROMAN_PREFIX)
-        _update_metadata(ramp.meta, old, new)
+    old, new = exposure.tag, tag.removeprefix(ROMAN_PREFIX)
+    if is_older(old, new) and has_schema(old):
+        _update_metadata(exposure.meta, old, new)
 
 
 def _update_metadata(meta: dict, old: str, new: str) -> None:
