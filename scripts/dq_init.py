@@ -14,7 +14,7 @@ from rampflow.errors import RampflowError, counted
 from rampflow.files.asdf_writer import EmptyArray
 from rampflow.files.checksums import log_checksum
 from rampflow.files.data_models import GROUND_TEST_MODELS, DataModel, data_model, describe_newer
-from rampflow.files.level1 import forget_extensions, spell_data_problem, update_raw
+from rampflow.files.level1 import forget_extensions, spell_data_problem, update_processed, update_raw
 from rampflow.files.tags import ROMAN_PREFIX
 from rampflow.files.yaml_tree import map_tree, tagged
 from rampflow.step.consistency import contradictions
@@ -347,6 +347,7 @@ def run(job: Job) -> None:
     written = model.ramp.removeprefix(ROMAN_PREFIX)
     if is_ramp(raw):
         check_ramp(raw)
+        update_processed(raw, model.ramp)
         job.log.info("%s is a ramp: its flags are kept", raw.path.name)
         job.log.info("Data model: %s, written as %s", tag, written)
         initialize(job, raw, model, decoded=is_decoded(raw))

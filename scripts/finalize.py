@@ -25,9 +25,11 @@ from rampflow.files.asdf_reader import AsdfFile
 from rampflow.files.asdf_writer import CompressedArray, create_asdf
 from rampflow.files.atomic import replacing
 from rampflow.files.checksums import log_checksum
-from rampflow.files.data_models import data_model_of
+from rampflow.files.data_models import data_model, data_model_of
+from rampflow.files.level1 import update_processed
 from rampflow.files.links import is_link, original
 from rampflow.files.models import check_product, metadata_schema, properties
+from rampflow.files.tags import DATA_MODELS, ROMAN_PREFIX
 from rampflow.files.yaml_tree import tagged
 from rampflow.pictures.image import PREVIEW_SIZE, THUMBNAIL_SIZE, bin_down, binning, corners_of, draw, save_picture, stretch
 from rampflow.quality.exposure_numbers import numbers_of_exposure
@@ -261,6 +263,33 @@ def final_catalog(table: pyarrow.Table, name: str, image: dict) -> pyarrow.Table
     return table.replace_schema_metadata(metadata | {key.encode(): text.encode() for key, text in texts.items()})
 
 
+def convert_data_model(exposure: Exposure, tag: str, *, with_second_flags: bool = False) -> None:
+    """Give a calibrated image or a segmentation map another version of its data model, in place.
+
+    Parameters
+    ----------
+    exposure : Exposure
+        The image or map. One of another major version stays as it is.
+    tag : str
+        The tag to write.
+    with_second_flags : bool
+        Whether images of this version have ``dq2``.
+    """
+    old, new = exposure.tag, tag.removeprefix(ROMAN_PREFIX)
+    if old == new or old.partition(".")[0] != new.partition(".")[0]:
+        return
+    update_processed(exposure, tag)
+    roman = dict(exposure.roman)
+    if not with_second_flags and "dq2" in roman:
+        if exposure.array("dq2", 2).read().any():
+            log.warning("%s: has flags in dq2, which %s doesn't have: they are lost", exposure.path.name, new)
+        del roman["dq2"]
+    elif with_second_flags and "dq2" not in roman:
+        roman["dq2"] = np.zeros(exposure.array("data", 2).shape, np.uint32)
+    exposure.roman = exposure.tree["roman"] = tagged(roman, tag)
+    log.info("Data model: %s, written as %s", old, new)
+
+
 def finish_segmentation(given: Path, path: Path, image: Exposure, stem: str, name: str, final: dict) -> None:
     """Write the final segmentation map: that of source_catalog with the metadata of the aligned image.
 
@@ -280,8 +309,9 @@ def finish_segmentation(given: Path, path: Path, image: Exposure, stem: str, nam
     with AsdfFile(given) as file:
         exposure = Exposure(file)
         exposure.expect_model("segmentation_map", "finalize")
+        check_same_exposure(given, _identity(exposure.meta), image, stem)
+        convert_data_model(exposure, data_model_of(image.tag).segmentation_map)
         meta = exposure.meta
-        check_same_exposure(given, _identity(meta), image, stem)
         stamp(meta, name)
         if (region := final.get("wcsinfo", {}).get("s_region")) is not None:
             meta["wcsinfo"]["s_region"] = region
@@ -438,6 +468,9 @@ def write_products(arguments: argparse.Namespace, image: Exposure) -> None:
     solution = read_solution(arguments.solutions, stem) if arguments.solutions else {}
     if arguments.require_alignment:
         check_alignment(stem, solution)
+    if arguments.data_model:
+        model = data_model(arguments.data_model)
+        convert_data_model(image, model.image, with_second_flags=model.has_second_flags)
     with contextlib.ExitStack() as files:
         cal, wcs = (files.enter_context(replacing(path)) for path in (arguments.cal, arguments.wcs))
         table = None
@@ -521,6 +554,9 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("--solutions", metavar="FILE", type=Path, help="the association's alignment (_tweakreg.asdf)")
     parser.add_argument("--require_alignment", action="store_true", help="refuse an exposure that isn't aligned")
+    parser.add_argument(
+        "--data_model", choices=tuple(DATA_MODELS), help="version of the data model to write (default: that of INPUT)"
+    )
     for product, suffix in (("catalog", "_cat.parquet"), ("segmentation", "_segm.asdf")):
         parser.add_argument(
             f"--{product}",

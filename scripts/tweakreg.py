@@ -231,7 +231,7 @@ def read_members(
     RampflowError
         An image can't be read, or lacks an entry of the header.
     """
-    from rampflow.alignment.exposures import InconsistentWcs, read_exposure
+    from rampflow.alignment.exposures import UnsuitableWcs, read_exposure
 
     members, left_out, caveats = [], {}, {}
     own_catalogs = own_catalogs or [NOT_APPLICABLE] * len(images)
@@ -257,7 +257,7 @@ def read_members(
                 continue
             try:
                 members.append(read_exposure(stem, image, sources, with_epoch=with_epochs))
-            except InconsistentWcs as error:
+            except UnsuitableWcs as error:
                 left_out[stem] = "FAILED", str(error)
                 continue
             if caveat:

@@ -310,7 +310,7 @@ def _run_chain(plan: Plan, stem: str, threads: int) -> None:
         words += ["--catalog", inputs.own_catalog(stem), paths.product(stem, "cat.parquet")]
         words += ["--segmentation", inputs.own_segmentation(stem), paths.product(stem, "segm.asdf")]
     words += shlex.split(given_options({"solutions": inputs.solution(stem)}, ["solutions"]))
-    words += shlex.split(arguments.requirement(stem))
+    words += shlex.split(arguments.product_options(stem))
     _run("finalize", words, log_file(stem, "finalize"), recipes.product_recipe(stem))
 
 

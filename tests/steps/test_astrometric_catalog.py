@@ -13,6 +13,7 @@ import threading
 from urllib.parse import parse_qs, urlsplit
 
 import astrometric_catalog
+import gwcs
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -20,6 +21,7 @@ import pytest
 from astrometric_catalog import get_catalog
 from astropy import units as u
 from astropy.coordinates import SkyCoord, get_body_barycentric
+from astropy.modeling import models
 from astropy.table import QTable, Table
 from astropy.time import Time
 from astropy_healpix import HEALPix
@@ -40,6 +42,7 @@ from rampflow.files.asdf_writer import create_asdf
 from rampflow.files.data_models import data_model
 from rampflow.files.yaml_tree import tagged
 from rampflow.step.exposure import Exposure
+from rampflow.wcs.conversion import tree_of_wcs, wcs_of_tree
 from rampflow.wcs.footprint import s_region
 from rampflow.wcs.wcs_tree import Wcs
 
@@ -328,6 +331,47 @@ def test_a_footprint_of_the_wcs_gives_no_warning(tmp_path, caplog):
         stated = s_region(Wcs(Exposure(file).meta["wcs"]))
     survey_images([sky.expose("again", header={"wcsinfo.s_region": stated})], MARGIN)
     assert not caplog.text
+
+
+def expose_with_wcs(sky, change):
+    """An exposure with a changed WCS and the footprint of the unchanged one."""
+    with AsdfFile(sky.expose("unchanged")) as file:
+        tree = Exposure(file).meta["wcs"]
+        stated = s_region(Wcs(tree))
+        wcs = change(wcs_of_tree(tree))
+    return sky.expose("changed", header={"wcsinfo.s_region": stated, "wcs": tree_of_wcs(wcs)})
+
+
+def test_an_infinite_bounding_box_is_that_of_the_image(tmp_path):
+    def unlimited(wcs):
+        wcs.bounding_box = ((-np.inf, np.inf), (-np.inf, np.inf))
+        return wcs
+
+    sky = Sky(tmp_path, density=20, in_catalog=10)
+    path = expose_with_wcs(sky, unlimited)
+    (circle,) = survey_images([path], MARGIN)[0].circles
+    with AsdfFile(path) as file:
+        rows, columns = Exposure(file).array("data").shape
+    assert circle.radius * 3600 == pytest.approx(MARGIN + 0.11 * np.hypot(rows, columns) / 2, abs=0.1)
+    (corner,) = separation(unit_vectors(*sky.truth["changed"].to_sky(np.zeros(1), np.zeros(1))), circle.center)
+    assert corner < circle.radius - 0.9 * MARGIN / 3600
+
+
+def test_a_wcs_that_can_not_be_evaluated_leaves_the_footprint(tmp_path, caplog):
+    """The other images of the association are aligned; tweakreg says what is wrong with this one."""
+
+    def with_units(wcs):
+        frames = [step.frame for step in wcs.pipeline]
+        shift = models.Shift(1 * u.pix) & models.Shift(1 * u.pix)
+        turn = models.RotateNative2Celestial(10 * u.deg, 20 * u.deg, 180 * u.deg)
+        return gwcs.WCS([(frames[0], shift | models.Pix2Sky_TAN() | turn), (frames[-1], None)])
+
+    sky = Sky(tmp_path, density=20, in_catalog=10)
+    path = expose_with_wcs(sky, with_units)
+    (circle,), (expected,) = (survey_images([p], MARGIN)[0].circles for p in (path, sky.images[0]))
+    assert "its WCS (meta.wcs) has no positions: " in caplog.text
+    assert circle.radius == pytest.approx(expected.radius, abs=0.2 / 3600)
+    assert separation(circle.center, expected.center) < 0.2 / 3600
 
 
 def test_images_that_will_not_be_aligned_are_left_out(tmp_path, image):

@@ -28,6 +28,12 @@ from rampflow import dq as flags
 from rampflow.dq import has as dq_has
 from rampflow.files.asdf_reader import AsdfFile
 from rampflow.files.asdf_writer import create_asdf
+from rampflow.files.data_models import data_model
+from rampflow.files.models import check_product
+from rampflow.files.tags import ROMAN_PREFIX
+from rampflow.files.yaml_tree import tagged
+from rampflow.step.exposure import Exposure
+from rampflow.workflow.headers import read_header
 
 SHAPE = (len(PATTERN), ROWS, COLUMNS)
 GW, BAD = flags.GW_AFFECTED_DATA, flags.DO_NOT_USE
@@ -114,6 +120,35 @@ def test_what_dq_init_has_made_comes_out_the_same(tmp_path, mask):
     assert first.keys() == second.keys() and dq_has(first["groupdq"][2], flags.DROPOUT).all()
     for name, values in first.items():
         np.testing.assert_array_equal(second[name], values, err_msg=name)
+
+
+@pytest.mark.parametrize("tag", ["ramp-2.0.0", "ramp-2.1.0"])
+def test_a_ramp_of_an_older_data_model_becomes_one_of_the_newest(tmp_path, mask, tag):
+    """What the newest requires and the older one doesn't gets RAD's placeholders, as for raw exposures."""
+    data, _, _ = write_input_ramp(tmp_path)
+    (tmp_path / "in_ramp.asdf").rename(tmp_path / "model.asdf")
+    with AsdfFile(tmp_path / "model.asdf") as file:
+        roman = tagged(file.tree["roman"], ROMAN_PREFIX + tag)
+        with create_asdf(tmp_path / "in_ramp.asdf", {**file.tree, "roman": roman}, file.standard):
+            pass
+    assert not read_header(tmp_path / "in_ramp.asdf", "1.2")["refusals"]
+    succeed("dq_init", tmp_path / "in_ramp.asdf", tmp_path / "out.asdf", "--mask", tmp_path / "mask.asdf", "--data_model=1.2")
+    check_product(tmp_path / "out.asdf", "RampModel")
+    with AsdfFile(tmp_path / "out.asdf") as file:
+        ramp = Exposure(file)
+        assert ROMAN_PREFIX + ramp.tag == data_model("1.2").ramp
+        assert (ramp.meta["visit"]["wfi_acm_z_defocus_size"], ramp.meta["ref_file"]["bam"]) == (-999999.0, "?")
+        np.testing.assert_array_equal(ramp.array("data").read(), data)
+
+
+def test_a_ramp_that_lacks_what_its_own_data_model_requires_is_refused(tmp_path, mask):
+    write_input_ramp(tmp_path)
+    with AsdfFile(tmp_path / "in_ramp.asdf") as file:
+        del file.tree["roman"]["meta"]["visit"]["nexposures"]
+        with create_asdf(tmp_path / "bad_ramp.asdf", file.tree, file.standard):
+            pass
+    for model in ("1.1", "1.2"):
+        assert "meta.visit.nexposures is missing" in read_header(tmp_path / "bad_ramp.asdf", model)["refusals"]["dq_init"]
 
 
 @pytest.mark.parametrize("step", ["refpix", "dark_decay", "wfi18_transient", "linearity"])

@@ -22,6 +22,7 @@ from rampflow.errors import RampflowError
 from rampflow.files import models
 from rampflow.files.asdf_reader import AsdfFile
 from rampflow.files.asdf_writer import create_asdf
+from rampflow.files.data_models import data_model
 from rampflow.files.tags import ROMAN_PREFIX
 from rampflow.files.yaml_tree import tagged
 from rampflow.pictures.image import bin_down, binning, corners_of, draw, stretch
@@ -212,6 +213,35 @@ def test_an_invalid_image_is_refused_and_no_product_is_left(tmp_path, wrong, mes
     assert "Traceback" not in done.stderr
     assert "is not a valid ImageModel" in done.stderr and message in done.stderr
     assert not any((tmp_path / "p").iterdir())
+
+
+def test_a_calibrated_image_gets_the_data_model_that_is_asked_for(products, tmp_path):
+    """From 1.1 to 1.2 and back, with its segmentation map; the arrays are the same."""
+    with AsdfFile(products / "r_cal.asdf") as file:
+        meta = {key: value for key, value in file.tree["roman"]["meta"].items() if key != "wcs"}
+        roman = tagged({"meta": meta, "data": np.ones((SIZE, SIZE), np.uint32)}, data_model("1.1").segmentation_map)
+        with create_asdf(tmp_path / "r_segm.asdf", {"roman": roman}):
+            pass
+    given = products / "r_cal.asdf", tmp_path / "r_segm.asdf"
+    before = arrays_of(given[0])
+    for version, second in (("1.2", {"dq2"}), ("1.1", set())):
+        cal, wcs, segm = (tmp_path / version / f"r_{name}.asdf" for name in ("cal", "wcs", "segm"))
+        succeed("finalize", given[0], cal, wcs, "--segmentation", given[1], segm, "--data_model", version)
+        model, found = data_model(version), {}
+        for path, kind in ((cal, "image"), (wcs, "wcs"), (segm, "segmentation_map")):
+            with AsdfFile(path) as file:
+                found[kind] = Exposure(file)
+                assert ROMAN_PREFIX + found[kind].tag == getattr(model, kind)
+                assert found[kind].meta["visit"]["wfi_acm_z_defocus_size"] == -999999.0
+        after = arrays_of(cal)
+        assert after.keys() - before.keys() == second and not before.keys() - after.keys()
+        for name, values in before.items():
+            np.testing.assert_array_equal(after[name], values, err_msg=name)
+        assert (arrays_of(segm)["data"] == 1).all()
+        assert not second or (after["dq2"].dtype == np.uint32 and not after["dq2"].any())
+        given = cal, segm
+    with opened(cal) as image:
+        image.validate()
 
 
 def test_an_invalid_segmentation_map_is_refused_and_no_product_is_left(calibrated, tmp_path):

@@ -81,6 +81,8 @@ def ras(retrieved):
         {"suffix": ".parq"},
         {"ra": "RAJ2000", "dec": "DEJ2000"},
         {"index": "healpix13", "order": 13, "hats_col_healpix": "healpix13", "hats_col_healpix_order": 13},
+        {"index": "_healpix_13", "order": 13, "hats_col_healpix": "_healpix_13"},
+        {"ra": "RA", "dec": "Dec", "hats_col_ra": "ra", "hats_col_dec": "dec"},
         {"index": None},
         {"info": False},
         {"info": False, "suffix": "/"},
@@ -119,12 +121,25 @@ def test_proper_motions_need_an_epoch_which_the_properties_may_have(tmp_path):
         fetch_stars(str(write_catalog(tmp_path / "c", extra=[("pmRA", 1.0), ("pmDE", 1.0)])), REGION, EPOCH, 10)
 
 
+def test_placeholders_of_motions_and_epochs_move_no_star(tmp_path):
+    folder = write_catalog(tmp_path / "a", extra=[("pmra", -1e6), ("pmdec", 0.0)])
+    found = fetch_stars(str(folder), REGION, EPOCH, 10)
+    assert not len(found.stars["ra"]) and f"{len(INSIDE)} of {len(INSIDE)} stars have no proper motion" in found.reason
+    folder = write_catalog(tmp_path / "b", extra=[("pmra", 1.0), ("pmdec", 0.0), ("ref_epoch", 57388.0)])
+    with pytest.raises(RampflowError, match=r"b: its ref_epoch is 57388; it must be a Julian year, as 2016\.0"):
+        fetch_stars(str(folder), REGION, EPOCH, 10)
+
+
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
         ({"hats_frame": "galactic"}, "positions are galactic"),
         ({"hats_col_ra": "alpha"}, "no column alpha"),
         ({"dataproduct_type": "index"}, "of the kind index"),
+        ({"hats_col_healpix_order": "40"}, "is 40; it must be a number from 0 to 29"),
+        ({"hats_col_healpix_order": "ten"}, "is ten; it must be a number from 0 to 29"),
+        # Without this check, the filter would leave out all stars, as if there were none.
+        ({"hats_col_healpix_order": "13"}, "outside its partition .*: the order of the pixels .* is not 13"),
     ],
 )
 def test_catalogs_without_usable_positions_are_refused(tmp_path, changes, says):

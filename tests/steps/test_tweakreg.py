@@ -859,6 +859,36 @@ def test_an_image_without_a_wcs_is_refused(tmp_path):
     assert "run assign_wcs" in refusal(tmp_path / "o_tweakreg.asdf", tmp_path / "o.json", *arguments)
 
 
+def without_frames(wcs):
+    """The same positions in one step, as a WCS of FITS keywords has them."""
+    changed = gwcs.WCS([(wcs.pipeline[0].frame, wcs.forward_transform), (wcs.output_frame, None)])
+    changed.bounding_box = wcs.bounding_box
+    return changed
+
+
+def without_box(wcs):
+    wcs.bounding_box = None
+    return wcs
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [(without_frames, "fewer than 3 frames .*with the frames detector, v2v3"), (without_box, "no bounding box")],
+)
+def test_a_wcs_that_can_not_be_aligned_fails_alone(tmp_path, change, says):
+    """Calibrated images may have any WCS."""
+    sky = Sky(tmp_path)
+    sky.expose("good", error=(0.3, -0.4))
+    with AsdfFile(sky.images[-1]) as file:
+        tree = tree_of_wcs(change(wcs_of_tree(Exposure(file).meta["wcs"])))
+    sky.expose("other", error=(0.3, -0.4), dither=(5, 5), group="other", header={"wcs": tree})
+    result = sky.align()
+    assert result.statuses() == {"good": "COMPLETE", "other": "FAILED"}
+    assert result.offset("good") < 0.1
+    assert re.search(says, result.summary["exposures"]["other"]["reason"])
+
+
 @pytest.mark.slow
 def test_a_wcs_whose_v2v3_is_not_in_arcsec_fails_alone(tmp_path):
     """Its matches would be looked for in a plane of another scale, and not be found."""

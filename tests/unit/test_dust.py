@@ -1,5 +1,6 @@
 """Reddening by dust: coordinates, windows of the maps, hemispheres and damaged maps, against whole maps read by astropy."""
 
+import gzip
 import importlib.metadata
 import re
 
@@ -198,6 +199,19 @@ def test_the_map_of_the_other_hemisphere_is_refused(maps):
         dust.reddening(ra[:1], dec[:1], swapped)
     with pytest.raises(RampflowError, match=r"n\.fits: is a dust map of the north \(CRVAL2 is 90\); give that of the south"):
         dust.reddening(ra[1:], dec[1:], swapped)
+
+
+def test_a_compressed_map_has_the_values_of_the_plain_one(maps, tmp_path):
+    ra, dec = POLE[0] + np.linspace(-0.5, 0.5, 5), POLE[1] + np.linspace(-0.5, 0.5, 5)
+    packed = gzip.compress(maps["north"].read_bytes())
+    path = tmp_path / "n.fits.gz"
+    path.write_bytes(packed)
+    found = dust.reddening(ra, dec, {"north": path})
+    np.testing.assert_allclose(found, dust.reddening(ra, dec, maps), rtol=1e-6)
+    assert np.isfinite(found).all() and found.std() > 0
+    path.write_bytes(packed[: len(packed) // 2])
+    with pytest.raises(RampflowError, match=r"n\.fits\.gz: can't be read as a dust map"):
+        dust.reddening(ra, dec, {"north": path})
 
 
 def test_a_damaged_map_is_refused(tmp_path):

@@ -1,5 +1,6 @@
 """The arguments of the scripts that jobs start."""
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -14,11 +15,19 @@ from rampflow.workflow.run_start import read_settings
 
 def test_the_alignment_is_required_of_exposures_that_have_one(make_plan):
     required, optional = JobArguments(make_plan(require_alignment=True)), JobArguments(make_plan())
-    assert (required.requirement("a1"), required.requirement("a3"), optional.requirement("a1")) == (
+    assert (required.product_options("a1"), required.product_options("a3"), optional.product_options("a1")) == (
         "--require_alignment",
         "",
         "",
     )
+
+
+def test_products_of_calibrated_images_have_the_data_model_that_is_asked_for(make_plan):
+    """dq_init gives a raw exposure its version, a calibrated image has one already."""
+    plan = make_plan(data_model="1.2")
+    plan.exposures["a1"] = dataclasses.replace(plan.exposures["a1"], path="a1_cal.asdf")
+    options = JobArguments(plan).product_options
+    assert (options("a1"), options("a2")) == ("--data_model 1.2", "")
 
 
 def test_the_next_step_records_that_crds_leaves_out_steps(make_plan):

@@ -40,14 +40,14 @@ rule finalize:
         runtime=minutes(5, per_gigabyte=5),
     params:
         solutions=options_of_inputs("solutions"),
-        require=of_exposure(job_arguments.requirement),
+        options=of_exposure(job_arguments.product_options),
         recipe=of_exposure(job_recipes.product_recipe),
     message:
         "{wildcards.stem}: products"
     shell:
         'RAMPFLOW_RECIPE={params.recipe} python "$RAMPFLOW_SCRIPTS"/finalize.py {input.image:q} {output.cal:q} {output.wcs:q}'
         " --preview {output.preview:q} {output.thumbnail:q} --qa {output.qa:q} --benchmarks benchmarks/{wildcards.stem:q}"
-        " {params.solutions} {params.require} --catalog {input.catalog:q} {output.cat:q}"
+        " {params.solutions} {params.options} --catalog {input.catalog:q} {output.cat:q}"
         " --segmentation {input.segmentation:q} {output.segm:q} > {log:q} 2>&1"
 
 

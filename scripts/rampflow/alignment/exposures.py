@@ -18,8 +18,8 @@ ARCSEC = np.pi / 180 / 3600  #: radians
 SAME_PLACE = 0.01
 
 
-class InconsistentWcs(RampflowError):
-    """A WCS whose tangent plane is not that which tweakwcs takes it for; the message says what is wrong."""
+class UnsuitableWcs(RampflowError):
+    """A WCS that tweakwcs doesn't take, or not for what it is; the message says what is wrong."""
 
 
 class StoredWcs:
@@ -86,7 +86,7 @@ class CatalogedExposure:
 
     Raises
     ------
-    InconsistentWcs
+    UnsuitableWcs
         The frame v2v3 of the WCS is not in arcsec, or its angles are not those of the WCS.
     """
 
@@ -112,7 +112,7 @@ class CatalogedExposure:
         expected = unit_vectors(*wcs([x0, x1, x1, x0], [y0, y0, y1, y1], with_bounding_box=False))
         apart = float(np.linalg.norm(self.to_sky(self.corners) - expected, axis=1).max() / ARCSEC)
         if not apart <= SAME_PLACE:
-            raise InconsistentWcs(
+            raise UnsuitableWcs(
                 f"its WCS (meta.wcs) contradicts itself: by the plane of its frame v2v3, its corners lie {apart:.3g} arcsec "
                 "from where the WCS has them. The frames v2v3 and v2v3vacorr must be in arcsec; assign_wcs makes such a WCS"
             )
@@ -297,7 +297,7 @@ def read_exposure(stem: str, image: Exposure, sources: SourcePositions, *, with_
     Raises
     ------
     RampflowError
-        The header lacks the WCS, a reference angle, the group or, with `with_epoch`, the time; `InconsistentWcs` if the WCS
+        The header lacks the WCS, a reference angle, the group or, with `with_epoch`, the time; `UnsuitableWcs` if the WCS
         can't be aligned by its tangent plane.
     """
     angles = {name: image.get(f"meta.wcsinfo.{name}", (int, float)) for name in ("v2_ref", "v3_ref", "roll_ref")}
@@ -305,6 +305,16 @@ def read_exposure(stem: str, image: Exposure, sources: SourcePositions, *, with_
     group = image.meta.get("group_id") or image.get("meta.observation.observation_id", str)
     node = image.get("meta.wcs")
     wcs = wcs_of_tree(node) if isinstance(node, dict) else None
-    if wcs is None or wcs.bounding_box is None:
-        raise RampflowError(f"{image.path}: has no WCS with a bounding box; run assign_wcs on it first")
-    return CatalogedExposure(stem, str(group), wcs, angles, sources, epoch_of(image) if with_epoch else None)
+    if wcs is None:
+        raise RampflowError(f"{image.path}: has no WCS; run assign_wcs on it first")
+    if wcs.bounding_box is None:
+        raise UnsuitableWcs("its WCS (meta.wcs) has no bounding box; assign_wcs makes one that can be aligned")
+    epoch = epoch_of(image) if with_epoch else None
+    try:
+        return CatalogedExposure(stem, str(group), wcs, angles, sources, epoch)
+    except (ValueError, TypeError) as error:  # of tweakwcs, and of models with units
+        reason = " ".join(str(error).split())
+        raise UnsuitableWcs(
+            f"its WCS (meta.wcs) can't be aligned ({reason}); assign_wcs makes one that can, with the frames detector, v2v3, "
+            "v2v3vacorr and world"
+        ) from error

@@ -161,15 +161,33 @@ def _check_motions(path: Path, stars: dict[str, np.ndarray], names: list[str]) -
             f"{path}: proper motions need pmra (with the factor cos dec) and pmdec in mas/yr and ref_epoch, the Julian year of "
             f"the positions (without any of them the positions are taken as they are); missing: {', '.join(missing)}{renaming}"
         )
+    drop_placeholders(path, stars)
+
+
+def drop_placeholders(source: object, stars: dict[str, np.ndarray]) -> None:
+    """Set motions and epochs that are placeholders to NaN, in place.
+
+    Parameters
+    ----------
+    source : path-like
+        The catalog, for the message.
+    stars : dict of numpy.ndarray
+        Columns of `NAMES`, (n,) each.
+
+    Raises
+    ------
+    RampflowError
+        The epochs of most stars are not Julian years.
+    """
     for name, largest in LARGEST.items():
         if name in stars:
             stars[name][np.abs(np.nan_to_num(stars[name])) > largest] = np.nan
-    if "ref_epoch" in stars and motions:
+    if "ref_epoch" in stars and {"pmra", "pmdec"} & set(stars):
         known = np.isfinite(stars["ref_epoch"])
         wrong = known & ((stars["ref_epoch"] < EPOCHS[0]) | (stars["ref_epoch"] > EPOCHS[1]))
         if wrong.any() and wrong.sum() * 2 >= known.sum():
             raise RampflowError(
-                f"{path}: its ref_epoch is {stars['ref_epoch'][wrong][0]:g}; it must be a Julian year, as 2016.0"
+                f"{source}: its ref_epoch is {stars['ref_epoch'][wrong][0]:g}; it must be a Julian year, as 2016.0"
             )
         stars["ref_epoch"][wrong] = np.nan
 

@@ -127,15 +127,16 @@ def read_hats(store: Store, region: Region) -> tuple[dict[str, np.ndarray], Desc
     ranges = covering_ranges(region)
     suffix = properties.get("hats_npix_suffix", ".parquet")
     orders, pixels = _partitions(store, folder, suffix)
-    names = []
-    for order, pixel in overlapping(orders, pixels, ranges):
-        names += _files_of(store, folder, order, pixel, suffix)
-    if not names:
+    wanted_partitions = overlapping(orders, pixels, ranges)
+    if not wanted_partitions:
         return {"ra": np.empty(0), "dec": np.empty(0)}, description
+    names = [name for order, pixel in wanted_partitions for name in _files_of(store, folder, order, pixel, suffix)]
     with _named(store, names[0]), store.open(names[0]) as file:
-        known = parquet.read_schema(file).names
-    columns, index = _columns(known, properties, names[0])
-    shift = 2 * (ORDER - int(properties.get("hats_col_healpix_order") or ORDER))
+        metadata = parquet.read_metadata(file)
+    columns, index = _columns(metadata.schema.to_arrow_schema().names, properties, names[0])
+    shift = 2 * (ORDER - _order_of(index, properties)) if index else 0
+    if index:
+        _check_index(f"{store.address}/{names[0]}", metadata, index, shift, wanted_partitions[0])
     rows = _filter(index, ranges >> shift, ranges[:, 1] + (1 << shift) - 1 >> shift) if index else None
     wanted = list(dict.fromkeys([*columns.values(), *([index] if index else [])]))
     tables = [_read_rows(store, name, wanted, rows) for name in names]
@@ -267,7 +268,7 @@ def _columns(known: list[str], properties: dict[str, str], file: str) -> tuple[d
     columns = {name: lower[c] for name, (candidates, _) in NAMES.items() for c in candidates[::-1] if c in lower}
     for axis in ("ra", "dec"):
         if given := properties.get(f"hats_col_{axis}"):
-            columns[axis] = given
+            columns[axis] = given if given in known else lower.get(given.lower(), given)
     index: str | None = properties.get("hats_col_healpix") or INDEX
     missing = {columns.get(axis, axis) for axis in ("ra", "dec")} - set(known)
     if index not in known:
@@ -281,6 +282,50 @@ def _columns(known: list[str], properties: dict[str, str], file: str) -> tuple[d
             f"its proper motions have other names ({', '.join(lost)}); they must be pmra, with the factor cos dec, and pmdec"
         )
     return columns, index
+
+
+def _order_of(index: str, properties: dict[str, str]) -> int:
+    """HEALPix order of the column with the pixels: by the properties, or else by the digits at the end of its name."""
+    text = properties.get("hats_col_healpix_order") or next(iter(re.findall(r"(?i)healpix_?(\d+)$", index)), str(ORDER))
+    if not (text.isdecimal() and int(text) <= ORDER):
+        raise ValueError(f"the order of its pixels (hats_col_healpix_order) is {text}; it must be a number from 0 to {ORDER}")
+    return int(text)
+
+
+def _check_index(name: str, metadata, index: str, shift: int, partition: tuple[int, int]) -> None:
+    """Refuse a catalog whose column of pixels has another order: its filter would leave out all stars.
+
+    Parameters
+    ----------
+    name : str
+        Name of a file for users.
+    metadata : pyarrow.parquet.FileMetaData
+        Its metadata, with the limits of the column.
+    index : str
+        Name of the column.
+    shift : int
+        Bits by which its pixels are larger than those of `ORDER`.
+    partition : tuple of int
+        Order and number of the pixel of the partition that the file belongs to.
+
+    Raises
+    ------
+    ValueError
+        The pixels lie outside the partition.
+    """
+    order, pixel = partition
+    start, stop = (number << 2 * (ORDER - order) for number in (pixel, pixel + 1))
+    number = next(i for i in range(metadata.num_columns) if metadata.schema.column(i).path == index)  # nested ones count, too
+    for group in range(metadata.num_row_groups):
+        limits = metadata.row_group(group).column(number).statistics
+        if limits is None or not limits.has_min_max:
+            continue
+        if int(limits.max) + 1 << shift <= start or int(limits.min) << shift >= stop:
+            raise ValueError(
+                f"{name}: its column {index} has the pixels {limits.min} to {limits.max}, which lie outside its partition "
+                f"(Norder={order}, Npix={pixel}): the order of the pixels (hats_col_healpix_order, or the end of the column's "
+                f"name) is not {ORDER - shift // 2}"
+            )
 
 
 def _filter(index: str, starts: np.ndarray, stops: np.ndarray):

@@ -233,10 +233,17 @@ def _corners_by_wcs(image: Exposure) -> np.ndarray | None:
     tree = image.meta["wcs"]
     if not (isinstance(tree, dict) and isinstance(tree.get("steps"), list)):
         return None  # tweakreg refuses it
-    wcs = Wcs(tree)
     rows, columns = image.array("data").shape[-2:]
-    (x0, x1), (y0, y1) = wcs.bounding_box or ((-0.5, columns - 0.5), (-0.5, rows - 0.5))
-    corners = np.transpose(wcs(np.array([x0, x0, x1, x1]), np.array([y0, y1, y1, y0])))
+    try:
+        wcs = Wcs(tree)
+        box = wcs.bounding_box
+        if box is None or not np.isfinite(box).all():
+            box = (-0.5, columns - 0.5), (-0.5, rows - 0.5)
+        (x0, x1), (y0, y1) = box
+        corners = np.transpose(wcs(np.array([x0, x0, x1, x1]), np.array([y0, y1, y1, y0])))
+    except Exception as error:  # gwcs and the models of astropy raise all kinds
+        log.warning("%s: its WCS (meta.wcs) has no positions: %s", image.path.name, " ".join(str(error).split()))
+        return None
     return corners if np.isfinite(corners).all() else None
 
 

@@ -19,7 +19,7 @@ import numpy as np
 
 from rampflow.astrometry import hats, web
 from rampflow.astrometry.duplicates import RADIUS, merge_duplicates
-from rampflow.astrometry.files import SUFFIXES, describe_stars, read_file
+from rampflow.astrometry.files import SUFFIXES, describe_stars, drop_placeholders, read_file
 from rampflow.astrometry.motion import COLUMNS, at_epoch, find_movable, has_motions
 from rampflow.astrometry.region import Region
 from rampflow.astrometry.stores import open_store
@@ -170,6 +170,7 @@ def fetch_stars(source: str, region: Region, epoch: float, timeout: float) -> Re
         )
         if source != GAIA_S3:
             _check_hats_motions(source, found)
+            drop_placeholders(source, found)
             if not has_motions(found):
                 _report_motions(description.title, found, epoch)
         stars = at_epoch(found, epoch)

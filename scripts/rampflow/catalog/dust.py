@@ -29,6 +29,7 @@ from rampflow.errors import RampflowError
 PROJECTION = {"NAXIS": 2, "CTYPE1": "GLON-ZEA", "CTYPE2": "GLAT-ZEA"}
 CARD, HEADER_BLOCK = 80, 2880  #: bytes of a card, and of a block of a header, in a FITS file
 LARGEST_HEADER = 100 * HEADER_BLOCK
+GZIP = b"\x1f\x8b"  #: first bytes of a file of gzip
 #: Keywords that may change the projection or the values in a way that is left to astropy.
 LEFT_TO_ASTROPY = re.compile(
     r"PC\d|PV\d|PS\d|CROTA|PROJP|LONGPOLE|AP?_|BP?_|CPDIS|CQDIS|CPERR|DP\d|DQ\d|D2IM|AXISCORR|BLANK|GROUPS|HIERARCH|CONTINUE"
@@ -260,7 +261,7 @@ def _read_by_astropy(path, longitude, latitude):
                 column, row = WCS(file[0].header).wcs_world2pix(longitude, latitude, 0)
                 starts, window = _window(column, row, file[0].shape)
                 return column, row, file[0].section[window].astype(float), starts
-        except (OSError, ValueError, TypeError, KeyError) as error:
+        except (OSError, EOFError, ValueError, TypeError, KeyError) as error:
             raise RampflowError(f"{path}: can't be read as a dust map ({error}); give another one, or N/A for none") from None
 
 
@@ -273,7 +274,9 @@ def _check_map(path: Path, image) -> None:
             )
     if min(image.shape) < 2:
         raise RampflowError(f"{path}: has {image.shape[1]} x {image.shape[0]} pixels; give another dust map, or N/A for none")
-    if (size := path.stat().st_size) < image.fileinfo()["datLoc"] + image.size:
+    with open(path, "rb") as file:
+        is_compressed = file.read(2) == GZIP  # astropy decompresses it; a truncated one is an EOFError
+    if not is_compressed and (size := path.stat().st_size) < image.fileinfo()["datLoc"] + image.size:
         raise RampflowError(f"{path}: is truncated: {size} bytes for {image.shape[1]} x {image.shape[0]} pixels; get it again")
 
 

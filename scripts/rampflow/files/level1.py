@@ -11,7 +11,7 @@ import reprlib
 from typing import Any
 
 from rampflow.files.data_models import GROUND_TEST_MODELS, DataModel, RawVersion, raw_version
-from rampflow.files.models import misfits, missing_entries, required_entries
+from rampflow.files.models import has_schema, misfits, missing_entries, required_entries
 from rampflow.files.tags import ROMAN_PREFIX, TIME
 from rampflow.files.yaml_tree import TaggedDict, map_tree, tagged
 
@@ -70,10 +70,7 @@ def update_raw(raw: Any, target: DataModel) -> RawVersion:
         return version
     roman = _without_old_tags(raw.roman)
     meta = roman["meta"]
-    spell_data_problem(meta)
-    rename_entries(meta)
-    derive_entries(meta)
-    add_placeholders(meta, version.nearest, new)
+    _update_metadata(meta, version.nearest, new)
     if version.model in GROUND_TEST_MODELS:
         extras = {"extras": {"ground_test": {"statistics": meta.pop("statistics")}}} if "statistics" in meta else {}
         arrays = {name: roman[name] for name in GROUND_TEST_ARRAYS if name in roman}
@@ -82,6 +79,29 @@ def update_raw(raw: Any, target: DataModel) -> RawVersion:
         roman = {"meta": meta, **arrays, **extras}
     raw.roman = tagged(roman, target.raw)
     return version
+
+
+def update_processed(exposure: Any, tag: str) -> None:
+    """Bring the metadata of a ramp, an image or a segmentation map to a newer tag of its kind, in place, as `update_raw` does.
+
+    Parameters
+    ----------
+    exposure : `rampflow.step.exposure.Exposure`
+        The file as it came; of a newer version, it stays as it is.
+    tag : str
+        The tag that is written.
+    """
+    old, new = exposure.tag, tag.removeprefix(ROMAN_PREFIX)
+    if is_older(old, new) and has_schema(old):
+        _update_metadata(exposure.meta, old, new)
+
+
+def _update_metadata(meta: dict, old: str, new: str) -> None:
+    """Bring the metadata of a raw exposure or a ramp from one data model to a newer one, in place."""
+    spell_data_problem(meta)
+    rename_entries(meta)
+    derive_entries(meta)
+    add_placeholders(meta, old, new)
 
 
 def forget_extensions(tree: dict) -> None:
@@ -164,7 +184,7 @@ def add_placeholders(meta: dict, old: str, new: str) -> None:
     Parameters
     ----------
     meta : dict
-        Metadata of a raw exposure.
+        Metadata of a raw exposure or a ramp.
     old, new : str
         Names of the two versions.
     """

@@ -100,6 +100,22 @@ def read_schema(name: str) -> dict:
     return load_yaml(path.read_bytes()) if path.is_file() else json.loads(SCHEMAS[name])
 
 
+def has_schema(name: str) -> bool:
+    """Tell whether `read_schema` finds a schema.
+
+    Parameters
+    ----------
+    name : str
+        Its name with its version, ``ramp-2.1.0`` for example.
+
+    Returns
+    -------
+    bool
+        Whether the package rad has it, or it is a newer one that is known.
+    """
+    return name in SCHEMAS or (files("rad") / "resources/schemas" / f"{name}.yaml").is_file()
+
+
 def resolved(node: dict) -> dict:
     """Follow the references of a part of a schema.
 

@@ -86,7 +86,10 @@ class Commands:
         words = [self._inputs.calibrated_image(stem), product("cal.asdf"), product("wcs.asdf")]
         words += ["--preview", product("cal.png"), product("cal_thumb.png"), "--qa", product("qa.json")]
         words += ["--benchmarks", f"{BENCHMARKS}/{stem}"]
-        options = [given_options({"solutions": self._inputs.solution(stem)}, ["solutions"]), self._arguments.requirement(stem)]
+        options = [
+            given_options({"solutions": self._inputs.solution(stem)}, ["solutions"]),
+            self._arguments.product_options(stem),
+        ]
         if self._plan.exposures[stem].is_cataloged:
             catalog = ["--catalog", self._inputs.own_catalog(stem), product("cat.parquet")]
             options.append(shlex.join([*catalog, "--segmentation", self._inputs.own_segmentation(stem), product("segm.asdf")]))

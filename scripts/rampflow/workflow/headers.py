@@ -12,7 +12,7 @@ from rampflow.errors import RampflowError
 from rampflow.files import links
 from rampflow.files.asdf_reader import AsdfFile
 from rampflow.files.data_models import DataModel, data_model
-from rampflow.files.level1 import missing_metadata, update_raw, wrong_metadata
+from rampflow.files.level1 import missing_metadata, update_processed, update_raw, wrong_metadata
 from rampflow.files.tags import DEFAULT_DATA_MODEL
 from rampflow.quality.exposure_numbers import identify_exposure
 from rampflow.remote.files import REQUESTS, RemoteReader
@@ -114,7 +114,9 @@ def read_header(path: Path, model: str = DEFAULT_DATA_MODEL, source: RemoteReade
         if is_calibrated_image(path):
             return _header_of_image(raw)
         chosen_by = metadata_for_crds(raw)  # as the file has them: CRDS's rules know the versions
-        if not is_ramp(raw):
+        if is_ramp(raw):
+            update_processed(raw, data_model(model).ramp)
+        else:
             update_raw(raw, data_model(model))
         shape = raw.array("data").shape
         _ = raw.read_pattern

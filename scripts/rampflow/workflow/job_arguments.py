@@ -165,8 +165,8 @@ class JobArguments:
         }
         return " ".join(f"{option} {file}" for option, file in lists.items() if file)
 
-    def requirement(self, stem: str) -> str:
-        """Write the option of finalize.py that makes an exposure fail that should be aligned and is not.
+    def product_options(self, stem: str) -> str:
+        """Write the options of finalize.py that follow from the configuration.
 
         Parameters
         ----------
@@ -176,9 +176,14 @@ class JobArguments:
         Returns
         -------
         str
-            The option; empty if the configuration does not require it, or the exposure has no alignment.
+            ``--require_alignment`` if the configuration requires it and the exposure is to be aligned; ``--data_model`` with
+            the version to write if it is a calibrated image. dq_init gives a raw exposure its version.
         """
-        return "--require_alignment" if self.plan.settings["require_alignment"] and self._inputs.solution(stem) else ""
+        required = self.plan.settings["require_alignment"] and self._inputs.solution(stem)
+        words = ["--require_alignment"] if required else []
+        if self.plan.exposures[stem].is_calibrated:
+            words.append(f"--data_model {self.plan.settings['data_model']}")
+        return " ".join(words)
 
     def star_attempt(self, association: str) -> int:
         """Count the attempts to get the stars.

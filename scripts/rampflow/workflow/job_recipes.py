@@ -87,7 +87,11 @@ class JobRecipes:
             The hash, see `rampflow.workflow.recipes.recipe`.
         """
         given = self._links_of_image(stem)
-        return recipes.recipe(fingerprint("finalize"), *given) if given else fingerprint("finalize")
+        return (
+            recipes.recipe(fingerprint("finalize"), *given, self.plan.settings["data_model"])
+            if given
+            else fingerprint("finalize")
+        )
 
     def _links_of_image(self, stem: str) -> list[str]:
         """The links that stand for the content of a calibrated image and the files beside it; empty for a raw exposure."""
