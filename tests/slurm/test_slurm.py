@@ -84,7 +84,8 @@ def test_all_steps_of_an_exposure_run_in_one_process(workflow, undisturbed):
     assert len(submitted_jobs(run.stdout)) == 3 + 1 + 2, "each exposure, tweakreg, and the products of each image"
     assert_same_products(workflow.folder / "results", undisturbed.folder / "results")
     kept = {path.name for path in (workflow.folder / "results" / "intermediates").iterdir()}
-    assert kept == {path.name for path in (undisturbed.folder / "results" / "intermediates").iterdir()}
+    by_step = {path.name for path in (undisturbed.folder / "results" / "intermediates").iterdir()}
+    assert kept == {name for name in by_step if not name.endswith("_rampfit.asdf")}, "no job of an exposure reads that image"
     assert "Step 3 of 11: refpix" in (workflow.folder / "logs" / IMAGE / "exposure.log").read_text()
     assert "rampflow.refpix" in (workflow.folder / "logs" / IMAGE / "refpix.log").read_text()
     again = workflow.submit("--dry-run")

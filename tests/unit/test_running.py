@@ -12,7 +12,7 @@ from repository import ROOT
 
 from rampflow.errors import RampflowError
 from rampflow.workflow import running
-from rampflow.workflow.running import Running
+from rampflow.workflow.running import Running, is_run_alive
 
 NAMES = ("r1_wfi01", "r1")
 #: A run that begins, and goes on until its standard input is closed.
@@ -79,6 +79,16 @@ def test_a_run_that_was_killed_is_passed_over(other):
     assert mark.exists()
     begin(mark, *NAMES)
     assert not mark.exists()
+
+
+def test_whether_a_run_goes_on_is_known(other):
+    process, mark = other
+    assert is_run_alive(mark.parent)
+    process.kill()
+    process.wait()
+    assert mark.exists() and not is_run_alive(mark.parent)
+    mark.write_text("no mark")
+    assert not is_run_alive(mark.parent) and not is_run_alive(mark.parent / "nowhere")
 
 
 def test_a_run_of_another_host_counts_until_it_has_given_no_sign_for_a_while(other):

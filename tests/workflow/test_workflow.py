@@ -26,6 +26,7 @@ from rampflow.files.asdf_reader import AsdfFile
 from rampflow.files.asdf_writer import create_asdf
 from rampflow.files.yaml_tree import tagged
 from rampflow.step.exposure import Exposure
+from rampflow.workflow.summary import report_begin
 
 pytestmark = pytest.mark.workflow
 
@@ -250,6 +251,22 @@ def test_positions_on_the_sky_match_the_simulated_truth(visit, stem):
 # --------------------------------------------------------------------------------------------------------------- reruns
 def test_a_second_run_has_no_jobs(visit):
     assert visit.jobs(*visit.arguments) == {}
+
+
+def test_a_killed_run_whose_jobs_have_made_all_products_gets_its_summary(visit):
+    """Those of a cluster go on without Snakemake, which then has nothing to do."""
+    summary = visit.folder / "logs" / "summary.txt"
+    made = [visit.results / name for name in ("exposures.ecsv", "exposures.parquet", "run.json")]
+    report_begin(summary)
+    for path in made:
+        path.unlink()
+    run = visit.snakemake(*visit.arguments)
+    assert run.returncode == 0 and "Nothing to be done" in run.stderr
+    assert re.match(r"rampflow: nothing failed, .*10 of 10 exposures have their products", summary.read_text())
+    assert all(path.exists() for path in made)
+    before = summary.stat().st_mtime_ns
+    assert visit.snakemake(*visit.arguments).returncode == 0
+    assert summary.stat().st_mtime_ns == before, "once"
 
 
 def test_another_parameter_reruns_its_step_and_what_follows(visit):

@@ -105,6 +105,9 @@ elif IS_MAIN_PROCESS:
         show(line)
     for notice in plan.inventory.notices:
         show(f"Warning: {notice}")
+    if plan.exposures and (killed := summary.begin_of_killed_run(SUMMARY, plan)):
+        BEGUN = killed
+        show_summary((), success=True)
 
 
 onstart:

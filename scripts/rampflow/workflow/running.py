@@ -77,6 +77,29 @@ class Mark(NamedTuple):
         return True
 
 
+def is_run_alive(results: Path) -> bool:
+    """Test whether a run makes products in a results folder.
+
+    Parameters
+    ----------
+    results : pathlib.Path
+        Results folder.
+
+    Returns
+    -------
+    bool
+        Whether a mark there is that of a run that continues.
+    """
+    for path in results.glob(PATTERN):
+        try:
+            mark, age = Mark(**json.loads(path.read_text())), time.time() - path.stat().st_mtime
+        except (OSError, ValueError, TypeError):  # its run has just ended, or it is another file
+            continue
+        if mark.is_alive(age):
+            return True
+    return False
+
+
 class Running:
     """A run, as runs of other working folders see it.
 

@@ -19,6 +19,7 @@ from rampflow.workflow import rerun
 from rampflow.workflow.exposure_states import find_outliers_of_run
 from rampflow.workflow.paths import EXPOSURE_JOB, LOGS, benchmark_of
 from rampflow.workflow.plan import Plan
+from rampflow.workflow.running import is_run_alive
 
 MAXIMUM_SHOWN = 20  #: lines of each kind that are shown; the file has all of them
 
@@ -31,6 +32,7 @@ _LINE = re.compile(r"\S+Z :: (?P<logger>\S+) :: (?P<level>[A-Z]+) :: (?P<text>.*
 _TOTAL = re.compile(r"^total +(\d+)$", re.MULTILINE)
 #: What Snakemake writes of a job that has failed; the name of its log follows the name of its rule, with lines between them.
 _REPORTED = re.compile(r"^Error in rule [^\n]*\n(?:    (?!log: )[^\n]*\n)*    log: (\S+)", re.MULTILINE)
+_NOT_ENDED = f"{SOFTWARE_NAME}: not ended"
 _KILLED = "ended without an error message, probably killed, as when memory or time runs out"
 
 
@@ -406,7 +408,33 @@ def report_begin(path: Path) -> None:
         The file. It may hold the summary of an earlier run.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(f"{SOFTWARE_NAME}: not ended: the run continues, or was killed: then start the same command again\n")
+    path.write_text(f"{_NOT_ENDED}: the run continues, or was killed: then start the same command again\n")
+
+
+def begin_of_killed_run(path: Path, plan: Plan) -> float | None:
+    """Find a run that was killed while its last jobs went on, and which has left nothing to be done.
+
+    Snakemake then calls no handler, and the summary would say forever that the run has not ended.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        File of the summary.
+    plan : rampflow.workflow.plan.Plan
+        Plan of the run.
+
+    Returns
+    -------
+    float or None
+        When it began, seconds since 1970; `None` if the last run has ended or continues, or if products are missing.
+    """
+    try:
+        begun, is_open = path.stat().st_mtime, path.read_text().startswith(_NOT_ENDED)
+    except OSError:
+        return None
+    if not is_open or is_run_alive(Path(plan.settings["results"])):
+        return None
+    return begun if all(Path(product).exists() for product in plan.all_products()) else None
 
 
 def append_notices(path: Path, plan: Plan, stale: Iterable[Path]) -> None:
