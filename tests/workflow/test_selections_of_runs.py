@@ -103,7 +103,7 @@ def test_a_report_says_what_it_repeats_before_it_starts(run):
     said = visit.snakemake("report", *options(job_per, both), "--dry-run")
     text = said.stdout + said.stderr
     assert said.returncode == 0, text
-    last = "source_catalog" if job_per == "step" else "linearity"
+    last = "source_catalog" if job_per == "step" else "ramp_fitting"
     assert f"so that dq_init to {last} run again for 3 exposures" in text
     assert "keep_intermediates='[saturation, refpix, dark_decay, linearity, ramp_fitting]'" in text
     counts = visit.jobs("report", *options(job_per, both))

@@ -45,7 +45,8 @@ def test_numbers_agree_with_the_image(visit, contents, stem):
         assert numbers["n_warnings"] == len([line for line in meta.cal_logs if " :: WARNING :: " in line])
     assert len(contents[stem]["warnings"]) == numbers["n_warnings"]
     assert set(contents[stem]["reasons"]) == {name for name, s in STEPS.items() if numbers[f"s_{s.status}"] != "COMPLETE"}
-    assert numbers["cpu_time"] > 0 and numbers["peak_memory"] > 0
+    # Snakemake looks at a job twice a second: it may see no processor time in the short ones of a saturated exposure.
+    assert numbers["peak_memory"] > 0 and numbers["cpu_time"] >= 0 and (numbers["cpu_time"] > 0 or stem.endswith(SATURATED))
 
 
 @pytest.mark.parametrize("stem", [stem for stem in STEMS if not stem.endswith(SATURATED)])
