@@ -328,9 +328,7 @@ ALIGNMENT = _section(
 
 COST = _section(
     "Cost",
-    Number(
-        "cpu_time", "processor time of the steps; with job_per: step, up to 0.5 s of each are missing", "s"
-    ),
+    Number("cpu_time", "processor time of the steps; with job_per: step, up to 0.5 s of each are missing", "s"),
     Number("wall_time", "time of the clock of the steps", "s"),
     Number("peak_memory", "largest memory of a step", "Mbyte"),
 )
