@@ -5,7 +5,13 @@ import shlex
 import pytest
 
 from rampflow.errors import RampflowError
-from rampflow.workflow.command_line import given_configurations, possible_targets, refuse_lost_keys, refuse_repeated_keys
+from rampflow.workflow.command_line import (
+    given_configurations,
+    is_dry_run,
+    possible_targets,
+    refuse_lost_keys,
+    refuse_repeated_keys,
+)
 
 
 def test_values_of_options_are_no_targets():
@@ -86,3 +92,13 @@ def test_a_key_that_a_section_has_twice_is_refused(text, expected, tmp_path, mon
 def test_keys_of_different_sections_and_files_that_yaml_refuses_are_accepted(text, tmp_path):
     (tmp_path / "my.yaml").write_text(text)
     refuse_repeated_keys(["--configfile", str(tmp_path / "my.yaml"), str(tmp_path), str(tmp_path / "absent.yaml")])
+
+
+@pytest.mark.parametrize("words", ["-n", "--dry-run", "report --dryrun --cores 2", "-np", "-Fn", "--unlock"])
+def test_a_dry_run_is_known(words):
+    assert is_dry_run(words.split())
+
+
+@pytest.mark.parametrize("words", ["", "--cores 2 report", "-F", "--notemp", "-c 2 --nolock", "--config input=n"])
+def test_a_run_is_no_dry_run(words):
+    assert not is_dry_run(words.split())

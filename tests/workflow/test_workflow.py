@@ -260,6 +260,9 @@ def test_a_killed_run_whose_jobs_have_made_all_products_gets_its_summary(visit):
     report_begin(summary)
     for path in made:
         path.unlink()
+    for options in (["steps={ramp_fitting: {rejection_threshold: 6.5}}", "--dry-run"], ["--dry-run"]):
+        assert visit.snakemake(*visit.arguments, *options).returncode == 0
+        assert "not ended" in summary.read_text() and not any(path.exists() for path in made)
     run = visit.snakemake(*visit.arguments)
     assert run.returncode == 0 and "Nothing to be done" in run.stderr
     assert re.match(r"rampflow: nothing failed, .*10 of 10 exposures have their products", summary.read_text())

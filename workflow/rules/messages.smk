@@ -3,7 +3,7 @@
 import atexit
 
 from rampflow.workflow import affected, late_reports, leftovers, run_record
-from rampflow.workflow.command_line import possible_targets
+from rampflow.workflow.command_line import is_dry_run, possible_targets
 from rampflow.workflow.interruptions import Interruptions
 from rampflow.workflow.running import Running
 
@@ -105,7 +105,7 @@ elif IS_MAIN_PROCESS:
         show(line)
     for notice in plan.inventory.notices:
         show(f"Warning: {notice}")
-    if plan.exposures and (killed := summary.begin_of_killed_run(SUMMARY, plan)):
+    if plan.exposures and not is_dry_run(sys.argv[1:]) and (killed := summary.begin_of_killed_run(SUMMARY, plan)):
         BEGUN = killed
         show_summary((), success=True)
 

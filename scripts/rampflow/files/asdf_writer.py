@@ -96,6 +96,7 @@ def _reserve(descriptor: int, size: int) -> None:
     except OSError as error:
         if error.errno not in NO_ROOM_BEFOREHAND:
             raise
+        os.ftruncate(descriptor, size)
 
 
 class AsdfWriter:

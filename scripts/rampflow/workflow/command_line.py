@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -14,6 +15,23 @@ from rampflow.errors import RampflowError
 #: Options of Snakemake with one value, and with values up to the next option, that could pass for targets.
 _WITH_VALUE = ("-c", "--cores", "-j", "--jobs", "-d", "--directory", "-s", "--snakefile", "--profile", "--workflow-profile")
 _WITH_VALUES = ("-C", "--config", "--configfile", "--configfiles", "-R", "--forcerun", "-U", "--until", "-O", "--omit-from")
+_SHORT_DRY_RUN = re.compile("-[Fkpqn]*n[Fkpqn]*")  #: among other options of one letter that take no value
+
+
+def is_dry_run(arguments: Sequence[str]) -> bool:
+    """Test whether a command line only shows what Snakemake would do, or removes its lock.
+
+    Parameters
+    ----------
+    arguments : sequence of str
+        The command line, without the program.
+
+    Returns
+    -------
+    bool
+        Whether it has ``--dry-run``, in any spelling, as in ``-np``, or ``--unlock``.
+    """
+    return any(word in ("--dry-run", "--dryrun", "--unlock") or _SHORT_DRY_RUN.fullmatch(word) for word in arguments)
 
 
 def possible_targets(arguments: Sequence[str]) -> list[str]:

@@ -426,7 +426,8 @@ def begin_of_killed_run(path: Path, plan: Plan) -> float | None:
     Returns
     -------
     float or None
-        When it began, seconds since 1970; `None` if the last run has ended or continues, or if products are missing.
+        When it began, seconds since 1970; `None` if the last run has ended or continues, or if products are missing or are
+        others than a run would make now.
     """
     try:
         begun, is_open = path.stat().st_mtime, path.read_text().startswith(_NOT_ENDED)
@@ -434,7 +435,8 @@ def begin_of_killed_run(path: Path, plan: Plan) -> float | None:
         return None
     if not is_open or is_run_alive(Path(plan.settings["results"])):
         return None
-    return begun if all(Path(product).exists() for product in plan.all_products()) else None
+    made = all(Path(product).exists() for product in plan.all_products())
+    return begun if made and all(rerun.is_current(plan, stem) for stem in plan.exposures) else None
 
 
 def append_notices(path: Path, plan: Plan, stale: Iterable[Path]) -> None:
