@@ -2,10 +2,6 @@
 
 Each kind of chain has a rule of its own, because the files of a rule are the same for all of its exposures. The rules of single
 steps still make the files that these jobs don't write but the pictures of a report need.
-
-With MALLOC_MMAP_MAX_=0 and a threshold that is never reached, glibc keeps the memory of an array for the next ones. It returns
-none to the system, which would have to clear it again. This saves 2 s of processor time per full frame (medians of four pairs),
-and takes 0.4 GB of memory more.
 """
 
 for rule_name, members in exposure_jobs.chains(BY_EXPOSURE).items():
@@ -50,8 +46,7 @@ for rule_name, members in exposure_jobs.chains(BY_EXPOSURE).items():
         message:
             f"{{wildcards.stem}}: from the raw exposure to {last_step}"
         shell:
-            "OPENBLAS_NUM_THREADS=1 MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=1099511627776"
-            ' python "$RAMPFLOW_SCRIPTS"/process_exposure.py --write {params.written}'
+            'OPENBLAS_NUM_THREADS=1 python "$RAMPFLOW_SCRIPTS"/process_exposure.py --write {params.written}'
             " --logs logs/{wildcards.stem:q} --benchmarks benchmarks/{wildcards.stem:q}"
             ' --crds_context "$RAMPFLOW_CONTEXT" --threads {threads} > {log:q} 2>&1'
             " <<'STEPS'\n{params.steps}\nSTEPS\n"
