@@ -36,7 +36,7 @@ def commands_of_rules(workflow, *config):
 def plain(command):
     scripts = Path(declarations.__file__).parent
     text = command.replace('"$RAMPFLOW_SCRIPTS"', str(scripts)).replace('"$RAMPFLOW_CONTEXT"', "roman_0001.pmap")
-    text = re.sub(r"OPENBLAS_NUM_THREADS=1 | --threads \d+| > \S+ 2>&1", "", text)
+    text = re.sub(r"(OPENBLAS_NUM_THREADS|MALLOC_\w+|GLIBC_TUNABLES)=\S+ | --threads \d+| > \S+ 2>&1", "", text)
     return " ".join(text.split())
 
 

@@ -2,6 +2,11 @@
 
 Each kind of chain has a rule of its own, because the files of a rule are the same for all of its exposures. The rules of single
 steps still make the files that these jobs don't write but the pictures of a report need.
+
+With MALLOC_MMAP_MAX_=0 and a threshold that is never reached, glibc keeps the memory of an array for the next ones, and with
+hugetlb=1 it asks the system for pages of 2 MB, as NumPy does for arrays outside of glibc's own memory. Together they save 0.6 of
+12.2 s of processor time per full frame in a run of four (medians of five runs, in random order). The first two alone save
+0.1 s, the last alone nothing.
 """
 
 for rule_name, members in exposure_jobs.chains(BY_EXPOSURE).items():
@@ -46,7 +51,9 @@ for rule_name, members in exposure_jobs.chains(BY_EXPOSURE).items():
         message:
             f"{{wildcards.stem}}: from the raw exposure to {last_step}"
         shell:
-            'OPENBLAS_NUM_THREADS=1 python "$RAMPFLOW_SCRIPTS"/process_exposure.py --write {params.written}'
+            "OPENBLAS_NUM_THREADS=1 MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=1099511627776"
+            " GLIBC_TUNABLES=glibc.malloc.hugetlb=1"
+            ' python "$RAMPFLOW_SCRIPTS"/process_exposure.py --write {params.written}'
             " --logs logs/{wildcards.stem:q} --benchmarks benchmarks/{wildcards.stem:q}"
             ' --crds_context "$RAMPFLOW_CONTEXT" --threads {threads} > {log:q} 2>&1'
             " <<'STEPS'\n{params.steps}\nSTEPS\n"
