@@ -3,12 +3,43 @@
 from pathlib import Path
 
 import pytest
-from small_plans import entry
+from small_plans import DECLARED, entry
 
 from rampflow.errors import RampflowError
-from rampflow.workflow import run_start
+from rampflow.workflow import run_start, second_pass
 from rampflow.workflow.plan import EXPOSURES_VARIABLE
 from rampflow.workflow.run_start import scratch_folder
+
+
+def test_a_run_begins_with_a_checked_configuration(tmp_path, monkeypatch):
+    """A job has the command line of Snakemake's main process, which has checked it."""
+    monkeypatch.chdir(tmp_path)
+    checked = []
+    twice = ["--config", "results=here", "--config", "input=a.json"]
+
+    def begin(words=(), **config):
+        return run_start.begin_run(config, config, DECLARED, checked.append, words)
+
+    plan = begin(results="here", steps={"tweakreg": {"sigma": 2.0}})
+    assert (plan.settings["results"], plan.exposures) == ("here", {})
+    assert [parameters["sigma"] for parameters in checked] == [2.0]
+    with pytest.raises(RampflowError, match="--config is given 2 times"):
+        begin(twice)
+    with pytest.raises(RampflowError, match="'stepz'"):
+        begin(stepz={})
+    monkeypatch.setenv(EXPOSURES_VARIABLE, str(tmp_path / "none.json"))
+    begin(twice)
+
+
+def test_a_second_pass_leaves_out_the_failed_exposures(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "left_out").write_text("a1\na2\n")
+    monkeypatch.setenv(second_pass.LEFT_OUT_VARIABLE, str(tmp_path / "left_out"))
+    planned = []
+    monkeypatch.setattr(run_start, "plan_run", lambda settings, *_: planned.append(settings))
+    monkeypatch.setattr(run_start, "check_alignments", lambda *_: None)
+    run_start.begin_run({"exclude": "b1"}, {}, DECLARED, lambda _: None, [])
+    assert planned[0]["exclude"] == ["b1", "a1", "a2"]
 
 
 def test_contradicting_parameters_of_crds_are_refused_with_the_file(make_plan):

@@ -3,10 +3,10 @@
 
 rule source_catalog:
     input:
-        exposure=file_of_exposure(job_inputs.exposure_before, "source_catalog"),
+        exposure=ancient_links(of_exposure(job_inputs.exposure_before, "source_catalog")),
         references=ancient(of_exposure(job_inputs.references, "source_catalog")),
         forced_segmentation=ancient(of_exposure(job_inputs.forced_segmentation)),
-        redo=redo_exposure("source_catalog"),
+        redo=of_exposure(exposure_stamp, "source_catalog"),
     output:
         catalog=f"{INTERMEDIATES}/{of_single_steps('source_catalog')}_cat.parquet",
         segmentation=f"{INTERMEDIATES}/{of_single_steps('source_catalog')}_segm.asdf",
@@ -33,16 +33,16 @@ rule source_catalog:
         ' --crds_context "$RAMPFLOW_CONTEXT" --threads {threads} > {log:q} 2>&1'
 
 
-# It may need a network, so it runs on the machine where Snakemake runs.
+# astrometric_catalog may need a network, so it runs on the machine where Snakemake runs.
 localrules:
     astrometric_catalog,
 
 
 rule astrometric_catalog:
     input:
-        images=get_pointings,
+        images=ancient_pointings(of_association(job_inputs.images_to_align)),
         source=ancient(lambda wildcards: job_inputs.star_file()),
-        redo=redo_association,
+        redo=of_association(association_stamp),
     output:
         stars=f"{INTERMEDIATES}/{{association}}_astrometric.parquet",
     log:
@@ -70,9 +70,9 @@ rule astrometric_catalog:
 
 rule tweakreg:
     input:
-        images=files_of_association(job_inputs.images_to_align),
-        catalogs=files_of_association(job_inputs.catalogs_to_align),
-        own_catalogs=files_of_association(job_inputs.made_catalogs),
+        images=ancient_links(of_association(job_inputs.images_to_align)),
+        catalogs=ancient_links(of_association(job_inputs.catalogs_to_align)),
+        own_catalogs=ancient_links(of_association(job_inputs.made_catalogs)),
         stars=rules.astrometric_catalog.output.stars,
     output:
         solutions=f"{INTERMEDIATES}/{{association}}_tweakreg.asdf",

@@ -4,6 +4,7 @@ import gc
 import inspect
 import os
 import sys
+from functools import partial
 from pathlib import Path
 
 # The folder of this clone. From a hosted repository, Snakemake fetches only named files; files.txt names those of a run.
@@ -20,14 +21,12 @@ from snakemake.exceptions import WorkflowError
 import declarations
 import tweakreg
 from rampflow.errors import RampflowError
-from rampflow.files import links
 from rampflow.files.path_lists import write_list
 from rampflow.folders import WORKFLOW
 from rampflow.workflow import recipes, rerun, resources, run_start, second_pass, summary
-from rampflow.workflow.command_line import refuse_lost_keys, refuse_repeated_keys
 from rampflow.workflow.exposure_jobs import ExposureJobs
 from rampflow.workflow.fingerprint import fingerprint
-from rampflow.workflow.input_functions import list_of_inputs, of_association, of_exposure, options_of_inputs
+from rampflow.workflow.input_functions import list_of_inputs, mark_links, of_association, of_exposure, options_of_inputs
 from rampflow.workflow.job_arguments import JobArguments
 from rampflow.workflow.job_inputs import JobInputs
 from rampflow.workflow.job_recipes import JobRecipes
@@ -41,28 +40,25 @@ gc.freeze()
 gc.set_threshold(100_000)
 
 IS_MAIN_PROCESS = not run_start.is_job()
-DECLARED = declarations.steps()
 try:
-    if IS_MAIN_PROCESS:
-        refuse_lost_keys(sys.argv[1:])
-        refuse_repeated_keys(sys.argv[1:])
-    settings = run_start.read_settings(config, DECLARED, Path.cwd(), GIVEN)
-    settings["exclude"] = [*settings["exclude"], *second_pass.left_out()]
-    tweakreg.matchings(settings["steps"]["tweakreg"])
-    plan = run_start.plan_run(settings, DECLARED, Path.cwd())
-    run_start.check_alignments(plan, tweakreg.matchings)
+    plan = run_start.begin_run(config, GIVEN, declarations.steps(), tweakreg.matchings, sys.argv[1:])
 except RampflowError as error:
     raise WorkflowError(str(error)) from None
 
-# The inputs, arguments and recipes of each job.
-job_inputs, job_arguments, job_recipes = JobInputs(plan), JobArguments(plan), JobRecipes(plan)
-exposure_jobs, report_inputs, uploads = ExposureJobs(plan), ReportInputs(plan), Uploads(plan)
-
-RESULTS, INTERMEDIATES = plan.paths.results, plan.paths.intermediates
+settings = plan.settings
+RESULTS = plan.paths.results
+INTERMEDIATES = plan.paths.intermediates
 KEPT_STEPS = plan.kept_steps()
 BY_EXPOSURE = rerun.exposures_in_one_job(plan)
-STARS_ARE_CURRENT = rerun.stars_are_current(plan)
 os.environ.update(plan.job_environment())
+
+# The inputs, arguments and recipes of each job.
+job_inputs = JobInputs(plan)
+job_arguments = JobArguments(plan)
+job_recipes = JobRecipes(plan)
+exposure_jobs = ExposureJobs(plan)
+report_inputs = ReportInputs(plan)
+uploads = Uploads(plan)
 
 
 envvars:
@@ -75,29 +71,14 @@ wildcard_constraints:
 
 
 # ------------------------------------------------------------------------------------------------------ what a rule reads
-def ancient_inputs(paths):
-    """Files that a job reads. Those of the input are `ancient`: a changed file has another link, so that dates don't count."""
-    return [ancient(path) if links.is_link(path) else path for path in paths]
-
-
-def file_of_exposure(method, *arguments):
-    """Input function: the file that a method names for the exposure of a job."""
-    return lambda wildcards: ancient_inputs([method(wildcards.stem, *arguments)])
-
-
-def files_of_association(method):
-    """Input function: the files that a method names for the association of a job."""
-    return lambda wildcards: ancient_inputs(method(wildcards.association))
-
-
-def redo_exposure(job):
-    """Input function: the stamp that is touched when an exposure must be processed again from a job on."""
-    return lambda wildcards: rerun.exposure_stamp(RESULTS, wildcards.stem, job)
-
-
-def redo_association(wildcards):
-    """Input function: the stamp that is touched when an association must be aligned again."""
-    return rerun.association_stamp(RESULTS, wildcards.association)
+# Input functions of files that may be links. A changed file has another link, so that dates don't count.
+ancient_links = partial(mark_links, ancient)
+# Pointings are `ancient` while the stars are current: new pixels alone don't need other stars. They are not if parameters have
+# changed: Snakemake doesn't compare the parameters of a job that has only `ancient` inputs, if these are made again.
+ancient_pointings = ancient if rerun.stars_are_current(plan) else ancient_links
+# Files that are touched when an exposure must be processed again from a job on, or an association aligned again.
+exposure_stamp = partial(rerun.exposure_stamp, RESULTS)
+association_stamp = partial(rerun.association_stamp, RESULTS)
 
 
 def get_final_products(wildcards):
@@ -128,16 +109,6 @@ def need_results_and_exposures(wildcards):
     return []
 
 
-def get_pointings(wildcards):
-    """Images of an association. They are `ancient` while the stars are current: new pixels alone don't need other stars.
-
-    If parameters have changed, the images are not `ancient`. Snakemake doesn't compare the parameters of a job that has only
-    `ancient` inputs, if these are made again.
-    """
-    images = job_inputs.images_to_align(wildcards.association)
-    return [ancient(image) for image in images] if STARS_ARE_CURRENT else ancient_inputs(images)
-
-
 # ----------------------------------------------------------------------------------------------------- what a rule writes
 def exposure_after(step, *, whole_chain=False):
     """Output of a step, made by the step alone or by the job for the whole chain. It is temporary, unless the run keeps it."""
@@ -164,4 +135,7 @@ def local_cores():
 
 
 jobs = resources.Resources({stem: plan.shape(stem) for stem in plan.exposures}, local_cores)
-cores, memory, memory_of_members, minutes = jobs.cores, jobs.memory, jobs.memory_of_members, jobs.minutes
+cores = jobs.cores
+memory = jobs.memory
+memory_of_members = jobs.memory_of_members
+minutes = jobs.minutes

@@ -19,7 +19,7 @@ for rule_name, members in exposure_jobs.chains(BY_EXPOSURE).items():
             exposure=ancient(of_exposure(job_inputs.raw_exposure)),
             references=ancient(of_exposure(exposure_jobs.references_of_exposure)),
             forced_segmentation=ancient(of_exposure(job_inputs.forced_segmentation)),
-            redo=redo_exposure(EXPOSURE_JOB),
+            redo=of_exposure(exposure_stamp, EXPOSURE_JOB),
         output:
             **{step: exposure_after(step, whole_chain=True) for step in exposure_jobs.written_steps(members[0])},
             **(

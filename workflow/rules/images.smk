@@ -5,7 +5,7 @@ rule dark_current:
     input:
         exposure=of_exposure(job_inputs.exposure_before, "dark_current"),
         references=ancient(of_exposure(job_inputs.references, "dark_current")),
-        redo=redo_exposure("dark_current"),
+        redo=of_exposure(exposure_stamp, "dark_current"),
     output:
         exposure=exposure_after("dark_current"),
     log:
@@ -35,7 +35,7 @@ rule assign_wcs:
     input:
         exposure=of_exposure(job_inputs.exposure_before, "assign_wcs"),
         references=ancient(of_exposure(job_inputs.references, "assign_wcs")),
-        redo=redo_exposure("assign_wcs"),
+        redo=of_exposure(exposure_stamp, "assign_wcs"),
     output:
         exposure=exposure_after("assign_wcs"),
     log:
@@ -65,7 +65,7 @@ rule photom:
     input:
         exposure=of_exposure(job_inputs.exposure_before, "photom"),
         references=ancient(of_exposure(job_inputs.references, "photom")),
-        redo=redo_exposure("photom"),
+        redo=of_exposure(exposure_stamp, "photom"),
     output:
         exposure=exposure_after("photom"),
     log:
@@ -95,7 +95,7 @@ rule flatfield:
     input:
         exposure=of_exposure(job_inputs.exposure_before, "flatfield"),
         references=ancient(of_exposure(job_inputs.references, "flatfield")),
-        redo=redo_exposure("flatfield"),
+        redo=of_exposure(exposure_stamp, "flatfield"),
     output:
         exposure=exposure_after("flatfield"),
     log:

@@ -6,11 +6,11 @@ import json
 # finalize writes the products of an exposure with a source catalog, finalize_image those of others.
 rule finalize:
     input:
-        image=file_of_exposure(job_inputs.calibrated_image),
-        catalog=file_of_exposure(job_inputs.own_catalog),
-        segmentation=file_of_exposure(job_inputs.own_segmentation),
+        image=ancient_links(of_exposure(job_inputs.calibrated_image)),
+        catalog=ancient_links(of_exposure(job_inputs.own_catalog)),
+        segmentation=ancient_links(of_exposure(job_inputs.own_segmentation)),
         solutions=of_exposure(job_inputs.solution),
-        redo=redo_exposure(rerun.FINALIZE),
+        redo=of_exposure(exposure_stamp, rerun.FINALIZE),
     output:
         cal=f"{RESULTS}/{{stem}}_cal.asdf",
         wcs=f"{RESULTS}/{{stem}}_wcs.asdf",
@@ -54,7 +54,7 @@ rule finalize:
 rule finalize_image:
     input:
         image=of_exposure(job_inputs.calibrated_image),
-        redo=redo_exposure(rerun.FINALIZE),
+        redo=of_exposure(exposure_stamp, rerun.FINALIZE),
     output:
         cal=f"{RESULTS}/{{stem}}_cal.asdf",
         wcs=f"{RESULTS}/{{stem}}_wcs.asdf",
@@ -96,7 +96,7 @@ localrules:
     remove_stale,
 
 
-# It runs nothing: what a run would make again is found before the first job (messages.smk).
+# This rule runs nothing: what a run would make again is found before the first job (messages.smk).
 rule affected:
     params:
         table=f"{RESULTS}/affected.ecsv",
@@ -104,7 +104,7 @@ rule affected:
         "what a run would make again: {params.table}"
 
 
-# Every run brings the table up to date at its end. This target does it where there is nothing else to do.
+# Every run updates the table at its end. This target updates it when there is nothing else to do.
 rule exposures:
     input:
         need_results,

@@ -9,7 +9,7 @@ rule dq_init:
     input:
         exposure=ancient(of_exposure(job_inputs.raw_exposure)),
         references=ancient(of_exposure(job_inputs.references, "dq_init")),
-        redo=redo_exposure("dq_init"),
+        redo=of_exposure(exposure_stamp, "dq_init"),
     output:
         exposure=exposure_after("dq_init"),
     log:
@@ -39,7 +39,7 @@ rule saturation:
     input:
         exposure=of_exposure(job_inputs.exposure_before, "saturation"),
         references=ancient(of_exposure(job_inputs.references, "saturation")),
-        redo=redo_exposure("saturation"),
+        redo=of_exposure(exposure_stamp, "saturation"),
     output:
         exposure=exposure_after("saturation"),
     log:
@@ -69,7 +69,7 @@ rule refpix:
     input:
         exposure=of_exposure(job_inputs.exposure_before, "refpix"),
         references=ancient(of_exposure(job_inputs.references, "refpix")),
-        redo=redo_exposure("refpix"),
+        redo=of_exposure(exposure_stamp, "refpix"),
     output:
         exposure=exposure_after("refpix"),
     log:
@@ -99,7 +99,7 @@ rule dark_decay:
     input:
         exposure=of_exposure(job_inputs.exposure_before, "dark_decay"),
         references=ancient(of_exposure(job_inputs.references, "dark_decay")),
-        redo=redo_exposure("dark_decay"),
+        redo=of_exposure(exposure_stamp, "dark_decay"),
     output:
         exposure=exposure_after("dark_decay"),
     log:
@@ -129,7 +129,7 @@ rule wfi18_transient:
     input:
         exposure=of_exposure(job_inputs.exposure_before, "wfi18_transient"),
         references=ancient(of_exposure(job_inputs.references, "wfi18_transient")),
-        redo=redo_exposure("wfi18_transient"),
+        redo=of_exposure(exposure_stamp, "wfi18_transient"),
     output:
         exposure=exposure_after("wfi18_transient"),
     log:
@@ -159,7 +159,7 @@ rule linearity:
     input:
         exposure=of_exposure(job_inputs.exposure_before, "linearity"),
         references=ancient(of_exposure(job_inputs.references, "linearity")),
-        redo=redo_exposure("linearity"),
+        redo=of_exposure(exposure_stamp, "linearity"),
     output:
         exposure=exposure_after("linearity"),
     log:
@@ -189,7 +189,7 @@ rule ramp_fitting:
     input:
         exposure=of_exposure(job_inputs.exposure_before, "ramp_fitting"),
         references=ancient(of_exposure(job_inputs.references, "ramp_fitting")),
-        redo=redo_exposure("ramp_fitting"),
+        redo=of_exposure(exposure_stamp, "ramp_fitting"),
     output:
         exposure=exposure_after("ramp_fitting"),
     log:

@@ -3,6 +3,8 @@
 The output is the link to a reference. The files in the cache are not outputs of a rule, so that Snakemake never deletes them.
 """
 
+from rampflow.files import links
+
 MISSING_REFERENCES = [plan.links[path] for path in plan.inventory.missing_references()]
 
 if MISSING_REFERENCES:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from rampflow.files import links
 from rampflow.files.path_lists import write_list
 from rampflow.workflow.job_arguments import given_options
 
@@ -43,6 +44,29 @@ def of_association(method: Callable, *arguments: Any) -> Callable[[Any], Any]:
         Function of wildcards.
     """
     return lambda wildcards: method(wildcards.association, *arguments)
+
+
+def mark_links(mark: Callable[[str], Any], function: Callable[[Any], Any]) -> Callable[[Any], list]:
+    """Make the input function that marks those files of another one that are links, see `rampflow.files.links`.
+
+    Parameters
+    ----------
+    mark : callable
+        Marks the name of a file, as Snakemake's `ancient` does.
+    function : callable
+        Function of wildcards that names a file, or a list of files.
+
+    Returns
+    -------
+    callable
+        Function of wildcards. It returns a list of the files.
+    """
+
+    def _mark(wildcards: Any) -> list:
+        files = function(wildcards)
+        return [mark(path) if links.is_link(path) else path for path in ([files] if isinstance(files, str) else files)]
+
+    return _mark
 
 
 def options_of_inputs(*names: str) -> Callable[[Any, Any], str]:

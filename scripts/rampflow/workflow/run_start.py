@@ -6,7 +6,7 @@ import atexit
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +14,57 @@ from rampflow.astrometry import check_astrometric_catalog
 from rampflow.errors import RampflowError
 from rampflow.files import links
 from rampflow.step.declaration import Step
-from rampflow.workflow import configuration, inventory, selections
+from rampflow.workflow import configuration, inventory, second_pass, selections
+from rampflow.workflow.command_line import refuse_lost_keys, refuse_repeated_keys
 from rampflow.workflow.inventory_building import build_inventory
 from rampflow.workflow.job_arguments import JobArguments
 from rampflow.workflow.job_inputs import JobInputs, link_to
 from rampflow.workflow.leftovers import expected_files
 from rampflow.workflow.paths import intermediates_folder
 from rampflow.workflow.plan import EXPOSURES_VARIABLE, INVENTORY, Plan
+
+
+def begin_run(
+    config: dict,
+    given: dict,
+    declared: dict[str, Step],
+    check_alignment: Callable[[dict], Any],
+    words: Sequence[str],
+) -> Plan:
+    """Read the configuration of a run, and plan the run.
+
+    Parameters
+    ----------
+    config : dict
+        The configuration that Snakemake has read, with the defaults.
+    given : dict
+        The same without the file of defaults.
+    declared : dict
+        Declaration of each step, by its name.
+    check_alignment : callable
+        Takes parameters of tweakreg, and raises a `RampflowError` if they contradict each other.
+    words : sequence of str
+        Command line of Snakemake.
+
+    Returns
+    -------
+    rampflow.workflow.plan.Plan
+        The plan of the run, with its settings.
+
+    Raises
+    ------
+    RampflowError
+        Something is wrong with the command line, the configuration, an input or a reference.
+    """
+    if not is_job():
+        refuse_lost_keys(words)
+        refuse_repeated_keys(words)
+    settings = read_settings(config, declared, Path.cwd(), given)
+    settings["exclude"] = [*settings["exclude"], *second_pass.left_out()]
+    check_alignment(settings["steps"]["tweakreg"])
+    plan = plan_run(settings, declared, Path.cwd())
+    check_alignments(plan, check_alignment)
+    return plan
 
 
 def read_settings(config: dict, declared: dict[str, Step], folder: Path, given: dict | None = None) -> dict:
