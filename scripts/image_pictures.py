@@ -163,18 +163,19 @@ def main(argv: list[str] | None = None) -> int:
             pictures.append(source_cutout(image.array("data", 2).read(), labels, *found.values()))
             if arguments.unaligned and arguments.stars and facts["statuses"]["tweakreg"] == "COMPLETE":
                 from rampflow.alignment.epochs import MovingStars
-                from rampflow.astrometry.region import angles, epoch_of
+                from rampflow.astrometry.region import angles, epoch_of, unit_vectors
                 from rampflow.astrometry.star_table import read_star_table
 
                 stars, origin = read_star_table(arguments.stars)
-                moving = np.isfinite(stars["pmra"]).any()
-                place = angles(MovingStars(stars, origin.epoch).directions(epoch_of(image) if moving else origin.epoch))
+                directions = unit_vectors(np.asarray(stars["ra"]), np.asarray(stars["dec"]))
+                if origin.epoch is not None and np.isfinite(stars["pmra"]).any():
+                    directions = MovingStars(stars, origin.epoch).directions(epoch_of(image))
                 residuals = measure_residuals(
                     found["x_psf"],
                     found["y_psf"],
                     sky_positions(arguments.unaligned),
                     sky_positions(arguments.catalog),
-                    np.column_stack(place),
+                    np.column_stack(angles(directions)),
                 )
                 corners = corners_of(image.meta.get("wcsinfo", {}).get("s_region"))
                 if residuals and corners is not None:

@@ -28,13 +28,13 @@ LARGEST_EXCESS = 2.0  #: times the largest row mean: beyond, the curve is an ext
 FULL_ROWS, MASKED_ROWS, FULL_SCIENCE_ROWS, START_ROWS = 4096, 1000, 4088, (300, 1000)
 
 
-def double_exponential(t, a, b, tau_a, tau_b):
+def double_exponential(t: np.ndarray, a: float, b: float, tau_a: float, tau_b: float) -> np.ndarray:
     """Evaluate a · exp(−t/τa) + b · exp(−t/τb).
 
     Parameters
     ----------
     t : numpy.ndarray
-        Times, seconds.
+        Times, seconds, any shape.
     a, b : float
         Amplitudes, DN.
     tau_a, tau_b : float

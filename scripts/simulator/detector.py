@@ -22,7 +22,7 @@ TRANSIENT = ((60.0, 0.07), (-6.0, 0.25))
 
 # ----------------------------------------------------------------------------------------------------------- cosmic rays
 def throw_cosmic_rays(
-    rng: np.random.Generator, shape, n_reads: int, exposure_time: float, flux: float, snowballs: int
+    rng: np.random.Generator, shape: tuple[int, int], n_reads: int, exposure_time: float, flux: float, snowballs: int
 ) -> np.ndarray:
     """Draw the charges that particles leave in pixels.
 
@@ -68,10 +68,10 @@ def throw_cosmic_rays(
         )
     ]
     for _ in range(snowballs):
-        row, column, radius = rng.uniform(0, rows), rng.uniform(0, columns), rng.uniform(3, 8)
+        center_row, center_column, radius = rng.uniform(0, rows), rng.uniform(0, columns), rng.uniform(3, 8)
         y, x = (grid.ravel() for grid in np.mgrid[-30:31, -30:31])
         charge = SNOWBALL_CORE * np.exp(-np.maximum(np.hypot(y, x) - radius, 0) / SNOWBALL_WING)
-        parts.append((row + y, column + x, np.full(y.shape, rng.integers(0, n_reads)), charge))
+        parts.append((center_row + y, center_column + x, np.full(y.shape, rng.integers(0, n_reads)), charge))
     row, column, read, charge = (np.concatenate(values) for values in zip(*parts, strict=True))
 
     row, column = np.rint(row).astype(int), np.rint(column).astype(int)
@@ -85,7 +85,7 @@ def throw_cosmic_rays(
     return _hits(row, column, read, charge)
 
 
-def arrange_jumps(rng: np.random.Generator, shape, n_reads: int) -> np.ndarray:
+def arrange_jumps(rng: np.random.Generator, shape: tuple[int, int], n_reads: int) -> np.ndarray:
     """Place single hits of known charge on a grid.
 
     Each charge occurs about equally often in each read but the first, in random order.
@@ -239,7 +239,7 @@ class CommonNoise:
         return series.reshape(self._rows, self._clocks)[:, :CHANNEL_WIDTH]
 
 
-def draw_drift(rng: np.random.Generator, shape) -> np.ndarray:
+def draw_drift(rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
     """Draw the offset and linear drift of each channel and of amplifier 33 over one resultant.
 
     Parameters
@@ -262,7 +262,12 @@ def draw_drift(rng: np.random.Generator, shape) -> np.ndarray:
 
 # -------------------------------------------------------------------------------------------------------- decaying signals
 def dark_decay(
-    shape, read_pattern, frame_time: float, detector: int, amplitude: float, time_constant: float
+    shape: tuple[int, int],
+    read_pattern: list[list[int]],
+    frame_time: float,
+    detector: int,
+    amplitude: float,
+    time_constant: float,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Compute the signal that decays after a reset.
 
@@ -284,9 +289,9 @@ def dark_decay(
     Returns
     -------
     frame : numpy.ndarray
-        Signal in the first read, DN, (rows, columns); 0 in the border.
+        Signal in the first read, DN, float64, (rows, columns); 0 in the border.
     factors : numpy.ndarray
-        Factor on `frame` for each resultant.
+        Factor on `frame` for each resultant, float64, (resultants,).
     """
     frame = np.zeros(shape)
     frame[SCIENCE] = (amplitude * np.exp(-pixel_read_times(shape, frame_time, detector) / time_constant))[SCIENCE]
@@ -294,7 +299,7 @@ def dark_decay(
     return frame, np.array(factors)
 
 
-def wfi18_transient(shape, frame_time: float) -> np.ndarray:
+def wfi18_transient(shape: tuple[int, int], frame_time: float) -> np.ndarray:
     """Compute the transient of the first read of WFI18.
 
     Parameters
@@ -307,7 +312,7 @@ def wfi18_transient(shape, frame_time: float) -> np.ndarray:
     Returns
     -------
     numpy.ndarray
-        Signal, DN, of `shape`; 0 in the border.
+        Signal, DN, float64, of `shape`; 0 in the border.
     """
     times = pixel_read_times(shape, frame_time, 18)
     by_row = times.mean(axis=1)

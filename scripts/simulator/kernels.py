@@ -26,7 +26,19 @@ def _draw_poisson(rng, mean, zero_probability):
 
 
 @numba.njit(cache=True, nogil=True)
-def expose_rows(out, resultants, rate, gain, pedestal, inverse, full_well, conversion, step, hits, rng):
+def expose_rows(
+    out: np.ndarray,
+    resultants: np.ndarray,
+    rate: np.ndarray,
+    gain: np.ndarray,
+    pedestal: np.ndarray,
+    inverse: np.ndarray,
+    full_well: np.ndarray,
+    conversion: np.ndarray,
+    step: float,
+    hits: np.ndarray,
+    rng: np.random.Generator,
+) -> None:
     """Expose a block of rows and average the reads into resultants.
 
     In each read, the charge q (electrons) grows by cosmic rays and a Poisson number. The linear counts are
@@ -38,7 +50,7 @@ def expose_rows(out, resultants, rate, gain, pedestal, inverse, full_well, conve
     out : numpy.ndarray
         Result, (resultants, rows, columns), DN, float32.
     resultants : numpy.ndarray
-        Resultant that each read is averaged into, in ascending order; −1 for none.
+        Resultant that each read is averaged into, (reads,), in ascending order; −1 for none.
     rate : numpy.ndarray
         Electrons per read, (rows, columns).
     gain : numpy.ndarray

@@ -293,7 +293,7 @@ def fill_metadata(meta: Any, settings: Settings, filename: str, v2_ref: float, v
     meta.ref_file.update(references)
 
 
-def fill_older_version(meta, newest) -> None:
+def fill_older_version(meta: Any, newest: Any) -> None:
     """Fill the header of an older version of the data model with the entries that it shares with the newest one.
 
     Parameters

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from rampflow.astrometry.region import angles, unit_vectors
 from rampflow.detector import PIXEL_SCALE
+
+if TYPE_CHECKING:
+    from astropy.modeling import Model
+    from astropy.table import Table
+    from numpy.typing import ArrayLike
 
 FOCAL_PLANE_CENTER = (1546.38, -892.79)  #: V2, V3 (arcsec) of the aperture WFI_CEN
 V3_YANGLE, VPARITY = -60.0, -1  #: angle from V3 to the detectors' y axis, degrees; x runs opposite to V2
@@ -101,10 +108,10 @@ class Projection:
         Ratio of true to observed angles, by velocity aberration.
     """
 
-    def __init__(self, distortion, v2_ref: float, v3_ref: float, matrix: np.ndarray, scale: float):
+    def __init__(self, distortion: Model, v2_ref: float, v3_ref: float, matrix: np.ndarray, scale: float):
         self._distortion, self._reference, self._matrix, self._scale = distortion, (v2_ref, v3_ref), matrix, scale
 
-    def to_sky(self, x, y) -> tuple[np.ndarray, np.ndarray]:
+    def to_sky(self, x: ArrayLike, y: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
         """Project pixels to the sky.
 
         Parameters
@@ -123,7 +130,7 @@ class Projection:
         v2, v3 = (ref + self._scale * (v - ref) for v, ref in zip(seen, self._reference, strict=True))
         return angles(unit_vectors(v2 / 3600, v3 / 3600) @ self._matrix.T)
 
-    def to_pixel(self, ra, dec) -> tuple[np.ndarray, np.ndarray]:
+    def to_pixel(self, ra: ArrayLike, dec: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
         """Project positions on the sky to pixels.
 
         Parameters
@@ -346,7 +353,9 @@ def _add_stamp(image: np.ndarray, stamp: np.ndarray, row: int, column: int) -> N
         image[top:bottom, left:right] += stamp[top - row : bottom - row, left - column : right - column]
 
 
-def render_sources(shape: tuple[int, int], sky, projection: Projection, spread: PointSpread | None, per_njy: float):
+def render_sources(
+    shape: tuple[int, int], sky: Table, projection: Projection, spread: PointSpread | None, per_njy: float
+) -> tuple[np.ndarray, Table]:
     """Render the sources on an image.
 
     Parameters

@@ -20,6 +20,7 @@ import os
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -43,6 +44,9 @@ from simulator.metadata import (
     fill_older_version,
 )
 from simulator.optics import PointSpread, Projection, defocus, render_sources
+
+if TYPE_CHECKING:
+    from astropy.table import Table
 
 #: Background by exposure type, DN/s: zodiacal light, or lamps (assumed).
 BACKGROUND = {"WFI_IMAGE": 0.25, "WFI_LOLO": 2.0, "WFI_WFSC": 0.25, "WFI_SPECTRAL": 0.5, "WFI_FLAT": 100.0}
@@ -113,7 +117,7 @@ def usable(values: np.ndarray, reftype: str) -> np.ndarray:
     return np.where(values > 0, values, np.float32(USUAL[reftype]))
 
 
-def simulate(settings: Settings, sky, references: dict, *, threads: int = 1):
+def simulate(settings: Settings, sky: Table | None, references: dict, *, threads: int = 1) -> tuple[dict, dict, Table | None]:
     """Simulate one exposure.
 
     Parameters
@@ -191,7 +195,7 @@ def _render_scene(settings, sky, references, trimmed):
     return scene + background, sources
 
 
-def reference_point(references) -> tuple[float, float]:
+def reference_point(references: dict) -> tuple[float, float]:
     """Compute the position of the detector's center in the focal plane.
 
     Parameters
@@ -385,7 +389,7 @@ def write_exposure(output: Path, settings: Settings, arrays: dict, references: d
     model.save(output)
 
 
-def write_truth(output: Path, truth: dict, sources) -> None:
+def write_truth(output: Path, truth: dict, sources: Table | None) -> None:
     """Write the truth of an exposure, and its sources as ECSV.
 
     Parameters

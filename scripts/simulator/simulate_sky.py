@@ -10,8 +10,12 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from astropy.table import Table
 
 # The library lies beside the simulator.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -22,7 +26,7 @@ GALAXY_MAGNITUDES = (20.0, 25.0)
 ASTROMETRIC_LIMIT = 21.0  #: AB magnitude of the faintest astrometric stars
 
 
-def make_sky(ra: float, dec: float, radius: float, stars: int, galaxies: int, seed: int, bright: int = 0):
+def make_sky(ra: float, dec: float, radius: float, stars: int, galaxies: int, seed: int, bright: int = 0) -> Table:
     """Draw sources evenly over a disk on the sky.
 
     Parameters

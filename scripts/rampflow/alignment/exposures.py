@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -12,6 +13,10 @@ from rampflow.astrometry.region import epoch_of, unit_vectors
 from rampflow.errors import RampflowError
 from rampflow.step.exposure import Exposure
 from rampflow.wcs.conversion import wcs_of_tree
+
+if TYPE_CHECKING:
+    from gwcs.wcs import WCS
+    from tweakwcs import RomanWCSCorrector
 
 ARCSEC = np.pi / 180 / 3600  #: radians
 #: Largest distance of the corners on the sky by the tangent plane from those by the WCS, arcsec.
@@ -31,10 +36,10 @@ class StoredWcs:
         The WCS.
     """
 
-    def __init__(self, wcs):
+    def __init__(self, wcs: WCS):
         self._content = pickle.dumps(wcs)
 
-    def load(self):
+    def load(self) -> WCS:
         """Make the WCS.
 
         Returns
@@ -90,7 +95,7 @@ class CatalogedExposure:
         The frame v2v3 of the WCS is not in arcsec, or its angles are not those of the WCS.
     """
 
-    def __init__(self, stem: str, group: str, wcs, angles: dict, sources: SourcePositions, epoch: float | None = None):
+    def __init__(self, stem: str, group: str, wcs: WCS, angles: dict, sources: SourcePositions, epoch: float | None = None):
         self.stem, self.group, self.angles, self.epoch = stem, group, angles, epoch
         self._wcs = StoredWcs(wcs)
         (x0, x1), (y0, y1) = wcs.bounding_box
@@ -107,7 +112,7 @@ class CatalogedExposure:
         self.plane = self._plane_by(corrector, self.sources.x, self.sources.y)
         self.error = self.pixel_scale * self.sources.error
 
-    def _check_plane(self, wcs) -> None:
+    def _check_plane(self, wcs: WCS) -> None:
         (x0, x1), (y0, y1) = wcs.bounding_box
         expected = unit_vectors(*wcs([x0, x1, x1, x0], [y0, y0, y1, y1], with_bounding_box=False))
         apart = float(np.linalg.norm(self.to_sky(self.corners) - expected, axis=1).max() / ARCSEC)
@@ -136,7 +141,7 @@ class CatalogedExposure:
         return self._earlier.undo(np.array(corrector.det_to_tanp(x, y), float).reshape(2, -1).T)
 
     @property
-    def wcs(self):
+    def wcs(self) -> WCS:
         """The WCS of the image.
 
         Returns
@@ -146,12 +151,12 @@ class CatalogedExposure:
         """
         return self._wcs.load()
 
-    def corrector(self, **meta):
+    def corrector(self, **meta: Any) -> RomanWCSCorrector:
         """Make a corrector of tweakwcs for the WCS of the image.
 
         Parameters
         ----------
-        **meta
+        **meta : object
             Additional metadata of the corrector.
 
         Returns

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -10,6 +10,9 @@ from rampflow.alignment.affine import TERMS, Affine
 from rampflow.alignment.exposures import CatalogedExposure
 from rampflow.errors import RampflowError, counted
 from rampflow.step.logs import step_logger
+
+if TYPE_CHECKING:
+    from tweakwcs.matchutils import XYXYMatch
 
 log = step_logger("tweakreg")
 
@@ -123,7 +126,7 @@ class Matching(NamedTuple):
         linear = 1 + 2 * self.tolerance / radius
         return shifts**2 * linear ** (TERMS[self.fitgeometry] - 2)
 
-    def matcher(self):
+    def matcher(self) -> XYXYMatch:
         """Make the matching of tweakwcs: a two-dimensional histogram of the offsets, then the nearest neighbors.
 
         Returns

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -13,6 +14,9 @@ from rampflow.files.asdf_writer import create_asdf
 from rampflow.files.stored_array import StoredArray
 from rampflow.wcs.conversion import tree_of_wcs
 from rampflow.wcs.wcs_tree import Wcs
+
+if TYPE_CHECKING:
+    import pyarrow
 
 _KEY = "tweakreg"
 
@@ -144,7 +148,7 @@ def apply_solution(meta: dict, solution: dict) -> None:
         meta["cal_logs"] = [*meta.get("cal_logs", []), *solution["cal_logs"]]
 
 
-def update_catalog(table, solution: dict):
+def update_catalog(table: pyarrow.Table, solution: dict) -> pyarrow.Table:
     """Recompute the coordinates of a source catalog on the sky.
 
     Parameters

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rampflow.astrometry.files import NAMES, quantity_of
 from rampflow.astrometry.hats import INDEX, PROPERTIES, parse_properties, read_hats
 from rampflow.astrometry.region import Region
 from rampflow.astrometry.stores import ArrowStore, Store
 from rampflow.files.atomic import replacing
+
+if TYPE_CHECKING:
+    import pyarrow
 
 
 class _CopyingStore(ArrowStore):
@@ -38,7 +42,7 @@ class _CopyingStore(ArrowStore):
             self._special |= set(parse_properties(content.decode(errors="replace")).values())
         return content
 
-    def open(self, name: str):
+    def open(self, name: str) -> pyarrow.NativeFile:
         from pyarrow import parquet
 
         self.partitions.add(name)

@@ -5,12 +5,16 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from rampflow.errors import RampflowError
 from rampflow.files.atomic import replacing
 from rampflow.files.parquet_footer import read_footer
+
+if TYPE_CHECKING:
+    from astropy.table import Table
 
 _KEY = b"astrometric_catalog"
 
@@ -117,12 +121,12 @@ def write_star_table(path: Path, stars: dict[str, np.ndarray], origin: Origin) -
         write_table(table, partial)
 
 
-def read_star_table(path: Path):
+def read_star_table(path: Path) -> tuple[Table, Origin]:
     """Read an astrometric catalog.
 
     Parameters
     ----------
-    path : path-like
+    path : pathlib.Path
         A file that astrometric_catalog.py wrote.
 
     Returns

@@ -10,10 +10,15 @@ from __future__ import annotations
 import io
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from rampflow.astrometry.web import Refused
 from rampflow.remote.addresses import is_remote, s3_access
+
+if TYPE_CHECKING:
+    import pyarrow.fs
+    import requests
 
 _CONNECT_TIMEOUT = 10  # seconds
 
@@ -65,7 +70,7 @@ class ArrowStore:
         Name of the place for users.
     """
 
-    def __init__(self, filesystem, root: str, address: str):
+    def __init__(self, filesystem: pyarrow.fs.FileSystem, root: str, address: str):
         self.filesystem, self.root, self.address = filesystem, root, address.rstrip("/")
 
     def read(self, name: str) -> bytes:
@@ -84,7 +89,7 @@ class ArrowStore:
         with self.filesystem.open_input_stream(f"{self.root}/{name}", compression=None) as stream:
             return stream.read()
 
-    def open(self, name: str):
+    def open(self, name: str) -> pyarrow.NativeFile:
         """Open a file for reading at any position.
 
         Parameters
@@ -150,7 +155,7 @@ class WebStore:
     def __init__(self, address: str, deadline: float):
         self.address, self.deadline = address.rstrip("/"), deadline
 
-    def request(self, name: str, method: str = "GET", **headers: str):
+    def request(self, name: str, method: str = "GET", **headers: str) -> requests.Response:
         """Ask the server.
 
         Parameters
@@ -203,7 +208,7 @@ class WebStore:
         """
         return self.request(name).content
 
-    def open(self, name: str):
+    def open(self, name: str) -> io.RawIOBase:
         """Open a file for reading at any position.
 
         Parameters
@@ -213,7 +218,7 @@ class WebStore:
 
         Returns
         -------
-        file object
+        io.RawIOBase
             The file.
         """
         return _WebFile(self, name)

@@ -27,7 +27,7 @@ DEBLEND_CONTRAST = 1e-4
 
 def find_segments(
     detection: np.ndarray, background: Background, mask: np.ndarray, *, snr_threshold: float, npixels: int, deblend: bool
-):
+) -> np.ndarray | None:
     """Label the sources of a detection image.
 
     Parameters
@@ -48,7 +48,7 @@ def find_segments(
     Returns
     -------
     numpy.ndarray or None
-        Label of the source that each pixel belongs to, 0 for none, int32; `None` if no source was found.
+        Label of the source that each pixel belongs to, 0 for none, int32, same shape; `None` if no source was found.
 
     Raises
     ------

@@ -100,7 +100,7 @@ def pointing_distance(one: dict, other: dict, shape: tuple[int, ...], scale: flo
     return offset + turn * math.hypot(*shape) / 2 * scale
 
 
-def read_segments(path: Path, mask: np.ndarray, meta: dict, scale: float):
+def read_segments(path: Path, mask: np.ndarray, meta: dict, scale: float) -> tuple[np.ndarray | None, np.ndarray]:
     """Read a segmentation map whose sources are to be measured in another image.
 
     Parameters
@@ -108,7 +108,7 @@ def read_segments(path: Path, mask: np.ndarray, meta: dict, scale: float):
     path : pathlib.Path
         A segmentation map with its detection image, of the same shape as the image.
     mask : numpy.ndarray
-        True where a pixel of the image does not count: segments without a good pixel are left out.
+        True where a pixel of the image does not count, shape (rows, columns): segments without a good pixel are left out.
     meta : dict
         ``meta`` of the image.
     scale : float
@@ -117,9 +117,9 @@ def read_segments(path: Path, mask: np.ndarray, meta: dict, scale: float):
     Returns
     -------
     labels : numpy.ndarray or None
-        Label of the source that each pixel belongs to, int32; `None` if all segments are masked.
+        Label of the source that each pixel belongs to, int32, same shape; `None` if all segments are masked.
     detection : numpy.ndarray
-        The image that the segments were found in, float32.
+        The image that the segments were found in, float32, same shape.
 
     Raises
     ------

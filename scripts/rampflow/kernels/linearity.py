@@ -144,27 +144,27 @@ def _add_difference(quotient, y, read, value, total):
 
 @njit(cache=True, nogil=True, fastmath={"contract"})
 def correct_rows(
-    data,
-    groupdq,
-    pixeldq,
-    linearity,
-    linearity_dq,
-    inverse,
-    limits,
-    read_offsets,
-    first_reads,
-    gaps,
-    tables,
-    table_start,
-    table_steps,
-    saturated_flag,
-    do_not_use_flag,
-    no_correction_flag,
-    largest,
-    corrected,
-    corrected_groupdq,
-    corrected_pixeldq,
-):
+    data: np.ndarray,
+    groupdq: np.ndarray,
+    pixeldq: np.ndarray,
+    linearity: np.ndarray,
+    linearity_dq: np.ndarray,
+    inverse: np.ndarray,
+    limits: np.ndarray,
+    read_offsets: np.ndarray,
+    first_reads: np.ndarray,
+    gaps: np.ndarray,
+    tables: np.ndarray,
+    table_start: np.float32,
+    table_steps: np.float32,
+    saturated_flag: np.uint8,
+    do_not_use_flag: np.uint8,
+    no_correction_flag: np.uint32,
+    largest: np.float32,
+    corrected: np.ndarray,
+    corrected_groupdq: np.ndarray,
+    corrected_pixeldq: np.ndarray,
+) -> None:
     """Correct rows of a ramp at read level.
 
     Parameters
@@ -185,11 +185,12 @@ def correct_rows(
         Plausible polynomials: a typical count (DN), smallest and largest linear term, smallest and largest value at the typical
         count (DN), float64 of shape (5,). A polynomial that is beyond them is replaced by the identity.
     read_offsets : numpy.ndarray
-        Number of each read minus the mean read number of the first resultant, float32, all resultants one after the other.
+        Number of each read minus the mean read number of the first resultant, float32 of shape (reads,), all
+        resultants one after the other.
     first_reads : numpy.ndarray
         Where the reads of each resultant begin in `read_offsets`, and the end of the last, intp of shape (resultants + 1,).
     gaps : numpy.ndarray
-        Mean read number of each resultant minus that of the first, float32.
+        Mean read number of each resultant minus that of the first, float32 of shape (resultants,).
     tables : numpy.ndarray
         From `linearity.IntegralNonlinearity.entries`, float64 of shape (channel, grid point); without points for none.
     table_start, table_steps : numpy.float32
@@ -261,10 +262,10 @@ def correct_rows(
                 linear[p] = observed[0, p] + (ZERO if flags[p] & saturated_flag else deviation[p])
                 first[p] = linear[p]
             for p in range(CHUNK):
-                i = np.uint32(min(max(unsaturated[p] - 2, 1), resultants - 1))
-                last[p] = observed[i, p]
-                saturated[p] = groupdq[i, row, chunk, p] & saturated_flag
-                gap[p] = gaps[i]
+                good = np.uint32(min(max(unsaturated[p] - 2, 1), resultants - 1))
+                last[p] = observed[good, p]
+                saturated[p] = groupdq[good, row, chunk, p] & saturated_flag
+                gap[p] = gaps[good]
             _expand(to_linear, last, deviation, quotient)
             for p in range(CHUNK):
                 change = last[p] + (ZERO if saturated[p] else deviation[p]) - linear[p]
@@ -289,7 +290,9 @@ def correct_rows(
                         mean[p] = NOTHING
                     _expand(to_counts, mean_linear, value, inverse_quotient)
                     for j in range(1, n + 1, 2):
-                        k = min(j, n - 1)  # the last of an odd number has the one before it for company
+                        k = min(
+                            j, n - 1
+                        )  # reads are predicted in pairs: the last of an odd number together with the one before it
                         offset, other_offset = read_offsets[begin + k - 1], read_offsets[begin + k]
                         _predict(inverse_quotient, first, rate, offset, other_offset, gaps[i], reads[k - 1], reads[k])
                     for j in range(n):

@@ -191,7 +191,20 @@ def _search(difference, used, p, table, photon, read, one, two, scratch):
 
 
 @compiled
-def search_ramps(resultants, groupdq, gain, readnoise, table, network, one, two, spoiled, flag, rate, jumps):
+def search_ramps(
+    resultants: np.ndarray,
+    groupdq: np.ndarray,
+    gain: np.ndarray,
+    readnoise: np.ndarray,
+    table: np.ndarray,
+    network: np.ndarray,
+    one: float,
+    two: float,
+    spoiled: np.uint8,
+    flag: np.uint8,
+    rate: np.ndarray,
+    jumps: np.ndarray,
+) -> None:
     """Fit ramps with the noise of their median rate, and search for jumps, as `ramp_fitting.find_jumps` says.
 
     Parameters
@@ -199,15 +212,15 @@ def search_ramps(resultants, groupdq, gain, readnoise, table, network, one, two,
     resultants : numpy.ndarray
         Ramps, DN, float32 of shape (resultant, row, column).
     groupdq : numpy.ndarray
-        Their flags, uint8.
+        Their flags, uint8 of the same shape.
     gain, readnoise : numpy.ndarray
         Gain (electron/DN, NaN where it is unknown) and noise of a read (DN), float32 of shape (row, column).
     table : numpy.ndarray
-        From `ramp_fitting.difference_covariance`.
+        From `ramp_fitting.difference_covariance`, float64 of shape (6, differences).
     network : numpy.ndarray
         From `sorting_network`, for as many values as there are differences.
     one, two : float
-        From `ramp_fitting.jump_thresholds`.
+        Thresholds for leaving out one and two differences, from `ramp_fitting.jump_thresholds`.
     spoiled : numpy.uint8
         Flags of resultants whose differences the median leaves out.
     flag : numpy.uint8
@@ -247,7 +260,20 @@ def search_ramps(resultants, groupdq, gain, readnoise, table, network, one, two,
 
 
 @compiled
-def solve_ramps(resultants, groupdq, jumps, gain, readnoise, table, rate, slope, err, var_poisson, var_rnoise, chisq):
+def solve_ramps(
+    resultants: np.ndarray,
+    groupdq: np.ndarray,
+    jumps: np.ndarray,
+    gain: np.ndarray,
+    readnoise: np.ndarray,
+    table: np.ndarray,
+    rate: np.ndarray,
+    slope: np.ndarray,
+    err: np.ndarray,
+    var_poisson: np.ndarray,
+    var_rnoise: np.ndarray,
+    chisq: np.ndarray,
+) -> None:
     """Fit ramps with the noise of a given rate, as `ramp_fitting.fit_slopes` says.
 
     Parameters
@@ -255,12 +281,12 @@ def solve_ramps(resultants, groupdq, jumps, gain, readnoise, table, rate, slope,
     resultants : numpy.ndarray
         Ramps, DN, float32 of shape (resultant, row, column).
     groupdq, jumps : numpy.ndarray
-        Their flags and jumps, uint8. A difference is not used if one of its resultants is flagged, or if the second one has a
-        jump.
+        Their flags and jumps, uint8 of the same shape. A difference is not used if one of its resultants is flagged, or if the
+        second one has a jump.
     gain, readnoise : numpy.ndarray
         Gain (electron/DN, NaN where it is unknown) and noise of a read (DN), float32 of shape (row, column).
     table : numpy.ndarray
-        From `ramp_fitting.difference_covariance`.
+        From `ramp_fitting.difference_covariance`, float64 of shape (6, differences).
     rate : numpy.ndarray
         Count rate that sets the photon noise, DN/s, float64 of shape (row, column).
     slope, err, var_poisson, var_rnoise, chisq : numpy.ndarray

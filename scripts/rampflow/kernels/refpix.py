@@ -6,7 +6,7 @@ from numba import njit
 from rampflow.detector import CHANNEL_DEAD_COLUMNS, CHANNEL_WIDTH
 
 SAMPLES = CHANNEL_WIDTH + CHANNEL_DEAD_COLUMNS
-BLOCK = 32  #: rows of a channel that are worked on together: with 8, the loop takes 0.4 s more for nine resultants
+BLOCK = 32  #: rows of a channel that are processed together: with 8, the loop takes 0.4 s more for nine resultants
 CHUNK = 512  #: frequencies that stay in the first cache
 
 
@@ -23,7 +23,13 @@ def _combine(responses, channel, spectra, resultant, start, combined):
 
 
 @njit(cache=True, nogil=True)
-def combine(responses, spectra, one, two, spectrum):
+def combine(
+    responses: tuple[np.ndarray, np.ndarray, np.ndarray],
+    spectra: np.ndarray,
+    one: tuple[int, int],
+    two: tuple[int, int],
+    spectrum: np.ndarray,
+) -> None:
     """Combine the spectra of two corrections, one for the real part of the samples and the other for the imaginary.
 
     Parameters
@@ -35,8 +41,8 @@ def combine(responses, spectra, one, two, spectrum):
     one, two : tuple of int
         Channel and resultant of each correction.
     spectrum : numpy.ndarray
-        All frequencies, complex64, an even number; written. Those above half are the conjugates of those below, since the
-        samples of a correction are real.
+        Spectrum of both, complex64, (frequency,), with an even number of frequencies; written. Those above half are the
+        conjugates of those below, since the samples of a correction are real.
     """
     last = spectrum.size // 2
     values = np.empty((2, CHUNK), np.complex64)
@@ -58,8 +64,17 @@ def combine(responses, spectra, one, two, spectrum):
 
 
 @njit(cache=True, nogil=True)
-def subtract(resultant, offset, channel, slope, intercept, mean_is_missing, samples, part):
-    """Subtract the trend and the correction from the samples of a channel; the offset stays in the result.
+def subtract(
+    resultant: np.ndarray,
+    offset: np.ndarray,
+    channel: int,
+    slope: float,
+    intercept: float,
+    mean_is_missing: bool,
+    samples: np.ndarray,
+    part: int,
+) -> None:
+    """Subtract the trend and the correction from a channel of a resultant; the offset stays in the result.
 
     Parameters
     ----------
@@ -68,13 +83,14 @@ def subtract(resultant, offset, channel, slope, intercept, mean_is_missing, samp
     channel : int
         Number of the channel: odd ones are read from their last column to their first.
     slope, intercept : float
-        The trend: DN per sample and DN at the middle of the frame; missing samples, zero in all resultants, have none.
+        The trend: DN per sample, and DN at the middle of the frame. It is not subtracted from missing samples, which are zero
+        in all resultants.
     mean_is_missing : bool
-        Samples that are their offset exactly have none either.
+        Whether samples that equal their offset count as missing, too.
     samples : numpy.ndarray
         Two corrections, complex64, (sample, row), in read order.
     part : int
-        Which of them it is: 0 is their real part, 1 the imaginary.
+        Which of them to subtract: 0 for their real part, 1 for the imaginary.
     """
     columns, rows = samples.shape
     first, stop, backward = channel * columns, (channel + 1) * columns, channel % 2 == 1
@@ -82,12 +98,12 @@ def subtract(resultant, offset, channel, slope, intercept, mean_is_missing, samp
     for column in range(columns):
         times[column] = (columns - 1 - column if backward else column) - (rows * SAMPLES - 1) / 2
     for start in range(0, rows, BLOCK):
-        # A channel's part of a row is short, and comes from memory. Of a short loop the processor asks for several at a time.
+        # A short loop for each row: the processor then requests several rows from memory at a time.
         for row in range(start, min(start + BLOCK, rows)):
             counts, put_back, values = resultant[row, first:stop], offset[row, first:stop], rest[row - start]
             for column in range(columns):
                 values[column] = counts[column] - put_back[column]
-        for column in range(columns):  # turned to rows first: then the main loop runs in vector registers
+        for column in range(columns):  # transposed first, so that the main loop runs in vector registers
             sample = columns - 1 - column if backward else column
             for row in range(start, min(start + BLOCK, rows)):
                 value = samples[sample, row]

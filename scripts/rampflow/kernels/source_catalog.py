@@ -29,7 +29,7 @@ def _add_row(row, tap, total):
 
 
 @njit(cache=True, nogil=True)
-def smooth_rows(image, mask, taps, start, result):
+def smooth_rows(image: np.ndarray, mask: np.ndarray, taps: np.ndarray, start: int, result: np.ndarray) -> None:
     """Convolve rows of an image with a separable kernel: the weighted mean of the pixels that are not masked.
 
     The image is zero, and not masked, beyond its edges.
@@ -45,7 +45,8 @@ def smooth_rows(image, mask, taps, start, result):
     start : int
         First row.
     result : numpy.ndarray
-        Convolved rows from `start` on, float32, written; NaN where all pixels under the kernel are masked.
+        Convolved rows from `start` on, float32, shape (some rows, columns), written; NaN where all pixels under the kernel are
+        masked.
     """
     rows, columns = image.shape
     reach = taps.size // 2
@@ -116,7 +117,19 @@ def _cell(grid, position):
 
 
 @njit(cache=True, nogil=True)
-def evaluate_psf(columns, rows, x, y, coefficients, grid_x, grid_y, oversampling, value, slope_x, slope_y):
+def evaluate_psf(
+    columns: np.ndarray,
+    rows: np.ndarray,
+    x: float,
+    y: float,
+    coefficients: np.ndarray,
+    grid_x: np.ndarray,
+    grid_y: np.ndarray,
+    oversampling: int,
+    value: np.ndarray,
+    slope_x: np.ndarray,
+    slope_y: np.ndarray,
+) -> None:
     """Evaluate a gridded PSF of unit flux.
 
     Parameters
@@ -129,11 +142,11 @@ def evaluate_psf(columns, rows, x, y, coefficients, grid_x, grid_y, oversampling
         Spline coefficients of the stamps, float64, shape (grid y, grid x, rows, columns), as in
         `rampflow.catalog.psf_photometry.GriddedPSF`.
     grid_x, grid_y : numpy.ndarray
-        Positions of the stamps on the detector along either axis, pixels.
+        Positions of the stamps on the detector along either axis, pixels, shapes (grid x,) and (grid y,).
     oversampling : int
         Samples per pixel along either axis.
     value, slope_x, slope_y : numpy.ndarray
-        Value in each pixel, and its derivatives with respect to `x` and `y`, float64, written.
+        Value in each pixel, and its derivatives with respect to `x` and `y`, float64, shape (pixels,), written.
     """
     height, width = coefficients.shape[2:]
     left, right, part_x, rate_x = _cell(grid_x, x)
@@ -230,7 +243,17 @@ def _enlarge_scale(scale, jacobian):
 
 
 @njit(cache=True, nogil=True)
-def fit_group(values, errors, columns, rows, start, coefficients, grid_x, grid_y, oversampling):
+def fit_group(
+    values: np.ndarray,
+    errors: np.ndarray,
+    columns: np.ndarray,
+    rows: np.ndarray,
+    start: np.ndarray,
+    coefficients: np.ndarray,
+    grid_x: np.ndarray,
+    grid_y: np.ndarray,
+    oversampling: int,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, bool]:
     """Fit flux, x and y of a group of sources by weighted least squares in a trust region.
 
     The trust region measures each parameter in units of the error that it has alone (Moré 1978, Lect. Notes Math. 630, 105;
@@ -246,7 +269,7 @@ def fit_group(values, errors, columns, rows, start, coefficients, grid_x, grid_y
         Spline coefficients of the stamps, float64, shape (grid y, grid x, rows, columns), as in
         `rampflow.catalog.psf_photometry.GriddedPSF`.
     grid_x, grid_y : numpy.ndarray
-        Positions of the stamps on the detector along either axis, pixels.
+        Positions of the stamps on the detector along either axis, pixels, shapes (grid x,) and (grid y,).
     oversampling : int
         Samples per pixel along either axis.
 
@@ -321,26 +344,28 @@ def fit_group(values, errors, columns, rows, start, coefficients, grid_x, grid_y
 
 # ------------------------------------------------------------------------------------------------------------ apertures
 @njit(cache=True, nogil=True)
-def clip_rings(image, x, y, inner, outer):
+def clip_rings(
+    image: np.ndarray, x: np.ndarray, y: np.ndarray, inner: float, outer: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Compute statistics of the pixels in rings, clipped at 3 standard deviations around the median.
 
-    A pixel belongs to a ring if its center does. At most 5 iterations of clipping.
+    A pixel belongs to a ring if its center does. There are at most 5 iterations of clipping.
 
     Parameters
     ----------
     image : numpy.ndarray
         Shape (rows, columns); pixels that are not finite are left out.
     x, y : numpy.ndarray
-        Centers of the rings, pixels.
+        Centers of the rings, pixels, shape (rings,).
     inner, outer : float
         Radii, pixels.
 
     Returns
     -------
     medians, deviations : numpy.ndarray
-        Median and standard deviation of each ring, float64; NaN without a pixel.
+        Median and standard deviation of each ring, float64, shape (rings,); NaN without a pixel.
     counts : numpy.ndarray
-        Number of pixels that remain, int64.
+        Number of pixels that remain, int64, same shape.
     """
     rows, columns = image.shape
     medians, deviations, counts = np.full(x.size, np.nan), np.full(x.size, np.nan), np.zeros(x.size, np.int64)
@@ -431,7 +456,9 @@ def _fraction_inside(dx, dy, plane):
 
 
 @njit(cache=True, nogil=True)
-def sum_circles(image, err, mask, x, y, radius):
+def sum_circles(
+    image: np.ndarray, err: np.ndarray, mask: np.ndarray, x: np.ndarray, y: np.ndarray, radius: float
+) -> tuple[np.ndarray, np.ndarray]:
     """Sum the pixels in circles, each by the fraction of it that lies inside.
 
     Parameters
@@ -450,7 +477,7 @@ def sum_circles(image, err, mask, x, y, radius):
     totals : numpy.ndarray
         Sums, float64, shape (circles,); NaN where a circle lies outside the image.
     errors : numpy.ndarray
-        Their errors.
+        Their errors, same shape.
     """
     rows, columns = image.shape
     totals, errors = np.full(x.size, np.nan), np.full(x.size, np.nan)
@@ -480,7 +507,9 @@ def _excluded(mask, labels, label, row, column):
 
 
 @njit(cache=True, nogil=True)
-def collect_pixels(image, err, mask, labels, label, boxes):
+def collect_pixels(
+    image: np.ndarray, err: np.ndarray, mask: np.ndarray, labels: np.ndarray, label: np.ndarray, boxes: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Collect the good pixels of each segment.
 
     Parameters
@@ -524,7 +553,9 @@ def collect_pixels(image, err, mask, labels, label, boxes):
 
 
 @njit(cache=True, nogil=True)
-def measure_moments(detection, mask, labels, label, boxes):
+def measure_moments(
+    detection: np.ndarray, mask: np.ndarray, labels: np.ndarray, label: np.ndarray, boxes: np.ndarray
+) -> np.ndarray:
     """Measure centroids and variances of segments, weighted by the smoothed image.
 
     Parameters
@@ -568,7 +599,15 @@ def measure_moments(detection, mask, labels, label, boxes):
 
 
 @njit(cache=True, nogil=True)
-def measure_kron_radii(image, mask, labels, label, ellipses, scale, smallest):
+def measure_kron_radii(
+    image: np.ndarray,
+    mask: np.ndarray,
+    labels: np.ndarray,
+    label: np.ndarray,
+    ellipses: np.ndarray,
+    scale: float,
+    smallest: float,
+) -> np.ndarray:
     """Measure Kron radii: first moments of the light by elliptical radius.
 
     Parameters
@@ -581,7 +620,7 @@ def measure_kron_radii(image, mask, labels, label, ellipses, scale, smallest):
     scale : float
         The moment is that of the pixels within this many times the ellipse.
     smallest : float
-        Radius of sources whose light or moment is not positive.
+        Radius of sources whose light or moment is not positive, in units of the ellipse.
 
     Returns
     -------
@@ -610,7 +649,15 @@ def measure_kron_radii(image, mask, labels, label, ellipses, scale, smallest):
 
 
 @njit(cache=True, nogil=True)
-def sum_ellipses(image, err, detection, mask, labels, label, ellipses):
+def sum_ellipses(
+    image: np.ndarray,
+    err: np.ndarray,
+    detection: np.ndarray,
+    mask: np.ndarray,
+    labels: np.ndarray,
+    label: np.ndarray,
+    ellipses: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray]:
     """Sum the pixels in an ellipse around each source, each by the fraction of it that lies inside.
 
     Parameters
@@ -668,7 +715,7 @@ def sum_ellipses(image, err, detection, mask, labels, label, ellipses):
 
 
 @njit(cache=True, nogil=True)
-def sum_circle(image, mask, labels, label, x, y, radius):
+def sum_circle(image: np.ndarray, mask: np.ndarray, labels: np.ndarray, label: int, x: float, y: float, radius: float) -> float:
     """Sum the good pixels in a circle around a source, each by the fraction of it that lies inside.
 
     Parameters
@@ -698,7 +745,15 @@ def sum_circle(image, mask, labels, label, x, y, radius):
 
 
 @njit(cache=True, nogil=True)
-def measure_windowed_centroids(image, mask, labels, label, x, y, sigma):
+def measure_windowed_centroids(
+    image: np.ndarray,
+    mask: np.ndarray,
+    labels: np.ndarray,
+    label: np.ndarray,
+    x: np.ndarray,
+    y: np.ndarray,
+    sigma: np.ndarray,
+) -> np.ndarray:
     """Measure centroids under a Gaussian window that follows them (XWIN_IMAGE and YWIN_IMAGE of SExtractor).
 
     Parameters

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import math
 import re
+from collections.abc import Iterator
 
 from rampflow.errors import counted
 from rampflow.step.reference_checks import UNSET, metadata_value, parse_time
@@ -74,7 +75,7 @@ def _positive(meta: dict, field: str) -> float | None:
     return float(value) if isinstance(value, int | float) and not isinstance(value, bool) and value > 0 else None
 
 
-def _check_times(meta: dict, resultants: int):
+def _check_times(meta: dict, resultants: int) -> Iterator[str]:
     number = _positive(meta, "exposure.nresultants")
     if number is not None and number != resultants:
         yield f"meta.exposure.nresultants is {number:g}, and data has {counted(resultants, 'resultant')}"
@@ -106,7 +107,7 @@ def _check_times(meta: dict, resultants: int):
             )
 
 
-def _check_mid_time(meta: dict):
+def _check_mid_time(meta: dict) -> Iterator[str]:
     start, middle, end = (parse_time(metadata_value(meta, f"exposure.{which}_time")) for which in ("start", "mid", "end"))
     if start and middle and end and middle != EMPTY_TIME and start < end and not start <= middle <= end:
         yield (
@@ -115,7 +116,7 @@ def _check_mid_time(meta: dict):
         )
 
 
-def _check_file_name(meta: dict, name: str):
+def _check_file_name(meta: dict, name: str) -> Iterator[str]:
     found = FILE_NAME.search(name)
     for field, named in zip(("detector", "optical_element"), found.groups(), strict=True) if found else ():
         value = metadata_value(meta, f"instrument.{field}")
@@ -123,7 +124,7 @@ def _check_file_name(meta: dict, name: str):
             yield f"meta.instrument.{field} is {value}, and the name of the file says {named.upper()}"
 
 
-def _check_visit(meta: dict, name: str):
+def _check_visit(meta: dict, name: str) -> Iterator[str]:
     found = VISIT.match(name)
     differences = []
     for field, digits in zip(VISIT_FIELDS, found.groups(), strict=True) if found else ():
@@ -138,7 +139,7 @@ def _check_visit(meta: dict, name: str):
         yield f"meta.observation and the name of the file belong to different exposures: {', '.join(differences)}"
 
 
-def _check_detector_and_element(meta: dict):
+def _check_detector_and_element(meta: dict) -> Iterator[str]:
     kind = metadata_value(meta, "exposure.type")
     element = metadata_value(meta, "instrument.optical_element")
     if isinstance(element, str) and element.upper() not in UNSET and kind in ELEMENTS:
@@ -152,7 +153,7 @@ def _check_detector_and_element(meta: dict):
         yield f"meta.wcsinfo.aperture_name is {aperture}, and meta.instrument.detector {detector}"
 
 
-def _check_pointing(meta: dict):
+def _check_pointing(meta: dict) -> Iterator[str]:
     fields = "wcsinfo.ra_ref", "wcsinfo.dec_ref", "pointing.ra_v1", "pointing.dec_v1"
     values = [metadata_value(meta, field) for field in fields]
     if not all(isinstance(v, int | float) and abs(v) <= limit for v, limit in zip(values, (360, 90, 360, 90), strict=True)):
@@ -169,7 +170,7 @@ def _check_pointing(meta: dict):
         )
 
 
-def _check_quality(meta: dict):
+def _check_quality(meta: dict) -> Iterator[str]:
     problem = metadata_value(meta, "exposure.data_problem")
     if problem is True or (isinstance(problem, str) and problem.strip().upper() not in UNSET | {"FALSE", "OK"}):
         yield f"meta.exposure.data_problem is {problem!r}: a problem with this exposure is known"
