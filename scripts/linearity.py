@@ -56,8 +56,10 @@ STEP = Step(
 PLAUSIBLE_POLYNOMIALS = np.array(
     [
         TYPICAL,
-        *(LINEAR_TERM.minimum, LINEAR_TERM.maximum),
-        *(TYPICAL * NEAR_IDENTITY.minimum, TYPICAL * NEAR_IDENTITY.maximum),
+        LINEAR_TERM.minimum,
+        LINEAR_TERM.maximum,
+        TYPICAL * NEAR_IDENTITY.minimum,
+        TYPICAL * NEAR_IDENTITY.maximum,
     ]
 )
 ANY_POLYNOMIAL = np.array([0, -np.inf, np.inf, -np.inf, np.inf])
@@ -153,7 +155,8 @@ def correct_linearity(
     Parameters
     ----------
     data : numpy.ndarray
-        Counts, DN, float32 of shape (resultant, row, column). Columns are whole channels of 128, from the first on.
+        Counts, DN, float32 of shape (resultant, row, column). The columns are complete channels of
+        128 columns, beginning with the first channel.
     groupdq : numpy.ndarray
         Flags per resultant, uint8 of the same shape. SATURATED resultants keep their values.
     pixeldq : numpy.ndarray
@@ -169,7 +172,7 @@ def correct_linearity(
     nonlinearity : IntegralNonlinearity, optional
         Correction of the converters.
     any_polynomial : bool
-        Whether implausible polynomials are used, too (beyond `LINEAR_TERM` or `NEAR_IDENTITY`).
+        Whether polynomials beyond `LINEAR_TERM` or `NEAR_IDENTITY` are used, too.
 
     Returns
     -------

@@ -20,7 +20,7 @@ STEP = Step(
             skip_without=True,
             plausible={
                 "phot_table.{optical_element}.photmjsr": Range(
-                    0.005, 50, "MJy/sr for 1 DN/s", "0.3 to 0.9 in the filters; a factor of 100 is five magnitudes"
+                    0.005, 50, "MJy/sr for 1 DN/s", "0.3 to 0.9 in the filters; the limits are four magnitudes away"
                 ),
                 "phot_table.{optical_element}.uncertainty": Range(0, 50, "MJy/sr for 1 DN/s", "less than photmjsr"),
                 "phot_table.{optical_element}.pixelareasr": Range(

@@ -106,7 +106,7 @@ STEP = Step(
             "exclude_extended_cores",
             bool,
             False,
-            "leave resultants that the extension of a saturated core flags out of the fit; false: fit them, as romancal does",
+            "exclude from the fit resultants that the extension of a saturated core flags; false: fit them, as romancal does",
             in_romancal=False,
         ),
         Parameter(
@@ -689,7 +689,7 @@ def fit_exposure(job: Job, covariance: np.ndarray, readnoise: Exposure, gain: Ex
         if parameters.exclude_extended_cores:
             group |= new_flags & np.uint8(flags.SATURATED)
         fit = fit_slopes(resultants, group, left_out, gains, noise, covariance, first_rate)
-        # One row of each block is judged: its χ², and which differences its fits left out.
+        # The first row of each block is a sample that is large enough to judge the fits of the exposure.
         unused = (group[:-1, 0] | group[1:, 0] | left_out[1:, 0])[science]
         fits = judge_fits(fit.chisq[0, BORDER:-BORDER], unused, chi2_limits)
         group |= new_flags
@@ -720,7 +720,7 @@ def fit_exposure(job: Job, covariance: np.ndarray, readnoise: Exposure, gain: Ex
             job.narrow_limits("gain", "data", unusual_gains, pixels),
             job.narrow_limits("readnoise", "data", unusual_noise, pixels),
         ]
-        if any(narrowed):
+        if any(narrowed):  # too many pixels are beyond the narrower limits, so that these apply: fit again
             jumps, jumps_by_block, fits, usable, without_gain, without_noise, *_ = _fit_image(product)
         job.log_bad_pixels("gain", "data", without_gain, pixels, "NO_GAIN_VALUE and DO_NOT_USE")
         job.log_bad_pixels("readnoise", "data", without_noise, pixels, "DO_NOT_USE")

@@ -70,7 +70,7 @@ STEP = Step(
             "mean_is_missing",
             bool,
             True,
-            "treat a sample that equals its pixel's mean as missing, as romancal does: it keeps the trend of its channel",
+            "treat samples that equal their pixel's mean as missing, as romancal does; missing samples keep the trend",
             in_romancal=False,
         ),
     ),

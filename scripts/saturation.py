@@ -32,9 +32,9 @@ STEP = Step(
     ),
     parameters=(
         Parameter(
-            "n_pix_grow_sat", int, 0, "growth of saturated regions on each side, for charge that spills", "pixel", minimum=0
+            "n_pix_grow_sat", int, 0, "growth of saturated regions on each side, for charge that spills", "pixels", minimum=0
         ),
-        Parameter("backup", int, 0, "number of resultants to flag before a saturated one", "resultant", minimum=0),
+        Parameter("backup", int, 0, "number of resultants to flag before a saturated one", "resultants", minimum=0),
     ),
 )
 

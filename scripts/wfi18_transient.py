@@ -34,7 +34,7 @@ STEP = Step(
             "check_fit",
             bool,
             True,
-            "leave flagged pixels out, and flag the most affected rows if the fit is implausible; false as in romancal",
+            "leave flagged pixels out, flag the most affected rows if the fit is implausible; false: neither, as in romancal",
             in_romancal=False,
         ),
     ),

@@ -20,7 +20,7 @@ GUIDE_WINDOW_TIME_FACTOR = 1.5  #: a visit counts this much longer: the WFI18 tr
 TRANSIENT_DETECTOR = 18  #: number of the detector whose first read has the transient
 
 MINIMUM_RESULTANTS = 2  #: of a ramp: a slope needs a difference
-SEARCHABLE_RESULTANTS = 4  #: of a ramp, for a search for jumps: with fewer, a jump can't be told from a bad fit
+SEARCHABLE_RESULTANTS = 4  #: of a ramp, for a search for jumps: with fewer, a jump can't be distinguished from a bad fit
 
 #: Columns of the data that the arrays of reference pixels on the left and right hold.
 BORDER_COLUMNS = {"border_ref_pix_left": slice(None, BORDER), "border_ref_pix_right": slice(-BORDER, None)}

@@ -284,7 +284,7 @@ def test_flipped_bits_in_the_input_of_source_catalog(files, tmp_path, what):
         assert not status or refusal(status, said, "bad.asdf")
 
 
-def test_any_flipped_bit_of_a_raw_exposure_s_pixels_is_found(files, tmp_path):
+def test_any_flipped_bit_in_the_pixels_of_a_raw_exposure_is_found(files, tmp_path):
     """The blocks have checksums; without them a wrong reference pixel would affect a whole channel."""
     content = files.before["dq_init"].read_bytes()
     blocks, rng = [m.start() for m in re.finditer(rb"\xd3BLK", content)], random.Random(1)
@@ -633,13 +633,19 @@ IMPLAUSIBLE = [
     ("flatfield", "flat", "data", lambda a: -a, "median of data is -0.99"),
     ("flatfield", "flat", "data", lambda a: a * 0, "median of data is 0,"),
     ("flatfield", "flat", "data", lambda a: a * 20000, "median of data is"),
-    ("source_catalog", "epsf", "psf", lambda a: a * np.float32(0.6), "sum of a stamp, over that of a whole PSF (psf) is 0.6"),
+    (
+        "source_catalog",
+        "epsf",
+        "psf",
+        lambda a: a * np.float32(0.6),
+        "sum of a stamp, divided by that of a whole PSF (psf) is 0.6",
+    ),
     (
         "source_catalog",
         "epsf",
         "psf",
         lambda a: a * np.float32(16 * 0.6),
-        "sum of a stamp, over that of a whole PSF (psf) is 0.6",
+        "sum of a stamp, divided by that of a whole PSF (psf) is 0.6",
     ),
     ("source_catalog", "epsf", "psf", lambda a: np.roll(a, 2, -1), "centroid from its middle (psf) is 0."),
     ("source_catalog", "epsf", "psf", lambda a: np.roll(a, a.shape[-1] // 3, -1), "within 3.6 pixels (psf) is"),

@@ -1,8 +1,8 @@
-"""Previews of the products, and the reports of the associations."""
+"""Pictures of the exposures, and the pages that show them: the reports of the associations, and the survey."""
 
 import json
 
-# Of the pages of associations and exposures.
+# Templates of the pages of associations and exposures.
 REPORT_TEMPLATES = sorted(
     path
     for pattern in ("*.css", "overview*", "picture.*", "report.*", "exposure.*.j2")
@@ -24,7 +24,7 @@ rule report:
         ),
 
 
-# It needs no product: failed exposures are on the page, too.
+# The page needs no product: it shows failed exposures, too.
 rule survey:
     input:
         need_results,
@@ -42,8 +42,8 @@ rule survey:
         'python "$RAMPFLOW_SCRIPTS"/survey.py {params.results:q} {params.page:q} --limits {params.limits:q} > {log:q} 2>&1'
 
 
-# It reads temporary files. A report that is made together with the products costs little; one that is made later repeats the
-# steps that write these files.
+# This rule reads temporary files. A report that is made together with the products costs little; one that is made later repeats
+# the steps that write these files.
 rule ramp_pictures:
     input:
         ramp=of_exposure(job_inputs.exposure_before, "ramp_fitting"),

@@ -28,7 +28,7 @@ MOST_LIGHT_RADIUS = Range(
     0.5,
     20,
     "pixels",
-    "1.0 (F062) to 3.0 (F213), 13 in some synthetic references; in arcsec at most 0.4, in mas at least 100",
+    "1.0 (F062) to 3.0 (F213), 13 in some synthetic references; radii in arcsec would be at most 0.4, in mas at least 100",
     quantity="radius of 90 % of the light of a PSF",
 )
 LEAST_ENCLOSED = 0.5  #: share of the light within the last radius of an apcorr reference

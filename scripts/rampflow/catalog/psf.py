@@ -23,7 +23,7 @@ STAMP_SUM = Range(
     0.85,
     1.05,
     source="a stamp some arcsec wide holds 0.95 to 1 of the light; every PSF flux is wrong by the fraction that is missing",
-    quantity="sum of a stamp, over that of a whole PSF",
+    quantity="sum of a stamp, divided by that of a whole PSF",
 )
 
 #: Radius of the core of a stamp (pixels); smallest fraction of the light in it (0.85 to 0.98 for a PSF in focus); largest

@@ -120,13 +120,13 @@ def refuse_unknown_options(command: Subcommand, words: Sequence[str]) -> None:
         return
     from snakemake.cli import get_argument_parser  # takes a second
 
-    said = io.StringIO()
+    messages = io.StringIO()
     try:
-        with contextlib.redirect_stderr(said), contextlib.redirect_stdout(io.StringIO()):
+        with contextlib.redirect_stderr(messages), contextlib.redirect_stdout(io.StringIO()):
             get_argument_parser().parse_args(list(words))
     except SystemExit as ended:
         if ended.code:
-            reason = said.getvalue().strip().rpartition("error: ")[2]
+            reason = messages.getvalue().strip().rpartition("error: ")[2]
             command.parser().error(f"{reason} (`snakemake --help` lists the options of snakemake)")
 
 

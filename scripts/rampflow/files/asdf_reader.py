@@ -121,9 +121,9 @@ class AsdfFile:
         Parameters
         ----------
         buffer : numpy.ndarray
-            The bytes to fill.
+            Array to fill, uint8, of shape (bytes,).
         offset : int
-            Place of the first of them in the file.
+            Offset of the first byte in the file.
 
         Raises
         ------
@@ -278,7 +278,7 @@ class AsdfFile:
         return whole.hexdigest()
 
     def _parts(self, start: int, stop: int) -> Iterator[tuple[int, np.ndarray]]:
-        """Places of the bytes of the file from `start` to `stop`, and these bytes, which the next part overwrites."""
+        """Read the bytes from `start` to `stop` in parts: the offset of each part, and its bytes, in a buffer for all parts."""
         chunk = np.empty(1 << 20, np.uint8)
         for position in range(start, stop, chunk.nbytes):
             part = chunk[: stop - position]

@@ -188,9 +188,9 @@ def _make_sky(
     plot.xaxis.major_label_policy = NoOverlap(min_distance=8)
     fill: Any = {"field": "value", "transform": colors}
     # Those in view, if they are few: all of a large survey take long to draw, and each is smaller than a pixel of the screen.
-    told = ("xs", "ys", "stem", "state", "note")
-    outlines = ColumnDataSource({name: [] for name in (*told, "value", "line")}, name="outlines")
-    lost = ColumnDataSource({name: [] for name in (*told, "ra", "dec")}, name="lost")
+    columns = ("xs", "ys", "stem", "state", "note")
+    outlines = ColumnDataSource({name: [] for name in (*columns, "value", "line")}, name="outlines")
+    lost = ColumnDataSource({name: [] for name in (*columns, "ra", "dec")}, name="lost")
     footprints = plot.patches("xs", "ys", source=outlines, fill_color=fill, fill_alpha=0.5, line_color="line")
     hatched: Any = {"fill_color": None, "line_color": MARKED, "hatch_pattern": "x", "hatch_color": MARKED, "hatch_weight": 1}
     plot.patches("xs", "ys", source=lost, **hatched)

@@ -347,7 +347,7 @@ PROVENANCE = _section(
 COMPARISON = _section(
     "Comparison",
     Number("outliers", "names of the numbers that are outliers or beyond a limit, with commas", is_text=True),
-    Number("outlier_text", "what is said of each of them in the summary of a run", is_text=True),
+    Number("outlier_text", "text on each of them in the summary of a run", is_text=True),
 )
 
 NUMBERS = {

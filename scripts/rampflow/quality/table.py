@@ -114,13 +114,13 @@ def combine_rows(
 
 
 def _of_earlier_run(before: Row, measured: Row) -> Row:
-    """What the table has told of an exposure that this run doesn't have."""
+    """Values from the previous table for an exposure that this run doesn't have."""
     if not measured:
         return {number.name: before.get(number.name) for number in IDENTIFICATION}
-    told = {"association": before.get("association", ""), "state": "complete"}
+    kept = {"association": before.get("association", ""), "state": "complete"}
     if before.get("state") == "outdated" and before.get("filedate") == measured.get("filedate"):
-        told |= {name: before.get(name, "") for name in ("state", "failed_step", "reason")}
-    return told
+        kept |= {name: before.get(name, "") for name in ("state", "failed_step", "reason")}
+    return kept
 
 
 def to_columns(rows: list[Row]) -> dict[str, np.ndarray]:

@@ -177,7 +177,7 @@ class Job:
             yield reference
 
     def use_reference(self, reftype: str) -> Path:
-        """Record a reference in the log and in ``meta.ref_file``, without opening it: one that is not an ASDF file.
+        """Record a reference that is not an ASDF file in the log and in ``meta.ref_file``, without opening it.
 
         Parameters
         ----------
@@ -426,7 +426,7 @@ class Job:
             self._record(new["meta"], product.status)
 
     def pass_on(self) -> None:
-        """Write a copy of an exposure that an earlier step marked SKIPPED; only its name and log are new."""
+        """Write a copy of an exposure that saturation marked SKIPPED; only its name and log are new."""
         with self.create() as product:
             product.status = self.exposure.meta["cal_step"].get(self.step.status, "SKIPPED")
 

@@ -99,12 +99,12 @@ class Product:
         index : int
             Number of the plane.
         room : numpy.ndarray
-            Array of the plane's shape and dtype that holds the plane, if it lies in a file.
+            Array of the plane's shape and dtype, into which a plane that lies in a file is read.
 
         Returns
         -------
         numpy.ndarray
-            The plane, of shape (row, column): `room`, or the plane itself where it is in memory.
+            The plane, of shape (row, column): `room`, or the plane itself if it is in memory.
         """
         place = self._writer.plane_in_place(self._array(name), index)
         return self._source.array(name).read_plane(index, out=room) if place is None else place

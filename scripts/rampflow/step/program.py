@@ -100,11 +100,10 @@ def explain(error: Exception, files: Sequence[Path]) -> str:
     for path in files:
         if damage := find_damage(path):
             return f"{damage}. The error it caused: {what}"
-    names = ", ".join(path.name for path in files)
-    return (
-        f"fault of the program: {what}. Report it with the traceback below"
-        + f", and with its input, in which no damage was found: {names}" * bool(names)
-    )
+    report = f"fault of the program: {what}. Report it with the traceback below"
+    if not files:
+        return report
+    return f"{report}, and with its input, in which no damage was found: {', '.join(path.name for path in files)}"
 
 
 def find_damage(path: Path) -> str:

@@ -22,8 +22,8 @@ LOG_KEY = b"rampflow.cal_logs"
 def is_fully_saturated(cal_step: dict) -> bool:
     """Tell whether an exposure is saturated in all pixels and resultants.
 
-    The saturation step then marks all following steps SKIPPED. ramp_fitting is never skipped for another reason: its status is
-    tested.
+    The saturation step then marks all following steps SKIPPED. This function tests the status of ramp_fitting, which is skipped
+    for no other reason.
 
     Parameters
     ----------

@@ -47,7 +47,7 @@ def _name_in_asdf(path: Path) -> str:
 
 
 def _name_in_catalog(path: Path) -> str:
-    """The file name that a catalog has in its metadata; one of another image of the same name is told by that image's date."""
+    """The file name in the metadata of a catalog. The date of the image tells a catalog of another image of this name apart."""
     from pyarrow import ArrowException, parquet
 
     try:

@@ -86,7 +86,7 @@ def repeated_steps(plan: Plan, in_one_job: Collection[str] = ()) -> dict[str, li
 
 
 def _rewriting(plan: Plan, stem: str) -> list[str]:
-    """The steps of an exposure that write it anew."""
+    """Steps of an exposure that write a new exposure file."""
     return [step for step in ExposureJobs(plan).steps_of_exposure(stem) if STEPS[step].rewrites]
 
 

@@ -167,9 +167,8 @@ def exposures_in_one_job(plan: Plan) -> list[str]:
     list of str
         Names of the exposures.
     """
-    raw = [
-        stem for stem, entry in plan.exposures.items() if not entry.is_calibrated
-    ]  # an image has at most one step of its own
+    # Calibrated images have at most one step of their own.
+    raw = [stem for stem, entry in plan.exposures.items() if not entry.is_calibrated]
     files, stem_of = {}, {}
     for stem in raw:
         steps = {step: JobRecipes(plan).step_recipe(stem, step) for step in ExposureJobs(plan).steps_of_exposure(stem)}
