@@ -1,4 +1,5 @@
 # make env        make the environment, in .venv, and compile the loops for this kind of processor
+# make dev        the same, with the tools of the tests and checks
 # make cluster    the same, with Snakemake's executor for SLURM
 # make watch      the same, with what scripts/watch.py needs to post summaries
 # make fetch      the same, with what scripts/fetch.py needs to ask the archive
@@ -37,7 +38,7 @@ NEXT_TESTS ?= tests/unit/test_tags.py tests/unit/test_asdf_io.py tests/unit/test
 	tests/steps/test_step.py tests/steps/test_source_catalog.py tests/workflow/test_data_models.py tests/workflow/test_other_tools.py
 PIP := -m pip install --quiet --disable-pip-version-check
 
-.PHONY: env cluster watch fetch view demo report test test-quick test-slurm test-container test-notebooks test-snakemake test-next test-peer bench validate check notebooks docs changelog lock clean
+.PHONY: env dev cluster watch fetch view demo report test test-quick test-slurm test-container test-notebooks test-snakemake test-next test-peer bench validate check notebooks docs changelog lock clean
 .DEFAULT_GOAL := env
 
 env: $(VENV)/.made-kernels
@@ -52,6 +53,8 @@ $(VENV)/.made: envs/rampflow.txt $(wildcard plugins/progress/*.toml plugins/prog
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python $(PIP) -r envs/rampflow.txt ./plugins/progress
 	touch $@
+
+dev: $(VENV)/.made-dev $(VENV)/.made-kernels
 
 $(VENV)/.made-dev: $(VENV)/.made envs/dev.txt
 	$(BIN)/python $(PIP) -r envs/dev.txt

@@ -1,5 +1,6 @@
 """The generated documents match the declarations, and the defaults are valid."""
 
+import configparser
 import functools
 import importlib
 import re
@@ -106,10 +107,20 @@ def test_the_repository_has_no_built_files():
     assert found.stdout == ""
 
 
+def test_the_layers_of_the_architecture_page_are_those_that_are_checked():
+    contracts = configparser.ConfigParser()
+    contracts.read(CONFIG.parent / ".importlinter")
+    lines = contracts["importlinter:contract:layers"]["layers"].split("\n")
+    page = (CONFIG.parent / "docs" / "architecture.md").read_text()
+    cells = re.findall(r"^\| ((?:`rampflow\.\w+`(?:, )?)+) \|", page, re.MULTILINE)
+    layers = [set(re.findall(r"rampflow\.(\w+)", cell)) for cell in cells]
+    assert layers == [set(line.split(" | ")) for line in lines if line]
+
+
 def test_the_tests_that_documents_name_exist():
     tests = CONFIG.parent / "tests"
     defined = set(re.findall(r"^def (test_\w+)\(", "".join(p.read_text() for p in tests.rglob("test_*.py")), re.MULTILINE))
-    pages = [CONFIG.parent / "CONTRIBUTING.md", *(CONFIG.parent / "docs").glob("*.md")]
+    pages = [CONFIG.parent / "CONTRIBUTING.md", tests / "README.md", *(CONFIG.parent / "docs").rglob("*.md")]
     named = {name for page in pages for name in re.findall(r"`(test_\w+)`", page.read_text())}
     assert len(named) > 50
     assert named <= defined

@@ -9,6 +9,7 @@ import tomllib
 
 import pytest
 import yaml
+from packaging.requirements import Requirement
 from repository import ROOT
 
 ENVS = ROOT / "envs"
@@ -166,6 +167,18 @@ def test_pixi_and_pip_pin_the_same_versions():
     assert python == f"python ={settings['dependencies']['python'].removesuffix('.*')}"
 
 
+@pytest.mark.parametrize("name", ["rampflow", "watch", "fetch", "view", "docs", "cluster"])
+def test_the_package_requires_what_the_clone_does(name):
+    """With ranges in place of pins; the pinned versions are in them."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    groups = {"rampflow": project["dependencies"], **project["optional-dependencies"]}
+    requirements = {canonical(requirement.name): requirement for requirement in map(Requirement, groups[name])}
+    assert set(requirements) == set(required(f"{name}.in"))
+    locked = pins("rampflow.txt") | pins("dev.txt") | pins(f"{name}.txt")
+    versions = {canonical(package): version for package, version in locked.items()}
+    assert [str(r) for package, r in requirements.items() if versions[package] not in r.specifier] == []
+
+
 @pytest.mark.parametrize("name", ["rampflow", "watch", "fetch", "view", "dev", "docs", "cluster"])
 def test_every_required_package_is_pinned(name):
     """Each line of the .in file has its pin, in this lock file or in one that it builds on."""
@@ -196,8 +209,9 @@ def test_every_rule_with_a_script_can_run_in_the_conda_environment():
 
 
 def test_the_oldest_snakemake_is_the_same_everywhere():
-    """What the workflow asks for, what is tested, and what the README says."""
+    """What the workflow and the package ask for, what is tested, and what the README says."""
     oldest = re.search(r'^min_version\("([\d.]+)"\)', (ROOT / "workflow" / "Snakefile").read_text(), re.MULTILINE)[1]
     assert re.search(rf"^SNAKEMAKE \?= {re.escape(oldest)}\.0$", (ROOT / "Makefile").read_text(), re.MULTILINE)
     assert f'snakemake: ["{oldest}.0", "9.*"]' in (ROOT / ".github" / "workflows" / "ci.yml").read_text()
-    assert f"Snakemake {oldest} or newer" in (ROOT / "README.md").read_text()
+    assert f'"snakemake>={oldest},<10"' in (ROOT / "pyproject.toml").read_text()
+    assert f"Snakemake {oldest} or newer (below 10)" in (ROOT / "README.md").read_text()
