@@ -69,8 +69,8 @@ METHOD = """## How it is measured
 - **romancal's steps** are timed within its process.
 - **Bytes** are those of the system calls read and write.
 
-Exposures are simulated by `scripts/simulator/simulate_exposure.py`, {size} × {size} pixels. Several exposures are one raw file
-under as many names."""
+Exposures are simulated by `scripts/simulator/simulate_exposure.py`, {size} × {size} pixels. The exposures of a run are one raw
+file under different names."""
 
 REPRODUCE = """## Measure again
 
@@ -190,16 +190,17 @@ def goals(data: Measurements) -> str:
         return lambda run: run[name] / run["case"]["exposures"]
 
     # A crowded field and long ramps: the same ratios within a fifth.
-    rows = [
-        row("CPU per exposure", "s", four, cpu, tuple(f"{times} times" for times in CPU_GOALS)),
-        row("wall per exposure", "s", four, wall_each, (None, 7.5 * slowness)),
-        row("read per exposure", "GB", four, bytes_each("read"), (None, 1.5), 1e-3),
-        row("written per exposure", "GB", four, bytes_each("written"), (None, 0.7), 1e-3),
-        row("peak memory of a process", "GB", four, peak, (0.75, 1.8), 1e-3),
-        row("16 resultants, CPU", "s", long, cpu, ("8.8 times", "12.8 times")),
-        row("16 resultants, peak memory", "GB", long, peak, (0.75, 2.8), 1e-3),
-        row("3,000 sources, CPU", "s", crowded, cpu, ("8.8 times", "12.8 times")),
+    quantities = [
+        ("CPU per exposure", "s", four, cpu, tuple(f"{times} times" for times in CPU_GOALS)),
+        ("wall per exposure", "s", four, wall_each, (None, 7.5 * slowness)),
+        ("read per exposure", "GB", four, bytes_each("read"), (None, 1.5), 1e-3),
+        ("written per exposure", "GB", four, bytes_each("written"), (None, 0.7), 1e-3),
+        ("peak memory of a process", "GB", four, peak, (0.75, 1.8), 1e-3),
+        ("16 resultants, CPU", "s", long, cpu, ("8.8 times", "12.8 times")),
+        ("16 resultants, peak memory", "GB", long, peak, (0.75, 2.8), 1e-3),
+        ("3,000 sources, CPU", "s", crowded, cpu, ("8.8 times", "12.8 times")),
     ]
+    rows = [row(*quantity) for quantity in quantities if any(quantity[2].values())]  # without what was not measured
     text = f"The goals in seconds were set for a machine on which romancal takes {ROMANCAL_SECONDS} s of CPU for this frame."
     if four["romancal"]:
         text += (
@@ -258,10 +259,10 @@ def shares(data: Measurements) -> list[tuple[str, float, float, float]]:
 
 
 def shares_text(data: Measurements) -> str:
-    """One sentence on where the time goes."""
+    """One sentence on where the time goes; empty if that was not measured."""
     found = shares(data)
     if not found:
-        return "Where the time goes was not measured."
+        return ""
     start, kernel, computing = (sum(share[k] for share in found) for k in (1, 2, 3))
     whole = start + kernel + computing
     start, kernel, computing = (f"{number(part)} ({100 * part / whole:.0f} %)" for part in (start, kernel, computing))
@@ -286,8 +287,9 @@ def start_up_text(data: Measurements) -> str:
     if not lines:
         return ""
     return (
-        "CPU that an exposure of few pixels takes as well: the start of each program, which imports packages and loads the "
-        "compiled loops, Snakemake, and an alignment for each exposure:\n\n" + "\n".join(lines)
+        "A part of the CPU time does not depend on the number of pixels: each program imports packages and loads the compiled "
+        "loops, Snakemake starts the jobs, and each exposure has its alignment. The small exposures above "
+        "measure it:\n\n" + "\n".join(lines)
     )
 
 
@@ -321,36 +323,40 @@ def memory_table(data: Measurements) -> str:
 
 # ------------------------------------------------------------------------------------------------------------- pictures
 def draw_steps(data: Measurements, path: Path) -> None:
-    """CPU seconds of each step on both sides, and where ours go."""
+    """CPU seconds of each step on both sides, and where ours go if that was measured."""
     ours, theirs = data.select("one exposure", "step"), data.select("one exposure", "romancal")
     steps = [step for step in data.steps() if value(ours, step_value(step, "cpu")) is not None]
+    found = shares(data)
+    panels = 2 if found else 1
     with plt.rc_context(STYLE):
-        figure, (left, right) = plt.subplots(1, 2, figsize=(9.5, 4.2), layout="constrained")
+        figure, grid = plt.subplots(1, panels, figsize=(4.75 * panels, 4.2), layout="constrained", squeeze=False)
+        left = grid[0, 0]
         for runs, label, color, shift in ((theirs, "romancal", ROMANCAL, -0.2), (ours, "rampflow", OURS, 0.2)):
             seconds = [value(runs, step_value(step, "cpu")) or 0 for step in steps]
             left.barh([k + shift for k in range(len(steps))], seconds, 0.4, color=color, label=label)
         left.set(yticks=range(len(steps)), yticklabels=steps, xscale="log", xlabel="CPU seconds (logarithmic)")
         left.xaxis.set_major_formatter(ScalarFormatter())
         left.set_title("CPU of each step")
-        found = shares(data)
-        edges = [0.0] * len(found)
-        for k, label, color in (
-            (1, "starting up", REST),
-            (2, "kernel (reading, writing)", THIRD),
-            (3, "computing", OURS),
-        ):
-            widths = [share[k] for share in found]
-            right.barh(range(len(found)), widths, 0.7, left=edges, color=color, label=label)
-            edges = [edge + width for edge, width in zip(edges, widths, strict=True)]
-        right.set(yticks=range(len(found)), yticklabels=[share[0] for share in found], xlabel="CPU seconds")
-        right.set_title("Where ours go")
-        for axes in (left, right):
+        if found:
+            draw_shares(grid[0, 1], found)
+        for axes in grid.flat:
             axes.invert_yaxis()
             axes.grid(axis="y", visible=False)
             axes.set_axisbelow(True)
             axes.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.13), ncols=3, fontsize=8)
         figure.savefig(path, metadata={"Date": None})
     plt.close(figure)
+
+
+def draw_shares(axes: plt.Axes, found: list[tuple[str, float, float, float]]) -> None:
+    """CPU seconds of Snakemake and of each step, by what they are spent on, see `shares`."""
+    edges = [0.0] * len(found)
+    for k, label, color in ((1, "starting up", REST), (2, "kernel (reading, writing)", THIRD), (3, "computing", OURS)):
+        widths = [share[k] for share in found]
+        axes.barh(range(len(found)), widths, 0.7, left=edges, color=color, label=label)
+        edges = [edge + width for edge, width in zip(edges, widths, strict=True)]
+    axes.set(yticks=range(len(found)), yticklabels=[share[0] for share in found], xlabel="CPU seconds")
+    axes.set_title("Where ours go")
 
 
 def draw_scaling(data: Measurements, path: Path) -> None:
@@ -410,12 +416,14 @@ def circumstances(data: Measurements) -> str:
     def spell(versions):
         return ", ".join(f"{name} {version}" for name, version in versions.items())
 
+    on_commits = f"commit{'s' if len(commits) > 1 else ''} {', '.join(commits)}"
     lines = [
         f"- machine: {machine['processor']}, {machine['cores']} cores, {machine['memory']:.0f} GB of memory, "
         f"Linux {machine['kernel']}",
-        f"- measured: {dates[0]} to {dates[-1]} UTC, on the commits {', '.join(commits)}; the one-minute load before a run was "
+        f"- measured: {dates[0]} to {dates[-1]} UTC, on {on_commits}; the one-minute load before a run was "
         f"{median(loads):.1f} in the median and {max(loads):.1f} at most",
-        f"- runs of four exposures: {counts[0]} by step, {counts[1]} by exposure, {counts[2]} of romancal",
+        f"- runs of four exposures: {counts[0]} with `job_per: step`, {counts[1]} with `job_per: exposure`, {counts[2]} of "
+        "romancal",
         f"- rampflow: {spell(mine)}",
         *([f"- romancal: {spell(theirs[-1])}"] if theirs else []),
     ]
@@ -448,8 +456,8 @@ def space_text(data: Measurements) -> str:
             count, size = small[0]["case"]["exposures"], small[0]["case"]["size"]
             jobs = value(small, lambda run: len({(job["step"], job["exposure"]) for job in run["steps"] if "resources" in job}))
             words.append(
-                f"{count} exposures of {size} × {size} pixels take {number(value(small, cpu))} s of CPU each; Snakemake ends "
-                f"{number(jobs / value(small, wall))} jobs per second"
+                f"{count} exposures of {size} × {size} pixels take {number(value(small, cpu))} s of CPU each; Snakemake "
+                f"completes {number(jobs / value(small, wall))} jobs per second"
             )
         if words:
             sentences.append(f"- With `job_per: {mode}`, {'; '.join(words)}.")
@@ -490,12 +498,13 @@ def node_text(data: Measurements) -> str:
         )
     if not rows:
         return "This was not measured."
-    header = ["", "exposures per hour", "CPU of Snakemake for each job", "with it", "read per hour", "written per hour"]
+    header = ["", "exposures per hour", "CPU of Snakemake for each job", "exposures per hour with one Snakemake"]
+    header += ["read per hour", "written per hour"]
     return (
         f"A simulation of {EXPOSURES:,} exposures in associations of 18, on a node of {NODE['cores']} cores and "
         f"{NODE['memory']} GB: each job takes one core, its measured CPU time, and the memory that its rule declares. One "
-        "process of Snakemake starts the jobs of all exposures one by one, which limits such a node: run several, each with a "
-        "part of the exposures.\n\n" + table(header, rows)
+        "process of Snakemake starts the jobs of all exposures one by one. On such a node this takes longer than the jobs: run "
+        "several processes of Snakemake, each with a part of the exposures.\n\n" + table(header, rows)
     )
 
 
@@ -503,34 +512,33 @@ def document(data: Measurements, pictures: str) -> str:
     """The whole page."""
     standard = data.select("four exposures", "step")
     case, found = standard[0]["case"], value(standard, lambda run: median(run["sources"]))
-    return "\n\n".join(
-        [
-            INTRODUCTION,
-            "## Summary",
-            f"A frame has {case['resultants']} resultants and {found:.0f} sources, and a run has four exposures, unless a row "
-            "says otherwise:",
-            goals(data),
-            space_text(data),
-            "## Step by step",
-            "A run of one exposure with `job_per: step`. Wall and CPU are in seconds, peak memory and bytes in MB. Columns "
-            "without a name are rampflow's.",
-            steps_table(data),
-            f"![CPU of each step]({pictures}/steps.svg)",
-            shares_text(data),
-            start_up_text(data),
-            "## Resultants, sources, exposures",
-            f"![Cost against resultants, sources and exposures]({pictures}/scaling.svg)",
-            "## A large node",
-            node_text(data),
-            "## Declared and measured resources",
-            "Memory in MB and time in minutes that the rules declare for the first attempt. The least ratio is over all sizes, "
-            "resultants and sources measured.",
-            memory_table(data),
-            METHOD.format(size=case["size"]),
-            circumstances(data),
-            REPRODUCE,
-        ]
-    )
+    parts = [
+        INTRODUCTION,
+        "## Summary",
+        f"A frame has {case['resultants']} resultants and {found:.0f} sources, and a run has four exposures, unless a row "
+        "says otherwise:",
+        goals(data),
+        space_text(data),
+        "## Step by step",
+        "A run of one exposure with `job_per: step`. Wall and CPU are in seconds, peak memory and bytes in MB. Columns "
+        "without a name are rampflow's.",
+        steps_table(data),
+        f"![CPU of each step]({pictures}/steps.svg)",
+        shares_text(data),
+        start_up_text(data),
+        "## Resultants, sources, exposures",
+        f"![Cost against resultants, sources and exposures]({pictures}/scaling.svg)",
+        "## A large node",
+        node_text(data),
+        "## Declared and measured resources",
+        "Memory (MB) and time (minutes) that the rules declare for the first attempt. The least ratio of declared memory to "
+        "peak is taken over all sizes, resultants and sources measured.",
+        memory_table(data),
+        METHOD.format(size=case["size"]),
+        circumstances(data),
+        REPRODUCE,
+    ]
+    return "\n\n".join(part for part in parts if part)
 
 
 def main() -> int:
