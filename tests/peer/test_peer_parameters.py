@@ -45,7 +45,7 @@ def test_names_and_defaults_are_romancals(step):
     assert {name: defaults[name] for name in set(ours) - alone} == {name: ours[name] for name in set(ours) - alone}
 
 
-def test_references_with_parameters_have_romancal_s_types():
+def test_types_of_references_with_parameters_are_those_of_romancal():
     from romancal.pipeline import ExposurePipeline
 
     theirs = [ExposurePipeline.step_defs[name].get_config_reftype() for name in ROMANCAL_NAMES.values()]

@@ -166,7 +166,7 @@ def test_the_product_has_its_wcs_and_footprint(tmp_path):
         np.testing.assert_array_equal(model.data, image(ROWS, COLUMNS))
 
 
-def test_the_footprint_s_right_ascensions_are_not_negative(tmp_path):
+def test_right_ascensions_of_the_footprint_are_not_negative(tmp_path):
     assign(tmp_path, {"wcsinfo.ra_ref": 0.0, "wcsinfo.dec_ref": 0.0})
     ra = np.array(meta_of(tmp_path / "out.asdf")["wcsinfo"]["s_region"].split()[2::2], float)
     assert (ra >= 0).all() and (ra > 359).any() and (ra < 1).any()
@@ -253,7 +253,7 @@ def test_pixel_sizes_of_a_wcs(tmp_path):
         assert pixel_solid_angle(wcs, (ROWS, COLUMNS)) == pytest.approx(PIXEL_AREA, rel=1e-4)
 
 
-def test_the_reference_s_bounding_box_is_kept(tmp_path):
+def test_the_bounding_box_of_the_reference_is_kept(tmp_path):
     model = distortion_model()
     model.bounding_box = ((-10.5, 200.5), (-0.5, 100.5))  # y, x
     assign(tmp_path, model=model)

@@ -438,7 +438,7 @@ def test_statuses_and_logs_of_earlier_processing_are_removed(tmp_path, mask):
 
 
 # -------------------------------------------------------------------------------------------------------- guide window
-def test_the_guide_window_s_columns_and_box_are_flagged(tmp_path, mask):
+def test_columns_and_box_of_the_guide_window_are_flagged(tmp_path, mask):
     write_raw(tmp_path / "in_uncal.asdf", counts(), window((100, 116), (20, 36)))
     initialize(tmp_path)
     expected = mask.copy()

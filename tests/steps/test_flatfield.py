@@ -74,7 +74,7 @@ def test_planes_are_divided_by_the_flat(tmp_path, flat, with_read_noise):
         assert "var_flat" not in model
 
 
-def test_the_flat_s_variance_is_stored_and_added(tmp_path, flat):
+def test_the_variance_of_the_flat_is_stored_and_added(tmp_path, flat):
     given = planes()
     flatten(tmp_path, given, "--include_var_flat=true")
     usable, _ = expected_flat(flat)

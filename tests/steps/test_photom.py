@@ -34,7 +34,7 @@ def calibrate(folder, element, table=TABLE):
 
 @pytest.mark.parametrize(("element", "values"), [("F158", (0.5, 0.01, 2.8e-13)), ("GRISM", (None, None, None)),
                                                  ("F062", (1.0, None, 3e-13))])  # fmt: skip
-def test_the_optical_element_s_calibration_is_recorded(tmp_path, element, values):
+def test_the_calibration_of_the_optical_element_is_recorded(tmp_path, element, values):
     calibrate(tmp_path, element)
     with opened(tmp_path / "out.asdf") as model:
         names = ("conversion_megajanskys", "conversion_megajanskys_uncertainty", "pixel_area")

@@ -181,7 +181,7 @@ def test_the_header_of_a_raw_file_decides(tmp_path, clock):
 
 
 # ---------------------------------------------------------------------------------------------------------- command line
-def test_the_command_has_the_user_s_options_and_the_configuration_last(tmp_path):
+def test_the_command_has_the_options_of_the_user_and_the_configuration_last(tmp_path):
     command = watch.command_for(["results=x"], ["report", "--cores", "2", "--until", "refpix"])(tmp_path / "a b.json")
     assert command[3:] == [
         *("--snakefile", str(watch.SNAKEFILE), "report", "--cores", "2", "--until", "refpix"),

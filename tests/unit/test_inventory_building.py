@@ -61,7 +61,7 @@ def test_each_exposure_has_its_chain_and_references(visit, cache):
             assert Path(path).name == f"roman_wfi_{reftype}{name}_{serial}.asdf"
 
 
-def test_the_context_is_the_configuration_s_or_the_environment_s(visit, cache):
+def test_the_context_is_that_of_the_configuration_or_the_environment(visit, cache):
     def flat_of(found):
         return Path(found["exposures"]["a"][-1]["flat"]).name
 

@@ -95,7 +95,7 @@ def test_on_a_terminal_one_line_says_what_runs(logger, monkeypatch):
 
 
 @pytest.mark.parametrize("settings", [{"quiet": {"progress"}}, {"verbose": True}, {"printshellcmds": True}])
-def test_with_other_options_the_messages_are_snakemake_s(logger, monkeypatch, settings):
+def test_with_other_options_the_messages_are_those_of_snakemake(logger, monkeypatch, settings):
     screen = start(logger, monkeypatch, terminal=False, **settings)
     run_two_jobs(logger)
     assert "Select jobs" in screen.getvalue() and f"] {REFPIX}" not in screen.getvalue()
@@ -141,7 +141,7 @@ def test_a_dry_run_is_a_table_by_rule_and_reason(logger, monkeypatch):
     ]
 
 
-def test_with_options_a_dry_run_is_snakemake_s(logger, monkeypatch):
+def test_with_options_a_dry_run_is_that_of_snakemake(logger, monkeypatch):
     screen = start(logger, monkeypatch, terminal=False, dryrun=True, printshellcmds=True)
     logger.info("Job stats", extra={"event": LogEvent.RUN_INFO})
     assert screen.getvalue() == "Job stats\n"

@@ -183,7 +183,7 @@ def test_references_and_chains_are_those_of_the_selected_exposures(raws, cache):
     ]
 
 
-def test_an_override_wins_over_crds_s_parameters(raws, cache, tmp_path):
+def test_an_override_has_precedence_over_parameters_of_crds(raws, cache, tmp_path):
     operational = shutil.copytree(cache, tmp_path / "crds")
     add_parameters(operational, "0005", pars_rampfitstep=("", {"edge_size": 4, "sat_expand": 1}))
     config = {

@@ -32,7 +32,7 @@ def values_of(found, step):
     return {name: value for name, (value, _) in found.values.get(step, {}).items()}
 
 
-def test_the_pipeline_s_values_replace_those_of_the_step():
+def test_values_of_the_pipeline_replace_those_of_the_step():
     found = merge(
         pars_rampfitstep={"": {"rejection_threshold": 5.0, "edge_size": 3}},
         pars_exposurepipeline={"": {}, "rampfit": {"rejection_threshold": 6}, "flatfield": {"include_var_flat": True}},
@@ -43,7 +43,7 @@ def test_the_pipeline_s_values_replace_those_of_the_step():
     assert values_of(found, "flatfield") == {"include_var_flat": True} and not found.ignored
 
 
-def test_the_configuration_s_values_replace_crds_s_even_if_they_are_the_defaults():
+def test_values_of_the_configuration_replace_those_of_crds_even_if_they_are_the_defaults():
     given = {"steps": {"ramp_fitting": {"edge_size": 0}, "flatfield": {"skip": False}}}
     found = merge(given, pars_rampfitstep={"": {"edge_size": 3, "sat_expand": 1}}, pars_flatfieldstep={"": {"skip": True}})
     assert values_of(found, "ramp_fitting") == {"sat_expand": 1} and "flatfield" not in found.values
@@ -132,7 +132,7 @@ def test_a_step_that_can_t_be_left_out_is_not():
 @pytest.mark.parametrize(
     ("value", "enabled"), [("true", False), ("t", False), ("yes", False), ("false", True), ("", True), ("1", True)]
 )
-def test_stpipe_s_switch_is_honored(value, enabled, monkeypatch):
+def test_the_switch_of_stpipe_is_honored(value, enabled, monkeypatch):
     monkeypatch.setenv("STPIPE_DISABLE_CRDS_STEPPARS", value)
     assert step_parameters.are_enabled({"step_parameters": True}) is enabled
     assert not step_parameters.are_enabled({"step_parameters": False})
