@@ -154,7 +154,7 @@ check: $(VENV)/.made-dev
 	$(BIN)/snakemake --lint
 	$(BIN)/snakemake --snakefile workflow/simulate.smk --configfile config/demo.yaml --lint
 	$(BIN)/python tests/check_imports.py
-	$(BIN)/numpydoc lint scripts/*.py $(wildcard scripts/simulator/*.py scripts/rampflow/*.py scripts/rampflow/*/*.py)
+	$(BIN)/numpydoc lint scripts/*.py $(wildcard scripts/simulator/*.py scripts/rampflow/*.py scripts/rampflow/*/*.py plugins/*/*/*.py)
 	$(BIN)/mypy
 	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	$(BIN)/check-jsonschema --builtin-schema vendor.github-issue-forms .github/ISSUE_TEMPLATE/[!c]*.yml

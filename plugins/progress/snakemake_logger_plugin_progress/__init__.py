@@ -16,6 +16,7 @@ import shutil
 import sys
 import time
 from dataclasses import dataclass
+from typing import Any
 
 from snakemake_interface_logger_plugins.base import LogHandlerBase
 from snakemake_interface_logger_plugins.common import LogEvent
@@ -79,7 +80,13 @@ class LogHandler(LogHandlerBase):
         self.ended: list[str] = []
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Show a record of Snakemake's log."""
+        """Show a record of Snakemake's log.
+
+        Parameters
+        ----------
+        record : logging.LogRecord
+            The record.
+        """
         event = getattr(record, "event", None)
         if self.verbatim:
             self._show(record)
@@ -91,7 +98,7 @@ class LogHandler(LogHandlerBase):
             self.stream.writelines(f"Hint: {hint}\n" for hint in find_hints(sys.argv[1:]))
             self.stream.flush()
 
-    def _plan(self, record: logging.LogRecord, event: LogEvent | None) -> None:
+    def _plan(self, record: Any, event: LogEvent | None) -> None:
         """Take a record of a dry-run."""
         if event == LogEvent.JOB_INFO:
             output = list(getattr(record, "output", None) or ())
@@ -102,7 +109,7 @@ class LogHandler(LogHandlerBase):
         elif event not in _DRY_EVENTS and not str(record.msg).startswith(_DRY_ROUTINE):
             self._show(record)
 
-    def _follow(self, record: logging.LogRecord, event: LogEvent | None) -> None:
+    def _follow(self, record: Any, event: LogEvent | None) -> None:
         """Take a record of a run."""
         if self.terminal:
             self.stream.write("\r\033[K")
@@ -142,33 +149,63 @@ class LogHandler(LogHandlerBase):
 
     @property
     def writes_to_stream(self) -> bool:
-        """Snakemake shows nothing itself."""
+        """Snakemake shows nothing itself.
+
+        Returns
+        -------
+        bool
+            True.
+        """
         return True
 
     @property
     def writes_to_file(self) -> bool:
-        """No file is written."""
+        """No file is written.
+
+        Returns
+        -------
+        bool
+            False.
+        """
         return False
 
     @property
     def has_filter(self) -> bool:
-        """Snakemake's filter leaves out what the user does not want to see."""
+        """Snakemake's filter leaves out what the user does not want to see.
+
+        Returns
+        -------
+        bool
+            False.
+        """
         return False
 
     @property
     def has_formatter(self) -> bool:
-        """Snakemake's formatter words the messages."""
+        """Snakemake's formatter words the messages.
+
+        Returns
+        -------
+        bool
+            False.
+        """
         return False
 
     @property
     def needs_rulegraph(self) -> bool:
-        """The graph of the rules is not used."""
+        """The graph of the rules is not used.
+
+        Returns
+        -------
+        bool
+            False.
+        """
         return False
 
 
-def _job_of(record: logging.LogRecord) -> int | None:
-    """Number of the job that a record is about; the name of the field depends on the event and the version of Snakemake."""
-    return getattr(record, "job_id", getattr(record, "jobid", None))
+def _job_of(record: Any) -> int:
+    """Number of the job that a record is about, -1 without one; the field depends on the event and the version of Snakemake."""
+    return getattr(record, "job_id", getattr(record, "jobid", -1))
 
 
 def job_name(rule: str, message: str | None) -> str:
@@ -197,6 +234,12 @@ def duration(seconds: float) -> str:
     Parameters
     ----------
     seconds : float
+        The time, seconds.
+
+    Returns
+    -------
+    str
+        The time in seconds, minutes or hours.
     """
     if seconds < 90:
         return f"{seconds:.0f} s"
