@@ -97,6 +97,18 @@ def test_the_stars_are_the_same_in_every_layout(tmp_path, layout):
     assert found.description == ("two_micron", "HATS of 2026-01-02T03:04UTC, 400 rows", 2000.5)
 
 
+@pytest.mark.parametrize("info", [True, False])
+@pytest.mark.parametrize("suffix", ["/", ".parquet"])
+def test_other_files_beside_the_tables_are_left_out(tmp_path, suffix, info, caplog):
+    """Checksums, remarks, and what programs leave."""
+    folder = write_catalog(tmp_path / "catalog", suffix=suffix, info=info)
+    for path in list(folder.glob("dataset/*/*/Npix=*/" if suffix == "/" else "dataset/*/*/")):
+        for name in (".DS_Store", "_SUCCESS", "part0.parquet.crc", "README.txt", "Npix=3.parquet.crc"):
+            (path / name).write_text("no table")
+    np.testing.assert_array_equal(ras(fetch_stars(str(folder), REGION, EPOCH, 10)), INSIDE)
+    assert ("Npix=3.parquet.crc: is not read: its name does not end in .parquet" in caplog.text) == (suffix == "/")
+
+
 def test_a_collection_gives_its_primary_catalog(tmp_path):
     write_catalog(tmp_path / "main")
     write_catalog(tmp_path / "main_margin", dataproduct_type="margin")

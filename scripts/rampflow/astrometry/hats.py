@@ -23,12 +23,14 @@ from rampflow.astrometry.files import NAMES, quantity_of
 from rampflow.astrometry.region import Region
 from rampflow.astrometry.stores import Store
 from rampflow.remote.addresses import is_remote
+from rampflow.step.logs import step_logger
 
 ORDER = 29  #: of the pixels in the column `INDEX`
 INDEX = "_healpix_29"
 INFO = "partition_info.csv"
 COLLECTION = "collection.properties"
 PROPERTIES = ("hats.properties", "properties")
+TABLE = ".parquet"  #: end of the names of files in a partition that is a folder
 GAIA_DR3 = "stpubdata/gaia/gaia_dr3/public/hats/gaia"  #: bucket and prefix
 #: Kinds of tables with positions; other kinds (margin, association, index, map) are parts of a collection.
 KINDS = ("object", "source")
@@ -36,6 +38,8 @@ FRAMES = ("equatorial", "icrs")
 
 #: Maximum number of ranges in the filter of the rows: more would take longer than reading a few extra rows.
 _MOST_RANGES = 64
+
+log = step_logger("astrometric_catalog")
 
 
 class DamagedFile(ValueError):
@@ -197,18 +201,25 @@ def _describe(store: Store, properties: dict[str, str]) -> Description:
 
 
 def _files_of(store: Store, folder: str, order: int, pixel: int, suffix: str) -> list[str]:
-    """The files of a partition."""
+    """The files of a partition. Of a folder, files of other kinds beside the tables, as checksums, are left out."""
     name = f"{folder}dataset/Norder={order}/Dir={pixel // 10000 * 10000}/Npix={pixel}{suffix.rstrip('/')}"
-    found = store.files_in(name) if suffix.endswith("/") else [name]
+    if not suffix.endswith("/"):
+        return [name]
+    found = store.files_in(name)
     if not found:
         raise FileNotFoundError(f"{store.address}/{name}: this partition has no files")
-    return found
+    tables = [file for file in found if file.endswith(TABLE)]
+    if tables and len(tables) < len(found):  # it may be a table under the name of a transfer that ended early
+        others = [file for file in found if file not in tables]
+        log.warning("%s/%s: is not read: its name does not end in %s", store.address, others[0], TABLE)
+    return tables or found
 
 
-def _existing_partitions(store: Store, folder: str) -> set[tuple[int, int]]:
-    """Order and number of all partitions, by the names of their files."""
-    names = store.files_in(f"{folder}dataset")
-    return {(int(match[1]), int(match[2])) for name in names if (match := re.search(r"/Norder=(\d+)/.*Npix=(\d+)", name))}
+def _existing_partitions(store: Store, folder: str, suffix: str) -> set[tuple[int, int]]:
+    """Order and number of all partitions, by the names of their files. Files of other names beside them are left out."""
+    pattern = re.compile(rf"/Norder=(\d+)/.*Npix=(\d+){re.escape(suffix)}{'' if suffix.endswith('/') else '$'}")
+    found = (pattern.search(name) for name in store.files_in(f"{folder}dataset"))
+    return {(int(match[1]), int(match[2])) for match in found if match}
 
 
 def _partitions(store: Store, folder: str, suffix: str) -> tuple[np.ndarray, np.ndarray]:
@@ -218,7 +229,7 @@ def _partitions(store: Store, folder: str, suffix: str) -> tuple[np.ndarray, np.
     try:
         text = store.read(f"{folder}{INFO}")
     except FileNotFoundError:
-        found = _existing_partitions(store, folder)
+        found = _existing_partitions(store, folder, suffix)
         if not found:
             raise
         orders, pixels = np.array(sorted(found), int).T
@@ -239,7 +250,7 @@ def _partitions(store: Store, folder: str, suffix: str) -> tuple[np.ndarray, np.
     if not text.endswith((b"\n", b"\r")):
         _check_last(store, folder, int(orders[-1]), int(pixels[-1]), suffix)
     if not is_remote(store.address):
-        unlisted = _existing_partitions(store, folder) - set(zip(orders.tolist(), pixels.tolist(), strict=True))
+        unlisted = _existing_partitions(store, folder, suffix) - set(zip(orders.tolist(), pixels.tolist(), strict=True))
         if unlisted:
             order, pixel = min(unlisted)
             raise DamagedFile(
