@@ -16,7 +16,7 @@ from rampflow.step.logs import step_logger
 from rampflow.step.program import run_step
 from rampflow.step.reference_checks import metadata_value
 from rampflow.wcs.conversion import tree_of_wcs, wcs_of_tree
-from rampflow.wcs.footprint import middle_of, pixel_width, s_region
+from rampflow.wcs.footprint import image_box, middle_of, pixel_width, s_region
 
 if TYPE_CHECKING:
     from astropy.modeling import Model
@@ -103,12 +103,12 @@ def usable_aberration_scale(scale: float | None) -> float:
     Returns
     -------
     float
-        `scale`; 1 where it is absent or not positive.
+        `scale`; 1 where it is absent, not positive or not finite.
     """
     if scale is None:
         return 1.0
-    if scale <= 0:
-        log.warning("meta.velocity_aberration.scale_factor is %s and must be positive: 1 is used", scale)
+    if not 0 < scale < math.inf:
+        log.warning("meta.velocity_aberration.scale_factor is %s and must be positive and finite: 1 is used", scale)
         return 1.0
     if abs(scale - 1) > LARGEST_ABERRATION:
         log.warning(
@@ -204,8 +204,9 @@ def run(job: Job) -> None:
             "sources get no positions on the sky; run romancal's roman_set_telescope_pointing on the raw file"
         )
         return
+    field = "meta.velocity_aberration.scale_factor"
     known = image.meta.get("velocity_aberration", {}).get("scale_factor") is not None
-    scale = usable_aberration_scale(image.number("meta.velocity_aberration.scale_factor") if known else None)
+    scale = usable_aberration_scale(image.get(field, (int, float)) if known else None)
     shape = image.array("data", 2).plane_shape
     with job.open_reference("distortion") as reference:
         distortion = read_distortion(reference)
@@ -213,9 +214,17 @@ def run(job: Job) -> None:
     if has_own_reference_point(image.meta):
         warn_of_offset(reference.path.name, distortion, shape, pointing["v2_ref"], pointing["v3_ref"])
 
-    from rampflow.wcs.building import build_wcs
+    from rampflow.wcs.building import build_wcs, stated_box
 
+    box = stated_box(distortion)
     wcs = build_wcs(distortion, pointing, scale, shape)
+    if box is not None and box != image_box(box, shape):
+        log.warning(
+            "%s: the bounding box of coordinate_distortion_transform is %s: the WCS has that of the image, %s",
+            reference.path.name,
+            box,
+            image_box(box, shape),
+        )
     image.meta["wcs"] = tree_of_wcs(wcs)
     with job.create() as product:
         region = s_region(wcs)

@@ -130,8 +130,8 @@ def test_without_aberration_nothing_is_scaled(scale, capfd):
     assert capfd.readouterr().err == ""
 
 
-@pytest.mark.parametrize("scale", [0.0, -1.0, -999999.0])
-def test_a_scale_that_is_not_positive_is_replaced_by_one_with_a_warning(tmp_path, scale):
+@pytest.mark.parametrize("scale", [0.0, -1.0, -999999.0, np.nan, np.inf])
+def test_a_scale_that_is_not_positive_or_not_finite_is_replaced_by_one_with_a_warning(tmp_path, scale):
     said = assign(tmp_path, {"velocity_aberration.scale_factor": scale})
     assert "WARNING" in said and "scale_factor" in said
     with opened(tmp_path / "out.asdf") as model:
@@ -261,6 +261,22 @@ def test_the_bounding_box_of_the_reference_is_kept(tmp_path):
         wcs = product.meta.wcs
         assert wcs.bounding_box.bounding_box(order="F") == ((-0.5, 100.5), (-10.5, 200.5))
         assert np.isnan(wcs(150, 50)).all() and np.isfinite(wcs(50, 150)).all()
+
+
+@pytest.mark.parametrize(
+    "box", [((-1e7, 1e7), (-1e7, 1e7)), ((-0.5, 1e7), (-0.5, 247.5)), ((-np.inf, np.inf), (0.0, 9.0))], ids=str
+)
+def test_an_impossible_bounding_box_of_the_reference_becomes_that_of_the_image(tmp_path, box):
+    """Its corners would be the footprint of the image, and the stars of a large part of the sky would be asked for."""
+    model = distortion_model()
+    model.bounding_box = box
+    said = assign(tmp_path, model=model)
+    assert "WARNING" in said and "distortion.asdf: the bounding box of coordinate_distortion_transform is" in said
+    assign(tmp_path, model=distortion_model())
+    with opened(tmp_path / "out.asdf") as model:
+        expected = model.meta.wcsinfo.s_region
+        assert model.meta.wcs.bounding_box.bounding_box(order="F") == ((-0.5, 247.5), (-0.5, 247.5))
+    assert f"S_REGION: {expected}" in said
 
 
 def test_pixel_coordinates_make_a_round_trip(tmp_path):

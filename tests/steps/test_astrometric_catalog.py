@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 import pytest
 from astrometric_catalog import get_catalog
 from astropy import units as u
-from astropy.coordinates import SkyCoord, get_body_barycentric
+from astropy.coordinates import Galactic, SkyCoord, get_body_barycentric
 from astropy.modeling import models
 from astropy.table import QTable, Table
 from astropy.time import Time
@@ -342,9 +342,10 @@ def expose_with_wcs(sky, change):
     return sky.expose("changed", header={"wcsinfo.s_region": stated, "wcs": tree_of_wcs(wcs)})
 
 
-def test_an_infinite_bounding_box_is_that_of_the_image(tmp_path):
+@pytest.mark.parametrize("end", [np.inf, 1e7, 1e4])
+def test_an_impossible_bounding_box_is_that_of_the_image(tmp_path, end):
     def unlimited(wcs):
-        wcs.bounding_box = ((-np.inf, np.inf), (-np.inf, np.inf))
+        wcs.bounding_box = ((-end, end), (-end, end))
         return wcs
 
     sky = Sky(tmp_path, density=20, in_catalog=10)
@@ -372,6 +373,17 @@ def test_a_wcs_that_can_not_be_evaluated_leaves_the_footprint(tmp_path, caplog):
     assert "its WCS (meta.wcs) has no positions: " in caplog.text
     assert circle.radius == pytest.approx(expected.radius, abs=0.2 / 3600)
     assert separation(circle.center, expected.center) < 0.2 / 3600
+
+
+def test_an_image_with_another_frame_of_the_sky_is_left_out(tmp_path, caplog):
+    def in_galactic_coordinates(wcs):
+        frame = gwcs.coordinate_frames.CelestialFrame(name="world", reference_frame=Galactic(), unit=(u.deg, u.deg))
+        return gwcs.WCS([*((step.frame, step.transform) for step in wcs.pipeline[:-1]), (frame, None)])
+
+    sky = Sky(tmp_path, density=20, in_catalog=10)
+    path = expose_with_wcs(sky, in_galactic_coordinates)
+    assert len(survey_images([path, sky.images[0]], MARGIN)[0].circles) == 1
+    assert "changed_flat.asdf: can't be aligned: the frame world of its WCS (meta.wcs) is galactic" in caplog.text
 
 
 def test_images_that_will_not_be_aligned_are_left_out(tmp_path, image):

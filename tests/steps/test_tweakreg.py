@@ -18,8 +18,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import tweakreg
+from astropy import units as u
+from astropy.coordinates import FK5, ICRS, Galactic
 from astropy.modeling.models import Scale
 from astropy.table import Table
+from gwcs.coordinate_frames import CelestialFrame
 from simulated_sky import DEC, MAS, RA, SIZE, Sky, time_entry
 from small_files import SCRIPTS, meta_of, succeed, write_image
 from spherical_geometry.polygon import SphericalPolygon
@@ -34,6 +37,7 @@ from rampflow.astrometry.region import unit_vectors
 from rampflow.errors import RampflowError
 from rampflow.files.asdf_reader import AsdfFile
 from rampflow.files.asdf_writer import EmptyArray, create_asdf
+from rampflow.files.yaml_tree import tagged
 from rampflow.step.exposure import Exposure
 from rampflow.wcs.conversion import tree_of_wcs, wcs_of_tree
 
@@ -871,10 +875,29 @@ def without_box(wcs):
     return wcs
 
 
+def with_frame(reference_frame, **options):
+    """A change of the frame of the sky; the positions stay the same numbers."""
+
+    def change(wcs):
+        frame = CelestialFrame(name="world", reference_frame=reference_frame, **options)
+        changed = gwcs.WCS([*((step.frame, step.transform) for step in wcs.pipeline[:-1]), (frame, None)])
+        changed.bounding_box = wcs.bounding_box
+        return changed
+
+    return change
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "says"),
-    [(without_frames, "fewer than 3 frames .*with the frames detector, v2v3"), (without_box, "no bounding box")],
+    [
+        (without_frames, "fewer than 3 frames .*with the frames detector, v2v3"),
+        (without_box, "no bounding box"),
+        (with_frame(Galactic()), r"the frame world of its WCS \(meta.wcs\) is galactic; it must be ICRS"),
+        (with_frame(FK5(equinox="J2050")), "is fk5; it must be ICRS"),
+        (with_frame(ICRS(), unit=(u.rad, u.rad)), "has the units rad, rad; it must be ICRS"),
+        (with_frame(ICRS(), axes_order=(1, 0)), "has dec before ra"),
+    ],
 )
 def test_a_wcs_that_can_not_be_aligned_fails_alone(tmp_path, change, says):
     """Calibrated images may have any WCS."""
@@ -887,6 +910,49 @@ def test_a_wcs_that_can_not_be_aligned_fails_alone(tmp_path, change, says):
     assert result.statuses() == {"good": "COMPLETE", "other": "FAILED"}
     assert result.offset("good") < 0.1
     assert re.search(says, result.summary["exposures"]["other"]["reason"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda tree: tagged(tree, f"{tree.tag}9"), "which the installed gwcs doesn't read"),
+        (lambda tree: tagged({**tree, "steps": tree["steps"][:1]}, tree.tag), "its WCS"),
+        (lambda tree: tagged({"name": "", "steps": []}, tree.tag), "its WCS"),
+        (lambda tree: {"steps": 5}, "a mapping without a tag"),
+    ],
+    ids=range(4),
+)
+def test_a_wcs_that_can_not_be_read_fails_alone(tmp_path, change, says):
+    """One of a newer gwcs, or a damaged one."""
+    sky = Sky(tmp_path)
+    sky.expose("good", error=(0.3, -0.4))
+    with AsdfFile(sky.images[-1]) as file:
+        tree = change(Exposure(file).meta["wcs"])
+    sky.expose("other", error=(0.3, -0.4), dither=(5, 5), group="other", header={"wcs": tree})
+    result = sky.align()
+    assert result.statuses() == {"good": "COMPLETE", "other": "FAILED"}
+    assert says in result.summary["exposures"]["other"]["reason"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("end", [np.inf, 1e7])
+def test_an_impossible_bounding_box_is_that_of_the_image(tmp_path, end):
+    sky = Sky(tmp_path)
+    path = sky.expose("a", error=(0.3, -0.4))
+    with AsdfFile(path) as file:
+        meta = Exposure(file).meta
+        wcs = wcs_of_tree(meta["wcs"])
+        wcs.bounding_box = ((-end, end), (-end, end))
+        roman = tagged(
+            {"meta": meta | {"wcs": tree_of_wcs(wcs)}, "data": EmptyArray((SIZE, SIZE), np.float32)}, file.tree["roman"].tag
+        )
+    with create_asdf(path, {"roman": roman}):
+        pass
+    result = sky.align()
+    assert result.statuses() == {"a": "COMPLETE"} and result.offset("a") < 0.1
+    assert "a_flat.asdf: the bounding box of its WCS (meta.wcs) is ((" in result.said
+    assert wcs_of_tree(result["a"]["wcs"]).bounding_box.bounding_box(order="F") == ((-0.5, SIZE - 0.5), (-0.5, SIZE - 0.5))
 
 
 @pytest.mark.slow

@@ -10,9 +10,14 @@ import numpy as np
 from rampflow.alignment.affine import NO_CORRECTION, Affine
 from rampflow.alignment.source_positions import SourcePositions
 from rampflow.astrometry.region import epoch_of, unit_vectors
-from rampflow.errors import RampflowError
+from rampflow.errors import RampflowError, one_line
 from rampflow.step.exposure import Exposure
+from rampflow.step.logs import step_logger
 from rampflow.wcs.conversion import wcs_of_tree
+from rampflow.wcs.footprint import image_box
+from rampflow.wcs.wcs_tree import frame_fault
+
+log = step_logger("tweakreg")
 
 if TYPE_CHECKING:
     from gwcs.wcs import WCS
@@ -309,13 +314,16 @@ def read_exposure(stem: str, image: Exposure, sources: SourcePositions, *, with_
     # As in romancal, exposures taken at the same time have the same observation_id, unless the file has a group_id.
     group = image.meta.get("group_id") or image.get("meta.observation.observation_id", str)
     node = image.get("meta.wcs")
-    wcs = wcs_of_tree(node) if isinstance(node, dict) else None
-    if wcs is None:
+    if not isinstance(node, dict):
         raise RampflowError(f"{image.path}: has no WCS; run assign_wcs on it first")
+    epoch = epoch_of(image) if with_epoch else None
+    if fault := frame_fault(node):
+        raise UnsuitableWcs(fault)
+    wcs = _wcs_in(node)
     if wcs.bounding_box is None:
         raise UnsuitableWcs("its WCS (meta.wcs) has no bounding box; assign_wcs makes one that can be aligned")
-    epoch = epoch_of(image) if with_epoch else None
     try:
+        _limit_box(wcs, image)
         return CatalogedExposure(stem, str(group), wcs, angles, sources, epoch)
     except (ValueError, TypeError) as error:  # of tweakwcs, and of models with units
         reason = " ".join(str(error).split())
@@ -323,3 +331,30 @@ def read_exposure(stem: str, image: Exposure, sources: SourcePositions, *, with_
             f"its WCS (meta.wcs) can't be aligned ({reason}); assign_wcs makes one that can, with the frames detector, v2v3, "
             "v2v3vacorr and world"
         ) from error
+
+
+def _wcs_in(node: dict):
+    """The WCS of a tree, which is the user's if the image is."""
+    try:
+        wcs = wcs_of_tree(node)
+    except RampflowError:  # a block of the file is damaged
+        raise
+    except Exception as error:  # the converters of gwcs and astropy raise all kinds
+        raise UnsuitableWcs(f"its WCS (meta.wcs) can't be read ({one_line(error)}); assign_wcs makes one that can") from error
+    if not hasattr(wcs, "bounding_box"):
+        kind = getattr(node, "tag", "a mapping without a tag")
+        raise UnsuitableWcs(
+            f"its WCS (meta.wcs) is {kind}, which the installed gwcs doesn't read; assign_wcs makes one that it does"
+        )
+    return wcs
+
+
+def _limit_box(wcs, image: Exposure) -> None:
+    """Give a WCS whose bounding box is impossible that of the image."""
+    box = tuple((float(low), float(high)) for low, high in wcs.bounding_box)
+    possible = image_box(box, image.array("data").shape[-2:])
+    if possible != box:
+        log.warning(
+            "%s: the bounding box of its WCS (meta.wcs) is %s: that of the image is used, %s", image.path.name, box, possible
+        )
+        wcs.bounding_box = possible

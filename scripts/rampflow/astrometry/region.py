@@ -21,7 +21,8 @@ from rampflow.files.asdf_reader import AsdfFile
 from rampflow.step.exposure import Exposure
 from rampflow.step.logs import step_logger
 from rampflow.step.provenance import is_fully_saturated
-from rampflow.wcs.wcs_tree import Wcs
+from rampflow.wcs.footprint import image_box
+from rampflow.wcs.wcs_tree import Wcs, frame_fault
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -174,7 +175,7 @@ class Region:
 def survey_images(paths: list[Path], margin: float) -> tuple[Region, list[float]]:
     """Find the region and the epochs of the images of an association.
 
-    Images that can't be aligned (fully saturated, or without a WCS) are left out.
+    Images that can't be aligned (fully saturated, or without a WCS to the ICRS) are left out.
 
     Parameters
     ----------
@@ -214,6 +215,9 @@ def _circle_of(image: Exposure) -> Circle | None:
     if image.meta.get("wcs") is None:
         log.info("%s: can't be aligned: it has no WCS", image.path.name)
         return None
+    if fault := frame_fault(image.meta["wcs"]):
+        log.warning("%s: can't be aligned: %s", image.path.name, fault)
+        return None
     stated = _corners(image.meta.get("wcsinfo", {}).get("s_region"))
     corners = _corners_by_wcs(image)
     if corners is None:
@@ -233,13 +237,9 @@ def _corners_by_wcs(image: Exposure) -> np.ndarray | None:
     tree = image.meta["wcs"]
     if not (isinstance(tree, dict) and isinstance(tree.get("steps"), list)):
         return None  # tweakreg refuses it
-    rows, columns = image.array("data").shape[-2:]
     try:
         wcs = Wcs(tree)
-        box = wcs.bounding_box
-        if box is None or not np.isfinite(box).all():
-            box = (-0.5, columns - 0.5), (-0.5, rows - 0.5)
-        (x0, x1), (y0, y1) = box
+        (x0, x1), (y0, y1) = image_box(wcs.bounding_box, image.array("data").shape[-2:])
         corners = np.transpose(wcs(np.array([x0, x0, x1, x1]), np.array([y0, y1, y1, y0])))
     except Exception as error:  # gwcs and the models of astropy raise all kinds
         log.warning("%s: its WCS (meta.wcs) has no positions: %s", image.path.name, " ".join(str(error).split()))

@@ -13,6 +13,8 @@ from gwcs.coordinate_frames import CelestialFrame, Frame2D
 from gwcs.geometry import CartesianToSpherical, SphericalToCartesian
 from gwcs.wcs import WCS
 
+from rampflow.wcs.footprint import Box, image_box
+
 
 def velocity_aberration(scale: float, v2_ref: float, v3_ref: float) -> Model:
     """Transform that removes the differential aberration caused by the telescope's velocity.
@@ -78,8 +80,8 @@ def build_wcs(distortion: Model, pointing: dict[str, float], aberration_scale: f
     Parameters
     ----------
     distortion : astropy.modeling.Model
-        Transform from pixels to (v2, v3) in arcsec; it is not changed. The WCS takes its bounding box. Without one, the
-        bounding box is that of the image, whole pixels.
+        Transform from pixels to (v2, v3) in arcsec; it is not changed. The WCS takes its bounding box. Without a possible one
+        (`rampflow.wcs.footprint.image_box`), the bounding box is that of the image, whole pixels.
     pointing : dict of float
         Values of v2_ref, v3_ref (arcsec), roll_ref, ra_ref, dec_ref (degrees): see `telescope_to_sky`.
     aberration_scale : float
@@ -109,7 +111,7 @@ def build_wcs(distortion: Model, pointing: dict[str, float], aberration_scale: f
             (CelestialFrame(name="world", reference_frame=coordinates.ICRS(), unit=(units.deg, units.deg)), None),
         ]
     )
-    wcs.bounding_box = _bounding_box(distortion, shape)
+    wcs.bounding_box = image_box(stated_box(distortion), shape)
     return wcs
 
 
@@ -117,10 +119,20 @@ def _telescope_frame(name: str) -> Frame2D:
     return Frame2D(name=name, axes_names=("v2", "v3"), unit=(units.arcsec, units.arcsec))
 
 
-def _bounding_box(distortion: Model, shape: tuple[int, int]) -> tuple[tuple[float, float], tuple[float, float]]:
-    """First and last x, and first and last y."""
+def stated_box(distortion: Model) -> Box | None:
+    """Bounding box of a transform, as it has it.
+
+    Parameters
+    ----------
+    distortion : astropy.modeling.Model
+        Transform from pixels.
+
+    Returns
+    -------
+    tuple or None
+        First and last x, and first and last y; `None` if it has none.
+    """
     try:
         return distortion.bounding_box.bounding_box(order="F")
     except NotImplementedError:  # it has none
-        rows, columns = shape
-        return (-0.5, columns - 0.5), (-0.5, rows - 0.5)
+        return None

@@ -7,6 +7,37 @@ from typing import Any
 
 import numpy as np
 
+#: Distance from an image, pixels, beyond which no bounding box of its WCS ends: a detector has as many rows and columns. A cut
+#: of an image may keep the box of the whole.
+FARTHEST_END = 4096
+
+Box = tuple[tuple[float, float], tuple[float, float]]  #: first and last x, and first and last y
+
+
+def image_box(box: Any, shape: tuple[int, int]) -> Box:
+    """Bounding box of a WCS; that of the image, whole pixels, where it has none or one that is impossible.
+
+    Parameters
+    ----------
+    box : iterable or None
+        First and last x, and first and last y, as the WCS has them.
+    shape : tuple of int
+        Rows and columns of the image.
+
+    Returns
+    -------
+    tuple
+        `box`, if it isn't empty and ends nowhere farther than `FARTHEST_END` from the image; else that of the image.
+    """
+    rows, columns = shape
+    whole = (-0.5, columns - 0.5), (-0.5, rows - 0.5)
+    if box is None:
+        return whole
+    x, y = ((float(low), float(high)) for low, high in box)
+    limits = ((start - FARTHEST_END, end + FARTHEST_END) for start, end in whole)
+    possible = all(start <= low < high <= end for (low, high), (start, end) in zip((x, y), limits, strict=True))
+    return (x, y) if possible else whole
+
 
 def pixel_width(distortion: Callable, shape: tuple[int, int]) -> float:
     """Width of a pixel in the middle of a detector: the square root of its area.

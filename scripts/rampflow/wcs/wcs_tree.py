@@ -10,6 +10,7 @@ asdf, gwcs and astropy.modeling, 0.9 s of CPU time a job, in photom and finalize
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 import numpy as np
 
@@ -53,13 +54,13 @@ def box_of(node: dict) -> tuple | None:
     return tuple(tuple(interval) for interval in intervals)
 
 
-def transform_kind(node: dict) -> str:
+def transform_kind(node: object) -> str:
     """Kind of a transform.
 
     Parameters
     ----------
-    node : dict
-        Tree of the transform.
+    node : object
+        Tree of the transform, or another node with a tag.
 
     Returns
     -------
@@ -67,6 +68,39 @@ def transform_kind(node: dict) -> str:
         Name in its tag, without the version.
     """
     return getattr(node, "tag", "").rpartition("/")[2].rpartition("-")[0]
+
+
+def frame_fault(tree: Any) -> str:
+    """Tell what is wrong with the frame of the sky in which a WCS ends.
+
+    Parameters
+    ----------
+    tree : object
+        Tree of the WCS.
+
+    Returns
+    -------
+    str
+        What is wrong; empty if the positions are ICRS, ra and dec in degrees, or if the WCS doesn't say what they are.
+    """
+    steps = tree.get("steps") if isinstance(tree, dict) else None
+    frame = steps[-1].get("frame") if isinstance(steps, list) and steps and isinstance(steps[-1], dict) else None
+    if not isinstance(frame, dict):
+        return ""  # its name alone
+    faults = []
+    system = transform_kind(frame.get("reference_frame"))
+    if system not in ("", "icrs"):
+        faults.append(f"is {system}")
+    if any(str(unit) != "deg" for unit in frame.get("unit") or ()):
+        faults.append(f"has the units {', '.join(map(str, frame['unit']))}")
+    if list(frame.get("axes_order") or (0, 1)) != [0, 1]:
+        faults.append("has dec before ra (axes_order)")
+    if not faults:
+        return ""
+    return (
+        f"the frame {frame.get('name')} of its WCS (meta.wcs) {' and '.join(faults)}; it must be ICRS, with ra and dec in deg: "
+        "convert the WCS"
+    )
 
 
 def evaluate(node: dict, *values: np.ndarray) -> tuple[np.ndarray, ...]:
