@@ -172,10 +172,11 @@ def accepted_values(parameter: Parameter) -> str:
     Returns
     -------
     str
-        Its choices or its type, and its minimum, in Markdown.
+        Its choices or its type, and its limits, in Markdown.
     """
     text = " or ".join(f"`{c}`" for c in parameter.choices) or parameter.type.__name__
-    return text + (f" ≥ {parameter.minimum:g}" if parameter.minimum is not None else "")
+    text += f" ≥ {parameter.minimum:g}" if parameter.minimum is not None else ""
+    return text + (f", ≤ {parameter.maximum:g}" if parameter.maximum is not None else "")
 
 
 def limits_text(low: float, high: float) -> str:

@@ -21,7 +21,7 @@ from rampflow.step.declaration import Parameter, Range, Reference, Step
 from rampflow.step.job import Job
 from rampflow.step.logs import step_logger
 from rampflow.step.program import run_step
-from rampflow.wcs.wcs_tree import Wcs
+from rampflow.wcs.wcs_tree import Wcs, frame_fault
 
 
 def _dust_map(hemisphere: str) -> Reference:
@@ -34,6 +34,8 @@ def _dust_map(hemisphere: str) -> Reference:
         selected_by={"roman.field": hemisphere},
     )
 
+
+LARGEST_KERNEL = 50  #: pixels; sharpness and roundness of each source are measured on a stamp that is six times as wide
 
 STEP = Step(
     name="source_catalog",
@@ -65,9 +67,10 @@ STEP = Step(
             "kernel_fwhm",
             float,
             2.0,
-            "full width at half maximum of the Gaussian that smooths the detection image, at most 50",
+            "full width at half maximum of the Gaussian that smooths the detection image",
             "pixels",
             minimum=0.1,
+            maximum=LARGEST_KERNEL,
         ),
         Parameter(
             "snr_threshold", float, 3.0, "detection threshold, as a multiple of the background noise per pixel", minimum=0.1
@@ -90,7 +93,6 @@ STEP = Step(
 
 log = step_logger("source_catalog")
 
-LARGEST_KERNEL = 50  #: pixels; sharpness and roundness of each source are measured on a stamp that is six times as wide
 BLOCK = 256  #: rows whose background is computed at a time
 
 
@@ -187,7 +189,7 @@ def read_field(job: Job) -> photometry.Field:
     Raises
     ------
     RampflowError
-        The image has no WCS, although its pointing is known.
+        The image has no WCS, although its pointing is known, or one that ends in another frame than ICRS.
     """
     image, err, dq = (job.exposure.array(name, 2).read() for name in ("data", "err", "dq"))
     image = image.astype(np.float32, copy=False)
@@ -196,6 +198,8 @@ def read_field(job: Job) -> photometry.Field:
     conversion, area = (calibration.get(name) or 0 for name in ("conversion_megajanskys", "pixel_area"))
     tree = job.exposure.meta.get("wcs")
     if tree is not None:
+        if fault := frame_fault(tree):
+            raise RampflowError(f"{job.exposure.path}: {fault}")
         wcs = Wcs(tree)
         scale, north = photometry.scale_and_north(wcs, image.shape)
         mirrored = photometry.is_mirrored(wcs, image.shape)
@@ -392,11 +396,9 @@ def find_sources(job: Job, field: photometry.Field, element: str) -> Sources:
     Raises
     ------
     RampflowError
-        A parameter is out of range, or a reference or the segmentation map can't be used.
+        A reference or the segmentation map can't be used.
     """
     p = job.parameters
-    if p.kernel_fwhm > LARGEST_KERNEL:
-        raise RampflowError(f"kernel_fwhm is {p.kernel_fwhm:g} pixels; the largest is {LARGEST_KERNEL} pixels")
     background = subtract_background(field, p.bkg_boxsize, job.threads)
     smoothed = smooth(field.image, field.mask, p.kernel_fwhm, threads=job.threads)
     if p.forced_segmentation:

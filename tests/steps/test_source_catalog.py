@@ -54,6 +54,7 @@ from rampflow.catalog.daofind import FWHM_TO_SIGMA, measure_daofind
 from rampflow.errors import RampflowError
 from rampflow.files.asdf_reader import AsdfFile
 from rampflow.files.asdf_writer import create_asdf
+from rampflow.files.yaml_tree import tagged
 from rampflow.kernels import source_catalog as kernels
 from rampflow.step.exposure import Exposure
 from rampflow.step.program import run_step
@@ -406,8 +407,13 @@ def test_invalid_inputs_are_refused(catalogs, tmp_path, capsys):
     outputs = tmp_path / "r_cat.parquet", tmp_path / "r_segm.asdf"
     without_wcs = write_image(catalogs.folder / "no_wcs_flat.asdf", star_image(), META)
     small = write_image(catalogs.folder / "small_flat.asdf", star_image()[:200], META)
+    wcs = tree_of_wcs(sky_wcs())
+    frame = wcs["steps"][-1]["frame"]
+    frame["reference_frame"] = tagged({"frame_attributes": {}}, frame["reference_frame"].tag.replace("icrs", "galactic"))
+    galactic = write_sky(catalogs.folder / "galactic_flat.asdf", meta={"wcs": wcs})
     for arguments, expected in (
         ((without_wcs, *outputs, *catalogs.references), "assign_wcs"),
+        ((galactic, *outputs, *catalogs.references), "galactic_flat.asdf: the frame world of its WCS (meta.wcs) is galactic"),
         ((catalogs.sky, outputs[0], catalogs.sky, *catalogs.references), "is both the input and the output"),
         ((catalogs.sky, *outputs, *catalogs.references, "--forced_segmentation", str(small)), "segmentation_map"),
     ):
@@ -447,11 +453,10 @@ def test_contradictory_parameters_are_refused(catalogs, tmp_path, option):
     assert option[0] in said and "takes no value below" in said
 
 
-@pytest.mark.slow
 def test_a_kernel_as_wide_as_a_galaxy_cluster_is_refused(catalogs, tmp_path):
     options = (*catalogs.references, "--kernel_fwhm", 60)
-    said = refuse("source_catalog", tmp_path / "c", catalogs.sky, tmp_path / "c", tmp_path / "s", *options)
-    assert "kernel_fwhm is 60 pixels; the largest is 50" in said
+    said = refuse("source_catalog", tmp_path / "c", catalogs.sky, tmp_path / "c", tmp_path / "s", *options, status=2)
+    assert "kernel_fwhm: takes no value above 50, not '60'" in said
 
 
 @pytest.mark.parametrize("option", [("--npixels", 10**9), ("--kernel_fwhm", 0.1, "--npixels", 5), ("--snr_threshold", 1e9)])

@@ -142,6 +142,10 @@ def test_an_unknown_key_is_named_with_the_nearest(given, message):
         ({"steps": {"saturation": {"backup": "many"}}}, "steps.saturation.backup is 'many'; it takes a whole number"),
         ({"steps": {"saturation": {"backup": True}}}, "steps.saturation.backup is True; it takes a whole number"),
         ({"steps": {"saturation": {"backup": -1}}}, "steps.saturation.backup is -1; it takes a whole number not below 0"),
+        (
+            {"steps": {"source_catalog": {"kernel_fwhm": 60}}},
+            "steps.source_catalog.kernel_fwhm is 60; it takes a number not below 0.1 and not above 50",
+        ),
         ({"steps": {"saturation": {"backup": None}}}, "steps.saturation.backup is None"),
         ({"steps": {"saturation": "backup:2"}}, "a space is missing after the colon: write 'backup: 2'; it takes a mapping"),
         ({"steps": {"saturation": [1]}}, "steps.saturation is [1]; it takes a mapping of keys"),

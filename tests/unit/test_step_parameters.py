@@ -80,6 +80,7 @@ def test_values_are_converted_as_by_stpipe(parameter, value, expected):
     [
         (Parameter("x", float, 1.0, ""), True, "a finite number"),
         (Parameter("x", float, 1.0, "", minimum=0), -1, "a finite number not below 0"),
+        (Parameter("x", int, 1, "", maximum=5), 6, "a whole number not above 5"),
         (Parameter("x", float, 1.0, ""), float("nan"), "a finite number"),
         (Parameter("x", int, 1, ""), 1.5, "a whole number"),
         (Parameter("x", int, 1, ""), "many", "a whole number"),
@@ -136,6 +137,16 @@ def test_the_switch_of_stpipe_is_honored(value, enabled, monkeypatch):
     monkeypatch.setenv("STPIPE_DISABLE_CRDS_STEPPARS", value)
     assert step_parameters.are_enabled({"step_parameters": True}) is enabled
     assert not step_parameters.are_enabled({"step_parameters": False})
+
+
+def test_a_reference_of_stpipe_s_older_format_is_read(tmp_path):
+    """Its steps are a mapping among the parameters."""
+    steps = {"flatfield": {"class": "romancal.step.FlatFieldStep", "include_var_flat": True}, "rampfit": {"edge_size": 3}}
+    own = {"name": "roman_elp", "class": "romancal.pipeline.ExposurePipeline", "save_results": True, "steps": steps}
+    asdf.AsdfFile({"parameters": own}).write_to(tmp_path / "a.asdf")
+    found = merge(pars_exposurepipeline=step_parameters.read_reference(tmp_path / "a.asdf"))
+    assert values_of(found, "ramp_fitting") == {"edge_size": 3} and values_of(found, "flatfield") == {"include_var_flat": True}
+    assert not found.ignored
 
 
 def test_a_reference_of_another_format_is_named(tmp_path):

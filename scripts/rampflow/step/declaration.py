@@ -39,8 +39,8 @@ class Parameter:
         Description for ``--help`` and the list of all parameters: one line, a noun phrase.
     unit : str
         Unit of the value.
-    minimum : float or None
-        Smallest value accepted.
+    minimum, maximum : float or None
+        Smallest and largest value accepted.
     choices : tuple
         Accepted values; empty if all values of the type are accepted.
     in_romancal : bool
@@ -53,6 +53,7 @@ class Parameter:
     meaning: str
     unit: str = ""
     minimum: float | None = None
+    maximum: float | None = None
     choices: tuple = ()
     in_romancal: bool = True
 
@@ -70,6 +71,8 @@ class Parameter:
         result["default"] = self.default
         if self.minimum is not None:
             result["minimum"] = self.minimum
+        if self.maximum is not None:
+            result["maximum"] = self.maximum
         if self.choices:
             result["enum"] = list(self.choices)
         return result
@@ -103,6 +106,8 @@ class Parameter:
             raise argparse.ArgumentTypeError(f"takes a finite number, not {text!r}")
         if self.minimum is not None and value < self.minimum:
             raise argparse.ArgumentTypeError(f"takes no value below {self.minimum:g}, not {text!r}")
+        if self.maximum is not None and value > self.maximum:
+            raise argparse.ArgumentTypeError(f"takes no value above {self.maximum:g}, not {text!r}")
         if self.choices and value not in self.choices:
             raise argparse.ArgumentTypeError(f"takes one of {', '.join(self.choices)}, not {text!r}")
         return value

@@ -356,6 +356,8 @@ def _takes(schema: dict) -> str:
         text = "one of " + ", ".join(str(value) for value in schema["enum"])
     if "minimum" in schema:
         text += f" not below {schema['minimum']:g}"
+    if "maximum" in schema:
+        text += f"{' and' * ('minimum' in schema)} not above {schema['maximum']:g}"
     if "minProperties" in schema:
         needed = f"{schema['required'][0]} and at least one" if schema.get("required") else "at least one"
         others = [name for name in schema["properties"] if name not in schema.get("required", ())]

@@ -104,7 +104,7 @@ def parameter_reference_types(steps: Iterable[str]) -> list[str]:
 
 
 def read_reference(path: Path) -> dict[str, dict]:
-    """Read a reference in the format of stpipe's ``StepConfig``.
+    """Read a reference in the format of stpipe's ``StepConfig``, or in its older one.
 
     Parameters
     ----------
@@ -123,7 +123,12 @@ def read_reference(path: Path) -> dict[str, dict]:
     """
     with AsdfFile(path) as file:
         tree = file.tree
-    nested = tree.get("steps") or []
+    nested, own = tree.get("steps") or [], tree.get("parameters")
+    if (
+        not nested and isinstance(own, dict) and isinstance(own.get("steps"), dict)
+    ):  # stpipe's older format, which it reads, too
+        nested = [{"name": name, "parameters": values} for name, values in own["steps"].items()]
+        tree = {"parameters": {key: value for key, value in own.items() if key != "steps"}}
     sections = {"": tree, **{str(step.get("name")): step for step in nested if isinstance(step, dict)}}
     if not isinstance(nested, list) or len(sections) != len(nested) + 1:
         raise RampflowError(f"{path}: steps is no list of steps with different names; {_remedy()}")
@@ -246,6 +251,8 @@ def converted(parameter: Parameter, value: Any) -> Any:
     kinds: dict[type, str] = {bool: "true or false", int: "a whole number", float: "a finite number", str: "a text"}
     takes = f"one of {', '.join(map(str, parameter.choices))}" if parameter.choices else kinds[parameter.type]
     takes += f" not below {parameter.minimum:g}" if parameter.minimum is not None else ""
+    between = " and" if parameter.minimum is not None else ""
+    takes += f"{between} not above {parameter.maximum:g}" if parameter.maximum is not None else ""
     if parameter.type is bool and isinstance(value, int | float) and value in (0, 1):
         value = bool(value)
     elif isinstance(value, str) and parameter.type is not str:
@@ -260,6 +267,7 @@ def converted(parameter: Parameter, value: Any) -> Any:
         issubclass(type(result), parameter.type)
         and (parameter.type is not float or math.isfinite(result))
         and (parameter.minimum is None or result >= parameter.minimum)
+        and (parameter.maximum is None or result <= parameter.maximum)
         and (not parameter.choices or result in parameter.choices)
     )
     if not is_valid:
