@@ -30,6 +30,7 @@ from rampflow.folders import SNAKEFILE
 from rampflow.step.logs import step_logger
 from rampflow.step.program import reported_errors
 from rampflow.workflow.arrivals import Arrivals
+from rampflow.workflow.member_choice import LEFT_OUT
 from rampflow.workflow.summary import count
 
 ASSOCIATION = Path(".rampflow/arrived_asn.json")
@@ -39,6 +40,7 @@ PAUSE = 0.2  #: seconds after which a signal is noticed
 LINES_OF_SUMMARY, LINES_OF_OUTPUT = 50, 20
 #: How Snakemake begins an error: ``WorkflowError in file ...:``, ``MissingInputException in rule ...:``, ``WorkflowError:``.
 _ERROR = re.compile(r"\w+(?:Error|Exception)\b.*:$")
+_LEFT_OUT = re.compile(rf"(\S+): {re.escape(LEFT_OUT)}: ")
 log = step_logger("watch")
 
 
@@ -78,6 +80,27 @@ class Run:
             os.killpg(self.process.pid, number)
         else:
             self.process.send_signal(number)
+
+    def has_begun(self) -> bool:
+        """Test whether the run came to its first job, once it has ended.
+
+        Returns
+        -------
+        bool
+            True if it has, or if nothing was to be done.
+        """
+        is_written = self._summary.exists() and self._summary.stat().st_mtime_ns >= self._begun
+        return is_written or self.process.returncode == 0
+
+    def left_out(self) -> set[str]:
+        """List the exposures that the run could not read.
+
+        Returns
+        -------
+        set of str
+            Their names. The error of a run that could read none names the first of them.
+        """
+        return set(_LEFT_OUT.findall(self._output.read_text(errors="replace")))
 
     def report(self) -> str:
         """Write what became of the run, once it has ended.
@@ -196,8 +219,9 @@ class Watch:
     def __init__(self, arrivals: Arrivals, command: Callable[[Path], list[str]], folder: Path, messages: Messages):
         self._arrivals, self._command, self._folder, self._messages = arrivals, command, folder, messages
         self._run: Run | None = None
-        self._visits = ""
+        self._names: list[str] = []
         self._signals: list[int] = []
+        self._is_ending = False
 
     def end(self, number: int, frame: FrameType | None = None) -> None:
         """End after a signal: a signal handler.
@@ -225,6 +249,7 @@ class Watch:
                 self.look()
                 due = time.monotonic() + interval
             time.sleep(min(PAUSE, interval))
+        self._is_ending = True
         log.info("%s: ending", signal.Signals(self._signals[0]).name)
         while self._run:
             while self._signals:
@@ -259,24 +284,46 @@ class Watch:
             reason = "complete" if self._arrivals.is_complete(name) else f"no new file for {self._arrivals.timeout:g} s"
             unreadable = f", {len(visit.unreadable)} can't be read yet" if visit.unreadable else ""
             log.info("%s: %s, starts with %s%s", name, reason, count(len(visit.arrived), "exposure"), unreadable)
-        association = self._folder / ASSOCIATION
-        association.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(association) as partial:
-            partial.write_text(json.dumps(self._arrivals.start(names), indent=2) + "\n")
-        self._visits = names[0] if len(names) == 1 else f"{names[0]} and {counted(len(names) - 1, 'more visit')}"
-        self._run = Run(self._command(association.absolute()), self._folder)
+        self._names, association = names, self._folder / ASSOCIATION
+        content = json.dumps(self._arrivals.start(names), indent=2) + "\n"
+        try:
+            association.parent.mkdir(parents=True, exist_ok=True)
+            with replacing(association) as partial:
+                partial.write_text(content)
+            self._run = Run(self._command(association.absolute()), self._folder)
+        except OSError as error:  # a full disk, or one that is away
+            log.warning("%s: the run can't be started (%s)", self._title(), error)
+            self._repeat(names, again=True)
 
     def finish(self) -> None:
         """Report a run that has ended."""
         assert self._run
-        status, text = self._run.process.returncode, self._run.report()
-        self._run = None
-        if not text:
-            log.info("%s: nothing was to be done", self._visits)
-            return
-        end, level = ("done", logging.INFO) if status == 0 else (f"ended with status {status}", logging.WARNING)
-        log.log(level, "%s: %s: %s", self._visits, end, text.splitlines()[0])
-        self._messages.post(f"rampflow: {self._visits}: {end}", text, success=status == 0)
+        run, self._run = self._run, None
+        status, has_begun, left_out = run.process.returncode, True, set[str]()
+        try:
+            text, has_begun, left_out = run.report(), run.has_begun(), run.left_out()
+        except OSError as error:
+            text = f"its summary can't be read ({error})"
+        if text:
+            end, level = ("done", logging.INFO) if status == 0 else (f"ended with status {status}", logging.WARNING)
+            log.log(level, "%s: %s: %s", self._title(), end, text.splitlines()[0])
+            self._messages.post(f"rampflow: {self._title()}: {end}", text, success=status == 0)
+        else:
+            log.info("%s: nothing was to be done", self._title())
+        if not has_begun:
+            self._arrivals.leave_out(self._names)
+        if not self._is_ending:
+            self._repeat(self._arrivals.visits_of(left_out) if has_begun else self._names, again=False)
+
+    def _title(self) -> str:
+        """Name the visits of the last run."""
+        first, *others = self._names
+        return f"{first} and {counted(len(others), 'more visit')}" if others else first
+
+    def _repeat(self, names: list[str], *, again: bool) -> None:
+        """Process visits once more after the time-out, although they have no new file."""
+        for name in self._arrivals.repeat(names, again=again):
+            log.info("%s: is processed once more, %g s later", name, self._arrivals.timeout)
 
 
 def command_for(configuration: list[str], options: list[str]) -> Callable[[Path], list[str]]:

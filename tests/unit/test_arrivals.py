@@ -169,6 +169,72 @@ def test_a_folder_that_is_away_for_a_while_is_named_once(tmp_path, clock):
     assert len(events) == 1 and warnings == []
 
 
+def test_a_visit_that_no_run_could_begin_with_is_processed_once_more_and_holds_up_no_other(tmp_path, clock):
+    arrivals = arrivals_of(tmp_path, clock, complete=1)
+    put(tmp_path, ONE, 1)
+    look(arrivals, clock)
+    look(arrivals, clock)
+    arrivals.start(arrivals.ready())
+    arrivals.leave_out([ONE])
+    assert arrivals.repeat([ONE]) == [ONE] and arrivals.ready() == [], "after the time-out"
+    put(tmp_path, OTHER, 1)
+    look(arrivals, clock)
+    look(arrivals, clock)
+    assert [product["name"] for product in arrivals.start(arrivals.ready())["products"]] == [OTHER]
+    look(arrivals, clock, 100)
+    assert arrivals.ready() == [ONE]
+    assert [product["name"] for product in arrivals.start([ONE])["products"]] == [ONE, OTHER]
+    arrivals.leave_out([ONE])
+    assert arrivals.repeat([ONE]) == []
+    look(arrivals, clock, 1000)
+    assert arrivals.ready() == [], "once"
+    # With a new file, it is a visit like others.
+    put(tmp_path, ONE, 2)
+    look(arrivals, clock)
+    look(arrivals, clock)
+    assert arrivals.ready() == [ONE]
+    (product, _) = arrivals.start([ONE])["products"]
+    assert len(product["members"]) == 2 and arrivals.repeat([ONE]) == [ONE]
+
+
+def test_a_late_file_that_is_refused_leaves_the_visit_as_it_was(tmp_path, clock):
+    arrivals = arrivals_of(tmp_path, clock, complete=1)
+    first = put(tmp_path, ONE, 1)
+    for number in (2, 3):
+        look(arrivals, clock)
+        look(arrivals, clock)
+        arrivals.start(arrivals.ready())
+        put(tmp_path, ONE, number)
+    arrivals.leave_out([ONE])
+    put(tmp_path, OTHER, 1)
+    look(arrivals, clock)
+    look(arrivals, clock)
+    (product, _) = arrivals.start([OTHER])["products"]
+    assert [member["expname"] for member in product["members"]] == [str(first)]
+
+
+def test_visits_are_processed_once_more_one_by_one_when_the_folder_is_there(tmp_path, clock):
+    folder = tmp_path / "raw"
+    folder.mkdir()
+    arrivals = arrivals_of(folder, clock, complete=1)
+    put(folder, ONE, 1)
+    put(folder, OTHER, 1)
+    look(arrivals, clock)
+    look(arrivals, clock)
+    assert arrivals.ready() == [ONE, OTHER]
+    arrivals.start([ONE, OTHER])
+    assert arrivals.visits_of({f"{OTHER}_0001_wfi01_f158", "unknown"}) == [OTHER]
+    arrivals.repeat([ONE, OTHER])
+    folder.rename(tmp_path / "away")
+    look(arrivals, clock, 1000)
+    assert arrivals.ready() == []
+    (tmp_path / "away").rename(folder)
+    look(arrivals, clock)
+    assert arrivals.ready() == [ONE]
+    arrivals.start([ONE])
+    assert arrivals.ready() == [OTHER]
+
+
 def test_the_header_of_a_raw_file_decides(tmp_path, clock):
     arrivals = Arrivals(tmp_path, 1, 100.0, clock)
     whole = write_raw(tmp_path / f"{ONE}_0001_wfi01_f158_uncal.asdf", ramp(), {"instrument.detector": "WFI01"})
@@ -402,3 +468,73 @@ def test_a_signal_ends_the_run_and_the_watch(tmp_path, monkeypatch, servers, num
         f"INFO :: {signal.Signals(number).name}: ending",
     ]
     assert lines[3].startswith(f"WARNING :: {ONE}: ended with status 3: rampflow: interrupted")
+
+
+#: Stands for snakemake: ends before the first job, or leaves out an exposure that has arrived.
+ABSENT = """
+import pathlib, sys
+association = pathlib.Path(sys.argv[2]).read_text()
+if sys.argv[1] == "before" and "0001_" in association:
+    sys.exit("WorkflowError:\\nSTEM: left out, it can't be read yet: raw: can't be opened\\nincoming: nothing to do")
+if sys.argv[1] == "without":
+    print("Warning: STEM: left out, it can't be read yet: raw: can't be opened")
+pathlib.Path("logs/summary.txt").write_text("rampflow: nothing failed\\n")
+"""
+
+
+def watched_runs(tmp_path, monkeypatch, clock, how):
+    """A watch whose runs can't read the first exposure of a visit, and its log."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "raw").mkdir()
+    configure_logging()
+    stem = f"{ONE}_0001_wfi01_f158"
+    program = ABSENT.replace("STEM", stem)
+    arrivals = arrivals_of(tmp_path / "raw", clock, complete=1)
+    messages = watch.Messages([])
+    watched = watch.Watch(arrivals, lambda path: [sys.executable, "-c", program, how, str(path)], tmp_path, messages)
+    put(tmp_path / "raw", ONE, 1)
+    return watched, lambda: [line.partition("rampflow.watch :: ")[2] for line in recorded_log()]
+
+
+def let_run(watched, clock, seconds=10.0):
+    """Look, and let the run end that this starts."""
+    clock.now += seconds
+    watched.look()
+    if watched._run:
+        watched._run.process.wait()
+
+
+@pytest.mark.parametrize("how", ["before", "without"])
+def test_exposures_that_have_arrived_and_that_a_run_could_not_read_are_processed_once_more(tmp_path, monkeypatch, clock, how):
+    watched, lines = watched_runs(tmp_path, monkeypatch, clock, how)
+    for _ in range(3):
+        let_run(watched, clock)
+    assert lines()[-1] == f"INFO :: {ONE}: is processed once more, 100 s later"
+    before = len(lines())
+    let_run(watched, clock, 50)
+    assert len(lines()) == before
+    for _ in range(5):
+        let_run(watched, clock, 60)
+    starts = [line for line in lines() if "starts with 1 exposure" in line]
+    assert len(starts) == 2, "once more, and no further time"
+
+
+def test_a_run_that_begins_is_not_repeated(tmp_path, monkeypatch, clock):
+    watched, lines = watched_runs(tmp_path, monkeypatch, clock, "all")
+    for _ in range(6):
+        let_run(watched, clock, 200)
+    assert sum("starts with 1 exposure" in line for line in lines()) == 1
+    assert not [line for line in lines() if "once more" in line]
+
+
+def test_a_run_that_cant_be_started_is_tried_again_after_each_time_out(tmp_path, monkeypatch, clock):
+    watched, lines = watched_runs(tmp_path, monkeypatch, clock, "all")
+    (tmp_path / "logs").write_text("in the way of the folder")
+    for _ in range(4):
+        let_run(watched, clock, 101)
+    warnings = [line for line in lines() if line.startswith(f"WARNING :: {ONE}: the run can't be started (")]
+    assert len(warnings) == 3
+    (tmp_path / "logs").unlink()
+    for _ in range(2):
+        let_run(watched, clock, 101)
+    assert lines()[-1] == f"INFO :: {ONE}: done: rampflow: nothing failed"

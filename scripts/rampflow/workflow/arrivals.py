@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from pathlib import Path
 
 from rampflow.errors import RampflowError
@@ -34,6 +34,10 @@ class Visit:
         What `arrived` was when the visit was processed last.
     members : list of pathlib.Path
         All files with which it was processed last, with those that could not be read.
+    previous : list of pathlib.Path
+        What `members` was before.
+    is_repeated : bool
+        Whether the visit has been noted for a second run (see `Arrivals.repeat`) since its last new file.
     """
 
     changed: float
@@ -41,6 +45,8 @@ class Visit:
     unreadable: dict[Path, str] = dataclasses.field(default_factory=dict)
     started: dict[Path, list[int]] = dataclasses.field(default_factory=dict)
     members: list[Path] = dataclasses.field(default_factory=list)
+    previous: list[Path] = dataclasses.field(default_factory=list)
+    is_repeated: bool = False
 
 
 class Arrivals:
@@ -139,7 +145,7 @@ class Arrivals:
                 warnings.append(f"{stem_of(path)}: can't be read yet: {error}")
             visit.unreadable[path] = str(error)
             return
-        visit.arrived[path], visit.changed = stamp, self._clock()
+        visit.arrived[path], visit.changed, visit.is_repeated = stamp, self._clock(), False
         visit.unreadable.pop(path, None)
         of = f" of {self.complete}" if self.complete and len(visit.arrived) <= self.complete else ""
         events.append(f"{stem_of(path)}: arrived, {len(visit.arrived)}{of} of its visit")
@@ -165,15 +171,66 @@ class Arrivals:
         Returns
         -------
         list of str
-            Sorted names.
+            Sorted names; none while the folder can't be read. Visits that are processed once more are alone, so that one that
+            no run can begin with doesn't hold up the others.
         """
         now = self._clock()
-        return sorted(
+        found = sorted(
             name
             for name, visit in self.visits.items()
-            if any(visit.started.get(path) != stamp for path, stamp in visit.arrived.items())
-            and (self.is_complete(name) or now - visit.changed >= self.timeout)
+            if not self._fault
+            and any(visit.started.get(path) != stamp for path, stamp in visit.arrived.items())
+            and ((self.is_complete(name) and not visit.is_repeated) or now - visit.changed >= self.timeout)
         )
+        new = [name for name in found if not self.visits[name].is_repeated]
+        return new or found[:1]
+
+    def repeat(self, names: Iterable[str], *, again: bool = False) -> list[str]:
+        """Note that a run could not process visits: each is processed once more, after the time-out.
+
+        Parameters
+        ----------
+        names : iterable of str
+            Names of the visits.
+        again : bool
+            Whether visits are processed again that have been before, and have no new file since.
+
+        Returns
+        -------
+        list of str
+            Those that are processed once more.
+        """
+        repeated = [name for name in names if again or not self.visits[name].is_repeated]
+        for name in repeated:
+            visit = self.visits[name]
+            visit.started, visit.changed, visit.is_repeated = {}, self._clock(), True
+        return repeated
+
+    def leave_out(self, names: Iterable[str]) -> None:
+        """Note that a run could not begin with visits: those of other visits are without their new files.
+
+        Parameters
+        ----------
+        names : iterable of str
+            Names of the visits.
+        """
+        for name in names:
+            self.visits[name].members = self.visits[name].previous
+
+    def visits_of(self, stems: Container[str]) -> list[str]:
+        """List the visits of which some exposures have arrived.
+
+        Parameters
+        ----------
+        stems : container of str
+            Names of the exposures.
+
+        Returns
+        -------
+        list of str
+            Names of the visits.
+        """
+        return [name for name, visit in self.visits.items() if any(stem_of(path) in stems for path in visit.arrived)]
 
     def start(self, names: Iterable[str]) -> dict:
         """Note that visits are processed, and describe them together with those that were processed before.
@@ -191,5 +248,5 @@ class Arrivals:
         for name in names:
             visit = self.visits[name]
             visit.started = dict(visit.arrived)
-            visit.members = sorted({*visit.arrived, *visit.unreadable})
+            visit.previous, visit.members = visit.members, sorted({*visit.arrived, *visit.unreadable})
         return describe_visits({name: list(map(str, visit.members)) for name, visit in self.visits.items() if visit.members})

@@ -19,6 +19,9 @@ from rampflow.workflow.exposure_names import stem_of
 from rampflow.workflow.headers import read_headers, remaining_chain
 from rampflow.workflow.selections import Facts, SelectedSettings
 
+#: What a notice says of an exposure whose file can't be read yet.
+LEFT_OUT = "left out, it can't be read yet"
+
 
 class Choice(NamedTuple):
     """The exposures of a run, and those that it leaves out.
@@ -81,7 +84,7 @@ def choose_members(config: dict, folder: Path, known: dict) -> Choice:
     by_selection = [m for m in members if any(selections.matches(entry, facts[m]) for entry in leave_out.values())]
     kept = [member for member in members if member not in by_selection]
     unreadable = [member for member in kept if incoming and member.source in errors]
-    notices += [f"{stem_of(m.path)}: left out, it can't be read yet: {errors[m.source]}" for m in unreadable]
+    notices += [f"{stem_of(m.path)}: {LEFT_OUT}: {errors[m.source]}" for m in unreadable]
     kept = [member for member in kept if member not in unreadable]
     if notices and not kept:
         raise_problems(notices, "incoming: no exposure can be read yet, so that there is nothing to do; start again later")
