@@ -118,10 +118,12 @@ def main(argv: list[str] | None = None) -> int:
     folder = Path(os.path.abspath(arguments.to))
     with reported_errors("stage") as outcome:
         stage(arguments.inputs, folder, read_configuration(arguments.configfile, arguments.config))
-        step_logger("stage").info(
-            "Run there: cd %s && . ./environment.sh && snakemake --snakefile %s --configfile %s --cores N",
-            *(shlex.quote(str(folder)), shlex.quote(str(SNAKEFILE)), CONFIGURATION),
-        )
+        if parser.prog.startswith("rampflow "):  # of the package
+            run = "rampflow run"
+        else:
+            run = f"snakemake --snakefile {shlex.quote(str(SNAKEFILE))}"
+        there = f"cd {shlex.quote(str(folder))} && . ./environment.sh"
+        step_logger("stage").info("Run there: %s && %s --configfile %s --cores N", there, run, CONFIGURATION)
     return outcome.status
 
 

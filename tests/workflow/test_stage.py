@@ -1,6 +1,7 @@
 """A staged folder is processed in a network namespace of its own, where there is no network."""
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -9,19 +10,21 @@ from pathlib import Path
 
 import pytest
 import yaml
-from demo_visit import ASSOCIATION, STEMS
+from demo_visit import ASSOCIATION, SMALL_FIRST, SMALL_SECOND, STEMS
 from object_stores import put, s3_server
 from small_files import SCRIPTS, arrays_of
 
+from rampflow.workflow.staging import SHELL_ENVIRONMENT as ENVIRONMENT
+
 pytestmark = pytest.mark.workflow
-CHOSEN = STEMS[:2]
+CHOSEN, SMALL = STEMS[:2], (SMALL_FIRST, SMALL_SECOND)
 NAMESPACE = ["unshare", "--net"]
 can_unshare = shutil.which("unshare") and subprocess.run([*NAMESPACE, "true"], capture_output=True).returncode == 0
 
 
-def stage(environment, *arguments):
+def stage(environment, *arguments, cwd=None):
     command = [sys.executable, str(SCRIPTS / "stage.py"), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, env=environment)
+    return subprocess.run(command, capture_output=True, text=True, env=environment, cwd=cwd)
 
 
 @pytest.mark.skipif(not can_unshare, reason="a network namespace needs root")
@@ -80,3 +83,51 @@ def test_nothing_is_made_for_an_input_that_does_not_exist(visit, tmp_path):
     done = stage(visit.environment, "nowhere_asn.json", "--to", tmp_path / "a" / "bundle")
     assert done.returncode == 1 and "input 'nowhere_asn.json': does not exist" in done.stderr
     assert not (tmp_path / "a").exists()
+
+
+def test_files_of_the_same_name_have_a_copy_each(small_visit, tmp_path):
+    """As the flats of several detectors in folders of their own; the same file, named twice, is copied once."""
+    flat = next((small_visit.folder / "demo" / "crds_cache" / "references").rglob("*_flat_wfi*")).read_bytes()
+    for folder, content in {"one": flat, "two": flat + b"\n"}.items():
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "flat.asdf").write_bytes(content)
+    config = {
+        "astrometric_catalog": str(small_visit.folder / "demo" / "astrometric.ecsv"),
+        "references": {"override": {"flat": "one/flat.asdf"}, "allow_mismatch": True},
+        "overrides": [
+            {"select": {"exposure": stem}, "references": {"flat": f"{folder}/flat.asdf"}}
+            for stem, folder in zip(SMALL, ("two", "one"), strict=True)
+        ],
+    }
+    (tmp_path / "my.yaml").write_text(yaml.safe_dump(config))
+    arguments = [small_visit.folder / "demo" / f"{stem}_uncal.asdf" for stem in SMALL]
+    for _ in range(2):
+        done = stage(small_visit.environment, *arguments, "--to", "bundle", "--configfile", "my.yaml", cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        staged = yaml.safe_load((tmp_path / "bundle" / "config.yaml").read_text())
+        names = [staged["references"]["override"]["flat"], *(entry["references"]["flat"] for entry in staged["overrides"])]
+        for name, folder in zip(names, ("one", "two", "one"), strict=True):
+            assert (tmp_path / "bundle" / name).read_bytes() == (tmp_path / folder / "flat.asdf").read_bytes()
+        assert len(list((tmp_path / "bundle" / "own").rglob("*flat.asdf"))) == 2
+
+
+@pytest.mark.parametrize("shell", ["bash", "dash"])
+def test_the_environment_of_a_bundle_is_its_own_cache_alone(tmp_path, shell):
+    """Whatever the user's environment has for CRDS, in the shells of job scripts."""
+    if not shutil.which(shell):
+        pytest.skip(f"needs {shell}")
+    (tmp_path / "environment.sh").write_text(ENVIRONMENT)
+    given = {
+        "PATH": os.environ["PATH"],
+        "CRDS_CONTEXT": "roman_9999.pmap",
+        "CRDS_REFPATH": "/elsewhere",
+        "CRDS_S3_ENABLED": "1",
+    }
+    told = subprocess.run([shell, "-c", ". ./environment.sh && env"], cwd=tmp_path, env=given, capture_output=True, text=True)
+    assert told.returncode == 0, told.stderr
+    found = dict(line.partition("=")[::2] for line in told.stdout.splitlines() if line.startswith(("CRDS_", "rampflow")))
+    assert found == {
+        "CRDS_PATH": f"{tmp_path}/crds",
+        "CRDS_SERVER_URL": "https://crds-serverless-mode.stsci.edu",
+        "CRDS_OBSERVATORY": "roman",
+    }

@@ -37,13 +37,15 @@ ASSOCIATION, CONFIGURATION, ENVIRONMENT = "L1_asn.json", "config.yaml", "environ
 RAW, CRDS, OWN, STARS, STAGED = "l1", "crds", "own", "stars", ".staged.json"
 #: Added to the search margin of the configuration, arcsec: the pointing of a raw file is less exact than the WCS.
 _EXTRA_MARGIN = 60.0
-_ENVIRONMENT = """\
+#: Of a shell: the name of the file is known to bash and zsh; dash must be in the folder.
+SHELL_ENVIRONMENT = """\
 # References from the staged CRDS cache alone, without a server: . ./environment.sh
-rampflow_stage="$(cd "$(dirname "${BASH_SOURCE[0]:-$0}")" && pwd)"
+rampflow_stage="$(cd "$(dirname "${BASH_SOURCE:-$0}")" && pwd)"
+unset CRDS_CONTEXT $(env | sed -n "s/^\\(CRDS_[A-Z0-9_]*\\)=.*/\\1/p")
 export CRDS_PATH="$rampflow_stage/crds"
 export CRDS_SERVER_URL=https://crds-serverless-mode.stsci.edu
 export CRDS_OBSERVATORY=roman
-unset CRDS_CONTEXT CRDS_MODE CRDS_S3_ENABLED CRDS_DOWNLOAD_MODE CRDS_DOWNLOAD_PLUGIN rampflow_stage
+unset rampflow_stage
 """
 
 
@@ -67,6 +69,7 @@ class Stage:
     def __init__(self, visit: Inventory, settings: dict, given: dict, folder: Path, start: Path):
         self._visit, self._settings, self._folder, self._start = visit, settings, folder, start
         self._config = copy.deepcopy(given)
+        self._copied: dict[str, Path] = {}  # files of the user, by the names of their copies
 
     def write(self) -> None:
         """Write the folder. What is there already, and the same, is not brought again.
@@ -80,7 +83,7 @@ class Stage:
         self._copy_references()
         self._copy_stars()
         self._config["input"] = ASSOCIATION
-        self._write(ENVIRONMENT, _ENVIRONMENT)
+        self._write(ENVIRONMENT, SHELL_ENVIRONMENT)
         self._write(CONFIGURATION, yaml.safe_dump(self._config, sort_keys=False))
 
     def _write(self, name: str, text: str) -> None:
@@ -159,9 +162,15 @@ class Stage:
                 options["forced_segmentation"] = self._own_file(options["forced_segmentation"], "forced_")
 
     def _own_file(self, given: str, prefix: str) -> str:
-        """Copy a file of the user; return the name of the copy, relative to the folder."""
+        """Copy a file of the user; return the name of the copy, relative to the folder.
+
+        Files of the same name from several folders, as for several detectors, go to folders of their own.
+        """
         source = self._start / os.path.expanduser(given)
-        name = f"{OWN}/{prefix}{source.name}"
+        name, number = f"{OWN}/{prefix}{source.name}", 1
+        while self._copied.setdefault(name, source) != source:
+            number += 1
+            name = f"{OWN}/{number}/{prefix}{source.name}"
         copy_file(source, self._folder / name)
         return name
 
