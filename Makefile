@@ -97,9 +97,12 @@ $(PEER)/.made: envs/peer.txt
 demo report: export CRDS_PATH := $(CURDIR)/demo/crds_cache
 demo report: export CRDS_SERVER_URL := https://crds-serverless-mode.stsci.edu
 demo report: export CRDS_OBSERVATORY := roman
+# Without other variables of CRDS, such as a context for real exposures.
+OTHER_CRDS := $(filter-out CRDS_PATH CRDS_SERVER_URL CRDS_OBSERVATORY,$(filter CRDS_%,$(.VARIABLES)))
+WITH_OWN_CRDS := env $(addprefix --unset=,$(OTHER_CRDS))
 demo report: env
-	$(BIN)/snakemake --snakefile workflow/simulate.smk --configfile config/demo.yaml --cores $(CORES) --quiet progress rules host
-	$(BIN)/snakemake $(filter report,$@) --configfile config/demo.yaml --cores $(CORES)
+	$(WITH_OWN_CRDS) $(BIN)/snakemake --snakefile workflow/simulate.smk --configfile config/demo.yaml --cores $(CORES) --quiet progress rules host
+	$(WITH_OWN_CRDS) $(BIN)/snakemake $(filter report,$@) --configfile config/demo.yaml --cores $(CORES)
 	@$(BIN)/python scripts/show_products.py demo/results
 
 test: $(VENV)/.made-dev $(VENV)/.made-kernels

@@ -23,6 +23,7 @@ from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 
+from rampflow.command.runs import with_own_profile
 from rampflow.command_line import script_parser
 from rampflow.errors import RampflowError, counted
 from rampflow.files.atomic import replacing
@@ -356,9 +357,9 @@ def command_for(configuration: list[str], options: list[str]) -> Callable[[Path]
         raise RampflowError("--config is an option of this program: write it before --, so that it keeps the input")
     if not options:
         raise RampflowError("no options of snakemake are given; write at least the number of cores: -- --cores 8")
-    snakemake = [sys.executable, "-m", "snakemake", "--snakefile", str(SNAKEFILE)]
+    snakemake = [sys.executable, "-m", "snakemake", "--snakefile", str(SNAKEFILE), *with_own_profile(options)]
     return lambda association: [
-        *(*snakemake, *options),
+        *snakemake,
         *("--config", f"input={json.dumps([str(association)])}", "incoming=true", *configuration),
     ]
 

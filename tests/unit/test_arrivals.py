@@ -253,6 +253,8 @@ def test_the_command_has_the_options_of_the_user_and_the_configuration_last(tmp_
         *("--snakefile", str(watch.SNAKEFILE), "report", "--cores", "2", "--until", "refpix"),
         *("--config", f'input=["{tmp_path}/a b.json"]', "incoming=true", "results=x"),
     ]
+    slurm = watch.command_for([], ["--workflow-profile", "slurm"])(tmp_path)  # as for `rampflow run`
+    assert slurm[5:7] == ["--workflow-profile", str(watch.SNAKEFILE.parent / "profiles" / "slurm")]
     assert watch.working_folder(["--cores", "2"]) == watch.Path()
     assert watch.working_folder(["--directory=x", "--cores", "2"]) == watch.working_folder(["-d", "x"]) == watch.Path("x")
 

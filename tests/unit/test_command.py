@@ -71,6 +71,34 @@ def test_keys_that_contradict_each_other_are_refused(given, message, capsys):
     assert message in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("given", "late"),
+    [
+        (["--cores", "2", "a_asn.json"], "a_asn.json"),
+        (["--configfile", "my.yaml", "a_asn.json"], "a_asn.json"),
+        (["--results", "R", "L1"], "L1"),
+        (["-n", "s3://raw/l1/"], "s3://raw/l1/"),
+        (["--forcerun", "L1/x_uncal.asdf"], "L1/x_uncal.asdf"),
+    ],
+)
+def test_inputs_after_an_option_are_refused(given, late, tmp_path, monkeypatch):
+    """Snakemake would take them for targets, or for configuration files."""
+    (tmp_path / "L1").mkdir()
+    (tmp_path / "L1" / "x_uncal.asdf").touch()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(
+        RampflowError, match=f"^{late}: follows an option; write inputs first: rampflow report {late} --cores 8$"
+    ):
+        snakemake_command("report", given)
+    for value in (
+        ["--directory", "L1"],
+        ["--conda-prefix", "L1"],
+        ["--default-storage-prefix", "s3://b"],
+        ["-n", "remove_stale"],
+    ):
+        assert words_of("a_asn.json", *value)[:2] == value
+
+
 @pytest.fixture
 def started(monkeypatch):
     """Command lines of the processes that would be started."""

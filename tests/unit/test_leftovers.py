@@ -5,7 +5,7 @@ import json
 import remove_stale
 from small_files import image, write_image
 
-from rampflow.workflow import inventory
+from rampflow.workflow import inventory, leftovers
 from rampflow.workflow.inventory import ExposureEntry, Inventory
 from rampflow.workflow.leftovers import find_stale_files
 
@@ -54,3 +54,11 @@ def test_a_folder_of_pages_goes_with_its_last_page(tmp_path):
     write_image(tmp_path / "results" / f"{STEM}_cal.asdf", image(), meta)
     assert remove_stale.main([str(tmp_path / "results"), str(inventories / "exposures-0.json")]) == 0
     assert [path.name for path in (tmp_path / "results").rglob("*")] == ["kept_report", "notes.html"]
+
+
+def test_the_message_names_the_command_of_the_package(monkeypatch, tmp_path):
+    """Where only the package is installed, as by pipx, there is no snakemake on the PATH."""
+    stale = [tmp_path / "x_cal.asdf"]
+    assert "To list them: snakemake remove_stale --dry-run" in leftovers.describe_stale(stale)
+    monkeypatch.setattr(leftovers, "SHARE", leftovers.HOME)
+    assert "To list them: rampflow run INPUT --cores 1 remove_stale --dry-run" in leftovers.describe_stale(stale)

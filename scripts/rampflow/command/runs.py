@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 PARALLEL = ("-c", "--cores", "-j", "--jobs", "-e", "--executor", "--profile", "--workflow-profile")
 #: Options of snakemake without a value, and with one or more, that are not worth the second that its parser takes to import.
 FLAGS = ("-n", "--dry-run", "-k", "--keep-going", "-F", "--forceall", "--notemp", "--nt", "-p", "--unlock")
-WITH_VALUE = (*PARALLEL, "-d", "--directory", "--configfile", "-R", "--forcerun", "-U", "--until", "--resources")
+WITH_ONE_VALUE = (*PARALLEL, "-d", "--directory")
+WITH_VALUE = (*WITH_ONE_VALUE, "--configfile", "-R", "--forcerun", "-U", "--until", "--resources")
 #: Where the demonstration finds references: its own cache, and no server.
 DEMO_CRDS = {
     "CRDS_SERVER_URL": "https://crds-serverless-mode.stsci.edu",
@@ -53,7 +54,7 @@ def snakemake_command(target: str, words: Sequence[str]) -> list[str]:
     Raises
     ------
     RampflowError
-        A key of the configuration is given twice, or without a value.
+        A key of the configuration is given twice, or without a value, or an input follows an option.
     """
     first_option = next((n for n, word in enumerate(words) if word.startswith("-")), len(words))
     inputs, rest = list(words[:first_option]), list(words[first_option:])
@@ -70,10 +71,11 @@ def snakemake_command(target: str, words: Sequence[str]) -> list[str]:
             raise RampflowError(f"--config {key} is given as {places[key]}, too; take one of them out")
         places[key] = "--config"
         config.append(word)
+    refuse_late_inputs(options, target or "run")
     if not any(_is_option(word, PARALLEL) for word in options) and "SNAKEMAKE_PROFILE" not in os.environ:
         options += ["--cores", "all"]
     command = [sys.executable, "-m", "snakemake", "--snakefile", str(SNAKEFILE), *([target] if target else [])]
-    return [*command, *_with_own_profile(options), *(["--config", *config] if config else [])]
+    return [*command, *with_own_profile(options), *(["--config", *config] if config else [])]
 
 
 def _read_settings(words: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
@@ -81,6 +83,31 @@ def _read_settings(words: Sequence[str]) -> tuple[argparse.Namespace, list[str]]
     reader = argparse.ArgumentParser(prog="rampflow", add_help=False, allow_abbrev=False)
     add_settings(reader)
     return reader.parse_known_args(words)
+
+
+def refuse_late_inputs(options: Sequence[str], name: str) -> None:
+    """Refuse an input that follows an option. Snakemake would take it for a target, or for one more value of the option.
+
+    Parameters
+    ----------
+    options : sequence of str
+        Options of snakemake.
+    name : str
+        Name of the subcommand.
+
+    Raises
+    ------
+    RampflowError
+        There is such an input.
+    """
+    for before, word in zip(["", *options], options, strict=False):
+        if word.startswith("-") or before in WITH_ONE_VALUE:
+            continue
+        is_raw = word.endswith("_uncal.asdf") and Path(word).exists()
+        is_value = before.startswith("-") and before not in FLAGS  # of an option
+        is_place = not is_value and (is_remote(word) or Path(word).is_dir())
+        if word.endswith("_asn.json") or is_raw or is_place:
+            raise RampflowError(f"{word}: follows an option; write inputs first: rampflow {name} {word} --cores 8")
 
 
 def refuse_absent_results(words: Sequence[str]) -> None:
@@ -143,8 +170,19 @@ def _is_option(word: str, names: Sequence[str]) -> bool:
     return any(word.partition("=")[0] == name or (len(name) == 2 and word.startswith(name)) for name in names)
 
 
-def _with_own_profile(options: Sequence[str]) -> list[str]:
-    """The options, with the folder of a profile of the package in place of its name."""
+def with_own_profile(options: Sequence[str]) -> list[str]:
+    """Put the folder of a profile of the package in place of its name.
+
+    Parameters
+    ----------
+    options : sequence of str
+        Options of snakemake.
+
+    Returns
+    -------
+    list of str
+        The options. A profile of the user with this name has precedence.
+    """
     result = list(options)
     for number, word in enumerate(result):
         option, equals, value = word.partition("=")
@@ -229,7 +267,9 @@ def demo(command: Subcommand, words: list[str]) -> int:
         Exit status.
     """
     arguments = command.parser().parse_args(words)
-    environment = _environment() | DEMO_CRDS | {"CRDS_PATH": str(Path("demo/crds_cache").absolute())}
+    # A context or a mode of CRDS for real exposures is none of this cache.
+    environment = {name: value for name, value in _environment().items() if not name.startswith("CRDS_")}
+    environment |= DEMO_CRDS | {"CRDS_PATH": str(Path("demo/crds_cache").absolute())}
     snakemake, options = [sys.executable, "-m", "snakemake"], ["--configfile", str(HOME / "config" / "demo.yaml")]
     options += ["--cores", arguments.cores]
     simulation = ["--snakefile", str(WORKFLOW / "simulate.smk"), "--quiet", "progress", "rules", "host"]

@@ -14,6 +14,7 @@ from rampflow import SOFTWARE_NAME
 from rampflow.chain import STEPS, image_chain
 from rampflow.errors import RampflowError, counted
 from rampflow.files.asdf_reader import AsdfFile
+from rampflow.folders import HOME, SHARE
 from rampflow.workflow.inventory import Inventory, known_names
 from rampflow.workflow.paths import FETCHED
 
@@ -140,7 +141,9 @@ def describe_stale(stale: list[Path]) -> str:
     more = f" and {len(stale) - SHOWN} more" if len(stale) > SHOWN else ""
     folder = stale[0].parent
     are = counted(len(stale), f"file in {folder} is", f"files in {folder} are")
+    # The package has the command rampflow, and not always snakemake on the PATH.
+    target = "rampflow run INPUT --cores 1 remove_stale" if HOME == SHARE else "snakemake remove_stale"
     return (
-        f"{are} of exposures or steps that this run doesn't have: {named}{more}. To list them: snakemake remove_stale "
+        f"{are} of exposures or steps that this run doesn't have: {named}{more}. To list them: {target} "
         "--dry-run, with this configuration; to remove them, without --dry-run"
     )
