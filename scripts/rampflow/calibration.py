@@ -23,7 +23,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rampflow.errors import RampflowError
+from rampflow.files.atomic import describe_error
 from rampflow.files.path_lists import write_list
+from rampflow.remote.addresses import is_remote
 from rampflow.step.declaration import NOT_APPLICABLE
 from rampflow.step.logs import log as library_log
 from rampflow.workflow import configuration, run_start
@@ -45,7 +47,7 @@ ERROR = " :: ERROR :: "  #: before the message of an error in a log
 #: Keys of the configuration that the interface sets.
 RUN_KEYS = {"input", "results", "job_per", "keep_intermediates", "scratch"}
 #: Variables of the environment that name a folder. A relative one is taken from the folder in which `calibrate` is called.
-FOLDER_VARIABLES = ("CRDS_PATH",)
+FOLDER_VARIABLES = ("CRDS_PATH", "ASTROMETRIC_CATALOG_CACHE")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -211,12 +213,19 @@ def calibrate(
         raise RampflowError(f"overrides: {', '.join(sorted(own))} can't be set here; the other keys of the configuration can")
     if not isinstance(threads, int) or threads < 1:
         raise RampflowError(f"threads is {threads!r}; it takes a positive number")
+    for name, value in {"exposure": exposure, "results": results}.items():
+        if is_remote(os.fspath(value or "")):
+            raise RampflowError(f"{name} is {value}; it takes a path on the disk. `rampflow run` takes addresses")
     temporary = tempfile.TemporaryDirectory(prefix="rampflow-") if results is None else None
     target = start / (temporary.name if temporary else os.path.expanduser(results or ""))
-    target.mkdir(parents=True, exist_ok=True)
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+        # Beside the products, so that they appear there whole.
+        folder = tempfile.TemporaryDirectory(prefix=".rampflow-", dir=target)
+    except OSError as error:
+        raise RampflowError(f"results: {target}: can't be written ({describe_error(error)})") from None
     raw = start / os.path.expanduser(exposure)
-    # Beside the products, so that they appear there whole.
-    with tempfile.TemporaryDirectory(prefix=".rampflow-", dir=target) as working, _working_in(Path(working)):
+    with folder as working, _working_in(Path(working)):
         plan = _plan(raw, given)
         (stem,) = plan.exposures
         _run_chain(plan, stem, threads)
