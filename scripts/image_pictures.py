@@ -133,6 +133,32 @@ def sky_positions(path: Path) -> np.ndarray:
     return np.column_stack(list(catalog_columns(path, ("ra_psf", "dec_psf")).values()))
 
 
+def star_positions(path: Path, image: Exposure) -> np.ndarray:
+    """Read the positions of the stars of an astrometric catalog, moved to the time of an exposure if their motions are known.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        The astrometric catalog.
+    image : Exposure
+        Image of the exposure.
+
+    Returns
+    -------
+    numpy.ndarray
+        Right ascension and declination of each star, degrees, of shape (n, 2).
+    """
+    from rampflow.alignment.epochs import MovingStars
+    from rampflow.astrometry.region import angles, epoch_of, unit_vectors
+    from rampflow.astrometry.star_table import read_star_table
+
+    stars, origin = read_star_table(path)
+    directions = unit_vectors(np.asarray(stars["ra"]), np.asarray(stars["dec"]))
+    if origin.epoch is not None and np.isfinite(stars["pmra"]).any():
+        directions = MovingStars(stars, origin.epoch).directions(epoch_of(image))
+    return np.column_stack(angles(directions))
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run as a program."""
     parser = argparse.ArgumentParser(prog="image_pictures.py", description=__doc__)
@@ -162,20 +188,12 @@ def main(argv: list[str] | None = None) -> int:
                 labels = Exposure(segmentation).array("data", 2).read()
             pictures.append(source_cutout(image.array("data", 2).read(), labels, *found.values()))
             if arguments.unaligned and arguments.stars and facts["statuses"]["tweakreg"] == "COMPLETE":
-                from rampflow.alignment.epochs import MovingStars
-                from rampflow.astrometry.region import angles, epoch_of, unit_vectors
-                from rampflow.astrometry.star_table import read_star_table
-
-                stars, origin = read_star_table(arguments.stars)
-                directions = unit_vectors(np.asarray(stars["ra"]), np.asarray(stars["dec"]))
-                if origin.epoch is not None and np.isfinite(stars["pmra"]).any():
-                    directions = MovingStars(stars, origin.epoch).directions(epoch_of(image))
                 residuals = measure_residuals(
                     found["x_psf"],
                     found["y_psf"],
                     sky_positions(arguments.unaligned),
                     sky_positions(arguments.catalog),
-                    np.column_stack(angles(directions)),
+                    star_positions(arguments.stars, image),
                 )
                 corners = corners_of(image.meta.get("wcsinfo", {}).get("s_region"))
                 if residuals and corners is not None:

@@ -23,6 +23,7 @@ from roman_datamodels.dqflags import pixel
 from scipy.stats import chi2
 
 from rampflow import dq
+from rampflow.astrometry.star_table import Origin, write_star_table
 from rampflow.chain import STATUSES
 from rampflow.errors import RampflowError
 from rampflow.pictures import alignment, exposure_page, image, maps, ramps, refpix
@@ -287,6 +288,13 @@ def test_a_forced_catalog_shows_columns_of_its_own_image(tmp_path):
     assert image_pictures.catalog_columns(path, ("x_psf",))["x_psf"].tolist() == [1.0]
     with pytest.raises(RampflowError, match=r"x_cat\.parquet: has none of the columns is_extended"):
         image_pictures.catalog_columns(path, ("is_extended",))
+
+
+def test_stars_of_a_catalog_without_an_epoch_are_not_moved(tmp_path):
+    stars = {"ra": [10.0, 10.5], "dec": [-1.0, 1.0], "pmra": [5000.0, np.nan], "pmdec": [5000.0, np.nan]}
+    write_star_table(tmp_path / "stars.parquet", stars, Origin("mine.ecsv", None, [], 2, "SUCCESS", ""))
+    found = image_pictures.star_positions(tmp_path / "stars.parquet", image=None)
+    np.testing.assert_allclose(found, np.transpose([stars["ra"], stars["dec"]]), rtol=0, atol=1e-12)
 
 
 def test_time_and_memory_are_of_the_steps_of_the_image(tmp_path):
