@@ -129,7 +129,7 @@ def flag_saturated(
     if len(data) > 2:
         partly[1] |= _second_is_suspect(counts, flags, limit, read_pattern)
     groupdq[:, rows, columns] |= partly * np.uint8(dqflags.DO_NOT_USE)
-    for _ in range(backup):
+    for _ in range(min(backup, len(data))):  # each pass reaches one resultant further
         for reads, flags, following in zip(read_pattern, groupdq[:-1], groupdq[1:], strict=False):
             if len(reads) > 1:
                 flags |= following & np.uint8(dqflags.SATURATED)
@@ -159,7 +159,8 @@ def _grow(mask: np.ndarray, pixels: int) -> np.ndarray:
     """Grow a mask by a square of `pixels` on each side."""
     from scipy.ndimage import maximum_filter
 
-    return maximum_filter(mask, 2 * pixels + 1, mode="constant") if mask.any() else mask
+    size = 2 * min(pixels, max(mask.shape)) + 1  # a wider square covers no more
+    return maximum_filter(mask, size, mode="constant") if mask.any() else mask
 
 
 def run(job: Job) -> None:

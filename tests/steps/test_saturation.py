@@ -374,3 +374,16 @@ def test_a_reference_of_another_shape_is_refused(tmp_path, rows, dq_rows):
     said = refuse("saturation", tmp_path / "out.asdf", tmp_path / "in.asdf", tmp_path / "out.asdf", "--saturation",
                   tmp_path / "sat.asdf")  # fmt: skip
     assert "sat.asdf: " in said and "the shape (71, 256)" in said
+
+
+def test_the_largest_numbers_flag_the_whole_frame():
+    """They are those of a frame and of a ramp; a window or a loop of such a size would not end."""
+    data = np.full((len(READS), 9, 12), 100, np.float32)
+    data[-1, 4, 4] = LIMIT
+    found = []
+    for number in (100, 2**31, 10**30):
+        groupdq = np.zeros(data.shape, np.uint8)
+        flag_saturated(data, groupdq, np.full((9, 12), LIMIT), READS, n_pix_grow_sat=number, backup=number)
+        found.append(groupdq)
+    assert (found[0][-1] & SAT).all() and found[0][1, 4, 4] & SAT
+    np.testing.assert_array_equal(found[1:], found[:1] * 2)
