@@ -12,7 +12,7 @@ from small_files import set_entries
 from rampflow.errors import RampflowError
 from rampflow.files.asdf_reader import AsdfFile
 from rampflow.files.asdf_writer import create_asdf
-from rampflow.files.tags import ROMAN_PREFIX
+from rampflow.files.tags import ROMAN_PREFIX, TIME
 from rampflow.files.yaml_tree import tagged
 from rampflow.workflow import member_choice
 from rampflow.workflow.headers import read_header
@@ -60,6 +60,33 @@ def with_tag(path, tag, changes=None):
         with create_asdf(path.with_name("b_uncal.asdf"), {**file.tree, "roman": roman}):
             pass
     return path.with_name("b_uncal.asdf")
+
+
+TIMES = ("start_time", "mid_time", "end_time")
+
+
+@pytest.mark.parametrize(
+    "time",
+    [
+        {"value": 2461466.0, "format": "jd"},
+        {"value": 61465.5, "format": "mjd", "scale": "tai"},
+        "2027:060:12:00:00.000",
+        {"value": "B2027.164", "base_format": "byear"},
+    ],
+)
+def test_times_of_every_format_choose_references(tmp_path, time):
+    """astropy's times keep their format in a file; CRDS compares ISO 8601 alone."""
+    write_exposure(tmp_path, "a")
+    changes = {f"meta.exposure.{name}": tagged(time, TIME) for name in TIMES}
+    header = read_header(with_tag(tmp_path / "a_uncal.asdf", "wfi_science_raw-2.1.0", changes))
+    assert header["crds"]["roman.meta.exposure.start_time"].startswith("2027-03-01T1") and header["refusals"] == {}
+
+
+def test_a_time_that_can_not_be_read_is_refused_before_any_job(tmp_path):
+    write_exposure(tmp_path, "a")
+    changes = {f"meta.exposure.{name}": tagged("2027:400:12:00:00.000", TIME) for name in TIMES}
+    header = read_header(with_tag(tmp_path / "a_uncal.asdf", "wfi_science_raw-2.1.0", changes))
+    assert "b_uncal.asdf: meta.exposure must have a mid_time" in header["refusals"]["tweakreg"]
 
 
 @pytest.mark.parametrize("tag", ["wfi_science_raw-2.2.0", "wfi_science_raw-2.9.0", "wfi_science_raw-1.8.0"])

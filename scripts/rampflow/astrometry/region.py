@@ -21,6 +21,7 @@ from rampflow.files.asdf_reader import AsdfFile
 from rampflow.step.exposure import Exposure
 from rampflow.step.logs import step_logger
 from rampflow.step.provenance import is_fully_saturated
+from rampflow.step.reference_checks import parse_time
 from rampflow.wcs.footprint import image_box
 from rampflow.wcs.wcs_tree import Wcs, frame_fault
 
@@ -316,14 +317,12 @@ def epoch_of(image: Exposure) -> float:
     """
     exposure = image.get("meta.exposure", dict)
     middle, start, end = (exposure.get(name) for name in ("mid_time", "start_time", "end_time"))
-    times = [middle] if middle is not None else [start, end]
-    try:
-        texts = [time.get("value") if isinstance(time, dict) else time for time in times]  # a tagged time may be a mapping
-        return float(np.mean([julian_year(datetime.datetime.fromisoformat(str(text))) for text in texts]))
-    except (TypeError, ValueError):
+    times = [parse_time(time) for time in ([middle] if middle is not None else [start, end])]
+    if None in times:
         raise RampflowError(
             f"{image.path}: meta.exposure must have a mid_time, or a start_time and an end_time, as 2027-01-31T12:00:00.000"
-        ) from None
+        )
+    return float(np.mean([julian_year(time.astimezone(datetime.UTC)) for time in times if time]))
 
 
 _J2000 = datetime.datetime(2000, 1, 1, 12)

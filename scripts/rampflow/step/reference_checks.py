@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import logging
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -97,13 +98,28 @@ def parse_time(node: object) -> datetime.datetime | None:
     datetime.datetime or None
         The time, in UTC if it names no time zone; `None` if it can't be read.
     """
-    if isinstance(node, dict):  # a tagged time
-        node = node.get("value")
+    value = node.get("value") if isinstance(node, dict) else node  # a tagged time may be a mapping
     try:
-        found = datetime.datetime.fromisoformat(str(node))
+        found = datetime.datetime.fromisoformat(str(value))
     except ValueError:
-        return None
+        return _time_of_other_format(value, node)
     return found if found.tzinfo else found.replace(tzinfo=datetime.UTC)
+
+
+def _time_of_other_format(value: Any, node: object) -> datetime.datetime | None:
+    """A time that is not ISO 8601: a number, as a Julian date, or another text, as a day of the year."""
+    known = node if isinstance(node, dict) else {}
+    is_text = isinstance(value, str)
+    if not (re.search(r"\d", value) if is_text else "format" in known and isinstance(value, int | float)):
+        return None  # a placeholder
+    from astropy.time import Time  # it takes 0.3 s, and few files have such a time
+
+    try:
+        time = Time(value, format=None if is_text else known["format"], scale=known.get("scale", "utc"))
+        found: datetime.datetime = time.utc.to_datetime(timezone=datetime.UTC)
+    except Exception:  # of erfa and astropy, for what is no time
+        return None
+    return found
 
 
 def mismatches(reference: dict, exposure: dict, declaration: Reference) -> list[tuple[str, str]]:

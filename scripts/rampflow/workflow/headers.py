@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import datetime
 import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from rampflow.astrometry.region import epoch_of
 from rampflow.chain import STEPS, chain_of
 from rampflow.detector import MINIMUM_RESULTANTS, check_shape
 from rampflow.errors import RampflowError
@@ -13,12 +15,13 @@ from rampflow.files import links
 from rampflow.files.asdf_reader import AsdfFile
 from rampflow.files.data_models import DataModel, data_model
 from rampflow.files.level1 import missing_metadata, update_processed, update_raw, wrong_metadata
-from rampflow.files.tags import DEFAULT_DATA_MODEL
+from rampflow.files.tags import DEFAULT_DATA_MODEL, TIME
 from rampflow.quality.exposure_numbers import identify_exposure
 from rampflow.remote.files import REQUESTS, RemoteReader
 from rampflow.step.exposure import Exposure
 from rampflow.step.provenance import is_fully_saturated
 from rampflow.step.ramp_input import check_ramp, is_ramp
+from rampflow.step.reference_checks import parse_time
 from rampflow.workflow.association import Member
 from rampflow.workflow.exposure_names import is_calibrated_image, stem_of
 
@@ -182,6 +185,7 @@ def _header_of_image(image: Exposure) -> dict:
             image.number(f"meta.wcsinfo.{name}")
     if not image.meta.get("group_id"):
         image.get("meta.observation.observation_id", str)
+    epoch_of(image)
     return _header(image, (1, *shape), metadata_for_crds(image), {}, image.file.content_digest())
 
 
@@ -225,6 +229,10 @@ def find_refusals(raw: Exposure, shape: tuple[int, int, int], model: DataModel) 
             f"{raw.path}: {', '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing, which the data model requires; "
             "the file is incomplete, make it again"
         )
+    try:
+        epoch_of(raw)  # the stars that it is aligned to are moved to it
+    except RampflowError as error:
+        refusals["tweakreg"] = str(error)
     return refusals
 
 
@@ -245,9 +253,20 @@ def _check_entries_of_dq_init(raw: Exposure, shape: tuple[int, int, int]) -> Non
             raw.array(name, shape=expected)
 
 
+def _time_text(node) -> str:
+    """A time as CRDS compares it: as the file has it, if that is ISO 8601."""
+    text = str(node.get("value") if isinstance(node, dict) else node)
+    try:
+        datetime.datetime.fromisoformat(text)
+    except ValueError:
+        found = parse_time(node)
+        return found.replace(tzinfo=None).isoformat(timespec="milliseconds") if found else text
+    return text
+
+
 def _flatten(node, name: str, result: dict) -> None:
-    if isinstance(node, dict) and isinstance(node.get("value"), str) and hasattr(node, "tag"):
-        node = node["value"]  # a tagged time
+    if getattr(node, "tag", "").startswith(TIME.rpartition("-")[0]):
+        node = _time_text(node)
     if isinstance(node, dict):
         for key, value in node.items():
             _flatten(value, f"{name}.{key}", result)
