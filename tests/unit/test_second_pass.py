@@ -21,6 +21,8 @@ from rampflow.workflow.plan import EXPOSURES_VARIABLE
         ("a3", "dq_init", False),  # it is not aligned
         ("a", "tweakreg", False),
         ("a1", "exposure", True),  # the job of all its steps
+        ("a1", "fetch_exposure", True),  # from S3 or a web server
+        ("a3", "fetch_exposure", False),
     ],
 )
 def test_which_failures_hold_back_an_alignment(make_plan, stem, step, expected):

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from rampflow.chain import image_chain
 from rampflow.workflow.job_inputs import JobInputs
-from rampflow.workflow.paths import EXPOSURE_JOB
+from rampflow.workflow.paths import EXPOSURE_JOB, FETCH_JOB
 from rampflow.workflow.plan import EXPOSURES_VARIABLE, Plan
 
 #: Environment variable that tells a second pass the file with the exposures to leave out, one a line.
@@ -58,7 +58,7 @@ def holds_back_alignment(plan: Plan, stem: str, step: str) -> bool:
     stem : str
         Name of the exposure.
     step : str
-        Name of the step, or `EXPOSURE_JOB`.
+        Name of the step, or `EXPOSURE_JOB` or `FETCH_JOB`.
 
     Returns
     -------
@@ -68,7 +68,7 @@ def holds_back_alignment(plan: Plan, stem: str, step: str) -> bool:
     entry = plan.exposures.get(stem)
     if entry is None or "tweakreg" not in entry.chain:
         return False
-    return step in image_chain(entry.chain) or step in ("source_catalog", EXPOSURE_JOB)
+    return step in image_chain(entry.chain) or step in ("source_catalog", EXPOSURE_JOB, FETCH_JOB)
 
 
 def exposures_to_finish(plan: Plan, failed: Collection[tuple[str, str]], *, with_report: bool = False) -> list[str]:
