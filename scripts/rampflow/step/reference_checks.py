@@ -250,13 +250,15 @@ def refuse_implausible(path: Path, field: str, value: float, limits: tuple[float
     )
 
 
-def sample_rows(array: ExposureArray) -> np.ndarray:
+def sample_rows(array: ExposureArray, first_planes: int | None = None) -> np.ndarray:
     """Read rows spread over a frame, from which its median is estimated.
 
     Parameters
     ----------
     array : ExposureArray
         A frame (row, column), planes of frames, or a table (one axis).
+    first_planes : int, optional
+        Number of planes to read, counted from the first; all by default.
 
     Returns
     -------
@@ -267,9 +269,9 @@ def sample_rows(array: ExposureArray) -> np.ndarray:
         return array.read()
     rows = array.shape[-2]
     if rows <= SAMPLED_BLOCKS * SAMPLED_ROWS:
-        return array.read_rows(0, rows)
+        return array.read_rows(0, rows, first_planes)
     starts = [(2 * i + 1) * rows // (2 * SAMPLED_BLOCKS) for i in range(SAMPLED_BLOCKS)]
-    return np.concatenate([array.read_rows(start, start + SAMPLED_ROWS) for start in starts], axis=-2)
+    return np.concatenate([array.read_rows(start, start + SAMPLED_ROWS, first_planes) for start in starts], axis=-2)
 
 
 def median_of(values: np.ndarray) -> float | None:
@@ -327,7 +329,7 @@ def check_plausible(reference: Exposure, declaration: Reference, names: dict[str
 
 
 def _check_array(reference: Exposure, reftype: str, field: str, array: ExposureArray, limits: Range) -> None:
-    values = sample_rows(array)
+    values = sample_rows(array, None if limits.plane is None else limits.plane + 1)
     if limits.plane is not None:
         field = f"{field}[{limits.plane}]"
         values = values[limits.plane]
