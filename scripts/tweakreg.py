@@ -544,11 +544,9 @@ def run(arguments: dict) -> None:
         counts = np.bincount(np.concatenate([o.star for o in outcomes] or [np.empty(0)]).astype(int), minlength=len(stars))
         write_matched(arguments["output"].with_name(f"{association}_fit_{Path(name).name.lower()}_ref.ecsv"), stars, counts)
     # File names without their folders, which another machine doesn't have.
-    names = {stem: Path(catalog).name for stem, catalog in zip(stems, catalogs, strict=True) if catalog != NOT_APPLICABLE}
-    solutions, summaries = (
-        {stem: entry | ({"catalog": names[stem]} if stem in names else {}) for stem, entry in entries.items()}
-        for entries in (solutions, summaries)
-    )
+    for stem, path in zip(stems, catalogs, strict=True):
+        if path != NOT_APPLICABLE:
+            solutions[stem]["catalog"] = summaries[stem]["catalog"] = Path(path).name
     catalog = {"name": name, "status": "FAILED" if reason else "SUCCESS", "reason": reason, "n_stars": len(stars)}
     catalog |= {"title": origin.title, "version": origin.version, "ref_epoch": origin.ref_epoch, "epoch": origin.epoch}
     header = {
