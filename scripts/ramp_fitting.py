@@ -221,8 +221,8 @@ def jump_thresholds(rejection_threshold: float) -> tuple[float, float]:
     if x < 26:  # erfc underflows for larger x, where its asymptotic series is accurate
         log_chance = math.log(math.erfc(x))
     else:
-        log_chance = math.log1p(-1 / (2 * x**2)) - x**2 - math.log(x * math.sqrt(math.pi))
-    return rejection_threshold**2, -2 * log_chance
+        log_chance = math.log1p(-1 / (2 * x * x)) - x * x - math.log(x * math.sqrt(math.pi))
+    return rejection_threshold * rejection_threshold, -2 * log_chance
 
 
 def has_gain(gain: np.ndarray) -> np.ndarray:
@@ -624,8 +624,9 @@ def run(job: Job) -> None:
         The ramp has too few resultants, or the shape of a reference is not that of the ramp.
     """
     exposure = job.exposure
+    read_pattern, frame_time = exposure.read_pattern, exposure.frame_time
     try:
-        covariance = difference_covariance(exposure.read_pattern, exposure.frame_time)
+        covariance = difference_covariance(read_pattern, frame_time)
     except RampflowError as error:
         raise RampflowError(f"{exposure.path}: {error}") from None
     with job.open_reference("readnoise") as readnoise, job.open_reference("gain") as gain:

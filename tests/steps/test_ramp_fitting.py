@@ -192,8 +192,9 @@ def test_thresholds_have_the_same_chance_probability():
 
     for sigma in (0.5, 3.0, 4.5, 8.0, 60.0):
         one, two = jump_thresholds(sigma)
-        assert one == sigma**2
+        assert one == sigma * sigma
         np.testing.assert_allclose(chi2.logsf(two, 2), chi2.logsf(one, 1), rtol=1e-6)
+    assert jump_thresholds(1e300) == (np.inf, np.inf)  # no jump is so significant
 
 
 def test_sorting_network_sorts():
