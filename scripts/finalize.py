@@ -26,7 +26,7 @@ from rampflow.files.asdf_writer import CompressedArray, create_asdf
 from rampflow.files.atomic import replacing
 from rampflow.files.checksums import log_checksum
 from rampflow.files.data_models import data_model, data_model_of
-from rampflow.files.level1 import update_processed
+from rampflow.files.level1 import newer_metadata, update_processed
 from rampflow.files.links import is_link, original
 from rampflow.files.models import check_product, metadata_schema, properties
 from rampflow.files.tags import DATA_MODELS, ROMAN_PREFIX
@@ -365,9 +365,12 @@ def write_wcs(image: Exposure, path: Path, name: str) -> None:
     name : str
         Its final name, for the metadata.
     """
-    tag = data_model_of(image.tag).wcs
+    model = data_model_of(image.tag)
+    tag, given = model.wcs, image.meta
+    if image.tag.partition(".")[0] != model.image.removeprefix(ROMAN_PREFIX).partition(".")[0]:  # it keeps its older version
+        given = newer_metadata(given, image.tag, tag.removeprefix(ROMAN_PREFIX))
     names, _ = properties(metadata_schema(tag))
-    meta = {key: value for key, value in image.meta.items() if key in names}
+    meta = {key: value for key, value in given.items() if key in names}
     meta["model_type"] = "WfiWcsModel"
     stamp(meta, name)
     product = tagged({"meta": meta}, tag)

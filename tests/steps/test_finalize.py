@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from finalize import finish_statuses, good_pixels, image_statistics, measure_image, median_in_place, read_catalog
 from PIL import Image
+from roman_datamodels import datamodels
 from simulator.simulate_references import Detector, make_distortion
 from small_files import FRAME_TIME, arrays_of, image, meta_of, opened, ramp, run, statuses, succeed, write_image, write_ramp
 
@@ -242,6 +243,24 @@ def test_a_calibrated_image_gets_the_data_model_that_is_asked_for(products, tmp_
         given = cal, segm
     with opened(cal) as image:
         image.validate()
+
+
+@pytest.mark.parametrize("version", ["1.4.0", "1.8.0"])
+def test_an_image_of_an_older_major_version_keeps_it_and_its_wcs_is_valid(tmp_path, version):
+    """The oldest version of a WCS that is known requires metadata that the image doesn't have."""
+    image = datamodels.ImageModel.create_fake_data(tag=f"{ROMAN_PREFIX}wfi_image-{version}", shape=(SIZE, SIZE))
+    image.meta.cal_logs, image.meta.wcs, image.meta.filename = [], None, "r_cal.asdf"
+    image.meta.cal_step = dict.fromkeys((*STATUSES, *LATER_STATUSES, "outlier_detection", "refpix"), "INCOMPLETE")
+    image.save(tmp_path / "in_cal.asdf")
+    products = tmp_path / "r_cal.asdf", tmp_path / "r_wcs.asdf"
+    succeed("finalize", tmp_path / "in_cal.asdf", *products, "--data_model", "1.1")
+    found = []
+    for path in products:
+        with AsdfFile(path) as file:
+            found.append(Exposure(file).tag)
+        with opened(path) as product:
+            product.validate()
+    assert found == [f"wfi_image-{version}", "wfi_wcs-2.1.0"]
 
 
 def test_an_invalid_segmentation_map_is_refused_and_no_product_is_left(calibrated, tmp_path):

@@ -11,6 +11,7 @@ from parameter_references import add_parameters
 from small_files import write_image
 
 from rampflow.errors import RampflowError
+from rampflow.files.asdf_reader import AsdfFile
 from rampflow.files.asdf_writer import create_asdf
 from rampflow.files.path_lists import read_list, write_list
 from rampflow.files.tags import ROMAN_PREFIX
@@ -146,6 +147,18 @@ def test_a_link_to_a_file_of_the_results_is_refused(folder, ending):
 def test_images_that_can_not_be_aligned_are_refused_before_any_job(folder, meta, says):
     write(folder / f"{STEMS[0]}_cal.asdf", **meta)
     with pytest.raises(RampflowError, match=says):
+        build(folder)
+
+
+@pytest.mark.parametrize("version", ["1.3.0", "3.0.0"])
+def test_images_of_a_version_that_can_not_be_written_anew_are_refused_before_any_job(folder, version):
+    path = folder / f"{STEMS[0]}_cal.asdf"
+    with AsdfFile(path) as file:
+        tree = file.tree | {"roman": tagged(file.tree["roman"], f"{ROMAN_PREFIX}wfi_image-{version}")}
+        with create_asdf(folder / "changed", tree):
+            pass
+    (folder / "changed").replace(path)
+    with pytest.raises(RampflowError, match=rf"_cal.asdf: has the data model wfi_image-{version}; .* from wfi_image-1.4.0 to"):
         build(folder)
 
 

@@ -12,6 +12,8 @@ _TAG = re.compile(r"(?P<model>[a-z_]+)-(?P<version>\d+\.\d+\.\d+)")
 #: Raw data models that can be read; the last two are of ground tests.
 RAW_MODELS = ("wfi_science_raw", "fps", "tvac")
 GROUND_TEST_MODELS = RAW_MODELS[1:]
+#: Oldest calibrated image that is written anew. Texts and lists of older ones have tags of their own.
+OLDEST_IMAGE = "wfi_image-1.4.0"
 
 
 class DataModel(NamedTuple):
@@ -143,6 +145,29 @@ def raw_version(path: object, tag: str) -> RawVersion:
     return RawVersion(found["model"], nearest, newer=version > max(known))
 
 
+def check_image_version(path: object, tag: str) -> None:
+    """Refuse a calibrated image of a newer major version than those that are known, or of one that is too old.
+
+    Parameters
+    ----------
+    path : path-like
+        The file, for the message.
+    tag : str
+        Its tag without prefix, ``wfi_image-2.1.0`` for example.
+
+    Raises
+    ------
+    RampflowError
+        It has such a version.
+    """
+    newest = max((model["image"].removeprefix(ROMAN_PREFIX) for model in DATA_MODELS.values()), key=_version_of)
+    if not _version_of(OLDEST_IMAGE) <= _version_of(tag) < (_version_of(newest)[0] + 1,):
+        raise RampflowError(
+            f"{path}: has the data model {tag}; calibrated images can be read from {OLDEST_IMAGE} to {newest}, and newer minor "
+            "versions: process the raw exposure, or update rampflow"
+        )
+
+
 def describe_newer(tag: str, nearest: str) -> str:
     """Describe a newer version than those that are known, for a warning.
 
@@ -182,6 +207,11 @@ def describe_newer_reference(tag: str) -> str:
     if known is None or _numbers(version) <= _numbers(known):
         return ""
     return f"the data model {tag} is newer than {known}, the newest version that is known: its arrays are read by their names"
+
+
+def _version_of(tag: str) -> tuple[int, ...]:
+    """The version in a tag as numbers."""
+    return _numbers(tag.rpartition("-")[2])
 
 
 def _numbers(version: str) -> tuple[int, ...]:

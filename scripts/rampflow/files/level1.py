@@ -96,6 +96,27 @@ def update_processed(exposure: Any, tag: str) -> None:
         _update_metadata(exposure.meta, old, new)
 
 
+def newer_metadata(meta: dict, old: str, new: str) -> dict:
+    """Copy metadata of an older data model, brought to a newer one, as `update_raw` does.
+
+    Parameters
+    ----------
+    meta : dict
+        Metadata of an image.
+    old, new : str
+        Names of the two data models, with their versions.
+
+    Returns
+    -------
+    dict
+        The copy.
+    """
+    result = _without_old_tags(meta)
+    if has_schema(old):
+        _update_metadata(result, old, new)
+    return result
+
+
 def _update_metadata(meta: dict, old: str, new: str) -> None:
     """Bring the metadata of a raw exposure or a ramp from one data model to a newer one, in place."""
     spell_data_problem(meta)

@@ -13,7 +13,7 @@ from rampflow.detector import MINIMUM_RESULTANTS, check_shape
 from rampflow.errors import RampflowError
 from rampflow.files import links
 from rampflow.files.asdf_reader import AsdfFile
-from rampflow.files.data_models import DataModel, data_model
+from rampflow.files.data_models import DataModel, check_image_version, data_model
 from rampflow.files.level1 import missing_metadata, update_processed, update_raw, wrong_metadata
 from rampflow.files.tags import DEFAULT_DATA_MODEL, TIME
 from rampflow.quality.exposure_numbers import identify_exposure
@@ -171,6 +171,7 @@ def _header(
 def _header_of_image(image: Exposure) -> dict:
     """What `read_header` returns for a calibrated image, which must have all that its alignment reads."""
     image.expect_model("wfi_image", "tweakreg")
+    check_image_version(image.path, image.tag)
     kind = image.get("meta.exposure.type", str)
     if kind not in STEPS["tweakreg"].exposure_types:
         raise RampflowError(
