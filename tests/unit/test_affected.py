@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from small_files import image as image_array
 from small_files import write_image
+from small_plans import entry
 
 from rampflow import __version__
 from rampflow.errors import RampflowError
@@ -30,6 +31,17 @@ def test_without_products_all_steps_are_missing(make_plan):
     assert not Path("results").exists()
     Path("results").mkdir()
     assert "does not exist" not in found.table()
+
+
+def test_an_exposure_without_an_association_has_its_own_steps_and_its_alignment(make_plan):
+    """It is an association by its own name."""
+    plan = make_plan()
+    plan.inventory.exposures["b1"] = entry("b1", association="b1")
+    found = affected.Affected(plan)
+    chain = ExposureJobs(plan).steps_of_exposure("b1")
+    assert list(found.steps["b1"]) == [*chain, "tweakreg", "finalize"] and "b" not in found.steps
+    assert found.table().startswith("affected: 4 of 4 exposures")
+    assert ["dq_init", "4"] in [row.split()[:2] for row in found.table().splitlines()]
 
 
 def write_products(plan, stem, changed=None, others=()):

@@ -157,9 +157,11 @@ class Affected:
                 alignments[name] = {"tweakreg": reason}
                 for stem in plan.members_to_align(name):
                     own[stem] = self._with_inputs_of_end(stem, own[stem]) | {_END: ASSOCIATION} | own[stem]
+        # An exposure without an association is one by its own name.
+        found = {name: {**own.get(name, {}), **alignments.get(name, {})} for name in (*own, *alignments)}
         self.steps: dict[str, dict[str, str]] = {
-            stem: {step: steps[step] for step in (*STEPS, _END) if step in steps} for stem, steps in own.items() if steps
-        } | alignments
+            name: {step: steps[step] for step in (*STEPS, _END) if step in steps} for name, steps in found.items() if steps
+        }
 
     def _expected(self, stem: str) -> dict[str, str]:
         """Recipe of each step that the calibrated image should have gone through."""
