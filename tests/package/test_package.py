@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import os
+import re
 import shutil
 import subprocess
 import tarfile
@@ -13,7 +14,7 @@ from package import build, names_in, simulate_small_visit
 from products import arrays_of, assert_same_products
 from repository import ROOT
 from shared_folders import make_once
-from small_files import meta_of
+from small_files import assert_same_arrays, meta_of
 from snakemake_runs import Workflow, planned_jobs
 
 from rampflow import calibrate
@@ -163,10 +164,30 @@ def test_the_dependencies_are_those_of_the_environment(package):
 @pytest.mark.workflow
 def test_the_demonstration_of_the_package_has_the_products_of_the_clone(visit, package, tmp_path):
     """All exposure types, simulated and processed in an empty folder."""
-    done = package.run("demo", "--cores", "2", cwd=tmp_path)
+    # A context for real exposures is none of its cache.
+    done = package.run("demo", "--cores", "2", cwd=tmp_path, CRDS_CONTEXT="roman_9999.pmap")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "10 exposures in demo/results" in done.stdout
     assert_same_products(tmp_path / "demo" / "results", visit.results)
+
+
+@pytest.mark.workflow
+def test_an_exposure_of_the_demonstration_is_processed_as_the_page_says(visit, package, tmp_path):
+    """In a shell, without a home folder and without variables of CRDS but those of the page."""
+    (tmp_path / "demo").symlink_to(visit.inputs)
+    page = (ROOT / "docs" / "how-to" / "install.md").read_text()
+    blocks = re.findall(r"^```bash\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    (block,) = (block for block in blocks if block.startswith("rampflow demo\nexport "))
+    kept = {
+        name: value for name, value in os.environ.items() if not name.startswith(("CRDS_", "RAMPFLOW_VERSION", "PYTHONPATH"))
+    }
+    environment = kept | {"PATH": f"{package.bin}:{os.environ['PATH']}", "HOME": "/dev/null/home"}
+    command = ["bash", "-ec", block.removeprefix("rampflow demo\n")]  # the fixture has made it
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    image = f"{FIRST}_cal.asdf"
+    assert_same_arrays(tmp_path / "results" / image, visit.results / image, ("data", "err", "dq"))
+    assert meta_of(tmp_path / "results" / image)["cal_step"]["tweakreg"] == "COMPLETE"
 
 
 @pytest.mark.workflow
@@ -357,6 +378,13 @@ def test_calibrate_refuses_what_the_workflow_refuses(simulated, monkeypatch, tmp
         calibrate(raw, overrides="steps")
     with pytest.raises(RampflowError, match=r"references\.override\.flat: .*/my_flat\.asdf does not exist"):
         calibrate(raw, overrides={"references": {"override": {"flat": "my_flat.asdf"}}})
+    (tmp_path / "file").touch()
+    with pytest.raises(RampflowError, match=r"results: .*/file: can't be written \(File exists\)"):
+        calibrate(raw, "file")
+    for given in (("s3://raw/x_uncal.asdf", "results"), (raw, "s3://raw/out")):
+        with pytest.raises(RampflowError, match=r"is s3://raw/.*; it takes a path on the disk"):
+            calibrate(*given)
+    assert not (tmp_path / "s3:").exists()
     with pytest.raises(RampflowError, match=r"nowhere_uncal\.asdf"):
         calibrate("nowhere_uncal.asdf", "results")
     assert list((tmp_path / "results").iterdir()) == []

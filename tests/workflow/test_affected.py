@@ -85,6 +85,7 @@ def test_the_cost_is_that_of_the_benchmarks(processed):
         lines = (processed.folder / "benchmarks" / FIRST / f"{step}.tsv").read_text().splitlines()
         cost += float(dict(zip(lines[0].split("\t"), lines[1].split("\t"), strict=True))["cpu_time"])
     assert row["cpu_time"] == pytest.approx(cost) and row["unknown"] == 0
+    assert said.rindex("Building DAG of jobs") < said.index("affected: 2 of 3 exposures, "), "after Snakemake's own messages"
     assert "affected: 2 of 3 exposures, " in said and table["cpu_time"].unit == "s"
     # Without running, and with nothing written.
     (processed.folder / "results" / "affected.ecsv").unlink()

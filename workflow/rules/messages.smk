@@ -84,7 +84,8 @@ if IS_MAIN_PROCESS:
     except RampflowError as error:
         raise WorkflowError(str(error)) from None
 if AFFECTED:
-    show(AFFECTED.table())
+    # After Snakemake's own messages, as the summary of a run. A dry run calls none of the handlers below.
+    atexit.register(show, AFFECTED.table())
 elif IS_MAIN_PROCESS:
     try:
         outdated, damaged = rerun.mark_outdated(plan)
