@@ -352,7 +352,7 @@ def _wcs_in(node: dict):
 def _limit_box(wcs, image: Exposure) -> None:
     """Give a WCS whose bounding box is impossible that of the image."""
     box = tuple((float(low), float(high)) for low, high in wcs.bounding_box)
-    possible = image_box(box, image.array("data").shape[-2:])
+    possible = image_box(box, image.array("data").shape)
     if possible != box:
         log.warning(
             "%s: the bounding box of its WCS (meta.wcs) is %s: that of the image is used, %s", image.path.name, box, possible

@@ -240,7 +240,7 @@ def _corners_by_wcs(image: Exposure) -> np.ndarray | None:
         return None  # tweakreg refuses it
     try:
         wcs = Wcs(tree)
-        (x0, x1), (y0, y1) = image_box(wcs.bounding_box, image.array("data").shape[-2:])
+        (x0, x1), (y0, y1) = image_box(wcs.bounding_box, image.array("data").shape)
         corners = np.transpose(wcs(np.array([x0, x0, x1, x1]), np.array([y0, y1, y1, y0])))
     except Exception as error:  # gwcs and the models of astropy raise all kinds
         log.warning("%s: its WCS (meta.wcs) has no positions: %s", image.path.name, " ".join(str(error).split()))

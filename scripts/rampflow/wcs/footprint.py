@@ -14,7 +14,7 @@ FARTHEST_END = 4096
 Box = tuple[tuple[float, float], tuple[float, float]]  #: first and last x, and first and last y
 
 
-def image_box(box: Any, shape: tuple[int, int]) -> Box:
+def image_box(box: Any, shape: tuple[int, ...]) -> Box:
     """Bounding box of a WCS; that of the image, whole pixels, where it has none or one that is impossible.
 
     Parameters
@@ -22,14 +22,14 @@ def image_box(box: Any, shape: tuple[int, int]) -> Box:
     box : iterable or None
         First and last x, and first and last y, as the WCS has them.
     shape : tuple of int
-        Rows and columns of the image.
+        Shape of the image; its last two axes are rows and columns.
 
     Returns
     -------
     tuple
         `box`, if it isn't empty and ends nowhere farther than `FARTHEST_END` from the image; else that of the image.
     """
-    rows, columns = shape
+    rows, columns = shape[-2:]
     whole = (-0.5, columns - 0.5), (-0.5, rows - 0.5)
     if box is None:
         return whole
