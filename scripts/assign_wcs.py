@@ -50,6 +50,7 @@ log = step_logger(STEP.name)
 POINTING_LIMITS = {"v2_ref": 7200.0, "v3_ref": 7200.0, "roll_ref": 360.0, "ra_ref": 360.0, "dec_ref": 90.0}
 #: Largest deviation of the aberration's scale from 1: the telescope moves with the Earth, at 10⁻⁴ of the speed of light.
 LARGEST_ABERRATION = 2e-4
+LARGEST_SCALE = 10.0  #: largest scale that is applied, and the inverse of the smallest: a value beyond is not a scale
 #: Largest distance of a detector's reference point from its middle by the distortion, arcsec: less than one in sound
 #: files; a detector is 450 arcsec wide.
 LARGEST_OFFSET = 60.0
@@ -103,12 +104,12 @@ def usable_aberration_scale(scale: float | None) -> float:
     Returns
     -------
     float
-        `scale`; 1 where it is absent, not positive or not finite.
+        `scale`; 1 where it is absent, not finite or beyond `LARGEST_SCALE`.
     """
     if scale is None:
         return 1.0
-    if not 0 < scale < math.inf:
-        log.warning("meta.velocity_aberration.scale_factor is %s and must be positive and finite: 1 is used", scale)
+    if not 1 / LARGEST_SCALE <= scale <= LARGEST_SCALE:
+        log.warning("meta.velocity_aberration.scale_factor is %s, which is not a scale: 1 is used", scale)
         return 1.0
     if abs(scale - 1) > LARGEST_ABERRATION:
         log.warning(

@@ -42,7 +42,7 @@ from rampflow.errors import RampflowError
 from rampflow.files.asdf_reader import AsdfFile
 from rampflow.step.declaration import Parameter, format_value
 from rampflow.step.exposure import Exposure
-from rampflow.step.program import reported_errors, run_step
+from rampflow.step.program import explain, reported_errors, run_step
 from rampflow.step.provenance import reference_name
 
 STEPS = list(chain.STEPS)
@@ -503,3 +503,14 @@ def test_a_ramp_is_refused_where_an_image_is_expected(tmp_path):
         assert (
             done.returncode == 1 and f"expected the data model 'wfi_image', found 'ramp'; give {step} the output" in done.stderr
         )
+
+
+def test_a_file_of_another_kind_is_not_blamed_for_an_error(tmp_path):
+    """A dust map is a FITS file."""
+    (tmp_path / "map.fits").write_bytes(b"SIMPLE  =")
+    write_image(tmp_path / "a.asdf", np.ones((8, 8)))
+    try:
+        _ = 1 / 0
+    except ZeroDivisionError as error:
+        said = explain(error, [tmp_path / "map.fits", tmp_path / "a.asdf"])
+    assert said.startswith("fault of the program: ZeroDivisionError") and said.endswith("no damage was found: a.asdf")

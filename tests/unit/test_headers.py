@@ -38,6 +38,7 @@ def test_the_suggested_command_keeps_the_given_configuration():
         ({"data": ...}, "data is missing"),
         ({"data": np.zeros((4, SIZE, 200), np.uint16)}, "columns a multiple of 128"),
         ({"data": np.zeros((SIZE, SIZE), np.uint16)}, "data has 256"),
+        ({"meta.exposure.read_pattern": [[1], [2], [3], [10**25]]}, "must list the reads of each resultant"),
         ({"data": "text"}, "data is not an array"),
     ],
 )
@@ -80,6 +81,14 @@ def test_times_of_every_format_choose_references(tmp_path, time):
     changes = {f"meta.exposure.{name}": tagged(time, TIME) for name in TIMES}
     header = read_header(with_tag(tmp_path / "a_uncal.asdf", "wfi_science_raw-2.1.0", changes))
     assert header["crds"]["roman.meta.exposure.start_time"].startswith("2027-03-01T1") and header["refusals"] == {}
+
+
+def test_another_width_of_amplifier_33_is_refused_before_any_job(tmp_path):
+    write_exposure(tmp_path, "a")
+    with AsdfFile(tmp_path / "a_uncal.asdf") as file:
+        shape = file.tree["roman"]["amp33"].shape
+    changed = with_tag(tmp_path / "a_uncal.asdf", "wfi_science_raw-2.1.0", {"amp33": np.zeros((*shape[:2], 64), np.uint16)})
+    assert read_header(changed)["refusals"].keys() == {"refpix"}
 
 
 def test_a_time_that_can_not_be_read_is_refused_before_any_job(tmp_path):

@@ -33,6 +33,9 @@ _FLAG_BYTES = {"groupdq": 1, "resultantdq": 1}
 _KINDS = {"u": "an unsigned integer", "i": "a signed integer", "f": "a real number", "b": "a boolean"}
 
 
+LARGEST_READ = 1_000_000_000  #: number of a read; an exposure of the instrument has less than a thousand
+
+
 class Exposure:
     """The ``roman`` tree of an exposure, with errors that name the file and the field.
 
@@ -261,7 +264,7 @@ class Exposure:
         """
         pattern = self.get("meta.exposure.read_pattern", list)
         reads = [list(r) if isinstance(r, list) else [] for r in pattern]
-        if not reads or any(not r or any(type(n) is not int or n < 1 for n in r) for r in reads):
+        if not reads or any(not r or any(type(n) is not int or not 1 <= n <= LARGEST_READ for n in r) for r in reads):
             raise RampflowError(
                 f"{self.path}: meta.exposure.read_pattern must list the reads of each resultant, as [[1], [2, 3]]"
             )

@@ -97,6 +97,7 @@ def explain(error: Exception, files: Sequence[Path]) -> str:
         if any(Path(frame.filename).is_relative_to(folder) for folder in (SCRIPTS, LIBRARY))
     ]
     what = f"{type(error).__name__}: {' '.join(str(error).split())[:300]} (at {', '.join(places)})"
+    files = [path for path in files if path.suffix == ".asdf"]  # a dust map is a FITS file, without checksums
     for path in files:
         if damage := find_damage(path):
             return f"{damage}. The error it caused: {what}"

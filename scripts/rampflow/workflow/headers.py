@@ -9,7 +9,7 @@ from pathlib import Path
 
 from rampflow.astrometry.region import epoch_of
 from rampflow.chain import STEPS, chain_of
-from rampflow.detector import MINIMUM_RESULTANTS, check_shape
+from rampflow.detector import CHANNEL_WIDTH, MINIMUM_RESULTANTS, check_shape
 from rampflow.errors import RampflowError
 from rampflow.files import links
 from rampflow.files.asdf_reader import AsdfFile
@@ -230,6 +230,8 @@ def find_refusals(raw: Exposure, shape: tuple[int, int, int], model: DataModel) 
             f"{raw.path}: {', '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing, which the data model requires; "
             "the file is incomplete, make it again"
         )
+    if "dq_init" not in refusals and (width := raw.array("amp33").shape[2]) != CHANNEL_WIDTH:
+        refusals["refpix"] = f"{raw.path}: amp33 has {width} columns; refpix needs {CHANNEL_WIDTH}: make the file again"
     try:
         epoch_of(raw)  # the stars that it is aligned to are moved to it
     except RampflowError as error:
