@@ -38,7 +38,7 @@ def test_the_suggested_command_keeps_the_given_configuration():
         ({"data": ...}, "data is missing"),
         ({"data": np.zeros((4, SIZE, 200), np.uint16)}, "columns a multiple of 128"),
         ({"data": np.zeros((SIZE, SIZE), np.uint16)}, "data has 256"),
-        ({"meta.exposure.read_pattern": [[1], [2], [3], [10**25]]}, "must list the reads of each resultant"),
+        ({"meta.exposure.read_pattern": [[1], [2], [3], [100_001]]}, "must list the reads of each resultant"),
         ({"data": "text"}, "data is not an array"),
     ],
 )

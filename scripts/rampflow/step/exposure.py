@@ -33,7 +33,7 @@ _FLAG_BYTES = {"groupdq": 1, "resultantdq": 1}
 _KINDS = {"u": "an unsigned integer", "i": "a signed integer", "f": "a real number", "b": "a boolean"}
 
 
-LARGEST_READ = 1_000_000_000  #: number of a read; an exposure of the instrument has less than a thousand
+LARGEST_READ = 100_000  #: number of a read; an exposure of the instrument has less than a thousand
 
 
 class Exposure:
