@@ -1,5 +1,6 @@
 """What a run would make again: words and costs, on a plan without files."""
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -86,6 +87,22 @@ def test_what_differs_is_told_by_the_log(make_plan):
     assert steps(f"x :: rampflow.flatfield :: INFO :: Recipe {'1' * 16}", changed=None) == {
         "finalize": "follows flatfield, which is left out now",
     }
+
+
+@pytest.mark.parametrize("is_now_selected", [True, False])
+def test_a_parameter_that_overrides_set_to_the_same_value_is_the_reason(make_plan, is_now_selected):
+    """The product records which parameters a selection has set."""
+    plan, name = make_plan(), "rejection_threshold"
+    value = plan.options("a3", "ramp_fitting")[name]
+    if is_now_selected:
+        selected = {"ramp_fitting": {name: (value, "overrides[0]")}}
+        plan.exposures["a3"] = dataclasses.replace(plan.exposures["a3"], step_parameters=selected)
+    said = "x :: rampflow.ramp_fitting :: INFO :: "
+    lines = [f"{said}Parameters: {name}={value}"]
+    lines += [f"{said}Parameters of the configuration's overrides: {name}"] * (not is_now_selected)
+    write_products(plan, "a3", "ramp_fitting", lines)
+    reason = affected.Affected(plan).steps["a3"]["ramp_fitting"]
+    assert reason == f"{name} {value} is {'now' if is_now_selected else 'no longer'} set by overrides"
 
 
 def test_costs_are_own_ones_or_the_median_of_exposures_of_the_same_shape(make_plan):

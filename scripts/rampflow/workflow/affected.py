@@ -22,14 +22,17 @@ from rampflow.files.atomic import replacing
 from rampflow.files.links import original
 from rampflow.quality.benchmarks import read_benchmark
 from rampflow.step.declaration import NOT_APPLICABLE, format_value
+from rampflow.step.provenance import OVERRIDES
 from rampflow.workflow import recipes
 from rampflow.workflow.command_line import possible_targets
 from rampflow.workflow.configuration import parameters_of
 from rampflow.workflow.exposure_jobs import ExposureJobs
+from rampflow.workflow.inventory import ExposureEntry
 from rampflow.workflow.job_recipes import JobRecipes
 from rampflow.workflow.paths import BENCHMARKS
 from rampflow.workflow.plan import Plan
 from rampflow.workflow.rerun import exposure_recipes, solution_recipes
+from rampflow.workflow.selections import is_label
 
 TARGET = "affected"  #: name of the target, and of the table
 OTHER_TARGETS = frozenset(("all", "exposures", "remove_stale", "report", "survey"))
@@ -43,6 +46,7 @@ _END = "finalize"
 _LOGGED = re.compile(r" :: rampflow\.(\w+) :: INFO :: (.*)$")
 _REFERENCE = re.compile(r"Using (\S+) reference file: (.*)$")
 _PARAMETER = re.compile(r"(\w+)=(.*?)(?:, (?=\w+=)|$)")
+_SELECTED = f"Parameters of the configuration's {OVERRIDES}: "
 _VERSION = re.compile(r"rampflow (\S+), step ")
 
 
@@ -58,11 +62,14 @@ class Logged:
         Value by name.
     version : str
         Version of rampflow.
+    selected : set of str
+        Names of the parameters that the configuration's ``overrides`` has set.
     """
 
     references: dict[str, str] = dataclasses.field(default_factory=dict)
     parameters: dict[str, str] = dataclasses.field(default_factory=dict)
     version: str = ""
+    selected: set[str] = dataclasses.field(default_factory=set)
 
 
 def read_logged(image: Path) -> dict[str, Logged]:
@@ -91,11 +98,32 @@ def read_logged(image: Path) -> dict[str, Logged]:
         logged = found.setdefault(logger.rpartition(".")[2], Logged())
         if text.startswith("Parameters: "):
             logged.parameters |= dict(_PARAMETER.findall(text.removeprefix("Parameters: ")))
+        elif text.startswith(_SELECTED):
+            logged.selected |= set(text.removeprefix(_SELECTED).split(", "))
         elif match := _REFERENCE.match(text):
             logged.references[match[1].lower()] = match[2]
         elif match := _VERSION.match(text):
             logged.version = match[1]
     return found
+
+
+def is_selected(entry: ExposureEntry, step: str, parameter: str) -> bool:
+    """Test whether the configuration's ``overrides`` sets a parameter for an exposure.
+
+    Parameters
+    ----------
+    entry : rampflow.workflow.inventory.ExposureEntry
+        What is known of the exposure.
+    step, parameter : str
+        Names of the step and of its parameter.
+
+    Returns
+    -------
+    bool
+        False for a parameter of CRDS, of the section ``steps``, and for a default.
+    """
+    found = entry.step_parameters.get(step, {}).get(parameter)
+    return found is not None and is_label(found[1])
 
 
 def is_requested(arguments: Sequence[str]) -> bool:
@@ -270,6 +298,9 @@ class Affected:
             found = logged.parameters.get(parameter.name, wanted)
             if found != wanted:
                 lines.append(f"{parameter.name} {found} -> {wanted}")
+            elif is_selected(entry, step, parameter.name) != (parameter.name in logged.selected):  # which the log records
+                by = "no longer" if parameter.name in logged.selected else "now"
+                lines.append(f"{parameter.name} {found} is {by} set by {OVERRIDES}")
         return shortened(", ".join(lines or [self._describe_code(stem, step, logged.version), *unused]))
 
     def _describe_code(self, stem: str, step: str, version: str = "") -> str:
