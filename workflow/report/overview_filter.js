@@ -27,13 +27,28 @@ for (let row = 0; row < size; row++) {
   booleans[row] = keep
   if (keep) rows.push(row)
 }
-// A table that can be sorted copies each row to sort them by their numbers, as they are: a third of the time of this script for
-// 10,000 exposures. Only one that is sorted by a column needs it.
+// A table that can be sorted copies all columns of each row to sort them by one: a third of the time of this script for 10,000
+// exposures. It gets their order instead, which is that of its own comparison: an unknown number is the largest.
 const view = cb_context.index.find_one(table)
-const is_sorted = view !== null && view.grid.getSortColumns().length > 0
-table.setv({sortable: is_sorted}, {silent: true})
+const sorted = view === null ? [] : view.grid.getSortColumns().map(({columnId, sortAsc}) => {
+  return {column: data[view.grid.getColumns()[view.grid.getColumnIndex(columnId)].field], sign: sortAsc ? 1 : -1}
+})
+table.setv({sortable: false}, {silent: true})
 kept.booleans = booleans
 table.setv({sortable: true}, {silent: true})
+if (sorted.length) {
+  const in_words = new Intl.Collator().compare
+  const compare = (one, other) => typeof one == "number" ? one - other || isNaN(one) - isNaN(other) : in_words(one, other)
+  view.grid.getData().index = [...rows].sort((one, other) => {
+    for (const {column, sign} of sorted) {
+      const order = compare(column[one], column[other])
+      if (order) return sign * order
+    }
+    return 0
+  })
+  view.updateSelection()
+  view.grid.invalidate()
+}
 document.getElementById("kept").textContent = rows.length.toLocaleString("en")
 
 const turn = (others.tags[0] ?? 0) + 1
