@@ -14,18 +14,18 @@ import numpy as np
 
 from rampflow import SOFTWARE_NAME, __version__
 from rampflow.command_line import script_parser
-from rampflow.comparison.catalogs import compare_catalogs
+from rampflow.comparison.catalogs import FLUXES, POSITIONS, column_values, compare_catalogs
 from rampflow.comparison.images import compare_images, compare_wcs, different_arrays
 from rampflow.comparison.measures import MEASURES, exceeded, parse_tolerances
 from rampflow.comparison.origins import compare_origins
-from rampflow.errors import RampflowError, counted
+from rampflow.errors import RampflowError, counted, one_line
 from rampflow.files.asdf_reader import AsdfFile
 from rampflow.files.atomic import replacing
 from rampflow.folders import WORKFLOW
 from rampflow.step.exposure import Exposure
 from rampflow.step.program import reported_errors
 
-IMAGE, CATALOG, SEGMENTS = "_cal.asdf", "_cat.parquet", "_segm.asdf"
+IMAGE, CATALOG, SEGMENTS, WCS = "_cal.asdf", "_cat.parquet", "_segm.asdf", "_wcs.asdf"
 TEMPLATE = WORKFLOW / "report" / "comparison.html.j2"
 #: Verdicts of an exposure, the worst first.
 VERDICTS = ("unreadable", "missing", "added", "different", "within tolerance", "equal")
@@ -54,7 +54,7 @@ def read_images(old: Path, new: Path) -> tuple[dict, list[str], np.ndarray]:
     Raises
     ------
     RampflowError
-        An image can't be read, or the images have different shapes.
+        An image can't be read, its WCS can't be evaluated, or the images have different shapes.
     """
     with AsdfFile(old) as old_file, AsdfFile(new) as new_file:
         exposures = [Exposure(file) for file in (old_file, new_file)]
@@ -68,7 +68,11 @@ def read_images(old: Path, new: Path) -> tuple[dict, list[str], np.ndarray]:
         ]
         measures, flags, significance = compare_images(*arrays)
         solutions = [exposure.meta.get("wcs") for exposure in exposures]
-        measures |= compare_wcs(solutions[0], solutions[1], exposures[0].array("data").plane_shape)
+        try:
+            measures |= compare_wcs(solutions[0], solutions[1], exposures[0].array("data").plane_shape)
+        except (LookupError, TypeError, ValueError, AttributeError) as error:
+            what = f"{type(error).__name__}: {one_line(error)}"
+            raise RampflowError(f"{new}: its WCS or that of {old} can't be evaluated ({what}); make the image again") from None
         found = {**measures, "flags": flags, "origins": compare_origins(*(exposure.meta for exposure in exposures))}
         return found, different_arrays(*exposures), significance
 
@@ -91,7 +95,7 @@ def read_catalogs(old: Path, new: Path) -> tuple[dict, list[str]]:
     Raises
     ------
     RampflowError
-        A catalog can't be read.
+        A catalog can't be read, or is not one of sources.
     """
     from rampflow.files.parquet import pyarrow, read_table
 
@@ -99,11 +103,20 @@ def read_catalogs(old: Path, new: Path) -> tuple[dict, list[str]]:
     for path in (old, new):
         try:
             table = read_table(path)
-            tables.append({name: table[name].to_numpy() for name in table.column_names})
         except (OSError, pyarrow.ArrowException) as error:
             raise RampflowError(f"{path}: can't be read ({error})") from None
-        if missing := {"x_centroid", "y_centroid"} - set(table.column_names):
+        names = table.column_names
+        if missing := {*POSITIONS} - set(names):
             raise RampflowError(f"{path}: has no column {', '.join(sorted(missing))}; it is not a source catalog")
+        if repeated := [name for name in names if names.count(name) > 1]:
+            raise RampflowError(
+                f"{path}: has the column {repeated[0]} {names.count(repeated[0])} times; make the catalog again"
+            )
+        columns = {name: column_values(table[name]) for name in names}
+        for name in (*POSITIONS, *FLUXES):
+            if name in columns and columns[name].dtype.kind not in "iuf":
+                raise RampflowError(f"{path}: its column {name} has no numbers; make the catalog again")
+        tables.append(columns)
     return compare_catalogs(*tables)
 
 
@@ -154,7 +167,7 @@ def compare_exposure(old: Path, new: Path, stem: str, tolerances: dict[str, floa
         ``flags`` and ``origins``; ``picture`` where one was drawn.
     """
     row: dict[str, Any] = {"exposure": stem, "reasons": [], "arrays": [], "columns": [], "flags": {}, "origins": {}}
-    paths = {end: (old / f"{stem}{end}", new / f"{stem}{end}") for end in (IMAGE, CATALOG, SEGMENTS)}
+    paths = {end: (old / f"{stem}{end}", new / f"{stem}{end}") for end in (IMAGE, CATALOG, SEGMENTS, WCS)}
     alone = {}  # ends of the products that only one of the folders has
     for end, pair in paths.items():
         there = [path.exists() for path in pair]
@@ -304,6 +317,8 @@ def main(argv: list[str] | None = None) -> int:
             if not found:
                 raise RampflowError(f"{folder}: holds no calibrated image (*{IMAGE}); give a folder of products")
             stems |= found
+        if arguments.old.resolve() == arguments.new.resolve():
+            raise RampflowError(f"{arguments.new}: is the folder {arguments.old}; OLD and NEW are two folders")
         arguments.out.mkdir(parents=True, exist_ok=True)
         rows = []
         with contextlib.ExitStack() as stack:

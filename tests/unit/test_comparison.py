@@ -1,10 +1,11 @@
 """Comparison of two runs: measures with known truth, tolerances, and what products were made of."""
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from rampflow import dq
-from rampflow.comparison.catalogs import compare_catalogs, match_sources
+from rampflow.comparison.catalogs import column_values, compare_catalogs, match_sources
 from rampflow.comparison.images import compare_images, compare_wcs, same_values
 from rampflow.comparison.measures import MEASURES, exceeded, parse_tolerances
 from rampflow.comparison.origins import compare_origins, parameters_in
@@ -106,6 +107,16 @@ def test_catalogs_without_sources_can_be_compared():
 def test_two_catalogs_without_sources_do_not_differ():
     measures, columns = compare_catalogs(catalog([], []), catalog([], []))
     assert set(measures.values()) == {0} and columns == []
+
+
+def test_texts_and_lists_are_compared_as_wholes():
+    columns = {"name": ["a", None, "c"], "profile": [[1, 2], [1, 2], None], "number": [1.0, np.nan, 3.0]}
+    values = {name: column_values(pa.chunked_array([column])) for name, column in columns.items()}
+    assert values["number"].dtype == float
+    for name, column in columns.items():
+        assert same_values(values[name], column_values(pa.chunked_array([column]))).all(), name
+    changed = column_values(pa.chunked_array([[[1, 2], [1, 3], None]]))
+    assert same_values(values["profile"], changed).tolist() == [True, False, True]
 
 
 def test_a_flux_that_neither_catalog_has_is_not_measured():

@@ -7,6 +7,7 @@ import sys
 
 import asdf
 import numpy as np
+import pyarrow
 import pytest
 from demo_visit import FIRST
 from pyarrow import parquet
@@ -14,7 +15,7 @@ from repository import ROOT
 
 pytestmark = pytest.mark.workflow
 
-ENDS = ("cal.asdf", "cat.parquet", "segm.asdf")
+ENDS = ("cal.asdf", "cat.parquet", "segm.asdf", "wcs.asdf")
 
 
 def compare(old, new, out, *options):
@@ -152,6 +153,40 @@ def test_missing_and_damaged_products_are_never_equal(old, new, tmp_path):
     (new / f"{FIRST}_cal.asdf").write_bytes((old / f"{FIRST}_cal.asdf").read_bytes()[:100_000])
     status, text, row = compare(old, new, tmp_path / "out")
     assert (status, row["verdict"]) == (1, "unreadable") and "truncated" in row["reasons"], text
+
+
+def test_a_missing_wcs_product_is_a_difference(old, new, tmp_path):
+    (new / f"{FIRST}_wcs.asdf").unlink()
+    status, text, row = compare(old, new, tmp_path / "out")
+    assert status == 1 and row["reasons"] == "wcs.asdf is missing", text
+
+
+@pytest.mark.parametrize("damage", ["twice", "text"])
+def test_a_catalog_that_is_not_one_of_sources_is_unreadable(old, new, tmp_path, damage):
+    path = new / f"{FIRST}_cat.parquet"
+    table = parquet.read_table(path)
+    name = "psf_flux"
+    text = pyarrow.array(["1"] * len(table))
+    damaged = table.append_column(name, table[name]) if damage == "twice" else table.drop([name]).append_column(name, text)
+    parquet.write_table(damaged, path)
+    status, text, row = compare(old, new, tmp_path / "out")
+    assert (status, row["verdict"]) == (1, "unreadable") and f"column {name}" in row["reasons"], text
+
+
+def test_a_wcs_that_cant_be_evaluated_is_unreadable(old, new, tmp_path):
+    path = new / f"{FIRST}_cal.asdf"
+    content = path.read_bytes()
+    assert b"coefficients: " in content
+    path.write_bytes(content.replace(b"coefficients: ", b"coefficientz: ", 1))
+    status, text, row = compare(old, new, tmp_path / "out")
+    assert (status, row["verdict"]) == (1, "unreadable") and "WCS" in row["reasons"] and "Traceback" not in text, text
+
+
+def test_a_folder_is_not_compared_with_itself(old, tmp_path):
+    (tmp_path / "link").symlink_to(old)
+    for same in (old, tmp_path / "link"):
+        status, text, _ = compare(old, same, tmp_path / "out")
+        assert status == 2 and "OLD and NEW are two folders" in text
 
 
 def test_segmentation_maps_of_different_shapes_are_not_compared(old, new, tmp_path):

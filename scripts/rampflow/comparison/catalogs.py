@@ -2,13 +2,39 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from rampflow.comparison.images import same_values
 
+if TYPE_CHECKING:
+    import pyarrow
+
 #: Largest distance of the centroids of one source, pixels.
 RADIUS = 1.0
+POSITIONS = ("x_centroid", "y_centroid")
 FLUXES = ("segment_flux", "psf_flux")
+
+
+def column_values(column: pyarrow.ChunkedArray) -> np.ndarray:
+    """Read the values of a column, of which each can be compared with that of another catalog.
+
+    Parameters
+    ----------
+    column : pyarrow.ChunkedArray
+        The column.
+
+    Returns
+    -------
+    numpy.ndarray
+        One value for each row: a number, or an object where the column has texts or lists.
+    """
+    values = column.to_numpy()
+    if values.dtype.kind != "O":
+        return values
+    # Lists of Python: NumPy does not compare its own arrays in an array as wholes.
+    return np.fromiter(column.to_pylist(), object, len(column))
 
 
 def match_sources(old: np.ndarray, new: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -57,7 +83,7 @@ def compare_catalogs(old: dict[str, np.ndarray], new: dict[str, np.ndarray]) -> 
     columns : list of str
         Columns that only one catalog has, or, where both have the same sources in the same order, whose values differ.
     """
-    positions = [np.column_stack([catalog["x_centroid"], catalog["y_centroid"]]).astype(float) for catalog in (old, new)]
+    positions = [np.column_stack([catalog[name] for name in POSITIONS]).astype(float) for catalog in (old, new)]
     one, other = match_sources(*positions)
     shifts = np.hypot(*(positions[1][other] - positions[0][one]).T)
     unmatched = np.nan if len(positions[0]) or len(positions[1]) else 0.0
