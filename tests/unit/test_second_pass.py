@@ -46,6 +46,20 @@ def test_members_are_finished_when_all_that_have_not_failed_are_ready(make_plan)
     assert second_pass.exposures_to_finish(plan, failed) == ["a2", "a3"]
 
 
+def test_exposures_whose_reference_could_not_be_fetched_have_failed(make_plan):
+    """As those of one detector, with a refused reference of it."""
+    plan = make_plan()
+    plan.inventory.exposures["a1"].references["flat"] = "/crds/flat_a1.asdf"
+    failed = [("flat_a1.asdf", "fetch_reference")]
+    assert second_pass.with_readers(plan, failed) == [*failed, ("a1", "fetch_exposure")]
+    inputs = JobInputs(plan)
+    for name in (inputs.calibrated_image("a2"), inputs.own_catalog("a2")):
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        Path(name).touch()
+    assert second_pass.exposures_to_finish(plan, second_pass.with_readers(plan, failed)) == ["a2"]
+    assert second_pass.with_readers(plan, [("a1", "refpix")]) == [("a1", "refpix")]
+
+
 def test_a_report_waits_for_exposures_that_are_not_aligned(make_plan):
     plan = make_plan()
     inputs = JobInputs(plan)

@@ -28,7 +28,8 @@ def mark_as_running():
 
 def finish_others():
     """Align and finish the exposures whose association waits for others that have failed; return their names."""
-    failed = [(log.parent.name, log.stem) for log in summary.failed_jobs(summary.logs_of(plan), BEGUN)]
+    logs = summary.failed_jobs(summary.logs_of(plan), BEGUN)
+    failed = second_pass.with_readers(plan, [(log.parent.name, log.stem) for log in logs])
     with_report = late_reports.is_report_requested(sys.argv[1:])
     if stems := second_pass.exposures_to_finish(plan, failed, with_report=with_report):
         names = sorted({name for name, _ in failed} & set(plan.exposures))

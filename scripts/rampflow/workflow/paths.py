@@ -14,6 +14,7 @@ from rampflow.chain import STEPS
 LOGS, BENCHMARKS = Path("logs"), Path("benchmarks")
 EXPOSURE_JOB = "exposure"  #: name of the log and the benchmark of a job that runs all steps of an exposure
 FETCH_JOB = "fetch_exposure"  #: brings a raw exposure from S3 or a web server
+FETCH_REFERENCE = "fetch_reference"  #: brings a reference into the CRDS cache
 FETCHED = "_uncal.asdf"  #: end of the name of a raw file, or of a ramp in place of one, that is fetched from the network
 #: Ends of the names of the products that every exposure has, and of those of an exposure with a source catalog.
 IMAGE_PRODUCTS = ("cal.asdf", "wcs.asdf", "qa.json", "cal.png", "cal_thumb.png")

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from rampflow.chain import image_chain
 from rampflow.workflow.job_inputs import JobInputs
-from rampflow.workflow.paths import EXPOSURE_JOB, FETCH_JOB
+from rampflow.workflow.paths import EXPOSURE_JOB, FETCH_JOB, FETCH_REFERENCE
 from rampflow.workflow.plan import EXPOSURES_VARIABLE, Plan
 
 #: Environment variable that tells a second pass the file with the exposures to leave out, one a line.
@@ -69,6 +69,30 @@ def holds_back_alignment(plan: Plan, stem: str, step: str) -> bool:
     if entry is None or "tweakreg" not in entry.chain:
         return False
     return step in image_chain(entry.chain) or step in ("source_catalog", EXPOSURE_JOB, FETCH_JOB)
+
+
+def with_readers(plan: Plan, failed: Collection[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Add the exposures that were not processed because a reference of theirs could not be fetched.
+
+    Parameters
+    ----------
+    plan : rampflow.workflow.plan.Plan
+        Plan of the run.
+    failed : collection of tuple of str
+        Name and step of each failed job. That of the job of a reference is the name of its file.
+
+    Returns
+    -------
+    list of tuple of str
+        The same, and the exposures with `FETCH_JOB`.
+    """
+    lost = {name for name, step in failed if step == FETCH_REFERENCE}
+    readers = [
+        (stem, FETCH_JOB)
+        for stem, entry in plan.exposures.items()
+        if lost & {Path(path).name for path in entry.references.values()}
+    ]
+    return [*failed, *readers]
 
 
 def exposures_to_finish(plan: Plan, failed: Collection[tuple[str, str]], *, with_report: bool = False) -> list[str]:

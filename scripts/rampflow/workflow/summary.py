@@ -17,13 +17,13 @@ from rampflow import SOFTWARE_NAME
 from rampflow.chain import STEPS
 from rampflow.workflow import rerun
 from rampflow.workflow.exposure_states import find_outliers_of_run
-from rampflow.workflow.paths import EXPOSURE_JOB, LOGS, benchmark_of
+from rampflow.workflow.paths import EXPOSURE_JOB, FETCH_REFERENCE, LOGS, benchmark_of
 from rampflow.workflow.plan import Plan
 from rampflow.workflow.running import is_run_alive
 
 MAXIMUM_SHOWN = 20  #: lines of each kind that are shown; the file has all of them
 
-FETCH = "fetch_reference"  #: the step without a benchmark
+FETCH = FETCH_REFERENCE  #: the step without a benchmark
 #: Jobs of the whole run. They have no output, so that they run whenever they are asked for, and no benchmark.
 RUN_JOBS = ("exposures", "remove_stale", "survey")
 
