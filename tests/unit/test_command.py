@@ -187,7 +187,7 @@ def test_caches_go_to_the_working_folder_where_the_home_folder_is_of_no_use(tmp_
 
 def test_the_commented_configuration_has_every_key():
     text = commented_configuration(DEFAULTS, "my.yaml")
-    assert yaml.safe_load(text) == {"results": "results"}
+    assert yaml.safe_load(text) == {"results": "results"} and "begin steps" not in text and "# begin steps" in DEFAULTS
     assert f"$schema={SCHEMA}" in text and SCHEMA.is_file()
     body = text.partition("\n\n")[2]
     found = yaml.safe_load(with_commented_keys(body))

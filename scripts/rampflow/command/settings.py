@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from rampflow.command.parser import Subcommand
 
 SCHEMA = WORKFLOW / "schemas" / "config.schema.json"
+MARKS = ("# begin steps", "# end steps")  #: for the program that writes the parameters into config.yaml
 HEAD = """\
 # Configuration of rampflow. Each key is a comment with its default. To set one, remove the # at its beginning, and that of the
 # sections that it is in. What you leave as a comment has its default, or the value of CRDS.
@@ -40,7 +41,8 @@ def commented_configuration(defaults: str, name: str) -> str:
         The text: a key that can be set has a ``#`` before its line. The results folder alone is set.
     """
     _, _, body = defaults.partition("\n\n")  # its own head says how it is made
-    lines = [line if not line.strip() or line.lstrip().startswith("#") else f"#{line}" for line in body.splitlines()]
+    written = [line for line in body.splitlines() if line.strip() not in MARKS]
+    lines = [line if not line.strip() or line.lstrip().startswith("#") else f"#{line}" for line in written]
     # Snakemake refuses a file without any key.
     lines = [line.removeprefix("#") if line.startswith("#results:") else line for line in lines]
     return HEAD.format(name=name, schema=SCHEMA) + "\n" + "\n".join(lines) + "\n"
