@@ -739,6 +739,11 @@ def test_without_matches_the_alignment_fails(dithers, parameters, refine):
     assert result.statuses() == {"a": "FAILED"}
 
 
+@pytest.mark.parametrize("refine", [True, False])
+def test_a_threshold_beyond_all_residuals_clips_nothing(dithers, refine):
+    assert dithers.align("unclipped", without=["b"], refine=refine, abs_sigma=1e300).offset("a") < 0.5
+
+
 def test_a_small_tolerance_with_a_search_is_enough(dithers):
     assert dithers.align("small", abs_tolerance=0.05).offset("a") < 0.1
 

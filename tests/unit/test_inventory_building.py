@@ -443,7 +443,8 @@ def test_what_a_step_would_refuse_is_refused_with_all_other_bad_inputs(visit, ca
     assert "short_uncal.asdf: the ramp has 1 resultant; ramp_fitting needs at least 2" in lines[3]
     assert "time_uncal.asdf: meta.exposure.frame_time is 0.0" in lines[4]
     # A skipped step refuses nothing.
-    skipping = {"input": "raw", "exclude": ["a", "guide", "short", "time"], "steps": {"assign_wcs": {"skip": True}}}
+    steps = {name: {"skip": True} for name in ("assign_wcs", "source_catalog", "tweakreg")}
+    skipping = {"input": "raw", "exclude": ["a", "guide", "short", "time"], "steps": steps}
     assert "pointing" in built(visit, cache, skipping)["exposures"]
 
 
@@ -457,6 +458,15 @@ def test_an_exposure_to_align_needs_a_source_catalog(visit, cache):
     said = refused(visit, cache, {"input": "raw", "overrides": one})
     assert said.strip().startswith("overrides[0]: steps.source_catalog.skip is true for b, ") and "\n" not in said.strip()
     built(visit, cache, {"input": "raw", "steps": {"source_catalog": skip, "tweakreg": skip}})
+
+
+def test_sources_and_the_alignment_need_a_wcs(visit, cache):
+    """source_catalog would fail after the image is calibrated."""
+    skip = {"skip": True}
+    said = refused(visit, cache, {"input": "raw", "steps": {"assign_wcs": skip}})
+    assert "configuration: steps.assign_wcs.skip is true for a, and source_catalog and tweakreg need its WCS" in said
+    assert "set steps.source_catalog.skip and steps.tweakreg.skip to true as well" in said
+    built(visit, cache, {"input": "raw", "steps": {name: skip for name in ("assign_wcs", "source_catalog", "tweakreg")}})
 
 
 def test_an_excluded_member_need_not_be_there(visit, cache):

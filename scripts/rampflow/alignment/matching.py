@@ -19,6 +19,8 @@ log = step_logger("tweakreg")
 #: Largest search radius, arcsec: more than the width of a detector. The histogram of the offsets has one cell per pixel. With
 #: this radius it takes 1 GB, and its memory grows with the square of the radius.
 LARGEST_SEARCH = 600.0
+#: Clipping threshold beyond which no star is clipped: its square must be a number.
+LARGEST_SIGMA = 1e9
 
 
 class Matching(NamedTuple):
@@ -55,6 +57,7 @@ class Matching(NamedTuple):
             The parameters contradict each other.
         """
         matching = cls(*(parameters[prefix + name] for name in cls._fields))
+        matching = matching._replace(sigma=min(matching.sigma, LARGEST_SIGMA))
         if matching.separation <= np.sqrt(2) * matching.tolerance:
             raise RampflowError(
                 f"{prefix}separation ({matching.separation} arcsec) must be more than √2 times {prefix}tolerance "

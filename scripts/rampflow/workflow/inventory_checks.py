@@ -114,7 +114,7 @@ def check_skipped_alignments(parameters: Mapping[Member, StepParameters]) -> Non
 
 
 def check_alignment_is_possible(config: dict, inventory: Inventory) -> None:
-    """Refuse exposures to align that get no source catalog, and parameters of CRDS that leave out a required alignment.
+    """Refuse exposures without a WCS or source catalog for their steps, and parameters that leave out a required alignment.
 
     Parameters
     ----------
@@ -135,6 +135,14 @@ def check_alignment_is_possible(config: dict, inventory: Inventory) -> None:
             lines.append(
                 f"{place}: steps.source_catalog.skip is true for {entry.stem}, and tweakreg aligns it with its source catalog; "
                 "set steps.tweakreg.skip to true as well, or steps.source_catalog.skip to false"
+            )
+        needing = [step for step in ("source_catalog", "tweakreg") if step in entry.chain]
+        if needing and "assign_wcs" not in entry.chain and not entry.is_calibrated:
+            _, place = entry.step_parameters.get("assign_wcs", {}).get("skip", (True, "configuration"))
+            others = " and ".join(f"steps.{step}.skip" for step in needing)
+            lines.append(
+                f"{place}: steps.assign_wcs.skip is true for {entry.stem}, and {' and '.join(needing)} need its WCS; "
+                f"set {others} to true as well, or steps.assign_wcs.skip to false"
             )
     raise_problems(lines)
     for entry in inventory.exposures.values() if config.get("require_alignment") else ():
