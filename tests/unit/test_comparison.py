@@ -1,5 +1,6 @@
 """Comparison of two runs: measures with known truth, tolerances, and what products were made of."""
 
+import compare_runs
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -10,6 +11,7 @@ from rampflow.comparison.images import compare_images, compare_wcs, same_values
 from rampflow.comparison.measures import MEASURES, exceeded, parse_tolerances
 from rampflow.comparison.origins import compare_origins, parameters_in
 from rampflow.errors import RampflowError
+from rampflow.pictures.pages import write_page
 
 LOG = "2026-11-29T03:02:34.166Z :: rampflow.{step} :: INFO :: Parameters: {text}"
 
@@ -184,3 +186,12 @@ def test_what_two_products_were_made_of_is_compared():
 
 def test_names_of_measures_are_unique():
     assert len({m.name for m in MEASURES}) == len(MEASURES)
+
+
+def test_the_page_has_all_digits_of_counts(tmp_path):
+    measured = {measure.name: None for measure in MEASURES} | {"pixels_compared": 253_781, "image_rms": 0.0660312}
+    row = {"exposure": "r1", "verdict": "different", "reasons": [], "flags": {}, "origins": {}, "picture": None, **measured}
+    content = {"old": "a", "new": "b", "rows": [row], "counts": {"different": 1}, "measures": MEASURES, "tolerances": {}}
+    write_page(tmp_path / "page.html", compare_runs.TEMPLATE, content | {"made_by": "rampflow"})
+    page = (tmp_path / "page.html").read_text()
+    assert "<b>1 exposure:</b>" in page and ">253781 <" in page and ">0.06603 <" in page
