@@ -365,6 +365,23 @@ def test_planted_faults_are_found(survey, fault):
         assert sum(map(bool, found)) < 1 + max(len(found) / 200, 1)
 
 
+@pytest.mark.parametrize("fault", ["defocus", "dead channel", "wrong flat"])
+@pytest.mark.parametrize("survey", ["large", "six detectors", "one element"])
+def test_a_fault_of_all_exposures_of_a_detector_is_found(survey, fault):
+    """Compared with each other, these exposures are alike."""
+    rows = list(good_rows(survey, 20))
+    chosen = [
+        n for n, row in enumerate(rows) if (row["detector"], row["optical_element"]) == ("WFI03", rows[0]["optical_element"])
+    ]
+    for place in chosen:
+        rows[place] = plant(rows[place], fault)
+    found = outliers_of(rows)
+    assert all(FOUND_BY[fault] in [finding.name for finding in found[place]] for place in chosen)
+    assert sum(map(bool, found)) - len(chosen) < len(rows) / 200
+    texts = [finding.text for finding in found[chosen[0]] if finding.name == FOUND_BY[fault]]
+    assert texts[0].endswith(" detectors)")
+
+
 def of_bright_field(row, sky):
     """The row of an exposure of a bright and crowded field."""
     brighter = {"image_median": sky * row["image_median"], "image_rms": sky**0.5 * row["image_rms"]}

@@ -106,6 +106,10 @@ def find_outliers(columns: Mapping[str, np.ndarray], limits: Mapping[str, Mappin
         if number.compared:
             for row, text in _compare(number, columns[number.name], of_detectors if number.same_detector else groups, fields):
                 found[row][number.name] = Finding(number.name, text)
+            if not number.same_detector:
+                (detectors, _), (elements, kind) = groups
+                for row, text in _compare_detectors(number, columns[number.name], detectors, elements, kind):
+                    found[row].setdefault(number.name, Finding(number.name, text))
         for bound, limit in limits.get(number.name, {}).items():
             values = columns[number.name]
             beyond, word = (values < limit, "below") if bound == "minimum" else (values > limit, "above")
@@ -158,6 +162,26 @@ def _compare(
                     yield int(row), _describe(number, float(values[row]), median, kind, members.size)
 
 
+def _compare_detectors(
+    number: Number, values: np.ndarray, detectors: list[np.ndarray], elements: list[np.ndarray], kind: str
+) -> Iterator[tuple[int, str]]:
+    """Rows of detectors that are outliers as a whole: compared with each other, exposures with the same fault are alike."""
+    known = [rows[np.isfinite(values[rows])] for rows in detectors]
+    known = [rows for rows in known if rows.size >= FEWEST]
+    wide = (2.0 if number.varies_by_detector else 1.0) * (SHARED if number.varies_by_field else 1.0)
+    for rows in elements:
+        members = [group for group in known if group[0] in rows]
+        if len(members) < FEWEST:
+            continue
+        medians = np.array([np.median(values[group]) for group in members])
+        median = float(np.median(medians))
+        scatter = threshold(len(members)) * robust_scatter(medians)
+        for group, of_detector in zip(members, medians, strict=True):
+            for row in group if _differs(number, of_detector, median, wide, scatter) else ():
+                if _differs(number, values[row], median, wide, scatter):
+                    yield int(row), _describe(number, float(values[row]), median, kind, len(members), "detectors")
+
+
 def _like_field(number: Number, values: np.ndarray, fields: np.ndarray) -> np.ndarray:
     """Whether the exposures of the same field share a number, which depends on the field."""
     found = np.zeros(values.shape, bool)
@@ -184,9 +208,9 @@ def _differs_by_factor(value: float, median: float, factor: float) -> bool:
     return median <= 0 or not median / factor <= value <= median * factor
 
 
-def _describe(number: Number, value: float, median: float, kind: str, size: int) -> str:
+def _describe(number: Number, value: float, median: float, kind: str, size: int, members: str = "exposures") -> str:
     ratio = value / median if median > 0 and value > 0 else 1.0
     spelled = f"{number.title} {spell_value(number, value)}"
     if max(ratio, 1 / ratio) >= MUCH:
-        return f"{spelled}, {ratio:.3g} times that of its {kind} ({size} exposures)"
-    return f"{spelled}, and {spell_value(number, median)} is the median of its {kind} ({size} exposures)"
+        return f"{spelled}, {ratio:.3g} times that of its {kind} ({size} {members})"
+    return f"{spelled}, and {spell_value(number, median)} is the median of its {kind} ({size} {members})"
