@@ -100,11 +100,15 @@ def _hints_on_syntax(text: str) -> Iterator[str]:
 
 
 def _hints_on_keys(words: Sequence[str]) -> Iterator[str]:
-    for word in words:
+    values = iter(words)
+    for word in values:
         if "=" in word:
             continue
         key, colon, value = word.partition(":")
-        if colon:
+        if colon and not value:  # "KEY: VALUE" in two words
+            value = next(values, "VALUE")
+            yield f"--config takes KEY=VALUE; write {key}={value} in place of '{word} {value}'"
+        elif colon:
             yield f"--config takes KEY=VALUE; write {key}={value.strip()} in place of {word!r}"
         else:
             yield (
