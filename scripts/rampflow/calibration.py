@@ -226,7 +226,7 @@ def calibrate(
         raise RampflowError(f"results: {target}: can't be written ({describe_error(error)})") from None
     raw = start / os.path.expanduser(exposure)
     with folder as working, _working_in(Path(working)):
-        plan = _plan(raw, given)
+        plan = _plan(raw, given, start)
         (stem,) = plan.exposures
         _run_chain(plan, stem, threads)
         log = "".join(path.read_text() for path in sorted(LOGS.rglob("*.log"), key=lambda path: path.stat().st_mtime_ns))
@@ -280,14 +280,14 @@ def with_absolute_paths(given: Mapping[str, Any], folder: Path) -> dict[str, Any
     return config
 
 
-def _plan(raw: Path, given: dict[str, Any]) -> Plan:
-    """The plan of a run with one exposure, in the working folder."""
+def _plan(raw: Path, given: dict[str, Any], start: Path) -> Plan:
+    """The plan of a run with one exposure, in the working folder. Messages name the folder of the call, `start`."""
     declared = importlib.import_module("rampflow.steps.declarations").steps()
     matchings = importlib.import_module("rampflow.steps.tweakreg").matchings
     config = given | {"input": str(raw), "results": "results", "job_per": "exposure", "keep_intermediates": []}
-    settings = run_start.read_settings(config, declared, Path.cwd(), given)
+    settings = run_start.read_settings(config, declared, start, given)
     matchings(settings["steps"]["tweakreg"])
-    plan = Plan(settings, declared, build_inventory(settings, Path.cwd(), INVENTORY, declared))
+    plan = Plan(settings, declared, build_inventory(settings, start, INVENTORY, declared))
     if len(plan.exposures) != 1 or any(entry.is_calibrated for entry in plan.exposures.values()):
         raise RampflowError(f"{raw}: is not one raw exposure; give the file of one (_uncal.asdf)")
     run_start.check_alignments(plan, matchings)

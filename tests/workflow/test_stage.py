@@ -93,7 +93,7 @@ def test_files_of_the_same_name_have_a_copy_each(small_visit, tmp_path):
         (tmp_path / folder / "flat.asdf").write_bytes(content)
     config = {
         "astrometric_catalog": str(small_visit.folder / "demo" / "astrometric.ecsv"),
-        "references": {"override": {"flat": "one/flat.asdf"}, "allow_mismatch": True},
+        "references": {"override": {"flat": "one/flat.asdf"}, "allow_mismatch": True, "crds_context": None},
         "overrides": [
             {"select": {"exposure": stem}, "references": {"flat": f"{folder}/flat.asdf"}}
             for stem, folder in zip(SMALL, ("two", "one"), strict=True)
@@ -130,4 +130,19 @@ def test_the_environment_of_a_bundle_is_its_own_cache_alone(tmp_path, shell):
         "CRDS_PATH": f"{tmp_path}/crds",
         "CRDS_SERVER_URL": "https://crds-serverless-mode.stsci.edu",
         "CRDS_OBSERVATORY": "roman",
+    }
+
+
+def test_sections_without_a_key_are_left_out(small_visit, tmp_path):
+    """As in the file of `rampflow config` where the # was removed before a section, and before none of its keys."""
+    (tmp_path / "my.yaml").write_text("references:\nsteps:\n  source_catalog:\n  refpix: {skip: false}\n")
+    raw, stars = (small_visit.folder / "demo" / name for name in (f"{SMALL_FIRST}_uncal.asdf", "astrometric.ecsv"))
+    given = ["--config", f"astrometric_catalog={stars}", "--configfile", tmp_path / "my.yaml"]
+    done = stage(small_visit.environment, raw, "--to", tmp_path / "bundle", *given)
+    assert done.returncode == 0, done.stderr
+    assert yaml.safe_load((tmp_path / "bundle" / "config.yaml").read_text()) == {
+        "steps": {"refpix": {"skip": False}},
+        "astrometric_catalog": "own/astrometric.ecsv",
+        "input": "L1_asn.json",
+        "references": {"crds_context": "roman_0001.pmap"},
     }

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -49,6 +49,13 @@ unset rampflow_stage
 """
 
 
+def _without_empty(config: Any) -> Any:
+    """Copy a configuration without the keys that have no value, such as a section whose keys are all comments."""
+    if isinstance(config, dict):
+        return {name: _without_empty(value) for name, value in config.items() if value is not None}
+    return [_without_empty(value) for value in config] if isinstance(config, list) else config
+
+
 class Stage:
     """A folder with all that a run reads.
 
@@ -68,7 +75,7 @@ class Stage:
 
     def __init__(self, visit: Inventory, settings: dict, given: dict, folder: Path, start: Path):
         self._visit, self._settings, self._folder, self._start = visit, settings, folder, start
-        self._config = copy.deepcopy(given)
+        self._config = _without_empty(given)
         self._copied: dict[str, Path] = {}  # files of the user, by the names of their copies
 
     def write(self) -> None:
