@@ -22,7 +22,7 @@ pytestmark = pytest.mark.workflow
 FOLDERS = ("workflow", "scripts", "config", "docs", "envs", "tests")
 FILES = (
     *("Snakefile", "README.md", "CONTRIBUTING.md", "LICENSE", "CITATION.cff", "pyproject.toml"),
-    ".snakemake-workflow-catalog.yml",
+    *(".snakemake-workflow-catalog.yml", ".importlinter"),
 )
 SIZE = 256
 LEVEL = 0.25  # DN/s

@@ -12,8 +12,8 @@ _TAG = re.compile(r"(?P<model>[a-z_]+)-(?P<version>\d+\.\d+\.\d+)")
 #: Raw data models that can be read; the last two are of ground tests.
 RAW_MODELS = ("wfi_science_raw", "fps", "tvac")
 GROUND_TEST_MODELS = RAW_MODELS[1:]
-#: Oldest calibrated image that is written anew. Texts and lists of older ones have tags of their own.
-OLDEST_IMAGE = "wfi_image-1.4.0"
+#: Version of the oldest calibrated image that is written anew. Texts and lists of older ones have tags of their own.
+OLDEST_IMAGE = "1.4.0"
 
 
 class DataModel(NamedTuple):
@@ -161,10 +161,10 @@ def check_image_version(path: object, tag: str) -> None:
         It has such a version.
     """
     newest = max((model["image"].removeprefix(ROMAN_PREFIX) for model in DATA_MODELS.values()), key=_version_of)
-    if not _version_of(OLDEST_IMAGE) <= _version_of(tag) < (_version_of(newest)[0] + 1,):
+    if not _numbers(OLDEST_IMAGE) <= _version_of(tag) < (_version_of(newest)[0] + 1,):
         raise RampflowError(
-            f"{path}: has the data model {tag}; calibrated images can be read from {OLDEST_IMAGE} to {newest}, and newer minor "
-            "versions: process the raw exposure, or update rampflow"
+            f"{path}: has the data model {tag}; calibrated images can be read from wfi_image-{OLDEST_IMAGE} to {newest}, and "
+            "newer minor versions: process the raw exposure, or update rampflow"
         )
 
 
