@@ -276,6 +276,8 @@ def solve_ramps(
 ) -> None:
     """Fit ramps with the noise of a given rate, as `ramp_fitting.fit_slopes` says.
 
+    It writes the last five arrays.
+
     Parameters
     ----------
     resultants : numpy.ndarray
