@@ -69,7 +69,7 @@ $pip freeze > "$fresh/cluster"
 {
   echo "# The environment of rampflow.txt for pixi: written by \`make lock\`."
   printf '[workspace]\nname = "rampflow"\nchannels = ["conda-forge"]\nplatforms = ["linux-64"]\n\n'
-  printf '[dependencies]\npython = "3.12.*"\npip = "*" # to add the package\n\n[pypi-dependencies]\n'
+  printf '[dependencies]\npython = "3.12.*"\n\n[pypi-dependencies]\n'
   sed -E 's/^(.*)==(.*)$/"\1" = "==\2"/' "$fresh/rampflow"
 } > pixi.toml
 # The files of these versions for all platforms, with their hashes. In an environment of its own: uv is no dependency.

@@ -155,8 +155,8 @@ def correct_linearity(
     Parameters
     ----------
     data : numpy.ndarray
-        Counts, DN, float32 of shape (resultant, row, column). The columns are complete channels of
-        128 columns, beginning with the first channel.
+        Counts, DN, float32 of shape (resultant, row, column). The columns are complete channels of 128 columns, beginning with
+        the first channel.
     groupdq : numpy.ndarray
         Flags per resultant, uint8 of the same shape. SATURATED resultants keep their values.
     pixeldq : numpy.ndarray

@@ -290,9 +290,8 @@ def correct_rows(
                         mean[p] = NOTHING
                     _expand(to_counts, mean_linear, value, inverse_quotient)
                     for j in range(1, n + 1, 2):
-                        k = min(
-                            j, n - 1
-                        )  # reads are predicted in pairs: the last of an odd number together with the one before it
+                        # Reads are predicted in pairs: the last of an odd number together with the one before it.
+                        k = min(j, n - 1)
                         offset, other_offset = read_offsets[begin + k - 1], read_offsets[begin + k]
                         _predict(inverse_quotient, first, rate, offset, other_offset, gaps[i], reads[k - 1], reads[k])
                     for j in range(n):

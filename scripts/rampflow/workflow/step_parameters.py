@@ -124,9 +124,8 @@ def read_reference(path: Path) -> dict[str, dict]:
     with AsdfFile(path) as file:
         tree = file.tree
     nested, own = tree.get("steps") or [], tree.get("parameters")
-    if (
-        not nested and isinstance(own, dict) and isinstance(own.get("steps"), dict)
-    ):  # stpipe's older format, which it reads, too
+    # stpipe's older format, which it still reads, has the steps among the parameters of the pipeline.
+    if not nested and isinstance(own, dict) and isinstance(own.get("steps"), dict):
         nested = [{"name": name, "parameters": values} for name, values in own["steps"].items()]
         tree = {"parameters": {key: value for key, value in own.items() if key != "steps"}}
     sections = {"": tree, **{str(step.get("name")): step for step in nested if isinstance(step, dict)}}
