@@ -165,7 +165,6 @@ def test_pixi_and_pip_pin_the_same_versions():
     assert {name: version.removeprefix("==") for name, version in settings["pypi-dependencies"].items()} == pins("rampflow.txt")
     python = yaml.safe_load((ENVS / "rampflow.yaml").read_text())["dependencies"][0]
     assert python == f"python ={settings['dependencies']['python'].removesuffix('.*')}"
-    assert "pip" in settings["dependencies"], "conda gives it with Python, and pixi does not"
 
 
 @pytest.mark.parametrize("name", ["rampflow", "watch", "fetch", "view", "docs", "cluster"])

@@ -72,6 +72,17 @@ def test_exposures_on_s3(visit, remote, server):
     assert remote.jobs(*moved)["fetch_exposure"] == 1
 
 
+def test_a_refused_exposure_does_not_hold_back_its_association(remote, server):
+    """The second pass aligns and finishes the others."""
+    refused = CHOSEN[2]
+    server.faults[f"{refused}_uncal.asdf"] = Fault(403, least=LARGE)
+    run = remote.snakemake(*remote.arguments[2:])  # without --until
+    assert run.returncode != 0
+    made = {path.name for path in (remote.folder / "results").glob("*_cal.asdf")}
+    assert made == {f"{stem}_cal.asdf" for stem in CHOSEN if stem != refused}
+    assert f"{refused} fetch_exposure: " in (remote.folder / "logs" / "summary.txt").read_text()
+
+
 def test_an_object_that_changes_during_the_run(visit, remote, server):
     plan = remote.snakemake(*remote.arguments, "--dry-run")
     assert plan.returncode == 0, plan.stderr
