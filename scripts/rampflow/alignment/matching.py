@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from rampflow.alignment.affine import TERMS, Affine
-from rampflow.alignment.exposures import CatalogedExposure
 from rampflow.errors import RampflowError, counted
 from rampflow.step.logs import step_logger
 
 if TYPE_CHECKING:
     from tweakwcs.matchutils import XYXYMatch
+
+    from rampflow.alignment.exposures import CatalogedExposure
 
 log = step_logger("tweakreg")
 

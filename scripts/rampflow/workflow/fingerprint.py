@@ -161,13 +161,15 @@ def files_of(name: str, scripts: Path = SCRIPTS) -> list[Path]:
     return sorted(found)
 
 
-def _files_of_module(name: str, scripts: Path) -> list[Path]:
+@functools.cache
+def _files_of_module(name: str, scripts: Path) -> tuple[Path, ...]:
     """The file of a module and those of the packages that contain it; none for a module of another project."""
-    files, place = [], _root(scripts) if name.partition(".")[0] == LIBRARY.name else scripts
+    files: list[Path] = []
+    place = _root(scripts) if name.partition(".")[0] == LIBRARY.name else scripts
     for part in name.split("."):
         place = place / part
         files += [path for path in (place.with_suffix(".py"), place / "__init__.py") if path.is_file()]
-    return files
+    return tuple(files)
 
 
 @functools.cache
