@@ -70,13 +70,14 @@ def check_product(path: Path, model: str) -> None:
     """
     import asdf
 
+    schemas = _known_schemas()  # before the context, whose copy of the configuration would list the packages' files again
     try:
         with asdf.config_context() as config:
             known = config.resource_manager
             config.add_resource_mapping(
                 {ROMAN_SCHEMAS + name: text.encode() for name, text in SCHEMAS.items() if ROMAN_SCHEMAS + name not in known}
             )
-            asdf.schema.validate(asdf.util.load_yaml(path, tagged=True), _known_schemas())
+            asdf.schema.validate(asdf.util.load_yaml(path, tagged=True), schemas)
     except asdf.ValidationError as error:
         lines = str(error).strip().splitlines()
         raise RampflowError(f"{path}: is not a valid {model} ({lines[0]}; {lines[-1].strip()}); report it") from error
