@@ -18,6 +18,13 @@ from rampflow.detector import CHANNEL_WIDTH
 from rampflow.step.program import reported_errors
 
 
+def call_float16() -> None:
+    """Call the loop that rounds to half precision with the type of values that the steps have."""
+    from rampflow.kernels.float16 import to_float16
+
+    to_float16(np.ones(1, np.float32))
+
+
 def call_linearity() -> None:
     """Call the loop of linearity with the types of values that the step has."""
     from rampflow.kernels.linearity import correct_rows
@@ -91,6 +98,7 @@ def call_source_catalog() -> None:
 
 
 CALLS: dict[str, Callable[[], None]] = {
+    "float16": call_float16,
     "linearity": call_linearity,
     "ramp_fitting": call_ramp_fitting,
     "refpix": call_refpix,

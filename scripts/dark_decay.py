@@ -4,7 +4,7 @@ import sys
 
 import numpy as np
 
-from rampflow.detector import pixel_read_times
+from rampflow.detector import CHANNEL_WIDTH, pixel_read_times
 from rampflow.errors import RampflowError
 from rampflow.step.declaration import Range, Reference, Step
 from rampflow.step.exposure import Exposure
@@ -98,13 +98,17 @@ def run(job: Job) -> None:
         amplitude, time_constant = _decay_of(reference, f"WFI{ramp.detector:02d}")
     factors = decay_factors(time_constant, frame_time, ramp.read_pattern)
     job.log.info("Amplitude %.4g DN, time constant %.4g s", amplitude, time_constant)
-    times = pixel_read_times(data.plane_shape, frame_time, ramp.detector)
+    # The read times of two channels, of opposite directions, are those of the next two.
+    rows, columns = data.plane_shape
+    period = columns if columns % (2 * CHANNEL_WIDTH) else 2 * CHANNEL_WIDTH
+    times = pixel_read_times((rows, period), frame_time, ramp.detector)
     borders = ramp.border_columns
     with job.create(update=("data", *borders)) as product:
 
         def correct_rows(start, stop):
             rows = data.read_rows(start, stop)
-            subtract_dark_decay(rows, amplitude * np.exp(-times[start:stop] / time_constant), factors)
+            decay = amplitude * np.exp(-times[start:stop] / time_constant)
+            subtract_dark_decay(rows, np.tile(decay, rows.shape[2] // decay.shape[1]), factors)
             product.write_rows("data", start, rows)
             for name, columns in borders.items():
                 product.write_rows(name, start, rows[..., columns])

@@ -650,6 +650,8 @@ def fit_exposure(job: Job, covariance: np.ndarray, readnoise: Exposure, gain: Ex
     RampflowError
         The shape of a reference is not that of the ramp.
     """
+    from rampflow.kernels.float16 import to_float16
+
     parameters = job.parameters
     read_pattern = job.exposure.read_pattern
     frame_time = job.exposure.frame_time
@@ -696,10 +698,10 @@ def fit_exposure(job: Job, covariance: np.ndarray, readnoise: Exposure, gain: Ex
         group |= new_flags
         # Write each block to the file at once: to clear memory for the planes of the whole image would take 0.3 s.
         product.write_rows("data", start, fit.slope[science])
-        with np.errstate(over="ignore", invalid="ignore"):  # χ² of a bad ramp may exceed the range of float16
-            for name in ("err", "var_poisson", "var_rnoise", "chisq"):
-                if name in planes:
-                    product.write_rows(name, start, getattr(fit, name)[science])
+        for name in ("err", "var_poisson", "var_rnoise", "chisq"):
+            if name in planes:
+                product.write_rows(name, start, to_float16(getattr(fit, name))[science])
+        with np.errstate(over="ignore", invalid="ignore"):  # a bad ramp may exceed the range of float16
             product.write_rows("dumo", start, (fit_uniform(resultants, read_pattern, frame_time) - fit.slope)[science])
         pixel_flags = flag_unknown_noise(pixeldq.read_rows(rows.start, rows.stop), noise, plausible=noise_limits)
         dq = image_dq(pixel_flags, group, fit.slope, gains)[science]

@@ -27,9 +27,10 @@ def correct(folder, *options):
     return succeed("dark_decay", folder / "in.asdf", folder / "out.asdf", "--darkdecaysignal", folder / "decay.asdf", *options)
 
 
+@pytest.mark.parametrize("shape", [(32, 128), (32, 256), (32, 384), (32, 1024)])  # pairs of channels are alike
 @pytest.mark.parametrize(("detector", "amplitude", "time_constant"), [(7, AMPLITUDE, TIME_CONSTANT), (3, 1, 40)])
-def test_the_mean_of_the_reads_is_subtracted(tmp_path, reference, detector, amplitude, time_constant):
-    data = ramp()
+def test_the_mean_of_the_reads_is_subtracted(tmp_path, reference, detector, amplitude, time_constant, shape):
+    data = ramp(rows=shape[0], columns=shape[1])
     write_ramp(tmp_path / "in.asdf", data, {"instrument.detector": f"WFI{detector:02d}"})
     expected = data - decay_of(data.shape[1:], detector, amplitude=amplitude, time_constant=time_constant)
     for threads in (1, 2):
