@@ -172,7 +172,7 @@ rule linearity:
         "../../envs/rampflow.yaml"
     threads: cores
     resources:
-        mem_mb=memory(450, frames=2),
+        mem_mb=memory(480, frames=2),
         runtime=minutes(5, per_gigabyte=5),
     params:
         options=of_exposure(job_arguments.step_arguments, "linearity"),

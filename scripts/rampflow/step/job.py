@@ -312,7 +312,7 @@ class Job:
             consequence,
         )
 
-    def map_rows(self, function: Callable[[int, int], Any], rows: int, block: int = 16) -> list:
+    def map_rows(self, function: Callable[[int, int], Any], rows: int, block: int = 32) -> list:
         """Call a function for each block of rows, several blocks at a time.
 
         The progress is logged every `PROGRESS_INTERVAL` seconds.
