@@ -456,9 +456,12 @@ def correct_resultants(
     with ThreadPoolExecutor(threads) as pool:
         of_resultants, trends = zip(*pool.map(_streams_of, resultants, amp33), strict=True)
         streams = np.stack(of_resultants)
+        del of_resultants
+        corrected_amp33 = np.abs(streams[:, 2, :, :CHANNEL_WIDTH] + amp33_offset).astype(amp33.dtype)
         # The responses belong to spectra divided by their length, and half a spectrum stands for the whole.
         norm = np.float32(2 * (length // 2 + 1) / length**2)
         spectra = fft.rfft(streams.reshape(*streams.shape[:2], length) * norm, workers=threads)
+        del streams
         spectra[:, :2] *= np.float32(SAMPLES / BORDER)  # a border weighs as if all samples of its stream were there
 
         def correct(pairs):
@@ -474,7 +477,7 @@ def correct_resultants(
         corrections = list(itertools.product(range(columns // CHANNEL_WIDTH), range(len(resultants))))
         pairs = [corrections[i : i + 2] for i in range(0, len(corrections), 2)]
         list(pool.map(correct, [pairs[i::threads] for i in range(threads)]))
-    return np.abs(streams[:, 2, :, :CHANNEL_WIDTH] + amp33_offset).astype(amp33.dtype)
+    return corrected_amp33
 
 
 def correct_reference_pixels(
