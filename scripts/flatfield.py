@@ -87,8 +87,6 @@ def run(job: Job) -> None:
     job : Job
         The run of the step.
     """
-    from rampflow.kernels.float16 import to_float16
-
     image = job.exposure
     data, dq = image.array("data", 2), image.array("dq", 2)
     with job.open_reference("flat") as reference:
@@ -100,7 +98,6 @@ def run(job: Job) -> None:
             return
         stored = {name: image.array(name, 2) for name in POWERS if name in image.roman}
         var_flat = {} if flat_err is None else {"var_flat": EmptyArray(data.shape, np.float16)}
-        half = {name for name, array in (stored | var_flat).items() if array.dtype == np.float16}
         with job.create(rewrite=("dq", *stored), arrays=var_flat) as product:
 
             def divide_rows(start, stop):
@@ -116,7 +113,7 @@ def run(job: Job) -> None:
                     planes["var_flat"] = added
                     planes["err"] = np.sqrt(planes["err"].astype(stored["err"].dtype).astype(np.float32) ** 2 + added)
                 for name, rows in planes.items():
-                    product.write_rows(name, start, to_float16(rows) if name in half else rows)
+                    product.write_rows(name, start, rows)
                 return np.count_nonzero(flags != reference_dq), limits.count_unusual(values)
 
             job.map_rows_with_reference("flat", "data", divide_rows, data.plane_shape, "NO_FLAT_FIELD, not divided")
