@@ -21,7 +21,6 @@ from rampflow.errors import RampflowError
 from rampflow.files.asdf_writer import EmptyArray
 from rampflow.quality.measures import measure_reference_level, measure_row_scatter
 from rampflow.step.declaration import Parameter, Range, Reference, Step
-from rampflow.step.exposure import Exposure
 from rampflow.step.job import Job
 from rampflow.step.logs import log_numbers
 from rampflow.step.program import run_step
@@ -537,13 +536,13 @@ def correct_reference_pixels(
     return good, np.concatenate(corrected_amp33)
 
 
-def read_responses(reference: Exposure, rows: int, channels: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def read_responses(job: Job, rows: int, channels: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Read the responses of the channels of a detector.
 
     Parameters
     ----------
-    reference : Exposure
-        The reference, with ``gamma``, ``zeta`` and ``alpha``.
+    job : Job
+        The run of the step, whose reference has ``gamma``, ``zeta`` and ``alpha``.
     rows, channels : int
         Rows and channels of the detector.
 
@@ -559,7 +558,7 @@ def read_responses(reference: Exposure, rows: int, channels: int) -> tuple[np.nd
     """
     shape = channels, rows * SAMPLES // 2 + 1
 
-    def _read_response(name):
+    def _read_response(reference, name):
         array = reference.array(name, 2, kinds="c")
         if array.shape != shape:
             raise RampflowError(
@@ -579,7 +578,9 @@ def read_responses(reference: Exposure, rows: int, channels: int) -> tuple[np.nd
         )
         return response
 
-    return _read_response("gamma"), _read_response("zeta"), _read_response("alpha")
+    with job.open_reference("refpix") as reference:
+        reference.file.verify()
+        return _read_response(reference, "gamma"), _read_response(reference, "zeta"), _read_response(reference, "alpha")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -710,9 +711,9 @@ def run(job: Job) -> None:
         beside = [lit[columns_beside].copy() for columns_beside in BESIDE_BORDER]
         return counts, lost, bad, still, values[-1, PAIR] - values[max(resultants - 2, 0), PAIR], beside
 
-    blocks = list(zip(*job.map_rows(_average_rows, rows, BLOCK), strict=True))
-    counts, lost = (np.concatenate(arrays, axis=1) for arrays in blocks[:2])
-    bad, still, pairs, beside = np.concatenate(blocks[2]), blocks[3], blocks[4], blocks[5]
+    *by_block, still, pairs, beside = zip(*job.map_rows(_average_rows, rows, BLOCK), strict=True)
+    counts, lost, bad = (np.concatenate(arrays, axis=-1) for arrays in by_block)
+    del by_block
     offset.flat[bad] = 0
     pixels = np.flatnonzero(border_pixels(0, rows, (rows, columns)))
     warn_of_channels(job, np.sum(still, axis=0) / (rows * CHANNEL_WIDTH), resultants)
@@ -735,9 +736,7 @@ def run(job: Job) -> None:
             exposure.path.name,
             ", ".join(str(resultant + 1) for resultant in unused),
         )
-    with job.open_reference("refpix") as reference:
-        reference.file.verify()
-        responses = read_responses(reference, rows, columns // CHANNEL_WIDTH)
+    responses = read_responses(job, rows, columns // CHANNEL_WIDTH)
 
     borders = {
         name: EmptyArray((resultants, rows, BORDER), np.float32) for name in ("border_ref_pix_left", "border_ref_pix_right")
