@@ -102,7 +102,7 @@ def test_comments_and_layout_do_not_change_the_fingerprint(copy, path, old, new)
     [
         ("flatfield.py", "np.float32(1)", "np.float32(2)"),
         ("rampflow/dq.py", "SATURATED = 1 << 1", "SATURATED = 1 << 2"),
-        ("rampflow/step/job.py", "block: int = 16", "block: int = 32"),
+        ("rampflow/step/job.py", "block: int = 32", "block: int = 64"),
         ("rampflow/files/asdf_writer.py", "_HEADROOM = 1 << 17", "_HEADROOM = 1 << 18"),
         ("rampflow/chain.py", '"photom", "wfi_image"', '"photometry", "wfi_image"'),
     ],
