@@ -7,6 +7,7 @@ from small_files import (
     FRAME,
     IMAGE_ARRAYS,
     TRIMMED,
+    arrays_of,
     assert_same_arrays,
     image,
     opened,
@@ -85,6 +86,19 @@ def test_the_variance_of_the_flat_is_stored_and_added(tmp_path, flat):
         np.testing.assert_allclose(model.err, np.sqrt((given["err"] / usable) ** 2 + var_flat), rtol=2e-3)
         assert np.abs(np.asarray(model.err, float) / (given["err"] / usable)).max() > 1.001
         np.testing.assert_allclose(model.var_poisson, given["var_poisson"] / usable**2, **HALF)
+
+
+@pytest.mark.parametrize("dtype", [np.float64, ">f8", np.float16])
+def test_a_flat_of_another_type_gives_the_same(tmp_path, flat, dtype):
+    data, err, dq = (array.astype(np.float16).astype(np.float32) if array.dtype.kind == "f" else array for array in flat)
+    results = []
+    for kind in (np.float32, dtype):
+        write_reference(tmp_path / "flat.asdf", data=data.astype(kind), err=err.astype(kind), dq=dq)
+        flatten(tmp_path, planes(), "--include_var_flat", "true")
+        results.append(arrays_of(tmp_path / "out.asdf"))
+    for name in ("data", "err", "var_poisson", "dumo", "var_flat"):
+        assert results[1][name].dtype == results[0][name].dtype
+        np.testing.assert_allclose(*(arrays[name].astype(float) for arrays in results), **HALF, atol=2.0**-24, err_msg=name)
 
 
 def test_a_flat_of_one_changes_nothing(tmp_path):

@@ -47,3 +47,9 @@ def test_a_part_of_an_array():
     values = np.random.default_rng(1).normal(0, 1, (5, 7, 9)).astype(np.float32)
     for part in (values[:, 2:-1], values[..., ::2], values[3], values.T):
         assert_as_numpy(part)
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float16, ">f4", ">f8", np.int32])
+def test_values_of_other_types(dtype):
+    """As after a division by a flat of float64."""
+    assert_as_numpy(np.array([0.3, 1.25, 6e-6, 7000, -2]).astype(dtype))

@@ -57,13 +57,16 @@ def to_float16(values: np.ndarray) -> np.ndarray:
     Parameters
     ----------
     values : numpy.ndarray
-        Values, float32 of any shape.
+        Values of any shape. NumPy rounds those that are not float32, as they are after a division by a float64 reference.
 
     Returns
     -------
     numpy.ndarray
         The values as float16, as `numpy.ndarray.astype` gives them; infinite from ±65520 on, without a warning.
     """
+    if values.dtype != np.float32:
+        with np.errstate(over="ignore"):
+            return values.astype(np.float16)
     flat = np.ravel(values)
     rounded = np.empty(values.shape, np.float16)
     _round(flat, flat.view(np.uint32), rounded.reshape(-1).view(np.uint16))
