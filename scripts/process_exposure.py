@@ -14,15 +14,16 @@ import shlex
 import sys
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from rampflow.chain import STEPS
 from rampflow.errors import RampflowError
 from rampflow.files.asdf_reader import AsdfFile
 from rampflow.files.asdf_writer import create_asdf
+from rampflow.files.atomic import describe_error
 from rampflow.files.in_memory import InMemory, MemoryFile
 from rampflow.step.declaration import Step
 from rampflow.step.job import Job
@@ -105,6 +106,33 @@ def import_step(name: str) -> tuple[Step, Callable[[Job], None], Callable[[Job],
     return script.STEP, script.run, getattr(script, "run_skipped", Job.pass_on)
 
 
+@contextlib.contextmanager
+def text_file(path: Path) -> Iterator[TextIO]:
+    """Write a log or a benchmark, whose folder is made if it is missing.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        The file.
+
+    Yields
+    ------
+    file
+        The file, open.
+
+    Raises
+    ------
+    RampflowError
+        The file can't be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("w") as file:
+            yield file
+    except OSError as error:
+        raise RampflowError(f"{path}: can't be written ({describe_error(error)})") from error
+
+
 def run_task(
     task: Task, options: list[str], file: MemoryFile | None, log_path: Path, *, keep: bool
 ) -> tuple[int, MemoryFile | None]:
@@ -136,7 +164,7 @@ def run_task(
     inputs = input_files(step, arguments)
     with contextlib.ExitStack() as stack:
         stack.callback(configure_logging)  # afterward, the log is that of the whole job again
-        log_file = stack.enter_context(log_path.open("w"))
+        log_file = stack.enter_context(text_file(log_path))
         stack.enter_context(warnings.catch_warnings())  # a warning is logged once in each step, as in a process of its own
         read = inputs if file is None else inputs[1:]
         outcome = stack.enter_context(reported_errors(task.name, *read, recipe=task.recipe, log_file=log_file))
@@ -230,8 +258,8 @@ def write_benchmark(path: Path, begin: Usage, end: Usage, peak: float) -> None:
         "mean_load": f"{100 * cpu / max(seconds, 1e-3):.2f}",
         "cpu_time": f"{cpu:.2f}",
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("\t".join(COLUMNS) + "\n" + "\t".join(row[name] for name in COLUMNS) + "\n")
+    with text_file(path) as file:
+        file.write("\t".join(COLUMNS) + "\n" + "\t".join(row[name] for name in COLUMNS) + "\n")
 
 
 def process_exposure(tasks: list[Task], arguments: argparse.Namespace) -> int:
@@ -252,7 +280,6 @@ def process_exposure(tasks: list[Task], arguments: argparse.Namespace) -> int:
     options = ["--threads", str(arguments.threads)]
     if arguments.crds_context:
         options += ["--crds_context", arguments.crds_context]
-    arguments.logs.mkdir(parents=True, exist_ok=True)
     file = None
     for number, task in enumerate(tasks, start=1):
         log.info("Step %d of %d: %s", number, len(tasks), task.name)

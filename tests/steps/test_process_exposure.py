@@ -140,6 +140,17 @@ def test_a_file_that_cannot_be_written_is_a_failure_of_its_step(chain):
     assert f"rampflow :: ERROR :: saturation: {chain.file('saturation', 'memory')}: can't be written" in done.stderr
 
 
+@pytest.mark.parametrize("name", ["logs/dq_init.log", "benchmarks/saturation.tsv"])
+def test_a_log_or_benchmark_without_room_is_named(chain, name):
+    path = chain.folder / name
+    path.parent.mkdir()
+    path.symlink_to("/dev/full")
+    done = chain.process()
+    assert done.returncode == 1
+    told = "can't be written (No space left on device: make room there, then start the same command again)"
+    assert done.stderr.endswith(f":: ERROR :: process_exposure: {path}: {told}\n")
+
+
 @pytest.mark.parametrize("text", ["", "dqinit 01 a b\n", "dq_init\n"])
 def test_malformed_lines_are_refused(text):
     import process_exposure
