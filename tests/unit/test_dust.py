@@ -224,6 +224,9 @@ def test_a_damaged_map_is_refused(tmp_path):
         path.write_bytes(content)
         with pytest.raises(RampflowError, match=r"map\.fits: can't be read as a dust map"):
             dust.interpolate_map(path, *POLE)
+    path.write_bytes(whole[:30] + bytes(30) + whole[60:])
+    with pytest.raises(RampflowError, match=r"map\.fits: the header is damaged"):
+        dust.interpolate_map(path, *POLE)
     cube = fits.PrimaryHDU(np.zeros((2, 3, 4), np.float32))
     cube.writeto(path, overwrite=True)
     with pytest.raises(RampflowError, match="NAXIS is 3; it takes 2"):

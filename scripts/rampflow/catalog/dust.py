@@ -267,6 +267,8 @@ def _read_by_astropy(path, longitude, latitude):
 
 def _check_map(path: Path, image) -> None:
     """Refuse an image of a FITS file that is no dust map, or not whole."""
+    if not hasattr(image, "shape"):  # astropy can't tell what it is
+        raise RampflowError(f"{path}: the header is damaged; get it again")
     for keyword, takes in PROJECTION.items():
         if image.header.get(keyword) != takes:
             raise RampflowError(
