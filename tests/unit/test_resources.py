@@ -33,6 +33,8 @@ def test_functions_of_the_rules_ask_for_the_exposure_of_a_job():
     local = resources.Resources({"a": SHAPE, "b": (2, 64, 64)}, lambda: 2)
     assert local.memory(100, frames=2, ramps=2)(exposure, 1) == 1576
     assert local.memory(100, frames=2, ramps=2)(association, 2) == 200
+    more = {"a": 0.5}
+    assert local.memory(100, frames=2, ramps=1.5, more_ramps=more.__getitem__)(exposure, 1) == 1576
     assert local.minutes(5, per_gigabyte=5)(exposure, 2) == 17
     assert local.cores(exposure) == 1
     cluster = resources.Resources({"a": SHAPE}, lambda: None)

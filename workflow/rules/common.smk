@@ -134,6 +134,11 @@ def local_cores():
         return None
 
 
+def ramps_for_large_events(stem):
+    """Ramps that the search for large events holds: the flags of the jumps before and after it."""
+    return 0.5 if plan.options(stem, "ramp_fitting")["expand_large_events"] else 0
+
+
 jobs = resources.Resources({stem: plan.shape(stem) for stem in plan.exposures}, local_cores)
 cores = jobs.cores
 memory = jobs.memory

@@ -42,7 +42,7 @@ for rule_name, members in exposure_jobs.chains(BY_EXPOSURE).items():
             "../../envs/rampflow.yaml"
         threads: cores
         resources:
-            mem_mb=memory(500, frames=12, ramps=1.3),
+            mem_mb=memory(500, frames=12, ramps=1.3, more_ramps=ramps_for_large_events),
             runtime=minutes(30, per_gigabyte=10),
         params:
             written=" ".join(exposure_jobs.written_steps(members[0])),

@@ -203,7 +203,7 @@ rule ramp_fitting:
         "../../envs/rampflow.yaml"
     threads: cores
     resources:
-        mem_mb=memory(240, frames=6, ramps=0.05),
+        mem_mb=memory(240, frames=6, ramps=0.05, more_ramps=ramps_for_large_events),
         runtime=minutes(5, per_gigabyte=5),
     params:
         options=of_exposure(job_arguments.step_arguments, "ramp_fitting"),

@@ -138,13 +138,17 @@ class Resources:
         """
         return threads(len(self._shapes), self._local_cores())
 
-    def memory(self, base: float, *, frames: float = 0, ramps: float = 0) -> Callable:
+    def memory(
+        self, base: float, *, frames: float = 0, ramps: float = 0, more_ramps: Callable[[str], float] | None = None
+    ) -> Callable:
         """Make the function of the memory of a job, MB.
 
         Parameters
         ----------
         base, frames, ramps : float
             As for the function `memory` of this module.
+        more_ramps : callable, optional
+            Number of float32 ramps that the job holds beside them, for the name of an exposure.
 
         Returns
         -------
@@ -154,7 +158,7 @@ class Resources:
         return lambda wildcards, attempt: memory(
             base,
             frames=frames,
-            ramps=ramps,
+            ramps=ramps + (more_ramps(wildcards.stem) if more_ramps else 0),
             shape=self._shape(wildcards),
             attempt=attempt,
             on_cluster=self._local_cores() is None,
