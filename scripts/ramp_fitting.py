@@ -741,7 +741,7 @@ def fit_exposure(job: Job, covariance: np.ndarray, readnoise: Exposure, gain: Ex
         numbers = summarize_fits(fits)
         if parameters.use_ramp_jump_detection and data.shape[0] >= SEARCHABLE_RESULTANTS:
             pixels_by_portion = [min(PORTION, shape[0] - start) * shape[1] for start in range(0, shape[0], PORTION)]
-            jumps_by_portion = np.bincount(jumps[:, 1] // PORTION, minlength=len(pixels_by_portion))
+            jumps_by_portion = np.bincount(jumps[:, 1] // PORTION, minlength=len(pixels_by_portion)).tolist()
             numbers |= summarize_jumps(jumps_by_portion, pixels_by_portion, read_pattern[-1][-1] * frame_time)
         log_numbers(job.log, numbers)
         if parameters.record_jumps:
