@@ -57,16 +57,20 @@ def to_float16(values: np.ndarray) -> np.ndarray:
     Parameters
     ----------
     values : numpy.ndarray
-        Values of any shape. NumPy rounds those that are not float32, as they are after a division by a float64 reference.
+        Values, float32 of any shape.
 
     Returns
     -------
     numpy.ndarray
         The values as float16, as `numpy.ndarray.astype` gives them; infinite from ±65520 on, without a warning.
+
+    Raises
+    ------
+    TypeError
+        The values are not float32.
     """
-    if values.dtype != np.float32:
-        with np.errstate(over="ignore"):
-            return values.astype(np.float16)
+    if values.dtype != np.float32:  # the loop would take their bits for those of float32
+        raise TypeError(f"takes float32, and not {values.dtype}")
     flat = np.ravel(values)
     rounded = np.empty(values.shape, np.float16)
     _round(flat, flat.view(np.uint32), rounded.reshape(-1).view(np.uint16))
