@@ -44,37 +44,28 @@ def without(package: str) -> Iterator[None]:
         sys.meta_path.remove(finder)
 
 
-@contextlib.contextmanager
-def _yaml_in_c() -> Iterator[None]:
-    """Replace `yaml.safe_load` in this block by the loader in C, which gives the same objects.
+def import_asdf() -> Any:
+    """Import asdf with the extensions of all installed packages.
 
     asdf and roman_datamodels read the manifests of their extensions with `yaml.safe_load`, PyYAML's loader in Python, and don't
-    accept another one.
-    """
-    import yaml
-
-    in_python = yaml.safe_load
-    yaml.safe_load = functools.partial(yaml.load, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-    try:
-        yield
-    finally:
-        yaml.safe_load = in_python
-
-
-def import_asdf() -> Any:
-    """Import asdf with the extensions of all installed packages, whose manifests YAML's loader in C reads.
-
-    This saves 0.5 s in each process that converts between trees and objects.
+    accept another one. During the import, this function replaces it by the loader in C, which gives the same objects. This
+    saves 0.5 s in each process that converts between trees and objects.
 
     Returns
     -------
     module
         Package asdf.
     """
-    with _yaml_in_c():
+    import yaml
+
+    in_python = yaml.safe_load
+    yaml.safe_load = functools.partial(yaml.load, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    try:
         import asdf
 
         asdf.AsdfFile()  # it loads the extensions
+    finally:
+        yaml.safe_load = in_python
     return asdf
 
 
@@ -107,5 +98,4 @@ def asdf_with_schemas(manifests: list[dict]) -> Any:
             own = [ExtensionProxy.maybe_wrap(extension) for point in points for extension in point.load()()]
             return [extension for extension in own if self.version_string in extension.asdf_standard_requirement]
 
-    with _yaml_in_c():
-        return _OwnExtensionsOnly(extensions=[ManifestExtension(manifest) for manifest in manifests])
+    return _OwnExtensionsOnly(extensions=[ManifestExtension(manifest) for manifest in manifests])
