@@ -99,16 +99,16 @@ def run(job: Job) -> None:
     factors = decay_factors(time_constant, frame_time, ramp.read_pattern)
     job.log.info("Amplitude %.4g DN, time constant %.4g s", amplitude, time_constant)
     # The read times of two channels, of opposite directions, are those of the next two.
-    rows, columns = data.plane_shape
-    period = columns if columns % (2 * CHANNEL_WIDTH) else 2 * CHANNEL_WIDTH
-    times = pixel_read_times((rows, period), frame_time, ramp.detector)
+    height, width = data.plane_shape
+    period = width if width % (2 * CHANNEL_WIDTH) else 2 * CHANNEL_WIDTH
+    times = pixel_read_times((height, period), frame_time, ramp.detector)
     borders = ramp.border_columns
     with job.create(update=("data", *borders)) as product:
 
         def correct_rows(start, stop):
             rows = data.read_rows(start, stop)
             decay = amplitude * np.exp(-times[start:stop] / time_constant)
-            subtract_dark_decay(rows, np.tile(decay, rows.shape[2] // decay.shape[1]), factors)
+            subtract_dark_decay(rows, np.tile(decay, width // period), factors)
             product.write_rows("data", start, rows)
             for name, columns in borders.items():
                 product.write_rows(name, start, rows[..., columns])
